@@ -1,0 +1,62 @@
+"""Let cctbx and the rest of the scientific stack live in one process.
+
+The cctbx-base wheel brings its own libstdc++. If another C++ extension has
+loaded the system's first, importing cctbx kills the process; if cctbx is what
+first imports numpy, numpy's OpenBLAS shadows scipy's and SVD fails. Both are
+cured by importing numpy and then loading cctbx's libstdc++, before anything
+else. ``hklflow/__init__.py`` calls `preload`, so every entry point passes here.
+"""
+
+import ctypes
+import importlib.util
+import sys
+from pathlib import Path
+
+# C++ extensions that bind to the system libstdc++ when they are loaded.
+_CPP_EXTENSIONS = (
+    "hdf5plugin",
+    "numba",
+    "pyFAI.ext",
+    "fabio.ext",
+    "gemmi",
+    "matplotlib.ft2font",
+    "scipy.linalg",
+    "scipy.special",
+    "scipy.ndimage",
+    "scipy.spatial",
+    "scipy.optimize",
+)
+
+_preloaded = False
+_too_late: list[str] = []
+
+
+def preload() -> None:
+    """Import numpy, then load the libstdc++ that cctbx bundles (if it does)."""
+    global _preloaded
+    if _preloaded:
+        return
+    _too_late[:] = [name for name in _CPP_EXTENSIONS if name in sys.modules]
+    import numpy  # noqa: F401, ICN001  (before cctbx, see above)
+
+    spec = importlib.util.find_spec("cctbx")
+    if spec is not None and spec.submodule_search_locations:
+        site = Path(next(iter(spec.submodule_search_locations))).parent
+        for library in sorted(site.glob("cctbx_base.libs/libstdc++-*.so*")):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    _preloaded = True
+
+
+def require_cctbx_is_safe() -> None:
+    """Refuse to import cctbx when that would crash the interpreter.
+
+    Raises
+    ------
+    ImportError
+        If a C++ extension was imported before `preload` ran.
+    """
+    if _too_late and "cctbx" not in sys.modules:
+        raise ImportError(
+            f"{', '.join(_too_late)} was imported before hklflow, and cctbx would crash this "
+            "process: put `import hklflow` first"
+        )

@@ -1,0 +1,32 @@
+r"""Frames of reference: the one place where every convention is written down.
+
+Lab frame (NeXus / McStas)
+    **z** along the beam, **y** up, **x** = **y** × **z** (to the left when one
+    looks downstream). Lengths in metres, angles in radians, wavelengths in
+    ångström, scattering vectors in 1/ångström **with** the factor 2π.
+
+Pixel frame
+    Coordinates ``(frame, slow, fast)``, in array order. Pixel ``i`` spans
+    ``[i, i + 1)`` and its centre is at ``i + 0.5``; frame ``z`` spans
+    ``[z, z + 1)`` likewise, so the scan angle at frame coordinate ``z`` is
+    ``start + z * step``: its start at integer ``z``, mid-frame at ``z + 0.5``.
+
+Detector
+    ``r = origin + fast_coordinate * pixel_fast * f + slow_coordinate * pixel_slow * s``
+    with the unit vectors ``f`` and ``s`` and the outer corner of pixel (0, 0),
+    ``origin``, all in the lab frame at the detector's setting.
+
+Goniometer
+    An ordered chain of axes, the one that is fixed to the laboratory first.
+    ``R_lab_gonio = R(axis_0, angle_0) R(axis_1, angle_1) ...``; each axis is a
+    lab vector with all angles at zero, rotations are right-handed.
+
+Crystal
+    ``Q_lab = R_lab_gonio @ U_gonio_cryst @ B_cryst_hkl @ hkl``.
+    B after Busing & Levy, Acta Cryst. 22, 457 (1967), times 2π: a* along
+    the crystal's x, b* in its xy plane. U is a proper rotation.
+
+Scattering
+    ``k = 2π / λ``; direction of the scattered ray ``ŝ = r / |r|``;
+    ``Q_lab = k (ŝ - ẑ)``.
+"""

@@ -1,0 +1,1 @@
+"""One module per rule, with the rule's name: load, compute, save."""

@@ -1,0 +1,20 @@
+"""Shared by all tests."""
+
+import os
+from pathlib import Path
+
+import hklflow  # noqa: F401  (first: it makes cctbx safe to import, see hklflow/_native.py)
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real measurements (see HKLFLOW_TEST_DATA in the README)."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("HKLFLOW_TEST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real measurements at {folder}: set HKLFLOW_TEST_DATA")
+    return folder
