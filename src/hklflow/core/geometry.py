@@ -210,9 +210,7 @@ class Goniometer:
     def scan_axis_lab(self) -> Floats:
         """Direction of the scanned axis in the lab at this setting, a unit vector."""
         outer = np.eye(3)
-        for axis, angle in zip(
-            self.axes[: self.scan], self.angles[: self.scan], strict=True
-        ):
+        for axis, angle in zip(self.axes[: self.scan], self.angles[: self.scan], strict=True):
             outer = outer @ rotation_matrix(axis, angle)
         return outer @ self.axes[self.scan]
 

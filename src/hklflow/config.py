@@ -1,0 +1,485 @@
+"""The experiment: configuration file and tables, validated together before anything runs.
+
+Each stage's section of ``config.yaml`` is that stage's own ``Params`` (or ``Settings``),
+so a parameter is written down once. All problems are collected and reported together.
+"""
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from hklflow.errors import HklflowError
+from hklflow.paths import Paths
+from hklflow.stages import (
+    find_maximum,
+    find_peaks,
+    import_poni,
+    import_scan,
+    mask_3d,
+    merge,
+    overview,
+    pixel_mask,
+    powder_calibration,
+    refine,
+    refine_parent,
+    scan_file,
+    transform,
+)
+
+__all__ = ["Config", "Experiment", "flags", "load", "overview", "scan_file"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_SAMPLE_COLUMNS = ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma", "formula")
+_SCAN_COLUMNS = (
+    "sample",
+    "scan",
+    "temperature",
+    "parent",
+    "rotation",
+    "raw",
+    "goniometer",
+    "calibration",
+)
+Row = dict[str, str]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PowderImage(powder_calibration.Params):
+    """A calibration from the image of a powder calibrant."""
+
+    image: str
+    """Calibrant image."""
+
+
+class PoniFile(import_poni.Params):
+    """A calibration from a PONI file."""
+
+    poni: str
+    """PONI file."""
+
+
+def _kind(value: Any) -> str:
+    given = value if isinstance(value, dict) else value.model_dump()
+    return "poni" if "poni" in given else "image"
+
+
+Calibration = Annotated[
+    Annotated[PowderImage, Tag("image")] | Annotated[PoniFile, Tag("poni")], Discriminator(_kind)
+]
+
+
+class Config(_Section):
+    """The experiment's configuration file."""
+
+    results: str = "results"
+    """Folder of all products."""
+    samples: str = "config/samples.tsv"
+    """Table of samples."""
+    scans: str = "config/scans.tsv"
+    """Table of scans and their rotations."""
+    calibrations: dict[str, Calibration] = Field(default_factory=dict)
+    """Detector geometries, by the name that the table of scans uses."""
+    import_scan: import_scan.Params = import_scan.Params()
+    """Import of the frames."""
+    pixel_mask: pixel_mask.Params = pixel_mask.Params()
+    """Pixel mask."""
+    find_maximum: find_maximum.Params = find_maximum.Params()
+    """Frame statistics and transmission."""
+    find_peaks: find_peaks.Params = find_peaks.Params()
+    """Peak search."""
+    refine_parent: refine_parent.Settings = refine_parent.Settings()
+    """Indexing and refinement of parents, and the hkl grid."""
+    refine: refine.Settings = refine.Settings()
+    """Refinement of every scan from its parent's orientation."""
+    mask_3d: mask_3d.Params = mask_3d.Params()
+    """3-D artefact mask."""
+    transform: transform.Settings = transform.Settings()
+    """Transform to hkl."""
+    merge: merge.Settings = merge.Settings()
+    """Merge of the rotations."""
+    simulation: dict[str, Any] | None = None
+    """Only for simulated experiments: what `rule simulate` makes of each raw file."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of the table of samples."""
+
+    name: str
+    space_group: str
+    cell: tuple[float, ...] | None
+    formula: str
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One row of the table of scans."""
+
+    name: str
+    raw: str
+    goniometer: dict[str, tuple[float, float | None]]
+    calibration: str | None
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the raw data are a pattern of single images."""
+        return bool(re.search(r"[#*?\[]|%0?\d*d", self.raw))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All rotations of one sample at one temperature."""
+
+    sample: str
+    name: str
+    temperature: float | None
+    parent: str
+    rotations: dict[str, Rotation] = field(default_factory=dict)
+
+
+# --------------------------------------------------------------------------- tables
+
+
+def _read_table(path: Path, columns: tuple[str, ...], required: int, problems: list[str]) -> list[Row]:
+    """Rows of a tab-separated table; the first ``required`` columns must be there."""
+    if not path.is_file():
+        problems.append(f"{path} does not exist")
+        return []
+    with path.open(newline="") as file:
+        lines = [line for line in file if line.strip() and not line.startswith("#")]
+    reader = csv.DictReader(lines, delimiter="\t")
+    found = tuple(reader.fieldnames or ())
+    unknown = [name for name in found if name not in columns]
+    missing = [name for name in columns[:required] if name not in found]
+    if unknown or missing:
+        what = [f"unknown column {name!r}" for name in unknown]
+        what += [f"no column {name!r}" for name in missing]
+        problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
+        return []
+    rows = []
+    for number, row in enumerate(reader, start=1):
+        if None in row or any(value is None for value in row.values()):
+            problems.append(f"{path}, row {number}: {len(found)} tab-separated values are needed")
+            continue
+        rows.append({name: (row.get(name) or "").strip() for name in columns} | {"#": str(number)})
+    return rows
+
+
+def _name(value: str, what: str, where: str, problems: list[str]) -> None:
+    if not _NAME.fullmatch(value):
+        problems.append(
+            f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' (it names files)"
+        )
+
+
+def _number(text: str, what: str, where: str, problems: list[str]) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        problems.append(f"{where}: {what} {text!r} is not a number")
+        return None
+
+
+def _goniometer(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float | None]]:
+    """Read ``chi=54.7 phi=0:0.5``: settings in degrees, ``start:step`` for the scanned axis."""
+    settings: dict[str, tuple[float, float | None]] = {}
+    for item in text.split():
+        match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)
+        try:
+            if match is None:
+                raise ValueError(item)
+            step = float(match[3]) if match[3] is not None else None
+            settings[match[1]] = (float(match[2]), step)
+        except ValueError:
+            problems.append(
+                f"{where}: goniometer {item!r} is not `axis=degrees` or `axis=start:step`"
+            )
+    scanned = [name for name, (_, step) in settings.items() if step is not None]
+    if len(scanned) > 1:
+        problems.append(f"{where}: goniometer scans {' and '.join(scanned)}; one axis can be scanned")
+    return settings
+
+
+def _samples(path: Path, problems: list[str]) -> dict[str, Sample]:
+    samples: dict[str, Sample] = {}
+    for row in _read_table(path, _SAMPLE_COLUMNS, 2, problems):
+        where = f"{path}, row {row['#']}"
+        _name(row["sample"], "sample", where, problems)
+        if row["sample"] in samples:
+            problems.append(f"{where}: sample {row['sample']} stands twice")
+        given = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
+        cell = None
+        if any(given):
+            if not all(given):
+                problems.append(f"{where}: give all six of a, b, c, alpha, beta, gamma or none")
+            else:
+                numbers = [_number(text, "cell", where, problems) for text in given]
+                cell = tuple(n for n in numbers if n is not None)
+                if len(cell) == 6:
+                    problems += [f"{where}: {p}" for p in _cell_problems(cell)]
+        if not row["space_group"]:
+            problems.append(f"{where}: no space group (P1 if it is not known)")
+        samples[row["sample"]] = Sample(row["sample"], row["space_group"], cell, row["formula"])
+    return samples
+
+
+def _cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
+    from hklflow.core.lattice import metric
+
+    try:
+        metric(cell)
+    except HklflowError as error:
+        yield str(error)
+
+
+def _scans(
+    path: Path, samples: Mapping[str, Sample], config: Config, base: Path, problems: list[str]
+) -> dict[tuple[str, str], Scan]:
+    scans: dict[tuple[str, str], Scan] = {}
+    raws: dict[str, str] = {}
+    for row in _read_table(path, _SCAN_COLUMNS, 6, problems):
+        where = f"{path}, row {row['#']}"
+        for column in ("sample", "scan", "rotation"):
+            _name(row[column], column, where, problems)
+        if row["sample"] not in samples:
+            problems.append(f"{where}: sample {row['sample']!r} is not in the table of samples")
+        if row["calibration"] and row["calibration"] not in config.calibrations:
+            problems.append(
+                f"{where}: calibration {row['calibration']!r} is not one of "
+                f"{', '.join(config.calibrations) or 'none defined'}"
+            )
+        temperature = None
+        if row["temperature"]:
+            temperature = _number(row["temperature"], "temperature", where, problems)
+        rotation = Rotation(
+            row["rotation"],
+            row["raw"],
+            _goniometer(row["goniometer"], where, problems),
+            row["calibration"] or None,
+        )
+        if rotation.raw in raws:
+            problems.append(f"{where}: raw {rotation.raw} is also that of {raws[rotation.raw]}")
+        raws[rotation.raw] = where
+        key = (row["sample"], row["scan"])
+        scan = scans.setdefault(
+            key, Scan(row["sample"], row["scan"], temperature, row["parent"] or row["scan"])
+        )
+        if (scan.temperature, scan.parent) != (temperature, row["parent"] or row["scan"]):
+            problems.append(f"{where}: the rotations of {row['scan']} differ in temperature or parent")
+        if row["rotation"] in scan.rotations:
+            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
+        scan.rotations[row["rotation"]] = rotation
+        if config.simulation is None:
+            problems += [f"{where}: {p}" for p in _raw_problems(rotation, base)]
+    for (sample, name), scan in scans.items():
+        parent = scans.get((sample, scan.parent))
+        if parent is None:
+            elsewhere = [s for s, n in scans if n == scan.parent]
+            hint = f" (there is one of sample {elsewhere[0]})" if elsewhere else ""
+            problems.append(f"scan {sample} {name}: its parent {scan.parent!r} is not a scan{hint}")
+        elif parent.parent != parent.name:
+            problems.append(
+                f"scan {sample} {name}: its parent {scan.parent} is itself a child of {parent.parent}"
+            )
+    return scans
+
+
+def _raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
+    if not rotation.raw:
+        yield "no raw file"
+    elif not rotation.is_series and not (base / rotation.raw).is_file():
+        yield f"raw file {rotation.raw} does not exist"
+    elif rotation.is_series:
+        try:
+            series_ends(rotation.raw, base)
+        except HklflowError as error:
+            yield str(error)
+
+
+def series_ends(pattern: str, base: Path) -> list[str]:
+    """First and last image of a series, relative to the experiment's folder.
+
+    Raises
+    ------
+    HklflowError
+        If images are missing.
+    """
+    from hklflow.formats.raw import find_files
+
+    files = find_files(base / pattern)
+    return [str(path.relative_to(base)) if path.is_relative_to(base) else str(path) for path in (files[0], files[-1])]
+
+
+# ----------------------------------------------------------------------- experiment
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment; what the rules ask."""
+
+    config: Config
+    base: Path
+    samples: dict[str, Sample]
+    scans: dict[tuple[str, str], Scan]
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Patterns of all products."""
+        return Paths(self.config.results)
+
+    def rotations(self, sample: str, scan: str) -> list[str]:
+        """Names of the rotations of a scan."""
+        return list(self.scans[sample, scan].rotations)
+
+    def rotation(self, sample: str, scan: str, rotation: str) -> Rotation:
+        """One row of the table of scans."""
+        return self.scans[sample, scan].rotations[rotation]
+
+    def all_rotations(self) -> list[tuple[str, str, str]]:
+        """(sample, scan, rotation) of every row."""
+        return [(s, n, r) for (s, n), scan in self.scans.items() for r in scan.rotations]
+
+    def raw_inputs(self, rotation: Rotation) -> list[str]:
+        """Raw files that the import depends on: the file, or the ends of a series."""
+        if rotation.is_series and self.config.simulation is None:
+            return series_ends(rotation.raw, self.base)
+        return [rotation.raw]
+
+    def import_params(self, sample: str, scan: str, rotation: str) -> import_scan.Params:
+        """Parameters of an import: configuration, then what the table says of this rotation."""
+        row = self.rotation(sample, scan, rotation)
+        settings = {name: value for name, (value, step) in row.goniometer.items() if step is None}
+        scanned = [
+            (name, start, step) for name, (start, step) in row.goniometer.items() if step is not None
+        ]
+        given = self.config.import_scan.model_dump()
+        given["angles"] = given["angles"] | settings
+        if scanned:
+            given["scan_axis"], given["start"], given["step"] = scanned[0]
+        if row.is_series:
+            given["pattern"] = row.raw
+        if (temperature := self.scans[sample, scan].temperature) is not None:
+            given["temperature"] = temperature
+        return import_scan.Params(**given)
+
+    def refine_parent_params(self, sample: str, scan: str) -> refine_parent.Params:
+        """Parameters of a parent's refinement: configuration and the table of samples."""
+        row = self.samples[sample]
+        return refine_parent.Params(
+            **self.config.refine_parent.model_dump(),
+            sample=sample,
+            scan=scan,
+            rotations=self.rotations(sample, scan),
+            space_group=row.space_group,
+            cell=row.cell,  # type: ignore[arg-type]  # six numbers, checked when read
+        )
+
+    def refine_params(self, sample: str, scan: str) -> refine.Params:
+        """Parameters of a scan's refinement."""
+        return refine.Params(
+            **self.config.refine.model_dump(),
+            sample=sample,
+            scan=scan,
+            rotations=self.rotations(sample, scan),
+        )
+
+    def transform_params(self, rotation: str) -> transform.Params:
+        """Parameters of one rotation's transform."""
+        return transform.Params(**self.config.transform.model_dump(), rotation=rotation)
+
+    def merge_params(self, sample: str, scan: str, kind: str) -> merge.Params:
+        """Parameters of a merge."""
+        temperature = self.scans[sample, scan].temperature
+        at = "" if temperature is None else f" at {temperature:g} K"
+        masked = ", 3-D masked" if kind == "masked_transform" else ""
+        title = f"S(Q) of {sample} {scan}{at}{masked}"
+        return merge.Params(**self.config.merge.model_dump(), title=title)
+
+
+def load(data: Mapping[str, Any], base: Path) -> Experiment:
+    """Validate configuration and tables together.
+
+    Parameters
+    ----------
+    data : mapping
+        Content of the configuration file.
+    base : Path
+        Folder of the experiment; the paths of the tables are relative to it.
+
+    Raises
+    ------
+    HklflowError
+        With every problem, one in a line.
+    """
+    problems: list[str] = []
+    try:
+        config = Config.model_validate(dict(data))
+    except ValidationError as error:
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"])
+            value = item["input"]
+            shown = "" if isinstance(value, dict) else f" (it is {value!r})"
+            problems.append(f"config: {where}: {item['msg']}{shown}")
+        raise _report(problems) from None
+    samples = _samples(base / config.samples, problems)
+    scans = _scans(base / config.scans, samples, config, base, problems)
+    for name, calibration in config.calibrations.items():
+        _name(name, "calibration", "config", problems)
+        given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
+        if config.simulation is None and not (base / given).is_file():
+            problems.append(f"config: calibrations.{name}: {given} does not exist")
+    if not scans and not problems:
+        problems.append(f"{base / config.scans} has no scans")
+    if problems:
+        raise _report(problems)
+    return Experiment(config, base, samples, scans)
+
+
+def _report(problems: list[str]) -> HklflowError:
+    plural = "s" if len(problems) > 1 else ""
+    listed = "\n  ".join(problems)
+    return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")
+
+
+def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
+    """Command-line flags of the parameters that differ from their defaults.
+
+    What a rule prints with ``snakemake -n -p`` can so be pasted in a shell.
+    """
+    words: list[str] = []
+    for name, info in type(params).model_fields.items():
+        if name in leave_out:
+            continue
+        value = getattr(params, name)
+        if not info.is_required() and value == info.get_default(call_default_factory=True):
+            continue
+        if value is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words += _words(flag, value)
+    return shlex.join(words)
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, dict):
+        return [word for key, item in value.items() for word in _words(f"{flag}.{key}", item)]
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], BaseModel):
+            items = [json.dumps(item.model_dump(mode="json")) for item in value]
+        else:
+            items = [str(item) for item in value]
+        return [flag, *items] if items else []
+    return [flag, str(value)]

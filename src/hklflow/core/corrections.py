@@ -1,0 +1,53 @@
+"""Per-pixel factors of the norm: solid angle, polarisation, sensor efficiency.
+
+A pixel counts ``n ~ Poisson(N S(Q))``; these are the parts of N that depend on
+the pixel only. All are of shape (slow, fast).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector
+
+Floats = NDArray[np.float64]
+
+
+def _directions(detector: Detector) -> Floats:
+    position = detector.pixel_centres()
+    unit: Floats = position / np.linalg.norm(position, axis=-1, keepdims=True)
+    return unit
+
+
+def cos_incidence(detector: Detector) -> Floats:
+    """Cosine of the angle between the scattered ray and the detector's normal."""
+    return _directions(detector) @ detector.normal
+
+
+def solid_angle(detector: Detector) -> Floats:
+    """Solid angle of each pixel relative to one at the foot of the normal: cos³ α.
+
+    From ``ΔΩ ∝ cos α / r²`` with ``r = d / cos α``.
+    """
+    factor: Floats = cos_incidence(detector) ** 3
+    return factor
+
+
+def polarization(detector: Detector, fraction: float) -> Floats:
+    """Polarisation factor ``p (1 - s_x²) + (1 - p) (1 - s_y²)``.
+
+    Parameters
+    ----------
+    fraction : float
+        Fraction p of the intensity with the electric vector along lab x.
+    """
+    unit = _directions(detector)
+    factor: Floats = fraction * (1 - unit[..., 0] ** 2) + (1 - fraction) * (1 - unit[..., 1] ** 2)
+    return factor
+
+
+def sensor_efficiency(detector: Detector) -> Floats:
+    """Absorbed fraction ``1 - exp(-μ t / cos α)`` in the sensor; ones without a sensor."""
+    if detector.sensor_thickness is None or detector.sensor_attenuation is None:
+        return np.ones(detector.shape)
+    path = detector.sensor_thickness / cos_incidence(detector)
+    return -np.expm1(-detector.sensor_attenuation * path)

@@ -1,0 +1,485 @@
+"""Search for Bragg peaks on rotation frames: one pass, bounded memory, one row per reflection.
+
+1. Background of each frame and strong voxels (`background`).
+2. Strong voxels are connected to blobs across frames, 26 neighbours (`peaks_link`).
+3. A blob that has ended is divided among its significant maxima, and each is fitted with a
+   voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
+   valid voxels of a box around it. First moments of the strong voxels alone would be biased
+   by the noise that selected them, by gaps and by edges.
+
+Coordinates are (frame, slow, fast) as `frames` defines them. Frames are handled one at a
+time, so the blocks in which they arrive do not matter. What is kept in memory: the last
+``max_frames + 2 margin_frames + 3`` frames in their own number type with one byte per pixel
+beside them, about twenty float32 frames, and the voxels of the blobs that have not ended.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from hklflow.core.background import DEPTH, clean_frame, local_background, residual, strong_voxels
+from hklflow.core.peaks_link import link_frame, roots, split_maxima
+from hklflow.core.peaks_segments import FIELDS, Box, PeakFlag, fit_segments
+from hklflow.errors import HklflowError
+
+__all__ = ["PeakFlag", "PeakParams", "PeakSearch", "Peaks", "find_peaks"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+_VOXEL = np.dtype(
+    [
+        ("frame", np.int32),
+        ("slow", np.int32),
+        ("fast", np.int32),
+        ("height", np.float32),
+        ("noise", np.float32),
+        ("first", np.int32),
+    ]
+)
+_REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
+
+
+@dataclass(frozen=True)
+class PeakParams:
+    """What counts as a peak.
+
+    Parameters
+    ----------
+    n_sigma
+        Standard deviations by which a box of 1, 3 or 5 voxels must exceed its background.
+    threshold
+        Counts above which a voxel is strong whatever its background.
+    window
+        Half size of the background's window, pixels; wider than a peak.
+    min_pixels
+        Least number of voxels within two widths that exceed the background by its noise;
+        a cosmic ray or a hot pixel on one frame has one.
+    min_significance
+        Least intensity over its Poisson uncertainty (see `Peaks`). With all parameters
+        free half of it is asked: a wide bump of the background fails that.
+    max_frames
+        Blobs on more frames than this are rejected: hot pixels, streaks, ice.
+    max_pixels
+        Blobs that extend over more pixels than this in slow or fast are rejected.
+    margin_pixels, margin_frames
+        Added on each side of the strong voxels for the fit.
+    prominence
+        Standard deviations by which a maximum rises above its pass to be a peak by itself.
+    saturation
+        Counts from which a voxel is saturated: found, but left out of the fit.
+    invalid_from
+        Counts from which a value is a flag and not a measurement.
+    sigma_floor
+        Added in quadrature to the centroids' standard deviations, pixels and frames.
+
+    Raises
+    ------
+    HklflowError
+        If a value is out of range.
+    """
+
+    n_sigma: float = 4.5
+    threshold: float = np.inf
+    window: int = 9
+    min_pixels: int = 3
+    min_significance: float = 6.0
+    max_frames: int = 25
+    max_pixels: int = 150
+    margin_pixels: int = 5
+    margin_frames: int = 4
+    prominence: float = 3.0
+    saturation: float = np.inf
+    invalid_from: float = np.inf
+    sigma_floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "n_sigma": 1.0,
+            "threshold": 0.0,
+            "window": 2,
+            "min_pixels": 1,
+            "min_significance": 0.0,
+            "max_frames": 1,
+            "max_pixels": 1,
+            "margin_pixels": 1,
+            "margin_frames": 1,
+            "prominence": 0.0,
+            "saturation": 1.0,
+            "invalid_from": 1.0,
+            "sigma_floor": 0.0,
+        }
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if not value >= least:
+                raise HklflowError(
+                    f"{name} = {value} in the peak search is too small; give at least {least:g}"
+                )
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Table of peaks, sorted by (frame, slow, fast); all arrays have the shape (n,).
+
+    Parameters
+    ----------
+    frame, slow, fast
+        Centroid in the convention of `hklflow.core.frames`.
+    var_frame, var_slow, var_fast
+        Variances of the centroid from counting statistics, plus the floor.
+    width_frame, width_slow, width_fast
+        Standard deviations of the peak, frames and pixels.
+    intensity, var_intensity
+        Counts of the whole peak above background, also of its parts in gaps and beyond
+        edges, and their variance with all parameters free.
+    background
+        Counts per voxel at the centre.
+    n_pixels, n_frames
+        Voxels within two widths that exceed the background by its noise, and frames with
+        such voxels.
+    maximum
+        Largest counts in a valid voxel within two widths.
+    significance
+        Intensity over its Poisson uncertainty with background, for the fitted shape:
+        ``A sqrt(sum P² / mu)``.
+    chi2
+        Pearson's chi² of the fit per degree of freedom; NaN if the fit failed.
+    flags
+        Bits of `PeakFlag`.
+    counts
+        ``candidates = peaks + too_long + too_large + too_small + insignificant +
+        duplicate``; ``blobs`` is the number of connected blobs, ``candidates - blobs`` the
+        number that splitting added, ``frames`` the number of frames seen.
+    """
+
+    frame: F64
+    slow: F64
+    fast: F64
+    var_frame: F64
+    var_slow: F64
+    var_fast: F64
+    width_frame: F64
+    width_slow: F64
+    width_fast: F64
+    intensity: F64
+    var_intensity: F64
+    background: F64
+    n_pixels: I64
+    n_frames: I64
+    maximum: F64
+    significance: F64
+    chi2: F64
+    flags: I64
+    counts: dict[str, int]
+
+    def __len__(self) -> int:
+        return int(self.frame.size)
+
+    def select(self, keep: NDArray[np.bool_] | I64) -> "Peaks":
+        """Rows chosen by a mask or by indices; `counts` stays that of the search."""
+        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name != "counts"}
+        return Peaks(**columns, counts=dict(self.counts))
+
+
+def find_peaks(
+    blocks: Iterable[NDArray[Any]],
+    mask: NDArray[np.bool_],
+    params: PeakParams,
+    *,
+    first_frame: int = 0,
+    scan_frames: int | None = None,
+) -> Peaks:
+    """Find the peaks of a scan.
+
+    Parameters
+    ----------
+    blocks
+        Arrays (n, slow, fast) of counts in scan order. NaN and negative values are flags.
+    mask
+        Bad pixels (slow, fast), True = bad.
+    params
+        See `PeakParams`.
+    first_frame
+        Frame coordinate of the first frame.
+    scan_frames
+        Number of frames that must come; None if it is not known.
+
+    Returns
+    -------
+    Peaks
+
+    Raises
+    ------
+    HklflowError
+        If shapes or number types do not fit, or the number of frames is not `scan_frames`.
+    """
+    search = PeakSearch(mask, params, first_frame=first_frame)
+    for block in blocks:
+        search.add(block)
+    if scan_frames is not None and search.n_frames != scan_frames:
+        raise HklflowError(
+            f"the peak search got {search.n_frames} frames where the scan has {scan_frames}; "
+            "check that the data file is complete"
+        )
+    return search.finish()
+
+
+class PeakSearch:
+    """The search as an accumulator: `add` blocks in order, then `finish` once."""
+
+    def __init__(
+        self, mask: NDArray[np.bool_], params: PeakParams, *, first_frame: int = 0
+    ) -> None:
+        if mask.ndim != 2 or mask.dtype != np.bool_:
+            raise HklflowError(
+                f"the mask of the peak search is {mask.dtype} with shape {mask.shape}; "
+                "give booleans (slow, fast), True for bad pixels"
+            )
+        self.params = params
+        self.n_frames = 0
+        self._mask = np.ascontiguousarray(mask)
+        self._first_frame = first_frame
+        self._length = params.max_frames + 2 * params.margin_frames + 3
+        self._raw: NDArray[Any] | None = None
+        self._strong = np.zeros((self._length, *mask.shape), np.uint8)
+        self._excess = np.zeros((DEPTH, *mask.shape), np.float32)
+        self._expected = np.zeros((DEPTH, *mask.shape), np.float32)
+        self._counts_2d = np.zeros(mask.shape, np.float32)
+        self._valid_2d = np.zeros(mask.shape, np.uint8)
+        self._smooth = np.zeros(mask.shape, np.float32)
+        self._noise = np.zeros(mask.shape, np.float32)
+        self._node_before = np.full(mask.shape, -1, np.int32)
+        self._node_now = np.full(mask.shape, -1, np.int32)
+        self._live = np.zeros(0, _VOXEL)
+        self._live_root = np.zeros(0, np.int64)
+        self._pending: list[NDArray[np.void]] = []
+        self._rows: list[dict[str, float]] = []
+        self._tested = 0  # frames whose strong voxels are known
+        self._counts = dict.fromkeys(("candidates", "blobs", "peaks", *_REJECTED, "frames"), 0)
+        self._finished = False
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Take the next frames (n, slow, fast)."""
+        if self._finished:
+            raise HklflowError("the peak search has finished; start a new one for more frames")
+        if block.ndim != 3 or block.shape[1:] != self._mask.shape:
+            raise HklflowError(
+                f"a block of frames has the shape {block.shape} where the mask has "
+                f"{self._mask.shape}; give (n, slow, fast) and the mask of this detector"
+            )
+        if block.dtype.kind not in "uif":
+            raise HklflowError(f"frames are {block.dtype}; give integer or floating counts")
+        if self._raw is None:
+            self._raw = np.zeros((self._length, *self._mask.shape), block.dtype)
+        elif block.dtype != self._raw.dtype:
+            raise HklflowError(
+                f"a block of frames is {block.dtype} after {self._raw.dtype}; "
+                "give all blocks of a scan in one number type"
+            )
+        for frame in block:
+            self._take(frame)
+
+    def _take(self, frame: NDArray[Any]) -> None:
+        assert self._raw is not None
+        p, slot = self.params, self.n_frames % DEPTH
+        self._raw[self.n_frames % self._length] = frame
+        clean_frame(frame, self._mask, p.invalid_from, self._counts_2d, self._valid_2d)
+        mean = local_background(self._counts_2d, self._valid_2d, p.window, p.n_sigma)
+        residual(self._counts_2d, self._valid_2d, mean, self._excess[slot], self._expected[slot])
+        self.n_frames += 1
+        if self.n_frames > DEPTH // 2:
+            self._test_next()
+
+    def _test_next(self) -> None:
+        """Find and link the strong voxels of the next frame that has its neighbours."""
+        p, number = self.params, self._tested
+        strong = self._strong[number % self._length]
+        strong_voxels(
+            self._excess,
+            self._expected,
+            number % DEPTH,
+            p.n_sigma,
+            p.threshold,
+            strong,
+            self._smooth,
+            self._noise,
+        )
+        at = np.flatnonzero(strong)
+        slow, fast = (a.astype(np.int32) for a in np.unravel_index(at, strong.shape))
+        new = np.zeros(at.size, _VOXEL)
+        new["frame"], new["slow"], new["fast"] = number, slow, fast
+        new["height"], new["noise"] = self._smooth[slow, fast], self._noise[slow, fast]
+        new["first"] = number
+        n_live = self._live.size
+        parent = np.concatenate([self._live_root, n_live + np.arange(at.size)])
+        link_frame(slow, fast, n_live, self._node_before, self._node_now, parent)
+        before = self._live[self._live["frame"] == number - 1]
+        self._node_before[before["slow"], before["fast"]] = -1
+        self._live, self._live_root = np.concatenate([self._live, new]), roots(parent)
+        self._close_blobs(number)
+        # The map of this frame becomes that of the frame before, with the nodes renumbered.
+        self._node_before, self._node_now = self._node_now, self._node_before
+        self._node_before[slow, fast] = -1
+        recent = np.flatnonzero(self._live["frame"] == number)
+        self._node_before[self._live["slow"][recent], self._live["fast"][recent]] = recent
+        self._tested += 1
+        self._fit_pending(everything=False)
+
+    def _close_blobs(self, number: int | None) -> None:
+        """Move blobs without a voxel in frame `number` (None: all) from live to pending."""
+        voxels, root = self._live, self._live_root
+        if not voxels.size:
+            return
+        first = np.full(voxels.size, np.iinfo(np.int32).max)
+        last = np.full(voxels.size, -1)
+        np.minimum.at(first, root, voxels["first"])
+        np.maximum.at(last, root, voxels["frame"])
+        ended = np.ones(voxels.size, bool) if number is None else last[root] < number
+        order = np.flatnonzero(ended)[np.argsort(root[ended], kind="stable")]
+        if order.size:
+            for members in np.split(order, np.flatnonzero(np.diff(root[order])) + 1):
+                self._classify(voxels[members], int(first[root[members[0]]]))
+        keep = ~ended
+        if number is not None:
+            # Of a blob that is too long already only what the next frame can touch is kept.
+            age = number - first[root] + 1
+            keep &= (age <= self.params.max_frames) | (voxels["frame"] == number)
+        kept_root = root[keep]
+        self._live = voxels[keep].copy()
+        self._live["first"] = first[kept_root]
+        # roots are renumbered to the first kept member of each blob
+        _, start, inverse = np.unique(kept_root, return_index=True, return_inverse=True)
+        self._live_root = start[inverse].astype(np.int64)
+
+    def _classify(self, voxels: NDArray[np.void], first: int) -> None:
+        p = self.params
+        self._counts["blobs"] += 1
+        extent = max(np.ptp(voxels["slow"]), np.ptp(voxels["fast"])) + 1
+        reason = None
+        if voxels["frame"].max() - first + 1 > p.max_frames:
+            reason = "too_long"
+        elif extent > p.max_pixels:
+            reason = "too_large"
+        if reason is None:
+            self._pending.append(voxels)
+        else:
+            self._counts["candidates"] += 1
+            self._counts[reason] += 1
+
+    def _fit_pending(self, *, everything: bool) -> None:
+        limit = self._tested - 1 - self.params.margin_frames
+        waiting = []
+        for voxels in self._pending:
+            if everything or voxels["frame"].max() <= limit:
+                self._fit_blob(voxels)
+            else:
+                waiting.append(voxels)
+        self._pending = waiting
+
+    def _fit_blob(self, voxels: NDArray[np.void]) -> None:
+        p = self.params
+        at = np.stack([voxels[n] for n in ("frame", "slow", "fast")], axis=1)
+        tops = split_maxima(
+            at, voxels["height"].astype(float), voxels["noise"].astype(float), p.prominence
+        )
+        first, last = int(at[:, 0].min()), int(at[:, 0].max())
+        frames = (
+            max(0, first - p.margin_frames),
+            min(self._tested, last + 1 + p.margin_frames),
+        )
+
+        def cut(low: I64, high: I64) -> Box:
+            return self._cut(low, high, frames, at)
+
+        margin = np.array([p.margin_frames, p.margin_pixels, p.margin_pixels])
+        shape = (self._mask.shape[0], self._mask.shape[1])
+        rows = fit_segments(
+            voxels, tops, cut, margin, shape, p.sigma_floor, p.max_frames, p.min_significance
+        )
+        self._counts["candidates"] += len(rows)
+        for row in rows:
+            if row["n_pixels"] < p.min_pixels:
+                self._counts["too_small"] += 1
+            elif not (
+                row["significance"] >= p.min_significance
+                and row["intensity"] >= 0.5 * p.min_significance * np.sqrt(row["var_intensity"])
+            ):
+                self._counts["insignificant"] += 1
+            else:
+                self._rows.append(row)
+
+    def _cut(self, low: I64, high: I64, frames: tuple[int, int], own: NDArray[np.int32]) -> Box:
+        assert self._raw is not None
+        low = np.maximum(low, [frames[0], 0, 0])
+        high = np.maximum(np.minimum(high, [frames[1], *self._mask.shape]), low)
+        slots = np.arange(low[0], high[0]) % self._length
+        window = (slice(low[1], high[1]), slice(low[2], high[2]))
+        counts = self._raw[slots, *window].astype(np.float64)
+        bad = self._mask[window] | ~(counts >= 0) | (counts >= self.params.invalid_from)
+        foreign = self._strong[slots, *window] != 0
+        local = own - low
+        inside = ((local >= 0) & (local < counts.shape)).all(axis=1)
+        foreign[tuple(local[inside].T)] = False
+        overload = ~bad & (counts >= self.params.saturation)
+        counts[bad] = 0.0
+        return Box(low.astype(np.int64), counts, (~bad).astype(np.uint8), foreign, overload)
+
+    def finish(self) -> Peaks:
+        """End of the scan: close all blobs and return the table."""
+        if self._finished:
+            raise HklflowError("the peak search has finished already; its table was returned")
+        for number in range(self.n_frames, self.n_frames + DEPTH // 2):
+            self._excess[number % DEPTH] = 0.0
+            self._expected[number % DEPTH] = 0.0
+            if self._tested < self.n_frames and number >= DEPTH // 2:
+                self._test_next()
+        self._close_blobs(None)
+        self._fit_pending(everything=True)
+        self._finished = True
+        return self._table()
+
+    def _table(self) -> Peaks:
+        columns = {name: np.array([row[name] for row in self._rows]) for name in FIELDS}
+        # a peak that ended early or late on the scan, now that its length is known
+        low = columns["frame"] - 2 * columns["width_frame"]
+        high = columns["frame"] + 2 * columns["width_frame"]
+        ends = (low < 0) | (high > self.n_frames)
+        for name in ("n_pixels", "n_frames", "flags"):
+            columns[name] = columns[name].astype(np.int64)
+        columns["flags"] |= np.where(ends, int(PeakFlag.SCAN_END), 0)
+        columns["frame"] = columns["frame"] + self._first_frame
+        keep = _without_duplicates(columns)
+        order = np.lexsort((columns["fast"], columns["slow"], columns["frame"]))
+        order = order[keep[order]]
+        self._counts["duplicate"] = int((~keep).sum())
+        self._counts["peaks"], self._counts["frames"] = int(keep.sum()), self.n_frames
+        return Peaks(
+            **{name: column[order] for name, column in columns.items()}, counts=self._counts
+        )
+
+
+def _without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Keep the most significant of peaks that are nearer to each other than their widths.
+
+    The two sides of a reflection that a wide gap divides are fitted to the same centre.
+    """
+    at = np.stack([columns[n] for n in ("frame", "slow", "fast")], axis=1)
+    width = np.stack([columns[f"width_{n}"] for n in ("frame", "slow", "fast")], axis=1)
+    width = np.maximum(width, 0.5)
+    keep = np.ones(len(at), bool)
+    if len(at) < 2:
+        return keep
+    pairs = cKDTree(at).query_pairs(float(np.percentile(width, 99)) * 2.0, output_type="ndarray")
+    apart = np.abs(at[pairs[:, 0]] - at[pairs[:, 1]]) / np.maximum(
+        width[pairs[:, 0]], width[pairs[:, 1]]
+    )
+    same = pairs[(apart < 1.0).all(axis=1)]
+    strength = columns["significance"]
+    for a, b in same[np.lexsort((same[:, 1], same[:, 0]))]:
+        if keep[a] and keep[b]:
+            keep[b if strength[a] >= strength[b] else a] = False
+    return keep

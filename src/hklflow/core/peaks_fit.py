@@ -1,0 +1,221 @@
+r"""Maximum-likelihood fit of one peak in a box of voxels.
+
+The model of the expected counts in voxel (z, y, x) is
+
+.. math:: \mu = A\,P_z P_y P_x + b + b_y (y - y_0) + b_x (x - x_0) + e,
+
+with ``P`` the integral of a normalised Gaussian over the voxel's extent on each axis (a
+difference of error functions, because peaks can be narrower than a pixel or a frame) and
+``e`` the known contribution of other peaks. Poisson likelihood, Fisher scoring with
+Levenberg-Marquardt damping; the covariance is the inverse Fisher information. Invalid
+voxels are left out, so a gap or an edge does not shift the centre: the rest of the profile
+still says where it is.
+
+Parameters are ``A, z, y, x, ln s_z, ln s_y, ln s_x, b, b_y, b_x``.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+
+N_PARAMETERS = 10
+#: Standard deviation of the weak prior on ln(width): it only matters when nothing else does.
+_PRIOR_LOG_WIDTH = 1.5
+_LEAST_BACKGROUND = 1e-3
+_MIN_LOG, _MAX_LOG = math.log(0.1), math.log(30.0)
+
+
+@njit(cache=True, nogil=True)
+def _profile(start: int, centre: float, log_width: float, out: F64) -> None:
+    """Integral per voxel (row 0), its derivatives by centre (1) and by ln width (2)."""
+    width = math.exp(log_width)
+    n = out.shape[1]
+    u0 = (start - centre) / width
+    e0, g0 = math.erf(u0 / math.sqrt(2.0)), math.exp(-0.5 * u0 * u0) / math.sqrt(2.0 * math.pi)
+    for k in range(n):
+        u1 = (start + k + 1 - centre) / width
+        e1 = math.erf(u1 / math.sqrt(2.0))
+        g1 = math.exp(-0.5 * u1 * u1) / math.sqrt(2.0 * math.pi)
+        out[0, k] = 0.5 * (e1 - e0)
+        out[1, k] = (g0 - g1) / width
+        out[2, k] = u0 * g0 - u1 * g1
+        u0, e0, g0 = u1, e1, g1
+
+
+@njit(cache=True, nogil=True)
+def _normal_equations(
+    counts: F64,
+    valid: U8,
+    extra: F64,
+    origin: NDArray[np.int64],
+    p: F64,
+    middle: F64,
+    gradient: F64,
+    fisher: F64,
+) -> tuple[float, float, float]:
+    """Fill gradient and Fisher matrix; return -ln L, chi² and the information on A alone."""
+    nz, ny, nx = counts.shape
+    pz, py, px = np.empty((3, nz)), np.empty((3, ny)), np.empty((3, nx))
+    _profile(origin[0], p[1], p[4], pz)
+    _profile(origin[1], p[2], p[5], py)
+    _profile(origin[2], p[3], p[6], px)
+    gradient[:] = 0.0
+    fisher[:] = 0.0
+    d = np.empty(N_PARAMETERS)
+    minus_log, chi2, alone = 0.0, 0.0, 0.0
+    for k in range(nz):
+        for i in range(ny):
+            y = origin[1] + i + 0.5 - middle[1]
+            shape = pz[0, k] * py[0, i]
+            for j in range(nx):
+                if valid[k, i, j] == 0:
+                    continue
+                x = origin[2] + j + 0.5 - middle[2]
+                flat = p[7] + p[8] * y + p[9] * x
+                profile = shape * px[0, j]
+                mu = p[0] * profile + max(flat, _LEAST_BACKGROUND) + extra[k, i, j]
+                n = counts[k, i, j]
+                minus_log += mu - (n * math.log(mu) if n > 0.0 else 0.0)
+                d[0] = profile
+                d[1] = p[0] * pz[1, k] * py[0, i] * px[0, j]
+                d[2] = p[0] * pz[0, k] * py[1, i] * px[0, j]
+                d[3] = p[0] * shape * px[1, j]
+                d[4] = p[0] * pz[2, k] * py[0, i] * px[0, j]
+                d[5] = p[0] * pz[0, k] * py[2, i] * px[0, j]
+                d[6] = p[0] * shape * px[2, j]
+                d[7], d[8], d[9] = 1.0, y, x
+                weight, pull = 1.0 / mu, n / mu - 1.0
+                chi2 += (n - mu) * (n - mu) * weight
+                alone += profile * profile * weight
+                for a in range(N_PARAMETERS):
+                    gradient[a] += pull * d[a]
+                    wd = weight * d[a]
+                    for b in range(a + 1):
+                        fisher[a, b] += wd * d[b]
+    for a in range(N_PARAMETERS):
+        for b in range(a):
+            fisher[b, a] = fisher[a, b]
+    return minus_log, chi2, alone
+
+
+@njit(cache=True, nogil=True)
+def _add_priors(
+    p: F64, start: F64, centre_precision: F64, slopes: float, gradient: F64, fisher: F64
+) -> float:
+    penalty = 0.0
+    for a in range(1, N_PARAMETERS):
+        if a <= 3:
+            precision = centre_precision[a - 1]
+        elif a <= 6:
+            precision = 1.0 / _PRIOR_LOG_WIDTH**2
+        elif a >= 8:
+            precision = slopes
+        else:
+            continue
+        off = p[a] - start[a]
+        penalty += 0.5 * precision * off * off
+        gradient[a] -= precision * off
+        fisher[a, a] += precision
+    return penalty
+
+
+@njit(cache=True, nogil=True)
+def fit_peak(
+    counts: F64,
+    valid: U8,
+    extra: F64,
+    origin: NDArray[np.int64],
+    start: F64,
+    centre_precision: F64,
+    max_iterations: int,
+) -> tuple[F64, F64, float, float, int, bool, float]:
+    """Fit one peak.
+
+    Parameters
+    ----------
+    counts, valid, extra
+        Box (frame, slow, fast): counts, 1 where they may be used, counts of other peaks.
+    origin
+        Coordinates (3) of the box's first voxel; voxel k spans ``origin + k ... + 1``.
+    start
+        The ten parameters to begin with; the priors are centred on them.
+    centre_precision
+        1/variance (3) of the prior on the centre, 0 for none.
+    max_iterations
+        Limit of the number of steps.
+
+    Returns
+    -------
+    p, covariance, information, chi2, n_voxels, converged, minus_log
+        Parameters (10), covariance (10, 10), Fisher information on the amplitude with all
+        else known, Pearson's chi², number of voxels used, whether the steps became small, and -ln of the posterior.
+    """
+    p = start.copy()
+    middle = np.empty(3)
+    for a in range(3):
+        middle[a] = origin[a] + 0.5 * counts.shape[a]
+    number = int(valid.sum())
+    gradient, fisher = np.zeros(N_PARAMETERS), np.zeros((N_PARAMETERS, N_PARAMETERS))
+    new_gradient, new_fisher = gradient.copy(), fisher.copy()
+    # A slope cannot exceed the background over the box by much: it keeps empty frames solvable.
+    extent = max(counts.shape[1], counts.shape[2])
+    slopes = (0.5 * extent / max(start[7], 0.05)) ** 2
+    value, chi2, alone = _normal_equations(
+        counts, valid, extra, origin, p, middle, gradient, fisher
+    )
+    value += _add_priors(p, start, centre_precision, slopes, gradient, fisher)
+    damping, converged = 1e-3, False
+    for _ in range(max_iterations):
+        matrix = fisher.copy()
+        for a in range(N_PARAMETERS):
+            matrix[a, a] += damping * fisher[a, a] + 1e-12
+        step = np.linalg.solve(matrix, gradient)
+        trial = p + step
+        trial[0] = max(trial[0], 0.1 * p[0])
+        trial[7] = max(trial[7], _LEAST_BACKGROUND)
+        for a in range(1, 4):
+            trial[a] = p[a] + min(max(trial[a] - p[a], -2.0), 2.0)
+        for a in range(4, 7):
+            trial[a] = min(max(p[a] + min(max(step[a], -0.7), 0.7), _MIN_LOG), _MAX_LOG)
+        new_value, new_chi2, new_alone = _normal_equations(
+            counts, valid, extra, origin, trial, middle, new_gradient, new_fisher
+        )
+        new_value += _add_priors(trial, start, centre_precision, slopes, new_gradient, new_fisher)
+        if new_value <= value + 1e-9:
+            small = value - new_value < 1e-4
+            for a in range(1, 7):
+                small = small and abs(trial[a] - p[a]) < 3e-3
+            p, value, chi2, alone = trial, new_value, new_chi2, new_alone
+            gradient, new_gradient = new_gradient, gradient
+            fisher, new_fisher = new_fisher, fisher
+            damping = max(damping * 0.2, 1e-7)
+            if small:
+                converged = True
+                break
+        else:
+            damping *= 8.0
+            if damping > 1e8:
+                break
+    for a in range(N_PARAMETERS):
+        fisher[a, a] += 1e-12
+    covariance = np.linalg.inv(fisher).astype(np.float64)
+    return p, covariance, alone, chi2, number, converged, value
+
+
+@njit(cache=True, nogil=True)
+def add_model(p: F64, origin: NDArray[np.int64], sign: float, out: F64) -> None:
+    """Add the counts of a peak (without background) to a box (frame, slow, fast)."""
+    nz, ny, nx = out.shape
+    pz, py, px = np.empty((3, nz)), np.empty((3, ny)), np.empty((3, nx))
+    _profile(origin[0], p[1], p[4], pz)
+    _profile(origin[1], p[2], p[5], py)
+    _profile(origin[2], p[3], p[6], px)
+    for k in range(nz):
+        for i in range(ny):
+            for j in range(nx):
+                out[k, i, j] += sign * p[0] * pz[0, k] * py[0, i] * px[0, j]

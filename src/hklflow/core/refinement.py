@@ -1,0 +1,538 @@
+"""Joint refinement of cell, orientation and geometry from the peaks of several rotations.
+
+Each peak compares where and when it was seen with where and when its reflection crosses
+the Ewald sphere: ``(Δslow / σ, Δfast / σ, Δframe / σ)``. The sum of squares is minimised by
+damped Gauss-Newton steps; indices and outliers are decided anew before each cycle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core import lattice, symmetry
+from hklflow.core.geometry import BEAM, Rotation, ewald_crossings
+from hklflow.core.parameters import GROUPS, Parameters, choose
+from hklflow.core.reduction import strain
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+__all__ = ["GROUPS", "Limits", "Peaks", "Refined", "refine"]
+
+_MAX_CYCLES = 15
+_HELD_OUT = 20  # one peak of so many checks the fit and takes no part in it
+_MAX_CONDITION = 1e9  # beyond it the normal matrix loses more than half of double precision
+_STRONG_CORRELATION = 0.95
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Observed peaks of one rotation.
+
+    Attributes
+    ----------
+    frame, slow, fast : (n,) array
+        Centroids.
+    var_frame, var_slow, var_fast : (n,) array
+        Their variances.
+    """
+
+    frame: Floats
+    slow: Floats
+    fast: Floats
+    var_frame: Floats
+    var_slow: Floats
+    var_fast: Floats
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+            if getattr(self, name).shape != self.frame.shape or self.frame.ndim != 1:
+                raise HklflowError(
+                    f"peaks: {name} has shape {getattr(self, name).shape}, frame "
+                    f"{self.frame.shape}; give one value per peak"
+                )
+        values = np.stack([getattr(self, name) for name in self.__dataclass_fields__])
+        if not np.all(np.isfinite(values)) or np.any(values[3:] <= 0):
+            raise HklflowError(
+                f"peaks: {np.sum(~np.isfinite(values))} values are not finite and "
+                f"{np.sum(values[3:] <= 0)} variances not positive; drop these peaks"
+            )
+
+    @property
+    def position(self) -> Floats:
+        """Centroids (n, 3) in the order (slow, fast, frame)."""
+        return np.stack([self.slow, self.fast, self.frame], axis=1)
+
+    @property
+    def sigma(self) -> Floats:
+        """Standard deviations (n, 3) in the order (slow, fast, frame)."""
+        return np.sqrt(np.stack([self.var_slow, self.var_fast, self.var_frame], axis=1))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a refinement accepts.
+
+    Attributes
+    ----------
+    hkl : float
+        Largest deviation of h, k, l from integers of an indexed peak.
+    outlier : float
+        Peaks with a residual above so many robust standard deviations are not used.
+    zeta : float
+        Reflections that cross the Ewald sphere slower than this are not used.
+    min_fraction : float
+        Fraction of peaks that must be indexed.
+    min_peaks : int
+        Peaks that must be used.
+    max_turn : float
+        Largest change of the orientation in radians.
+    max_strain : float
+        Largest principal strain of the cell with respect to the start.
+    """
+
+    hkl: float = 0.2
+    outlier: float = 5.0
+    zeta: float = 0.05
+    min_fraction: float = 0.5
+    min_peaks: int = 20
+    max_turn: float = float(np.radians(3.0))
+    max_strain: float = 0.05
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Result of a refinement; n peaks in the order of the rotations given.
+
+    Attributes
+    ----------
+    cell, cell_sigma : (6,) array
+        Å and degrees; σ is 0 for what symmetry fixes or was not refined.
+    u : (3, 3) array
+        Proper rotation.
+    ub : (3, 3) array
+        1/Å with 2π.
+    orientation_sigma : (3,) array
+        Radians, about x, y, z of the goniometer's frame; 0 if not refined.
+    rotations : list of Rotation
+        Refined geometry.
+    names : tuple of p str
+    values, sigma : (p,) array
+        Refined parameters (see `core.parameters.Parameters`).
+    covariance : (p, p) array
+        Inverse normal matrix, times the reduced χ² if that is above 1.
+    hkl : (n, 3) int array
+    indexed, used, held_out : (n,) bool array
+        ``used`` in the fit; ``held_out`` passes the same tests but took no part.
+    residuals : (n, 3) array
+        Observed minus predicted (slow, fast, frame) in pixels and frames; NaN where a
+        reflection does not cross the Ewald sphere.
+    rmsd : (3,) array
+        Of the used peaks, in pixels, pixels and frames.
+    rmsd_held_out : (3,) array or None
+        None with fewer than 100 usable peaks, of which none is held out.
+    fraction_indexed : float
+    correlations : list of (name, name, coefficient)
+        Those above 0.95 in size.
+    condition : float
+        Of the normal matrix scaled to a unit diagonal.
+    chi2 : float
+        Reduced χ².
+    warnings : list of str
+    """
+
+    cell: Floats
+    cell_sigma: Floats
+    u: Floats
+    ub: Floats
+    orientation_sigma: Floats
+    rotations: list[Rotation]
+    names: tuple[str, ...]
+    values: Floats
+    sigma: Floats
+    covariance: Floats
+    hkl: NDArray[np.int64]
+    indexed: Mask
+    used: Mask
+    held_out: Mask
+    residuals: Floats
+    rmsd: Floats
+    rmsd_held_out: Floats | None
+    fraction_indexed: float
+    correlations: list[tuple[str, str, float]]
+    condition: float
+    chi2: float
+    warnings: list[str]
+
+
+class _Problem:
+    """Peaks of all rotations as one list, and their residuals under a model."""
+
+    def __init__(self, parameters: Parameters, peaks: Sequence[Peaks]) -> None:
+        self.parameters = parameters
+        self.which = np.repeat(np.arange(len(peaks)), [len(p.frame) for p in peaks])
+        self.position = np.concatenate([p.position for p in peaks])
+        self.sigma = np.concatenate([p.sigma for p in peaks])
+
+    def miller(self, values: Floats) -> Floats:
+        """Miller coordinates (n, 3) of all peaks."""
+        hkl = np.empty_like(self.position)
+        ub = self.parameters.ub_of(values)
+        for i in range(len(self.parameters.rotations)):
+            slow, fast, frame = self.position[self.which == i].T
+            hkl[self.which == i] = self.parameters.rotation_of(values, i).hkl(ub, frame, slow, fast)
+        return hkl
+
+    def residuals(
+        self, values: Floats, hkl: Floats, rows: NDArray[np.int64], only: int | None = None
+    ) -> tuple[Floats, Floats]:
+        """Observed minus predicted (m, 3) and zeta (m,) of the peaks ``rows`` (m,).
+
+        With ``only``, those of other rotations stay 0.
+        """
+        difference = np.zeros((len(rows), 3))
+        zeta = np.zeros(len(rows))
+        ub = self.parameters.ub_of(values)
+        for i in range(len(self.parameters.rotations)):
+            mine = self.which[rows] == i
+            if (only is None or only == i) and mine.any():
+                rotation = self.parameters.rotation_of(values, i)
+                difference[mine], zeta[mine] = _compare(
+                    rotation, ub, hkl[mine], self.position[rows[mine]]
+                )
+        return difference, zeta
+
+    def jacobian(self, values: Floats, hkl: Floats, rows: NDArray[np.int64]) -> Floats:
+        """Compute the derivatives (3 m, p) of the weighted residuals, by central differences."""
+        sigma = self.sigma[rows]
+        columns = []
+        for j, step in enumerate(self.parameters.steps()):
+            name = self.parameters.names[j].split("_")
+            # A correction of one rotation moves no peak of the others.
+            only = next((int(part) for part in name if part.isdigit()), None)
+            up, down = values.copy(), values.copy()
+            up[j] += step
+            down[j] -= step
+            change = (
+                self.residuals(up, hkl, rows, only)[0] - self.residuals(down, hkl, rows, only)[0]
+            )
+            columns.append((change / (2 * step) / sigma).ravel())
+        return np.stack(columns, axis=1)
+
+
+def _compare(
+    rotation: Rotation, ub: Floats, hkl: Floats, position: Floats
+) -> tuple[Floats, Floats]:
+    angles, q_lab = ewald_crossings(rotation, ub, hkl)
+    observed = rotation.scan.angle(position[:, 2])
+    # The crossing nearest to where the peak was seen, whole turns aside.
+    ahead = (angles - observed[:, None] + np.pi) % (2 * np.pi) - np.pi
+    nearest = np.argmin(np.where(np.isnan(ahead), np.inf, np.abs(ahead)), axis=1)
+    rows = np.arange(len(hkl))
+    q = q_lab[rows, nearest]
+    slow, fast = rotation.detector.intersect(q + rotation.beam.k * BEAM)
+    difference = np.stack(
+        [position[:, 0] - slow, position[:, 1] - fast, -ahead[rows, nearest] / rotation.scan.step],
+        axis=1,
+    )
+    normal = np.cross(q, BEAM)
+    length = np.linalg.norm(normal, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / length
+    return difference, np.nan_to_num(zeta)
+
+
+def refine(
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    ub: ArrayLike,
+    group: symmetry.SpaceGroup,
+    *,
+    free: Sequence[str] = ("cell", "orientation"),
+    cell: ArrayLike | None = None,
+    limits: Limits | None = None,
+) -> Refined:
+    """Refine one crystal against the peaks of all rotations of a scan.
+
+    Parameters
+    ----------
+    rotations : sequence of Rotation
+        Starting geometry.
+    peaks : sequence of Peaks
+        One for each rotation.
+    ub : (3, 3) array
+        Starting UB in 1/Å with 2π, in the setting of ``group``.
+    group : SpaceGroup
+        Its constraints on the cell hold exactly.
+    free : sequence of str
+        Which of `parameters.GROUPS` to refine.
+    cell : (6,) array, optional
+        Starting cell; default that of ``ub``. It is held if "cell" is not refined.
+    limits : Limits, optional
+
+    Raises
+    ------
+    HklflowError
+        If the parameters are degenerate, the peaks too few, or the start too far off.
+    """
+    limits = limits or Limits()
+    if len(rotations) != len(peaks) or not rotations:
+        raise HklflowError(
+            f"{len(rotations)} rotations and {len(peaks)} lists of peaks; give one list per "
+            "rotation"
+        )
+    u, own_cell = lattice.decompose_ub(ub)
+    start_cell = symmetry.constrain_cell(own_cell if cell is None else cell, group)
+    constraints = symmetry.cell_constraints(group)
+    total = sum(len(p.frame) for p in peaks)
+    if total < limits.min_peaks:
+        raise HklflowError(
+            f"{total} peaks are too few to refine (limit {limits.min_peaks}); lower the threshold "
+            "of the peak search"
+        )
+    problem = _Problem(choose(free, constraints, start_cell, u, rotations), peaks)
+    values = problem.parameters.start()
+    if "orientation" in free:
+        turn = _realigned(problem, u, start_cell) @ u.T
+        where = problem.parameters.names.index("u_x")
+        values[where : where + 3] = _rotation_vector(turn)
+    return _Refinement(problem, values, limits).run()
+
+
+def _rotation_vector(turn: Floats) -> Floats:
+    """Rotation vector (3,) in radians of a rotation by less than a half turn."""
+    angle = lattice.rotation_angle(turn, np.eye(3))
+    skew = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
+    return skew / 2 / np.sinc(angle / np.pi)
+
+
+def _realigned(problem: _Problem, u: Floats, cell: Floats) -> Floats:
+    """U turned to fit the indices of the innermost peaks, then of more and more of them.
+
+    A misorientation moves h in proportion to |Q|, so that the inner peaks keep their indices.
+    """
+    g = (
+        problem.miller(problem.parameters.start())
+        @ problem.parameters.ub_of(problem.parameters.start()).T
+    )
+    b = lattice.b_matrix(cell)
+    length = np.linalg.norm(g, axis=1)
+    order = np.argsort(length, kind="stable")
+    for doubt in np.radians([1.5, 1.0, 0.5, 0.25, 0.1]):
+        # |Δh| = |a · δ × G| / 2π at most.
+        reach = 0.35 * 2 * np.pi / (doubt * float(max(cell[:3])))
+        number = max(int(np.searchsorted(length[order], reach)), min(30, len(g)))
+        inner = order[:number]
+        for _ in range(4):
+            hkl = g[inner] @ np.linalg.inv(u @ b).T
+            near = np.abs(hkl - np.rint(hkl)).max(axis=1) < 0.3
+            if near.sum() < 8:
+                break
+            model = np.rint(hkl[near]) @ b.T
+            u = lattice.nearest_rotation(g[inner][near].T @ model)
+    return u
+
+
+class _Refinement:
+    """Cycles of indexing, rejecting and fitting."""
+
+    def __init__(self, problem: _Problem, values: Floats, limits: Limits) -> None:
+        self.problem = problem
+        self.start_u = problem.parameters.u
+        self.start_cell = problem.parameters.cell
+        self.limits = limits
+        self.values = values
+        self.total = len(problem.position)
+
+    def run(self) -> Refined:
+        """Refine until the same peaks are used and the values rest."""
+        before: Mask = np.zeros(self.total, dtype=np.bool_)
+        hkl, indexed, usable = self._select(loose=True)
+        fitted = self._without_held_out(usable)
+        for cycle in range(_MAX_CYCLES):
+            settled = np.array_equal(fitted, before)
+            moved = self._minimise(hkl, fitted, iterations=4 if cycle < 2 else 30)
+            self._check_start()
+            if settled and moved < 1e-3:
+                break
+            before = fitted
+            hkl, indexed, usable = self._select(loose=cycle == 0)
+            fitted = self._without_held_out(usable)
+        else:
+            raise HklflowError(
+                f"the refinement did not settle in {_MAX_CYCLES} cycles: {fitted.sum()} peaks "
+                f"used, {np.sum(fitted != before)} changed in the last; refine fewer parameters"
+            )
+        return self._result(hkl, indexed, usable, fitted)
+
+    def _select(self, loose: bool) -> tuple[Floats, Mask, Mask]:
+        """Find indices (n, 3), which peaks are indexed, and which of these to use."""
+        limits = self.limits
+        miller = self.problem.miller(self.values)
+        hkl = np.rint(miller)
+        distance = np.abs(miller - hkl).max(axis=1)
+        indexed = (distance < (max(0.3, limits.hkl) if loose else limits.hkl)) & np.any(
+            hkl != 0, axis=1
+        )
+        if indexed.mean() < limits.min_fraction:
+            raise HklflowError(
+                f"the refinement lost the crystal: {indexed.sum()} of {self.total} peaks are "
+                f"indexed ({indexed.mean():.0%}, limit {limits.min_fraction:.0%}); index again or "
+                "check the starting orientation, cell and geometry"
+            )
+        rows = np.nonzero(indexed)[0]
+        difference, zeta = self.problem.residuals(self.values, hkl[rows], rows)
+        weighted = np.abs(difference) / self.problem.sigma[rows]
+        good = np.all(np.isfinite(weighted), axis=1) & (zeta > limits.zeta)
+        if good.any():
+            # Scatter as observed, should the variances be wrong; its floor keeps exact data whole.
+            scatter = np.maximum(1.4826 * np.median(weighted[good], axis=0), 0.1)
+            good &= np.all(np.nan_to_num(weighted, nan=np.inf) < limits.outlier * scatter, axis=1)
+        usable = np.zeros(self.total, dtype=np.bool_)
+        usable[rows[good]] = True
+        needed = max(limits.min_peaks, len(self.values))
+        if usable.sum() < needed:
+            raise HklflowError(
+                f"{usable.sum()} of {self.total} peaks can be used to refine "
+                f"{len(self.values)} parameters (limit {needed}); give more peaks or refine fewer "
+                "parameters"
+            )
+        return hkl, indexed, usable
+
+    def _without_held_out(self, usable: Mask) -> Mask:
+        if usable.sum() < 100:
+            return usable
+        fitted: Mask = usable & (np.arange(self.total) % _HELD_OUT != _HELD_OUT // 2)
+        return fitted
+
+    def _minimise(self, hkl: Floats, fitted: Mask, iterations: int) -> float:
+        """Damped Gauss-Newton; returns the last step over σ."""
+        rows = np.nonzero(fitted)[0]
+        sigma = self.problem.sigma[rows]
+        current = (self.problem.residuals(self.values, hkl[rows], rows)[0] / sigma).ravel()
+        size = np.inf
+        for _ in range(iterations):
+            jacobian = self.problem.jacobian(self.values, hkl[rows], rows)
+            if not np.all(np.isfinite(jacobian)):
+                raise HklflowError(
+                    f"the refinement diverged: {np.sum(~np.isfinite(jacobian).all(axis=1)) // 3} "
+                    "reflections stopped crossing the Ewald sphere; refine fewer parameters"
+                )
+            scale = np.linalg.norm(jacobian, axis=0)
+            self._check_condition(jacobian, scale)
+            step = -np.linalg.lstsq(jacobian / scale, current, rcond=None)[0] / scale
+            for damping in 0.5 ** np.arange(12):
+                trial = self.values + damping * step
+                new = (self.problem.residuals(trial, hkl[rows], rows)[0] / sigma).ravel()
+                if np.all(np.isfinite(new)) and new @ new <= current @ current:
+                    break
+            else:
+                return 0.0  # at the bottom, to rounding
+            self.values, current = trial, new
+            size = float(np.max(np.abs(damping * step) * scale))
+            if size < 1e-5:
+                break
+        return size
+
+    def _check_condition(self, jacobian: Floats, scale: Floats) -> float:
+        names = np.array(self.problem.parameters.names)
+        if np.any(scale == 0):
+            raise HklflowError(
+                f"the peaks do not depend on {', '.join(names[scale == 0])}; leave it out"
+            )
+        unit = jacobian / scale
+        eigenvalues, vectors = np.linalg.eigh(unit.T @ unit)
+        condition = float(eigenvalues[-1] / max(eigenvalues[0], np.finfo(float).tiny))
+        if condition > _MAX_CONDITION:
+            involved = names[np.abs(vectors[:, 0]) > 0.2]
+            raise HklflowError(
+                f"the peaks cannot tell {', '.join(involved)} apart: condition number "
+                f"{condition:.1e} (limit {_MAX_CONDITION:.0e}); hold one of them"
+            )
+        return condition
+
+    def _check_start(self) -> None:
+        parameters, limits = self.problem.parameters, self.limits
+        turn = lattice.rotation_angle(parameters.u_of(self.values), self.start_u)
+        if turn > limits.max_turn:
+            raise HklflowError(
+                f"the orientation moved by {np.degrees(turn):.2f}° (limit "
+                f"{np.degrees(limits.max_turn):.2f}°); the start was wrong, index again"
+            )
+        cell = parameters.cell_of(self.values)
+        if min(cell[:3]) <= 0 or strain(lattice.metric(cell), self.start_cell) > limits.max_strain:
+            raise HklflowError(
+                f"the cell went to {' '.join(f'{x:.4g}' for x in cell)} from "
+                f"{' '.join(f'{x:.4g}' for x in self.start_cell)} (limit {limits.max_strain:.0%}); "
+                "check the starting cell, wavelength and distance"
+            )
+
+    def _result(self, hkl: Floats, indexed: Mask, usable: Mask, fitted: Mask) -> Refined:
+        problem, values = self.problem, self.values
+        parameters = problem.parameters
+        rows = np.nonzero(fitted)[0]
+        jacobian = problem.jacobian(values, hkl[rows], rows)
+        scale = np.linalg.norm(jacobian, axis=0)
+        condition = self._check_condition(jacobian, scale)
+        unit = jacobian / scale
+        covariance = np.linalg.inv(unit.T @ unit) / np.outer(scale, scale)
+        difference, _ = problem.residuals(values, hkl, np.arange(self.total))
+        weighted = (difference[rows] / problem.sigma[rows]).ravel()
+        chi2 = float(weighted @ weighted / max(weighted.size - len(values), 1))
+        covariance *= max(chi2, 1.0)
+        sigma = np.sqrt(np.diag(covariance))
+        cell_jacobian = parameters.cell_jacobian()
+        cell_variance = np.diag(cell_jacobian @ covariance @ cell_jacobian.T)
+        named = dict(zip(parameters.names, sigma, strict=True))
+        held_out = usable & ~fitted
+        cell, u = parameters.cell_of(values), lattice.nearest_rotation(parameters.u_of(values))
+        correlations = _strong(parameters.names, covariance)
+        warnings = [f"{a} and {b} are correlated: {value:+.3f}" for a, b, value in correlations]
+        if chi2 > 1:
+            warnings.append(
+                f"reduced chi² is {chi2:.3g}: the standard deviations are multiplied by its root"
+            )
+        return Refined(
+            cell=cell,
+            cell_sigma=np.sqrt(cell_variance),
+            u=u,
+            ub=u @ lattice.b_matrix(cell),
+            orientation_sigma=np.array([named.get(f"u_{axis}", 0.0) for axis in "xyz"]),
+            rotations=[parameters.rotation_of(values, i) for i in range(len(parameters.rotations))],
+            names=parameters.names,
+            values=values,
+            sigma=sigma,
+            covariance=covariance,
+            hkl=hkl.astype(np.int64),
+            indexed=indexed,
+            used=fitted,
+            held_out=held_out,
+            residuals=difference,
+            rmsd=_rms(difference[fitted]),
+            rmsd_held_out=_rms(difference[held_out]) if held_out.any() else None,
+            fraction_indexed=float(indexed.mean()),
+            correlations=correlations,
+            condition=condition,
+            chi2=chi2,
+            warnings=warnings,
+        )
+
+
+def _rms(difference: Floats) -> Floats:
+    root: Floats = np.sqrt(np.mean(difference**2, axis=0))
+    return root
+
+
+def _strong(names: tuple[str, ...], covariance: Floats) -> list[tuple[str, str, float]]:
+    sigma = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(sigma, sigma)
+    pairs = zip(*np.triu_indices(len(names), 1), strict=True)
+    return [
+        (names[i], names[j], float(correlation[i, j]))
+        for i, j in pairs
+        if abs(correlation[i, j]) > _STRONG_CORRELATION
+    ]

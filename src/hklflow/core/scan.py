@@ -1,0 +1,48 @@
+"""One rotation scan: where its frames are and everything known about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Rotation
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RotationScan:
+    """A rotation scan as the import found it.
+
+    Attributes
+    ----------
+    raw : str
+        File or pattern of the raw frames.
+    first : int
+        Number of the first raw frame used.
+    rotation : Rotation
+        Geometry; its ``scan.n_frames`` frames are used, from ``first`` on.
+    monitor : (n_frames,) array
+        Incident intensity integrated over each frame's exposure, before the attenuators;
+        the exposure time if the experiment has no monitor.
+    exposure : (n_frames,) array
+        Seconds.
+    attenuation : (n_frames,) array
+        Transmission of the attenuators, 0 to 1.
+    monitor_source : str
+        What the monitor was read from, or "none" if the experiment has none.
+    temperature : float or None
+        Kelvin.
+    saturation : float or None
+        Counts at which a pixel is saturated.
+    """
+
+    raw: str
+    first: int
+    rotation: Rotation
+    monitor: Floats
+    exposure: Floats
+    attenuation: Floats
+    monitor_source: str
+    temperature: float | None = None
+    saturation: float | None = None

@@ -1,0 +1,225 @@
+"""Put one rotation scan together from what the tables, the calibration and the raw file say.
+
+Precedence: tables and configuration, then the calibration (for detector, wavelength and
+polarisation), then the raw file's header. All that is missing is reported together.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core import geometry
+from hklflow.core.scan import RotationScan
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import Header
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What tables and configuration say; see `hklflow.stages.import_scan` for the fields."""
+
+    wavelength: float | None = None
+    polarization: float | None = None
+    axes: dict[str, tuple[float, float, float]] | None = None
+    angles: dict[str, float] = field(default_factory=dict)
+    scan_axis: str | None = None
+    start: float | None = None
+    step: float | None = None
+    first_frame: int = 0
+    last_frame: int | None = None
+    monitor: str = "file"
+    exposure: float | None = None
+    attenuation: float | None = None
+    temperature: float | None = None
+
+
+def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geometry.Beam]:
+    """Detector and beam of a calibration product.
+
+    Raises
+    ------
+    HklflowError
+        If the file is not a calibration product.
+    """
+    if "detector" not in data or "beam" not in data:
+        raise HklflowError(f"{path} holds no detector geometry; give a calibration product")
+    beam = data["beam"]
+    return (
+        geometry.detector_from_dict(data["detector"]),
+        geometry.Beam(float(beam["wavelength_A"]), float(beam["polarization"])),
+    )
+
+
+def scan(
+    raw: str,
+    shape: tuple[int, int, int],
+    header: Header,
+    said: Said,
+    detector: geometry.Detector | None,
+    beam: geometry.Beam | None,
+) -> RotationScan:
+    """Assemble and check one scan.
+
+    Parameters
+    ----------
+    raw : str
+        File or pattern, for messages and the record.
+    shape : (n, slow, fast)
+        Of the raw frames.
+    detector, beam
+        From the calibration, or None.
+
+    Raises
+    ------
+    HklflowError
+        If anything is missing or contradicts the frames; all problems are in one message.
+    """
+    problems: list[str] = []
+    n_raw = shape[0]
+    last = n_raw - 1 if said.last_frame is None else said.last_frame
+    if not 0 <= said.first_frame <= last < n_raw:
+        problems.append(f"frames {said.first_frame} to {last} are not within 0 to {n_raw - 1}")
+        last = n_raw - 1
+    n = last - said.first_frame + 1
+
+    wavelength = said.wavelength or (beam.wavelength if beam else None) or header.wavelength
+    if wavelength is None:
+        problems.append("the wavelength is not known: set `wavelength`")
+    polarization = _first(
+        said.polarization, beam.polarization if beam else None, header.polarization
+    )
+    if polarization is None:
+        problems.append("the polarisation is not known: set `polarization` (0.5: unpolarised)")
+    detector = detector or header.detector
+    if detector is None:
+        problems.append("the detector's geometry is not known: give the row a `calibration`")
+    elif tuple(detector.shape) != tuple(shape[1:]):
+        problems.append(f"frames are {shape[1:]} pixels but the geometry is for {detector.shape}")
+
+    goniometer = _goniometer(header, said, problems)
+    start, step = _angles(header, said, problems)
+    exposure = _first(said.exposure, header.exposure_time)
+    if exposure is None:
+        problems.append("the exposure time is not known: set `exposure` in seconds")
+    monitor = _monitor(header, said, n_raw, exposure, problems)
+    attenuation = _first(said.attenuation, header.transmission)
+    if problems:
+        raise HklflowError(f"{raw}: " + "; ".join(problems))
+    assert wavelength and polarization is not None and detector and goniometer and exposure
+    used = slice(said.first_frame, last + 1)
+    return RotationScan(
+        raw=raw,
+        first=said.first_frame,
+        rotation=geometry.Rotation(
+            geometry.Beam(float(wavelength), float(polarization)),
+            detector,
+            goniometer,
+            geometry.Scan(np.radians(start + step * said.first_frame), np.radians(step), n),
+        ),
+        monitor=monitor[used],
+        exposure=np.full(n, float(exposure)),
+        # A beamline without attenuators does not record any: that is a transmission of 1.
+        attenuation=np.broadcast_to(
+            np.asarray(1.0 if attenuation is None else attenuation, dtype=np.float64), (n_raw,)
+        )[used].copy(),
+        monitor_source="none" if said.monitor == "none" else raw,
+        temperature=said.temperature if said.temperature is not None else header.temperature,
+        saturation=header.saturation,
+    )
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Goniometer | None:
+    known = header.goniometer
+    if said.axes is not None:
+        names = tuple(said.axes)
+        axes: ArrayLike = list(said.axes.values())
+        settings = {name: 0.0 for name in names}
+        scan_axis = said.scan_axis or (names[0] if len(names) == 1 else None)
+    elif known is not None:
+        names, axes = known.names, known.axes
+        settings = dict(zip(names, np.degrees(known.angles), strict=True))
+        scan_axis = said.scan_axis or names[known.scan]
+    else:
+        problems.append("the goniometer is not known: set `goniometer: axes` in the configuration")
+        return None
+    unknown = [name for name in (*said.angles, scan_axis or "") if name and name not in names]
+    if scan_axis is None or unknown:
+        what = f"no goniometer axis {', '.join(unknown)}" if unknown else "which axis is scanned?"
+        problems.append(f"{what} (the axes are {', '.join(names)})")
+        return None
+    if said.axes is not None:
+        missing = [name for name in names if name != scan_axis and name not in said.angles]
+        if missing:
+            problems.append(f"the setting of goniometer axis {', '.join(missing)} is not known")
+    settings |= said.angles
+    angles = np.radians([settings[name] for name in names])
+    return geometry.Goniometer(names, np.asarray(axes, float), angles, names.index(scan_axis))
+
+
+def _angles(header: Header, said: Said, problems: list[str]) -> tuple[float, float]:
+    start, step = _first(said.start, header.start_deg), _first(said.step, header.step_deg)
+    if said.step is None and step is None and header.angles_deg is not None:
+        problems.append(
+            "the scan's angles are not evenly spaced (steps from "
+            f"{np.diff(header.angles_deg).min():g} to {np.diff(header.angles_deg).max():g} deg)"
+        )
+        return 0.0, 1.0
+    if start is None or step is None or step == 0:
+        problems.append(
+            f"the scan's start ({start}) or step ({step}) is not known: give them in the scan "
+            "table, `axis=start:step` in degrees"
+        )
+        return 0.0, 1.0
+    return float(start), float(step)
+
+
+def _monitor(
+    header: Header, said: Said, n_raw: int, exposure: float | None, problems: list[str]
+) -> Floats:
+    if said.monitor == "none":
+        # A monitor counts during the exposure; without one, its time stands for it.
+        return np.full(n_raw, 1.0 if exposure is None else float(exposure))
+    if said.monitor != "file":
+        problems.append(f"monitor {said.monitor!r} is neither `file` nor `none`")
+        return np.ones(n_raw)
+    if header.monitor is None:
+        problems.append(
+            "the raw file has no monitor: set `monitor: none` if the experiment has none"
+        )
+        return np.ones(n_raw)
+    monitor = np.asarray(header.monitor, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(monitor) | (monitor <= 0))
+    if monitor.shape != (n_raw,) or len(bad):
+        where = f"frame {bad[0]} has {monitor[bad[0]]:g}" if len(bad) else f"shape {monitor.shape}"
+        problems.append(
+            f"the monitor must have one positive value for each of {n_raw} frames ({where})"
+        )
+    return monitor
+
+
+def summary(scan: RotationScan) -> str:
+    """One line that a person can check."""
+    rotation = scan.rotation
+    angles = np.degrees(rotation.scan.angle(np.array([0, rotation.scan.n_frames])))
+    settings = ", ".join(
+        f"{name} {np.degrees(angle):g}"
+        for i, (name, angle) in enumerate(
+            zip(rotation.goniometer.names, rotation.goniometer.angles, strict=True)
+        )
+        if i != rotation.goniometer.scan
+    )
+    return (
+        f"{rotation.scan.n_frames} frames, "
+        f"{rotation.goniometer.names[rotation.goniometer.scan]} {angles[0]:g} to {angles[1]:g} deg"
+        f"{' at ' + settings if settings else ''}, wavelength {rotation.beam.wavelength:g} Å, "
+        f"distance {1e3 * rotation.detector.distance:.3f} mm"
+    )

@@ -1,0 +1,208 @@
+"""Series of single images: CBF, SMV, TIFF and EDF, read with fabio.
+
+Header numbers are believed where the format defines them: the miniCBF text of
+PILATUS and EIGER detectors and the keys of SMV. TIFF and EDF give pixels only: the
+geometry in TIFF headers of beamlines is often a left-over of another experiment.
+
+Neither miniCBF nor SMV states how the image lies in the laboratory. The usual mounting
+is taken: seen from the sample, fast runs to the right (-lab x) and slow
+downwards (-lab y). The scan axis is not stated either and stays None.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import Frames, Header, Raw, find_files
+
+FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
+
+LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
+
+
+def _open(path: Path, frame: int) -> Any:
+    """Open one image with fabio; errors name the file and the frame."""
+    import fabio
+
+    try:
+        image = fabio.open(str(path))
+        pixels = image.data
+    # fabio has no common error class: each format raises what its decoder raises.
+    except Exception as error:
+        raise HklflowError(
+            f"frame {frame} cannot be read from {path} ({type(error).__name__}: {error}); the "
+            "file is truncated or of another format: copy it again"
+        ) from error
+    if image.nframes != 1 or pixels is None or pixels.ndim != 2:
+        raise HklflowError(
+            f"{path} holds {image.nframes} images; a series has one image per file: convert it"
+        )
+    return image
+
+
+class ImageSeries(Frames):
+    """Images in one file each; see `raw.open_frames` for what names them."""
+
+    def __init__(self, raw: Raw) -> None:
+        self.files = find_files(raw)
+        first = _open(self.files[0], 0).data
+        self.shape = (len(self.files), first.shape[0], first.shape[1])
+        self.dtype = first.dtype
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        block = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for frame in range(start, stop):
+            pixels = _open(self.files[frame], frame).data
+            if pixels.shape != self.shape[1:] or pixels.dtype != self.dtype:
+                raise HklflowError(
+                    f"frame {frame} ({self.files[frame]}) is {pixels.shape} {pixels.dtype} but "
+                    f"the first is {self.shape[1:]} {self.dtype}; the series mixes detectors"
+                )
+            block[frame - start] = pixels
+        return block
+
+
+def read_image_header(raw: Raw) -> Header:
+    """Read what the first image (and, for the angles, the last) says.
+
+    Raises
+    ------
+    HklflowError
+        If a number in a header cannot be read, or the angles of the first and
+        the last image contradict the step.
+    """
+    files = find_files(raw)
+    image = _open(files[0], 0)
+    kind = type(image).__name__
+    if kind == "CbfImage":
+        header, start, step = _read_cbf(image, files[0])
+        last = _cbf_text(_open(files[-1], len(files) - 1)) if len(files) > 1 else ""
+        last_start = _cbf_number(last, "Start_angle", files[-1])
+    elif kind == "AdscImage":
+        header, start, step = _read_smv(image, files[0])
+        keys = _open(files[-1], len(files) - 1).header if len(files) > 1 else {}
+        last_start = _smv_number(keys, "OSC_START", files[-1])
+    else:
+        return Header(n_frames=len(files))
+    values = {**header, "n_frames": len(files)}
+    # A step of 0 in a scan is a field that nobody filled in, and so is its start.
+    if step:
+        values.update(start_deg=start, step_deg=step)
+        if start is not None and last_start is not None:
+            expected = start + step * (len(files) - 1)
+            off = (last_start - expected + 180) % 360 - 180
+            if abs(off) > 0.05 * abs(step):
+                raise HklflowError(
+                    f"the last image {files[-1]} starts at {last_start:g}° but {len(files)} "
+                    f"frames of {step:g}° from {start:g}° end at {expected:g}°; frames are "
+                    "missing or the header is wrong: give the angles in scans.tsv"
+                )
+    return Header(**values)
+
+
+def _flat_detector(
+    shape: tuple[int, int],
+    pixel: tuple[float, float] | None,
+    distance: float | None,
+    beam: tuple[float, float] | None,
+    thickness: float | None = None,
+) -> Detector | None:
+    """Detector at right angles to the beam; pixel and beam are (slow, fast), beam in pixels."""
+    if pixel is None or distance is None or beam is None:
+        return None
+    origin = -beam[0] * pixel[0] * SLOW - beam[1] * pixel[1] * FAST
+    origin = origin + np.array([0.0, 0.0, distance])
+    return Detector(shape, pixel, origin, SLOW, FAST, sensor_thickness=thickness)
+
+
+def _cbf_text(image: Any) -> str:
+    return str(image.header.get("_array_data.header_contents", ""))
+
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+def _cbf_number(
+    text: str, key: str, path: Path, units: dict[str, float] | None = None
+) -> float | None:
+    """Value of a line ``# Key value unit``, None if the key is absent or "not set"."""
+    line = re.search(rf"^#?\s*{key}\s*[:=]?\s+(.*)$", text, re.MULTILINE)
+    if line is None:
+        return None
+    match = re.match(rf"({_NUMBER})\s*(\S*)", line[1].strip())
+    if match is None:
+        return None
+    value = float(match[1])
+    if units is None:
+        return value
+    unit = match[2].strip("().,")
+    if unit not in units:
+        raise HklflowError(
+            f"the unit {unit!r} of {key} in {path} is not known; hklflow knows {', '.join(units)}"
+        )
+    return value * units[unit]
+
+
+def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, float | None]:
+    text = _cbf_text(image)
+    shape = (int(image.data.shape[0]), int(image.data.shape[1]))
+    pixel = beam = None
+    if match := re.search(rf"Pixel_size\s+({_NUMBER})\s*(\S+)\s*x\s*({_NUMBER})\s*(\S+)", text):
+        # Written as fast x slow.
+        pixel = (float(match[3]) * LENGTHS[match[4]], float(match[1]) * LENGTHS[match[2]])
+    if match := re.search(rf"Beam_xy\s+\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)", text):
+        beam = (float(match[2]), float(match[1]))
+    thickness = None
+    if match := re.search(rf"thickness\s+({_NUMBER})\s*(\S+)", text):
+        thickness = float(match[1]) * LENGTHS[match[2].strip(",")]
+    distance = _cbf_number(text, "Detector_distance", path, LENGTHS)
+    bad = image.data < 0
+    values = {
+        "wavelength": _cbf_number(text, "Wavelength", path),
+        "detector": _flat_detector(shape, pixel, distance, beam, thickness),
+        "exposure_time": _cbf_number(text, "Exposure_time", path),
+        "transmission": _cbf_number(text, "Filter_transmission", path),
+        "polarization": _cbf_number(text, "Polarization", path),
+        "saturation": _cbf_number(text, "Count_cutoff", path),
+        # In a miniCBF negative counts are flags: -1 between modules, -2 bad pixel.
+        "pixel_mask": bad if np.any(bad) else None,
+    }
+    start = _cbf_number(text, "Start_angle", path)
+    return values, start, _cbf_number(text, "Angle_increment", path)
+
+
+def _smv_number(keys: Any, name: str, path: Path) -> float | None:
+    text = {str(key).upper(): value for key, value in dict(keys).items()}.get(name)
+    if text is None or not str(text).strip():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise HklflowError(
+            f"{name} is {text!r} in {path}, not a number; mend the header or give the value "
+            "in the configuration"
+        ) from None
+
+
+def _read_smv(image: Any, path: Path) -> tuple[dict[str, Any], float | None, float | None]:
+    keys = image.header
+    shape = (int(image.data.shape[0]), int(image.data.shape[1]))
+    size = _smv_number(keys, "PIXEL_SIZE", path)
+    distance = _smv_number(keys, "DISTANCE", path)
+    x, y = _smv_number(keys, "BEAM_CENTER_X", path), _smv_number(keys, "BEAM_CENTER_Y", path)
+    pixel = (size * 1e-3, size * 1e-3) if size else None
+    # X runs along the slow direction of the image, Y along the fast one (Mosflm's frame).
+    beam = (x / size, y / size) if size and x is not None and y is not None else None
+    detector = _flat_detector(shape, pixel, distance * 1e-3 if distance else None, beam)
+    values = {
+        "wavelength": _smv_number(keys, "WAVELENGTH", path) or None,
+        "detector": detector,
+        "exposure_time": _smv_number(keys, "TIME", path) or None,
+        "saturation": _smv_number(keys, "CCD_IMAGE_SATURATION", path) or None,
+    }
+    return values, _smv_number(keys, "OSC_START", path), _smv_number(keys, "OSC_RANGE", path)

@@ -1,0 +1,261 @@
+"""One way to read raw frames and what their files say, whatever the format.
+
+`open_frames` gives frames as blocks, `read_header` gives the geometry and the
+measurement as far as the file states them: a field that is None is not in the file.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector, Goniometer
+from hklflow.errors import HklflowError
+
+HDF5_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf"}
+
+Raw = str | Path | Sequence[str | Path]
+
+
+class Frames(ABC):
+    """The frames of one rotation, read in blocks; a context manager.
+
+    Attributes
+    ----------
+    shape : (n, slow, fast)
+    dtype : numpy dtype
+        Of the pixels as stored.
+    files : list of Path
+        Every file the frames come from, in order (for hashes and provenance).
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    files: list[Path]
+
+    @abstractmethod
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        """Frames start..stop, with 0 <= start < stop <= n."""
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Frames ``start <= z < stop`` as an array (stop - start, slow, fast).
+
+        Raises
+        ------
+        HklflowError
+            If frames outside the scan are asked for, or a file is missing,
+            truncated or of another shape; it names the file and the frame.
+        """
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise HklflowError(
+                f"frames {start} to {stop} are not within the {self.shape[0]} frames of "
+                f"{self.files[0]}; check the frame range"
+            )
+        if start == stop:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        return self._read(start, stop)
+
+    def blocks(self, size: int, first: int = 0, last: int | None = None) -> Iterator[NDArray[Any]]:
+        """Frames first..last (exclusive) in order, at most `size` at a time."""
+        if size < 1:
+            raise HklflowError(f"a block of {size} frames is empty; use a size of 1 or more")
+        stop = self.shape[0] if last is None else last
+        for start in range(first, stop, size):
+            yield self.read(start, min(start + size, stop))
+
+    def close(self) -> None:  # noqa: B027  (most formats keep nothing open)
+        """Close what is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raw file says about itself; None means that it does not say.
+
+    Attributes
+    ----------
+    wavelength : float or None
+        Å.
+    detector : Detector or None
+        In the lab frame of `core.frames`.
+    goniometer : Goniometer or None
+        In the lab frame.
+    start_deg, step_deg : float or None
+        Scan-axis angle at the start of frame 0, and width of a frame; degrees.
+    angles_deg : (n,) array or None
+        Angle at the start of each frame, where they are not evenly spaced.
+    n_frames : int or None
+    exposure_time : float or None
+        Seconds per frame.
+    monitor : (n,) array or None
+        Counts per frame.
+    transmission : float or (n,) array or None
+        Of the attenuator, 0 to 1.
+    temperature : float or None
+        Of the sample, kelvin.
+    pixel_mask : (slow, fast) bool array or None
+        True where the pixel is bad.
+    saturation : float or None
+        Largest count that can be trusted.
+    polarization : float or None
+        Fraction of the intensity with the electric vector along lab x.
+    """
+
+    wavelength: float | None = None
+    detector: Detector | None = None
+    goniometer: Goniometer | None = None
+    start_deg: float | None = None
+    step_deg: float | None = None
+    angles_deg: NDArray[np.float64] | None = None
+    n_frames: int | None = None
+    exposure_time: float | None = None
+    monitor: NDArray[np.float64] | None = None
+    transmission: float | NDArray[np.float64] | None = None
+    temperature: float | None = None
+    pixel_mask: NDArray[np.bool_] | None = None
+    saturation: float | None = None
+    polarization: float | None = None
+
+
+def is_hdf5(raw: Raw) -> bool:
+    """Whether `raw` names one HDF5 file, by its suffix."""
+    return isinstance(raw, (str, Path)) and Path(raw).suffix.lower() in HDF5_SUFFIXES
+
+
+def open_frames(raw: Raw) -> Frames:
+    """Open the frames of one rotation.
+
+    Parameters
+    ----------
+    raw : path, pattern or list of paths
+        An HDF5 file (NXmx or Eiger master, or a plain stack), or images (CBF, TIFF, SMV,
+        EDF): one file, a list, a glob (``scan_*.cbf``), a template
+        (``scan_####.cbf``) or a printf pattern (``scan_%05d.tif``).
+
+    Raises
+    ------
+    HklflowError
+        If there is no such file, or frames are missing from the series.
+    """
+    if is_hdf5(raw):
+        from hklflow.formats.nxmx import NexusFrames
+
+        return NexusFrames(Path(str(raw)))
+    from hklflow.formats.images import ImageSeries
+
+    return ImageSeries(raw)
+
+
+def read_header(raw: Raw) -> Header:
+    """Read what the raw files say about geometry and measurement.
+
+    Parameters
+    ----------
+    raw : path, pattern or list of paths
+        As for `open_frames`.
+    """
+    if is_hdf5(raw):
+        from hklflow.formats.nxmx import read_nexus_header
+
+        return read_nexus_header(Path(str(raw)))
+    from hklflow.formats.images import read_image_header
+
+    return read_image_header(raw)
+
+
+def find_files(raw: Raw) -> list[Path]:
+    """Files of an image series in order of their numbers, checked to be complete.
+
+    A list is taken in the order given. In a glob the last group of digits of the
+    file's name is its number.
+
+    Raises
+    ------
+    HklflowError
+        If nothing matches, numbers are missing or occur twice (it lists them), or a
+        listed file does not exist.
+    """
+    if not isinstance(raw, (str, Path)):
+        files = [Path(one) for one in raw]
+        absent = [str(path) for path in files if not path.is_file()]
+        if not files or absent:
+            what = f"{absent[0]} does not exist" if absent else "the list of images is empty"
+            raise HklflowError(f"{what} ({len(absent)} of {len(files)} absent); check the paths")
+        return files
+    text = str(raw)
+    path = Path(text)
+    template = _template(path.name)
+    if template is None:
+        if not path.is_file():
+            raise HklflowError(f"raw file {path} does not exist; check the path in scans.tsv")
+        return [path]
+    folder = path.parent
+    if not folder.is_dir():
+        raise HklflowError(f"folder {folder} of the images {text} does not exist; check the path")
+    numbered: dict[int, Path] = {}
+    stems = set()
+    for candidate in sorted(folder.iterdir()):
+        match = template.fullmatch(candidate.name)
+        if match is None:
+            continue
+        number = int(match["number"])
+        stems.add((candidate.name[: match.start("number")], candidate.name[match.end("number") :]))
+        if number in numbered:
+            raise HklflowError(
+                f"{text} matches number {number} twice: {numbered[number].name} and "
+                f"{candidate.name}; make the pattern narrower"
+            )
+        numbered[number] = candidate
+    if not numbered:
+        raise HklflowError(f"no file matches {text}; check the pattern")
+    if len(stems) > 1:
+        names = ", ".join(f"{first}...{last}" for first, last in sorted(stems))
+        raise HklflowError(f"{text} matches several series ({names}); make the pattern narrower")
+    present = sorted(numbered)
+    missing = sorted(set(range(present[0], present[-1] + 1)) - set(present))
+    if missing:
+        shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
+        raise HklflowError(
+            f"{len(missing)} of the images {text} between numbers {present[0]} and "
+            f"{present[-1]} are missing: {shown}; copy them again or split the scan"
+        )
+    return [numbered[number] for number in present]
+
+
+def _template(name: str) -> re.Pattern[str] | None:
+    """Pattern of the file names with the group `number`; None for a plain file name."""
+    if hashes := re.search(r"#+", name):
+        digits = rf"(?P<number>\d{{{len(hashes[0])},}})"
+        return re.compile(
+            re.escape(name[: hashes.start()]) + digits + re.escape(name[hashes.end() :])
+        )
+    if printf := re.search(r"%(0?)(\d*)d", name):
+        width = int(printf[2] or 1)
+        return re.compile(
+            re.escape(name[: printf.start()])
+            + rf"(?P<number>\d{{{width},}})"
+            + re.escape(name[printf.end() :])
+        )
+    if any(mark in name for mark in "*?["):
+        import fnmatch
+
+        # The last group of digits in the stem, of a name that matches the glob.
+        matched = fnmatch.translate(name)
+        return re.compile(rf"(?={matched})(?:.*\D)?(?P<number>\d+)[^\d.]*(?:\.[^.]+)+?")
+    return None

@@ -1,0 +1,464 @@
+"""Writers of raw frames: NXmx HDF5, miniCBF series, single images.
+
+They take plain arrays and numbers, so that simulated scans and tests can write
+what a beamline would. Lab vectors are NeXus (McStas) vectors as they are.
+Files are written under a temporary name and renamed when complete: a crash
+leaves nothing that looks finished.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.errors import HklflowError
+
+__all__ = ["NXmxWriter", "write_cbf_series", "write_image"]
+
+_DETECTOR = "/entry/instrument/detector"
+_AXES = "/entry/sample/transformations"
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _group(parent: Any, name: str, nx_class: str) -> Any:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    return group
+
+
+def _field(group: Any, name: str, value: Any, units: str | None = None, **attrs: Any) -> Any:
+    node = group.create_dataset(name, data=value)
+    if units is not None:
+        node.attrs["units"] = units
+    for key, attribute in attrs.items():
+        node.attrs[key] = attribute
+    return node
+
+
+class NXmxWriter:
+    """Write one rotation scan as NXmx, block after block; a context manager.
+
+    Leaving the context by an error, or with fewer frames than announced, leaves
+    no file.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (slow, fast)
+        Pixels.
+    pixel_size : (slow, fast)
+        Metres.
+    origin : (3,) array
+        Lab position in metres of the outer corner of pixel (0, 0).
+    slow, fast : (3,) array
+        Lab unit vectors of increasing index.
+    wavelength : float
+        Å.
+    axis_names : sequence of n str
+    axes : (n, 3) array
+        Lab vectors at zero, the axis fixed to the laboratory first.
+    angles : (n,) array
+        Setting in radians; that of the scanned axis is ignored.
+    scan_axis : int
+        Which axis is scanned.
+    start, step : float
+        Radians.
+    n_frames : int
+    exposure : float
+        Seconds per frame.
+    monitor : (n_frames,) array
+    pixel_mask : (slow, fast) uint32 array
+        0 is good; bit 0 gap, bit 1 dead (NXdetector).
+    sensor_material : str
+    sensor_thickness : float or None
+        Metres.
+    temperature : float or None
+        Of the sample, K.
+    attenuator_transmission : float
+    polarization : float or None
+        Fraction with the electric vector along lab x; written as Stokes vector.
+    saturation : int
+        First count that is not to be believed.
+    sample_name : str
+    dtype : numpy dtype
+        Of the pixels as stored.
+
+    Raises
+    ------
+    HklflowError
+        If arrays do not have the announced shapes, or frames are missing or too many.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        shape: tuple[int, int],
+        pixel_size: tuple[float, float],
+        origin: ArrayLike,
+        slow: ArrayLike,
+        fast: ArrayLike,
+        wavelength: float,
+        axis_names: Sequence[str],
+        axes: ArrayLike,
+        angles: ArrayLike,
+        scan_axis: int,
+        start: float,
+        step: float,
+        n_frames: int,
+        exposure: float,
+        monitor: ArrayLike,
+        pixel_mask: ArrayLike,
+        sensor_material: str = "Si",
+        sensor_thickness: float | None = None,
+        temperature: float | None = None,
+        attenuator_transmission: float = 1.0,
+        polarization: float | None = None,
+        saturation: int = 2**31 - 1,
+        sample_name: str = "sample",
+        dtype: Any = np.uint32,
+    ) -> None:
+        self.path = Path(path)
+        self.shape = shape
+        self.n_frames = n_frames
+        self.written = 0
+        self._dtype = np.dtype(dtype)
+        axes = np.asarray(axes, dtype=np.float64).reshape(-1, 3)
+        lengths = {
+            "monitor": (np.shape(monitor), (n_frames,)),
+            "pixel_mask": (np.shape(pixel_mask), shape),
+            "angles": (np.shape(angles), (len(axis_names),)),
+            "axes": (axes.shape, (len(axis_names), 3)),
+        }
+        for name, (found, wanted) in lengths.items():
+            if found != wanted:
+                raise HklflowError(
+                    f"{name} for {self.path} has shape {found}, not {wanted}; give one that fits "
+                    "the scan"
+                )
+        import h5py
+        import hdf5plugin
+
+        self._file = h5py.File(_partial(self.path), "w", libver=("v108", "v110"))
+        try:
+            entry = _group(self._file, "entry", "NXentry")
+            entry.attrs["default"] = "data"
+            self._file.attrs["default"] = "entry"
+            _field(entry, "definition", "NXmx", version="1.0")
+            data = _group(entry, "data", "NXdata")
+            data.attrs["signal"] = "data"
+            self._data = data.create_dataset(
+                "data",
+                shape=(0, *shape),
+                maxshape=(n_frames, *shape),
+                chunks=(1, *shape),
+                dtype=self._dtype,
+                **hdf5plugin.Bitshuffle(cname="lz4"),
+            )
+            instrument = _group(entry, "instrument", "NXinstrument")
+            self._write_beam(instrument, wavelength, polarization, attenuator_transmission)
+            detector = _group(instrument, "detector", "NXdetector")
+            self._write_detector(
+                detector, pixel_size, *(np.asarray(v, dtype=float) for v in (origin, slow, fast))
+            )
+            _field(detector, "description", "area detector")
+            _field(detector, "type", "Pixel")
+            _field(detector, "sensor_material", sensor_material)
+            if sensor_thickness is not None:
+                _field(detector, "sensor_thickness", sensor_thickness, "m")
+            _field(detector, "count_time", np.full(n_frames, exposure), "s")
+            # DIALS 3.12 takes one number only.
+            _field(detector, "frame_time", exposure, "s")
+            _field(detector, "saturation_value", saturation)
+            _field(detector, "bit_depth_image", 8 * self._dtype.itemsize)
+            _field(detector, "pixel_mask", np.asarray(pixel_mask, dtype=np.uint32))
+            monitors = _group(entry, "monitor", "NXmonitor")
+            _field(monitors, "mode", "monitor")
+            _field(monitors, "data", np.asarray(monitor, dtype=np.float64), "counts")
+            sample = _group(entry, "sample", "NXsample")
+            _field(sample, "name", sample_name)
+            if temperature is not None:
+                _field(sample, "temperature", temperature, "K")
+            edges = np.degrees(start + step * np.arange(n_frames + 1))
+            self._write_goniometer(
+                sample, axis_names, axes, np.degrees(np.asarray(angles)), scan_axis, edges
+            )
+            # A hard link: readers look for the frames in the detector too.
+            detector["data"] = self._data
+        except BaseException:
+            self._abandon()
+            raise
+
+    @staticmethod
+    def _write_beam(
+        instrument: Any, wavelength: float, polarization: float | None, transmission: float
+    ) -> None:
+        _field(instrument, "name", "simulated beamline")
+        beam = _group(instrument, "beam", "NXbeam")
+        _field(beam, "incident_wavelength", wavelength, "angstrom")
+        if polarization is not None:
+            stokes = np.array([1.0, 2 * polarization - 1, 0.0, 0.0])
+            _field(beam, "incident_polarization_stokes", stokes)
+        attenuator = _group(instrument, "attenuator", "NXattenuator")
+        _field(attenuator, "attenuator_transmission", transmission)
+
+    def _write_detector(
+        self,
+        detector: Any,
+        pixel_size: tuple[float, float],
+        origin: NDArray[np.float64],
+        slow: NDArray[np.float64],
+        fast: NDArray[np.float64],
+    ) -> None:
+        normal = np.cross(fast, slow)
+        normal = normal if normal @ origin > 0 else -normal
+        distance = float(normal @ origin)
+        if not normal[2] > 0:
+            raise HklflowError(
+                f"the detector for {self.path} is parallel to the beam, which never meets it; "
+                "an NXmx file cannot say where its beam centre is"
+            )
+        beam = np.array([0.0, 0.0, distance / normal[2]])
+        _field(detector, "distance", distance, "m")
+        _field(detector, "beam_center_x", float((beam - origin) @ fast) / pixel_size[1], "pixel")
+        _field(detector, "beam_center_y", float((beam - origin) @ slow) / pixel_size[0], "pixel")
+        _field(detector, "x_pixel_size", pixel_size[1], "m")
+        _field(detector, "y_pixel_size", pixel_size[0], "m")
+        moves = _group(detector, "transformations", "NXtransformations")
+        none = np.zeros(3)
+        _field(
+            moves,
+            "det_z",
+            np.array([distance]),
+            "m",
+            transformation_type="translation",
+            vector=np.array([0.0, 0.0, 1.0]),
+            offset=none,
+            offset_units="m",
+            depends_on=".",
+        )
+        _field(detector, "depends_on", f"{_DETECTOR}/transformations/det_z")
+        module = _group(detector, "module", "NXdetector_module")
+        _field(module, "data_origin", np.array([0, 0]))
+        _field(module, "data_size", np.array(self.shape))
+        corner = origin - [0, 0, distance]
+        reach = float(np.linalg.norm(corner))
+        _field(
+            module,
+            "module_offset",
+            np.array([reach]),
+            "m",
+            transformation_type="translation",
+            vector=corner / reach if reach > 0 else np.array([1.0, 0.0, 0.0]),
+            offset=none,
+            offset_units="m",
+            depends_on=f"{_DETECTOR}/transformations/det_z",
+        )
+        for name, vector, size in (
+            ("fast_pixel_direction", fast, pixel_size[1]),
+            ("slow_pixel_direction", slow, pixel_size[0]),
+        ):
+            _field(
+                module,
+                name,
+                np.array([size]),
+                "m",
+                transformation_type="translation",
+                vector=vector,
+                offset=none,
+                offset_units="m",
+                depends_on=f"{_DETECTOR}/module/module_offset",
+            )
+
+    @staticmethod
+    def _write_goniometer(
+        sample: Any,
+        names: Sequence[str],
+        axes: NDArray[np.float64],
+        degrees: NDArray[np.float64],
+        scan_axis: int,
+        edges: NDArray[np.float64],
+    ) -> None:
+        group = _group(sample, "transformations", "NXtransformations")
+        carrier = "."
+        for i, name in enumerate(names):
+            scanned = i == scan_axis
+            _field(
+                group,
+                name,
+                edges[:-1] if scanned else np.array([degrees[i]]),
+                "deg",
+                transformation_type="rotation",
+                vector=axes[i],
+                offset=np.zeros(3),
+                offset_units="m",
+                depends_on=carrier,
+            )
+            if scanned:
+                _field(group, f"{name}_end", edges[1:], "deg")
+                _field(group, f"{name}_increment_set", np.diff(edges), "deg")
+            carrier = f"{_AXES}/{name}"
+        _field(sample, "depends_on", carrier)
+
+    def append(self, block: NDArray[Any]) -> None:
+        """Add frames (n, slow, fast) after those that were written."""
+        after = self.written + len(block)
+        if block.shape[1:] != tuple(self.shape) or after > self.n_frames:
+            raise HklflowError(
+                f"{self.path} is made for {self.n_frames} frames of {self.shape}; a block of "
+                f"shape {block.shape} after {self.written} frames does not fit"
+            )
+        if not np.can_cast(block.dtype, self._dtype, "same_kind"):
+            raise HklflowError(
+                f"frames of type {block.dtype} cannot be stored as {self._dtype} in {self.path}; "
+                "give `dtype` that holds them"
+            )
+        self._data.resize(after, axis=0)
+        self._data[self.written : after] = block
+        self.written = after
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        if self.written != self.n_frames:
+            self._abandon()
+            raise HklflowError(
+                f"{self.path} got {self.written} of {self.n_frames} frames; write all or "
+                "announce fewer"
+            )
+        self._file.close()
+        _partial(self.path).replace(self.path)
+
+    def _abandon(self) -> None:
+        self._file.close()
+        _partial(self.path).unlink(missing_ok=True)
+
+
+def write_cbf_series(
+    folder: Path,
+    prefix: str,
+    blocks: Iterable[NDArray[Any]],
+    *,
+    wavelength: float,
+    distance: float,
+    beam_centre: tuple[float, float],
+    pixel_size: tuple[float, float],
+    start: float,
+    step: float,
+    exposure: float,
+    monitor: ArrayLike,
+    pixel_mask: ArrayLike,
+    sensor_thickness: float | None = None,
+    saturation: int = 2**20,
+) -> list[Path]:
+    """Write frames as miniCBF files with PILATUS header lines.
+
+    Names are ``<prefix>_00001.cbf`` and so on. A miniCBF cannot state tilts or
+    the goniometer.
+
+    Parameters
+    ----------
+    wavelength : float
+        Å.
+    distance : float
+        Metres.
+    beam_centre : (slow, fast)
+        Pixel coordinates of the direct beam.
+    pixel_size : (slow, fast)
+        Metres.
+    start, step : float
+        Radians.
+    exposure : float
+        Seconds.
+    monitor : (n_frames,) array
+        Written as ``Flux``, frame by frame.
+    pixel_mask : (slow, fast) array
+        Non-zero pixels are written as -1.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    HklflowError
+        If there is not one monitor value per frame.
+    """
+    flux = np.asarray(monitor, dtype=np.float64)
+    bad = np.asarray(pixel_mask) != 0
+    paths: list[Path] = []
+    wrong = HklflowError(
+        f"the series {prefix} in {folder} has {len(flux)} monitor values but another number "
+        "of frames; give one value per frame"
+    )
+    for z, frame in enumerate(frame for block in blocks for frame in block):
+        if z >= len(flux):
+            raise wrong
+        # A reader of PILATUS files takes values from these lines.
+        lines = [
+            "# Detector: PILATUS-like, simulated",
+            f"# Pixel_size {pixel_size[1]:.9g} m x {pixel_size[0]:.9g} m",
+            f"# Exposure_time {exposure:.9g} s",
+            f"# Exposure_period {exposure:.9g} s",
+            f"# Count_cutoff {saturation} counts",
+            f"# Wavelength {wavelength:.9g} A",
+            f"# Detector_distance {distance:.9g} m",
+            f"# Beam_xy ({beam_centre[1]:.6f}, {beam_centre[0]:.6f}) pixels",
+            f"# Flux {flux[z]:.9g}",
+            f"# Start_angle {np.degrees(start + z * step):.9g} deg.",
+            f"# Angle_increment {np.degrees(step):.9g} deg.",
+        ]
+        if sensor_thickness is not None:
+            lines.insert(1, f"# Silicon sensor, thickness {sensor_thickness:.9g} m")
+        counts = np.where(bad, -1, frame.astype(np.int64)).astype(np.int32)
+        path = Path(folder) / f"{prefix}_{z + 1:05d}.cbf"
+        _write_cbf(path, counts, "\r\n".join(lines))
+        paths.append(path)
+    if len(paths) != len(flux):
+        raise wrong
+    return paths
+
+
+def _write_cbf(path: Path, counts: NDArray[np.int32], text: str) -> None:
+    from fabio.cbfimage import CbfImage
+
+    header = {"_array_data.header_convention": "PILATUS_1.2", "_array_data.header_contents": text}
+    CbfImage(data=counts, header=header if text else {}).write(str(_partial(path)))
+    _partial(path).replace(path)
+
+
+def write_image(path: Path, image: NDArray[Any]) -> None:
+    """Write one image (slow, fast) as TIFF or CBF, by the suffix.
+
+    Raises
+    ------
+    HklflowError
+        If the suffix is neither .tif, .tiff nor .cbf.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".cbf":
+        _write_cbf(path, np.asarray(image, dtype=np.int32), "")
+    elif path.suffix.lower() in {".tif", ".tiff"}:
+        from fabio.tifimage import TifImage
+
+        TifImage(data=np.asarray(image)).write(str(_partial(path)))
+        _partial(path).replace(path)
+    else:
+        raise HklflowError(
+            f"{path} has the suffix {path.suffix!r}; images are written as .tif, .tiff or .cbf"
+        )

@@ -1,0 +1,200 @@
+"""The orientation product: from peak tables to ``orientation.json`` and its picture.
+
+What the parent's and the children's refinements share. The product holds the cell,
+U and UB with their uncertainties, the refined geometry of every rotation, the hkl
+grid, and the figures by which a person judges the refinement.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hklflow import nexus, plots
+from hklflow.core import geometry, refinement
+from hklflow.core.binning import Grid
+from hklflow.core.peaks import PeakFlag, Peaks
+from hklflow.core.scan import RotationScan
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+# Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
+_UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The rotations of one scan with the peaks that are fit for refinement."""
+
+    names: tuple[str, ...]
+    scans: tuple[RotationScan, ...]
+    peaks: tuple[refinement.Peaks, ...]
+    n_found: int
+
+    @property
+    def rotations(self) -> list[geometry.Rotation]:
+        """Geometry as imported."""
+        return [scan.rotation for scan in self.scans]
+
+    def q_crystal(self, rotations: Sequence[geometry.Rotation]) -> Floats:
+        """Scattering vectors (n, 3) of all peaks in the goniometer's frame, 1/Å."""
+        return np.concatenate(
+            [
+                rotation.q_crystal(peaks.frame, peaks.slow, peaks.fast)
+                for rotation, peaks in zip(rotations, self.peaks, strict=True)
+            ]
+        )
+
+
+def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> Observed:
+    """Read the scan files and peak tables of one scan's rotations.
+
+    Raises
+    ------
+    HklflowError
+        If the numbers of names and files differ.
+    """
+    if not len(names) == len(scans) == len(peaks):
+        raise HklflowError(
+            f"{len(names)} rotations, {len(scans)} scan files and {len(peaks)} peak tables; "
+            "give one of each for every rotation"
+        )
+    tables = [nexus.read_peaks(path) for path in peaks]
+    return Observed(
+        tuple(names),
+        tuple(nexus.read_scan(path) for path in scans),
+        tuple(_usable(table) for table in tables),
+        sum(len(table.frame) for table in tables),
+    )
+
+
+def _usable(table: Peaks) -> refinement.Peaks:
+    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
+    values = np.stack([getattr(table, name) for name in columns])
+    use = ((table.flags & int(_UNUSABLE)) == 0) & np.all(np.isfinite(values), axis=0)
+    use &= np.all(values[3:] > 0, axis=0)
+    return refinement.Peaks(*values[:, use])
+
+
+def inherited(observed: Observed, parent: Mapping[str, Any]) -> tuple[list[geometry.Rotation], list[str]]:
+    """Geometry of a child's rotations with the detector as the parent refined it.
+
+    Returns
+    -------
+    rotations : list of Rotation
+    notes : list of str
+        Which rotations keep their own calibration because the parent had another one.
+    """
+    refined = [
+        (geometry.detector_from_dict(calibrated), geometry.from_dict(parent["rotations"][name]).detector)
+        for name, calibrated in parent["calibrated_detectors"].items()
+    ]
+    rotations, notes = [], []
+    for name, scan in zip(observed.names, observed.scans, strict=True):
+        own = scan.rotation.detector
+        matching = [
+            detector
+            for calibrated, detector in refined
+            if geometry.detector_to_dict(calibrated) == geometry.detector_to_dict(own)
+        ]
+        if not matching:
+            notes.append(f"{name} has another calibration than the parent and keeps its own")
+        detector = matching[0] if matching else own
+        rotation = scan.rotation
+        rotations.append(
+            geometry.Rotation(rotation.beam, detector, rotation.goniometer, rotation.scan)
+        )
+    return rotations, notes
+
+
+def product(
+    refined: refinement.Refined,
+    observed: Observed,
+    grid: Grid,
+    identity: Mapping[str, Any],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Content of ``orientation.json``.
+
+    Parameters
+    ----------
+    identity : mapping
+        ``sample``, ``scan`` and ``space_group``.
+    """
+    return {
+        **identity,
+        "temperature": observed.scans[0].temperature,
+        "cell": refined.cell,
+        "cell_sigma": refined.cell_sigma,
+        "U": refined.u,
+        "UB": refined.ub,
+        "orientation_sigma_deg": np.degrees(refined.orientation_sigma),
+        "rotations": {
+            name: geometry.to_dict(rotation)
+            for name, rotation in zip(observed.names, refined.rotations, strict=True)
+        },
+        "calibrated_detectors": {
+            name: geometry.detector_to_dict(scan.rotation.detector)
+            for name, scan in zip(observed.names, observed.scans, strict=True)
+        },
+        "grid": grid.to_dict(),
+        "refined_parameters": {
+            name: {"value": value, "sigma": sigma}
+            for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
+        },
+        "metrics": {
+            "peaks found": observed.n_found,
+            "peaks": len(refined.indexed),
+            "fraction indexed": refined.fraction_indexed,
+            "used in refinement": int(refined.used.sum()),
+            "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
+            "rmsd in frames": float(refined.rmsd[2]),
+            "rmsd of held-out peaks (slow, fast, frame)": refined.rmsd_held_out,
+            "reduced chi2": refined.chi2,
+            "condition number": refined.condition,
+            "correlations above 0.95": refined.correlations,
+        },
+        "warnings": [*warnings, *refined.warnings],
+    }
+
+
+def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, Any]) -> Figure:
+    """Residuals of all rotations, and the numbers beside them."""
+    starts = np.cumsum([0, *(len(p.frame) for p in observed.peaks)])
+    kinds = {"slow": 0, "fast": 1, "frame": 2}
+    per_rotation = {}
+    for i, (name, peaks) in enumerate(zip(observed.names, observed.peaks, strict=True)):
+        rows = slice(starts[i], starts[i + 1])
+        use = refined.used[rows] | refined.held_out[rows]
+        arrays = {kind: refined.residuals[rows, at][use] for kind, at in kinds.items()}
+        per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
+    cell_names = ("a", "b", "c", "alpha", "beta", "gamma")
+    metrics = data["metrics"]
+    lines = [f"space group {data['space_group']}", ""]
+    lines += [
+        f"{n:5s} {v:9.5f} ± {s:.5f}"
+        for n, v, s in zip(cell_names, refined.cell, refined.cell_sigma, strict=True)
+    ]
+    turn = np.degrees(refined.orientation_sigma)
+    lines += [
+        f"U       ± {turn[0]:.5f} {turn[1]:.5f} {turn[2]:.5f} deg",
+        "",
+        f"{metrics['peaks']} peaks, {100 * metrics['fraction indexed']:.1f} % indexed",
+        f"{metrics['used in refinement']} used",
+        f"rmsd {metrics['rmsd in pixels']:.3f} px, {metrics['rmsd in frames']:.3f} frames",
+        f"reduced chi2 {metrics['reduced chi2']:.2f}",
+        "",
+    ]
+    lines += [
+        f"{name:22s} {value:.3g} ± {sigma:.1g}"
+        for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
+        if name not in cell_names
+    ]
+    units = {"slow": "pixel", "fast": "pixel", "frame": "frame"}
+    title = f"{data['sample']} {data['scan']}: observed minus predicted"
+    return plots.residuals(per_rotation, units, lines, title)

@@ -1,0 +1,46 @@
+"""Every result path, once: rules and tests read them here.
+
+Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
+``{rotation}`` and ``{kind}`` (``transform`` or ``masked_transform``).
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Patterns of all products below one results folder."""
+
+    results: str
+
+    def _at(self, *parts: str) -> str:
+        return str(PurePosixPath(self.results, *parts))
+
+    def calibration(self, name: str) -> str:
+        """Product of a calibration: ``geometry.json``, ``geometry.poni``, ``rings.png``."""
+        return self._at("calibration", "{calibration}", name)
+
+    def rotation(self, name: str) -> str:
+        """Product of one rotation of a scan, such as ``peaks.nxs``."""
+        return self._at("{sample}", "{scan}", "{rotation}", name)
+
+    def scan(self, name: str) -> str:
+        """Product of a scan, such as ``orientation.json``."""
+        return self._at("{sample}", "{scan}", name)
+
+    def master(self) -> str:
+        """Master file of a scan."""
+        return self._at("{sample}", "{scan}", "{sample}_{scan}.nxs")
+
+    def overview(self, name: str) -> str:
+        """Product of the whole experiment."""
+        return self._at("overview", name)
+
+    def log(self, rule: str, *wildcards: str) -> str:
+        """Log file of a rule."""
+        return self._at("logs", rule, "_".join(f"{{{w}}}" for w in wildcards) + ".log")
+
+    def benchmark(self, rule: str, *wildcards: str) -> str:
+        """Benchmark table of a rule."""
+        return self._at("benchmarks", rule, "_".join(f"{{{w}}}" for w in wildcards) + ".tsv")

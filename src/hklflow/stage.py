@@ -1,0 +1,298 @@
+"""The contract of every stage: typed inputs, outputs and parameters, atomic files, provenance.
+
+A stage module has ``VERSION`` (raised when the same input would give a different
+output), ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs, outputs,
+params, threads)``. `command` turns ``main`` into a command line; tests call
+``main`` themselves.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from hklflow import __version__
+from hklflow.errors import HklflowError
+
+T = TypeVar("T")
+Record = dict[str, Any]
+
+# Beyond this a file is identified by its size and both ends: hashing it whole
+# would cost as much as reducing it.
+_WHOLE_HASH_LIMIT = 64 * 2**20
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Inputs(_Model):
+    """Paths that a stage reads."""
+
+    def paths(self) -> dict[str, list[Path]]:
+        """Name of each field -> the paths that it holds."""
+        return _paths(self)
+
+
+class Outputs(_Model):
+    """Paths that a stage writes."""
+
+    def paths(self) -> dict[str, list[Path]]:
+        """Name of each field -> the paths that it holds."""
+        return _paths(self)
+
+
+class Params(_Model):
+    """Parameters of a stage; also its section of the configuration file."""
+
+
+def _paths(model: BaseModel) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        values = value if isinstance(value, list | tuple) else [value]
+        found[name] = [v for v in values if isinstance(v, Path)]
+    return found
+
+
+class Main(Protocol):
+    """What `command` runs."""
+
+    __module__: str
+    __globals__: dict[str, Any]
+
+    def __call__(self, *, inputs: Any, outputs: Any, params: Any, threads: int) -> None: ...  # noqa: D102
+
+
+# ----------------------------------------------------------------- command line
+
+
+def command(main: Main) -> None:
+    """Parse the command line, run the stage, publish its outputs together.
+
+    Outputs are written under temporary names beside their places and renamed
+    when all of them are complete. `HklflowError` and bad arguments end with one
+    line and exit code 2, everything else with a traceback and exit code 1.
+    """
+    from cyclopts import App, CycloptsError, Parameter
+
+    module = main.__globals__
+    name = Path(module["__file__"]).stem
+    app = App(
+        name=f"python -m hklflow.stages.{name}",
+        help=module["__doc__"],
+        version=f"{name} {module['VERSION']} (hklflow {__version__})",
+        default_parameter=Parameter(consume_multiple=True, show_default=True),
+    )
+    flat = Parameter(name="*")
+
+    def run_stage(  # the annotations are the command line
+        *,
+        inputs: Annotated[module["Inputs"], flat],  # type: ignore[valid-type]
+        outputs: Annotated[module["Outputs"], flat],  # type: ignore[valid-type]
+        params: Annotated[module["Params"] | None, flat] = None,  # type: ignore[valid-type]
+        threads: int = 1,
+    ) -> None:
+        run(main, inputs=inputs, outputs=outputs, params=params or module["Params"](), threads=threads)
+
+    app.default(run_stage)
+    try:
+        app(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(name, " ".join(str(error).split()), 2)
+    except HklflowError as error:
+        _fail(name, str(error), 2)
+    except Exception:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _fail(name: str, message: str, code: int) -> None:
+    print(f"hklflow {name}: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads: int) -> None:
+    """Run a stage on temporary outputs, record what was done, publish them.
+
+    Raises
+    ------
+    HklflowError
+        If an input is missing, or whatever the stage raises.
+    """
+    name = Path(main.__globals__["__file__"]).stem
+    for field, paths in inputs.paths().items():
+        for path in paths:
+            if not path.exists():
+                raise HklflowError(f"{field}: {path} does not exist; make it first or mend the path")
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    temporary = {
+        field: [_partial(path) for path in paths] for field, paths in outputs.paths().items()
+    }
+    final = {field: paths for field, paths in outputs.paths().items()}
+    for paths in temporary.values():
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+    try:
+        main(inputs=inputs, outputs=_with_paths(outputs, temporary), params=params, threads=threads)
+        record = {
+            "stage": name,
+            "stage_version": main.__globals__["VERSION"],
+            "program": "hklflow",
+            "version": __version__,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 3),
+            "params": params.model_dump(mode="json"),
+            "inputs": {
+                field: [{"path": str(p), "sha256": fingerprint(p)} for p in paths]
+                for field, paths in inputs.paths().items()
+            },
+            "outputs": {field: [p.name for p in paths] for field, paths in final.items()},
+        }
+        _record(record, inputs, [p for paths in temporary.values() for p in paths])
+        for field, paths in temporary.items():
+            for source, target in zip(paths, final[field], strict=True):
+                if not source.exists():
+                    raise RuntimeError(f"{name} did not write its output {field}: {target}")
+                os.replace(source, target)
+    finally:
+        for paths in temporary.values():
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:
+    update: dict[str, Any] = {}
+    for field in type(outputs).model_fields:
+        value = getattr(outputs, field)
+        if isinstance(value, Path):
+            update[field] = paths[field][0]
+        elif isinstance(value, list | tuple):
+            update[field] = type(value)(paths[field])
+    return outputs.model_copy(update=update)
+
+
+# ------------------------------------------------------------------- provenance
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file; of its size and both ends ("ends:...") above 64 MiB."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= _WHOLE_HASH_LIMIT:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(str(size).encode())
+        digest.update(file.read(_WHOLE_HASH_LIMIT // 8))
+        file.seek(-_WHOLE_HASH_LIMIT // 8, os.SEEK_END)
+        digest.update(file.read())
+    return f"ends:{digest.hexdigest()}"
+
+
+def _record(record: Record, inputs: Inputs, outputs: Iterable[Path]) -> None:
+    """Append this run, after the history of its inputs, to every product that can hold it."""
+    history: list[Record] = []
+    for paths in inputs.paths().values():
+        for path in paths:
+            history += [r for r in provenance(path) if r not in history]
+    history.append(record)
+    for path in outputs:
+        if not path.exists():
+            continue
+        if path.suffix == ".nxs":
+            from hklflow import nexus
+
+            nexus.write_provenance(path, history)
+        elif path.suffix == ".json":
+            data = json.loads(path.read_text())
+            data["provenance"] = history
+            path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def provenance(path: Path) -> list[Record]:
+    """History of a product, oldest first: one record per stage that led to it."""
+    if path.suffix == ".nxs":
+        from hklflow import nexus
+
+        return nexus.read_provenance(path)
+    if path.suffix == ".json":
+        data = json.loads(path.read_text())
+        return list(data.get("provenance", [])) if isinstance(data, dict) else []
+    return []
+
+
+# ----------------------------------------------------------------- small helpers
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON that diffs well; numpy scalars and arrays are turned into numbers."""
+    path.write_text(json.dumps(data, indent=1, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON product.
+
+    Raises
+    ------
+    HklflowError
+        If the file is not JSON.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise HklflowError(f"{path} is not valid JSON ({error}); make it again") from error
+    if not isinstance(data, dict):
+        raise HklflowError(f"{path} holds a {type(data).__name__}, not a JSON object")
+    return data
+
+
+def progress(items: Iterable[T], total: int, what: str, step: Callable[[T], int] | None = None) -> Iterator[T]:
+    """Pass items through, showing progress: a bar on a terminal, log lines in a job.
+
+    Parameters
+    ----------
+    items : iterable
+    total : int
+        Sum of the steps.
+    what : str
+        Short description with the unit, such as "frames".
+    step : callable, optional
+        How much one item counts for (default 1).
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what) as bar:
+            for item in items:
+                yield item
+                bar.update(step(item) if step else 1)
+        return
+    done, told, start = 0, 0.0, time.monotonic()
+    for item in items:
+        yield item
+        done += step(item) if step else 1
+        if time.monotonic() - max(told, start) > 10 or done >= total:
+            told = time.monotonic()
+            print(f"{what}: {done}/{total} after {told - start:.1f} s", file=sys.stderr, flush=True)

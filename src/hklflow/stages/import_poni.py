@@ -1,0 +1,78 @@
+"""Import a detector geometry from a PONI file of pyFAI."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    poni: Path
+    """PONI file, version 1 or 2."""
+
+
+class Outputs(stage.Outputs):
+    geometry: Path
+    """Geometry in the lab frame."""
+
+
+class Params(stage.Params):
+    shape: tuple[int, int] | None = None
+    """Pixels (slow, fast); None: from the file."""
+    orientation: Literal[1, 2, 3, 4] | None = None
+    """How the image lies (pyFAI's detector orientation); None: from the file."""
+    wavelength: float | None = Field(None, gt=0)
+    """Wavelength in Å; None: from the file."""
+    polarization: float = Field(0.99, ge=0, le=1)
+    """Fraction of the intensity with the electric vector horizontal."""
+    sensor_thickness: float | None = Field(None, gt=0)
+    """Thickness of the sensor in m; None: no correction for its efficiency."""
+    sensor_attenuation: float | None = Field(None, gt=0)
+    """Attenuation coefficient of the sensor in 1/m."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Convert."""
+    from dataclasses import asdict, replace
+
+    from hklflow.core.geometry import detector_to_dict
+    from hklflow.errors import HklflowError
+    from hklflow.formats import poni
+
+    parameters = poni.read_poni(inputs.poni)
+    said = {
+        name: getattr(params, name)
+        for name in ("shape", "orientation", "wavelength")
+        if getattr(params, name) is not None
+    }
+    parameters = replace(parameters, **said)
+    if parameters.wavelength is None:
+        raise HklflowError(f"{inputs.poni} has no Wavelength; set `wavelength` in Å")
+    if parameters.shape is None:
+        raise HklflowError(f"{inputs.poni} has no detector shape; set `shape` (slow, fast)")
+    detector = replace(
+        poni.detector_from_poni(parameters),
+        sensor_thickness=params.sensor_thickness,
+        sensor_attenuation=params.sensor_attenuation,
+    )
+    stage.write_json(
+        outputs.geometry,
+        {
+            "source": f"poni:{inputs.poni}",
+            "detector": detector_to_dict(detector),
+            "beam": {
+                "wavelength_A": parameters.wavelength,
+                "polarization": params.polarization,
+            },
+            "poni": asdict(parameters),
+        },
+    )
+    print(f"imported {inputs.poni}: distance {1e3 * detector.distance:.4f} mm")
+
+
+if __name__ == "__main__":
+    stage.command(main)

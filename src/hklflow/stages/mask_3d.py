@@ -1,0 +1,89 @@
+"""Flag the sensor's artefacts around strong Bragg peaks, frame by frame."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    scan: Path
+    """Scan file."""
+    mask: Path
+    """Pixel mask."""
+
+
+class Outputs(stage.Outputs):
+    frame_mask: Path
+    """Bit-packed mask of every frame."""
+    picture: Path
+    """Picture: the frame of which most is excluded, and the fraction by frame."""
+
+
+class Params(stage.Params):
+    seed_counts: float = Field(400.0, ge=1)
+    """Counts above background in one cell that start a region."""
+    seed_ratio: float = Field(1.0, ge=0)
+    """The same as a multiple of the cell's background."""
+    n_sigma: float = Field(4.0, ge=1)
+    """Significance of the excess that belongs to an artefact."""
+    cell: int = Field(4, ge=1)
+    """Side of a cell in pixels."""
+    window: int = Field(15, ge=4)
+    """Frames from which a frame's background is taken."""
+    reach: float = Field(128.0, ge=0)
+    """Largest distance of an artefact from its peak, in pixels."""
+    margin: float = Field(4.0, ge=0)
+    """Pixels added around each region."""
+    afterglow_frames: int = Field(0, ge=0)
+    """Frames after a peak on which its pixels stay flagged."""
+    block: int = Field(16, gt=0, le=512)
+    """Frames read at a time."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Stream the frames through the mask."""
+    import numpy as np
+
+    from hklflow import nexus, plots
+    from hklflow.core import mask3d, masks
+    from hklflow.formats import raw
+
+    scan = nexus.read_scan(inputs.scan)
+    bad = nexus.read_mask(inputs.mask) != 0
+    n = scan.rotation.scan.n_frames
+    n_good = max(int((~bad).sum()), 1)
+    worst, fractions = 0, np.zeros(n)
+    with raw.open_frames(scan.raw) as frames:
+        settings = mask3d.Mask3dParams(
+            **params.model_dump(exclude={"block"}),
+            flag_from=masks.flag_value(frames.dtype),
+            overload_from=scan.saturation,
+        )
+        blocks = frames.blocks(params.block, scan.first, scan.first + n)
+        shape = (n, *scan.rotation.detector.shape)
+        done = 0
+        excluded_worst = np.zeros(bad.shape, bool)
+        with nexus.FrameMaskWriter(outputs.frame_mask, shape) as writer:
+            for block in stage.progress(
+                mask3d.mask_frames(blocks, bad, settings), n, "3-D mask frames", len
+            ):
+                fraction = (block & ~bad).sum(axis=(1, 2)) / n_good
+                writer.append(mask3d.pack(block), fraction)
+                if done == 0 or fraction.max() > fractions[worst]:
+                    worst = done + int(fraction.argmax())
+                    excluded_worst = block[fraction.argmax()]
+                fractions[done : done + len(block)] = fraction
+                done += len(block)
+        frame = frames.read(scan.first + worst, scan.first + worst + 1)[0].astype(float)
+    frame[bad] = np.nan
+    title = f"3-D mask of {scan.raw}: {100 * fractions.mean():.2f} % of good pixels excluded"
+    plots.save(plots.frame_mask(frame, excluded_worst, fractions, worst, title), outputs.picture)
+    print(f"{100 * fractions.mean():.3f} % of good pixels excluded")
+
+
+if __name__ == "__main__":
+    stage.command(main)

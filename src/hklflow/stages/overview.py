@@ -1,0 +1,68 @@
+"""Gather all scans in one table and plot the lattice against temperature."""
+
+from pathlib import Path
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    orientations: list[Path]
+    """Refined orientation of every scan."""
+    metrics: list[Path]
+    """Metrics of every merged volume, in the same order."""
+
+
+class Outputs(stage.Outputs):
+    table: Path
+    """Table, tab-separated."""
+    series: Path
+    """Picture: cell, indexed fraction and coverage against temperature."""
+
+
+class Params(stage.Params):
+    """Nothing to set."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """One row for each scan."""
+    import csv
+
+    from hklflow import plots
+    from hklflow.core.lattice import volume
+
+    rows = []
+    names = ("a", "b", "c", "alpha", "beta", "gamma")
+    for orientation_path, metrics_path in zip(inputs.orientations, inputs.metrics, strict=True):
+        orientation, metrics = stage.read_json(orientation_path), stage.read_json(metrics_path)
+        row = {key: orientation[key] for key in ("sample", "scan", "temperature", "space_group")}
+        row |= dict(zip(names, orientation["cell"], strict=True))
+        row |= {f"{n}_sigma": s for n, s in zip(names, orientation["cell_sigma"], strict=True)}
+        row["volume"] = volume(orientation["cell"])
+        row |= {
+            "indexed": orientation["metrics"]["fraction indexed"],
+            "peaks": orientation["metrics"]["peaks"],
+            "rmsd_px": orientation["metrics"]["rmsd in pixels"],
+            "rmsd_frames": orientation["metrics"]["rmsd in frames"],
+            "coverage": metrics["coverage"],
+            "rotations_chi2": metrics["rotations' reduced chi2"],
+        }
+        rows.append(row)
+    with outputs.table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    quantities = {
+        "a": "a (Å)",
+        "c": "c (Å)",
+        "indexed": "peaks indexed",
+        "rmsd_px": "rmsd (pixel)",
+        "rotations_chi2": "χ² between rotations",
+    }
+    plots.save(plots.series(rows, quantities, "all scans"), outputs.series)
+
+
+if __name__ == "__main__":
+    stage.command(main)

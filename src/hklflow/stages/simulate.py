@@ -1,0 +1,182 @@
+"""Simulate a raw file: one rotation scan (NXmx or CBF series) or a powder image.
+
+For the demo, for tests, and to try a strategy before the beamtime. The truth is in the
+description: `build` makes the simulation from it.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, TypeAdapter
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.simulate import DetectorModel, Simulation
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    """Nothing is read."""
+
+
+class Outputs(stage.Outputs):
+    raw: Path
+    """Raw file: `.nxs` for a scan, an image format for a powder pattern."""
+
+
+class Detector(stage.Params):
+    """The simulated detector; lengths in m, angles in degrees, places in pixels (slow, fast)."""
+
+    modules: tuple[int, int] = (1, 1)
+    module_shape: tuple[int, int]
+    gap: tuple[int, int] = (0, 0)
+    pixel_size: tuple[float, float]
+    distance: float = Field(gt=0)
+    foot: tuple[float, float]
+    tilt: tuple[float, float] = (0.0, 0.0)
+    in_plane: float = 0.0
+    n_dead: int = 0
+    n_hot: int = 0
+    hot_counts: float = 100.0
+    sensor_thickness: float | None = None
+    sensor_attenuation: float | None = None
+    halo_fraction: float = 0.0
+    halo_sigma: float = 12.0
+    halo_minimum: float = 0.0
+    seed: int = 0
+
+
+class Powder(stage.Params):
+    """A calibrant image."""
+
+    calibrant: str = "CeO2"
+    ring_width: float = Field(0.05, gt=0)
+    """Standard deviation in 2θ, degrees."""
+    peak_counts: float = Field(1000.0, gt=0)
+    background: float = Field(5.0, ge=0)
+    """Air scatter near the beam, counts."""
+
+
+class Description(stage.Params):
+    """What is simulated."""
+
+    detector: Detector
+    wavelength: float = Field(gt=0)
+    """Å."""
+    polarization: float = 0.99
+    axes: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
+    """Goniometer axes as lab vectors, the one fixed to the laboratory first."""
+    angles: dict[str, float] = Field(default_factory=dict)
+    """Settings in degrees."""
+    scan_axis: str = ""
+    start: float = 0.0
+    """Degrees."""
+    step: float = 0.1
+    """Degrees."""
+    n_frames: int = Field(1, ge=1)
+    flux: float = 1.0
+    """Counts in one frame for S = 1 in a pixel at normal incidence."""
+    drift: float = 0.0
+    transmission_swing: float = Field(0.0, ge=0, lt=1)
+    """Amplitude of the sample's transmission over the scan, relative."""
+    temperature: float = 300.0
+    """K."""
+    crystal: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `hklflow.core.simulate.CrystalModel`."""
+    diffuse: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `hklflow.core.simulate.Diffuse`."""
+    background: dict[str, float] = Field(default_factory=dict)
+    """Fields of `hklflow.core.simulate.Background`."""
+    powder: Powder | None = None
+    """Make a powder image instead of a scan."""
+    seed: int = 0
+
+
+class Params(stage.Params):
+    description: Description
+    """What is simulated, as JSON."""
+
+
+def build(description: Description) -> "Simulation":
+    """Make the simulation of a description; tests compare with it."""
+    from hklflow.core import simulate
+
+    swing = description.transmission_swing
+    turn = 2 * math.pi / description.n_frames
+    transmission = tuple(
+        (1 + swing * math.cos(turn * (z + 0.5))) / (1 + swing) for z in range(description.n_frames)
+    )
+    names = tuple(description.axes)
+    return simulate.Simulation(
+        detector=_detector(description.detector),
+        goniometer=simulate.GoniometerModel(
+            axes=tuple(description.axes.values()),
+            angles=tuple(math.radians(description.angles.get(name, 0.0)) for name in names),
+            names=names,
+            scan=names.index(description.scan_axis),
+        ),
+        scan=simulate.ScanModel(
+            start=math.radians(description.start),
+            step=math.radians(description.step),
+            n_frames=description.n_frames,
+            wavelength=description.wavelength,
+            polarization=description.polarization,
+            flux=description.flux,
+            drift=description.drift,
+            transmission=transmission if swing else None,
+            temperature=description.temperature,
+            seed=description.seed,
+        ),
+        crystal=TypeAdapter(simulate.CrystalModel).validate_python(description.crystal),
+        diffuse=TypeAdapter(simulate.Diffuse).validate_python(description.diffuse),
+        background=TypeAdapter(simulate.Background).validate_python(description.background),
+    )
+
+
+def _detector(detector: Detector) -> "DetectorModel":
+    from hklflow.core import simulate
+
+    shape, gaps = simulate.module_gaps(detector.modules, detector.module_shape, detector.gap)
+    rest = detector.model_dump(exclude={"modules", "module_shape", "gap", "tilt", "in_plane"})
+    return simulate.DetectorModel(
+        shape=shape,
+        gaps=gaps,
+        tilt=(math.radians(detector.tilt[0]), math.radians(detector.tilt[1])),
+        in_plane=math.radians(detector.in_plane),
+        **rest,
+    )
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Simulate and write."""
+    from hklflow.core import simulate
+    from hklflow.core.simulate_powder import powder_image
+    from hklflow.formats import write_raw
+
+    description = params.description
+    if description.powder is not None:
+        powder = description.powder
+        image = powder_image(
+            _detector(description.detector),
+            description.wavelength,
+            powder.calibrant,
+            ring_width=math.radians(powder.ring_width),
+            peak_counts=powder.peak_counts,
+            background=simulate.Background(air=powder.background),
+            polarization=description.polarization,
+            seed=description.seed,
+        )
+        write_raw.write_image(outputs.raw, image)
+        return
+    simulation = build(description)
+    n = description.n_frames
+    with write_raw.NXmxWriter(outputs.raw, **simulation.raw_header()) as writer:
+        for block in stage.progress(simulation.frames(block=16), n, "simulated frames", len):
+            writer.append(block)
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,210 @@
+"""Truth: simulated frames, whose halo and background are known per voxel."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hklflow.core.mask3d import Mask3dParams, mask_frames, pack, unpack
+from hklflow.errors import HklflowError
+
+SHAPE = (30, 242, 318)  # frames, slow, fast; not a multiple of the cells
+
+
+class Simulated:
+    """Expected background, spots and halo of a scan, and the frames drawn from them."""
+
+    def __init__(self, seed, kernel, n_spots=24, gaps=True):
+        rng = np.random.default_rng(seed)
+        n, rows, columns = SHAPE
+        z, slow, fast = np.ogrid[:n, :rows, :columns]
+        r = np.hypot(slow - 100.0, fast - 140.0)
+        # 1 to 20 counts over the detector; a streak that moves and grows by 10 % over the scan.
+        self.background = 1 + 17 * np.exp(-r / 60) * (1 + 0.1 * z / n)
+        self.background = self.background + 2 * np.exp(
+            -(((slow - 180 - 0.3 * z) / 25) ** 2) - ((fast - 200) / 70) ** 2
+        )
+        self.spots = np.zeros(SHAPE)
+        self.halo = np.zeros(SHAPE)
+        self.mask = np.zeros(SHAPE[1:], bool)
+        if gaps:
+            self.mask[118:135] = True
+            self.mask[:, 155:162] = True
+        for index in range(n_spots):
+            where = rng.uniform((0, 5, 5), (n, rows - 5, columns - 5))
+            while gaps and self.mask[int(where[1]), int(where[2])]:  # no sensor there, no halo
+                where = rng.uniform((0, 5, 5), (n, rows - 5, columns - 5))
+            counts = 10 ** rng.uniform(3.5, 5)
+            width, sigma = rng.uniform(0.8, 1.6), rng.uniform(6, 15)
+            fraction = rng.uniform(0.01, 0.03)
+            if index % 3 == 0:  # enough halo above 3 σ to judge the recall
+                counts, sigma, fraction = 1e5, rng.uniform(6, 8), 0.03
+            length = rng.integers(1, 6)
+            r2 = (slow[0] - where[1] + 0.5) ** 2 + (fast[0] - where[2] + 0.5) ** 2
+            spot = np.exp(-r2 / (2 * width**2)) / (2 * np.pi * width**2)
+            if kernel == "gaussian":
+                halo = np.exp(-r2 / (2 * sigma**2)) / (2 * np.pi * sigma**2)
+            else:
+                halo = np.exp(-np.sqrt(r2) / sigma) / (2 * np.pi * sigma**2)
+            first = int(where[0])
+            for frame in range(first, min(first + length, n)):
+                profile = np.sin(np.pi * (frame - first + 0.5) / length)
+                self.spots[frame] += counts * profile * spot
+                self.halo[frame] += counts * profile * fraction * halo
+        self.frames = rng.poisson(self.background + self.spots + self.halo)
+
+    def scores(self, found):
+        """Recall of the halo, of the spots' footprint, and the fraction of clean voxels flagged.
+
+        Clean: halo < 0.1 σ and expected spot < 0.1 σ, σ = sqrt(background). Footprint: expected
+        spot > 3 σ. Pixels of the gaps do not count.
+        """
+        good = ~self.mask & np.ones(SHAPE, bool)
+        sigma = np.sqrt(self.background)
+        halo = good & (self.halo > 3 * sigma)
+        spot = good & (self.spots > 3 * sigma)
+        clean = good & (self.halo < 0.1 * sigma) & (self.spots < 0.1 * sigma)
+        assert halo.sum() > 100
+        assert clean.sum() > 0.5 * good.sum()
+        return found[halo].mean(), found[spot].mean(), found[clean].mean()
+
+
+def run(frames, mask, params=None, size=7):
+    blocks = (frames[i : i + size] for i in range(0, len(frames), size))
+    return np.concatenate(list(mask_frames(blocks, mask, params or Mask3dParams())))
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
+@pytest.mark.parametrize("gaps", [True, False])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_halo_and_spots_are_flagged_and_clean_voxels_are_not(kernel, gaps, seed):
+    truth = Simulated(seed, kernel, gaps=gaps)
+    found = run(truth.frames.astype(np.int32), truth.mask if gaps else None)
+    halo, spot, clean = truth.scores(found)
+    assert halo >= 0.95
+    assert spot >= 0.95
+    assert clean <= 0.01
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return Simulated(7, "gaussian")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.float32])
+def test_the_type_of_the_counts_does_not_matter(scan, dtype):
+    frames = np.minimum(scan.frames, 60000)  # fits uint16, exact in float32
+    expected = run(frames.astype(np.int32), scan.mask)
+    assert expected.any()
+    assert np.array_equal(run(frames.astype(dtype), scan.mask), expected)
+
+
+@pytest.mark.parametrize("size", [1, 4, 15, 30])
+def test_the_size_of_the_blocks_does_not_matter(scan, size):
+    assert np.array_equal(run(scan.frames, scan.mask, size=size), run(scan.frames, scan.mask))
+
+
+def test_what_stands_in_the_gaps_does_not_matter(scan):
+    flagged = scan.frames.astype(np.int32)
+    flagged[:, scan.mask] = -1
+    wild = scan.frames.astype(np.uint32)
+    wild[:, scan.mask] = 2**32 - 1
+    expected = run(scan.frames, scan.mask)[:, ~scan.mask]
+    assert np.array_equal(run(flagged, None)[:, ~scan.mask], expected)
+    params = Mask3dParams(flag_from=2**32 - 1)
+    assert np.array_equal(run(wild, None, params)[:, ~scan.mask], expected)
+    nan = scan.frames.astype(np.float32)
+    nan[:, scan.mask] = np.nan
+    assert np.array_equal(run(nan, None)[:, ~scan.mask], expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.float32])
+@pytest.mark.parametrize("rate", [0.02, 1.0, 20.0, 1000.0])
+def test_pure_noise_is_not_flagged(dtype, rate):
+    frames = np.random.default_rng(3).poisson(rate, (20, 120, 130)).astype(dtype)
+    assert not run(frames, None).any()
+
+
+def test_a_hot_pixel_that_never_changes_is_no_seed():
+    frames = np.random.default_rng(4).poisson(3, (20, 100, 100))
+    frames[:, 40, 40] = 30000
+    assert not run(frames, None).any()
+
+
+@pytest.mark.parametrize("where", [0, 1, 17, 18, 19])
+def test_the_ends_of_the_scan_are_like_the_rest(where):
+    frames = np.random.default_rng(5).poisson(3, (20, 100, 100))
+    frames[where, 50:53, 50:53] += 2000
+    found = run(frames, None)
+    assert found[where, 50:53, 50:53].all()
+    assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [where]
+    # The spot alone, its cells (at most 8 px) and a margin of one cell and box around.
+    assert found.sum() <= 24**2
+
+
+def test_afterglow_only_where_asked():
+    frames = np.random.default_rng(6).poisson(3, (24, 100, 100))
+    frames[10, 50:53, 50:53] += 5000
+    found = run(frames, None, replace(Mask3dParams(), afterglow_frames=3))
+    assert np.flatnonzero(found[:, 51, 51]).tolist() == [10, 11, 12, 13]
+    assert found[11:14].sum() <= found[10].sum() * 3
+    assert not found[14:].any()
+
+
+def test_overloaded_pixels_are_seeds_unless_they_always_are():
+    frames = np.random.default_rng(8).poisson(3, (20, 100, 100)).astype(np.uint32)
+    frames[9, 50:52, 50:52] = 2**32 - 2
+    frames[:, 80, 80] = 2**32 - 2
+    params = Mask3dParams(flag_from=2**32 - 1, overload_from=2**32 - 2)
+    found = run(frames, None, params)
+    assert found[9, 50:52, 50:52].all()
+    assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [9]
+    assert not found[9, 76:, 76:].any()
+
+
+def test_memory_is_a_few_frames_and_the_lag_is_bounded():
+    rng = np.random.default_rng(9)
+    given = []
+
+    def blocks():
+        for z in range(40):
+            given.append(z)
+            yield rng.poisson(2, (1, 40, 40))
+
+    out = 0
+    for block in mask_frames(blocks(), None, Mask3dParams(window=15)):
+        out += len(block)
+        assert len(given) - out <= 15 + 1
+    assert out == 40
+
+
+def test_packing_is_one_bit_per_pixel_and_comes_back():
+    block = np.random.default_rng(2).random((3, 17, 21)) < 0.3
+    packed = pack(block)
+    assert packed.shape == (3, 17, 3)
+    assert packed.dtype == np.uint8
+    assert packed[0, 0, 0] >> 7 == block[0, 0, 0]
+    assert np.array_equal(unpack(packed, 21), block)
+    with pytest.raises(HklflowError):
+        unpack(packed, 30)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"cell": 0}, {"boxes": (2,)}, {"boxes": ()}, {"window": 3}, {"n_sigma": float("nan")}],
+)
+def test_impossible_parameters_are_refused(bad):
+    with pytest.raises(HklflowError):
+        Mask3dParams(**bad)
+
+
+def test_impossible_scans_are_refused():
+    frames = np.ones((8, 10, 12), np.uint16)
+    with pytest.raises(HklflowError, match="mask of shape"):
+        run(frames, np.zeros((12, 10), bool))
+    with pytest.raises(HklflowError, match="3 frames"):
+        run(frames[:3], None)
+    with pytest.raises(HklflowError, match="no frames"):
+        list(mask_frames([], None, Mask3dParams()))
+    with pytest.raises(HklflowError, match="after frames"):
+        list(mask_frames([frames, frames[:, :5]], None, Mask3dParams()))

@@ -1,0 +1,414 @@
+"""The peak search against simulated peaks whose places and counts are known.
+
+The simulation integrates Gaussians over voxels with scipy's error function and shares no code
+with the search. A peak's strength in sigma is its intensity over its Poisson uncertainty,
+``I / sqrt(I + b V)``, with the background in the ellipsoid V of two standard deviations.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, PeakSearch, find_peaks
+from hklflow.errors import HklflowError
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.special import erf
+
+AXES = ("frame", "slow", "fast")
+SHAPE = (96, 208, 208)
+
+
+@dataclass
+class Truth:
+    centre: NDArray[np.float64]
+    width: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+
+
+def expected_counts(shape, truth, background):
+    mu = np.broadcast_to(background, shape).astype(float)
+    for c, w, total in zip(truth.centre, truth.width, truth.intensity, strict=True):
+        low = np.clip(np.floor(c - 6 * w - 1), 0, shape).astype(int)
+        high = np.clip(np.ceil(c + 6 * w + 1), 0, shape).astype(int)
+        parts = [
+            np.diff(erf((np.arange(a, b + 1) - x) / (np.sqrt(2) * s))) / 2
+            for a, b, x, s in zip(low, high, c, w, strict=True)
+        ]
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        mu[box] += total * np.einsum("i,j,k->ijk", *parts)
+    return mu
+
+
+def background_of(shape):
+    slow, fast = np.ogrid[: shape[1], : shape[2]]
+    return (1.0 + fast / shape[2] + 0.5 * np.sin(slow / 40.0))[None]
+
+
+def with_strength(rng, centre, background, low, high):
+    """Give peaks random widths, and the intensities of a random strength in sigma."""
+    n = len(centre)
+    width = np.stack([rng.uniform(a, b, n) for a, b in ((0.6, 3.0), (0.7, 2.5), (0.7, 2.5))], 1)
+    sigma = np.exp(rng.uniform(np.log(low), np.log(high), n))
+    at = np.clip(centre[:, 1:].astype(int), 0, np.array(background.shape[1:]) - 1)
+    volume = 4 / 3 * np.pi * 8.0 * np.sqrt(width**2 + 1 / 12).prod(axis=1)
+    noise = 4 * background[0][at[:, 0], at[:, 1]] * volume
+    return Truth(centre, width, sigma, (sigma**2 + sigma * np.sqrt(sigma**2 + noise)) / 2)
+
+
+def grid(rng, shape, *, start=14, step=(26, 22, 22)):
+    """Places that do not touch: peaks that do are another test."""
+    axes = [np.arange(start, n - start + 1, s) for n, s in zip(shape, step, strict=True)]
+    centre = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(float)
+    return centre + rng.uniform(-1.0, 1.0, centre.shape)
+
+
+def table(peaks: Peaks, prefix: str = "") -> NDArray[np.float64]:
+    return np.stack([getattr(peaks, prefix + name) for name in AXES], axis=1)
+
+
+def match(peaks: Peaks, truth: Truth) -> NDArray[np.int64]:
+    """Row of each true peak or -1. A peak is where its centre is, within 1.5 widths."""
+    if not len(peaks):
+        return np.full(len(truth.centre), -1)
+    _, row = cKDTree(table(peaks)).query(truth.centre)
+    near = np.abs(table(peaks)[row] - truth.centre) < 1.5 * np.maximum(truth.width, 1.0)
+    return np.where(near.all(axis=1), row, -1)
+
+
+def search(data, mask=None, size=16, params=None, **options):
+    mask = np.zeros(data.shape[1:], bool) if mask is None else mask
+    blocks = (data[k : k + size] for k in range(0, len(data), size))
+    return find_peaks(blocks, mask, params or PeakParams(), **options)
+
+
+@dataclass
+class Found:
+    """Many peaks of several scans: deviations from truth, claimed errors, true strengths."""
+
+    off: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    pull: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    flags: NDArray[np.int64]
+    centre: NDArray[np.float64]
+    n_true: int
+    n_rows: int
+    n_duplicate: int
+
+
+def collect(scans) -> Found:
+    parts, n_true, n_rows, n_duplicate = [], 0, 0, 0
+    for peaks, truth in scans:
+        row = match(peaks, truth)
+        hit, at = row >= 0, row[row >= 0]
+        n_true, n_rows = n_true + len(row), n_rows + len(peaks)
+        n_duplicate += len(at) - len(set(at))
+        d_intensity = peaks.intensity[at] - truth.intensity[hit]
+        parts.append(
+            (
+                table(peaks)[at] - truth.centre[hit],
+                table(peaks, "var_")[at],
+                1 + d_intensity / truth.intensity[hit],
+                d_intensity / np.sqrt(peaks.var_intensity[at]),
+                truth.sigma[hit],
+                peaks.flags[at],
+                truth.centre[hit],
+            )
+        )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Found(*columns, n_true, n_rows, n_duplicate)
+
+
+@pytest.fixture(scope="module")
+def interior() -> Found:
+    scans = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        background = background_of(SHAPE)
+        truth = with_strength(rng, grid(rng, SHAPE), background, 8, 100)
+        data = rng.poisson(expected_counts(SHAPE, truth, background)).astype(np.uint16)
+        scans.append((search(data, scan_frames=SHAPE[0]), truth))
+    return collect(scans)
+
+
+def test_recall_and_precision_above_eight_sigma(interior):
+    assert len(interior.off) >= 0.99 * interior.n_true
+    assert len(interior.off) >= 0.99 * interior.n_rows
+    assert interior.n_duplicate == 0
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_centroids_are_unbiased_and_their_errors_are_honest(interior, axis):
+    off, variance = interior.off[:, axis], interior.variance[:, axis]
+    weight = 1 / variance
+    assert abs((off * weight).sum() / weight.sum()) < 0.02
+    # 400 peaks fix the plain mean to 0.007 and the width of the pulls to 0.035
+    assert abs(off.mean()) < 0.02
+    assert 0.9 < np.std(off / np.sqrt(variance)) < 1.1
+
+
+def test_weak_peaks_have_honest_errors_too(interior):
+    weak = interior.sigma < 20
+    pulls = interior.off[weak] / np.sqrt(interior.variance[weak])
+    assert 0.9 < pulls.std() < 1.15  # 150 peaks on three axes: 0.035
+
+
+def test_intensities(interior):
+    strong = interior.sigma > 30
+    assert abs(interior.ratio[strong].mean() - 1) < 0.02
+    assert 0.9 < interior.pull.std() < 1.1
+
+
+def test_interior_peaks_carry_no_flags(interior):
+    assert np.count_nonzero(interior.flags) <= 0.01 * len(interior.flags)
+
+
+def test_edges_do_not_shift_the_centroid():
+    """Centres 0.5 to 2.5 pixels inside each of the four edges, half of the widths outside."""
+    scans = []
+    for seed in range(5):
+        rng = np.random.default_rng(100 + seed)
+        frame, along = np.meshgrid(np.arange(14, 83, 24), np.arange(14, 195, 22), indexing="ij")
+        centre = []
+        for axis in (1, 2):
+            for side in (0, 1):
+                at = np.empty((frame.size, 3))
+                at[:, 0], at[:, 3 - axis] = frame.ravel(), along.ravel()
+                depth = rng.uniform(0.5, 2.5, frame.size)
+                at[:, axis] = depth if side == 0 else SHAPE[axis] - depth
+                centre.append(at)
+        background = background_of(SHAPE)
+        truth = with_strength(rng, np.concatenate(centre), background, 30, 150)
+        data = rng.poisson(expected_counts(SHAPE, truth, background)).astype(np.uint16)
+        scans.append((search(data), truth))
+    found = collect(scans)
+    assert len(found.off) >= 0.99 * found.n_true
+    assert np.mean((found.flags & PeakFlag.EDGE) != 0) > 0.7
+    middle = np.array(SHAPE[1:]) / 2
+    for axis in (1, 2):
+        at_edge = np.abs(found.centre[:, axis] - middle[axis - 1]) > middle[axis - 1] - 3
+        inward = np.where(found.centre[at_edge, axis] < middle[axis - 1], 1, -1)
+        off, weight = found.off[at_edge, axis] * inward, 1 / found.variance[at_edge, axis]
+        assert abs((off * weight).sum() / weight.sum()) < 0.02
+        assert 0.85 < np.std(off * np.sqrt(weight)) < 1.15
+
+
+def test_peak_whose_centre_is_beyond_the_edge_is_flagged():
+    truth = Truth(*(np.array(a) for a in ([[20.3, 50.2, -0.8]], [[1.5] * 3], [1.0], [5000.0])))
+    mu = expected_counts((40, 100, 100), truth, 1.0)
+    peaks = search(np.random.default_rng(5).poisson(mu).astype(np.int32))
+    assert len(peaks) == 1
+    assert peaks.flags[0] & PeakFlag.EDGE
+    assert abs(peaks.fast[0] + 0.8) < 5 * np.sqrt(peaks.var_fast[0])
+
+
+def test_gaps_do_not_shift_or_double_a_peak():
+    scans = []
+    for seed in range(3):
+        rng = np.random.default_rng(200 + seed)
+        background = background_of(SHAPE)
+        truth = with_strength(rng, grid(rng, SHAPE), background, 30, 150)
+        mask = np.zeros(SHAPE[1:], bool)
+        for k in range(14, SHAPE[1] - 13, 22):
+            mask[k : k + 3] = True  # within a pixel of every centre
+        data = rng.poisson(expected_counts(SHAPE, truth, background)).astype(np.int32)
+        data[:, mask] = 2**31 - 1  # must never enter a sum
+        scans.append((search(data, mask), truth))
+    found = collect(scans)
+    # a peak of 0.7 pixels can vanish in three
+    assert len(found.off) >= 0.97 * found.n_true
+    assert found.n_rows == len(found.off)
+    assert found.n_duplicate == 0
+    assert ((found.flags & PeakFlag.MASKED) != 0).all()
+    weight = 1 / found.variance
+    assert (np.abs((found.off * weight).sum(axis=0) / weight.sum(axis=0)) < 0.02).all()
+    assert (np.abs(np.std(found.off * np.sqrt(weight), axis=0) - 1) < 0.15).all()
+
+
+def test_ends_of_the_scan_are_flagged_and_do_not_bias():
+    rng = np.random.default_rng(6)
+    shape = (12, 208, 208)
+    slow, fast = (a.ravel() for a in np.mgrid[14:195:18, 14:195:18])
+    depth = rng.uniform(0.5, 2.5, slow.size)
+    side = rng.integers(0, 2, slow.size)
+    frame = np.where(side == 0, depth, shape[0] - depth)
+    truth = with_strength(rng, np.stack([frame, slow, fast], 1), background_of(shape), 40, 150)
+    truth.width[:, 0] = 1.5
+    mu = expected_counts(shape, truth, background_of(shape))
+    peaks = search(rng.poisson(mu).astype(np.uint16), first_frame=100)
+    truth.centre[:, 0] += 100
+    found = collect([(peaks, truth)])
+    assert len(found.off) >= 0.99 * found.n_true
+    assert ((found.flags & PeakFlag.SCAN_END) != 0).mean() > 0.8
+    off = found.off[:, 0] * np.where(found.centre[:, 0] < 106, 1, -1)
+    weight = 1 / found.variance[:, 0]
+    # 121 peaks of about 0.05 frame each
+    assert abs((off * weight).sum() / weight.sum()) < 0.02
+    assert 0.85 < np.std(off * np.sqrt(weight)) < 1.15
+
+
+@pytest.fixture(scope="module")
+def small_scan():
+    rng = np.random.default_rng(7)
+    shape = (50, 120, 120)
+    truth = with_strength(rng, grid(rng, shape), background_of(shape), 10, 60)
+    mu = expected_counts(shape, truth, background_of(shape))
+    return rng.poisson(mu).clip(0, 255).astype(np.uint8), truth
+
+
+def same(a: Peaks, b: Peaks) -> None:
+    assert len(a) == len(b) > 0
+    for name in ("frame", "var_slow", "intensity", "width_fast", "n_pixels", "flags"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert a.counts == b.counts
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_block_size_does_not_matter(small_scan, size):
+    same(search(small_scan[0], size=size), search(small_scan[0], size=16))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.float32, np.float64])
+def test_number_types_give_the_same_table(small_scan, dtype):
+    same(search(small_scan[0].astype(dtype)), search(small_scan[0]))
+
+
+def test_counts_add_up(small_scan):
+    counts = search(small_scan[0]).counts
+    parts = ("peaks", "too_long", "too_large", "too_small", "insignificant", "duplicate")
+    assert counts["candidates"] == sum(counts[name] for name in parts)
+    assert counts["frames"] == 50
+
+
+def test_flags_in_the_data_are_masked(small_scan):
+    """NaN and negative values act like a mask, whatever the number type."""
+    data, _ = small_scan
+    mask = np.zeros(data.shape[1:], bool)
+    mask[:, 56:59] = True
+    signed, real = data.astype(np.int32), data.astype(np.float32)
+    signed[:, mask], real[:, mask] = -1, np.nan
+    flagged = data.astype(np.uint16)
+    flagged[:, mask] = 65535
+    expected = search(data, mask)
+    same(search(signed), expected)
+    same(search(real), expected)
+    same(search(flagged, params=PeakParams(invalid_from=65535)), expected)
+    assert (expected.flags & PeakFlag.MASKED).any()
+
+
+def test_hot_pixels_and_cosmic_rays_are_not_peaks(small_scan):
+    data, _ = small_scan
+    clean = search(data)
+    spoiled = data.astype(np.uint32)
+    spoiled[:, 25, 25] = 4_000_000_000  # persistent: too long
+    spoiled[20, 3, 100] = 5000  # one voxel: too small
+    mask = np.zeros(data.shape[1:], bool)
+    mask[90, 3] = True
+    spoiled[:, 90, 3] = 7
+    peaks = search(spoiled, mask)
+    assert peaks.counts["too_long"] == 1
+    assert len(peaks) == len(clean)
+    assert np.abs(table(peaks) - table(clean)).max() < 0.01
+    at = table(peaks)[:, 1:]
+    for pixel in ((25, 25), (3, 100), (90, 3)):
+        assert np.abs(at - pixel).max(axis=1).min() > 3
+
+
+@pytest.mark.parametrize("background", [0.05, 1.0, 30.0])
+def test_noise_gives_no_peaks(background):
+    data = np.random.default_rng(8).poisson(background, (20, 512, 512)).astype(np.uint16)
+    assert len(search(data)) <= 1  # 5e6 voxels
+
+
+def test_pairs_are_separated_and_flagged():
+    """Six pixels apart at a width of 1.2: well resolved, yet their strong voxels touch."""
+    rng = np.random.default_rng(9)
+    first = grid(rng, SHAPE, start=24, step=(30, 40, 40))
+    shift = rng.normal(size=first.shape)
+    shift *= 6.0 / np.linalg.norm(shift, axis=1)[:, None]
+    centre = np.concatenate([first, first + shift])
+    n = len(centre)
+    total = np.exp(rng.uniform(np.log(800), np.log(8000), n))
+    truth = Truth(centre, np.full((n, 3), 1.2), np.full(n, 50.0), total)
+    data = rng.poisson(expected_counts(SHAPE, truth, 1.0)).astype(np.uint16)
+    found = collect([(search(data), truth)])
+    assert len(found.off) == found.n_true == found.n_rows
+    assert found.n_duplicate == 0
+    assert ((found.flags & PeakFlag.OVERLAP) != 0).mean() > 0.8
+    assert abs(found.ratio.mean() - 1) < 0.02
+    assert (np.abs(found.off.mean(axis=0)) < 0.02).all()
+    assert 0.85 < np.std(found.off / np.sqrt(found.variance)) < 1.15
+
+
+def test_peak_within_one_frame():
+    """Nothing says where in its frame it lies: the error is that of a frame's width."""
+    rng = np.random.default_rng(10)
+    shape = (40, 208, 208)
+    centre = grid(rng, shape, step=(12, 22, 22))
+    centre[:, 0] = np.floor(centre[:, 0]) + rng.uniform(0.3, 0.7, len(centre))
+    n = len(centre)
+    width = np.tile([0.05, 1.0, 1.0], (n, 1))
+    truth = Truth(centre, width, np.full(n, 40.0), np.full(n, 2000.0))
+    data = rng.poisson(expected_counts(shape, truth, 1.0)).astype(np.uint16)
+    peaks = search(data)
+    row = match(peaks, truth)
+    assert (row >= 0).all()
+    assert len(peaks) == n
+    assert ((peaks.flags & PeakFlag.SINGLE_FRAME) != 0).all()
+    np.testing.assert_allclose(np.sqrt(peaks.var_frame), np.sqrt(1 / 12), rtol=0.25)
+    assert (np.abs(peaks.frame[row] - centre[:, 0]) < 0.5).all()
+    pulls = (peaks.slow[row] - centre[:, 1]) / np.sqrt(peaks.var_slow[row])
+    assert 0.85 < pulls.std() < 1.15
+
+
+def test_saturated_voxels_are_left_out_and_flagged():
+    truth = Truth(*(np.array(a) for a in ([[20.3, 50.2, 40.7]], [[1.6] * 3], [1.0], [60000.0])))
+    mu = expected_counts((40, 100, 100), truth, 1.0)
+    data = np.minimum(np.random.default_rng(11).poisson(mu), 400).astype(np.uint16)
+    peaks = search(data, params=PeakParams(saturation=400))
+    assert len(peaks) == 1
+    assert peaks.flags[0] & PeakFlag.OVERLOAD
+    pulls = (table(peaks) - truth.centre) / np.sqrt(table(peaks, "var_"))
+    assert np.abs(pulls).max() < 4
+    assert abs(peaks.intensity[0] / 60000 - 1) < 0.05
+
+
+def test_empty_scan_gives_an_empty_table():
+    mask = np.zeros((40, 50), bool)
+    for blocks in ([], [np.zeros((0, 40, 50), np.uint16)], [np.zeros((3, 40, 50), np.uint16)]):
+        peaks = find_peaks(blocks, mask, PeakParams())
+        assert len(peaks) == 0
+        assert peaks.counts["peaks"] == 0
+    everything_bad = find_peaks([np.ones((3, 40, 50))], ~mask, PeakParams())
+    assert len(everything_bad) == 0
+
+
+def test_select_keeps_rows(small_scan):
+    peaks = search(small_scan[0])
+    bright = peaks.select(peaks.intensity > np.median(peaks.intensity))
+    assert 0 < len(bright) < len(peaks)
+    assert bright.intensity.min() > np.median(peaks.intensity)
+
+
+def test_bad_input_is_told():
+    mask = np.zeros((40, 50), bool)
+    with pytest.raises(HklflowError, match="n_sigma = 0"):
+        PeakParams(n_sigma=0)
+    with pytest.raises(HklflowError, match="booleans"):
+        PeakSearch(mask.astype(int), PeakParams())
+    run = PeakSearch(mask, PeakParams())
+    with pytest.raises(HklflowError, match="shape"):
+        run.add(np.zeros((2, 50, 40), np.uint16))
+    with pytest.raises(HklflowError, match="complex128"):
+        run.add(np.zeros((2, 40, 50), complex))
+    run.add(np.zeros((2, 40, 50), np.uint16))
+    with pytest.raises(HklflowError, match="one number type"):
+        run.add(np.zeros((2, 40, 50), np.uint32))
+    run.finish()
+    with pytest.raises(HklflowError, match="finished"):
+        run.add(np.zeros((2, 40, 50), np.uint16))
+    with pytest.raises(HklflowError, match="2 frames where the scan has 3"):
+        find_peaks([np.zeros((2, 40, 50))], mask, PeakParams(), scan_frames=3)

@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+
+from hklflow.core.statistics import FrameStatistics, propose_peak_threshold, transmission
+from hklflow.errors import HklflowError
+
+SHAPE = (40, 52)
+
+
+def run(frames, mask=None, annulus=None, size=5, **options):
+    mask = np.zeros(frames.shape[1:], bool) if mask is None else mask
+    statistics = FrameStatistics(mask, annulus, **options)
+    for start in range(0, len(frames), size):
+        statistics.add(frames[start : start + size])
+    return statistics.result()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.float32])
+def test_sums_and_maximum_are_exact(dtype):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 60000, (12, *SHAPE)).astype(dtype)
+    mask = rng.random(SHAPE) < 0.1
+    frames[:, mask] = 65000  # the largest of all, but masked
+    frames[7, 11, 13] = frames[9, 3, 3] = 64000
+    mask[11, 13] = mask[3, 3] = False
+    flags = rng.random(frames.shape) < 0.02
+    flags[7, 11, 13] = flags[9, 3, 3] = False
+    unsigned = np.issubdtype(dtype, np.unsignedinteger)
+    flag = np.iinfo(dtype).max if unsigned else (-1 if dtype is np.int32 else np.nan)
+    frames[flags] = flag
+    result = run(frames, mask, invalid_from=float(flag) if unsigned else np.inf)
+    good = ~flags & ~mask
+    truth = np.where(good, np.nan_to_num(frames), 0).astype(np.int64)
+    assert (result.maximum, result.maximum_at) == (64000, (7, 11, 13))
+    assert np.array_equal(result.frame_sums, truth.sum(axis=(1, 2)))
+    assert np.array_equal(result.summed, truth.sum(axis=0))
+    assert np.array_equal(result.maximum_image, truth.max(axis=0))
+    assert np.array_equal(result.valid_frames, good.sum(axis=0))
+    assert np.array_equal(result.frame_flagged, (flags & ~mask).sum(axis=(1, 2)))
+    assert np.isnan(result.mean_image[mask]).all()
+    assert np.isnan(result.background).all()  # no annulus was asked for
+
+
+def test_sums_do_not_overflow():
+    frames = np.full((9, *SHAPE), 2**32 - 2, np.uint32)
+    result = run(frames, invalid_from=2**32 - 1)
+    assert result.summed[0, 0] == 9 * (2**32 - 2)
+    assert result.frame_sums[3] == SHAPE[0] * SHAPE[1] * (2**32 - 2)
+    small = run(np.full((9, *SHAPE), 65534, np.uint16))
+    assert small.summed.sum() == 9 * SHAPE[0] * SHAPE[1] * 65534
+    with pytest.raises(HklflowError, match="32 bits"):
+        run(frames.astype(np.uint64))
+
+
+@pytest.mark.parametrize("size", [1, 3, 30])
+def test_the_size_of_the_blocks_does_not_matter(size):
+    rng = np.random.default_rng(1)
+    frames = rng.gamma(2, 3, (30, *SHAPE)).astype(np.float32)
+    annulus = rng.random(SHAPE) < 0.7
+    labels = rng.integers(-1, 9, SHAPE)
+    one = run(frames, annulus=annulus, labels=labels, size=7)
+    other = run(frames, annulus=annulus, labels=labels, size=size)
+    for name in vars(one):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_radial_sums():
+    frames = np.random.default_rng(2).poisson(5, (4, *SHAPE)).astype(np.uint32)
+    labels = np.random.default_rng(3).integers(-1, 6, SHAPE)
+    mask = np.zeros(SHAPE, bool)
+    mask[5:9] = True
+    result = run(frames, mask, labels=labels)
+    for label in range(6):
+        inside = (labels == label) & ~mask
+        assert np.array_equal(result.radial_sums[:, label], frames[:, inside].sum(axis=1))
+        assert (result.radial_counts[:, label] == inside.sum()).all()
+
+
+def rotation(seed, n=200, level=4.0):
+    """Frames through an absorbing crystal: transmission, monitor, and counts with Bragg peaks."""
+    rng = np.random.default_rng(seed)
+    z = np.arange(n)
+    truth = 1 + 0.1 * np.sin(2 * np.pi * z / 360 + 0.7)
+    # Decay, one refill and 0.5 % noise.
+    monitor = (1 - 0.3 * ((z % 120) / 120)) * (1 + 0.005 * rng.standard_normal(n))
+    slow, fast = np.mgrid[:160, :170] + 0.5
+    r = np.hypot(slow - 80, fast - 70)
+    shape = level * (0.5 + np.exp(-r / 60))
+    spot = np.exp(-((np.arange(-6, 7)[:, None]) ** 2 + np.arange(-6, 7) ** 2) / (2 * 1.3**2))
+    frames = rng.poisson(shape * (truth * monitor)[:, None, None]).astype(np.uint32)
+    for frame in frames:
+        for s, f in rng.integers(6, 150, (rng.integers(5, 25), 2)):
+            height = 10 ** rng.uniform(1, 4)
+            frame[s - 6 : s + 7, f - 6 : f + 7] += rng.poisson(height * spot).astype(np.uint32)
+    annulus = (r > 30) & (r < 75)
+    return truth / np.median(truth), monitor, frames, annulus, shape
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("level", [0.5, 4.0])
+def test_transmission_is_recovered_under_bragg_peaks_and_a_drifting_monitor(seed, level):
+    truth, monitor, frames, annulus, _ = rotation(seed, level=level)
+    result = run(frames, annulus=annulus)
+    found = transmission(result.background, monitor)
+    assert np.abs(found.transmission / truth - 1).max() < 0.01
+    # What is corrected for: without it the error is 10 % and more.
+    assert np.ptp(truth) > 0.15
+    assert np.all(found.errors > 0)
+
+
+def test_errors_of_the_transmission_are_those_of_the_scatter():
+    rng = np.random.default_rng(4)
+    n = 4000
+    found = transmission(1 + 0.01 * rng.standard_normal(n), np.ones(n))
+    pull = (found.transmission - 1) / found.errors
+    # Neighbours share 31 frames: about 130 independent values, so 6 % for one σ of the width.
+    assert 0.8 < pull[50:-50].std() < 1.25
+
+
+def test_single_wild_frames_do_not_matter():
+    rng = np.random.default_rng(5)
+    background = 1 + 0.005 * rng.standard_normal(100)
+    background[[3, 40, 41, 97]] = [5, 0.1, 3, 2]
+    found = transmission(background, np.ones(100))
+    assert np.abs(found.transmission - 1).max() < 0.01
+    assert not found.used[[3, 40, 41, 97]].any()
+    assert found.used.mean() > 0.8
+
+
+def test_a_constant_ratio_is_exactly_one():
+    monitor = np.linspace(1, 2, 50)
+    found = transmission(7 * monitor, monitor, window=5)
+    # Rounding of 7 m / m only.
+    np.testing.assert_allclose(found.transmission, 1, atol=1e-12)
+
+
+def test_background_is_unbiased_and_ignores_flags_and_peaks():
+    _, monitor, frames, annulus, shape = rotation(6, n=60)
+    truth = shape[annulus].mean() * (1 + 0.1 * np.sin(2 * np.pi * np.arange(60) / 360 + 0.7))
+    truth = truth * monitor
+    flagged = frames.copy()
+    flagged[:, ::9, ::7] = 2**32 - 1
+    for data in (frames, flagged):
+        result = run(data, annulus=annulus, invalid_from=2**32 - 1)
+        # Wings of the spots below the cut add up to about 1 % (up to 25 spots on the frame).
+        assert np.abs(result.background / truth - 1).mean() < 0.02
+        assert np.abs((result.background / truth).std()) < 0.01
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("which", ["background", "monitor"])
+def test_values_without_meaning_are_refused(value, which):
+    arrays = {"background": np.ones(60), "monitor": np.ones(60)}
+    arrays[which][17] = value
+    with pytest.raises(HklflowError, match=rf"{which}.*frame 17"):
+        transmission(**arrays)
+
+
+@pytest.mark.parametrize("window", [4, 3, 61])
+def test_impossible_windows_are_refused(window):
+    with pytest.raises(HklflowError, match="window"):
+        transmission(np.ones(60), np.ones(60), window)
+
+
+def test_impossible_frames_are_refused():
+    mask = np.zeros(SHAPE, bool)
+    with pytest.raises(HklflowError, match="annulus"):
+        FrameStatistics(mask, mask)
+    with pytest.raises(HklflowError, match="shape"):
+        FrameStatistics(mask, np.ones((3, 3), bool))
+    statistics = FrameStatistics(mask)
+    with pytest.raises(HklflowError, match="no measured pixel"):
+        statistics.result()
+    statistics.add(np.ones((1, *SHAPE), np.uint16))
+    with pytest.raises(HklflowError, match="after frames"):
+        statistics.add(np.ones((1, *SHAPE), np.uint32))
+    with pytest.raises(HklflowError, match="do not fit"):
+        statistics.add(np.ones((1, 9, 9), np.uint16))
+
+
+def test_the_proposed_threshold_is_above_the_noise_and_below_a_peak():
+    frames = np.random.default_rng(7).poisson(4, (50, *SHAPE)).astype(np.uint16)
+    result = run(frames)
+    threshold = propose_peak_threshold(result)
+    # 1e5 pixel-frames of Poisson(4): P(n >= 15) = 2e-5, P(n >= 18) = 4e-7.
+    assert 15 <= threshold <= 18
+    assert (frames >= threshold).sum() <= 5
+    with pytest.raises(HklflowError):
+        propose_peak_threshold(result, 0)

@@ -1,0 +1,72 @@
+# Detector geometry: powder rings or a PONI file -> geometry.json
+
+
+def calibration_file(wildcards):
+    """The calibrant image or the PONI file."""
+    entry = settings.calibrations[wildcards.calibration]
+    return getattr(entry, "poni", None) or entry.image
+
+
+def calibration_flags(wildcards):
+    """Flags of a calibration; its file is an input, not a parameter."""
+    entry = settings.calibrations[wildcards.calibration]
+    return hklconfig.flags(entry, leave_out=("image", "poni"))
+
+
+POWDER = [name for name, c in settings.calibrations.items() if hasattr(c, "image")]
+PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
+
+
+rule powder_calibration:
+    message:
+        "powder calibration {wildcards.calibration}: rings of {input.image}"
+    input:
+        image=calibration_file,
+    output:
+        geometry=paths.calibration("geometry.json"),
+        poni=paths.calibration("geometry.poni"),
+        picture=report(
+            paths.calibration("rings.png"),
+            caption="../report/rings.rst",
+            category="1 Detector",
+            labels={"of": "{calibration}", "shows": "powder rings"},
+        ),
+    wildcard_constraints:
+        calibration=one_of(POWDER),
+    log:
+        paths.log("powder_calibration", "calibration"),
+    benchmark:
+        paths.benchmark("powder_calibration", "calibration")
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=frames_mb,
+        runtime=20,
+    params:
+        flags=calibration_flags,
+        version=hklconfig.powder_calibration.VERSION,
+    shell:
+        "python -m hklflow.stages.powder_calibration --image {input.image:q}"
+        " --geometry {output.geometry:q} --poni {output.poni:q} --picture {output.picture:q}"
+        " {params.flags} > {log:q} 2>&1"
+
+
+rule import_poni:
+    message:
+        "import PONI geometry {wildcards.calibration}: {input.poni}"
+    input:
+        poni=calibration_file,
+    output:
+        geometry=paths.calibration("geometry.json"),
+    wildcard_constraints:
+        calibration=one_of(PONI),
+    log:
+        paths.log("import_poni", "calibration"),
+    conda:
+        "../../envs/hklflow.yaml"
+    params:
+        flags=calibration_flags,
+        version=hklconfig.import_poni.VERSION,
+    shell:
+        "python -m hklflow.stages.import_poni --poni {input.poni:q} --geometry {output.geometry:q}"
+        " {params.flags} > {log:q} 2>&1"

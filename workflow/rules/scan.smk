@@ -1,0 +1,229 @@
+# One rotation: import -> pixel mask -> frame sums -> peaks -> 3-D mask.
+# One scan: index and refine the parent -> refine every scan from its parent.
+
+
+def raw_files(wildcards):
+    """Raw files of the rotation at hand (both ends of an image series)."""
+    return experiment.raw_inputs(
+        experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    )
+
+
+def calibrated_geometry(wildcards):
+    """Calibration of the rotation at hand; none if the raw file holds the geometry."""
+    row = experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    if row.calibration is None:
+        return []
+    return paths.calibration("geometry.json").format(calibration=row.calibration)
+
+
+rule import_scan:
+    message:
+        "import {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    input:
+        raw=raw_files,
+        geometry=calibrated_geometry,
+    output:
+        scan=paths.rotation("scan.nxs"),
+    log:
+        paths.log("import_scan", "sample", "scan", "rotation"),
+    conda:
+        "../../envs/hklflow.yaml"
+    params:
+        flags=flags_of(lambda w: experiment.import_params(w.sample, w.scan, w.rotation)),
+        geometry=lambda w, input: f"--geometry {input.geometry}" if input.geometry else "",
+        version=hklconfig.import_scan.VERSION,
+    shell:
+        "python -m hklflow.stages.import_scan --raw {input.raw:q} {params.geometry}"
+        " --scan {output.scan:q} {params.flags} > {log:q} 2>&1"
+
+
+rule pixel_mask:
+    message:
+        "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    input:
+        scan=paths.rotation("scan.nxs"),
+    output:
+        mask=paths.rotation("mask.nxs"),
+        picture=report(
+            paths.rotation("mask.png"),
+            caption="../report/mask.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "1 pixel mask"},
+        ),
+    log:
+        paths.log("pixel_mask", "sample", "scan", "rotation"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=frames_mb,
+    params:
+        flags=flags_of(lambda w: settings.pixel_mask),
+        version=hklconfig.pixel_mask.VERSION,
+    shell:
+        "python -m hklflow.stages.pixel_mask --scan {input.scan:q} --mask {output.mask:q}"
+        " --picture {output.picture:q} {params.flags} > {log:q} 2>&1"
+
+
+rule find_maximum:
+    message:
+        "frame sums and transmission of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    input:
+        scan=paths.rotation("scan.nxs"),
+        mask=paths.rotation("mask.nxs"),
+    output:
+        statistics=paths.rotation("statistics.nxs"),
+        picture=report(
+            paths.rotation("statistics.png"),
+            caption="../report/statistics.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "2 frame sums, transmission"},
+        ),
+        metrics=paths.rotation("statistics.json"),
+    log:
+        paths.log("find_maximum", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("find_maximum", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=frames_mb,
+    params:
+        flags=flags_of(lambda w: settings.find_maximum),
+        version=hklconfig.find_maximum.VERSION,
+    shell:
+        "python -m hklflow.stages.find_maximum --scan {input.scan:q} --mask {input.mask:q}"
+        " --statistics {output.statistics:q} --picture {output.picture:q}"
+        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+
+
+rule find_peaks:
+    message:
+        "peaks of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    input:
+        scan=paths.rotation("scan.nxs"),
+        mask=paths.rotation("mask.nxs"),
+        statistics=paths.rotation("statistics.nxs"),
+    output:
+        peaks=paths.rotation("peaks.nxs"),
+        picture=report(
+            paths.rotation("peaks.png"),
+            caption="../report/peaks.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "3 peaks"},
+        ),
+        metrics=paths.rotation("peaks.json"),
+    log:
+        paths.log("find_peaks", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("find_peaks", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=frames_mb,
+    params:
+        flags=flags_of(lambda w: settings.find_peaks),
+        version=hklconfig.find_peaks.VERSION,
+    shell:
+        "python -m hklflow.stages.find_peaks --scan {input.scan:q} --mask {input.mask:q}"
+        " --statistics {input.statistics:q} --peaks {output.peaks:q} --picture {output.picture:q}"
+        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+
+
+rule refine_parent:
+    message:
+        "index and refine the parent {wildcards.sample} {wildcards.scan}"
+    input:
+        scans=of_rotations("scan.nxs"),
+        peaks=of_rotations("peaks.nxs"),
+    output:
+        orientation=paths.scan("parent.json"),
+        picture=report(
+            paths.scan("parent.png"),
+            caption="../report/residuals.rst",
+            category="3 Lattice and orientation",
+            subcategory="{sample}",
+            labels={"scan": "{scan}", "shows": "parent's residuals"},
+        ),
+    log:
+        paths.log("refine_parent", "sample", "scan"),
+    benchmark:
+        paths.benchmark("refine_parent", "sample", "scan")
+    conda:
+        "../../envs/hklflow.yaml"
+    params:
+        flags=flags_of(lambda w: experiment.refine_parent_params(w.sample, w.scan)),
+        version=hklconfig.refine_parent.VERSION,
+    shell:
+        "python -m hklflow.stages.refine_parent --scans {input.scans:q} --peaks {input.peaks:q}"
+        " --orientation {output.orientation:q} --picture {output.picture:q} {params.flags}"
+        " > {log:q} 2>&1"
+
+
+rule refine:
+    message:
+        "refine {wildcards.sample} {wildcards.scan} from the parent's orientation {input.parent}"
+    input:
+        parent=of_parent("parent.json"),
+        scans=of_rotations("scan.nxs"),
+        peaks=of_rotations("peaks.nxs"),
+    output:
+        orientation=paths.scan("orientation.json"),
+        picture=report(
+            paths.scan("residuals.png"),
+            caption="../report/residuals.rst",
+            category="3 Lattice and orientation",
+            subcategory="{sample}",
+            labels={"scan": "{scan}", "shows": "residuals"},
+        ),
+    log:
+        paths.log("refine", "sample", "scan"),
+    benchmark:
+        paths.benchmark("refine", "sample", "scan")
+    conda:
+        "../../envs/hklflow.yaml"
+    params:
+        flags=flags_of(lambda w: experiment.refine_params(w.sample, w.scan)),
+        version=hklconfig.refine.VERSION,
+    shell:
+        "python -m hklflow.stages.refine --parent {input.parent:q} --scans {input.scans:q}"
+        " --peaks {input.peaks:q} --orientation {output.orientation:q} --picture {output.picture:q}"
+        " {params.flags} > {log:q} 2>&1"
+
+
+rule mask_3d:
+    message:
+        "3-D mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    input:
+        scan=paths.rotation("scan.nxs"),
+        mask=paths.rotation("mask.nxs"),
+    output:
+        frame_mask=paths.rotation("frame_mask.nxs"),
+        picture=report(
+            paths.rotation("frame_mask.png"),
+            caption="../report/frame_mask.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "4 3-D mask"},
+        ),
+    log:
+        paths.log("mask_3d", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("mask_3d", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=frames_mb,
+    params:
+        flags=flags_of(lambda w: settings.mask_3d),
+        version=hklconfig.mask_3d.VERSION,
+    shell:
+        "python -m hklflow.stages.mask_3d --scan {input.scan:q} --mask {input.mask:q}"
+        " --frame-mask {output.frame_mask:q} --picture {output.picture:q} {params.flags}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,105 @@
+# Frames -> counts and norm on the hkl grid -> merged S(Q) -> the scan's master file
+
+
+def volume_mb(wildcards, attempt):
+    """Memory of a transform or merge in MB: some volumes; doubles with every retry."""
+    return 4000 * 2 ** (attempt - 1)
+
+
+rule transform:
+    message:
+        "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    input:
+        scan=paths.rotation("scan.nxs"),
+        mask=paths.rotation("mask.nxs"),
+        statistics=paths.rotation("statistics.nxs"),
+        frame_mask=paths.rotation("frame_mask.nxs"),
+        orientation=paths.scan("orientation.json"),
+    output:
+        transform=paths.rotation("transform.nxs"),
+        masked_transform=paths.rotation("masked_transform.nxs"),
+    log:
+        paths.log("transform", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("transform", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=volume_mb,
+    params:
+        flags=flags_of(lambda w: experiment.transform_params(w.rotation)),
+        version=hklconfig.transform.VERSION,
+    shell:
+        "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
+        " --statistics {input.statistics:q} --frame-mask {input.frame_mask:q}"
+        " --orientation {input.orientation:q} --transform {output.transform:q}"
+        " --masked-transform {output.masked_transform:q} {params.flags} > {log:q} 2>&1"
+
+
+rule merge:
+    message:
+        "merge the rotations of {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
+    input:
+        volumes=of_rotations("{kind}.nxs"),
+    output:
+        volume=paths.scan("{kind}.nxs"),
+        slices=report(
+            paths.scan("{kind}.png"),
+            caption="../report/slices.rst",
+            category="4 S(Q)",
+            subcategory="{sample}",
+            labels={"scan": "{scan}", "shows": "{kind}"},
+        ),
+        coverage=report(
+            paths.scan("{kind}_coverage.png"),
+            caption="../report/coverage.rst",
+            category="4 S(Q)",
+            subcategory="{sample}",
+            labels={"scan": "{scan}", "shows": "{kind}: coverage and errors"},
+        ),
+        metrics=paths.scan("{kind}.json"),
+    log:
+        paths.log("merge", "sample", "scan", "kind"),
+    benchmark:
+        paths.benchmark("merge", "sample", "scan", "kind")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=volume_mb,
+    params:
+        flags=flags_of(lambda w: experiment.merge_params(w.sample, w.scan, w.kind)),
+        version=hklconfig.merge.VERSION,
+    shell:
+        "python -m hklflow.stages.merge --volumes {input.volumes:q} --volume {output.volume:q}"
+        " --slices {output.slices:q} --coverage {output.coverage:q} --metrics {output.metrics:q}"
+        " {params.flags} > {log:q} 2>&1"
+
+
+rule scan_file:
+    message:
+        "master file of {wildcards.sample} {wildcards.scan}"
+    input:
+        orientation=paths.scan("orientation.json"),
+        transform=paths.scan("transform.nxs"),
+        masked_transform=paths.scan("masked_transform.nxs"),
+        scans=of_rotations("scan.nxs"),
+        statistics=of_rotations("statistics.nxs"),
+        peaks=of_rotations("peaks.nxs"),
+        frame_masks=of_rotations("frame_mask.nxs"),
+    output:
+        master=paths.master(),
+    log:
+        paths.log("scan_file", "sample", "scan"),
+    conda:
+        "../../envs/hklflow.yaml"
+    params:
+        title=lambda w: f"{w.sample} {w.scan}",
+        version=hklconfig.scan_file.VERSION,
+    shell:
+        "python -m hklflow.stages.scan_file --orientation {input.orientation:q}"
+        " --transform {input.transform:q} --masked-transform {input.masked_transform:q}"
+        " --scans {input.scans:q} --statistics {input.statistics:q} --peaks {input.peaks:q}"
+        " --frame-masks {input.frame_masks:q} --master {output.master:q}"
+        " --title {params.title:q} > {log:q} 2>&1"
