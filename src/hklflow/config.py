@@ -2,12 +2,16 @@
 
 Each stage's section of ``config.yaml`` is that stage's own ``Params`` (or ``Settings``),
 so a parameter is written down once. All problems are collected and reported together.
+
+A field that has an imported module's name would shadow it in the class body, so the
+stage modules are reached through their package.
 """
 
 import csv
 import json
 import re
 import shlex
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,25 +20,23 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+import hklflow.stages.find_maximum
+import hklflow.stages.find_peaks
+import hklflow.stages.import_poni
+import hklflow.stages.import_scan
+import hklflow.stages.mask_3d
+import hklflow.stages.merge
+import hklflow.stages.overview
+import hklflow.stages.pixel_mask
+import hklflow.stages.powder_calibration
+import hklflow.stages.refine
+import hklflow.stages.refine_parent
+import hklflow.stages.scan_file
+import hklflow.stages.simulate
+import hklflow.stages.transform
+from hklflow import stages
 from hklflow.errors import HklflowError
 from hklflow.paths import Paths
-from hklflow.stages import (
-    find_maximum,
-    find_peaks,
-    import_poni,
-    import_scan,
-    mask_3d,
-    merge,
-    overview,
-    pixel_mask,
-    powder_calibration,
-    refine,
-    refine_parent,
-    scan_file,
-    transform,
-)
-
-__all__ = ["Config", "Experiment", "flags", "load", "overview", "scan_file"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _SAMPLE_COLUMNS = ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma", "formula")
@@ -55,14 +57,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class PowderImage(powder_calibration.Params):
+class PowderImage(stages.powder_calibration.Params):
     """A calibration from the image of a powder calibrant."""
 
     image: str
     """Calibrant image."""
 
 
-class PoniFile(import_poni.Params):
+class PoniFile(stages.import_poni.Params):
     """A calibration from a PONI file."""
 
     poni: str
@@ -79,6 +81,17 @@ Calibration = Annotated[
 ]
 
 
+class Simulation(_Section):
+    """What `rule simulate` makes of the raw files; see `hklflow.stages.simulate`."""
+
+    scan: dict[str, Any]
+    """What all raw files share."""
+    samples: dict[str, dict[str, Any]]
+    """Crystal, diffuse scattering and background of each sample."""
+    powder: dict[str, Any] = Field(default_factory=dict)
+    """The calibrant image."""
+
+
 class Config(_Section):
     """The experiment's configuration file."""
 
@@ -90,25 +103,25 @@ class Config(_Section):
     """Table of scans and their rotations."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Detector geometries, by the name that the table of scans uses."""
-    import_scan: import_scan.Params = import_scan.Params()
+    import_scan: stages.import_scan.Params = stages.import_scan.Params()
     """Import of the frames."""
-    pixel_mask: pixel_mask.Params = pixel_mask.Params()
+    pixel_mask: stages.pixel_mask.Params = stages.pixel_mask.Params()
     """Pixel mask."""
-    find_maximum: find_maximum.Params = find_maximum.Params()
+    find_maximum: stages.find_maximum.Params = stages.find_maximum.Params()
     """Frame statistics and transmission."""
-    find_peaks: find_peaks.Params = find_peaks.Params()
+    find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
     """Peak search."""
-    refine_parent: refine_parent.Settings = refine_parent.Settings()
+    refine_parent: stages.refine_parent.Settings = stages.refine_parent.Settings()
     """Indexing and refinement of parents, and the hkl grid."""
-    refine: refine.Settings = refine.Settings()
+    refine: stages.refine.Settings = stages.refine.Settings()
     """Refinement of every scan from its parent's orientation."""
-    mask_3d: mask_3d.Params = mask_3d.Params()
+    mask_3d: stages.mask_3d.Params = stages.mask_3d.Params()
     """3-D artefact mask."""
-    transform: transform.Settings = transform.Settings()
+    transform: stages.transform.Settings = stages.transform.Settings()
     """Transform to hkl."""
-    merge: merge.Settings = merge.Settings()
+    merge: stages.merge.Settings = stages.merge.Settings()
     """Merge of the rotations."""
-    simulation: dict[str, Any] | None = None
+    simulation: Simulation | None = None
     """Only for simulated experiments: what `rule simulate` makes of each raw file."""
 
 
@@ -356,7 +369,7 @@ class Experiment:
             return series_ends(rotation.raw, self.base)
         return [rotation.raw]
 
-    def import_params(self, sample: str, scan: str, rotation: str) -> import_scan.Params:
+    def import_params(self, sample: str, scan: str, rotation: str) -> stages.import_scan.Params:
         """Parameters of an import: configuration, then what the table says of this rotation."""
         row = self.rotation(sample, scan, rotation)
         settings = {name: value for name, (value, step) in row.goniometer.items() if step is None}
@@ -371,12 +384,12 @@ class Experiment:
             given["pattern"] = row.raw
         if (temperature := self.scans[sample, scan].temperature) is not None:
             given["temperature"] = temperature
-        return import_scan.Params(**given)
+        return stages.import_scan.Params(**given)
 
-    def refine_parent_params(self, sample: str, scan: str) -> refine_parent.Params:
+    def refine_parent_params(self, sample: str, scan: str) -> stages.refine_parent.Params:
         """Parameters of a parent's refinement: configuration and the table of samples."""
         row = self.samples[sample]
-        return refine_parent.Params(
+        return stages.refine_parent.Params(
             **self.config.refine_parent.model_dump(),
             sample=sample,
             scan=scan,
@@ -385,26 +398,26 @@ class Experiment:
             cell=row.cell,  # type: ignore[arg-type]  # six numbers, checked when read
         )
 
-    def refine_params(self, sample: str, scan: str) -> refine.Params:
+    def refine_params(self, sample: str, scan: str) -> stages.refine.Params:
         """Parameters of a scan's refinement."""
-        return refine.Params(
+        return stages.refine.Params(
             **self.config.refine.model_dump(),
             sample=sample,
             scan=scan,
             rotations=self.rotations(sample, scan),
         )
 
-    def transform_params(self, rotation: str) -> transform.Params:
+    def transform_params(self, rotation: str) -> stages.transform.Params:
         """Parameters of one rotation's transform."""
-        return transform.Params(**self.config.transform.model_dump(), rotation=rotation)
+        return stages.transform.Params(**self.config.transform.model_dump(), rotation=rotation)
 
-    def merge_params(self, sample: str, scan: str, kind: str) -> merge.Params:
+    def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
         """Parameters of a merge."""
         temperature = self.scans[sample, scan].temperature
         at = "" if temperature is None else f" at {temperature:g} K"
         masked = ", 3-D masked" if kind == "masked_transform" else ""
         title = f"S(Q) of {sample} {scan}{at}{masked}"
-        return merge.Params(**self.config.merge.model_dump(), title=title)
+        return stages.merge.Params(**self.config.merge.model_dump(), title=title)
 
 
 def load(data: Mapping[str, Any], base: Path) -> Experiment:
@@ -483,3 +496,41 @@ def _words(flag: str, value: Any) -> list[str]:
             items = [str(item) for item in value]
         return [flag, *items] if items else []
     return [flag, str(value)]
+
+
+# ----------------------------------------------------------------------- simulation
+
+
+def simulated_raws(experiment: Experiment) -> list[str]:
+    """Raw files that `rule simulate` makes; none in a real experiment."""
+    if experiment.config.simulation is None:
+        return []
+    rotations = [experiment.rotation(*key).raw for key in experiment.all_rotations()]
+    images = [c.image for c in experiment.config.calibrations.values() if isinstance(c, PowderImage)]
+    return rotations + images
+
+
+def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.Description:
+    """What `rule simulate` puts in one raw file: the configuration and the file's row.
+
+    The seed follows from the file's name, so that every file has its own noise.
+    """
+    simulation = experiment.config.simulation
+    if simulation is None:
+        raise HklflowError(f"{raw} is not simulated: the configuration has no `simulation`")
+    given = dict(simulation.scan) | {"seed": zlib.crc32(raw.encode())}
+    for sample, scan, rotation in experiment.all_rotations():
+        row = experiment.rotation(sample, scan, rotation)
+        if row.raw != raw:
+            continue
+        if sample not in simulation.samples:
+            raise HklflowError(f"config: simulation.samples has no {sample!r}")
+        given |= simulation.samples[sample]
+        given["angles"] = {name: value for name, (value, step) in row.goniometer.items()}
+        for name, (start, step) in row.goniometer.items():
+            if step is not None:
+                given |= {"scan_axis": name, "start": start, "step": step}
+        given["temperature"] = experiment.scans[sample, scan].temperature
+        return stages.simulate.Description.model_validate(given)
+    given["powder"] = simulation.powder
+    return stages.simulate.Description.model_validate(given)

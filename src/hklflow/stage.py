@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hklflow import __version__
 from hklflow.errors import HklflowError
@@ -94,25 +94,48 @@ def command(main: Main) -> None:
     )
     flat = Parameter(name="*")
 
+    # cyclopts wants a default where nothing is required.
+    reads = module["Inputs"] if module["Inputs"].model_fields else module["Inputs"] | None
+
     def run_stage(  # the annotations are the command line
         *,
-        inputs: Annotated[module["Inputs"], flat],  # type: ignore[valid-type]
+        inputs: Annotated[reads, flat] = None,  # type: ignore[valid-type]
         outputs: Annotated[module["Outputs"], flat],  # type: ignore[valid-type]
         params: Annotated[module["Params"] | None, flat] = None,  # type: ignore[valid-type]
         threads: int = 1,
     ) -> None:
-        run(main, inputs=inputs, outputs=outputs, params=params or module["Params"](), threads=threads)
+        run(
+            main,
+            inputs=inputs or module["Inputs"](),
+            outputs=outputs,
+            params=params or module["Params"](),
+            threads=threads,
+        )
 
     app.default(run_stage)
     try:
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _fail(name, " ".join(str(error).split()), 2)
+        cause = error.__cause__
+        problem = _told(cause) if isinstance(cause, ValidationError) else str(error)
+        _fail(name, " ".join(problem.split()), 2)
+    except ValidationError as error:
+        _fail(name, _told(error), 2)
     except HklflowError as error:
         _fail(name, str(error), 2)
     except Exception:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
         traceback.print_exc()
         sys.exit(1)
+
+
+def _told(error: ValidationError) -> str:
+    """The problems of a validation in one line, each with its flag."""
+    problems = []
+    for item in error.errors():
+        flag = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
+        given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
+        problems.append(f"{flag}: {item['msg']}{given}")
+    return "; ".join(problems)
 
 
 def _fail(name: str, message: str, code: int) -> None:

@@ -131,6 +131,19 @@ def test_a_hot_pixel_that_never_changes_is_no_seed():
     assert not run(frames, None).any()
 
 
+def test_a_fluctuating_monitor_does_not_spread_the_region():
+    rng = np.random.default_rng(10)
+    # 1 % rms of the flux is 4 σ of a box of 12 x 12 pixels with 1000 counts each.
+    flux = 1 + 0.01 * rng.standard_normal(30)
+    flux[12] = 1.02
+    frames = rng.poisson(1000 * flux[:, None, None] * np.ones((1, 120, 120)))
+    frames[12, 60:63, 60:63] += 30000
+    found = run(frames, None)
+    assert found[12, 60:63, 60:63].all()
+    assert found.sum() <= 24**2
+    assert run(frames, None, Mask3dParams(min_ratio=0)).sum() > 100**2  # what it prevents
+
+
 @pytest.mark.parametrize("where", [0, 1, 17, 18, 19])
 def test_the_ends_of_the_scan_are_like_the_rest(where):
     frames = np.random.default_rng(5).poisson(3, (20, 100, 100))

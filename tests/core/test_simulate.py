@@ -1,8 +1,11 @@
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hklflow.core import simulate
 from hklflow.core.simulate import (
     GAP_VALUE,
     Background,
@@ -20,6 +23,7 @@ from hklflow.core.simulate import (
 from hklflow.core.simulate_models import allowed
 from hklflow.errors import HklflowError
 
+SOURCES = Path(simulate.__file__).parent
 SHAPE, GAPS = module_gaps((2, 2), (40, 44), (5, 3))
 DETECTOR = DetectorModel(
     SHAPE,
@@ -394,3 +398,41 @@ def test_true_background_under_a_peak():
     waves = replace(FULL, diffuse=replace(DIFFUSE, flat=0.0, ridges=()), background=Background())
     n = replace(waves, diffuse=Diffuse(flat=1.0)).true_peaks().background
     np.testing.assert_allclose(waves.true_peaks().background, 0.6 * n, rtol=1e-9)
+
+
+def sorted_rows(peaks, frame):
+    rows = np.column_stack([peaks.hkl, frame, peaks.slow, peaks.fast, peaks.counts])
+    return rows[np.lexsort(np.round(rows[:, [5, 4, 3]], 6).T)]
+
+
+def test_a_scan_backwards_sees_the_same_in_reverse():
+    steady = replace(SCAN, drift=0.0)
+    back = replace(steady, start=SCAN.start + 30 * SCAN.step, step=-SCAN.step)
+    forward, reverse = (replace(BRAGG, scan=s) for s in (steady, back))
+    a, b = forward.true_peaks(), reverse.true_peaks()
+    np.testing.assert_allclose(
+        sorted_rows(a, a.frame), sorted_rows(b, 30 - b.frame), rtol=1e-9, atol=1e-9
+    )
+    np.testing.assert_allclose(forward.expected(), reverse.expected()[::-1], rtol=1e-8, atol=1e-12)
+
+
+def test_a_second_turn_repeats_the_first():
+    scan = replace(SCAN, drift=0.0, step=2 * np.pi / 50, n_frames=100)
+    simulation = replace(BRAGG, scan=scan)
+    mu = simulation.expected()
+    np.testing.assert_allclose(mu[:50], mu[50:], rtol=1e-8, atol=1e-12)
+    peaks = simulation.true_peaks()
+    # Friedel mates and both crossings: every reflection comes as often in each turn.
+    assert np.sum(peaks.frame < 50) == np.sum(peaks.frame >= 50) > 100
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("simulate*.py")), ids=lambda p: p.name)
+def test_the_simulator_does_not_use_what_it_tests(path):
+    imported = {
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", ""), *(alias.name for alias in node.names)]
+    }
+    forbidden = {"geometry", "lattice", "hklflow.core.geometry", "hklflow.core.lattice"}
+    assert not imported & forbidden

@@ -5,8 +5,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import find_files, open_frames, read_header
+from hklflow.formats.write_raw import write_cbf_series
 
 N, SHAPE = 7, (12, 9)
 
@@ -377,6 +379,7 @@ PILATUS = """# Detector: PILATUS 6M, S/N 60-0101
 # Detector_distance 0.25 m
 # Beam_xy (4.50, 7.25) pixels
 # Filter_transmission 0.5000
+# Flux {flux}
 # Start_angle {start} deg.
 # Angle_increment 0.2000 deg.
 # Polarization 0.990
@@ -389,7 +392,9 @@ def write_pilatus(folder, counts, starts):
         frame[4] = -1
         image = fabio.cbfimage.CbfImage(data=frame)
         image.header["_array_data.header_convention"] = "PILATUS_1.2"
-        image.header["_array_data.header_contents"] = PILATUS.format(start=f"{start:.4f}")
+        image.header["_array_data.header_contents"] = PILATUS.format(
+            start=f"{start:.4f}", flux=1000 + i
+        )
         image.write(str(folder / f"p_{i:05d}.cbf"))
     return folder / "p_#####.cbf"
 
@@ -404,6 +409,7 @@ def test_minicbf_header(tmp_path, counts):
     assert header.transmission == 0.5
     assert header.polarization == 0.99
     assert header.saturation == 1040000
+    np.testing.assert_array_equal(header.monitor, 1000 + np.arange(N))
     assert header.goniometer is None
     assert header.pixel_mask[4].all()
     assert header.pixel_mask.sum() == SHAPE[1]
@@ -456,6 +462,33 @@ def test_smv_header(tmp_path, counts, width):
     np.testing.assert_allclose(header.detector.distance, 0.12)
     # An oscillation of zero in a rotation scan is a field that nobody filled in.
     assert (header.start_deg, header.step_deg) == ((20, 0.5) if width else (None, None))
+
+
+def test_what_the_writers_write(tmp_path, counts):
+    mask = np.zeros(SHAPE, bool)
+    mask[5] = True
+    files = write_cbf_series(
+        tmp_path,
+        "w",
+        [counts[:4], counts[4:]],
+        wavelength=0.7,
+        distance=0.2,
+        beam_centre=(3.5, 4.25),
+        pixel_size=(172e-6, 150e-6),
+        start=0.1,
+        step=0.002,
+        exposure=0.1,
+        monitor=np.arange(N) + 5.0,
+        pixel_mask=mask,
+    )
+    header = read_header(files)
+    assert header.wavelength == 0.7
+    np.testing.assert_allclose(np.radians([header.start_deg, header.step_deg]), [0.1, 0.002])
+    np.testing.assert_allclose(header.detector.intersect([0, 0, 1.0]), (3.5, 4.25))
+    np.testing.assert_array_equal(header.monitor, np.arange(N) + 5.0)
+    np.testing.assert_array_equal(header.pixel_mask, mask)
+    with open_frames(files) as frames:
+        np.testing.assert_array_equal(frames.read(0, N)[:, ~mask], counts[:, ~mask])
 
 
 @pytest.mark.real_data

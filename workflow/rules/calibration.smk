@@ -44,7 +44,7 @@ rule powder_calibration:
         runtime=20,
     params:
         flags=calibration_flags,
-        version=hklconfig.powder_calibration.VERSION,
+        version=stages.powder_calibration.VERSION,
     shell:
         "python -m hklflow.stages.powder_calibration --image {input.image:q}"
         " --geometry {output.geometry:q} --poni {output.poni:q} --picture {output.picture:q}"
@@ -66,7 +66,7 @@ rule import_poni:
         "../../envs/hklflow.yaml"
     params:
         flags=calibration_flags,
-        version=hklconfig.import_poni.VERSION,
+        version=stages.import_poni.VERSION,
     shell:
         "python -m hklflow.stages.import_poni --poni {input.poni:q} --geometry {output.geometry:q}"
         " {params.flags} > {log:q} 2>&1"

@@ -3,7 +3,7 @@ import re
 import sys
 from pathlib import Path
 
-from hklflow import config as hklconfig
+from hklflow import config as hklconfig, stages
 from hklflow.errors import HklflowError
 
 try:

@@ -31,7 +31,7 @@ rule overview:
     conda:
         "../../envs/hklflow.yaml"
     params:
-        version=hklconfig.overview.VERSION,
+        version=stages.overview.VERSION,
     shell:
         "python -m hklflow.stages.overview --orientations {input.orientations:q}"
         " --metrics {input.metrics:q} --table {output.table:q} --series {output.series:q}"

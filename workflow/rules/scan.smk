@@ -32,7 +32,7 @@ rule import_scan:
     params:
         flags=flags_of(lambda w: experiment.import_params(w.sample, w.scan, w.rotation)),
         geometry=lambda w, input: f"--geometry {input.geometry}" if input.geometry else "",
-        version=hklconfig.import_scan.VERSION,
+        version=stages.import_scan.VERSION,
     shell:
         "python -m hklflow.stages.import_scan --raw {input.raw:q} {params.geometry}"
         " --scan {output.scan:q} {params.flags} > {log:q} 2>&1"
@@ -60,7 +60,7 @@ rule pixel_mask:
         mem_mb=frames_mb,
     params:
         flags=flags_of(lambda w: settings.pixel_mask),
-        version=hklconfig.pixel_mask.VERSION,
+        version=stages.pixel_mask.VERSION,
     shell:
         "python -m hklflow.stages.pixel_mask --scan {input.scan:q} --mask {output.mask:q}"
         " --picture {output.picture:q} {params.flags} > {log:q} 2>&1"
@@ -93,7 +93,7 @@ rule find_maximum:
         mem_mb=frames_mb,
     params:
         flags=flags_of(lambda w: settings.find_maximum),
-        version=hklconfig.find_maximum.VERSION,
+        version=stages.find_maximum.VERSION,
     shell:
         "python -m hklflow.stages.find_maximum --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {output.statistics:q} --picture {output.picture:q}"
@@ -128,7 +128,7 @@ rule find_peaks:
         mem_mb=frames_mb,
     params:
         flags=flags_of(lambda w: settings.find_peaks),
-        version=hklconfig.find_peaks.VERSION,
+        version=stages.find_peaks.VERSION,
     shell:
         "python -m hklflow.stages.find_peaks --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {input.statistics:q} --peaks {output.peaks:q} --picture {output.picture:q}"
@@ -158,7 +158,7 @@ rule refine_parent:
         "../../envs/hklflow.yaml"
     params:
         flags=flags_of(lambda w: experiment.refine_parent_params(w.sample, w.scan)),
-        version=hklconfig.refine_parent.VERSION,
+        version=stages.refine_parent.VERSION,
     shell:
         "python -m hklflow.stages.refine_parent --scans {input.scans:q} --peaks {input.peaks:q}"
         " --orientation {output.orientation:q} --picture {output.picture:q} {params.flags}"
@@ -189,7 +189,7 @@ rule refine:
         "../../envs/hklflow.yaml"
     params:
         flags=flags_of(lambda w: experiment.refine_params(w.sample, w.scan)),
-        version=hklconfig.refine.VERSION,
+        version=stages.refine.VERSION,
     shell:
         "python -m hklflow.stages.refine --parent {input.parent:q} --scans {input.scans:q}"
         " --peaks {input.peaks:q} --orientation {output.orientation:q} --picture {output.picture:q}"
@@ -222,7 +222,7 @@ rule mask_3d:
         mem_mb=frames_mb,
     params:
         flags=flags_of(lambda w: settings.mask_3d),
-        version=hklconfig.mask_3d.VERSION,
+        version=stages.mask_3d.VERSION,
     shell:
         "python -m hklflow.stages.mask_3d --scan {input.scan:q} --mask {input.mask:q}"
         " --frame-mask {output.frame_mask:q} --picture {output.picture:q} {params.flags}"

@@ -29,7 +29,7 @@ rule transform:
         mem_mb=volume_mb,
     params:
         flags=flags_of(lambda w: experiment.transform_params(w.rotation)),
-        version=hklconfig.transform.VERSION,
+        version=stages.transform.VERSION,
     shell:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {input.statistics:q} --frame-mask {input.frame_mask:q}"
@@ -70,7 +70,7 @@ rule merge:
         mem_mb=volume_mb,
     params:
         flags=flags_of(lambda w: experiment.merge_params(w.sample, w.scan, w.kind)),
-        version=hklconfig.merge.VERSION,
+        version=stages.merge.VERSION,
     shell:
         "python -m hklflow.stages.merge --volumes {input.volumes:q} --volume {output.volume:q}"
         " --slices {output.slices:q} --coverage {output.coverage:q} --metrics {output.metrics:q}"
@@ -96,7 +96,7 @@ rule scan_file:
         "../../envs/hklflow.yaml"
     params:
         title=lambda w: f"{w.sample} {w.scan}",
-        version=hklconfig.scan_file.VERSION,
+        version=stages.scan_file.VERSION,
     shell:
         "python -m hklflow.stages.scan_file --orientation {input.orientation:q}"
         " --transform {input.transform:q} --masked-transform {input.masked_transform:q}"

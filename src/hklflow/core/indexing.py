@@ -240,7 +240,7 @@ def _find_lattice(
         triple = _best_triple(vectors, g[near] / (2 * np.pi))
         if triple is None:
             continue
-        ub: Floats = 2 * np.pi * np.linalg.inv(triple)
+        ub = np.asarray(2 * np.pi * np.linalg.inv(triple), dtype=np.float64)
         ub = _fit(ub, g[near], weights[near], tolerance)
         ub = _fit(_smallest(ub, g, tolerance), g, weights, tolerance)
         count = int(_indexed(ub, g, tolerance).sum())

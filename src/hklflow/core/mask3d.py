@@ -13,7 +13,8 @@ Method, on cells of ``cell`` x ``cell`` pixels, sums over valid pixels only:
 2. *Excess* E = counts - background, with the Poisson variance ``V = B (1 + 1/n) + 1`` of a cell
    with background B from n frames; one count is the floor where B vanishes. For sums over boxes
    of several cells E is capped at ``10 sqrt(V)``, so that a spot does not smear over the box.
-3. *Significant* cells: the excess summed over one of the ``boxes`` is above ``n_sigma`` sigma.
+3. *Significant* cells: the excess summed over one of the ``boxes`` is above ``n_sigma`` sigma and
+   above ``min_ratio`` times the background, which the incident flux and the diffuse may change.
 4. *Seeds*: cells with ``E >= seed_counts`` and ``E >= seed_ratio B``, or with more overloaded
    pixels than usual. A seed holds on the frames before and after as well if its cell is
    significant there: the tails of the rocking curve.
@@ -23,7 +24,9 @@ Method, on cells of ``cell`` x ``cell`` pixels, sums over valid pixels only:
 
 A strong peak hidden under masked pixels seeds nothing unless its halo does (in a gap there is no
 sensor to make one). A reflection that lasts longer than about half of the window becomes
-background: choose the window at least twice as long as the longest spot.
+background: choose the window at least twice as long as the longest spot. Diffuse scattering that
+changes by more than ``min_ratio`` within the window beside a strong peak is taken for artefact:
+the mask is for fine slices, where it does not.
 """
 
 import math
@@ -57,6 +60,8 @@ class Mask3dParams:
         The same, as a multiple of the cell's background: weaker peaks have no visible halo.
     n_sigma
         Significance of the excess that belongs to a halo.
+    min_ratio
+        Smallest excess that belongs to a halo, as a fraction of the background.
     cell
         Side of a cell, pixels.
     boxes
@@ -80,6 +85,7 @@ class Mask3dParams:
     seed_counts: float = 400.0
     seed_ratio: float = 1.0
     n_sigma: float = 5.0
+    min_ratio: float = 0.05
     cell: int = 4
     boxes: tuple[int, ...] = (1, 3)
     window: int = 15
@@ -95,6 +101,7 @@ class Mask3dParams:
             "seed_counts": (self.seed_counts, 1),
             "seed_ratio": (self.seed_ratio, 0),
             "n_sigma": (self.n_sigma, 1),
+            "min_ratio": (self.min_ratio, 0),
             "cell": (self.cell, 1),
             "window": (self.window, _MIN_FRAMES),
             "reach": (self.reach, 0),
@@ -261,15 +268,19 @@ class _Masker:
 
     def _significant(self, excess: NDArray[np.float64], variance: NDArray[np.float64]) -> BoolImage:
         """Mark cells whose excess is significant in one of the boxes."""
+        # As for the seeds, the variance stands for the background.
+        n_sigma, min_ratio = self.p.n_sigma, self.p.min_ratio
         sigma = np.sqrt(np.maximum(variance, 1.0))
-        result = excess > self.p.n_sigma * sigma
+        result = np.zeros(self.grid, bool)
         capped = np.minimum(excess, _CAP * sigma)
         for box in self.p.boxes:
             if box == 1:
-                continue
-            total = ndimage.uniform_filter(capped, box, mode="constant") * box**2
-            noise = ndimage.uniform_filter(variance, box, mode="constant") * box**2
-            result |= total > self.p.n_sigma * np.sqrt(np.maximum(noise, 1.0))
+                total, noise = excess, variance
+            else:
+                total = ndimage.uniform_filter(capped, box, mode="constant") * box**2
+                noise = ndimage.uniform_filter(variance, box, mode="constant") * box**2
+            limit = np.maximum(n_sigma * np.sqrt(np.maximum(noise, 1.0)), min_ratio * noise)
+            result |= total > limit
         return result
 
     def _finish(self, this: _Excess, *others: _Excess) -> BoolImage:

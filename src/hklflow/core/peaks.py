@@ -61,7 +61,7 @@ class PeakParams:
         a cosmic ray or a hot pixel on one frame has one.
     min_significance
         Least intensity over its Poisson uncertainty (see `Peaks`). With all parameters
-        free half of it is asked: a wide bump of the background fails that.
+        free half of it is asked, unless an edge or a gap cuts the peak.
     max_frames
         Blobs on more frames than this are rejected: hot pixels, streaks, ice.
     max_pixels
@@ -404,10 +404,7 @@ class PeakSearch:
         for row in rows:
             if row["n_pixels"] < p.min_pixels:
                 self._counts["too_small"] += 1
-            elif not (
-                row["significance"] >= p.min_significance
-                and row["intensity"] >= 0.5 * p.min_significance * np.sqrt(row["var_intensity"])
-            ):
+            elif not _significant(row, p.min_significance):
                 self._counts["insignificant"] += 1
             else:
                 self._rows.append(row)
@@ -460,6 +457,18 @@ class PeakSearch:
         return Peaks(
             **{name: column[order] for name, column in columns.items()}, counts=self._counts
         )
+
+
+def _significant(row: dict[str, float], least: float) -> bool:
+    """Whether a fitted row is a peak and not a fluctuation.
+
+    A wide bump of the background passes as a known shape, not with all parameters free. A
+    peak that is cut by an edge or a gap need not: its total is an extrapolation.
+    """
+    if not row["significance"] >= least:
+        return False
+    cut = int(row["flags"]) & (PeakFlag.EDGE | PeakFlag.MASKED)
+    return bool(cut or row["intensity"] >= 0.5 * least * np.sqrt(row["var_intensity"]))
 
 
 def _without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:

@@ -186,21 +186,20 @@ def fit_peak(
             counts, valid, extra, origin, trial, middle, new_gradient, new_fisher
         )
         new_value += _add_priors(trial, start, centre_precision, slopes, new_gradient, new_fisher)
+        small = abs(value - new_value) < 1e-4
+        for a in range(1, 7):
+            small = small and abs(trial[a] - p[a]) < 3e-3
+        # A small step is the end even if it gains nothing: a width can stand at its limit.
+        converged = small
         if new_value <= value + 1e-9:
-            small = value - new_value < 1e-4
-            for a in range(1, 7):
-                small = small and abs(trial[a] - p[a]) < 3e-3
             p, value, chi2, alone = trial, new_value, new_chi2, new_alone
             gradient, new_gradient = new_gradient, gradient
             fisher, new_fisher = new_fisher, fisher
             damping = max(damping * 0.2, 1e-7)
-            if small:
-                converged = True
-                break
         else:
             damping *= 8.0
-            if damping > 1e8:
-                break
+        if converged or damping > 1e8:
+            break
     for a in range(N_PARAMETERS):
         fisher[a, a] += 1e-12
     covariance = np.linalg.inv(fisher).astype(np.float64)

@@ -68,7 +68,8 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
     """Divide a blob among its significant maxima (watershed with a persistence limit).
 
     Voxels are taken from the highest down; where two hills meet, the lower one stays apart
-    only if its top exceeds the pass by `prominence` standard deviations of both.
+    only if its top exceeds the pass by `prominence` standard deviations of both, and the
+    pass does not lie in a gap.
 
     Parameters
     ----------
@@ -89,6 +90,7 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
     high = np.array([voxels[:, 0].max(), voxels[:, 1].max(), voxels[:, 2].max()])
     shape = high - low + 3
     at = np.full((shape[0], shape[1], shape[2]), -1, np.int32)
+    full = noise.max()
     hill = np.arange(n)  # the hill a voxel was given to
     merged = np.arange(n)  # union-find of hills; the root is the highest top
     for v in np.argsort(-height, kind="mergesort"):
@@ -108,7 +110,9 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
                     sigma = np.sqrt(
                         max(height[lower], 0.0) + max(height[v], 0.0) + noise[lower] + noise[v]
                     )
-                    if height[lower] - height[v] < prominence * sigma:
+                    # A pass where voxels are missing proves nothing: the dip is the gap's.
+                    in_gap = noise[v] < 0.7 * full
+                    if in_gap or height[lower] - height[v] < prominence * sigma:
                         merged[lower] = upper
                         best = upper
                     else:

@@ -29,6 +29,7 @@ from hklflow.core.simulate_models import (
     Ridge,
     ScanModel,
     Superlattice,
+    Vector,
 )
 from hklflow.errors import HklflowError
 
@@ -307,13 +308,18 @@ class Simulation:
         sub = self.n_sub[0]
         at = start + (np.arange(len(out) * sub) + 0.5) / sub
         turned = self.goniometer.rotation(self.scan.angle(at)) @ self.ub
-        vectors = [c.vector for c in model.cosines]
-        shifts = [0.0] * len(vectors)
-        first = [len(vectors)]
+        waves: dict[tuple[float, ...], int] = {}
+
+        def wave(vector: Vector, shift: float = 0.0) -> int:
+            return waves.setdefault((*map(float, vector), shift), len(waves))
+
+        cosine_wave = [wave(c.vector) for c in model.cosines]
+        ridge_wave: list[int] = []
+        first = [0]
         for ridge in model.ridges:
-            vectors.extend(ridge.vectors)
-            shifts.extend(float(np.dot(ridge.centre, t)) for t in ridge.vectors)
-            first.append(len(vectors))
+            ridge_wave.extend(wave(t, float(np.dot(ridge.centre, t))) for t in ridge.vectors)
+            first.append(len(ridge_wave))
+        table = np.array(list(waves), dtype=np.float64).reshape(-1, 4)
         kernels.diffuse(
             out,
             np.linalg.inv(turned),
@@ -323,9 +329,11 @@ class Simulation:
             detector.fast * detector.pixel_size[1],
             self.n_sub,
             float(model.flat),
+            np.ascontiguousarray(table[:, :3]),
+            np.ascontiguousarray(table[:, 3]),
+            np.array(cosine_wave, dtype=np.int64),
             np.array([c.amplitude for c in model.cosines], dtype=np.float64),
-            np.array(vectors, dtype=np.float64).reshape(-1, 3),
-            np.array(shifts, dtype=np.float64),
+            np.array(ridge_wave, dtype=np.int64),
             np.array(first, dtype=np.int64),
             np.array([r.amplitude for r in model.ridges], dtype=np.float64),
             np.array([1 / (2 * np.pi**2 * r.width**2) for r in model.ridges], dtype=np.float64),

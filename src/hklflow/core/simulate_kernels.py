@@ -47,9 +47,11 @@ def diffuse(  # type: ignore[no-untyped-def]
     fast_step,
     n_sub,
     flat,
-    cosine,
     vectors,
     shifts,
+    cosine_wave,
+    cosine_amplitude,
+    ridge_wave,
     ridge_first,
     ridge_amplitude,
     ridge_scale,
@@ -59,8 +61,8 @@ def diffuse(  # type: ignore[no-untyped-def]
     """Fill out (n, slow, fast) with the mean of S over sub-samples of each pixel and frame.
 
     ``to_hkl`` (n * n_sub[0], 3, 3) takes Q in the lab to hkl at each sub-frame.
-    ``vectors`` holds the cosines' vectors, then those of ridge r from
-    ``ridge_first[r]`` to ``ridge_first[r + 1]``; ``shifts`` are phases in turns.
+    Wave w is ``cos 2π(h·vectors[w] - shifts[w])``; cosines and ridges refer to waves
+    by index, those of ridge r from ``ridge_first[r]`` to ``ridge_first[r + 1]``.
     """
     n, n_slow, n_fast = out.shape
     sub_frame, sub_slow, sub_fast = n_sub
@@ -74,6 +76,7 @@ def diffuse(  # type: ignore[no-untyped-def]
         h1 = np.empty(n_fast)
         h2 = np.empty(n_fast)
         q2 = np.empty(n_fast)
+        waves = np.empty((len(vectors), n_fast))
         for a in range(sub_slow):
             y = i + (a + 0.5) / sub_slow
             rx = origin[0] + y * slow_step[0]
@@ -96,27 +99,24 @@ def diffuse(  # type: ignore[no-untyped-def]
                         h2[j] = m[2, 0] * px + m[2, 1] * py + m[2, 2] * pz
                         q2[j] = px * px + py * py + pz * pz
                         s[j] = flat
-                    for t in range(len(cosine)):
-                        v0, v1, v2, amplitude = (
-                            vectors[t, 0],
-                            vectors[t, 1],
-                            vectors[t, 2],
-                            cosine[t],
-                        )
+                    # Many terms share a wave, and the cosine is what takes the time.
+                    for t in range(len(vectors)):
+                        v0, v1, v2 = vectors[t, 0], vectors[t, 1], vectors[t, 2]
+                        shift = shifts[t]
+                        wave = waves[t]
                         for j in range(n_fast):
-                            s[j] += amplitude * _cos_turns(h0[j] * v0 + h1[j] * v1 + h2[j] * v2)
+                            wave[j] = _cos_turns(h0[j] * v0 + h1[j] * v1 + h2[j] * v2 - shift)
+                    for t in range(len(cosine_wave)):
+                        amplitude = cosine_amplitude[t]
+                        wave = waves[cosine_wave[t]]
+                        for j in range(n_fast):
+                            s[j] += amplitude * wave[j]
                     for r in range(len(ridge_amplitude)):
                         u[:] = 0.0
                         for t in range(ridge_first[r], ridge_first[r + 1]):
-                            v0, v1, v2, shift = (
-                                vectors[t, 0],
-                                vectors[t, 1],
-                                vectors[t, 2],
-                                shifts[t],
-                            )
+                            wave = waves[ridge_wave[t]]
                             for j in range(n_fast):
-                                phase = h0[j] * v0 + h1[j] * v1 + h2[j] * v2 - shift
-                                u[j] += 1.0 - _cos_turns(phase)
+                                u[j] += 1.0 - wave[j]
                         if ridge_gaussian[r]:
                             for j in range(n_fast):
                                 u[j] = ridge_amplitude[r] * math.exp(-0.5 * u[j] * ridge_scale[r])

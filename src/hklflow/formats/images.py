@@ -25,10 +25,26 @@ FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
 
 
+def _require_whole_cbf(path: Path, frame: int) -> None:
+    """Refuse a CBF that is shorter than it says: fabio's decoder would never return."""
+    with path.open("rb") as file:
+        head = file.read(65536)
+        length = file.seek(0, 2)
+    start = head.find(b"\x0c\x1a\x04\xd5")
+    size = re.search(rb"X-Binary-Size:\s*(\d+)", head)
+    if start < 0 or size is None or start + 4 + int(size[1]) > length:
+        raise HklflowError(
+            f"frame {frame} cannot be read from {path}: the file of {length} bytes is truncated; "
+            "copy it again"
+        )
+
+
 def _open(path: Path, frame: int) -> Any:
     """Open one image with fabio; errors name the file and the frame."""
     import fabio
 
+    if path.suffix.lower() == ".cbf":
+        _require_whole_cbf(path, frame)
     try:
         image = fabio.open(str(path))
         pixels = image.data
@@ -83,7 +99,9 @@ def read_image_header(raw: Raw) -> Header:
         header, start, step = _read_cbf(image, files[0])
         last = _cbf_text(_open(files[-1], len(files) - 1)) if len(files) > 1 else ""
         last_start = _cbf_number(last, "Start_angle", files[-1])
-    elif kind == "AdscImage":
+        header["monitor"] = _cbf_flux(files)
+    # fabio takes SMV for its superset d*TREK.
+    elif kind in {"AdscImage", "DtrekImage"}:
         header, start, step = _read_smv(image, files[0])
         keys = _open(files[-1], len(files) - 1).header if len(files) > 1 else {}
         last_start = _smv_number(keys, "OSC_START", files[-1])
@@ -176,9 +194,27 @@ def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
     return values, start, _cbf_number(text, "Angle_increment", path)
 
 
+def _cbf_flux(files: list[Path]) -> NDArray[np.float64] | None:
+    """Flux of every frame as written; None if a header lacks it or has the idle value 0."""
+    flux = []
+    for frame, path in enumerate(files):
+        if path.suffix.lower() == ".cbf":
+            with path.open("rb") as file:
+                text = file.read(16384).partition(b"\x0c\x1a\x04\xd5")[0].decode("latin-1")
+        else:
+            text = _cbf_text(_open(path, frame))
+        value = _cbf_number(text, "Flux", path)
+        if not value:
+            return None
+        flux.append(value)
+    return np.array(flux)
+
+
 def _smv_number(keys: Any, name: str, path: Path) -> float | None:
-    text = {str(key).upper(): value for key, value in dict(keys).items()}.get(name)
-    if text is None or not str(text).strip():
+    value = {str(key).upper(): value for key, value in dict(keys).items()}.get(name)
+    # fabio may leave the rest of the header block behind the last value.
+    text = "" if value is None else str(value).partition(";")[0].strip()
+    if not text:
         return None
     try:
         return float(text)

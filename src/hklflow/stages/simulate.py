@@ -96,8 +96,8 @@ class Description(stage.Params):
 
 
 class Params(stage.Params):
-    description: Description
-    """What is simulated, as JSON."""
+    description: str
+    """What is simulated: a `Description` as JSON."""
 
 
 def build(description: Description) -> "Simulation":
@@ -156,7 +156,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.core.simulate_powder import powder_image
     from hklflow.formats import write_raw
 
-    description = params.description
+    description = Description.model_validate_json(params.description)
     if description.powder is not None:
         powder = description.powder
         image = powder_image(

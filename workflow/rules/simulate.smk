@@ -1,0 +1,28 @@
+# Simulated raw files, for experiments whose configuration has a `simulation` section
+
+
+def described(wildcards):
+    """JSON description of one simulated raw file."""
+    description = hklconfig.simulation_description(experiment, wildcards.raw)
+    return description.model_dump_json(exclude_defaults=True)
+
+
+rule simulate:
+    message:
+        "simulate {wildcards.raw}"
+    output:
+        raw="{raw}",
+    wildcard_constraints:
+        raw=one_of(hklconfig.simulated_raws(experiment)),
+    log:
+        paths.log("simulate", "raw"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=frames_mb,
+    params:
+        description=described,
+        version=stages.simulate.VERSION,
+    shell:
+        "python -m hklflow.stages.simulate --raw {output.raw:q}"
+        " --description {params.description:q} > {log:q} 2>&1"
