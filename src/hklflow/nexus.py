@@ -133,7 +133,7 @@ def write_scan(path: Path, scan: RotationScan, title: str, dataset: tuple[Path, 
         raw = _group(entry, "raw", "NXcollection")
         raw["path"] = scan.raw
         raw["first_frame"] = scan.first
-        _array(raw, "geometry", json.dumps(geometry.to_dict(rotation)))
+        raw["geometry"] = json.dumps(geometry.to_dict(rotation))
         frames = _group(
             entry, "frames", "NXdata", signal="monitor", axes=["rotation_angle"]
         )

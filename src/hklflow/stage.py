@@ -90,7 +90,7 @@ def command(main: Main) -> None:
         name=f"python -m hklflow.stages.{name}",
         help=module["__doc__"],
         version=f"{name} {module['VERSION']} (hklflow {__version__})",
-        default_parameter=Parameter(consume_multiple=True, show_default=True),
+        default_parameter=Parameter(consume_multiple=True, json_dict=True, json_list=True),
     )
     flat = Parameter(name="*")
 

@@ -221,3 +221,48 @@ def test_impossible_scans_are_refused():
         list(mask_frames([], None, Mask3dParams()))
     with pytest.raises(HklflowError, match="after frames"):
         list(mask_frames([frames, frames[:, :5]], None, Mask3dParams()))
+
+
+def test_a_spot_without_halo_costs_its_cell_and_the_margin():
+    frames = np.random.default_rng(11).poisson(3, (20, 100, 100))
+    frames[10, 48:51, 48:51] += 10000  # inside the cell 48 to 51
+    expected = np.zeros(frames.shape, bool)
+    expected[10, 44:56, 44:56] = True
+    assert np.array_equal(run(frames, None), expected)
+
+
+def test_weak_frames_of_a_strong_spot_are_flagged_and_weak_spots_are_not():
+    frames = np.random.default_rng(12).poisson(3, (20, 100, 100))
+    frames[9:12, 48:51, 48:51] += 20  # 180 counts: significant, but no seed
+    assert not run(frames, None).any()
+    frames[10, 48:51, 48:51] += 1000
+    assert np.flatnonzero(run(frames, None)[:, 49, 49]).tolist() == [9, 10, 11]
+
+
+def wide_halo():
+    """Halo of 4 counts per pixel within 60 px of a spot at (100, 60), on a background of 3."""
+    slow, fast = np.mgrid[:200, :200]
+    disc = np.hypot(slow - 100, fast - 60) < 60
+    frames = np.random.default_rng(13).poisson(3 + 4.0 * disc * np.eye(20)[10][:, None, None])
+    frames[10, 100:103, 60:63] += 10000
+    return frames, disc
+
+
+def test_the_halo_is_followed_over_a_gap():
+    frames, disc = wide_halo()
+    mask = np.zeros(disc.shape, bool)
+    mask[:, 72:96] = True  # two boxes wide
+    found = run(frames, mask)[10]
+    beyond = disc & (np.arange(200) >= 100)
+    assert found[beyond].mean() > 0.95
+
+
+def test_reach_limits_the_region():
+    frames, disc = wide_halo()
+    slow, fast = np.mgrid[:200, :200]
+    distance = np.hypot(slow - 101, fast - 61)
+    found = run(frames, None, Mask3dParams(reach=24))[10]
+    assert found[distance < 20].all()
+    # The margin and two cells of rounding.
+    assert not found[distance > 24 + 4 + 8 * 2**0.5].any()
+    assert run(frames, None)[10][disc].mean() > 0.95

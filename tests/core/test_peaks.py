@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, PeakSearch, find_peaks
-from hklflow.errors import HklflowError
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import erf
+
+from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, PeakSearch, find_peaks
+from hklflow.errors import HklflowError
 
 AXES = ("frame", "slow", "fast")
 SHAPE = (96, 208, 208)
@@ -358,8 +359,11 @@ def test_peak_within_one_frame():
     assert (row >= 0).all()
     assert len(peaks) == n
     assert ((peaks.flags & PeakFlag.SINGLE_FRAME) != 0).all()
-    np.testing.assert_allclose(np.sqrt(peaks.var_frame), np.sqrt(1 / 12), rtol=0.25)
-    assert (np.abs(peaks.frame[row] - centre[:, 0]) < 0.5).all()
+    # a fluctuation of the next frame can seem to place a peak better than this
+    assert np.mean(np.abs(np.sqrt(12 * peaks.var_frame) - 1) < 0.1) > 0.8
+    off = peaks.frame[row] - centre[:, 0]
+    assert (np.abs(off) < 0.5).all()
+    assert np.std(off / np.sqrt(peaks.var_frame[row])) < 1.1
     pulls = (peaks.slow[row] - centre[:, 1]) / np.sqrt(peaks.var_slow[row])
     assert 0.85 < pulls.std() < 1.15
 

@@ -8,7 +8,7 @@ import pytest
 
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import find_files, open_frames, read_header
-from hklflow.formats.write_raw import write_cbf_series
+from hklflow.formats.write_raw import NXmxWriter, write_cbf_series
 
 N, SHAPE = 7, (12, 9)
 
@@ -489,6 +489,54 @@ def test_what_the_writers_write(tmp_path, counts):
     np.testing.assert_array_equal(header.pixel_mask, mask)
     with open_frames(files) as frames:
         np.testing.assert_array_equal(frames.read(0, N)[:, ~mask], counts[:, ~mask])
+
+
+def test_what_the_nxmx_writer_writes(tmp_path, counts):
+    slow, fast = rotate([1, 0, 0], 4.0, [0, -1, 0]), np.array([-1.0, 0, 0])
+    mask = np.zeros(SHAPE, np.uint32)
+    mask[2, 3] = 2
+    path = tmp_path / "w.nxs"
+    with NXmxWriter(
+        path,
+        shape=SHAPE,
+        pixel_size=(172e-6, 150e-6),
+        origin=[0.01, 0.02, 0.3],
+        slow=slow,
+        fast=fast,
+        wavelength=0.7,
+        axis_names=("omega", "phi"),
+        axes=[[1, 0, 0], [0, 0.6, 0.8]],
+        angles=[0.0, 0.4],
+        scan_axis=1,
+        start=0.1,
+        step=0.002,
+        n_frames=N,
+        exposure=0.1,
+        monitor=np.arange(N) + 5.0,
+        pixel_mask=mask,
+        temperature=80.0,
+        attenuator_transmission=0.1,
+        polarization=0.9,
+    ) as writer:
+        writer.append(counts)
+    header = read_header(path)
+    np.testing.assert_allclose(header.detector.origin, [0.01, 0.02, 0.3], atol=1e-15)
+    np.testing.assert_allclose(header.detector.slow, slow, atol=1e-15)
+    np.testing.assert_allclose(header.detector.fast, fast, atol=1e-15)
+    assert header.detector.pixel_size == pytest.approx((172e-6, 150e-6))
+    assert header.goniometer.names == ("omega", "phi")
+    assert header.goniometer.scan == 1
+    np.testing.assert_allclose(header.goniometer.axes, [[1, 0, 0], [0, 0.6, 0.8]])
+    np.testing.assert_allclose(np.radians([header.start_deg, header.step_deg]), [0.1, 0.002])
+    np.testing.assert_array_equal(header.monitor, np.arange(N) + 5.0)
+    np.testing.assert_array_equal(header.pixel_mask, mask > 0)
+    assert header.transmission == 0.1
+    assert header.temperature == 80.0
+    assert header.exposure_time == 0.1
+    assert header.wavelength == 0.7
+    assert header.polarization == pytest.approx(0.9)
+    with open_frames(path) as frames:
+        np.testing.assert_array_equal(frames.read(0, N), counts)
 
 
 @pytest.mark.real_data

@@ -130,6 +130,21 @@ def _stands_out(excess: float, expected: float, n_sigma: float) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def _sum_frames(excess: F32, expected: F32, row: int, middle: int, out: F32) -> None:
+    """Add up a row over three frames (excess, expected) and over five (the same)."""
+    depth = excess.shape[0]
+    a, b, c = (middle - 1) % depth, middle, (middle + 1) % depth
+    d, e = (middle + 2) % depth, (middle + 3) % depth
+    for k in range(2):
+        ring = excess if k == 0 else expected
+        ra, rb, rc, rd, re = ring[a, row], ring[b, row], ring[c, row], ring[d, row], ring[e, row]
+        three, five = out[k], out[2 + k]
+        for j in range(three.size):
+            three[j] = ra[j] + rb[j] + rc[j]
+            five[j] = three[j] + rd[j] + re[j]
+
+
+@njit(cache=True, nogil=True)
 def _sum_three(padded: F32, out: F32) -> None:
     a, b, c = padded[1:], padded[2:], padded[3:]
     for j in range(out.size):
@@ -183,30 +198,20 @@ def strong_voxels(
     smooth, noise
         Out (slow, fast): excess and expectation in the box of 3 voxels on an edge.
     """
-    depth, rows, columns = excess.shape
-    before, after = (middle + depth - 1) % depth, (middle + 1) % depth
+    rows, columns = strong.shape
     limit = np.float32(n_sigma * n_sigma)
     # Sums over frames, then over rows, then over columns: a box costs 3 + 3 + 3 additions.
-    sums = np.empty((4, rows, columns), np.float32)
-    for i in range(rows):
-        ra, rb, rc = excess[before, i], excess[middle, i], excess[after, i]
-        va, vb, vc = expected[before, i], expected[middle, i], expected[after, i]
-        rd, re = excess[(middle + 2) % depth, i], excess[(middle + 3) % depth, i]
-        vd, ve = expected[(middle + 2) % depth, i], expected[(middle + 3) % depth, i]
-        r3, v3, r5, v5 = sums[0, i], sums[1, i], sums[2, i], sums[3, i]
-        for j in range(columns):
-            r3[j] = ra[j] + rb[j] + rc[j]
-            v3[j] = va[j] + vb[j] + vc[j]
-            r5[j] = r3[j] + rd[j] + re[j]
-            v5[j] = v3[j] + vd[j] + ve[j]
+    sums = np.zeros((5, 4, columns), np.float32)  # of the last five rows
     line = np.zeros((4, columns + 4), np.float32)
     box = np.zeros((4, columns), np.float32)
     maybe = np.zeros(columns, np.uint8)
     for i in range(rows):
+        for row in range(0 if i == 0 else i + 2, min(rows, i + 3)):
+            _sum_frames(excess, expected, row, middle, sums[row % 5])
         line[:] = 0.0
         for row in range(max(0, i - 2), min(rows, i + 3)):
             for k in range(4 if abs(row - i) <= 1 else 2):
-                into, add = line[3 - k, 2:], sums[3 - k, row]
+                into, add = line[3 - k, 2:], sums[row % 5, 3 - k]
                 for j in range(columns):
                     into[j] += add[j]
         for k in range(2):

@@ -308,15 +308,17 @@ def _refined_vectors(t: Floats, s: Floats) -> Floats:
     keep = (score > 0.6 * score.max(initial=0)) & (np.linalg.norm(t, axis=1) > _SHORTEST)
     t = t[keep]
     t = t[np.argsort(np.linalg.norm(t, axis=1), kind="stable")]
-    distinct: list[Floats] = []
-    for vector in t:
-        near = 0.05 * np.linalg.norm(vector)
-        if all(
-            min(np.linalg.norm(vector - other), np.linalg.norm(vector + other)) > near
-            for other in distinct
-        ):
-            distinct.append(vector)
-    return np.array(distinct[:_MAX_VECTORS]).reshape(-1, 3)
+    # The first of those that are equal to 5 %, up to sign, stays.
+    near = 0.05 * np.linalg.norm(t, axis=1)[:, None]
+    apart = np.minimum(
+        np.linalg.norm(t[:, None] - t[None], axis=-1), np.linalg.norm(t[:, None] + t[None], axis=-1)
+    )
+    same = np.tril(apart < near, -1)
+    distinct: list[int] = []
+    for i in range(len(t)):
+        if not same[i, distinct].any():
+            distinct.append(i)
+    return t[distinct[:_MAX_VECTORS]].reshape(-1, 3)
 
 
 def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
@@ -438,12 +440,22 @@ def _expected(
             "cell"
         )
     indexed = _indexed(ub, g, tolerance)
+    # Where cell and metric leave a choice (a and c of a Pnma crystal of nearly equal axes),
+    # the systematic absences decide; spots at random leave a few of them.
+    violations = [_violations(setting.ub, g[indexed], group) for setting in settings]
+    allowed = 2 * min(violations) + 4
+    ranked = sorted(zip(violations, settings, strict=True), key=lambda pair: pair[0] > allowed)
     # Symmetry mates of one setting say nothing new.
     distinct: list[Candidate] = []
-    for setting in settings:
+    for _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
             distinct.append(_candidate(setting.ub, g, group, indexed))
     return distinct, relation
+
+
+def _violations(ub: Floats, g: Floats, group: symmetry.SpaceGroup) -> int:
+    """Peaks at systematically absent reflections."""
+    return int(group.is_absent(np.rint(g @ np.linalg.inv(ub).T)).sum())
 
 
 def _text(cell: ArrayLike) -> str:

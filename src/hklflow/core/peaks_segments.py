@@ -25,6 +25,7 @@ _ITERATIONS = 40
 _FIRST_ITERATIONS = 12  # enough to choose the final box and to drop noise
 _WEAK = 15.0  # significance below which a second start is tried
 _WIDE = (1.5, 1.8, 1.8)  # its widths: frames, pixels, pixels
+_FEW = 12  # voxels: a narrow peak makes all boxes around it strong, which are more
 _SWEEPS = 3  # joint fits of touching peaks converge geometrically
 
 
@@ -133,10 +134,12 @@ def _fit_first(segment: _Segment, extra: F64) -> None:
     """Fit from the blob's own widths and, if the peak is weak, from wide ones too.
 
     The strong voxels of a weak peak are a few fluctuations near its top, and a fit that
-    starts as narrow as they are can end on one of them.
+    starts as narrow as they are can end on one of them. Very few voxels, most of which are
+    noise, only get the wide start.
     """
-    value = _fit(segment, extra, _FIRST_ITERATIONS)
-    if _significance(segment) > _WEAK:
+    few = segment.voxels.size < _FEW
+    value = np.inf if few else _fit(segment, extra, _FIRST_ITERATIONS)
+    if not few and _significance(segment) > _WEAK:
         return
     wide = replace(segment, start=segment.start.copy())
     wide.start[4:7] = np.log(_WIDE)
@@ -256,7 +259,11 @@ def _row(
     flags = PeakFlag.OVERLAP if overlap else PeakFlag(0)
     if _sound(segment):
         centre, width, intensity = p[1:4], np.exp(p[4:7]), p[0]
-        variance = np.diag(segment.covariance)[1:4] + floor**2
+        variance = np.diag(segment.covariance)[1:4].copy()
+        # Within one voxel the likelihood is flat and its curvature says nothing.
+        contained = (width < _NARROW) & (np.abs(centre % 1.0 - 0.5) + 1.5 * width < 0.5)
+        variance[contained] = np.maximum(variance[contained], 1.0 / 12.0)
+        variance += floor**2
         var_intensity = segment.covariance[0, 0]
         significance = _significance(segment)
         background = _background_at(p, box)

@@ -4,6 +4,7 @@ Precedence: tables and configuration, then the calibration (for detector, wavele
 polarisation), then the raw file's header. All that is missing is reported together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,27 @@ class Said:
     exposure: float | None = None
     attenuation: float | None = None
     temperature: float | None = None
+
+
+def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | None:
+    """Goniometer axes from ``name=x,y,z``; None if there are none.
+
+    Raises
+    ------
+    HklflowError
+        If a text has another form.
+    """
+    axes: dict[str, tuple[float, float, float]] = {}
+    for text in texts:
+        name, _, vector = text.partition("=")
+        try:
+            x, y, z = (float(part) for part in vector.split(","))
+        except ValueError as error:
+            raise HklflowError(
+                f"goniometer axis {text!r} is not `name=x,y,z`, such as `phi=-1,0,0`"
+            ) from error
+        axes[name.strip()] = (x, y, z)
+    return axes or None
 
 
 def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geometry.Beam]:

@@ -242,3 +242,19 @@ def _read_smv(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
         "saturation": _smv_number(keys, "CCD_IMAGE_SATURATION", path) or None,
     }
     return values, _smv_number(keys, "OSC_START", path), _smv_number(keys, "OSC_RANGE", path)
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """Pixels (slow, fast) of one image: any format that fabio reads, .npy, or HDF5 (summed).
+
+    Raises
+    ------
+    HklflowError
+        If the file cannot be read or is no image.
+    """
+    if path.suffix == ".npy":
+        pixels = np.load(path, allow_pickle=False)
+        if pixels.ndim != 2:
+            raise HklflowError(f"{path} has {pixels.ndim} dimensions; give one image (slow, fast)")
+        return np.asarray(pixels)
+    return np.asarray(_open(path, 0).data)

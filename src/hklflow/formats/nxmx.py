@@ -100,6 +100,9 @@ class NexusFrames(Frames):
         n = sum(segment.data.shape[0] for segment in self._segments)
         self.shape = (int(n), int(slow), int(fast))
         self.dtype = next(iter(dtypes))
+        if len(self._segments) == 1:
+            data = self._segments[0].data
+            self.dataset = (Path(data.file.filename), data.name)
 
     def _find(self, path: Path) -> Iterator[_Segment]:
         entry = _entry(self._file)

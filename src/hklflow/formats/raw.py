@@ -33,11 +33,14 @@ class Frames(ABC):
         Of the pixels as stored.
     files : list of Path
         Every file the frames come from, in order (for hashes and provenance).
+    dataset : (file, path in file) or None
+        The one HDF5 dataset that holds all frames, where there is one (for links).
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     files: list[Path]
+    dataset: tuple[Path, str] | None = None
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> NDArray[Any]:

@@ -32,8 +32,8 @@ class Params(stage.Params):
     """Wavelength in Å; None: from the calibration, else from the raw file."""
     polarization: float | None = Field(None, ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal; None: from the raw file."""
-    axes: dict[str, tuple[float, float, float]] | None = None
-    """Goniometer axes as lab vectors, the one fixed to the laboratory first; None: from the raw file."""
+    axes: tuple[str, ...] = ()
+    """Goniometer axes as `name=x,y,z` (lab vector at zero), the one fixed to the laboratory first; none: from the raw file."""
     angles: dict[str, float] = Field(default_factory=dict)
     """Setting of the axes that are not scanned, in degrees."""
     scan_axis: str | None = None
@@ -71,7 +71,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             source,
             frames.shape,
             header,
-            assemble.Said(**params.model_dump(exclude={"pattern"})),
+            assemble.Said(
+                axes=assemble.parse_axes(params.axes),
+                **params.model_dump(exclude={"pattern", "axes"}),
+            ),
             detector,
             beam,
         )

@@ -1,0 +1,48 @@
+# `make demo` and `make test` do all set-up themselves, in a virtual environment of their own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+CORES ?= all
+
+.PHONY: help setup setup-dev demo test lint lock schema clean
+
+help:
+	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
+	@echo "make test    set up, run all tests"
+	@echo "make lint    set up, check style, types, layers and the workflow"
+	@echo "make setup   set up only (virtual environment in $(VENV))"
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: envs/requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-dev.lock
+	touch $@
+
+demo: setup
+	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --cores $(CORES) --quiet rules
+	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --cores 1 --report report.html --quiet all
+	@echo "Open demo/report.html in a browser; volumes are below demo/results/<sample>/<scan>/."
+
+test: setup-dev
+	PATH="$(BIN):$$PATH" python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile
+
+lint: setup-dev
+	PATH="$(BIN):$$PATH" ruff check src tests benchmarks
+	PATH="$(BIN):$$PATH" ruff format --check src tests benchmarks
+	PATH="$(BIN):$$PATH" mypy
+	PATH="$(BIN):$$PATH" lint-imports
+	PATH="$(BIN):$$PATH" snakefmt --check Snakefile workflow
+	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --lint
+
+lock: setup-dev
+	PATH="$(BIN):$$PATH" sh envs/lock.sh
+
+clean:
+	rm -rf $(VENV) demo/results demo/raw demo/report.html demo/.snakemake

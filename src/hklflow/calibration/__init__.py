@@ -1,0 +1,1 @@
+"""Calibration of the detector geometry from measurements of known samples."""

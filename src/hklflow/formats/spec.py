@@ -1,0 +1,291 @@
+"""SPEC scans, and the psic six-circle diffractometer in hklflow's lab frame.
+
+psic is described by H. You, J. Appl. Cryst. 32 (1999) 614. His frame at zero angles has x up,
+y along the beam and z completing it; hence, in lab axes, ``x → y, y → z, z → x``.
+The sample's rotation is ``M H Ξ X Φ`` with mu about +x, eta about -z, chi about
++y, phi about -z; the detector arm's is nu about +x, carrying delta about -z. In the lab:
+
+======== ====== ====== ====== ====== ====== ======
+angle    mu     eta    chi    phi    nu     delta
+axis     +y     -x     +z     -x     +y     -x
+======== ====== ====== ====== ====== ====== ======
+
+and ``Q_lab = R(mu) R(eta) R(chi) R(phi) (T UB_spec) hkl`` with T the change of axes.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core.geometry import Detector, Goniometer, rotation_matrix
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+# Columns: You's x, y, z in the lab.
+YOU_AXES_LAB = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+PSIC_SAMPLE = {"mu": "x+", "eta": "z-", "chi": "y+", "phi": "z-"}
+PSIC_ARM = {"nu": "x+", "delta": "z-"}
+
+
+@dataclass(frozen=True)
+class SpecScan:
+    """One scan of a SPEC file; None or absent means that the file does not say.
+
+    Attributes
+    ----------
+    number : int
+    command : str
+    columns : dict of (n,) arrays
+        Data by column name.
+    motors : dict of float
+        Positions before the scan, in the motors' units (degrees).
+    ub : (3, 3) array or None
+        1/Å with 2π, in the diffractometer's own frame.
+    wavelength : float or None
+        Å.
+    temperature : float or None
+        Kelvin (set point).
+    """
+
+    number: int
+    command: str
+    columns: dict[str, Floats]
+    motors: dict[str, float]
+    ub: Floats | None
+    wavelength: float | None
+    temperature: float | None
+
+    @property
+    def n_points(self) -> int:
+        """Number of points measured."""
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def hkl(self) -> Floats:
+        """Miller coordinates (n, 3) that SPEC wrote for each point."""
+        return np.stack([self.column(name) for name in "HKL"], axis=1)
+
+    def column(self, name: str) -> Floats:
+        """Values (n,) of a column, for example the monitor or the attenuator's transmission.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such column; it lists those there are.
+        """
+        if name not in self.columns:
+            raise HklflowError(
+                f"scan {self.number} has no column {name!r}; its columns are "
+                f"{', '.join(self.columns)}"
+            )
+        return self.columns[name]
+
+    def motor(self, name: str) -> float:
+        """Position of a motor before the scan.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such motor.
+        """
+        if name not in self.motors:
+            raise HklflowError(
+                f"scan {self.number} has no motor {name!r}; its motors are {', '.join(self.motors)}"
+            )
+        return self.motors[name]
+
+
+def read_spec_scan(path: str | Path, number: int) -> SpecScan:
+    """Read one scan of a SPEC file.
+
+    Raises
+    ------
+    HklflowError
+        If the file or the scan is absent, the number occurs more than once, no point
+        was measured, or header numbers cannot be read.
+    """
+    from silx.io.specfile import SfErrColNotFound, SpecFile
+
+    path = Path(path)
+    if not path.is_file():
+        raise HklflowError(f"SPEC file {path} does not exist; check the path")
+    file = SpecFile(str(path))
+    keys = [key for key in file.keys() if key.split(".")[0] == str(number)]  # noqa: SIM118
+    if len(keys) != 1:
+        raise HklflowError(
+            f"scan {number} occurs {len(keys)} times in {path}, which has scans "
+            f"{_ranges([int(key.split('.')[0]) for key in file.keys()])}; "  # noqa: SIM118
+            "choose a scan that is there once"
+        )
+    scan = file[keys[0]]
+    try:
+        data = np.asarray(scan.data, dtype=np.float64)
+        labels = [label.strip() for label in scan.labels]
+    except SfErrColNotFound:
+        data, labels = np.empty((0, 0)), []
+    if data.size == 0:
+        raise HklflowError(f"scan {number} of {path} has no points; it was aborted: use another")
+    try:
+        motors = {
+            name.strip(): float(value)
+            for name, value in zip(scan.motor_names, scan.motor_positions, strict=True)
+        }
+    # silx raises this where the file names no motors.
+    except SfErrColNotFound:
+        motors = {}
+    header = scan.scan_header_dict
+    ub = _numbers(header, "G3", path, number)
+    g4 = _numbers(header, "G4", path, number)
+    return SpecScan(
+        number=number,
+        command=" ".join(str(header.get("S", "")).split()[1:]),
+        columns=dict(zip(labels, data, strict=True)),
+        motors=motors,
+        ub=ub.reshape(3, 3) if ub is not None and ub.size == 9 and ub.any() else None,
+        # H K L LAMBDA ... in SPEC's four- and six-circle geometries.
+        wavelength=float(g4[3]) if g4 is not None and g4.size > 3 and g4[3] > 0 else None,
+        temperature=_temperature(str(header.get("X", ""))),
+    )
+
+
+def _numbers(header: Any, key: str, path: Path, number: int) -> Floats | None:
+    text = str(header.get(key, "")).split()
+    if not text:
+        return None
+    try:
+        return np.array([float(word) for word in text])
+    except ValueError as error:
+        raise HklflowError(
+            f"line #{key} of scan {number} in {path} holds something else than numbers ({error}); "
+            "mend the file"
+        ) from None
+
+
+def _temperature(text: str) -> float | None:
+    """Temperature of a #X line, believed only where the line says kelvin."""
+    match = re.match(r"\s*([-+.\deE]+).*\bK\b", text)
+    return float(match[1]) if match else None
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Short text of scan numbers: 1-5, 7."""
+    parts: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if parts and n == parts[-1][1] + 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _direction(text: str) -> Floats:
+    """Lab vector of a direction ``x+`` to ``z-`` in You's frame."""
+    match = re.fullmatch(r"\s*([xyz])([+-])\s*", text)
+    if match is None:
+        raise HklflowError(f"direction {text!r} is not x+, x-, y+, y-, z+ or z-; mend the file")
+    sign = 1.0 if match[2] == "+" else -1.0
+    column: Floats = sign * YOU_AXES_LAB[:, "xyz".index(match[1])]
+    return column
+
+
+def psic_goniometer(mu: float, eta: float, chi: float, phi: float) -> Goniometer:
+    """Sample circles of psic in the lab frame, with eta scanned; radians."""
+    axes = np.array([_direction(text) for text in PSIC_SAMPLE.values()])
+    return Goniometer(tuple(PSIC_SAMPLE), axes, np.array([mu, eta, chi, phi]), 1)
+
+
+def psic_ub(ub: ArrayLike) -> Floats:
+    """UB (3, 3) of SPEC's psic in hklflow's frame (1/Å with 2π)."""
+    rotated: Floats = YOU_AXES_LAB @ np.asarray(ub, dtype=np.float64)
+    return rotated
+
+
+def psic_arm(detector: Detector, delta: float, nu: float) -> Detector:
+    """Turn a detector given at delta = nu = 0 to its angles (radians) about the sample."""
+    turn = rotation_matrix(_direction(PSIC_ARM["nu"]), nu) @ rotation_matrix(
+        _direction(PSIC_ARM["delta"]), delta
+    )
+    return replace(
+        detector,
+        origin=turn @ detector.origin,
+        slow=turn @ detector.slow,
+        fast=turn @ detector.fast,
+    )
+
+
+def read_detector_xml(path: str | Path) -> Detector:
+    """Read the detector at zero angles from an xrayutilities-style geometry XML.
+
+    The first pixel direction, size and centre are those of the fast index. The
+    centre channel is a pixel's index: the beam meets the centre of this pixel.
+
+    Raises
+    ------
+    HklflowError
+        If the file is no such XML, or a part of it is missing.
+    """
+    root = _xml(path)
+    unit = {"mm": 1e-3, "m": 1.0, "um": 1e-6}
+
+    def element(tag: str) -> Any:
+        found = root.find(f".//{{*}}Detector/{{*}}{tag}")
+        if found is None or not (found.text or "").strip():
+            raise HklflowError(f"{tag} of the detector is missing in {path}; add it")
+        return found
+
+    def lengths(tag: str) -> list[float]:
+        node = element(tag)
+        if node.get("unit") not in unit:
+            raise HklflowError(f"{tag} in {path} has the unit {node.get('unit')!r}; use mm")
+        return [float(word) * unit[node.get("unit")] for word in node.text.split()]
+
+    fast, slow = (_direction(element(f"pixelDirection{i}").text) for i in (1, 2))
+    n_fast, n_slow = (int(word) for word in element("Npixels").text.split())
+    width, height = lengths("size")
+    centre_fast, centre_slow = (float(word) for word in element("centerChannelPixel").text.split())
+    pixel = (height / n_slow, width / n_fast)
+    beam = YOU_AXES_LAB[:, 1]
+    origin = (
+        lengths("distance")[0] * beam
+        - (centre_slow + 0.5) * pixel[0] * slow
+        - (centre_fast + 0.5) * pixel[1] * fast
+    )
+    return Detector((n_slow, n_fast), pixel, origin, slow, fast)
+
+
+def read_circles_xml(path: str | Path) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Read sample and detector circles (motor name to lab axis, outermost first).
+
+    Raises
+    ------
+    HklflowError
+        If the beam is not along y, the frame this module knows.
+    """
+    root = _xml(path)
+    beam = [
+        float(axis.text or "nan") for axis in root.findall(".//{*}primaryBeamDirection/{*}axis")
+    ]
+    if beam != [0.0, 1.0, 0.0]:
+        raise HklflowError(f"the primary beam in {path} is along {beam}; only y (0 1 0) is known")
+
+    def circles(tag: str) -> dict[str, Floats]:
+        found = sorted(
+            root.findall(f".//{{*}}{tag}/{{*}}circleAxis"), key=lambda e: int(e.get("number", "0"))
+        )
+        return {str(e.get("specMotorName")): _direction(str(e.get("directionAxis"))) for e in found}
+
+    return circles("sampleCircles"), circles("detectorCircles")
+
+
+def _xml(path: str | Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise HklflowError(f"{path} cannot be read as XML ({error}); check the path") from None
