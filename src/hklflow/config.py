@@ -9,6 +9,7 @@ stage modules are reached through their package.
 
 import csv
 import json
+import math
 import re
 import shlex
 import zlib
@@ -33,7 +34,7 @@ import hklflow.stages.refine
 import hklflow.stages.refine_parent
 import hklflow.stages.scan_file
 import hklflow.stages.simulate
-import hklflow.stages.transform
+import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
 from hklflow.errors import HklflowError
 from hklflow.paths import Paths
@@ -72,8 +73,8 @@ class PoniFile(stages.import_poni.Params):
 
 
 def _kind(value: Any) -> str:
-    given = value if isinstance(value, dict) else value.model_dump()
-    return "poni" if "poni" in given else "image"
+    is_poni = isinstance(value, PoniFile) or (isinstance(value, dict) and "poni" in value)
+    return "poni" if is_poni else "image"
 
 
 Calibration = Annotated[
@@ -143,6 +144,8 @@ class Rotation:
     raw: str
     goniometer: dict[str, tuple[float, float | None]]
     calibration: str | None
+    where: str = ""
+    """Table and row, for messages."""
 
     @property
     def is_series(self) -> bool:
@@ -164,12 +167,15 @@ class Scan:
 # --------------------------------------------------------------------------- tables
 
 
-def _read_table(path: Path, columns: tuple[str, ...], required: int, problems: list[str]) -> list[Row]:
+def _read_table(
+    path: Path, columns: tuple[str, ...], required: int, problems: list[str]
+) -> list[Row]:
     """Rows of a tab-separated table; the first ``required`` columns must be there."""
     if not path.is_file():
         problems.append(f"{path} does not exist")
         return []
-    with path.open(newline="") as file:
+    # Spreadsheets put a byte-order mark in front of their tables.
+    with path.open(newline="", encoding="utf-8-sig") as file:
         lines = [line for line in file if line.strip() and not line.startswith("#")]
     reader = csv.DictReader(lines, delimiter="\t")
     found = tuple(reader.fieldnames or ())
@@ -192,19 +198,25 @@ def _read_table(path: Path, columns: tuple[str, ...], required: int, problems: l
 def _name(value: str, what: str, where: str, problems: list[str]) -> None:
     if not _NAME.fullmatch(value):
         problems.append(
-            f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' (it names files)"
+            f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' "
+            "(it names files)"
         )
 
 
 def _number(text: str, what: str, where: str, problems: list[str]) -> float | None:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        problems.append(f"{where}: {what} {text!r} is not a number")
-        return None
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    problems.append(f"{where}: {what} {text!r} is not a number")
+    return None
 
 
-def _goniometer(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float | None]]:
+def _goniometer(
+    text: str, where: str, problems: list[str]
+) -> dict[str, tuple[float, float | None]]:
     """Read ``chi=54.7 phi=0:0.5``: settings in degrees, ``start:step`` for the scanned axis."""
     settings: dict[str, tuple[float, float | None]] = {}
     for item in text.split():
@@ -213,6 +225,10 @@ def _goniometer(text: str, where: str, problems: list[str]) -> dict[str, tuple[f
             if match is None:
                 raise ValueError(item)
             step = float(match[3]) if match[3] is not None else None
+            if step == 0:
+                problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
+            if match[1] in settings:
+                problems.append(f"{where}: goniometer sets {match[1]} twice")
             settings[match[1]] = (float(match[2]), step)
         except ValueError:
             problems.append(
@@ -220,7 +236,7 @@ def _goniometer(text: str, where: str, problems: list[str]) -> dict[str, tuple[f
             )
     scanned = [name for name, (_, step) in settings.items() if step is not None]
     if len(scanned) > 1:
-        problems.append(f"{where}: goniometer scans {' and '.join(scanned)}; one axis can be scanned")
+        problems.append(f"{where}: goniometer scans {' and '.join(scanned)}; scan one axis")
     return settings
 
 
@@ -257,7 +273,7 @@ def _cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
 
 
 def _scans(
-    path: Path, samples: Mapping[str, Sample], config: Config, base: Path, problems: list[str]
+    path: Path, samples: Mapping[str, Sample], problems: list[str]
 ) -> dict[tuple[str, str], Scan]:
     scans: dict[tuple[str, str], Scan] = {}
     raws: dict[str, str] = {}
@@ -267,21 +283,19 @@ def _scans(
             _name(row[column], column, where, problems)
         if row["sample"] not in samples:
             problems.append(f"{where}: sample {row['sample']!r} is not in the table of samples")
-        if row["calibration"] and row["calibration"] not in config.calibrations:
-            problems.append(
-                f"{where}: calibration {row['calibration']!r} is not one of "
-                f"{', '.join(config.calibrations) or 'none defined'}"
-            )
         temperature = None
         if row["temperature"]:
             temperature = _number(row["temperature"], "temperature", where, problems)
+            if temperature is not None and temperature < 0:
+                problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
         rotation = Rotation(
             row["rotation"],
             row["raw"],
             _goniometer(row["goniometer"], where, problems),
             row["calibration"] or None,
+            where,
         )
-        if rotation.raw in raws:
+        if rotation.raw and rotation.raw in raws:
             problems.append(f"{where}: raw {rotation.raw} is also that of {raws[rotation.raw]}")
         raws[rotation.raw] = where
         key = (row["sample"], row["scan"])
@@ -289,12 +303,12 @@ def _scans(
             key, Scan(row["sample"], row["scan"], temperature, row["parent"] or row["scan"])
         )
         if (scan.temperature, scan.parent) != (temperature, row["parent"] or row["scan"]):
-            problems.append(f"{where}: the rotations of {row['scan']} differ in temperature or parent")
+            problems.append(
+                f"{where}: the rotations of {row['scan']} differ in temperature or parent"
+            )
         if row["rotation"] in scan.rotations:
             problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
         scan.rotations[row["rotation"]] = rotation
-        if config.simulation is None:
-            problems += [f"{where}: {p}" for p in _raw_problems(rotation, base)]
     for (sample, name), scan in scans.items():
         parent = scans.get((sample, scan.parent))
         if parent is None:
@@ -303,7 +317,8 @@ def _scans(
             problems.append(f"scan {sample} {name}: its parent {scan.parent!r} is not a scan{hint}")
         elif parent.parent != parent.name:
             problems.append(
-                f"scan {sample} {name}: its parent {scan.parent} is itself a child of {parent.parent}"
+                f"scan {sample} {name}: its parent {scan.parent} is itself a child of "
+                f"{parent.parent}; name {parent.parent}"
             )
     return scans
 
@@ -331,7 +346,8 @@ def series_ends(pattern: str, base: Path) -> list[str]:
     from hklflow.formats.raw import find_files
 
     files = find_files(base / pattern)
-    return [str(path.relative_to(base)) if path.is_relative_to(base) else str(path) for path in (files[0], files[-1])]
+    ends = (files[0], files[-1])
+    return [str(p.relative_to(base) if p.is_relative_to(base) else p) for p in ends]
 
 
 # ----------------------------------------------------------------------- experiment
@@ -374,7 +390,9 @@ class Experiment:
         row = self.rotation(sample, scan, rotation)
         settings = {name: value for name, (value, step) in row.goniometer.items() if step is None}
         scanned = [
-            (name, start, step) for name, (start, step) in row.goniometer.items() if step is not None
+            (name, start, step)
+            for name, (start, step) in row.goniometer.items()
+            if step is not None
         ]
         given = self.config.import_scan.model_dump()
         given["angles"] = given["angles"] | settings
@@ -395,7 +413,7 @@ class Experiment:
             scan=scan,
             rotations=self.rotations(sample, scan),
             space_group=row.space_group,
-            cell=row.cell,  # type: ignore[arg-type]  # six numbers, checked when read
+            cell=row.cell,
         )
 
     def refine_params(self, sample: str, scan: str) -> stages.refine.Params:
@@ -436,27 +454,80 @@ def load(data: Mapping[str, Any], base: Path) -> Experiment:
         With every problem, one in a line.
     """
     problems: list[str] = []
-    try:
-        config = Config.model_validate(dict(data))
-    except ValidationError as error:
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"])
-            value = item["input"]
-            shown = "" if isinstance(value, dict) else f" (it is {value!r})"
-            problems.append(f"config: {where}: {item['msg']}{shown}")
-        raise _report(problems) from None
+    config = _config(data, problems)
+    axes = _axes(config, problems)
+    simulated = bool(data.get("simulation"))
     samples = _samples(base / config.samples, problems)
-    scans = _scans(base / config.scans, samples, config, base, problems)
+    scans = _scans(base / config.scans, samples, problems)
+    for scan in scans.values():
+        for row in scan.rotations.values():
+            if row.calibration and row.calibration not in (data.get("calibrations") or {}):
+                problems.append(
+                    f"{row.where}: calibration {row.calibration!r} is not one of "
+                    f"{', '.join(config.calibrations) or 'none defined'}"
+                )
+            problems += [
+                f"{row.where}: there is no goniometer axis {name} (the axes are {', '.join(axes)})"
+                for name in row.goniometer
+                if axes and name not in axes
+            ]
+            if not simulated:
+                problems += [f"{row.where}: {problem}" for problem in _raw_problems(row, base)]
     for name, calibration in config.calibrations.items():
         _name(name, "calibration", "config", problems)
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
-        if config.simulation is None and not (base / given).is_file():
+        if not simulated and not (base / given).is_file():
             problems.append(f"config: calibrations.{name}: {given} does not exist")
     if not scans and not problems:
         problems.append(f"{base / config.scans} has no scans")
+    experiment = Experiment(config, base, samples, scans)
+    if not problems:
+        problems += _simulation_problems(experiment)
     if problems:
         raise _report(problems)
-    return Experiment(config, base, samples, scans)
+    return experiment
+
+
+def _config(data: Mapping[str, Any], problems: list[str]) -> Config:
+    """Validate the configuration; sections with a problem are replaced by their defaults.
+
+    So the tables are looked at too, and all problems are in one report.
+    """
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        problems += [f"config: {told}" for told in _validation_problems(error)]
+        spoilt = {str(item["loc"][0]) for item in error.errors()}
+        return Config.model_validate({k: v for k, v in data.items() if k not in spoilt})
+
+
+def _validation_problems(error: ValidationError) -> Iterable[str]:
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
+        yield f"{where}: {item['msg']}{shown}"
+
+
+def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
+    """Names of the goniometer axes; none if the raw files say them."""
+    from hklflow.formats.assemble import parse_axes
+
+    try:
+        return tuple(parse_axes(config.import_scan.axes) or ())
+    except HklflowError as error:
+        problems.append(f"config: import_scan.axes: {error}")
+        return ()
+
+
+def _simulation_problems(experiment: Experiment) -> Iterable[str]:
+    for raw in simulated_raws(experiment):
+        try:
+            simulation_description(experiment, raw)
+        except HklflowError as error:
+            yield str(error)
+        except ValidationError as error:
+            for problem in _validation_problems(error):
+                yield f"config: simulation of {raw}: {problem}"
 
 
 def _report(problems: list[str]) -> HklflowError:
@@ -495,6 +566,9 @@ def _words(flag: str, value: Any) -> list[str]:
         else:
             items = [str(item) for item in value]
         return [flag, *items] if items else []
+    if isinstance(value, str | Path):
+        # Joined by "=", for a text may begin with "-" (a Hall symbol, a file's name).
+        return [f"{flag}={value}"]
     return [flag, str(value)]
 
 
@@ -506,12 +580,13 @@ def simulated_raws(experiment: Experiment) -> list[str]:
     if experiment.config.simulation is None:
         return []
     rotations = [experiment.rotation(*key).raw for key in experiment.all_rotations()]
-    images = [c.image for c in experiment.config.calibrations.values() if isinstance(c, PowderImage)]
+    calibrations = experiment.config.calibrations.values()
+    images = [c.image for c in calibrations if isinstance(c, PowderImage)]
     return rotations + images
 
 
 def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.Description:
-    """What `rule simulate` puts in one raw file: the configuration and the file's row.
+    """Describe what `rule simulate` puts in one raw file: configuration and the file's row.
 
     The seed follows from the file's name, so that every file has its own noise.
     """

@@ -52,7 +52,7 @@ def _open(path: Path) -> Iterator[h5py.Group]:
     except OSError as error:
         raise HklflowError(f"{path} is not a readable HDF5 file ({error}); make it again") from error
     with file:
-        yield file["entry"]
+        yield file.get("entry", file)  # raw files of others may have no `entry`
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str, **attrs: Any) -> h5py.Group:
@@ -111,7 +111,7 @@ def read_provenance(path: Path) -> list[Record]:
         if "workflow" not in entry:
             return []
         processes = sorted(
-            (p for p in entry["workflow"].values()), key=lambda p: int(p["sequence_index"][()])
+            (p for p in entry["workflow"].values() if f"{p.name}/record/data" in p.file), key=lambda p: int(p["sequence_index"][()])
         )
         return [json.loads(_text(p["record/data"])) for p in processes]
 
@@ -466,7 +466,7 @@ def write_master(
         _array(sample, "orientation_matrix", orientation["U"])
         _array(sample, "ub_matrix", orientation["UB"], "1/angstrom")
         for i, (name, products) in enumerate(rotations.items()):
-            group = _group(entry.file, f"f{i + 1}", "NXentry", default="transform")
+            group = _group(entry.file, f"f{i + 1}", "NXentry", default="transform" if "transform" in products else "frame_sums")
             group["title"] = f"{title}, rotation {name}"
             for product, target in products.items():
                 inside = {

@@ -154,6 +154,9 @@ def product(
             "used in refinement": int(refined.used.sum()),
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
             "rmsd in frames": float(refined.rmsd[2]),
+            "median residual (slow, fast, frame)": np.median(
+                np.abs(refined.residuals[refined.used]), axis=0
+            ),
             "rmsd of held-out peaks (slow, fast, frame)": refined.rmsd_held_out,
             "reduced chi2": refined.chi2,
             "condition number": refined.condition,
@@ -187,6 +190,9 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
         f"{metrics['peaks']} peaks, {100 * metrics['fraction indexed']:.1f} % indexed",
         f"{metrics['used in refinement']} used",
         f"rmsd {metrics['rmsd in pixels']:.3f} px, {metrics['rmsd in frames']:.3f} frames",
+        "median |residual| {:.3f} {:.3f} px, {:.3f} fr".format(
+            *metrics["median residual (slow, fast, frame)"]
+        ),
         f"reduced chi2 {metrics['reduced chi2']:.2f}",
         "",
     ]

@@ -37,7 +37,7 @@ def _log_range(image: NDArray[Any]) -> LogNorm:
     values = image[np.isfinite(image) & (image > 0)]
     if values.size == 0:
         return LogNorm(0.1, 1.0)
-    low, high = np.percentile(values, [2.0, 99.7])
+    low, high = np.percentile(values, [2.0, 99.0])
     return LogNorm(max(low, high * 1e-5), max(high, low * 1.01))
 
 
@@ -65,11 +65,22 @@ def _plane(
     edges_x = np.concatenate([x - dx / 2, [x[-1] + dx / 2]])
     edges_y = np.concatenate([y - dy / 2, [y[-1] + dy / 2]])
     mesh = axes.pcolormesh(
-        edges_x, edges_y, image, norm=norm, cmap=_IMAGE, transform=shear + axes.transData, rasterized=True
+        edges_x,
+        edges_y,
+        # Measured and empty is the darkest colour; what was not measured stays NaN.
+        np.where(image <= 0, norm.vmin, image),
+        norm=norm,
+        cmap=_IMAGE,
+        transform=shear + axes.transData,
+        rasterized=True,
     )
-    corners = shear.transform(
-        [(a, b) for a in (edges_x[0], edges_x[-1]) for b in (edges_y[0], edges_y[-1])]
-    )
+    # Only as far as there are data: the grid of a skewed cell has empty corners.
+    rows, columns = np.nonzero(np.isfinite(image))
+    if rows.size:
+        seen = np.stack([x[columns], y[rows]], axis=1)
+    else:
+        seen = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])])
+    corners = shear.transform(seen)
     axes.set_xlim(corners[:, 0].min(), corners[:, 0].max())
     axes.set_ylim(corners[:, 1].min(), corners[:, 1].max())
     axes.set_aspect("equal")
@@ -164,11 +175,14 @@ def detector_image(image: NDArray[Any], title: str, label: str, mask: NDArray[np
 
 
 def _detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
-    shown = np.where(image > 0, image, np.nan).astype(float)
+    shown = np.asarray(image, dtype=float).copy()
     if mask is not None:
         shown[mask] = np.nan
+    norm = _log_range(shown)
+    shown = np.where(shown <= 0, norm.vmin, shown)
     extent = (0, image.shape[1], image.shape[0], 0)
-    axes.imshow(shown, norm=_log_range(shown), cmap=_IMAGE, extent=extent, interpolation="nearest")
+    axes.imshow(shown, norm=norm, cmap=_IMAGE, extent=extent, interpolation="nearest")
+    axes.set_facecolor("0.85")
     if mask is not None:
         overlay = np.zeros((*mask.shape, 4))
         overlay[mask] = (0.85, 0.15, 0.15, 1.0)
@@ -233,6 +247,7 @@ def peaks(
             fast[select], slow[select], "o", mfc="none", mec=colour, ms=6, mew=0.8,
             label=f"{int(select.sum())} {name}",
         )
+    axes.set(xlim=(0, mask.shape[1]), ylim=(mask.shape[0], 0))
     axes.legend(loc="upper right", facecolor="0.3", labelcolor="white")
     top, bottom = right.subplots(2, 1)
     top.hist(frame, bins=min(100, max(10, len(frame) // 10)), color="0.4")

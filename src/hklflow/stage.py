@@ -114,7 +114,7 @@ def command(main: Main) -> None:
 
     app.default(run_stage)
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__
         problem = _told(cause) if isinstance(cause, ValidationError) else str(error)

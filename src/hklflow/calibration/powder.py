@@ -36,7 +36,9 @@ class RingPoints:
     Attributes
     ----------
     ring : (n,) int array
-        Number of the ring, from 0 inwards out.
+        Number of the ring, the innermost is 0.
+    sector : (n,) int array
+        Number of the azimuth sector.
     slow, fast : (n,) array
         Pixel coordinates of the centre on the image.
     residual : (n,) array
@@ -46,6 +48,7 @@ class RingPoints:
     """
 
     ring: NDArray[np.int64]
+    sector: NDArray[np.int64]
     slow: Floats
     fast: Floats
     residual: Floats
@@ -53,6 +56,11 @@ class RingPoints:
 
     def __len__(self) -> int:
         return len(self.ring)
+
+    @property
+    def key(self) -> NDArray[np.int64]:
+        """One number (n,) for ring and sector."""
+        return self.ring * 100000 + self.sector
 
     def keep(self, good: NDArray[np.bool_]) -> "RingPoints":
         """Rows where `good`."""
@@ -125,11 +133,11 @@ def calibrant_two_theta(name: str, wavelength: float) -> Floats:
 
 
 def _calibrant(name: str, wavelength: float) -> Any:
-    from pyFAI.calibrant import ALL_CALIBRANTS, get_calibrant
+    from pyFAI.calibrant import get_calibrant, names
 
-    if name not in ALL_CALIBRANTS:
+    if name not in names():
         raise HklflowError(
-            f"calibrant {name!r} is not known to pyFAI; use one of {', '.join(ALL_CALIBRANTS)}"
+            f"calibrant {name!r} is not known to pyFAI; use one of {', '.join(sorted(names()))}"
         )
     return get_calibrant(name, wavelength=wavelength * 1e-10)
 
@@ -294,9 +302,7 @@ def _pyfai_refined(
             refinement = single.geometry_refinement
             refinement.data = data
             refinement.refine3(fix=["rot3", "wavelength", *tilts])
-            poni = replace(
-                poni, **{name: float(getattr(refinement, name)) for name in PARAMETERS}
-            )
+            poni = _with(poni, [getattr(refinement, name) for name in PARAMETERS])
             # pyFAI counts from pixel centres, we from corners.
             seen = _two_theta_at(poni.detector(), data[:, 0] + 0.5, data[:, 1] + 0.5)
             off = seen - rings[data[:, 2].astype(int)]
@@ -306,6 +312,12 @@ def _pyfai_refined(
                 break
             data = data[good]
     return poni
+
+
+def _with(poni: Poni, values: ArrayLike) -> Poni:
+    """Replace the refined parameters, in the order of `PARAMETERS`."""
+    dist, poni1, poni2, rot1, rot2 = np.asarray(values, dtype=np.float64).tolist()
+    return replace(poni, dist=dist, poni1=poni1, poni2=poni2, rot1=rot1, rot2=rot2)
 
 
 def _two_theta_at(detector: Detector, slow: Floats, fast: Floats) -> Floats:
@@ -408,16 +420,18 @@ def ring_points(
             if not near.any():
                 continue
             mean_phi = float(np.mean(phi[chosen][near]))
-            rows.append((number, ring + found[0], mean_phi, found[0], found[1]))
+            rows.append((number, i, ring + found[0], mean_phi, found[0], found[1]))
             widths.append(found[2])
     if not rows:
-        return RingPoints(np.empty(0, np.int64), *(np.empty(0) for _ in range(4))), half
+        return RingPoints(*np.empty((2, 0), np.int64), *np.empty((4, 0))), half
     table = np.array(rows)
-    sin = np.sin(table[:, 1])
+    ring_number, sector_number = table[:, :2].astype(np.int64).T
+    observed, phi, shift, sigma = table[:, 2:].T
+    sin = np.sin(observed)
     # Azimuth is from -lab x towards lab y.
-    ray = np.stack([-sin * np.cos(table[:, 2]), sin * np.sin(table[:, 2]), np.cos(table[:, 1])], 1)
+    ray = np.stack([-sin * np.cos(phi), sin * np.sin(phi), np.cos(observed)], axis=1)
     slow, fast = detector.intersect(ray)
-    points = RingPoints(table[:, 0].astype(np.int64), slow, fast, table[:, 3], table[:, 4])
+    points = RingPoints(ring_number, sector_number, slow, fast, shift, sigma)
     return points.keep(np.isfinite(slow)), float(np.median(widths))
 
 
@@ -447,8 +461,7 @@ def _refine(
     start = np.array([getattr(poni, name) for name in PARAMETERS])
 
     def geometry(p: Floats) -> Poni:
-        values = (float(value) for value in start + p * scale)
-        return replace(poni, **dict(zip(PARAMETERS, values, strict=True)))
+        return _with(poni, start + p * scale)
 
     def residuals(p: Floats) -> Floats:
         seen = _two_theta_at(geometry(p).detector(), points.slow, points.fast)
@@ -456,7 +469,8 @@ def _refine(
         return result
 
     fit = least_squares(residuals, np.zeros(5), jac="3-point", x_scale=1.0, method="lm")
-    covariance = np.linalg.inv(fit.jac.T @ fit.jac) * np.outer(scale, scale)
+    jacobian = np.asarray(fit.jac, dtype=np.float64)
+    covariance = np.linalg.inv(jacobian.T @ jacobian) * np.outer(scale, scale)
     return geometry(fit.x), covariance, residuals(fit.x) * sigma
 
 
@@ -468,13 +482,12 @@ def _beam_centre(poni: Poni) -> Floats:
 def _propagated(
     function: Callable[[Poni], Floats], poni: Poni, covariance: Floats
 ) -> tuple[float, ...]:
-    """Standard deviations of a function of the parameters (central differences)."""
+    """Propagate the covariance to a function of the parameters (central differences)."""
     columns = []
-    for i, name in enumerate(PARAMETERS):
+    at = np.array([getattr(poni, name) for name in PARAMETERS])
+    for i in range(5):
         step = 0.1 * float(np.sqrt(covariance[i, i]))
-        up, down = (
-            function(replace(poni, **{name: getattr(poni, name) + s})) for s in (step, -step)
-        )
+        up, down = (function(_with(poni, at + s * np.eye(5)[i])) for s in (step, -step))
         columns.append((up - down) / (2 * step))
     jacobian = np.stack(columns, axis=1)
     return tuple(float(s) for s in np.sqrt(np.diag(jacobian @ covariance @ jacobian.T)))
@@ -543,8 +556,12 @@ def calibrate_powder(
 
     window: float | None = None
     rejected, extra = 0, 0.0
-    for _ in range(max_cycles):
+    known: NDArray[np.int64] | None = None
+    for cycle in range(max_cycles):
         found, width = ring_points(values, masked, poni.detector(), rings, window=window)
+        if known is not None:
+            # Sectors at the limit of what can be fitted must not come and go for ever.
+            found = found.keep(np.isin(found.key, known))
         points = found
         for _ in range(20):
             n_rings = len(np.unique(points.ring))
@@ -564,7 +581,11 @@ def calibrate_powder(
             points = points.keep(good)
         rejected = len(found) - len(points)
         moved = np.array([getattr(after, n) - getattr(poni, n) for n in PARAMETERS])
-        poni, window = after, 4 * width
+        poni = after
+        if cycle < 2:
+            window = 4 * width
+        else:
+            known = points.key
         if np.all(np.abs(moved) < 0.1 * np.sqrt(np.diag(covariance))):
             break
     else:

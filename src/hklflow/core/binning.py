@@ -27,9 +27,10 @@ from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
-# Above this many photons in one pixel their shares differ from equal ones by less
-# than the Poisson noise of the share, so only the remainder is dealt at random.
+# Above this many photons in a pixel, and this many per sub-sample, the shares are drawn
+# from the normal limit of the binomial distribution: its width is then 8 or more.
 _DEAL_ONE_BY_ONE = 1024
+_NORMAL_SHARE = 64
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,34 @@ def _next_random(state: np.uint64) -> np.uint64:
 
 
 @numba.njit(cache=True, nogil=True)
+def _deal(n: int, state: np.uint64, dealt: Floats) -> None:
+    """Deal n photons at random to the sub-samples; ``dealt`` is overwritten.
+
+    One by one, or for many photons as the chain of binomial distributions that a
+    multinomial one factors into, each by its normal limit.
+    """
+    n_sub = len(dealt)
+    if n <= max(_DEAL_ONE_BY_ONE, _NORMAL_SHARE * n_sub):
+        dealt[:] = 0.0
+        for _ in range(n):
+            state = _next_random(state)
+            # high bits times n: an unbiased choice to 2⁻³²
+            dealt[int(((state >> np.uint64(32)) * np.uint64(n_sub)) >> np.uint64(32))] += 1.0
+        return
+    left = float(n)
+    for s in range(n_sub - 1):
+        p = 1.0 / (n_sub - s)
+        state = _next_random(state)
+        radius = np.sqrt(-2.0 * np.log((float(state >> np.uint64(11)) + 0.5) * 2.0**-53))
+        state = _next_random(state)
+        normal = radius * np.cos(2.0 * np.pi * float(state >> np.uint64(11)) * 2.0**-53)
+        share = np.floor(left * p + np.sqrt(left * p * (1.0 - p)) * normal + 0.5)
+        dealt[s] = min(max(share, 0.0), left)
+        left -= dealt[s]
+    dealt[n_sub - 1] = left
+
+
+@numba.njit(cache=True, nogil=True)
 def _accumulate(
     frames: NDArray[Any],
     first_frame: int,
@@ -158,6 +187,7 @@ def _accumulate(
     shape: NDArray[np.int64],
     excluded: NDArray[np.uint8],
     deal: bool,
+    seed: np.uint64,
     invalid_from: float,
     counts: Floats,
     norm: Floats,
@@ -193,19 +223,9 @@ def _accumulate(
                 weight = weight * frame_norm[z] * share
                 if n_sub > 1 and n > 0:
                     if deal:
-                        whole = 0
-                        rest = int(n)
-                        if rest > _DEAL_ONE_BY_ONE:
-                            whole = rest // n_sub
-                            rest -= whole * n_sub
-                        dealt[:] = whole
                         state = np.uint64((first_frame + z) * n_slow * n_fast + i * n_fast + j)
-                        state = _next_random(state * np.uint64(0xD1342543DE82EF95))
-                        for _ in range(rest):
-                            state = _next_random(state)
-                            # high bits times n: an unbiased choice to 2⁻³²
-                            s = int(((state >> np.uint64(32)) * np.uint64(n_sub)) >> np.uint64(32))
-                            dealt[s] += 1.0
+                        state = _next_random(seed ^ (state * np.uint64(0xD1342543DE82EF95)))
+                        _deal(int(n), state, dealt)
                     else:
                         dealt[:] = n * share
                 elif n_sub > 1:
@@ -264,6 +284,10 @@ class Accumulator:
         volume without that mask can be had as their sum.
     invalid_from : float
         Values from here on are no measurement (flags, saturated pixels).
+    seed : int
+        Of the dealing of photons, 0 or more. Sweeps whose volumes are added or compared
+        need different seeds: sweeps of the same geometry that share one send the same
+        pixel's photons the same way, and the error of their sum comes out too small.
     """
 
     def __init__(
@@ -276,6 +300,7 @@ class Accumulator:
         samples: tuple[int, int, int] = (1, 1, 1),
         keep_excluded: bool = False,
         invalid_from: float = np.inf,
+        seed: int = 0,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
@@ -288,6 +313,8 @@ class Accumulator:
             )
         self.rotation, self.grid, self.samples = rotation, grid, samples
         self._invalid_from = float(invalid_from)
+        # Spread over all bits, so that neighbouring seeds share nothing.
+        self._seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self._ub = np.asarray(ub, dtype=np.float64)
         self._pixel_norm = np.ascontiguousarray(pixel_norm, dtype=np.float64)
         self._frame_norm = np.asarray(frame_norm, dtype=np.float64)
@@ -320,10 +347,16 @@ class Accumulator:
             Frame number of the block's first frame.
         excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
             Bit-packed artefact mask (`numpy.packbits` along fast).
+
+        Raises
+        ------
+        HklflowError
+            If the block does not fit the detector, the scan or its mask.
         """
         n = len(frames)
         if n == 0:
             return
+        self._check(frames.shape, first, None if excluded is None else excluded.shape)
         sub = self.samples[0]
         at = first + np.arange(n)[:, None] + (np.arange(sub) + 0.5) / sub
         turn = self.rotation.goniometer.rotation(self.rotation.scan.angle(at))
@@ -342,6 +375,7 @@ class Accumulator:
             np.array(self.grid.shape, dtype=np.int64),
             excluded if excluded is not None else np.zeros((0, 0, 0), dtype=np.uint8),
             bool(np.issubdtype(frames.dtype, np.integer)),
+            self._seed,
             self._invalid_from,
             self._counts,
             self._norm,
@@ -350,6 +384,26 @@ class Accumulator:
         )
         self.used += used
         self.outside += outside
+
+    def _check(self, frames: tuple[int, ...], first: int, excluded: tuple[int, ...] | None) -> None:
+        # The kernel does not check bounds: what does not fit would read foreign memory.
+        n_slow, n_fast = self.rotation.detector.shape
+        n_frames = self.rotation.scan.n_frames
+        if len(frames) != 3 or frames[1:] != (n_slow, n_fast):
+            raise HklflowError(
+                f"a block of frames has shape {frames}, the detector ({n_slow}, {n_fast}) pixels; "
+                "use the geometry of this detector"
+            )
+        if first < 0 or first + frames[0] > n_frames:
+            raise HklflowError(
+                f"frames {first} to {first + frames[0] - 1} were given to a scan of {n_frames} "
+                "frames; check its first frame and number of frames"
+            )
+        if excluded is not None and excluded != (frames[0], n_slow, (n_fast + 7) // 8):
+            raise HklflowError(
+                f"the artefact mask of a block has shape {excluded}, not "
+                f"{(frames[0], n_slow, (n_fast + 7) // 8)}; make it again from these frames"
+            )
 
     def clean(self) -> tuple[Floats, Floats]:
         """(C, M) of shape (l, k, h) without what the artefact mask excluded."""

@@ -18,7 +18,7 @@ count. S itself is never smoothed.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import correlate1d
 
 Floats = NDArray[np.float64]
 
@@ -28,13 +28,18 @@ _SIGNIFICANT = 3.0
 
 
 def _box_sum(volume: Floats, reach: int) -> Floats:
-    size = 2 * reach + 1
-    sums: Floats = uniform_filter(volume, size=size, mode="constant") * float(size) ** 3
-    return sums
+    # Not `uniform_filter`: its running sums leave the rounding error of a Bragg peak
+    # on all voxels behind it.
+    weights = np.ones(2 * reach + 1)
+    for axis in range(volume.ndim):
+        volume = correlate1d(volume, weights, axis=axis, mode="constant")
+    return volume
 
 
 def _pool(counts: Floats, norm: Floats, reach: int) -> tuple[Floats, Floats]:
     """Pooled rate of the neighbourhood, and how much a voxel's own count outweighs it.
+
+    Only where ``norm > 0`` are the numbers of use.
 
     Returns
     -------
@@ -42,21 +47,22 @@ def _pool(counts: Floats, norm: Floats, reach: int) -> tuple[Floats, Floats]:
     own : (l, k, h) array
         V / (V + r / M) of the module's formula, 0 to 1.
     """
-    measured = norm > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        n = np.rint(_box_sum(measured.astype(np.float64), reach))
-        pooled_norm = _box_sum(norm, reach)
-        pooled = np.maximum(_box_sum(counts, reach), 0.0)
-        # A neighbourhood without a single count still bounds the rate at about one count.
-        rate = np.maximum(pooled, 0.5) / pooled_norm
-        # s² as the weighted mean of M (S - r)², whose Poisson expectation is r.
-        second = _box_sum(np.where(measured, counts**2 / np.where(measured, norm, 1.0), 0.0), reach)
-        spread = (second - pooled**2 / pooled_norm) / np.maximum(n - 1, 1)
-        # Fluctuation of `spread` for Poisson counts: r √(2/n + 1/(Σ counts)).
-        noise = rate * np.sqrt(2.0 / np.maximum(n - 1, 1) + 1.0 / np.maximum(pooled, 0.5))
-        excess = np.maximum(spread - rate - _SIGNIFICANT * noise, 0.0)
-        own = excess / (excess + rate)
-    return rate, own
+    tiny = np.finfo(np.float64).tiny
+    pooled_norm = np.maximum(_box_sum(norm, reach), tiny)
+    pooled = np.maximum(_box_sum(counts, reach), 0.0)
+    # A neighbourhood without a single count still bounds the rate at about one count.
+    rate = np.maximum(pooled, 0.5) / pooled_norm
+    squares = _box_sum(norm**2, reach)
+    # Σ (C - r M)², whose Poisson expectation is r (Σ M - Σ M² / Σ M).
+    spread = _box_sum(counts**2, reach) + rate * (
+        rate * squares - 2 * _box_sum(counts * norm, reach)
+    )
+    poisson = rate * (pooled_norm - squares / pooled_norm)
+    # Fluctuation of `spread` for Poisson counts: (C - μ)² has the variance 2 μ² + μ.
+    noise = np.sqrt(rate * (2 * rate * squares + pooled_norm))
+    excess = np.maximum(spread - poisson - _SIGNIFICANT * noise, 0.0)
+    variance = excess / np.maximum(squares, tiny)
+    return rate, variance * norm / np.maximum(variance * norm + rate, tiny)
 
 
 def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
@@ -80,7 +86,7 @@ def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
     expected = np.maximum(counts, 1.0)
     for half_width in range(1, reach + 1):
         rate, own = _pool(counts, norm, half_width)
-        expected = own * expected + (1 - own) * rate * norm
+        expected = np.where(norm > 0, own * expected + (1 - own) * rate * norm, 0.0)
     return np.where(norm > 0, expected, 0.0)
 
 
@@ -105,23 +111,34 @@ def intensity(counts: Floats, norm: Floats, reach: int = 2) -> tuple[Floats, Flo
 def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
     """How well volumes of the same S agree: reduced χ² and its degrees of freedom.
 
-    Only voxels with at least 25 expected counts in each volume count, so that
-    the Poisson distribution is close to normal. Each volume is compared with the
-    rate pooled over all of them, under which its expected count is ``M Σ C / Σ M``.
+    A voxel counts where at least two volumes measured it with at least 25 expected
+    counts each, so that the Poisson distribution is close to normal. These are
+    compared with the rate pooled over them, under which the expected count is
+    ``M Σ C / Σ M``.
 
     Parameters
     ----------
     volumes : list of (counts, norm)
     """
-    total_counts = np.sum([c for c, _ in volumes], axis=0)
-    total_norm = np.sum([m for _, m in volumes], axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = total_counts / total_norm
-    chi2, n_terms = 0.0, np.zeros(total_norm.shape, dtype=np.int64)
-    for counts, norm in volumes:
-        mu = rate * norm
-        use = mu >= 25
-        chi2 += float(np.sum((counts[use] - mu[use]) ** 2 / mu[use]))
-        n_terms += use
+    # What is expected decides which volumes are compared, never the count itself.
+    rate = _rate(volumes)
+    compared = [
+        (np.where(m * rate >= 25, c, 0.0), np.where(m * rate >= 25, m, 0.0)) for c, m in volumes
+    ]
+    rate = _rate(compared)
+    n_terms = np.sum([m > 0 for _, m in compared], axis=0)
+    chi2 = 0.0
+    for counts, norm in compared:
+        use = (norm > 0) & (n_terms > 1)
+        mu = rate[use] * norm[use]
+        chi2 += float(np.sum((counts[use] - mu) ** 2 / mu))
     dof = int(np.sum(np.maximum(n_terms - 1, 0)))
     return (chi2 / dof if dof else float("nan")), dof
+
+
+def _rate(volumes: list[tuple[Floats, Floats]]) -> Floats:
+    """Σ C / Σ M, 0 where there is no norm."""
+    counts = np.sum([c for c, _ in volumes], axis=0)
+    norm = np.sum([m for _, m in volumes], axis=0)
+    rate: Floats = counts / np.where(norm > 0, norm, np.inf)
+    return rate

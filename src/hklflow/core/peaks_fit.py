@@ -190,7 +190,9 @@ def fit_peak(
         # The gain that the step promises, in units of ln L: 2e-4 is a fiftieth of a standard
         # deviation. A width at its limit can make a step fail that was as small as this.
         promised = abs(float(np.sum((trial - p) * gradient)))
-        converged = abs(value - new_value) < 1e-4 and promised < 2e-4
+        # Where the model does not describe the profile the likelihood is steeper by chi².
+        enough = 2e-4 * max(1.0, chi2 / max(number, 1))
+        converged = abs(value - new_value) < enough and promised < enough
         if new_value <= value + 1e-9:
             p, value, chi2, alone = trial, new_value, new_chi2, new_alone
             gradient, new_gradient = new_gradient, gradient

@@ -245,7 +245,8 @@ def fit_segments(
                 segment.start = segment.p.copy()
             extra = _others(segments, k, ready)
             if sweep:
-                _fit(segment, extra, _ITERATIONS)
+                last = single or sweep == _SWEEPS
+                _fit(segment, extra, _ITERATIONS if last else _FIRST_ITERATIONS)
             else:
                 _fit_first(segment, extra)
             ready[k] = _near(segment)

@@ -4,6 +4,7 @@ Precedence: tables and configuration, then the calibration (for detector, wavele
 polarisation), then the raw file's header. All that is missing is reported together.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,14 +50,19 @@ def parse_axes(texts: Sequence[str]) -> dict[str, tuple[float, float, float]] | 
     """
     axes: dict[str, tuple[float, float, float]] = {}
     for text in texts:
-        name, _, vector = text.partition("=")
+        name, _, vector = (part.strip() for part in text.partition("="))
         try:
             x, y, z = (float(part) for part in vector.split(","))
+            if not name:
+                raise ValueError("no name")
         except ValueError as error:
             raise HklflowError(
                 f"goniometer axis {text!r} is not `name=x,y,z`, such as `phi=-1,0,0`"
             ) from error
-        axes[name.strip()] = (x, y, z)
+        if name in axes or not 0 < math.hypot(x, y, z) < math.inf:
+            what = "stands twice" if name in axes else "has no direction"
+            raise HklflowError(f"goniometer axis {text!r} {what}; give each axis once, as a vector")
+        axes[name] = (x, y, z)
     return axes or None
 
 
@@ -126,13 +132,18 @@ def scan(
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, problems)
     exposure = _first(said.exposure, header.exposure_time)
-    if exposure is None:
-        problems.append("the exposure time is not known: set `exposure` in seconds")
+    if exposure is None or not exposure > 0:
+        problems.append(f"the exposure time is not known ({exposure}): set `exposure` in seconds")
     monitor = _monitor(header, said, n_raw, exposure, problems)
-    attenuation = _first(said.attenuation, header.transmission)
+    attenuation = _attenuation(header, said, n_raw, problems)
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
-    assert wavelength and polarization is not None and detector and goniometer and exposure
+    # Each of these would be a problem above.
+    assert wavelength
+    assert polarization is not None
+    assert detector
+    assert goniometer
+    assert exposure
     used = slice(said.first_frame, last + 1)
     return RotationScan(
         raw=raw,
@@ -145,10 +156,7 @@ def scan(
         ),
         monitor=monitor[used],
         exposure=np.full(n, float(exposure)),
-        # A beamline without attenuators does not record any: that is a transmission of 1.
-        attenuation=np.broadcast_to(
-            np.asarray(1.0 if attenuation is None else attenuation, dtype=np.float64), (n_raw,)
-        )[used].copy(),
+        attenuation=attenuation[used],
         monitor_source="none" if said.monitor == "none" else raw,
         temperature=said.temperature if said.temperature is not None else header.temperature,
         saturation=header.saturation,
@@ -164,11 +172,13 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
     if said.axes is not None:
         names = tuple(said.axes)
         axes: ArrayLike = list(said.axes.values())
-        settings = {name: 0.0 for name in names}
+        settings = {}
         scan_axis = said.scan_axis or (names[0] if len(names) == 1 else None)
     elif known is not None:
         names, axes = known.names, known.axes
         settings = dict(zip(names, np.degrees(known.angles), strict=True))
+        # The header's setting of the axis that it takes for the scanned one means nothing.
+        del settings[names[known.scan]]
         scan_axis = said.scan_axis or names[known.scan]
     else:
         problems.append("the goniometer is not known: set `goniometer: axes` in the configuration")
@@ -178,18 +188,25 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
         what = f"no goniometer axis {', '.join(unknown)}" if unknown else "which axis is scanned?"
         problems.append(f"{what} (the axes are {', '.join(names)})")
         return None
-    if said.axes is not None:
-        missing = [name for name in names if name != scan_axis and name not in said.angles]
-        if missing:
-            problems.append(f"the setting of goniometer axis {', '.join(missing)} is not known")
-    settings |= said.angles
+    settings = {scan_axis: 0.0} | settings | said.angles
+    missing = [name for name in names if name not in settings]
+    if missing:
+        problems.append(
+            f"the setting of goniometer axis {', '.join(missing)} is not known: give it in the "
+            "scan table, `axis=degrees`"
+        )
+        return None
     angles = np.radians([settings[name] for name in names])
     return geometry.Goniometer(names, np.asarray(axes, float), angles, names.index(scan_axis))
 
 
 def _angles(header: Header, said: Said, problems: list[str]) -> tuple[float, float]:
-    start, step = _first(said.start, header.start_deg), _first(said.step, header.step_deg)
-    if said.step is None and step is None and header.angles_deg is not None:
+    start, step = said.start, said.step
+    known = header.goniometer
+    if known is None or said.scan_axis in (None, known.names[known.scan]):
+        # The header's angles are those of the axis that it says is scanned.
+        start, step = _first(start, header.start_deg), _first(step, header.step_deg)
+    if step is None and header.angles_deg is not None:
         problems.append(
             "the scan's angles are not evenly spaced (steps from "
             f"{np.diff(header.angles_deg).min():g} to {np.diff(header.angles_deg).max():g} deg)"
@@ -226,6 +243,19 @@ def _monitor(
             f"the monitor must have one positive value for each of {n_raw} frames ({where})"
         )
     return monitor
+
+
+def _attenuation(header: Header, said: Said, n_raw: int, problems: list[str]) -> Floats:
+    # A beamline without attenuators does not record any: that is a transmission of 1.
+    given = np.asarray(_first(said.attenuation, header.transmission, 1.0), dtype=np.float64)
+    if given.shape not in ((), (1,), (n_raw,)) or not np.all((given > 0) & (given <= 1)):
+        problems.append(
+            f"the attenuators' transmission (shape {given.shape}, {given.min():g} to "
+            f"{given.max():g}) must be above 0 and at most 1, once or for each of {n_raw} "
+            "frames: set `attenuation`"
+        )
+        return np.ones(n_raw)
+    return np.broadcast_to(given, (n_raw,)).copy()
 
 
 def summary(scan: RotationScan) -> str:

@@ -1,7 +1,6 @@
 """Import a detector geometry from a PONI file of pyFAI."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -23,7 +22,7 @@ class Outputs(stage.Outputs):
 class Params(stage.Params):
     shape: tuple[int, int] | None = None
     """Pixels (slow, fast); None: from the file."""
-    orientation: Literal[1, 2, 3, 4] | None = None
+    orientation: int | None = Field(None, ge=1, le=4)
     """How the image lies (pyFAI's detector orientation); None: from the file."""
     wavelength: float | None = Field(None, gt=0)
     """Wavelength in Å; None: from the file."""

@@ -1,0 +1,260 @@
+"""Powder calibration against images made by a separate, plain vector formula."""
+
+import json
+
+import fabio
+import numpy as np
+import pytest
+
+from hklflow.calibration.powder import (
+    PARAMETERS,
+    calibrant_two_theta,
+    calibrate_powder,
+    find_beam_centre,
+    find_distance,
+)
+from hklflow.errors import HklflowError
+from hklflow.formats.poni import detector_from_poni
+
+PIXEL = 172e-6
+SHAPE = (500, 480)
+WAVELENGTH = 0.41
+# NIST SRM 674b and 660c; absences of F and P lattices.
+CUBIC = {"CeO2": (5.41165, True), "LaB6": (4.156826, False)}
+TRUTH = {"dist": 0.2, "poni1": 0.0421, "poni2": 0.0398, "rot1": 0.012, "rot2": -0.008}
+
+
+def d_spacings(name):
+    a, centred = CUBIC[name]
+    h, k, m = np.meshgrid(*[np.arange(12)] * 3, indexing="ij")
+    keep = (h + k + m > 0) & ((h % 2 == k % 2) & (k % 2 == m % 2) if centred else True)
+    return a / np.sqrt(np.unique((h**2 + k**2 + m**2)[keep]))
+
+
+def pixel_positions(slow, fast, truth):
+    """Positions (axis 1 up, axis 2 to the right, beam): the PONI geometry, orientation 3.
+
+    Rodrigues rotations: about -axis 1 by rot1, then -axis 2 by rot2.
+    """
+    x = np.stack(
+        [
+            slow * PIXEL - truth["poni1"],
+            fast * PIXEL - truth["poni2"],
+            np.full(slow.shape, truth["dist"]),
+        ],
+        axis=-1,
+    )
+    for axis, angle in (([-1.0, 0, 0], truth["rot1"]), ([0, -1.0, 0], truth["rot2"])):
+        a = np.array(axis)
+        x = (
+            x * np.cos(angle)
+            + np.cross(a, x) * np.sin(angle)
+            + a * (x @ a)[..., None] * (1 - np.cos(angle))
+        )
+    return x
+
+
+def simulate(name, seed, truth=TRUTH):
+    """Poisson image and mask: rings, background, module gaps; orientation 3."""
+    rng = np.random.default_rng(seed)
+    width = 1.1 * PIXEL / truth["dist"]
+    # Profile on a grid 50 times finer than a ring's width; its interpolation is exact enough.
+    grid = np.linspace(0, 0.6, 30000)
+    profile = 20 + 60 * np.exp(-grid / 0.1)
+    for n, d in enumerate(d_spacings(name)):
+        if d > WAVELENGTH / 2:
+            ring = 2 * np.arcsin(WAVELENGTH / 2 / d)
+            height = 400 * np.exp(-0.08 * n) * (1 if n % 3 else 0.5)
+            profile += height * np.exp(-0.5 * ((grid - ring) / width) ** 2)
+    mean = np.zeros(SHAPE)
+    slow, fast = np.indices(SHAPE).astype(float)
+    for di in (1 / 6, 1 / 2, 5 / 6):
+        for dj in (1 / 6, 1 / 2, 5 / 6):
+            x = pixel_positions(slow + di, fast + dj, truth)
+            mean += np.interp(np.arctan2(np.hypot(x[..., 0], x[..., 1]), x[..., 2]), grid, profile)
+    image = rng.poisson(mean / 9).astype(np.int32)
+    bad = np.zeros(SHAPE, bool)
+    bad[160:172] = bad[330:342] = True
+    bad[:, 238:245] = True
+    bad |= rng.random(SHAPE) < 1e-3
+    image[bad] = -1
+    return image, bad
+
+
+def true_centre(truth=TRUTH):
+    """Where the beam meets the detector: solved by walking along the plane."""
+    at = np.array([truth["poni1"], truth["poni2"]]) / PIXEL
+    for _ in range(50):
+        x = pixel_positions(at[:1], at[1:], truth)[0]
+        at = at - x[:2] / PIXEL
+    return at
+
+
+def calibrate(image, bad, name, **changes):
+    options = {
+        "calibrant": name,
+        "wavelength": WAVELENGTH,
+        "pixel_size": (PIXEL, PIXEL),
+        "orientation": 3,
+        # 1 % and some pixels off.
+        "distance": 0.202,
+        "beam_centre": tuple(true_centre() + np.array([3, -4])),
+    }
+    return calibrate_powder(image, bad, **{**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def results():
+    runs = [("CeO2", 1), ("CeO2", 2), ("LaB6", 4), ("LaB6", 5)]
+    return [calibrate(*simulate(name, seed), name) for name, seed in runs]
+
+
+def test_recovers_the_truth(results):
+    for result in results:
+        assert np.abs(np.array(result.beam_centre) - true_centre()).max() < 0.05
+        assert result.poni.dist == pytest.approx(TRUTH["dist"], rel=5e-5)
+        for name in ("rot1", "rot2"):
+            assert getattr(result.poni, name) == pytest.approx(TRUTH[name], abs=2e-4)
+        assert result.poni.rot3 == pytest.approx(0, abs=1e-12)
+        # A ring's centre is known to a fraction of a pixel, which is 0.05°.
+        assert result.rms_deg < 0.01
+        assert len(result.rings) >= 6
+        assert len(result.points) > 100
+        assert set(result.ring_rms_deg) == set(result.two_theta_deg)
+
+
+def test_errors_are_honest(results):
+    pulls = np.array(
+        [
+            [(getattr(r.poni, name) - TRUTH[name]) / r.sigma[name] for name in PARAMETERS]
+            for r in results
+        ]
+    )
+    centre = np.array(
+        [(np.array(r.beam_centre) - true_centre()) / r.beam_centre_sigma for r in results]
+    )
+    assert np.abs(pulls).max() < 4
+    assert np.abs(centre).max() < 4
+    # 20 numbers, of which about 12 are independent: the width of unit pulls is known to 20 %.
+    assert 0.5 < np.sqrt(np.mean(pulls**2)) < 1.6
+    assert 0.7 < np.mean([r.chi2 for r in results]) < 1.3
+
+
+def test_covariance_is_consistent(results):
+    result = results[0]
+    sigma = np.array([result.sigma[name] for name in PARAMETERS])
+    np.testing.assert_allclose(np.diag(result.covariance), sigma**2)
+    np.testing.assert_allclose(np.diag(result.correlation), 1)
+    assert np.abs(result.correlation).max() <= 1 + 1e-12
+
+
+def test_blind():
+    image, bad = simulate("CeO2", 7)
+    result = calibrate(image, bad, "CeO2", distance=None, beam_centre=None)
+    assert np.abs(np.array(result.beam_centre) - true_centre()).max() < 0.05
+    assert result.poni.dist == pytest.approx(TRUTH["dist"], rel=5e-5)
+
+
+@pytest.mark.parametrize("orientation", [1, 2])
+def test_orientation_of_the_image(orientation, results):
+    """The same detector with rows or columns in reverse order has the same parameters."""
+    image, bad = simulate("CeO2", 1)
+    rows = slice(None, None, -1) if orientation in (1, 2) else slice(None)
+    columns = slice(None, None, -1) if orientation in (1, 4) else slice(None)
+    slow, fast = true_centre()
+    slow = SHAPE[0] - slow if orientation in (1, 2) else slow
+    fast = SHAPE[1] - fast if orientation in (1, 4) else fast
+    result = calibrate(
+        image[rows, columns],
+        bad[rows, columns],
+        "CeO2",
+        orientation=orientation,
+        beam_centre=(slow, fast),
+    )
+    for name in PARAMETERS:
+        # The sums run in another order and the fit stops within a tenth of σ.
+        difference = getattr(result.poni, name) - getattr(results[0].poni, name)
+        assert abs(difference) < 0.3 * result.sigma[name]
+
+
+def test_too_little_signal_is_an_error():
+    rng = np.random.default_rng(3)
+    flat = rng.poisson(30, SHAPE)
+    bad = np.zeros(SHAPE, bool)
+    with pytest.raises(HklflowError, match=r"points .*needed|geometry still moved"):
+        calibrate(flat, bad, "CeO2")
+    with pytest.raises(HklflowError, match="no beam centre found"):
+        find_beam_centre(flat, bad)
+    rings = calibrant_two_theta("CeO2", WAVELENGTH)
+    with pytest.raises(HklflowError, match="no distance found"):
+        find_distance(flat, bad, (250.0, 240.0), (PIXEL, PIXEL), rings)
+
+
+def test_too_few_rings_is_an_error():
+    image, bad = simulate("CeO2", 1)
+    with pytest.raises(HklflowError, match=r"on \d+ rings of CeO2 .*40 rings are needed"):
+        calibrate(image, bad, "CeO2", min_rings=40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calibrant": "Cheese"}, "Cheese"),
+        ({"orientation": 5}, "orientation 5"),
+    ],
+)
+def test_bad_input(changes, message):
+    image, bad = np.zeros((20, 20)), np.zeros((20, 20), bool)
+    with pytest.raises(HklflowError, match=message):
+        calibrate(image, bad, "CeO2", **changes)
+    with pytest.raises(HklflowError, match="mask"):
+        calibrate(image, bad[1:], "CeO2")
+
+
+@pytest.mark.parametrize("name", ["CeO2", "LaB6"])
+def test_ring_angles(name):
+    """pyFAI's table against the cell; its cells are of other SRM certificates (within 1e-5)."""
+    ours = calibrant_two_theta(name, WAVELENGTH)[:10]
+    d = np.sort(d_spacings(name))[::-1][:10]
+    np.testing.assert_allclose(ours, 2 * np.arcsin(WAVELENGTH / 2 / d), rtol=2e-5)
+
+
+@pytest.mark.real_data
+def test_ceo2_on_a_pilatus(real_data):
+    from pyFAI.detectors import detector_factory
+
+    folder = real_data / "powder_ceo2_pilatus1m"
+    image = fabio.open(str(folder / "CeO2_Pilatus1M.tif")).data
+    bad = (detector_factory("Pilatus1M").mask > 0) | (image < 0)
+    result = calibrate_powder(
+        image,
+        bad,
+        calibrant="CeO2",
+        wavelength=0.4066,
+        pixel_size=(PIXEL, PIXEL),
+        # As fabio reads it; the published PONI is for the image flipped up-down.
+        orientation=3,
+        # The header's: 3 mm and 30 pixels off.
+        distance=0.21143,
+        beam_centre=(515.77, 498.18),
+    )
+    reference = json.loads((folder / "reference.json").read_text())["analytic_flip"]
+    assert result.rms_deg <= 0.006
+    assert len(result.rings) == reference["n_rings_measured"]
+    # Two refinements of one image by different points. The point of normal incidence
+    # and the tilt trade against each other; the beam centre is much better known.
+    expected = detector_from_poni(
+        dist=reference["dist_m"],
+        **{name: reference[name] for name in PARAMETERS[1:]},
+        rot3=reference["rot3"],
+        pixel1=PIXEL,
+        pixel2=PIXEL,
+        shape=image.shape,
+    )
+    beam = expected.intersect(np.array([0, 0, 1.0]))
+    assert np.abs(np.array(result.beam_centre) - beam).max() < 0.3
+    assert result.poni.dist == pytest.approx(reference["dist_m"], rel=3e-4)
+    assert result.poni.poni1 == pytest.approx(reference["poni1"], abs=PIXEL)
+    assert result.poni.poni2 == pytest.approx(reference["poni2"], abs=PIXEL)
+    assert result.poni.rot1 == pytest.approx(reference["rot1"], abs=6e-4)
+    assert result.poni.rot2 == pytest.approx(reference["rot2"], abs=6e-4)
