@@ -4,7 +4,10 @@ The phantom of registration.py, two settings with everything in N (drift, transm
 attenuator, polarisation, solid angle, sensor, gaps) and Poisson counts. The truth of a voxel
 is S averaged over it (4 x 4 x 4 points). `systematic` is what the finite pixels and their
 uneven distribution in a voxel do: rms of (noise-free C / M - truth) / sigma. A made-up
-artefact mask leaves out 15 % of the pixel-frames in the masked rows.
+artefact mask leaves out some of the pixel-frames in the rows with a mask.
+
+The second table has a flat S and the same sweep measured twice: the pulls of single voxels
+and of the sum, for 12 sub-samples per pixel-frame and few or many photons in it.
 
     python benchmarks/error_bars.py
 """
@@ -16,10 +19,10 @@ import hklflow  # noqa: F401  (first, see hklflow/_native.py)
 from dataclasses import replace
 
 import numpy as np
-from registration import CELL, accumulator, expected_blocks, rotation_of, two_settings
+from registration import CELL, accumulator, expected_blocks, merged, rotation_of, two_settings
 
 from hklflow.core import binning, estimator, geometry
-from hklflow.core.simulate import Simulation
+from hklflow.core.simulate import Diffuse, Simulation
 
 
 def truth(simulation: Simulation, grid: binning.Grid, fine: int = 4) -> np.ndarray:
@@ -71,9 +74,29 @@ def pulls(counts: np.ndarray, norm: np.ndarray, s_true: np.ndarray) -> np.ndarra
     return (data[seen] - s_true[seen]) / errors[seen]
 
 
+def repeated() -> None:
+    """Print the width of the pulls of a sweep and of the sum of two of the same geometry."""
+    flat = replace(two_settings((40, 44), 60)[0], diffuse=Diffuse(flat=1.0))
+    grid = binning.Grid.covering(CELL, geometry.q_max(rotation_of(flat)), (0.03, 0.03, 0.05))
+    print(
+        f"\n{'photons per pixel-frame':>23s} {'one sweep':>10s} {'sum of two':>10s} {'voxels':>8s}"
+    )
+    for flux in (2.0, 200.0, 3000.0, 50000.0):
+        sums = []
+        for seed in (1, 2):
+            sweep = replace(flat, scan=replace(flat.scan, flux=flux, seed=seed))
+            sums.append(merged([sweep], grid, (2, 2, 3), noise=True))
+        (c1, m), (c2, _) = sums
+        seen = m > 0
+        one = (c1[seen] - m[seen]) / np.sqrt(m[seen])
+        two = (c1[seen] + c2[seen] - 2 * m[seen]) / np.sqrt(2 * m[seen])
+        photons = flux * np.mean(flat.norm()[:, flat.live])
+        print(f"{photons:23.1f} {one.std():10.4f} {two.std():10.4f} {len(one):8d}")
+
+
 def main() -> None:
     """Print mean and width of the pulls."""
-    shape, n_frames = (120, 136), 300
+    shape, n_frames = (100, 112), 240
     print(
         f"{'counts per voxel':>16s} {'sub-samples':>11s} {'mask':>5s} {'voxels':>7s} "
         f"{'mean':>8s} {'+-':>6s} {'width':>6s} {'+-':>6s} {'systematic':>10s}"
@@ -88,7 +111,8 @@ def main() -> None:
             flux = wanted / per_voxel
             noisy = [replace(s, scan=replace(s.scan, flux=flux)) for s in unit]
             with_noise = volumes(noisy, grid, samples, noise=True)
-            for name, (c, m), (c0, m0) in zip(("no", "yes"), with_noise, without_noise, strict=True):
+            rows = zip(("no", "yes"), with_noise, without_noise, strict=True)
+            for name, (c, m), (c0, m0) in rows:
                 pull = pulls(c, m, s_true)
                 seen = m > 0
                 off = (c0[seen] / m0[seen] - s_true[seen]) * np.sqrt(m[seen] / s_true[seen])
@@ -97,6 +121,7 @@ def main() -> None:
                     f"{pull.mean():+8.4f} {1 / np.sqrt(len(pull)):6.4f} {pull.std():6.4f} "
                     f"{1 / np.sqrt(2 * len(pull)):6.4f} {np.sqrt(np.mean(off**2)):10.4f}"
                 )
+    repeated()
 
 
 if __name__ == "__main__":

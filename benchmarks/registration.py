@@ -116,6 +116,7 @@ def accumulator(
         samples,
         keep_excluded=keep_excluded,
         invalid_from=float(0xFFFFFFFF),
+        seed=scan.seed,
     )
 
 
@@ -173,7 +174,7 @@ def main() -> None:
         ("noise-free, (2, 2, 2) sub-samples", (0.04, 0.04, 0.07), (2, 2, 2), False),
         ("100 counts per pixel, (2, 2, 2)", (0.04, 0.04, 0.07), (2, 2, 2), True),
     )
-    print(f"{'case':36s} {'shift along h, k, l in voxels':32s} {'its sigma':>9s}   amplitude (0.15)")
+    print(f"{'case':36s} {'shift along h, k, l in voxels':32s} {'its sigma':>9s}   amplitude")
     for name, step, samples, noise in cases:
         simulations = two_settings((160, 180), 480, flux=100.0 if noise else 1.0)
         grid = binning.Grid.covering(CELL, geometry.q_max(rotation_of(simulations[0])), step)

@@ -470,7 +470,8 @@ def _refine(
 
     fit = least_squares(residuals, np.zeros(5), jac="3-point", x_scale=1.0, method="lm")
     jacobian = np.asarray(fit.jac, dtype=np.float64)
-    covariance = np.linalg.inv(jacobian.T @ jacobian) * np.outer(scale, scale)
+    inverse = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
+    covariance = inverse * np.outer(scale, scale)
     return geometry(fit.x), covariance, residuals(fit.x) * sigma
 
 

@@ -422,5 +422,5 @@ class Accumulator:
 
 
 def reciprocal_lengths(cell: ArrayLike) -> Floats:
-    """a*, b*, c* (3,) in 1/Å with 2π: the scale of the grid's axes."""
+    """Return a*, b*, c* (3,) in 1/Å with 2π: the scale of the grid's axes."""
     return reciprocal(cell)[:3]

@@ -1,6 +1,7 @@
 """Refine the detector's geometry from the rings of a powder calibrant, with pyFAI."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 

@@ -60,6 +60,8 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Bin all frames."""
+    import zlib
+
     import numpy as np
 
     from hklflow import nexus
@@ -101,6 +103,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             frame_norm,
             samples,
             keep_excluded=True,
+            # Sweeps that are merged must not deal their photons alike.
+            seed=zlib.crc32(scan.raw.encode()),
             invalid_from=min(masks.flag_value(frames.dtype) or np.inf, scan.saturation or np.inf),
         )
         n_frames, done = rotation.scan.n_frames, 0

@@ -1,0 +1,578 @@
+"""The experiment's configuration and tables, and the flags that rules make of them."""
+
+import importlib
+import json
+import pkgutil
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hklflow import config, stage, stages
+from hklflow.errors import HklflowError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+REPOSITORY = Path(__file__).parents[1]
+
+SAMPLES = """\
+# a comment
+sample\tspace_group\ta\tb\tc\talpha\tbeta\tgamma\tformula
+hexa\tP 6/m m m\t4.80\t4.80\t7.15\t90\t90\t120\tAB2
+cube\tP m -3 m\t\t\t\t\t\t\tABO3
+"""
+SCAN_COLUMNS = "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"
+SCANS = SCAN_COLUMNS + (
+    "hexa\t300K\t300\t300K\tr1\traw/a1.nxs\tchi=0 phi=-180:0.1\tpowder\n"
+    "hexa\t300K\t300\t300K\tr2\traw/a2.nxs\tchi=-54.7 phi=1e1:-.5\tpowder\n"
+    "hexa\t100K\t100\t300K\tr1\traw/b_####.cbf\tchi=0 phi=0:0.1\tponi\n"
+    "cube\tcold\t\t\tonly\traw/c.h5\t\t\n"
+)
+CONFIG: dict[str, Any] = {
+    "results": "out",
+    "calibrations": {
+        "powder": {
+            "image": "raw/CeO2.tif",
+            "wavelength": 0.5,
+            "pixel_size": [1e-4, 1e-4],
+            "distance": 0.2,
+            "beam_centre": [10, 20],
+        },
+        "poni": {"poni": "raw/lab.poni"},
+    },
+    "import_scan": {"axes": ["chi=0,0,1", "phi=-1,0,0"], "exposure": 0.1, "angles": {"chi": 7}},
+    "find_peaks": {"n_sigma": 5},
+    "refine_parent": {"grid_step": [0.02, 0.02, 0.05]},
+}
+RAW = ["a1.nxs", "a2.nxs", "c.h5", "CeO2.tif", "lab.poni"]
+RAW += [f"b_{number:04d}.cbf" for number in range(1, 5)]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A folder with a good experiment (the raw files are empty)."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/samples.tsv").write_text(SAMPLES)
+    (tmp_path / "config/scans.tsv").write_text(SCANS)
+    (tmp_path / "raw").mkdir()
+    for name in RAW:
+        (tmp_path / "raw" / name).touch()
+    return tmp_path
+
+
+def _problems(data: dict[str, Any], base: Path) -> list[str]:
+    with pytest.raises(HklflowError) as error:
+        config.load(data, base)
+    first, *problems = str(error.value).split("\n")
+    assert first.startswith(f"{len(problems)} problem")
+    return [problem.strip() for problem in problems]
+
+
+def _with_scan(base: Path, *rows: str) -> None:
+    (base / "config/scans.tsv").write_text(SCAN_COLUMNS + "".join(f"{row}\n" for row in rows))
+
+
+# -------------------------------------------------------------------- good experiments
+
+
+def test_a_good_experiment(base: Path) -> None:
+    experiment = config.load(CONFIG, base)
+    assert experiment.samples["hexa"] == config.Sample(
+        "hexa", "P 6/m m m", (4.8, 4.8, 7.15, 90.0, 90.0, 120.0), "AB2"
+    )
+    assert experiment.samples["cube"].cell is None
+    assert list(experiment.scans) == [("hexa", "300K"), ("hexa", "100K"), ("cube", "cold")]
+    assert experiment.rotations("hexa", "300K") == ["r1", "r2"]
+    assert experiment.all_rotations() == [
+        ("hexa", "300K", "r1"),
+        ("hexa", "300K", "r2"),
+        ("hexa", "100K", "r1"),
+        ("cube", "cold", "only"),
+    ]
+    assert experiment.scans["hexa", "100K"].parent == "300K"
+    # Without a parent a scan is its own; without a temperature there is none.
+    assert experiment.scans["cube", "cold"].parent == "cold"
+    assert experiment.scans["cube", "cold"].temperature is None
+    assert experiment.rotation("cube", "cold", "only").calibration is None
+    assert experiment.config.find_peaks.n_sigma == 5
+    assert experiment.paths.master() == "out/{sample}/{scan}/{sample}_{scan}.nxs"
+
+
+def test_import_params_join_configuration_and_table(base: Path) -> None:
+    experiment = config.load(CONFIG, base)
+    params = experiment.import_params("hexa", "300K", "r2")
+    assert params.axes == ("chi=0,0,1", "phi=-1,0,0")
+    assert params.angles == {"chi": -54.7}  # the table goes before the configuration
+    assert (params.scan_axis, params.start, params.step) == ("phi", 10.0, -0.5)
+    assert (params.exposure, params.temperature, params.pattern) == (0.1, 300.0, None)
+    raw_only = experiment.import_params("cube", "cold", "only")
+    assert raw_only.angles == {"chi": 7.0}
+    assert (raw_only.scan_axis, raw_only.start, raw_only.temperature) == (None, None, None)
+
+
+def test_refinement_transform_and_merge_params(base: Path) -> None:
+    experiment = config.load(CONFIG, base)
+    parent = experiment.refine_parent_params("hexa", "300K")
+    assert parent.cell == (4.8, 4.8, 7.15, 90.0, 90.0, 120.0)
+    assert (parent.sample, parent.scan, parent.rotations) == ("hexa", "300K", ["r1", "r2"])
+    assert (parent.space_group, parent.grid_step) == ("P 6/m m m", (0.02, 0.02, 0.05))
+    assert experiment.refine_parent_params("cube", "cold").cell is None
+    assert experiment.refine_params("hexa", "100K").rotations == ["r1"]
+    assert experiment.transform_params("r2").rotation == "r2"
+    assert experiment.merge_params("hexa", "300K", "transform").title == "S(Q) of hexa 300K at 300 K"
+    masked = experiment.merge_params("cube", "cold", "masked_transform").title
+    assert masked == "S(Q) of cube cold, 3-D masked"
+
+
+def test_raw_inputs_of_a_series_are_its_ends(base: Path) -> None:
+    experiment = config.load(CONFIG, base)
+    row = experiment.rotation("hexa", "100K", "r1")
+    assert row.is_series
+    assert experiment.raw_inputs(row) == ["raw/b_0001.cbf", "raw/b_0004.cbf"]
+    assert experiment.import_params("hexa", "100K", "r1").pattern == "raw/b_####.cbf"
+    file = experiment.rotation("hexa", "300K", "r1")
+    assert not file.is_series
+    assert experiment.raw_inputs(file) == ["raw/a1.nxs"]
+
+
+@pytest.mark.parametrize("pattern", ["b_####.cbf", "b_*.cbf", "b_%04d.cbf", "b_0?0[1-4].cbf"])
+def test_series_patterns(base: Path, pattern: str) -> None:
+    text = SCANS.replace("b_####.cbf", pattern)
+    if "?" in pattern:
+        for number in range(1, 5):
+            (base / f"raw/b_000{number}.cbf").rename(base / f"raw/b_000{number}.old")
+            (base / f"raw/b_010{number}.cbf").touch()
+    (base / "config/scans.tsv").write_text(text)
+    experiment = config.load(CONFIG, base)
+    ends = experiment.raw_inputs(experiment.rotation("hexa", "100K", "r1"))
+    assert [re.findall(r"\d+", end)[0][-1] for end in ends] == ["1", "4"]
+
+
+def test_series_outside_the_experiment_keeps_its_whole_path(
+    base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("beamtime")
+    for number in (1, 2):
+        (elsewhere / f"x_{number:05d}.cbf").touch()
+    _with_scan(base, f"hexa\tcold\t\t\tr\t{elsewhere}/x_#####.cbf\tphi=0:1\t")
+    experiment = config.load(CONFIG, base)
+    ends = experiment.raw_inputs(experiment.rotation("hexa", "cold", "r"))
+    assert ends == [str(elsewhere / "x_00001.cbf"), str(elsewhere / "x_00002.cbf")]
+
+
+def test_tables_of_a_spreadsheet(base: Path) -> None:
+    """A byte-order mark and line ends of Windows change nothing."""
+    for name, text in (("samples", SAMPLES), ("scans", SCANS)):
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        content = b"\xef\xbb\xbf" + "\r\n".join(lines).encode()
+        (base / f"config/{name}.tsv").write_bytes(content)
+    assert list(config.load(CONFIG, base).samples) == ["hexa", "cube"]
+
+
+@pytest.mark.parametrize("folder", ["demo", "."])
+def test_the_demo_and_the_template_load(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = REPOSITORY / folder
+    text = (base / "config/config.yaml").read_text()
+    data = yaml.safe_load(text)
+    if folder == "demo":
+        experiment = config.load(data, base)
+        assert len(experiment.all_rotations()) == 12
+        assert len(config.simulated_raws(experiment)) == 13
+        seeds = set()
+        for raw in config.simulated_raws(experiment):
+            description = config.simulation_description(experiment, raw)
+            assert stages.simulate.Params(description=description.model_dump_json())
+            seeds.add(description.seed)
+        assert len(seeds) == 13
+        return
+    monkeypatch.setattr(config, "_raw_problems", lambda row, base: [])
+    with pytest.raises(HklflowError) as error:
+        config.load(data, base)
+    # The template is complete but for the measurement itself.
+    problems = str(error.value).split("\n")[1:]
+    assert all(problem.endswith("does not exist") for problem in problems), problems
+
+
+# ----------------------------------------------------------------------- every problem
+
+BAD_CONFIG = [
+    ({"find_peaks": {"thresold": 40}}, "config: find_peaks.thresold: ", "40"),
+    ({"find_peeks": {}}, "config: find_peeks: ", ""),
+    ({"find_peaks": {"n_sigma": 0.5}}, "config: find_peaks.n_sigma: ", "0.5"),
+    ({"find_peaks": {"n_sigma": "five"}}, "config: find_peaks.n_sigma: ", "'five'"),
+    ({"find_peaks": None}, "config: find_peaks: ", "None"),
+    ({"merge": {"title": "x"}}, "config: merge.title: ", "x"),
+    ({"calibrations": {"powder": None}}, "config: calibrations.powder", "None"),
+    ({"calibrations": {"powder": "CeO2.tif"}}, "config: calibrations.powder", "CeO2.tif"),
+    ({"calibrations": {"powder": {"image": "x"}}}, "config: calibrations.powder.image", ""),
+    (
+        {"calibrations": {"poni": {"poni": "raw/lab.poni", "image": "x"}}},
+        "config: calibrations.poni.poni.image",
+        "'x'",
+    ),
+    ({"import_scan": {"axes": ["phi:1,0,0"]}}, "config: import_scan.axes: ", "phi:1,0,0"),
+    ({"import_scan": {"axes": ["phi=1,0,0", "phi=0,1,0"]}}, "config: import_scan.axes", "twice"),
+    ({"import_scan": {"axes": ["phi=0,0,0"]}}, "config: import_scan.axes", "no direction"),
+    ({"import_scan": {"axes": ["=0,0,1"]}}, "config: import_scan.axes", "=0,0,1"),
+    (
+        {"pixel_mask": {"shapes": [{"shape": "square", "slow": 1}]}},
+        "config: pixel_mask.shapes.0: ",
+        "square",
+    ),
+    ({"simulation": {"scan": {}}}, "config: simulation.samples: ", ""),
+]
+
+
+@pytest.mark.parametrize(("change", "place", "value"), BAD_CONFIG, ids=lambda item: str(item)[:40])
+def test_bad_configuration(base: Path, change: dict[str, Any], place: str, value: str) -> None:
+    if "calibrations" in change:
+        change = {"calibrations": CONFIG["calibrations"] | change["calibrations"]}
+    problems = _problems(CONFIG | change, base)
+    mine = [problem for problem in problems if problem.startswith(place)]
+    assert mine, problems
+    assert all(value in problem for problem in mine[:1])
+    # One mistake in the configuration does not make the tables look wrong.
+    assert all(problem.startswith("config: ") for problem in problems)
+
+
+BAD_ROWS = [
+    ("hexa\t1\t\t2\tr1\traw/a1.nxs\t\t", ["scan hexa 1: its parent '2' is not a scan"]),
+    ("tetra\t1\t\t\tr1\traw/a1.nxs\t\t", ["row 1: sample 'tetra' is not in the table of samples"]),
+    ("hexa\t1\t\t\tr1\traw/no.nxs\t\t", ["row 1: raw file raw/no.nxs does not exist"]),
+    ("hexa\t1\t\t\tr1\t\t\t", ["row 1: no raw file"]),
+    ("hexa\t1\t\t\tr1\traw/no_###.cbf\t\t", ["row 1: ", "no_###.cbf"]),
+    ("hexa\t1\t\t\tr1\traw/a1.nxs\t\tother", ["row 1: calibration 'other' is not one of powder"]),
+    ("hexa\ta_b\t\t\tr1\traw/a1.nxs\t\t", ["row 1: scan 'a_b' may only have"]),
+    ("hexa\t..\t\t\tr1\traw/a1.nxs\t\t", ["row 1: scan '..' may only have"]),
+    ("hexa\t1\t\t\ta/b\traw/a1.nxs\t\t", ["row 1: rotation 'a/b' may only have"]),
+    ("hexa\t1\t\t\t\traw/a1.nxs\t\t", ["row 1: rotation '' may only have"]),
+    ("hexa\t1\twarm\t\tr1\traw/a1.nxs\t\t", ["row 1: temperature 'warm' is not a number"]),
+    ("hexa\t1\tnan\t\tr1\traw/a1.nxs\t\t", ["row 1: temperature 'nan' is not a number"]),
+    ("hexa\t1\t-3\t\tr1\traw/a1.nxs\t\t", ["row 1: temperature -3 K is below absolute zero"]),
+    ("hexa 1\t\t\tr1\traw/a1.nxs", ["row 1: 8 tab-separated values are needed"]),
+    ("hexa\t1\t\t\tr1\traw/a1.nxs\t\t\textra", ["row 1: 8 tab-separated values are needed"]),
+]
+BAD_GONIOMETERS = [
+    ("phi", "goniometer 'phi' is not `axis=degrees` or `axis=start:step`"),
+    ("phi=a:1", "goniometer 'phi=a:1' is not"),
+    ("phi=1-2", "goniometer 'phi=1-2' is not"),
+    ("phi=0:1:2", "goniometer 'phi=0:1:2' is not"),
+    ("phi = 0:1", "goniometer '=' is not"),
+    ("phi=0:1 chi=0:1", "goniometer scans phi and chi; scan one axis"),
+    ("phi=0:0", "goniometer 'phi=0:0' has a step of 0"),
+    ("phi=0:1 phi=3", "goniometer sets phi twice"),
+    ("ph=0:1", "there is no goniometer axis ph (the axes are chi, phi)"),
+]
+BAD_ROWS += [
+    (f"hexa\t1\t\t\tr1\traw/a1.nxs\t{text}\t", [f"row 1: {told}"]) for text, told in BAD_GONIOMETERS
+]
+
+
+@pytest.mark.parametrize(("row", "parts"), BAD_ROWS, ids=lambda item: str(item)[:40])
+def test_bad_row(base: Path, row: str, parts: list[str]) -> None:
+    _with_scan(base, row)
+    (problem,) = [p for p in _problems(CONFIG, base) if parts[0] in p]
+    assert all(part in problem for part in parts)
+    assert problem.startswith((str(base / "config/scans.tsv"), "scan "))
+
+
+PARENTS = [
+    (
+        ["hexa\tA\t\tA\tr\traw/a1.nxs\t\t", "hexa\tB\t\tA\tr\traw/a2.nxs\t\t"]
+        + ["hexa\tC\t\tB\tr\traw/c.h5\t\t"],
+        "scan hexa C: its parent B is itself a child of A",
+    ),
+    (
+        ["hexa\tA\t\tB\tr\traw/a1.nxs\t\t", "hexa\tB\t\tA\tr\traw/a2.nxs\t\t"],
+        "scan hexa A: its parent B is itself a child of A",
+    ),
+    (
+        ["hexa\tA\t\tA\tr\traw/a1.nxs\t\t", "cube\tB\t\tA\tr\traw/a2.nxs\t\t"],
+        "scan cube B: its parent 'A' is not a scan (there is one of sample hexa)",
+    ),
+    (
+        ["hexa\tA\t\tA\tr\traw/a1.nxs\t\t", "hexa\tA\t\tA\tr\traw/a2.nxs\t\t"],
+        "row 2: rotation r of A stands twice",
+    ),
+    (
+        ["hexa\tA\t\tA\tr\traw/a1.nxs\t\t", "hexa\tA\t\tA\ts\traw/a1.nxs\t\t"],
+        "row 2: raw raw/a1.nxs is also that of",
+    ),
+    (
+        ["hexa\tA\t5\tA\tr\traw/a1.nxs\t\t", "hexa\tA\t6\tA\ts\traw/a2.nxs\t\t"],
+        "row 2: the rotations of A differ in temperature or parent",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "expected"), PARENTS, ids=lambda item: str(item)[-40:])
+def test_rows_that_contradict_each_other(base: Path, rows: list[str], expected: str) -> None:
+    _with_scan(base, *rows)
+    problems = _problems(CONFIG, base)
+    assert [p for p in problems if expected in p], problems
+
+
+BAD_SAMPLES = [
+    ("x\tP 1\t1\t2\t3\t90\t90\t\t", "give all six of a, b, c"),
+    ("x\tP 1\t1\t2\t3\t90\t90\tright\t", "cell 'right' is not a number"),
+    ("x\tP 1\t1\t2\tnan\t90\t90\t90\t", "cell 'nan' is not a number"),
+    ("x\tP 1\t1\t2\t3\t60\t60\t179\t", "spans no volume"),
+    ("x\tP 1\t-1\t2\t3\t90\t90\t90\t", "spans no volume"),
+    ("x\t\t\t\t\t\t\t\t", "no space group"),
+    ("x y\tP 1\t\t\t\t\t\t\t", "sample 'x y' may only have"),
+    ("hexa\tP 1\t\t\t\t\t\t\t", "sample hexa stands twice"),
+]
+
+
+@pytest.mark.parametrize(("row", "expected"), BAD_SAMPLES)
+def test_bad_sample(base: Path, row: str, expected: str) -> None:
+    path = base / "config/samples.tsv"
+    path.write_text(f"{SAMPLES}{row}\n")
+    (problem,) = _problems(CONFIG, base)
+    assert problem.startswith(f"{path}, row 3: ")
+    assert expected in problem
+
+
+def test_wrong_columns(base: Path) -> None:
+    (base / "config/scans.tsv").write_text(SCANS.replace("rotation\t", "rotatoin\t", 1))
+    (problem,) = _problems(CONFIG, base)
+    assert "scans.tsv: unknown column 'rotatoin', no column 'rotation'; columns are" in problem
+
+
+def test_spaces_instead_of_tabs(base: Path) -> None:
+    (base / "config/scans.tsv").write_text(SCANS.replace("\t", "  "))
+    (problem,) = _problems(CONFIG, base)
+    assert "no column 'sample'" in problem
+    assert "(by tabs)" in problem
+
+
+def test_missing_and_empty_tables(base: Path) -> None:
+    (base / "config/scans.tsv").write_text(SCAN_COLUMNS)
+    (problem,) = _problems(CONFIG, base)
+    assert problem == f"{base}/config/scans.tsv has no scans"
+    (base / "config/scans.tsv").unlink()
+    (problem,) = _problems(CONFIG, base)
+    assert problem == f"{base}/config/scans.tsv does not exist"
+
+
+def test_missing_calibration_files(base: Path) -> None:
+    (base / "raw/CeO2.tif").unlink()
+    (base / "raw/lab.poni").unlink()
+    assert _problems(CONFIG, base) == [
+        "config: calibrations.powder: raw/CeO2.tif does not exist",
+        "config: calibrations.poni: raw/lab.poni does not exist",
+    ]
+
+
+def test_all_problems_are_told_together(base: Path) -> None:
+    (base / "config/samples.tsv").write_text(SAMPLES + "x\t\t1\t\t\t\t\t\t\n")
+    _with_scan(
+        base,
+        "hexa\t300K\twarm\t\tr1\traw/no.nxs\tphi\tnone",
+        "hexa\t100K\t\t200K\tr1\traw/a1.nxs\t\t",
+        "tetra\t100K\t\t\tr1\traw/a1.nxs\t\t",
+    )
+    problems = "\n".join(_problems(CONFIG | {"find_peaks": {"thresold": 40, "window": 0}}, base))
+    for part in (
+        "config: find_peaks.thresold: ",
+        "config: find_peaks.window: ",
+        "samples.tsv, row 3: give all six",
+        "samples.tsv, row 3: no space group",
+        "scans.tsv, row 1: temperature 'warm'",
+        "scans.tsv, row 1: goniometer 'phi'",
+        "scans.tsv, row 1: calibration 'none'",
+        "scans.tsv, row 1: raw file raw/no.nxs does not exist",
+        "scans.tsv, row 3: sample 'tetra'",
+        "scans.tsv, row 3: raw raw/a1.nxs is also that of",
+        "scan hexa 100K: its parent '200K' is not a scan",
+    ):
+        assert part in problems
+
+
+def test_mistakes_in_a_simulation_are_found_before_anything_runs() -> None:
+    base = REPOSITORY / "demo"
+    data = yaml.safe_load((base / "config/config.yaml").read_text())
+    data["simulation"]["scan"]["wavelenth"] = 3
+    del data["simulation"]["samples"]["cube"]
+    problems = _problems(data, base)
+    assert any("raw/hexa_300K_r1.nxs: wavelenth: " in problem for problem in problems)
+    assert any("simulation.samples has no 'cube'" in problem for problem in problems)
+
+
+def test_descriptions_need_a_simulation(base: Path) -> None:
+    experiment = config.load(CONFIG, base)
+    assert config.simulated_raws(experiment) == []
+    with pytest.raises(HklflowError, match="is not simulated"):
+        config.simulation_description(experiment, "raw/a1.nxs")
+
+
+# ------------------------------------------------------------------------------- flags
+
+STAGES = [name for _, name, _ in pkgutil.iter_modules(stages.__path__)]
+
+# One value for every parameter that is not left at its default; texts that a shell or a
+# parser of flags could take for something else.
+ODD = "-x 'a' \"b\" $HOME; =#"
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "import_scan": [
+        {},
+        {"axes": ["chi=0,0,1", "phi=-1,0,0"], "angles": {"chi": -35.5, "two_theta": 1e-7}},
+        {"axes": ["phi=-1,0,0"], "scan_axis": "phi", "start": -180.0, "step": -1e-7},
+        {"pattern": "my raw/--x_####.cbf", "monitor": "none", "temperature": 0.0},
+        {"first_frame": 3, "last_frame": 9, "attenuation": 0.1, "exposure": 1e-3},
+    ],
+    "pixel_mask": [
+        {},
+        {"edges": 3, "image": "-a b.tif", "find_defects": False, "sample_frames": 12},
+        {"shapes": [{"shape": "circle", "slow": -3, "fast": 2, "radius": 4}]},
+        {
+            "shapes": [
+                {"shape": "polygon", "corners": [[0, 1], [-1, 2.5], [3, 4]], "op": "subtract"},
+                {"shape": "annulus", "slow": 0, "fast": 0, "inner": 1, "outer": 2},
+                {"shape": "beamstop", "slow": 0, "fast": 0, "radius": 1, "arm_angle": -90},
+                {"shape": "rectangle", "slow_min": -1, "slow_max": 5, "fast_min": 0, "fast_max": 1},
+            ]
+        },
+    ],
+    "find_maximum": [{}, {"annulus": (0.1, 0.5), "transmission": False, "window": 7, "block": 1}],
+    "find_peaks": [{}, {"n_sigma": 5.5, "threshold": 40, "window": 4, "sigma_floor": 0.0}],
+    "refine_parent": [
+        {"cell": (4.8, 4.8, 7.15, 90, 90, 120)},
+        {"space_group": "-P 2ac 2n", "grid_limits": (1, 2.5, 3), "refine_detector": False},
+        {"space_group": "62", "rotations": ["1"], "scan": "300", "refine_distance": True},
+    ],
+    "refine": [{}, {"refine_goniometer": False, "rotations": ["r-1", "r+2", "3.5"]}],
+    "mask_3d": [{}, {"seed_counts": 1e3, "afterglow_frames": 4, "reach": 0.0}],
+    "transform": [
+        {},
+        {"samples": (1, 2, 3), "flat_field": "-x/f.tif", "solid_angle": False, "block": 3},
+    ],
+    "merge": [{}, {"title": ODD, "pool": 0}, {"title": ""}],
+    "scan_file": [{}, {"title": ODD}],
+    "overview": [{}],
+    "simulate": [{"description": json.dumps({"a": ODD})}],
+    "import_poni": [
+        {},
+        {"shape": (100, 200), "orientation": 3, "wavelength": 0.5},
+        {"polarization": 0.0, "sensor_thickness": 1e-3, "sensor_attenuation": 700},
+    ],
+    "powder_calibration": [
+        {},
+        {"orientation": 1, "beam_centre": (-10.5, 1e3), "mask_image": "-m n.tif", "calibrant": ODD},
+    ],
+}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "refine_parent": {"sample": "s", "scan": "a", "rotations": ["r1", "r2"], "space_group": "P 1"},
+    "refine": {"sample": "s", "scan": "a", "rotations": ["r1"]},
+    "transform": {"rotation": "r1"},
+    "powder_calibration": {
+        "wavelength": 0.5,
+        "pixel_size": (1e-4, 2e-4),
+        "distance": 0.12,
+        "beam_centre": (170, 158.5),
+    },
+}
+
+
+def _parsed(name: str, flags: str, monkeypatch: pytest.MonkeyPatch) -> stage.Params:
+    """Params that the stage's own command line makes of flags."""
+    module = importlib.import_module(f"hklflow.stages.{name}")
+    words = []
+    for model in (module.Inputs, module.Outputs):
+        for field in model.model_fields:
+            words += [f"--{field.replace('_', '-')}", "some.file"]
+    parsed: list[stage.Params] = []
+
+    def run(main: stage.Main, *, params: stage.Params, **rest: Any) -> None:
+        parsed.append(params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "run", run)
+        patch.setattr(sys, "argv", [name, *words, *shlex.split(flags)])
+        with pytest.raises(SystemExit) as ended:
+            stage.command(module.main)
+    assert not ended.value.code, flags
+    return parsed[0]
+
+
+def test_there_are_examples_for_every_stage() -> None:
+    assert sorted(EXAMPLES) == sorted(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [(name, values) for name in EXAMPLES for values in EXAMPLES[name]]
+)
+def test_flags_come_back_as_the_same_params(
+    name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"hklflow.stages.{name}")
+    params = module.Params(**REQUIRED.get(name, {}) | values)
+    assert _parsed(name, config.flags(params), monkeypatch) == params
+
+
+FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
+NAMES = st.from_regex(r"[A-Za-z_]\w{0,6}", fullmatch=True).filter(str.isascii)
+IMPORTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "angles": st.dictionaries(NAMES, FLOATS, max_size=3),
+        "start": FLOATS,
+        "step": FLOATS,
+        "scan_axis": NAMES,
+        "pattern": st.from_regex(r"[-a-z .'\"=/]{1,9}#{1,4}[.]cbf", fullmatch=True),
+        "axes": st.lists(
+            st.builds(lambda name, v: f"{name}={v[0]},{v[1]},{v[2]}", NAMES, st.tuples(*[FLOATS] * 3)),
+            max_size=4,
+        ),
+    },
+)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(values=IMPORTS)
+def test_flags_of_imports(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    params = stages.import_scan.Params(**values)
+    assert _parsed("import_scan", config.flags(params), monkeypatch) == params
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(title=TEXT)
+def test_flags_of_any_text(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = stages.merge.Params(title=title)
+    assert _parsed("merge", config.flags(params), monkeypatch) == params
+
+
+def test_flags_are_short_and_leave_out_what_is_asked() -> None:
+    assert config.flags(stages.find_peaks.Params()) == ""
+    assert config.flags(stages.find_peaks.Params(n_sigma=4.5)) == ""
+    given = {**REQUIRED["powder_calibration"], "image": "x.tif"}
+    flags = config.flags(config.PowderImage(**given), leave_out=("image", "poni"))
+    assert flags == (
+        "--wavelength 0.5 --pixel-size 0.0001 0.0002 --distance 0.12 --beam-centre 170.0 158.5"
+    )
+
+
+@pytest.mark.parametrize("name", ["powder", "poni"])
+def test_flags_of_calibrations(base: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration of the configuration is its stage's Params and its file."""
+    entry = config.load(CONFIG, base).config.calibrations[name]
+    stage_name = "import_poni" if name == "poni" else "powder_calibration"
+    flags = config.flags(entry, leave_out=("image", "poni"))
+    parsed = _parsed(stage_name, flags, monkeypatch)
+    assert isinstance(entry, BaseModel)
+    assert parsed.model_dump() == entry.model_dump(exclude={"image", "poni"})
