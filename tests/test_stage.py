@@ -13,6 +13,7 @@ from types import ModuleType
 
 import h5py
 import pytest
+
 from hklflow import __version__, stage
 from hklflow.errors import HklflowError
 
@@ -376,7 +377,9 @@ def test_the_final_file_tells_the_whole_story(toy: Toy) -> None:
         "counts": [{"path": str(p), "sha256": _sha256(p)} for p in (first_counts, toy.counts)]
     }
     assert history[0]["outputs"] == {"counts": ["counts.json"], "copy_of": ["copy.txt"]}
-    assert all(record["seconds"] >= 0 and record["started"].endswith("+00:00") for record in history)
+    assert all(
+        record["seconds"] >= 0 and record["started"].endswith("+00:00") for record in history
+    )
     # The intermediate product tells its part.
     assert stage.provenance(first_counts) == history[:1]
     # As NeXus has it: one NXprocess each, in order.

@@ -324,8 +324,12 @@ def _scans(
 
 
 def _raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
+    from hklflow.formats.raw import is_hdf5
+
     if not rotation.raw:
         yield "no raw file"
+    elif rotation.is_series and is_hdf5(rotation.raw):
+        yield f"{rotation.raw} is a series of HDF5 files; give the one file that holds all frames"
     elif not rotation.is_series and not (base / rotation.raw).is_file():
         yield f"raw file {rotation.raw} does not exist"
     elif rotation.is_series:

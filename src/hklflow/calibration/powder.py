@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, least_squares
 
+from hklflow.core.corrections import polarization as polarization_factor
+from hklflow.core.corrections import solid_angle
 from hklflow.core.geometry import Detector, azimuth, two_theta
 from hklflow.errors import HklflowError
 from hklflow.formats.poni import ORIENTATION_SIGNS, Poni, poni_from_detector
@@ -326,6 +328,24 @@ def _two_theta_at(detector: Detector, slow: Floats, fast: Floats) -> Floats:
     return angle
 
 
+def _mean_two_theta(detector: Detector) -> Floats:
+    """2θ (slow, fast) in radians averaged over each pixel's area.
+
+    A pixel counts what falls on all of it, and rings are curved: the mean 2θ of a
+    pixel of side p at distance r from the beam is larger than that of its centre
+    by about p² / (24 r). Four Gauss-Legendre points give this to third order.
+    """
+    offset = 0.5 / np.sqrt(3.0)
+    slow = np.arange(detector.shape[0])[:, None] + 0.5
+    fast = np.arange(detector.shape[1])[None, :] + 0.5
+    total = np.zeros(detector.shape)
+    for i in (-offset, offset):
+        for j in (-offset, offset):
+            position = detector.lab(slow + i, fast + j)
+            total += np.arctan2(np.hypot(position[..., 0], position[..., 1]), position[..., 2])
+    return total / 4
+
+
 def _fit_profile(x: Floats, counts: Floats, width: float) -> tuple[float, float, float] | None:
     """Centre, its standard deviation and width of a Gaussian ring on a straight background.
 
@@ -384,7 +404,7 @@ def ring_points(
     width : float
         Median standard deviation of the rings' profiles, radians.
     """
-    angle, chi = two_theta(detector), azimuth(detector)
+    angle, chi = _mean_two_theta(detector), azimuth(detector)
     pixel = float(np.median(np.abs(np.gradient(angle)[0]) + np.abs(np.gradient(angle)[1])) / 1.3)
     half = 6 * pixel if window is None else window
     gap = np.full(len(rings), np.inf)
@@ -504,6 +524,7 @@ def calibrate_powder(
     orientation: int,
     distance: float | None = None,
     beam_centre: tuple[float, float] | None = None,
+    polarization: float = 0.99,
     min_rings: int = 3,
     min_points: int = 30,
     max_cycles: int = 10,
@@ -529,6 +550,8 @@ def calibrate_powder(
     beam_centre : (slow, fast), optional
         Starting value in pixel coordinates, good to some pixels; found from the
         symmetry of the rings if absent.
+    polarization : float
+        Fraction of the intensity with the electric vector along lab x.
     min_rings, min_points : int
         Fewer are an error.
 
@@ -559,7 +582,10 @@ def calibrate_powder(
     rejected, extra = 0, 0.0
     known: NDArray[np.int64] | None = None
     for cycle in range(max_cycles):
-        found, width = ring_points(values, masked, poni.detector(), rings, window=window)
+        detector = poni.detector()
+        # A ring of finite width on a falling response would appear at too small an angle.
+        response = solid_angle(detector) * polarization_factor(detector, polarization)
+        found, width = ring_points(values / response, masked, detector, rings, window=window)
         if known is not None:
             # Sectors at the limit of what can be fitted must not come and go for ever.
             found = found.keep(np.isin(found.key, known))

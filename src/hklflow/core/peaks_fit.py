@@ -2,11 +2,12 @@ r"""Maximum-likelihood fit of one peak in a box of voxels.
 
 The model of the expected counts in voxel (z, y, x) is
 
-.. math:: \mu = A\,P_z P_y P_x + b + b_y (y - y_0) + b_x (x - x_0) + e,
+.. math:: \mu = A\,P_z P_y P_x + l_z \left[b + b_y (y - y_0) + b_x (x - x_0)\right] + e,
 
 with ``P`` the integral of a normalised Gaussian over the voxel's extent on each axis (a
-difference of error functions, because peaks can be narrower than a pixel or a frame) and
-``e`` the known contribution of other peaks. Poisson likelihood, Fisher scoring with
+difference of error functions, because peaks can be narrower than a pixel or a frame), ``l``
+the known relative level of each frame's background and ``e`` the known contribution of
+other peaks. Poisson likelihood, Fisher scoring with
 Levenberg-Marquardt damping; the covariance is the inverse Fisher information. Invalid
 voxels are left out, so a gap or an edge does not shift the centre: the rest of the profile
 still says where it is.
@@ -21,20 +22,22 @@ from numba import njit
 from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
-U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
 
 N_PARAMETERS = 10
 #: Standard deviation of the weak prior on ln(width): it only matters when nothing else does.
 _PRIOR_LOG_WIDTH = 1.5
 _LEAST_BACKGROUND = 1e-3
-_MIN_LOG, _MAX_LOG = math.log(0.1), math.log(30.0)
+_MIN_LOG = math.log(0.1)
+#: Function of x that each parameter's derivative contains: P, dP/dx, dP/d ln s, 1, x.
+_BASIS = (0, 0, 0, 1, 0, 0, 2, 3, 3, 4)
 
 
 @njit(cache=True, nogil=True)
 def _profile(start: int, centre: float, log_width: float, out: F64) -> None:
     """Integral per voxel (row 0), its derivatives by centre (1) and by ln width (2)."""
     width = math.exp(log_width)
-    n = out.shape[1]
+    n = out.shape[1]  # rows beyond the third are left alone
     u0 = (start - centre) / width
     e0, g0 = math.erf(u0 / math.sqrt(2.0)), math.exp(-0.5 * u0 * u0) / math.sqrt(2.0 * math.pi)
     for k in range(n):
@@ -47,12 +50,62 @@ def _profile(start: int, centre: float, log_width: float, out: F64) -> None:
         u0, e0, g0 = u1, e1, g1
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def _row_sums(counts: F64, use: F64, mu: F64, basis: F64, sums: F64, products: F64) -> float:
+    """Sums over one row of voxels; return Pearson's chi².
+
+    With the five functions of x in `basis`, which all derivatives are made of: fill
+    ``sums[a] = sum (n / mu - 1) f_a`` and ``products[a, b] = sum f_a f_b / mu``.
+    """
+    f0, f1, f2, f4 = basis[0], basis[1], basis[2], basis[4]
+    chi2, s0, s1, s2, s3, s4 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    p00, p01, p02, p03, p04, p11, p12, p13 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    p14, p22, p23, p24, p33, p34, p44 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(mu.size):
+        w = use[j] / mu[j]
+        off = counts[j] - mu[j]
+        pull = w * off
+        chi2 += pull * off
+        s0 += pull * f0[j]
+        s1 += pull * f1[j]
+        s2 += pull * f2[j]
+        s3 += pull
+        s4 += pull * f4[j]
+        w0, w1, w2, w4 = w * f0[j], w * f1[j], w * f2[j], w * f4[j]
+        p00 += w0 * f0[j]
+        p01 += w0 * f1[j]
+        p02 += w0 * f2[j]
+        p03 += w0
+        p04 += w0 * f4[j]
+        p11 += w1 * f1[j]
+        p12 += w1 * f2[j]
+        p13 += w1
+        p14 += w1 * f4[j]
+        p22 += w2 * f2[j]
+        p23 += w2
+        p24 += w2 * f4[j]
+        p33 += w
+        p34 += w4
+        p44 += w4 * f4[j]
+    sums[0], sums[1], sums[2], sums[3], sums[4] = s0, s1, s2, s3, s4
+    products[0, 0], products[0, 1], products[0, 2] = p00, p01, p02
+    products[0, 3], products[0, 4], products[1, 1] = p03, p04, p11
+    products[1, 2], products[1, 3], products[1, 4] = p12, p13, p14
+    products[2, 2], products[2, 3], products[2, 4] = p22, p23, p24
+    products[3, 3], products[3, 4], products[4, 4] = p33, p34, p44
+    for a in range(5):
+        for b in range(a):
+            products[a, b] = products[b, a]
+    return chi2
+
+
 @njit(cache=True, nogil=True)
 def _normal_equations(
     counts: F64,
-    valid: U8,
+    use: F64,
     extra: F64,
-    origin: NDArray[np.int64],
+    level: F64,
+    origin: I64,
     p: F64,
     middle: F64,
     gradient: F64,
@@ -60,43 +113,40 @@ def _normal_equations(
 ) -> tuple[float, float, float]:
     """Fill gradient and Fisher matrix; return -ln L, chi² and the information on A alone."""
     nz, ny, nx = counts.shape
-    pz, py, px = np.empty((3, nz)), np.empty((3, ny)), np.empty((3, nx))
+    pz, py, basis = np.empty((3, nz)), np.empty((3, ny)), np.ones((5, nx))
     _profile(origin[0], p[1], p[4], pz)
     _profile(origin[1], p[2], p[5], py)
-    _profile(origin[2], p[3], p[6], px)
+    _profile(origin[2], p[3], p[6], basis)
+    for j in range(nx):
+        basis[3, j], basis[4, j] = 1.0, origin[2] + j + 0.5 - middle[2]
     gradient[:] = 0.0
     fisher[:] = 0.0
-    d = np.empty(N_PARAMETERS)
+    mu, factor = np.empty(nx), np.ones(N_PARAMETERS)
+    sums, products = np.empty(5), np.empty((5, 5))
     minus_log, chi2, alone = 0.0, 0.0, 0.0
     for k in range(nz):
         for i in range(ny):
             y = origin[1] + i + 0.5 - middle[1]
             shape = pz[0, k] * py[0, i]
             for j in range(nx):
-                if valid[k, i, j] == 0:
-                    continue
-                x = origin[2] + j + 0.5 - middle[2]
-                flat = p[7] + p[8] * y + p[9] * x
-                profile = shape * px[0, j]
-                mu = p[0] * profile + max(flat, _LEAST_BACKGROUND) + extra[k, i, j]
-                n = counts[k, i, j]
-                minus_log += mu - (n * math.log(mu) if n > 0.0 else 0.0)
-                d[0] = profile
-                d[1] = p[0] * pz[1, k] * py[0, i] * px[0, j]
-                d[2] = p[0] * pz[0, k] * py[1, i] * px[0, j]
-                d[3] = p[0] * shape * px[1, j]
-                d[4] = p[0] * pz[2, k] * py[0, i] * px[0, j]
-                d[5] = p[0] * pz[0, k] * py[2, i] * px[0, j]
-                d[6] = p[0] * shape * px[2, j]
-                d[7], d[8], d[9] = 1.0, y, x
-                weight, pull = 1.0 / mu, n / mu - 1.0
-                chi2 += (n - mu) * (n - mu) * weight
-                alone += profile * profile * weight
-                for a in range(N_PARAMETERS):
-                    gradient[a] += pull * d[a]
-                    wd = weight * d[a]
-                    for b in range(a + 1):
-                        fisher[a, b] += wd * d[b]
+                flat = level[k] * (p[7] + p[8] * y + p[9] * basis[4, j])
+                flat = max(flat, _LEAST_BACKGROUND)
+                mu[j] = p[0] * shape * basis[0, j] + flat + extra[k, i, j]
+                if use[k, i, j] > 0.0:
+                    n = counts[k, i, j]
+                    minus_log += mu[j] - (n * math.log(mu[j]) if n > 0.0 else 0.0)
+            chi2 += _row_sums(counts[k, i], use[k, i], mu, basis, sums, products)
+            alone += shape * shape * products[0, 0]
+            factor[0] = shape
+            factor[1], factor[4] = p[0] * pz[1, k] * py[0, i], p[0] * pz[2, k] * py[0, i]
+            factor[2], factor[5] = p[0] * pz[0, k] * py[1, i], p[0] * pz[0, k] * py[2, i]
+            factor[3] = factor[6] = p[0] * shape
+            factor[7] = factor[9] = level[k]
+            factor[8] = level[k] * y
+            for a in range(N_PARAMETERS):
+                gradient[a] += factor[a] * sums[_BASIS[a]]
+                for b in range(a + 1):
+                    fisher[a, b] += factor[a] * factor[b] * products[_BASIS[a], _BASIS[b]]
     for a in range(N_PARAMETERS):
         for b in range(a):
             fisher[b, a] = fisher[a, b]
@@ -127,25 +177,31 @@ def _add_priors(
 @njit(cache=True, nogil=True)
 def fit_peak(
     counts: F64,
-    valid: U8,
+    use: F64,
     extra: F64,
-    origin: NDArray[np.int64],
+    level: F64,
+    origin: I64,
     start: F64,
     centre_precision: F64,
+    max_log_width: F64,
     max_iterations: int,
 ) -> tuple[F64, F64, float, float, int, bool, float]:
     """Fit one peak.
 
     Parameters
     ----------
-    counts, valid, extra
+    counts, use, extra
         Box (frame, slow, fast): counts, 1 where they may be used, counts of other peaks.
+    level
+        Relative background of each frame, about 1.
     origin
         Coordinates (3) of the box's first voxel; voxel k spans ``origin + k ... + 1``.
     start
         The ten parameters to begin with; the priors are centred on them.
     centre_precision
         1/variance (3) of the prior on the centre, 0 for none.
+    max_log_width
+        Largest ln(width) (3): a wider bump is background.
     max_iterations
         Limit of the number of steps.
 
@@ -160,31 +216,39 @@ def fit_peak(
     middle = np.empty(3)
     for a in range(3):
         middle[a] = origin[a] + 0.5 * counts.shape[a]
-    number = int(valid.sum())
+    number = int(use.sum())
     gradient, fisher = np.zeros(N_PARAMETERS), np.zeros((N_PARAMETERS, N_PARAMETERS))
     new_gradient, new_fisher = gradient.copy(), fisher.copy()
     # A slope cannot exceed the background over the box by much: it keeps empty frames solvable.
     extent = max(counts.shape[1], counts.shape[2])
     slopes = (0.5 * extent / max(start[7], 0.05)) ** 2
     value, chi2, alone = _normal_equations(
-        counts, valid, extra, origin, p, middle, gradient, fisher
+        counts, use, extra, level, origin, p, middle, gradient, fisher
     )
     value += _add_priors(p, start, centre_precision, slopes, gradient, fisher)
     damping, converged = 1e-3, False
     for _ in range(max_iterations):
-        matrix = fisher.copy()
+        matrix, pull = fisher.copy(), gradient.copy()
         for a in range(N_PARAMETERS):
             matrix[a, a] += damping * fisher[a, a] + 1e-12
-        step = np.linalg.solve(matrix, gradient)
+        for a in range(4, 7):
+            # A width at its limit that would go further is fixed for this step.
+            low, high = p[a] <= _MIN_LOG, p[a] >= max_log_width[a - 4]
+            if (low and pull[a] < 0.0) or (high and pull[a] > 0.0):
+                matrix[a, :] = 0.0
+                matrix[:, a] = 0.0
+                matrix[a, a], pull[a] = 1.0, 0.0
+        step = np.linalg.solve(matrix, pull)
         trial = p + step
         trial[0] = max(trial[0], 0.1 * p[0])
         trial[7] = max(trial[7], _LEAST_BACKGROUND)
         for a in range(1, 4):
             trial[a] = p[a] + min(max(trial[a] - p[a], -2.0), 2.0)
         for a in range(4, 7):
-            trial[a] = min(max(p[a] + min(max(step[a], -0.7), 0.7), _MIN_LOG), _MAX_LOG)
+            step[a] = min(max(step[a], -0.7), 0.7)
+            trial[a] = min(max(p[a] + step[a], _MIN_LOG), max_log_width[a - 4])
         new_value, new_chi2, new_alone = _normal_equations(
-            counts, valid, extra, origin, trial, middle, new_gradient, new_fisher
+            counts, use, extra, level, origin, trial, middle, new_gradient, new_fisher
         )
         new_value += _add_priors(trial, start, centre_precision, slopes, new_gradient, new_fisher)
         # The gain that the step promises, in units of ln L: 2e-4 is a fiftieth of a standard
@@ -209,7 +273,7 @@ def fit_peak(
 
 
 @njit(cache=True, nogil=True)
-def add_model(p: F64, origin: NDArray[np.int64], sign: float, out: F64) -> None:
+def add_model(p: F64, origin: I64, out: F64) -> None:
     """Add the counts of a peak (without background) to a box (frame, slow, fast)."""
     nz, ny, nx = out.shape
     pz, py, px = np.empty((3, nz)), np.empty((3, ny)), np.empty((3, nx))
@@ -219,4 +283,4 @@ def add_model(p: F64, origin: NDArray[np.int64], sign: float, out: F64) -> None:
     for k in range(nz):
         for i in range(ny):
             for j in range(nx):
-                out[k, i, j] += sign * p[0] * pz[0, k] * py[0, i] * px[0, j]
+                out[k, i, j] += p[0] * pz[0, k] * py[0, i] * px[0, j]

@@ -115,7 +115,7 @@ def _fit(segment: _Segment, extra: F64, iterations: int) -> float:
     box, usable, precision = segment.box, segment.box.usable, np.zeros(3)
     start = segment.start
     for attempt in range(2):
-        result = fit_peak(box.counts, usable, extra, box.origin, start, precision, iterations)
+        result = fit_peak(box.counts, usable.astype(np.float64), extra, box.origin, start, precision, iterations)
         p, narrow = result[0], np.exp(result[0][4:7]) < _NARROW
         if attempt or not narrow.any():
             break

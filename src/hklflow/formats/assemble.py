@@ -115,14 +115,17 @@ def scan(
         last = n_raw - 1
     n = last - said.first_frame + 1
 
-    wavelength = said.wavelength or (beam.wavelength if beam else None) or header.wavelength
-    if wavelength is None:
-        problems.append("the wavelength is not known: set `wavelength`")
+    wavelength = _first(said.wavelength, beam.wavelength if beam else None, header.wavelength)
+    if wavelength is None or not 0 < wavelength < math.inf:
+        problems.append(f"the wavelength is not known ({wavelength}): set `wavelength` in Å")
     polarization = _first(
         said.polarization, beam.polarization if beam else None, header.polarization
     )
-    if polarization is None:
-        problems.append("the polarisation is not known: set `polarization` (0.5: unpolarised)")
+    if polarization is None or not 0 <= polarization <= 1:
+        problems.append(
+            f"the polarisation is not known ({polarization}): set `polarization`, 0 to 1 "
+            "(0.5: unpolarised)"
+        )
     detector = detector or header.detector
     if detector is None:
         problems.append("the detector's geometry is not known: give the row a `calibration`")
@@ -132,7 +135,7 @@ def scan(
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, problems)
     exposure = _first(said.exposure, header.exposure_time)
-    if exposure is None or not exposure > 0:
+    if exposure is None or not 0 < exposure < math.inf:
         problems.append(f"the exposure time is not known ({exposure}): set `exposure` in seconds")
     monitor = _monitor(header, said, n_raw, exposure, problems)
     attenuation = _attenuation(header, said, n_raw, problems)

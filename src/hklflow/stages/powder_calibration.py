@@ -80,6 +80,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         orientation=params.orientation,
         distance=params.distance,
         beam_centre=params.beam_centre,
+        polarization=params.polarization,
         min_rings=params.min_rings,
     )
     if found.rms_deg > params.max_rms:

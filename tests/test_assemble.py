@@ -1,0 +1,279 @@
+"""What tables, calibration and raw file say, put together: precedence, and what is missing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hklflow.core import geometry
+from hklflow.core.geometry import Beam, Detector, Goniometer
+from hklflow.core.scan import RotationScan
+from hklflow.errors import HklflowError
+from hklflow.formats import assemble
+from hklflow.formats.assemble import Said
+from hklflow.formats.raw import Header
+
+SHAPE = (10, 20, 30)
+RAW = "raw/a.nxs"
+
+
+def _detector(distance: float) -> Detector:
+    return Detector(
+        SHAPE[1:],
+        (1e-4, 1e-4),
+        np.array([0.001, 0.002, distance]),
+        np.array([0.0, -1.0, 0.0]),
+        np.array([-1.0, 0.0, 0.0]),
+    )
+
+
+HEADER = Header(
+    wavelength=1.0,
+    detector=_detector(0.1),
+    goniometer=Goniometer(
+        ("omega", "chi", "phi"),
+        np.array([[-1.0, 0, 0], [0, 0, 1], [-1, 0, 0]]),
+        np.radians([11.0, 22.0, 33.0]),
+        2,
+    ),
+    start_deg=33.0,
+    step_deg=0.1,
+    n_frames=10,
+    exposure_time=0.2,
+    monitor=np.arange(10) + 100.0,
+    transmission=0.5,
+    temperature=290.0,
+    saturation=1e6,
+    polarization=0.9,
+)
+EMPTY = Header(detector=_detector(0.1))
+FULL = Said(
+    wavelength=2.0,
+    polarization=0.8,
+    axes={"kappa": (0.0, 0.0, 2.0), "phi": (1.0, 0.0, 0.0)},
+    angles={"kappa": -50.0},
+    scan_axis="phi",
+    start=-180.0,
+    step=-0.25,
+    monitor="none",
+    exposure=3.0,
+    attenuation=0.25,
+    temperature=100.0,
+)
+
+
+def _scan(header: Header = HEADER, **said: Any) -> RotationScan:
+    return assemble.scan(RAW, SHAPE, header, Said(**said), None, None)
+
+
+def _problem(header: Header = HEADER, **said: Any) -> str:
+    with pytest.raises(HklflowError) as error:
+        _scan(header, **said)
+    text = str(error.value)
+    assert text.startswith(f"{RAW}: ")
+    assert "\n" not in text
+    return text
+
+
+def test_the_raw_file_alone() -> None:
+    scan = _scan()
+    rotation = scan.rotation
+    assert (rotation.beam.wavelength, rotation.beam.polarization) == (1.0, 0.9)
+    assert rotation.detector.distance == pytest.approx(0.1)
+    assert (rotation.goniometer.names, rotation.goniometer.scan) == (("omega", "chi", "phi"), 2)
+    np.testing.assert_allclose(np.degrees(rotation.goniometer.angles[:2]), [11, 22])
+    np.testing.assert_allclose(np.degrees(rotation.scan.angle([0, 10])), [33, 34])
+    np.testing.assert_array_equal(scan.monitor, np.arange(10) + 100)
+    np.testing.assert_array_equal(scan.exposure, [0.2] * 10)
+    np.testing.assert_array_equal(scan.attenuation, [0.5] * 10)
+    assert (scan.monitor_source, scan.temperature, scan.saturation) == (RAW, 290.0, 1e6)
+    assert (scan.raw, scan.first) == (RAW, 0)
+
+
+def test_tables_and_configuration_go_first() -> None:
+    scan = assemble.scan(RAW, SHAPE, HEADER, FULL, _detector(0.3), Beam(1.5, 0.7))
+    rotation = scan.rotation
+    assert (rotation.beam.wavelength, rotation.beam.polarization) == (2.0, 0.8)
+    assert rotation.detector.distance == pytest.approx(0.3)
+    assert (rotation.goniometer.names, rotation.goniometer.scan) == (("kappa", "phi"), 1)
+    np.testing.assert_array_equal(rotation.goniometer.axes, [[0, 0, 1], [1, 0, 0]])
+    assert np.degrees(rotation.goniometer.angles[0]) == pytest.approx(-50)
+    np.testing.assert_allclose(np.degrees(rotation.scan.angle([0, 4])), [-180, -181])
+    np.testing.assert_array_equal(scan.attenuation, [0.25] * 10)
+    assert (scan.monitor_source, scan.temperature) == ("none", 100.0)
+    # Without a monitor the exposure time stands for it.
+    np.testing.assert_array_equal(scan.monitor, [3.0] * 10)
+
+
+def test_the_calibration_goes_before_the_raw_file() -> None:
+    scan = assemble.scan(RAW, SHAPE, HEADER, Said(), _detector(0.3), Beam(1.5, 0.0))
+    assert scan.rotation.detector.distance == pytest.approx(0.3)
+    # A polarisation of 0 is a value, not a missing one.
+    assert (scan.rotation.beam.wavelength, scan.rotation.beam.polarization) == (1.5, 0.0)
+
+
+def test_settings_of_the_table_replace_those_of_the_raw_file_one_by_one() -> None:
+    scan = _scan(angles={"chi": -5.0})
+    np.testing.assert_allclose(np.degrees(scan.rotation.goniometer.angles[:2]), [11, -5])
+
+
+def test_a_part_of_the_frames() -> None:
+    transmission = np.linspace(0.1, 1, 10)
+    scan = _scan(replace(HEADER, transmission=transmission), first_frame=3, last_frame=6)
+    assert (scan.first, scan.rotation.scan.n_frames) == (3, 4)
+    # Frame 3 of the raw file keeps its angle, monitor and transmission.
+    np.testing.assert_allclose(np.degrees(scan.rotation.scan.angle([0, 4])), [33.3, 33.7])
+    np.testing.assert_array_equal(scan.monitor, [103, 104, 105, 106])
+    np.testing.assert_array_equal(scan.attenuation, transmission[3:7])
+    assert scan.exposure.shape == (4,)
+
+
+def test_no_attenuators_is_a_transmission_of_one() -> None:
+    np.testing.assert_array_equal(_scan(replace(HEADER, transmission=None)).attenuation, [1.0] * 10)
+
+
+def test_all_that_is_missing_is_told_together() -> None:
+    told = _problem(Header())
+    for part in (
+        "wavelength",
+        "polarisation",
+        "detector's geometry",
+        "goniometer",
+        "start (None) or step (None)",
+        "exposure time",
+        "no monitor",
+    ):
+        assert part in told
+    assert told.count("; ") >= 6
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("wavelength", "set `wavelength`"),
+        ("polarization", "set `polarization`"),
+        ("detector", "give the row a `calibration`"),
+        ("goniometer", "the goniometer is not known"),
+        ("start_deg", "the scan's start (None)"),
+        ("step_deg", "step (None)"),
+        ("exposure_time", "set `exposure` in seconds"),
+        ("monitor", "set `monitor: none`"),
+    ],
+)
+def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> None:
+    told = _problem(replace(HEADER, **{field: None}))
+    assert expected in told
+    assert "; the " not in told
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"exposure_time": 0.0}, "exposure time is not known (0.0)"),
+        ({"exposure_time": np.nan}, "exposure time is not known (nan)"),
+        ({"exposure_time": np.inf}, "exposure time is not known (inf)"),
+        ({"wavelength": 0.0}, "wavelength is not known (0.0)"),
+        ({"wavelength": np.nan}, "wavelength is not known (nan)"),
+        ({"polarization": -1.0}, "polarisation is not known (-1.0)"),
+        ({"step_deg": 0.0}, "step (0.0)"),
+        ({"monitor": np.array([1.0, 0.0] * 5)}, "frame 1 has 0"),
+        ({"monitor": np.array([1.0, 2.0, np.nan] + [1.0] * 7)}, "frame 2 has nan"),
+        ({"monitor": np.ones(9)}, "shape (9,)"),
+        ({"transmission": 0.0}, "transmission (shape (), 0 to 0) must be above 0"),
+        ({"transmission": 1.5}, "must be above 0 and at most 1"),
+        ({"transmission": np.full(10, np.nan)}, "must be above 0 and at most 1"),
+        ({"transmission": np.ones(9)}, "shape (9,)"),
+        ({"detector": replace(_detector(0.1), shape=(30, 20))}, "the geometry is for (30, 20)"),
+        ({"step_deg": None, "angles_deg": np.array([0, 1, 3.0])}, "not evenly spaced"),
+    ],
+)
+def test_a_header_that_cannot_be_is_not_believed(header: dict[str, Any], expected: str) -> None:
+    assert expected in _problem(replace(HEADER, **header))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"first_frame": 5, "last_frame": 4}, "frames 5 to 4 are not within 0 to 9"),
+        ({"last_frame": 10}, "frames 0 to 10 are not within 0 to 9"),
+        ({"first_frame": 10}, "frames 10 to 9 are not within 0 to 9"),
+        ({"angles": {"kappa": 1.0}}, "no goniometer axis kappa (the axes are omega, chi, phi)"),
+        ({"scan_axis": "mu", "start": 0, "step": 1}, "no goniometer axis mu"),
+        ({"monitor": "ion chamber"}, "monitor 'ion chamber' is neither `file` nor `none`"),
+        ({"axes": {"a": (1, 0, 0), "b": (0, 1, 0)}}, "which axis is scanned?"),
+        (
+            {"axes": {"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)}, "scan_axis": "b"},
+            "the setting of goniometer axis a, c is not known",
+        ),
+    ],
+)
+def test_tables_that_contradict(said: dict[str, Any], expected: str) -> None:
+    assert expected in _problem(**said)
+
+
+def test_one_axis_needs_no_name_of_the_scanned_one() -> None:
+    scan = _scan(replace(HEADER, goniometer=None), axes={"spin": (0.0, 1.0, 0.0)})
+    assert scan.rotation.goniometer.names == ("spin",)
+
+
+def test_the_header_speaks_of_its_own_scanned_axis_only() -> None:
+    """The table scans omega; the header's phi, start and step are those of another scan."""
+    told = _problem(scan_axis="omega")
+    assert "the setting of goniometer axis phi is not known" in told
+    assert "start (None) or step (None)" in told
+    scan = _scan(scan_axis="omega", start=5.0, step=1.0, angles={"phi": 7.0})
+    np.testing.assert_allclose(np.degrees(scan.rotation.goniometer.angles[1:]), [22, 7])
+    np.testing.assert_allclose(np.degrees(scan.rotation.scan.angle([0, 1])), [5, 6])
+
+
+def test_a_step_in_the_table_goes_before_uneven_angles() -> None:
+    header = replace(HEADER, step_deg=None, angles_deg=np.array([0, 1, 3.0]))
+    assert np.degrees(_scan(header, step=0.5).rotation.scan.step) == pytest.approx(0.5)
+
+
+def test_axes_of_the_configuration() -> None:
+    assert assemble.parse_axes([]) is None
+    parsed = assemble.parse_axes(["chi=0,0,1", " phi = -1, 0,1e-3"])
+    assert parsed == {"chi": (0.0, 0.0, 1.0), "phi": (-1.0, 0.0, 1e-3)}
+    assert list(parsed) == ["chi", "phi"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["phi"],
+        ["phi=1,0"],
+        ["phi=1,0,0,0"],
+        ["phi=x,0,0"],
+        ["=1,0,0"],
+        ["phi=0,0,0"],
+        ["phi=nan,0,0"],
+        ["phi=1,0,0", "phi=0,1,0"],
+    ],
+)
+def test_bad_axes_are_named(texts: list[str]) -> None:
+    with pytest.raises(HklflowError, match=f"goniometer axis '{texts[-1]}'"):
+        assemble.parse_axes(texts)
+
+
+def test_calibration_products() -> None:
+    detector = replace(_detector(0.3), sensor_thickness=4.5e-4, sensor_attenuation=700.0)
+    data = {
+        "detector": geometry.detector_to_dict(detector),
+        "beam": {"wavelength_A": 0.5, "polarization": 0.95},
+    }
+    found, beam = assemble.calibrated(data, Path("g.json"))
+    assert beam == Beam(0.5, 0.95)
+    assert found.distance == pytest.approx(0.3)
+    assert (found.sensor_thickness, found.sensor_attenuation) == (4.5e-4, 700.0)
+    with pytest.raises(HklflowError, match=r"g\.json holds no detector geometry"):
+        assemble.calibrated({"beam": data["beam"]}, Path("g.json"))
+
+
+def test_the_summary_is_one_line_with_the_figures() -> None:
+    line = assemble.summary(_scan())
+    assert "\n" not in line
+    for part in ("10 frames", "phi 33 to 34 deg", "omega 11, chi 22", "1 Å", "100.000 mm"):
+        assert part in line

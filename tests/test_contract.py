@@ -1,0 +1,270 @@
+"""What every stage and every rule must have."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pydantic import BaseModel
+
+from hklflow import schema, stage, stages
+from hklflow.errors import HklflowError
+
+REPOSITORY = Path(__file__).parents[1]
+NAMES = sorted(name for _, name, _ in pkgutil.iter_modules(stages.__path__))
+HEAVY = {"h5py", "matplotlib", "pyFAI", "fabio", "scipy", "numba", "cctbx", "pandas", "silx"}
+RULE = re.compile(r"^rule (\w+):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"hklflow.stages.{name}")
+
+
+def _rules() -> dict[str, str]:
+    """Name and body of every rule below ``workflow/rules``."""
+    found: dict[str, str] = {}
+    for path in sorted((REPOSITORY / "workflow/rules").glob("*.smk")):
+        for name, body in RULE.findall(path.read_text() + "\n"):
+            assert name not in found, f"{path} has a second rule {name}"
+            found[name] = body
+    return found
+
+
+RULES = _rules()
+
+
+# ------------------------------------------------------------------------------ stages
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_has_what_the_contract_says(name: str) -> None:
+    module = _module(name)
+    assert type(module.VERSION) is int
+    assert module.VERSION >= 1
+    for part, base in (("Inputs", stage.Inputs), ("Outputs", stage.Outputs)):
+        assert issubclass(getattr(module, part), base)
+        assert getattr(module, part).__module__ == module.__name__
+    assert issubclass(module.Params, stage.Params)
+    assert module.Outputs.model_fields
+    assert (module.__doc__ or "").strip().splitlines()[0].endswith((".", ":"))
+    parameters = inspect.signature(module.main).parameters
+    assert list(parameters) == ["inputs", "outputs", "params", "threads"]
+    assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert module.main.__annotations__ == {
+        "inputs": module.Inputs,
+        "outputs": module.Outputs,
+        "params": module.Params,
+        "threads": int,
+        "return": None,
+    }
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
+    for name, info in model.model_fields.items():
+        yield f"{model.__name__}.{name}", info.description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_has_a_description(name: str) -> None:
+    module = _module(name)
+    bare = [
+        field
+        for model in (module.Inputs, module.Outputs, module.Params)
+        for field, description in _fields(model)
+        if not (description or "").strip().endswith(".")
+    ]
+    assert not bare, f"{name}: a docstring below each of {bare} must say what it is"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_params_forbid_unknown_keys_and_changes(name: str) -> None:
+    for model in (_module(name).Inputs, _module(name).Outputs, _module(name).Params):
+        assert model.model_config["extra"] == "forbid"
+        assert model.model_config["frozen"]
+
+
+def test_flags_do_not_clash() -> None:
+    """Inputs, outputs and params of one stage share the command line."""
+    for name in NAMES:
+        module = _module(name)
+        models = (module.Inputs, module.Outputs, module.Params)
+        fields = [field for model in models for field in model.model_fields]
+        assert len(set(fields)) == len(fields), f"{name}: {sorted(fields)}"
+        assert "threads" not in fields
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = _module(name)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        stage.command(module.main)
+    assert not ended.value.code
+    told = capsys.readouterr().out
+    flags = ["--threads"]
+    for model in (module.Inputs, module.Outputs, module.Params):
+        flags += [f"--{field.replace('_', '-')}" for field in model.model_fields]
+    assert [flag for flag in flags if flag not in told] == []
+    # Long lines are wrapped: compare words.
+    first = (module.__doc__ or "").splitlines()[0].split()
+    assert first == told.split()[told.split().index(first[0]) :][: len(first)]
+
+
+def test_help_of_the_module_in_a_shell() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hklflow.stages.find_peaks", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--n-sigma" in done.stdout
+
+
+def test_every_module_runs_as_a_command() -> None:
+    for name in NAMES:
+        path = Path(_module(name).__file__ or "")
+        assert path.read_text().endswith(
+            '\n\nif __name__ == "__main__":\n    stage.command(main)\n'
+        ), name
+
+
+def test_importing_stages_and_configuration_is_cheap() -> None:
+    """Help and the job graph must not wait for what computing needs."""
+    code = "import sys, importlib, hklflow\n"
+    code += f"heavy = {HEAVY!r}\n"
+    code += f"for name in {NAMES!r}:\n"
+    code += "    importlib.import_module('hklflow.stages.' + name)\n"
+    code += "    print(name, *sorted(heavy & set(sys.modules)))\n"
+    code += "import hklflow.config\nprint('config', *sorted(heavy & set(sys.modules)))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [*NAMES, "config"]
+    assert [line for line in lines if len(line) > 1] == []
+
+
+# ------------------------------------------------------------------------------- rules
+
+
+def test_there_is_one_rule_for_each_stage() -> None:
+    assert sorted(RULES) == NAMES
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_has_what_it_must_have(name: str) -> None:
+    body = RULES[name]
+    keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
+    for key in ("message", "output", "log", "params", "shell"):
+        assert key in keys, f"rule {name} has no {key}"
+    assert f"python -m hklflow.stages.{name} " in body
+    assert "> {log:q} 2>&1" in body
+    # A new version must rerun the stage.
+    assert f"version=stages.{name}.VERSION" in body
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_gives_every_path_of_its_stage(name: str) -> None:
+    """Its flags are the stage's, and each path is the rule's input or output of that name."""
+    module, body = _module(name), RULES[name]
+    shell = body.split("    shell:")[1]
+    outputs = {field.replace("_", "-"): field for field in module.Outputs.model_fields}
+    for flag, field in outputs.items():
+        assert f"--{flag} {{output.{field}:q}}" in shell
+        assert re.search(rf"^        {field}=", body, re.MULTILINE)
+    required = [f for f, info in module.Inputs.model_fields.items() if info.is_required()]
+    for field in required:
+        assert f"--{field.replace('_', '-')} {{input.{field}:q}}" in shell
+    known = (
+        set(module.Inputs.model_fields) | set(outputs.values()) | set(module.Params.model_fields)
+    )
+    for flag in re.findall(r"--([a-z0-9-]+)", body):
+        assert flag.replace("-", "_") in known, f"rule {name} gives --{flag}"
+
+
+def test_every_rules_file_is_in_the_table_of_contents() -> None:
+    includes = re.findall(
+        r'^include: "(.*)"', (REPOSITORY / "workflow/Snakefile").read_text(), re.M
+    )
+    assert sorted(includes) == sorted(
+        f"rules/{path.name}" for path in (REPOSITORY / "workflow/rules").glob("*.smk")
+    )
+
+
+# ----------------------------------------------------------------- schema and reference
+
+CURE = "run `python -m hklflow.schema` in the repository's folder and commit what it writes"
+
+
+def test_the_json_schema_is_in_step() -> None:
+    path = REPOSITORY / schema.SCHEMA
+    assert path.is_file(), CURE
+    assert path.read_text(encoding="utf-8") == schema.schema_text(), CURE
+
+
+def test_the_reference_of_keys_is_in_step() -> None:
+    text = (REPOSITORY / schema.README).read_text(encoding="utf-8")
+    assert text == schema.readme_text(text), CURE
+
+
+def test_the_schema_is_written_whole(tmp_path: Path) -> None:
+    readme = tmp_path / schema.README
+    readme.parent.mkdir()
+    readme.write_text(
+        f"before\n{schema.BEGIN}\nstale part\n{schema.END}\nafter\n", encoding="utf-8"
+    )
+    schema.main(tmp_path)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{schema.BEGIN}\n")
+    assert text.endswith(f"{schema.END}\nafter\n")
+    assert "stale part" not in text
+    assert (tmp_path / schema.SCHEMA).read_text(encoding="utf-8") == schema.schema_text()
+    schema.main(tmp_path)
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_the_schema_needs_the_repository_and_the_markers(tmp_path: Path) -> None:
+    with pytest.raises(HklflowError, match="run this in the repository's folder"):
+        schema.main(tmp_path)
+    with pytest.raises(HklflowError, match="lacks the line"):
+        schema.readme_text("no markers")
+
+
+def test_the_reference_tells_type_default_and_bounds() -> None:
+    """Some keys of each kind, as a reader should find them."""
+    told = schema.reference()
+    for row in (
+        '| `results` | text | `"results"` | Folder of all products. |',
+        "| `n_sigma` | number, ≥ 1 | `4.5` | Standard deviations",
+        "| `grid_step` | 3 × number | `[0.05, 0.05, 0.05]` | Voxel size",
+        "| `wavelength` | number, > 0 | required | Wavelength in Å. |",
+        "| `find_defects` | true/false | `true` | Look for",
+        "| `shape` | `circle` | required |",
+        "| `flat_field` | path | none | ",
+        "| `angles` | name: number | empty | ",
+    ):
+        assert row in told
+    for name in ("calibrations", "import_scan", "merge", "simulation"):
+        assert f"### `{name}`\n" in told
+
+
+def test_the_readme_names_every_column() -> None:
+    from hklflow import config
+
+    text = (REPOSITORY / schema.README).read_text(encoding="utf-8")
+    by_hand = text.split(schema.BEGIN)[0]
+    first_cells = [line.split("|")[1] for line in by_hand.splitlines() if line.startswith("| ")]
+    named = set(re.findall(r"`(\w+)`", " ".join(first_cells)))
+    columns = {*config._SAMPLE_COLUMNS, *config._SCAN_COLUMNS}
+    assert columns <= named, f"config/README.md: describe {columns - named}"

@@ -1,0 +1,201 @@
+"""The workflow as a user meets it: dry run, whole run, failures."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from hklflow import config, nexus, stage
+from hklflow.core.lattice import rotation_angle
+from hklflow.core.symmetry import space_group
+from hklflow.stages.simulate import build
+
+from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
+
+pytestmark = pytest.mark.workflow
+
+
+def _experiment(folder: Path) -> config.Experiment:
+    return config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
+
+
+def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path) -> None:
+    table = scans([300, 200, 100], {"r1": 0, "r2": 40}, parent=300)
+    folder = write_experiment(tmp_path / "e", CONFIG, table)
+    run = snakemake(folder, "--dry-run")
+    assert run.returncode == 0, run.stderr
+    told = run.stdout + run.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", told, flags=re.MULTILINE))
+    assert {name: int(n) for name, n in counts.items() if name != "total"} == {
+        "all": 1,
+        "simulate": 7,
+        "powder_calibration": 1,
+        "import_scan": 6,
+        "pixel_mask": 6,
+        "find_maximum": 6,
+        "find_peaks": 6,
+        "mask_3d": 6,
+        "refine_parent": 1,
+        "refine": 3,
+        "transform": 6,
+        "merge": 6,
+        "scan_file": 3,
+        "overview": 1,
+    }
+    for scan in ("100K", "200K", "300K"):
+        message = f"refine hexa {scan} from the parent's orientation results/hexa/300K/parent.json"
+        assert message in told
+
+
+def test_a_misspelt_key_is_told_before_the_dag_exists(tmp_path: Path) -> None:
+    wrong = copy.deepcopy(CONFIG)
+    wrong["find_peaks"] = {"thresold": 40}
+    folder = write_experiment(tmp_path / "e", wrong, scans([300], {"r1": 0}, parent=200))
+    run = snakemake(folder, "--dry-run")
+    assert run.returncode == 2
+    assert "find_peaks.thresold" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_cells_and_orientations_are_those_of_the_simulation(finished: Path) -> None:
+    experiment = _experiment(finished)
+    laue = space_group("P 6/m m m").proper_laue_operations
+    for sample, scan in experiment.scans:
+        product = stage.read_json(finished / f"results/{sample}/{scan}/orientation.json")
+        raw = experiment.rotation(sample, scan, "r1").raw
+        truth = build(config.simulation_description(experiment, raw))
+        cell, sigma = np.array(product["cell"]), np.array(product["cell_sigma"])
+        assert np.abs(cell[:3] / truth.cell[:3] - 1).max() < 3e-4
+        assert np.all(np.abs(cell[:3] - truth.cell[:3]) < 4 * sigma[:3])
+        u = np.array(product["U"])
+        np.testing.assert_allclose(u @ u.T, np.eye(3), atol=1e-12)
+        # Up to the crystal's symmetry and a few standard deviations.
+        equivalent = [np.array(product["UB"]) @ w for w in laue]
+        turns = [
+            rotation_angle(ub @ np.linalg.inv(truth.ub) / np.cbrt(np.linalg.det(ub) / np.linalg.det(truth.ub)), np.eye(3))
+            for ub in equivalent
+        ]
+        assert np.degrees(min(turns)) < 0.02
+        assert product["metrics"]["fraction indexed"] > 0.9
+
+
+def test_the_volume_is_the_simulated_scattering(finished: Path) -> None:
+    experiment = _experiment(finished)
+    raw = experiment.rotation("hexa", "300K", "r1").raw
+    truth = build(config.simulation_description(experiment, raw))
+    volume = nexus.read_volume(finished / "results/hexa/300K/masked_transform.nxs")
+    grid = volume.grid
+    l, k, h = np.meshgrid(grid.axis(2), grid.axis(1), grid.axis(0), indexing="ij")  # noqa: E741
+    hkl = np.stack([h, k, l], axis=-1)
+    q = np.linalg.norm(hkl @ truth.ub.T, axis=-1)
+    # Far from Bragg peaks, and where air scattering is below 1 % of S.
+    away = np.linalg.norm((hkl - np.rint(hkl)) @ truth.ub.T, axis=-1) > 0.45
+    use = away & (volume.norm > 0) & (volume.counts > 20) & (q > 2.5)
+    assert use.sum() > 2000
+    assert volume.data is not None
+    scale = np.median(volume.data[use] / truth.s_of_hkl(hkl[use]))
+    # The transmission is relative to its median over the scan, so S is to within its swing.
+    assert 0.8 < scale < 1.2
+    residual = volume.data[use] / scale - truth.s_of_hkl(hkl[use])
+    assert abs(residual.mean()) < 0.01
+    correlation = np.corrcoef(volume.data[use], truth.s_of_hkl(hkl[use]))[0, 1]
+    assert correlation > 0.3
+
+
+def test_the_master_file_links_everything(finished: Path) -> None:
+    master = finished / "results/hexa/100K/hexa_100K.nxs"
+    with h5py.File(master) as file:
+        assert file["entry/transform/data"].shape == file["entry/masked_transform/data"].shape
+        assert file["f1/data/data"].shape == (150, 150, 150)
+        for name in ("f1", "f2"):
+            assert file[f"{name}/peaks/observed_frame"].shape[0] > 20
+            assert file[f"{name}/frame_sums/transmission"].shape == (150,)
+    assert all(not name.startswith("/") for name in nexus.linked_files(master))
+
+
+def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
+    """X14: every input of the volume, with its hash, from the file alone."""
+    history = stage.provenance(finished / "results/hexa/100K/transform.nxs")
+    stages = {record["stage"] for record in history}
+    assert stages == {
+        "powder_calibration",
+        "import_scan",
+        "pixel_mask",
+        "find_maximum",
+        "find_peaks",
+        "refine_parent",
+        "refine",
+        "mask_3d",
+        "transform",
+        "merge",
+    }
+    checked = 0
+    for record in history:
+        for paths in record["inputs"].values():
+            for item in paths:
+                path = finished / item["path"]
+                assert stage.fingerprint(path) == item["sha256"], item["path"]
+                checked += 1
+    assert checked > 20
+
+
+def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
+    finished: Path, tmp_path: Path
+) -> None:
+    again = snakemake(finished, "--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    table = finished / "config/scans.tsv"
+    before = table.read_text()
+    try:
+        table.write_text(scans([300, 100, 50], {"r1": 0, "r2": 40}, parent=300))
+        run = snakemake(finished, "--dry-run")
+        counts = dict(re.findall(r"^(\w+) +(\d+)$", run.stdout + run.stderr, flags=re.MULTILINE))
+        assert int(counts["find_peaks"]) == 2
+        assert int(counts["refine"]) == 1
+        assert "refine_parent" not in counts
+    finally:
+        table.write_text(before)
+
+
+def test_a_failing_stage_fails_again_and_the_other_scan_goes_on(tmp_path: Path) -> None:
+    """A run after a failure must not call stale products finished."""
+    table = scans([300, 100], {"r1": 0}, parent=300)
+    folder = write_experiment(tmp_path / "e", CONFIG, table)
+    goal = ["results/hexa/300K/r1/statistics.nxs", "results/hexa/100K/r1/statistics.nxs"]
+    first = snakemake(folder, *goal, "--cores", "2")
+    assert first.returncode == 0, first.stderr
+    raw = folder / "raw/100K_r1.nxs"
+    whole = raw.read_bytes()
+    raw.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        run = snakemake(folder, *goal, "--cores", "2")
+        assert run.returncode == 1
+        assert "import_scan" in run.stderr
+        assert not (folder / "results/hexa/100K/r1/scan.nxs").exists()
+        assert (folder / "results/hexa/300K/r1/statistics.nxs").exists()
+        assert not list(folder.glob("results/**/.*.partial.*"))
+
+
+def test_the_linter_is_content() -> None:
+    run = snakemake(REPOSITORY / "demo", "--lint")
+    assert run.returncode == 0, run.stderr
+    assert "Congratulations" in run.stdout + run.stderr
+
+
+def test_the_rule_graph_is_drawn() -> None:
+    run = snakemake(REPOSITORY / "demo", "--rulegraph", "mermaid-js", "--cores", "1")
+    assert run.returncode == 0, run.stderr
+    for name in ("refine_parent", "transform", "merge"):
+        assert name in run.stdout
+
+
+def test_metrics_are_json(finished: Path) -> None:
+    files = list((finished / "results").rglob("*.json"))
+    assert len(files) > 10
+    for path in files:
+        assert "provenance" in json.loads(path.read_text()), path
