@@ -158,7 +158,9 @@ def prepare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
     # The peak and its diffuse wings are what the mask takes for an artefact (see `compare`).
     shape = (scan.rotation.scan.n_frames, *bits.shape)
     with nexus.FrameMaskWriter(out / "frame_mask.nxs", shape) as writer:
-        writer.append(np.zeros((shape[0], shape[1], (shape[2] + 7) // 8), np.uint8), np.zeros(shape[0]))
+        writer.append(
+            np.zeros((shape[0], shape[1], (shape[2] + 7) // 8), np.uint8), np.zeros(shape[0])
+        )
     return {
         "masked pixels by bit": {
             str(int(bit)): int(np.sum((bits & bit) != 0)) for bit in np.unique(bits) if bit
@@ -167,3 +169,176 @@ def prepare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
         "maximum at": stage.read_json(out / "statistics.json")["maximum at (frame, slow, fast)"],
         "fraction of pixel-frames in the 3-D mask": float(found.mean()),
     }
+
+
+def reduce(
+    out: Path, name: str, described: dict[str, Any], settings: dict[str, Any]
+) -> tuple[nexus.Volume, dict[str, Any]]:
+    """Transform and merge in the folder of `prepare`; the volume and the transform's notes."""
+    stage.write_json(out / f"{name}_orientation.json", described)
+    stage.run(
+        transform.main,
+        inputs=transform.Inputs(
+            scan=out / "scan.nxs",
+            mask=out / "mask.nxs",
+            statistics=out / "statistics.nxs",
+            frame_mask=out / "frame_mask.nxs",
+            orientation=out / f"{name}_orientation.json",
+        ),
+        outputs=transform.Outputs(
+            transform=out / f"{name}_eta.nxs", masked_transform=out / f"{name}_eta_masked.nxs"
+        ),
+        params=transform.Params(rotation="eta", **settings),
+        threads=1,
+    )
+    stage.run(
+        merge.main,
+        inputs=merge.Inputs(volumes=[out / f"{name}_eta.nxs"]),
+        outputs=merge.Outputs(
+            volume=out / f"{name}.nxs",
+            slices=out / f"{name}_slices.png",
+            coverage=out / f"{name}_coverage.png",
+            metrics=out / f"{name}.json",
+        ),
+        params=merge.Params(title=f"PMN-PT (2 1 1), {name}"),
+        threads=1,
+    )
+    notes = nexus.read_volume(out / f"{name}_eta.nxs").notes
+    return nexus.read_volume(out / f"{name}.nxs"), notes
+
+
+def centre_of_mass(grid: Grid, image: Floats, fraction: float = 0.05) -> Floats:
+    """Centre of mass (3,) in hkl of the voxels above a fraction of the largest."""
+    weight = np.where(np.nan_to_num(image) > fraction * np.nanmax(image), image, 0.0)
+    sums = (weight.sum((0, 1)), weight.sum((0, 2)), weight.sum((1, 2)))
+    return np.array([grid.axis(i) @ s / s.sum() for i, s in enumerate(sums)])
+
+
+def brightest(grid: Grid, image: Floats) -> Floats:
+    """Return hkl (3,) of the largest voxel."""
+    at = np.unravel_index(int(np.nanargmax(image)), image.shape)
+    return np.array([grid.axis(i)[at[2 - i]] for i in range(3)])
+
+
+def centre_of_pixels(scan: RotationScan, ub: Floats, fraction: float = 0.05) -> Floats:
+    """Centre of mass (3,) in hkl of pixels with more than a fraction of the most counts.
+
+    This is how the reference's figure was made: from counts as read, without monitor,
+    attenuator or grid.
+    """
+    from hklflow.formats.raw import open_frames
+
+    slow, fast = np.indices(scan.rotation.detector.shape) + 0.5
+    n = scan.rotation.scan.n_frames
+    with open_frames(scan.raw) as frames:
+        most = max(int(b.max()) for b in frames.blocks(16, scan.first, scan.first + n))
+        total, moment = 0.0, np.zeros(3)
+        for z, block in enumerate(frames.blocks(1, scan.first, scan.first + n)):
+            use = block[0] > fraction * most
+            hkl = scan.rotation.hkl(spec.psic_ub(ub), z + 0.5, slow[use], fast[use])
+            total += float(block[0][use].sum())
+            moment += block[0][use] @ hkl
+    return moment / total
+
+
+def planes(volume: nexus.Volume, centre: tuple[float, float, float], title: str) -> Figure:
+    """Draw the three planes through a point, on one logarithmic scale; grey: not measured."""
+    grid, data = volume.grid, volume.data
+    at = [int(np.argmin(np.abs(grid.axis(i) - centre[i]))) for i in range(3)]
+    cuts = (
+        (data[at[2]], 0, 1, f"l = {grid.axis(2)[at[2]]:.3f}"),
+        (data[:, at[1]], 0, 2, f"k = {grid.axis(1)[at[1]]:.3f}"),
+        (data[:, :, at[0]], 1, 2, f"h = {grid.axis(0)[at[0]]:.3f}"),
+    )
+    seen = np.concatenate([c[0][np.isfinite(c[0]) & (c[0] > 0)] for c in cuts])
+    norm = LogNorm(np.percentile(seen, 1), seen.max())
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    for axes, (image, i, j, name) in zip(figure.subplots(1, 3), cuts, strict=True):
+        half = grid.step / 2
+        x, y = grid.axis(i), grid.axis(j)
+        extent = (x[0] - half[i], x[-1] + half[i], y[0] - half[j], y[-1] + half[j])
+        mesh = axes.imshow(
+            np.where(image <= 0, norm.vmin, image),
+            norm=norm,
+            origin="lower",
+            extent=extent,
+            interpolation="nearest",
+        )
+        axes.set_facecolor("0.85")
+        axes.axvline(centre[i], color="w", lw=0.3)
+        axes.axhline(centre[j], color="w", lw=0.3)
+        axes.set(title=name, xlabel="hkl"[i] + " (r.l.u.)", ylabel="hkl"[j] + " (r.l.u.)")
+    figure.colorbar(mesh, ax=figure.axes, label="S (counts per unit norm)", shrink=0.85)
+    figure.suptitle(title)
+    return figure
+
+
+def compare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str, Any]:
+    """Reduce as the reference did: no saturation, no corrections, no sub-samples, its grid."""
+    reference = json.loads((data / "reference.json").read_text())[f"S{SCAN}"]
+    scan, written = read(data, first, last)
+    scan = replace(scan, saturation=None)
+    nexus.write_scan(out / "scan.nxs", scan, f"SPEC scan {SCAN}, nothing saturates", None)
+    grid = reference_grid(reference)
+    uncorrected = {
+        "samples": (1, 1, 1),
+        "solid_angle": False,
+        "polarization": False,
+        "efficiency": False,
+        "transmission": False,
+    }
+    described = orientation(scan, written.ub, grid)
+    volume, notes = reduce(out, "as_reference", described, uncorrected)
+    return {
+        "counts": float(volume.counts.sum()),
+        "counts of the reference": reference["grid"]["sum_counts"],
+        "pixel-frames used": notes["pixel-frames used"],
+        "pixel-frames partly outside the grid": notes["pixel-frames partly outside the grid"],
+        "voxels with most counts": brightest(grid, volume.counts),
+        "brightest pixel of the reference": reference["brightest"]["hkl"],
+        "brightest voxel of S": brightest(grid, volume.data),
+        "voxel": grid.step,
+        "centre of pixels above 5 %": centre_of_pixels(scan, written.ub),
+        "centre of voxels above 5 %, counts": centre_of_mass(grid, volume.counts),
+        "centre of voxels above 5 %, S": centre_of_mass(grid, volume.data),
+        "centre of the reference": reference["com_gt5pct"],
+    }
+
+
+def corrected(data: Path, out: Path, bins: int, first: int = 0, last: int = 400) -> dict[str, Any]:
+    """Reduce as a user would: saturated pixels left out, corrections, sub-samples."""
+    scan, written = read(data, first, last)
+    nexus.write_scan(out / "scan.nxs", scan, f"SPEC scan {SCAN}", None)
+    grid = bragg_grid(bins)
+    volume, notes = reduce(out, "corrected", orientation(scan, written.ub, grid), {})
+    picture = planes(volume, (2.0, 1.0, 1.0), f"PMN-PT, {scan.temperature:g} K: planes through (2 1 1)")
+    plots.save(picture, out / "planes.png")
+    return {
+        "brightest voxel of S": brightest(grid, volume.data),
+        "centre of voxels above 5 %, S": centre_of_mass(grid, volume.data),
+        "voxel": grid.step,
+        "largest and median S": [float(np.nanmax(volume.data)), float(np.nanmedian(volume.data))],
+        "measured fraction of the grid": float((volume.norm > 0).mean()),
+        "samples": notes["sub-samples (frame, slow, fast)"],
+        "pixel-frames used": notes["pixel-frames used"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--bins", type=int, default=80)
+    given = parser.parse_args()
+    figures = {
+        "largest difference from SPEC's h, k, l": hkl_difference(given.data),
+        "frames": prepare(given.data, given.folder),
+        "as the reference": compare(given.data, given.folder),
+        "corrected": corrected(given.data, given.folder, given.bins),
+    }
+    stage.write_json(given.folder / "figures.json", figures)
+    print((given.folder / "figures.json").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,11 @@
 """Shared by all tests."""
+# ruff: noqa: I001
 
 import os
 from pathlib import Path
 
-import hklflow  # noqa: F401  (first: it makes cctbx safe to import, see hklflow/_native.py)
+# hklflow comes first: it makes cctbx safe to import, see hklflow/_native.py.
+import hklflow  # noqa: F401
 import matplotlib
 import pytest
 

@@ -429,6 +429,15 @@ def test_all_problems_are_told_together(base: Path) -> None:
         assert part in problems
 
 
+def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
+    """The tables are looked for where the configuration says, beside the mistake."""
+    (base / "config").rename(base / "tables")
+    data = CONFIG | {"samples": "tables/samples.tsv", "scans": "tables/scans.tsv"}
+    assert len(config.load(data, base).scans) == 3
+    (problem,) = _problems(data | {"find_peaks": {"thresold": 40}}, base)
+    assert problem == "config: find_peaks.thresold: Extra inputs are not permitted (it is 40)"
+
+
 def test_mistakes_in_a_simulation_are_found_before_anything_runs() -> None:
     base = REPOSITORY / "demo"
     data = yaml.safe_load((base / "config/config.yaml").read_text())

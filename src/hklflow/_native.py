@@ -37,7 +37,7 @@ def preload() -> None:
     if _preloaded:
         return
     _too_late[:] = [name for name in _CPP_EXTENSIONS if name in sys.modules]
-    import numpy  # noqa: F401, ICN001  (before cctbx, see above)
+    import numpy  # noqa: F401  (before cctbx, see above)
 
     spec = importlib.util.find_spec("cctbx")
     if spec is not None and spec.submodule_search_locations:

@@ -50,7 +50,9 @@ def _open(path: Path) -> Iterator[h5py.Group]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise HklflowError(f"{path} is not a readable HDF5 file ({error}); make it again") from error
+        raise HklflowError(
+            f"{path} is not a readable HDF5 file ({error}); make it again"
+        ) from error
     with file:
         yield file.get("entry", file)  # raw files of others may have no `entry`
 
@@ -111,7 +113,8 @@ def read_provenance(path: Path) -> list[Record]:
         if "workflow" not in entry:
             return []
         processes = sorted(
-            (p for p in entry["workflow"].values() if f"{p.name}/record/data" in p.file), key=lambda p: int(p["sequence_index"][()])
+            (p for p in entry["workflow"].values() if f"{p.name}/record/data" in p.file),
+            key=lambda p: int(p["sequence_index"][()]),
         )
         return [json.loads(_text(p["record/data"])) for p in processes]
 
@@ -119,7 +122,9 @@ def read_provenance(path: Path) -> list[Record]:
 # -------------------------------------------------------------------------- scans
 
 
-def write_scan(path: Path, scan: RotationScan, title: str, dataset: tuple[Path, str] | None) -> None:
+def write_scan(
+    path: Path, scan: RotationScan, title: str, dataset: tuple[Path, str] | None
+) -> None:
     """Write a scan file.
 
     Parameters
@@ -134,9 +139,7 @@ def write_scan(path: Path, scan: RotationScan, title: str, dataset: tuple[Path, 
         raw["path"] = scan.raw
         raw["first_frame"] = scan.first
         raw["geometry"] = json.dumps(geometry.to_dict(rotation))
-        frames = _group(
-            entry, "frames", "NXdata", signal="monitor", axes=["rotation_angle"]
-        )
+        frames = _group(entry, "frames", "NXdata", signal="monitor", axes=["rotation_angle"])
         angle = np.degrees(rotation.scan.angle(np.arange(n) + 0.5))
         _array(frames, "rotation_angle", angle, "deg", long_name="scan angle at mid-frame")
         _array(frames, "monitor", scan.monitor, "", long_name=f"monitor ({scan.monitor_source})")
@@ -466,7 +469,12 @@ def write_master(
         _array(sample, "orientation_matrix", orientation["U"])
         _array(sample, "ub_matrix", orientation["UB"], "1/angstrom")
         for i, (name, products) in enumerate(rotations.items()):
-            group = _group(entry.file, f"f{i + 1}", "NXentry", default="transform" if "transform" in products else "frame_sums")
+            group = _group(
+                entry.file,
+                f"f{i + 1}",
+                "NXentry",
+                default="transform" if "transform" in products else "frame_sums",
+            )
             group["title"] = f"{title}, rotation {name}"
             for product, target in products.items():
                 inside = {

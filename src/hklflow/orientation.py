@@ -23,6 +23,7 @@ from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
+_BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 
@@ -78,10 +79,25 @@ def _usable(table: Peaks) -> refinement.Peaks:
     values = np.stack([getattr(table, name) for name in columns])
     use = ((table.flags & int(_UNUSABLE)) == 0) & np.all(np.isfinite(values), axis=0)
     use &= np.all(values[3:] > 0, axis=0)
+    use &= _sharp(table, use)
     return refinement.Peaks(*values[:, use])
 
 
-def inherited(observed: Observed, parent: Mapping[str, Any]) -> tuple[list[geometry.Rotation], list[str]]:
+def _sharp(table: Peaks, use: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell Bragg reflections from maxima of the diffuse scattering by their width."""
+    width = np.hypot(table.width_slow, table.width_fast)
+    if not use.any():
+        return use
+    # Half of the peaks' intensity is in narrower ones: the strong peaks are Bragg peaks.
+    order = np.argsort(width[use])
+    share = np.cumsum(np.maximum(table.intensity[use], 0.0)[order])
+    typical = width[use][order][np.searchsorted(share, 0.5 * share[-1])]
+    return width <= _BROAD * typical
+
+
+def inherited(
+    observed: Observed, parent: Mapping[str, Any]
+) -> tuple[list[geometry.Rotation], list[str]]:
     """Geometry of a child's rotations with the detector as the parent refined it.
 
     Returns
@@ -91,7 +107,10 @@ def inherited(observed: Observed, parent: Mapping[str, Any]) -> tuple[list[geome
         Which rotations keep their own calibration because the parent had another one.
     """
     refined = [
-        (geometry.detector_from_dict(calibrated), geometry.from_dict(parent["rotations"][name]).detector)
+        (
+            geometry.detector_from_dict(calibrated),
+            geometry.from_dict(parent["rotations"][name]).detector,
+        )
         for name, calibrated in parent["calibrated_detectors"].items()
     ]
     rotations, notes = [], []

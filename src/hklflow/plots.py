@@ -32,6 +32,11 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _halves(figure: Figure, width_ratios: tuple[float, float] = (1, 1)) -> tuple[Any, Any]:
+    left, right = figure.subfigures(1, 2, width_ratios=list(width_ratios))  # type: ignore[misc]
+    return left, right
+
+
 def _log_range(image: NDArray[Any]) -> LogNorm:
     """Colour range that shows the diffuse signal and lets Bragg peaks saturate."""
     values = image[np.isfinite(image) & (image > 0)]
@@ -68,7 +73,7 @@ def _plane(
         edges_x,
         edges_y,
         # Measured and empty is the darkest colour; what was not measured stays NaN.
-        np.where(image <= 0, norm.vmin, image),
+        np.where(image <= 0, float(norm.vmin or 0), image),
         norm=norm,
         cmap=_IMAGE,
         transform=shear + axes.transData,
@@ -106,11 +111,9 @@ def slices(grid: Grid, cell: ArrayLike, data: Floats, title: str) -> Figure:
     )
     figure = _figure(15, 5.2)
     norm = _log_range(np.concatenate([plane[1].ravel() for plane in planes]))
-    mesh = None
+    mesh: Any = None
     letters = "hkl"
-    for axes, (name, image, i, j, angle) in zip(
-        figure.subplots(1, 3), planes, strict=True
-    ):
+    for axes, (name, image, i, j, angle) in zip(figure.subplots(1, 3), planes, strict=True):
         mesh = _plane(
             axes, image, grid.axis(i), grid.axis(j), (lengths[i], lengths[j]), angle, norm
         )
@@ -122,7 +125,9 @@ def slices(grid: Grid, cell: ArrayLike, data: Floats, title: str) -> Figure:
     return figure
 
 
-def coverage(grid: Grid, cell: ArrayLike, norm: Floats, data: Floats, errors: Floats, title: str) -> Figure:
+def coverage(
+    grid: Grid, cell: ArrayLike, norm: Floats, data: Floats, errors: Floats, title: str
+) -> Figure:
     """How well the hk0 plane is measured: norm, relative error, and the shell average."""
     lengths, angles = np.split(reciprocal(cell), 2)
     at = int(np.argmin(np.abs(grid.axis(2))))
@@ -136,7 +141,9 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Floats, data: Floats, errors: Fl
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = errors[at] / data[at]
     relative = np.where(np.isfinite(relative), relative, np.nan)
-    mesh = _plane(middle, relative, grid.axis(0), grid.axis(1), scale, angles[2], _log_range(relative))
+    mesh = _plane(
+        middle, relative, grid.axis(0), grid.axis(1), scale, angles[2], _log_range(relative)
+    )
     figure.colorbar(mesh, ax=middle, shrink=0.8, label="σ(S) / S")
     middle.set_title("hk0: relative error")
     metric = np.zeros((3, 3))
@@ -146,7 +153,9 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Floats, data: Floats, errors: Fl
         metric[i, j] = metric[j, i] = lengths[i] * lengths[j] * c
     l, k, h = np.meshgrid(grid.axis(2), grid.axis(1), grid.axis(0), indexing="ij", sparse=True)  # noqa: E741
     q2 = (
-        metric[0, 0] * h**2 + metric[1, 1] * k**2 + metric[2, 2] * l**2
+        metric[0, 0] * h**2
+        + metric[1, 1] * k**2
+        + metric[2, 2] * l**2
         + 2 * (metric[0, 1] * h * k + metric[0, 2] * h * l + metric[1, 2] * k * l)
     )
     q = np.sqrt(np.maximum(q2, 0))
@@ -164,12 +173,16 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Floats, data: Floats, errors: Fl
 # -------------------------------------------------------------------------- frames
 
 
-def detector_image(image: NDArray[Any], title: str, label: str, mask: NDArray[np.bool_] | None = None) -> Figure:
+def detector_image(
+    image: NDArray[Any], title: str, label: str, mask: NDArray[np.bool_] | None = None
+) -> Figure:
     """One detector image on a logarithmic scale; masked pixels in red."""
     figure = _figure(7.5, 6.5)
     axes = figure.subplots()
     _detector(axes, image, mask)
-    figure.colorbar(axes.collections[0] if axes.collections else axes.images[0], ax=axes, label=label)
+    figure.colorbar(
+        axes.collections[0] if axes.collections else axes.images[0], ax=axes, label=label
+    )
     axes.set_title(title)
     return figure
 
@@ -179,7 +192,7 @@ def _detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | None) -
     if mask is not None:
         shown[mask] = np.nan
     norm = _log_range(shown)
-    shown = np.where(shown <= 0, norm.vmin, shown)
+    shown = np.where(shown <= 0, float(norm.vmin or 0), shown)
     extent = (0, image.shape[1], image.shape[0], 0)
     axes.imshow(shown, norm=norm, cmap=_IMAGE, extent=extent, interpolation="nearest")
     axes.set_facecolor("0.85")
@@ -190,7 +203,9 @@ def _detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | None) -
     axes.set(xlabel="fast (pixel)", ylabel="slow (pixel)")
 
 
-def pixel_mask(image: NDArray[Any], bits: NDArray[np.uint32], names: Mapping[int, str], title: str) -> Figure:
+def pixel_mask(
+    image: NDArray[Any], bits: NDArray[np.uint32], names: Mapping[int, str], title: str
+) -> Figure:
     """The sampled frames with the mask over them, and how many pixels each bit takes."""
     figure = _figure(13, 5.6)
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
@@ -214,7 +229,7 @@ def frame_statistics(
 ) -> Figure:
     """Maximum image and the per-frame sums, background, monitor and transmission."""
     figure = _figure(14, 6.2)
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.1])
+    left, right = _halves(figure, (1, 1.1))
     axes = left.subplots()
     _detector(axes, maximum_image, mask)
     axes.set_title("largest count of each pixel over the scan")
@@ -239,12 +254,18 @@ def peaks(
 ) -> Figure:
     """Peaks on the maximum image, their number over the scan and their intensities."""
     figure = _figure(14, 6.2)
-    left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
+    left, right = _halves(figure, (1.1, 1))
     axes = left.subplots()
     _detector(axes, maximum_image, mask)
     for select, colour, name in ((~flagged, "white", "used"), (flagged, "orangered", "flagged")):
         axes.plot(
-            fast[select], slow[select], "o", mfc="none", mec=colour, ms=6, mew=0.8,
+            fast[select],
+            slow[select],
+            "o",
+            mfc="none",
+            mec=colour,
+            ms=6,
+            mew=0.8,
             label=f"{int(select.sum())} {name}",
         )
     axes.set(xlim=(0, mask.shape[1]), ylim=(mask.shape[0], 0))
@@ -254,7 +275,9 @@ def peaks(
     top.set(xlabel="frame", ylabel="peaks")
     positive = intensity[intensity > 0]
     if positive.size:
-        bottom.hist(positive, bins=np.geomspace(positive.min(), positive.max() * 1.01, 50), color="0.4")
+        bottom.hist(
+            positive, bins=np.geomspace(positive.min(), positive.max() * 1.01, 50), color="0.4"
+        )
         bottom.set_xscale("log")
     bottom.set(xlabel="intensity (counts)", ylabel="peaks")
     figure.suptitle(title)
@@ -298,7 +321,7 @@ def residuals(
         Text beside the panels.
     """
     figure = _figure(15, 6.2)
-    panels, side = figure.subfigures(1, 2, width_ratios=[3, 1])
+    panels, side = _halves(figure, (3, 1))
     grid = panels.subplots(len(units), 2, width_ratios=[3, 1], sharey="row")
     for row, (kind, unit) in zip(grid, units.items(), strict=True):
         everything = np.concatenate([r[kind] for r in per_rotation.values()])
@@ -342,7 +365,7 @@ def powder(
         Observed minus calculated 2θ of the points used.
     """
     figure = _figure(15, 6.4)
-    left, right = figure.subfigures(1, 2)
+    left, right = _halves(figure)
     axes = left.subplots()
     _detector(axes, image, mask)
     for slow, fast in rings:
@@ -363,9 +386,7 @@ def powder(
 # -------------------------------------------------------------------------- series
 
 
-def series(
-    rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], title: str
-) -> Figure:
+def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], title: str) -> Figure:
     """Quantities of all scans of each sample against temperature, with error bars.
 
     Parameters

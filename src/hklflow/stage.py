@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from types import ModuleType
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -63,13 +64,12 @@ def _paths(model: BaseModel) -> dict[str, list[Path]]:
     return found
 
 
-class Main(Protocol):
-    """What `command` runs."""
+Main = Callable[..., None]
+"""``main(*, inputs, outputs, params, threads)`` of a stage module."""
 
-    __module__: str
-    __globals__: dict[str, Any]
 
-    def __call__(self, *, inputs: Any, outputs: Any, params: Any, threads: int) -> None: ...  # noqa: D102
+def _module(main: Main) -> ModuleType:
+    return sys.modules[main.__module__]
 
 
 # ----------------------------------------------------------------- command line
@@ -84,7 +84,7 @@ def command(main: Main) -> None:
     """
     from cyclopts import App, CycloptsError, Parameter
 
-    module = main.__globals__
+    module = vars(_module(main))
     name = Path(module["__file__"]).stem
     app = App(
         name=f"python -m hklflow.stages.{name}",
@@ -151,17 +151,20 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     HklflowError
         If an input is missing, or whatever the stage raises.
     """
-    name = Path(main.__globals__["__file__"]).stem
+    module = _module(main)
+    name = Path(str(module.__file__)).stem
     for field, paths in inputs.paths().items():
         for path in paths:
             if not path.exists():
-                raise HklflowError(f"{field}: {path} does not exist; make it first or mend the path")
+                raise HklflowError(
+                    f"{field}: {path} does not exist; make it first or mend the path"
+                )
     started = datetime.now(UTC)
     clock = time.perf_counter()
     temporary = {
         field: [_partial(path) for path in paths] for field, paths in outputs.paths().items()
     }
-    final = {field: paths for field, paths in outputs.paths().items()}
+    final = outputs.paths()
     for paths in temporary.values():
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +173,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         main(inputs=inputs, outputs=_with_paths(outputs, temporary), params=params, threads=threads)
         record = {
             "stage": name,
-            "stage_version": main.__globals__["VERSION"],
+            "stage_version": module.VERSION,
             "program": "hklflow",
             "version": __version__,
             "started": started.isoformat(timespec="seconds"),
@@ -187,7 +190,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
             for source, target in zip(paths, final[field], strict=True):
                 if not source.exists():
                     raise RuntimeError(f"{name} did not write its output {field}: {target}")
-                os.replace(source, target)
+                source.replace(target)
     finally:
         for paths in temporary.values():
             for path in paths:
@@ -291,7 +294,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def progress(items: Iterable[T], total: int, what: str, step: Callable[[T], int] | None = None) -> Iterator[T]:
+def progress(
+    items: Iterable[T], total: int, what: str, step: Callable[[T], int] | None = None
+) -> Iterator[T]:
     """Pass items through, showing progress: a bar on a terminal, log lines in a job.
 
     Parameters

@@ -77,7 +77,10 @@ def test_cells_and_orientations_are_those_of_the_simulation(finished: Path) -> N
         # Up to the crystal's symmetry and a few standard deviations.
         equivalent = [np.array(product["UB"]) @ w for w in laue]
         turns = [
-            rotation_angle(ub @ np.linalg.inv(truth.ub) / np.cbrt(np.linalg.det(ub) / np.linalg.det(truth.ub)), np.eye(3))
+            rotation_angle(
+                ub @ np.linalg.inv(truth.ub) / np.cbrt(np.linalg.det(ub) / np.linalg.det(truth.ub)),
+                np.eye(3),
+            )
             for ub in equivalent
         ]
         assert np.degrees(min(turns)) < 0.02

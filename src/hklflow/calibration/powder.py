@@ -20,7 +20,7 @@ from scipy.optimize import brentq, least_squares
 
 from hklflow.core.corrections import polarization as polarization_factor
 from hklflow.core.corrections import solid_angle
-from hklflow.core.geometry import Detector, azimuth, two_theta
+from hklflow.core.geometry import Detector, azimuth
 from hklflow.errors import HklflowError
 from hklflow.formats.poni import ORIENTATION_SIGNS, Poni, poni_from_detector
 

@@ -17,11 +17,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hklflow.errors import HklflowError
+
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 #: Number of frames over which the largest detection box extends.
 DEPTH = 5
+#: Expected counts in a box, and boxes that have them, which `dispersion` needs.
+_ENOUGH_COUNTS, _ENOUGH_BOXES = 20.0, 1000
 
 
 @njit(cache=True, nogil=True)
@@ -228,3 +232,28 @@ def strong_voxels(
                 found = found or _stands_out(box[0, j], box[1, j], n_sigma)
                 found = found or _stands_out(box[2, j], box[3, j], n_sigma)
                 strong[i, j] = 1 if found else 0
+
+
+def dispersion(excess: F32, expected: F32) -> float:
+    """Variance of the background's counts over their mean, from boxes of 27 voxels.
+
+    The 68.3 % quantile of squared deviations is the variance of a Gaussian; Bragg peaks,
+    which are few, do not enter it.
+
+    Parameters
+    ----------
+    excess, expected
+        Counts above background and background (slow, fast) as `strong_voxels` gives them.
+
+    Raises
+    ------
+    HklflowError
+        If there is too little background.
+    """
+    use = expected >= _ENOUGH_COUNTS
+    if np.count_nonzero(use) < _ENOUGH_BOXES:
+        raise HklflowError(
+            f"only {np.count_nonzero(use)} pixels have the {_ENOUGH_COUNTS:g} counts of background "
+            "in a box of 27 voxels that the detector's gain needs; give the gain"
+        )
+    return float(np.quantile(excess[use].astype(float) ** 2 / expected[use], 0.683))

@@ -5,7 +5,7 @@
 3. A blob that has ended is divided among its significant maxima, and each is fitted with a
    voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
    valid voxels of a box around it. First moments of the strong voxels alone would be biased
-   by the noise that selected them, by gaps and by edges.
+   by the noise that selected them, by gaps and by edges; they stand in where no fit converges.
 
 Coordinates are (frame, slow, fast) as `frames` defines them. Frames are handled one at a
 time, so the blocks in which they arrive do not matter. What is kept in memory: the last
@@ -19,11 +19,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from hklflow.core.background import DEPTH, clean_frame, local_background, residual, strong_voxels
-from hklflow.core.peaks_link import link_frame, roots, split_maxima
-from hklflow.core.peaks_segments import FIELDS, Box, PeakFlag, fit_segments
+from hklflow.core.background import (
+    DEPTH,
+    clean_frame,
+    dispersion,
+    local_background,
+    residual,
+    strong_voxels,
+)
+from hklflow.core.peaks_link import VOXEL, BlobLinker, Voxels, split_maxima
+from hklflow.core.peaks_segments import (
+    FIELDS,
+    Box,
+    FitLimits,
+    PeakFlag,
+    fit_segments,
+    is_significant,
+    without_duplicates,
+)
 from hklflow.errors import HklflowError
 
 __all__ = ["PeakFlag", "PeakParams", "PeakSearch", "Peaks", "find_peaks"]
@@ -31,16 +45,6 @@ __all__ = ["PeakFlag", "PeakParams", "PeakSearch", "Peaks", "find_peaks"]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-_VOXEL = np.dtype(
-    [
-        ("frame", np.int32),
-        ("slow", np.int32),
-        ("fast", np.int32),
-        ("height", np.float32),
-        ("noise", np.float32),
-        ("first", np.int32),
-    ]
-)
 _REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
 
 
@@ -55,7 +59,12 @@ class PeakParams:
     threshold
         Counts above which a voxel is strong whatever its background.
     window
-        Half size of the background's window, pixels; wider than a peak.
+        Half size of the background's window, pixels; wider than a peak. Standard deviations
+        of a peak are at most half of it.
+    gain
+        Variance of the counts over the counts: 1 for a counting detector, more for an
+        integrating one. None measures it on the background of the first frame, with what
+        the background's texture adds.
     min_pixels
         Least number of voxels within two widths that exceed the background by its noise;
         a cosmic ray or a hot pixel on one frame has one.
@@ -86,6 +95,7 @@ class PeakParams:
     n_sigma: float = 4.5
     threshold: float = np.inf
     window: int = 9
+    gain: float | None = 1.0
     min_pixels: int = 3
     min_significance: float = 6.0
     max_frames: int = 25
@@ -113,6 +123,11 @@ class PeakParams:
             "invalid_from": 1.0,
             "sigma_floor": 0.0,
         }
+        if self.gain is not None and not 0 < self.gain < np.inf:
+            raise HklflowError(
+                f"gain = {self.gain} in the peak search; give a positive number of counts "
+                "per photon, or None to measure it"
+            )
         for name, least in limits.items():
             value = getattr(self, name)
             if not value >= least:
@@ -130,7 +145,8 @@ class Peaks:
     frame, slow, fast
         Centroid in the convention of `hklflow.core.frames`.
     var_frame, var_slow, var_fast
-        Variances of the centroid from counting statistics, plus the floor.
+        Variances of the centroid from counting statistics, times chi2 where that is above
+        one, plus the floor.
     width_frame, width_slow, width_fast
         Standard deviations of the peak, frames and pixels.
     intensity, var_intensity
@@ -147,7 +163,7 @@ class Peaks:
         Intensity over its Poisson uncertainty with background, for the fitted shape:
         ``A sqrt(sum P² / mu)``.
     chi2
-        Pearson's chi² of the fit per degree of freedom; NaN if the fit failed.
+        Pearson's chi² of the fit per degree of freedom; NaN where there is no fit.
     flags
         Bits of `PeakFlag`.
     counts
@@ -241,6 +257,7 @@ class PeakSearch:
             )
         self.params = params
         self.n_frames = 0
+        self.gain = params.gain
         self._mask = np.ascontiguousarray(mask)
         self._first_frame = first_frame
         self._length = params.max_frames + 2 * params.margin_frames + 3
@@ -252,11 +269,9 @@ class PeakSearch:
         self._valid_2d = np.zeros(mask.shape, np.uint8)
         self._smooth = np.zeros(mask.shape, np.float32)
         self._noise = np.zeros(mask.shape, np.float32)
-        self._node_before = np.full(mask.shape, -1, np.int32)
-        self._node_now = np.full(mask.shape, -1, np.int32)
-        self._live = np.zeros(0, _VOXEL)
-        self._live_root = np.zeros(0, np.int64)
-        self._pending: list[NDArray[np.void]] = []
+        self._level = np.ones(self._length)
+        self._blobs = BlobLinker(mask.shape, params.max_frames)
+        self._pending: list[Voxels] = []
         self._rows: list[dict[str, float]] = []
         self._tested = 0  # frames whose strong voxels are known
         self._counts = dict.fromkeys(("candidates", "blobs", "peaks", *_REJECTED, "frames"), 0)
@@ -288,79 +303,52 @@ class PeakSearch:
         p, slot = self.params, self.n_frames % DEPTH
         self._raw[self.n_frames % self._length] = frame
         clean_frame(frame, self._mask, p.invalid_from, self._counts_2d, self._valid_2d)
-        mean = local_background(self._counts_2d, self._valid_2d, p.window, p.n_sigma)
+        n_sigma = p.n_sigma * np.sqrt(self.gain or 1.0)
+        mean = local_background(self._counts_2d, self._valid_2d, p.window, n_sigma)
         residual(self._counts_2d, self._valid_2d, mean, self._excess[slot], self._expected[slot])
+        # The beam can change from frame to frame; a frame without pixels has no level.
+        total, number = self._expected[slot].sum(dtype=float), self._valid_2d.sum(dtype=np.int64)
+        self._level[self.n_frames % self._length] = total / number if total > 0 else 1.0
         self.n_frames += 1
         if self.n_frames > DEPTH // 2:
             self._test_next()
 
     def _test_next(self) -> None:
         """Find and link the strong voxels of the next frame that has its neighbours."""
-        p, number = self.params, self._tested
+        number = self._tested
         strong = self._strong[number % self._length]
+        if self.gain is None:
+            self._mark_strong(number, 1.0, strong)
+            self.gain = dispersion(self._smooth, self._noise)
+        self._mark_strong(number, self.gain, strong)
+        slow, fast = np.nonzero(strong)
+        new = np.zeros(slow.size, VOXEL)
+        new["frame"], new["slow"], new["fast"], new["first"] = number, slow, fast, number
+        new["height"], new["noise"] = self._smooth[slow, fast], self._noise[slow, fast]
+        for blob in self._blobs.add(number, new):
+            self._classify(blob)
+        self._tested += 1
+        self._fit_pending(everything=False)
+
+    def _mark_strong(self, number: int, gain: float, strong: NDArray[np.uint8]) -> None:
+        p = self.params
         strong_voxels(
             self._excess,
             self._expected,
             number % DEPTH,
-            p.n_sigma,
+            p.n_sigma * np.sqrt(gain),
             p.threshold,
             strong,
             self._smooth,
             self._noise,
         )
-        at = np.flatnonzero(strong)
-        slow, fast = (a.astype(np.int32) for a in np.unravel_index(at, strong.shape))
-        new = np.zeros(at.size, _VOXEL)
-        new["frame"], new["slow"], new["fast"] = number, slow, fast
-        new["height"], new["noise"] = self._smooth[slow, fast], self._noise[slow, fast]
-        new["first"] = number
-        n_live = self._live.size
-        parent = np.concatenate([self._live_root, n_live + np.arange(at.size)])
-        link_frame(slow, fast, n_live, self._node_before, self._node_now, parent)
-        before = self._live[self._live["frame"] == number - 1]
-        self._node_before[before["slow"], before["fast"]] = -1
-        self._live, self._live_root = np.concatenate([self._live, new]), roots(parent)
-        self._close_blobs(number)
-        # The map of this frame becomes that of the frame before, with the nodes renumbered.
-        self._node_before, self._node_now = self._node_now, self._node_before
-        self._node_before[slow, fast] = -1
-        recent = np.flatnonzero(self._live["frame"] == number)
-        self._node_before[self._live["slow"][recent], self._live["fast"][recent]] = recent
-        self._tested += 1
-        self._fit_pending(everything=False)
 
-    def _close_blobs(self, number: int | None) -> None:
-        """Move blobs without a voxel in frame `number` (None: all) from live to pending."""
-        voxels, root = self._live, self._live_root
-        if not voxels.size:
-            return
-        first = np.full(voxels.size, np.iinfo(np.int32).max)
-        last = np.full(voxels.size, -1)
-        np.minimum.at(first, root, voxels["first"])
-        np.maximum.at(last, root, voxels["frame"])
-        ended = np.ones(voxels.size, bool) if number is None else last[root] < number
-        order = np.flatnonzero(ended)[np.argsort(root[ended], kind="stable")]
-        if order.size:
-            for members in np.split(order, np.flatnonzero(np.diff(root[order])) + 1):
-                self._classify(voxels[members], int(first[root[members[0]]]))
-        keep = ~ended
-        if number is not None:
-            # Of a blob that is too long already only what the next frame can touch is kept.
-            age = number - first[root] + 1
-            keep &= (age <= self.params.max_frames) | (voxels["frame"] == number)
-        kept_root = root[keep]
-        self._live = voxels[keep].copy()
-        self._live["first"] = first[kept_root]
-        # roots are renumbered to the first kept member of each blob
-        _, start, inverse = np.unique(kept_root, return_index=True, return_inverse=True)
-        self._live_root = start[inverse].astype(np.int64)
-
-    def _classify(self, voxels: NDArray[np.void], first: int) -> None:
+    def _classify(self, voxels: Voxels) -> None:
         p = self.params
         self._counts["blobs"] += 1
         extent = max(np.ptp(voxels["slow"]), np.ptp(voxels["fast"])) + 1
         reason = None
-        if voxels["frame"].max() - first + 1 > p.max_frames:
+        if voxels["frame"].max() - voxels["first"].min() + 1 > p.max_frames:
             reason = "too_long"
         elif extent > p.max_pixels:
             reason = "too_large"
@@ -380,50 +368,59 @@ class PeakSearch:
                 waiting.append(voxels)
         self._pending = waiting
 
-    def _fit_blob(self, voxels: NDArray[np.void]) -> None:
-        p = self.params
+    def _fit_blob(self, voxels: Voxels) -> None:
+        p, gain = self.params, self.gain or 1.0
         at = np.stack([voxels[n] for n in ("frame", "slow", "fast")], axis=1)
-        tops = split_maxima(
-            at, voxels["height"].astype(float), voxels["noise"].astype(float), p.prominence
-        )
-        first, last = int(at[:, 0].min()), int(at[:, 0].max())
+        height, noise = voxels["height"].astype(float), voxels["noise"].astype(float)
+        tops = split_maxima(at, height, noise, p.prominence * np.sqrt(gain))
         frames = (
-            max(0, first - p.margin_frames),
-            min(self._tested, last + 1 + p.margin_frames),
+            max(0, int(at[:, 0].min()) - p.margin_frames),
+            min(self._tested, int(at[:, 0].max()) + 1 + p.margin_frames),
         )
-
-        def cut(low: I64, high: I64) -> Box:
-            return self._cut(low, high, frames, at)
-
-        margin = np.array([p.margin_frames, p.margin_pixels, p.margin_pixels])
-        shape = (self._mask.shape[0], self._mask.shape[1])
-        rows = fit_segments(
-            voxels, tops, cut, margin, shape, p.sigma_floor, p.max_frames, p.min_significance
+        limits = FitLimits(
+            margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
+            max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
+            shape=self._mask.shape,
+            gain=gain,
+            floor=p.sigma_floor,
+            max_frames=p.max_frames,
+            min_significance=p.min_significance,
         )
+        rows = fit_segments(voxels, tops, lambda low, high: self._cut(low, high, frames, at), limits)
         self._counts["candidates"] += len(rows)
         for row in rows:
             if row["n_pixels"] < p.min_pixels:
                 self._counts["too_small"] += 1
-            elif not _significant(row, p.min_significance):
+            elif not is_significant(row, p.min_significance):
                 self._counts["insignificant"] += 1
             else:
                 self._rows.append(row)
 
-    def _cut(self, low: I64, high: I64, frames: tuple[int, int], own: NDArray[np.int32]) -> Box:
+    def _cut(self, low: I64, high: I64, frames: tuple[int, int], at: NDArray[np.int32]) -> Box:
         assert self._raw is not None
         low = np.maximum(low, [frames[0], 0, 0])
         high = np.maximum(np.minimum(high, [frames[1], *self._mask.shape]), low)
         slots = np.arange(low[0], high[0]) % self._length
         window = (slice(low[1], high[1]), slice(low[2], high[2]))
         counts = self._raw[slots, *window].astype(np.float64)
-        bad = self._mask[window] | ~(counts >= 0) | (counts >= self.params.invalid_from)
-        foreign = self._strong[slots, *window] != 0
-        local = own - low
-        inside = ((local >= 0) & (local < counts.shape)).all(axis=1)
-        foreign[tuple(local[inside].T)] = False
-        overload = ~bad & (counts >= self.params.saturation)
-        counts[bad] = 0.0
-        return Box(low.astype(np.int64), counts, (~bad).astype(np.uint8), foreign, overload)
+        valid = ~self._mask[window] & (counts >= 0) & (counts < self.params.invalid_from)
+        strong = self._strong[slots, *window] != 0
+        local = at - low
+        local = local[((local >= 0) & (local < counts.shape)).all(axis=1)]
+        own = np.zeros(counts.shape, bool)
+        own[tuple(local.T)] = True
+        overload = valid & (counts >= self.params.saturation)
+        counts[~valid] = 0.0
+        level = self._level[slots] / max(self._level[slots].mean(), 1e-30) if slots.size else slots
+        return Box(
+            low.astype(np.int64),
+            counts,
+            np.asarray(level, np.float64),
+            valid,
+            strong & ~own,
+            overload,
+            own,
+        )
 
     def finish(self) -> Peaks:
         """End of the scan: close all blobs and return the table."""
@@ -434,7 +431,8 @@ class PeakSearch:
             self._expected[number % DEPTH] = 0.0
             if self._tested < self.n_frames and number >= DEPTH // 2:
                 self._test_next()
-        self._close_blobs(None)
+        for blob in self._blobs.finish():
+            self._classify(blob)
         self._fit_pending(everything=True)
         self._finished = True
         return self._table()
@@ -449,7 +447,7 @@ class PeakSearch:
             columns[name] = columns[name].astype(np.int64)
         columns["flags"] |= np.where(ends, int(PeakFlag.SCAN_END), 0)
         columns["frame"] = columns["frame"] + self._first_frame
-        keep = _without_duplicates(columns)
+        keep = without_duplicates(columns)
         order = np.lexsort((columns["fast"], columns["slow"], columns["frame"]))
         order = order[keep[order]]
         self._counts["duplicate"] = int((~keep).sum())
@@ -457,38 +455,3 @@ class PeakSearch:
         return Peaks(
             **{name: column[order] for name, column in columns.items()}, counts=self._counts
         )
-
-
-def _significant(row: dict[str, float], least: float) -> bool:
-    """Whether a fitted row is a peak and not a fluctuation.
-
-    A wide bump of the background passes as a known shape, not with all parameters free. A
-    peak that is cut by an edge or a gap need not: its total is an extrapolation.
-    """
-    if not row["significance"] >= least:
-        return False
-    cut = int(row["flags"]) & (PeakFlag.EDGE | PeakFlag.MASKED)
-    return bool(cut or row["intensity"] >= 0.5 * least * np.sqrt(row["var_intensity"]))
-
-
-def _without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Keep the most significant of peaks that are nearer to each other than their widths.
-
-    The two sides of a reflection that a wide gap divides are fitted to the same centre.
-    """
-    at = np.stack([columns[n] for n in ("frame", "slow", "fast")], axis=1)
-    width = np.stack([columns[f"width_{n}"] for n in ("frame", "slow", "fast")], axis=1)
-    width = np.maximum(width, 0.5)
-    keep = np.ones(len(at), bool)
-    if len(at) < 2:
-        return keep
-    pairs = cKDTree(at).query_pairs(float(np.percentile(width, 99)) * 2.0, output_type="ndarray")
-    apart = np.abs(at[pairs[:, 0]] - at[pairs[:, 1]]) / np.maximum(
-        width[pairs[:, 0]], width[pairs[:, 1]]
-    )
-    same = pairs[(apart < 1.0).all(axis=1)]
-    strength = columns["significance"]
-    for a, b in same[np.lexsort((same[:, 1], same[:, 0]))]:
-        if keep[a] and keep[b]:
-            keep[b if strength[a] >= strength[b] else a] = False
-    return keep

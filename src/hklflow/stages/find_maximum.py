@@ -27,7 +27,8 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     annulus: tuple[float, float] = (0.3, 0.95)
-    """Part of the |Q| range on the detector whose background gives the transmission, from and to (fractions of the maximum)."""
+    """Part of the |Q| range on the detector whose background gives the transmission, from and to
+    (fractions of the maximum)."""
     transmission: bool = True
     """Estimate the sample's transmission; False: take it as 1 (too few frames, no background)."""
     window: int = Field(31, ge=5)
@@ -80,15 +81,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         {"summed": result.summed, "maximum": result.maximum_image},
     )
     title = f"frame statistics of {scan.raw}"
-    plots.save(
-        plots.frame_statistics(arrays, result.maximum_image, bad, title), outputs.picture
-    )
+    plots.save(plots.frame_statistics(arrays, result.maximum_image, bad, title), outputs.picture)
     metrics = {
         "maximum": result.maximum,
         "maximum at (frame, slow, fast)": result.maximum_at,
-        "mean counts per pixel": float(
-            result.frame_sums.sum() / max(int((~bad).sum()), 1) / n
-        ),
+        "mean counts per pixel": float(result.frame_sums.sum() / max(int((~bad).sum()), 1) / n),
         "smallest and largest transmission": [
             float(relative.min()),
             float(relative.max()),

@@ -45,7 +45,8 @@ class Params(stage.Params):
     margin_frames: int = Field(4, ge=1)
     """Frames added on each side of the strong ones for the fit."""
     sigma_floor: float = Field(0.005, ge=0)
-    """Added in quadrature to the centroids' standard deviations, in pixels and frames: what the detector's geometry and the goniometer are good for."""
+    """Added in quadrature to the centroids' standard deviations, in pixels and frames: what the
+    detector's geometry and the goniometer are good for."""
     block: int = Field(16, gt=0, le=512)
     """Frames read at a time."""
 

@@ -54,7 +54,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if parameters.shape is None:
         raise HklflowError(f"{inputs.poni} has no detector shape; set `shape` (slow, fast)")
     detector = replace(
-        poni.detector_from_poni(parameters),
+        parameters.detector(),
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )

@@ -33,7 +33,8 @@ class Params(stage.Params):
     polarization: float | None = Field(None, ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal; None: from the raw file."""
     axes: tuple[str, ...] = ()
-    """Goniometer axes as `name=x,y,z` (lab vector at zero), the one fixed to the laboratory first; none: from the raw file."""
+    """Goniometer axes as `name=x,y,z` (lab vector at zero), the one fixed to the laboratory first;
+    none: from the raw file."""
     angles: dict[str, float] = Field(default_factory=dict)
     """Setting of the axes that are not scanned, in degrees."""
     scan_axis: str | None = None
@@ -47,7 +48,8 @@ class Params(stage.Params):
     last_frame: int | None = Field(None, ge=0)
     """Last raw frame to use; None: the last one."""
     monitor: str = "file"
-    """`file`: from the raw file. `none`: the experiment has no monitor (intensity taken as constant)."""
+    """`file`: from the raw file. `none`: the experiment has none (the intensity is taken as
+    constant)."""
     exposure: float | None = Field(None, gt=0)
     """Exposure of one frame in seconds; None: from the raw file."""
     attenuation: float | None = Field(None, gt=0, le=1)
@@ -59,7 +61,7 @@ class Params(stage.Params):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Gather, check and write the scan file."""
     from hklflow import nexus
-    from hklflow.formats import raw, assemble
+    from hklflow.formats import assemble, raw
 
     source = params.pattern or str(inputs.raw[0])
     with raw.open_frames(source) as frames:

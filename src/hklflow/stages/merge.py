@@ -29,7 +29,8 @@ class Settings(stage.Params):
     """What the configuration file sets."""
 
     pool: int = Field(2, ge=0, le=5)
-    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the voxel alone."""
+    """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the
+    voxel alone."""
 
 
 class Params(Settings):

@@ -1,7 +1,7 @@
 """Make the pixel mask of one rotation: gaps, flagged, dead and hot pixels, drawn shapes."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -111,7 +111,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with raw.open_frames(scan.raw) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
         # Groups of two frames keep the sampling cheap for files with large chunks.
-        starts = np.unique(np.linspace(0, max(n - 2, 0), max(params.sample_frames // 2, 1)).astype(int))
+        starts = np.unique(
+            np.linspace(0, max(n - 2, 0), max(params.sample_frames // 2, 1)).astype(int)
+        )
         statistics = FrameStatistics(bits != 0, invalid_from=invalid_from)
         always_flagged = np.ones(shape, bool)
         for start in stage.progress(starts.tolist(), len(starts), "sampled frame pairs"):
@@ -134,23 +136,26 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         constant = masks.find_constant(sampled.summed, sampled.maximum_image, sampled.valid_frames)
         bits[constant] |= np.uint32(masks.MaskBit.OVER_RESPONDING)
     nexus.write_mask(outputs.mask, bits)
-    names = {int(bit): (bit.name or str(int(bit))).lower().replace("_", " ") for bit in masks.MaskBit}
+    names = {
+        int(bit): (bit.name or str(int(bit))).lower().replace("_", " ") for bit in masks.MaskBit
+    }
     mean = sampled.summed / np.maximum(sampled.valid_frames, 1)
     plots.save(plots.pixel_mask(mean, bits, names, f"pixel mask of {scan.raw}"), outputs.picture)
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
 
 
-def _core_shape(item: Shape) -> "object":
+def _core_shape(item: Shape) -> Any:
     from hklflow.core import masks
 
-    values = item.model_dump(exclude={"shape"})
-    return {
+    kinds: dict[str, Any] = {
         "rectangle": masks.Rectangle,
         "circle": masks.Circle,
         "annulus": masks.Annulus,
         "polygon": masks.Polygon,
         "beamstop": masks.Beamstop,
-    }[item.shape](**values)
+    }
+    values = item.model_dump(exclude={"shape"})
+    return kinds[item.shape](**values)
 
 
 if __name__ == "__main__":

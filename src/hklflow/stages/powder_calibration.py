@@ -39,7 +39,8 @@ class Params(stage.Params):
     beam_centre: tuple[float, float] | None = None
     """Approximate beam centre (slow, fast) in pixels; None: found from the rings' symmetry."""
     orientation: int = Field(2, ge=1, le=4)
-    """How the image lies (pyFAI's detector orientation): 2 is an image seen from the sample with its first row at the top."""
+    """How the image lies (pyFAI's detector orientation): 2 is an image seen from the sample with
+    its first row at the top."""
     polarization: float = Field(0.99, ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal."""
     sensor_thickness: float | None = Field(None, gt=0)
@@ -126,8 +127,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     observed = np.array([found.two_theta_deg[int(ring)] for ring in found.points.ring])
     residual = np.degrees(found.points.residual)
     title = (
-        f"{params.calibrant}: distance {1e3 * found.poni.dist:.4f} ± {1e3 * found.sigma['dist']:.4f}"
-        f" mm, rms {found.rms_deg:.4f} deg on {len(found.rings)} rings"
+        f"{params.calibrant}: distance {1e3 * found.poni.dist:.4f}"
+        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg on {len(found.rings)} rings"
     )
     picture = plots.powder(
         image,

@@ -36,7 +36,8 @@ class Settings(stage.Params):
     """What the configuration file sets."""
 
     samples: tuple[int, int, int] | None = None
-    """Sub-samples of a pixel-frame along (frame, slow, fast); None: so that each spans at most half a voxel."""
+    """Sub-samples of a pixel-frame along (frame, slow, fast); None: so that each spans at most half
+    a voxel."""
     solid_angle: bool = True
     """Correct for the solid angle of the pixels."""
     polarization: bool = True
