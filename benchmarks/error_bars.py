@@ -96,12 +96,12 @@ def repeated() -> None:
 
 def main() -> None:
     """Print mean and width of the pulls."""
-    shape, n_frames = (100, 112), 240
+    shape, n_frames = (90, 100), 200
     print(
         f"{'counts per voxel':>16s} {'sub-samples':>11s} {'mask':>5s} {'voxels':>7s} "
         f"{'mean':>8s} {'+-':>6s} {'width':>6s} {'+-':>6s} {'systematic':>10s}"
     )
-    for step, samples in (((0.05, 0.05, 0.08), (1, 1, 1)), ((0.035, 0.035, 0.055), (2, 2, 2))):
+    for step, samples in (((0.05, 0.05, 0.08), (1, 1, 1)), ((0.04, 0.04, 0.065), (2, 2, 2))):
         unit = two_settings(shape, n_frames)
         grid = binning.Grid.covering(CELL, geometry.q_max(rotation_of(unit[0])), step)
         s_true = truth(unit[0], grid)

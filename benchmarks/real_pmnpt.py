@@ -6,8 +6,8 @@ DATA holds the frames, the SPEC file, the geometry XML and `reference.json` of t
 `diffuse_pmnpt` measurement; products, pictures and figures go to FOLDER.
 
 The frames have no header that can be believed, so the scan is put together from SPEC and
-the XML and not by `import_scan`. A rocking scan through one peak shows no more than
-one reflection, so SPEC's UB takes the place of indexing. All other stages are those of the workflow.
+the XML and not by `import_scan`. A rocking scan through one peak shows one reflection, so
+SPEC's UB takes the place of indexing. All other stages are those of the workflow.
 """
 
 # isort: off
@@ -39,9 +39,11 @@ SCAN = 839
 CENTRE = (107.5, 252.5)
 # The reference's monitor is in units of a typical reading.
 MONITOR_UNIT = 2e5
-# A PILATUS counts to 2**20 - 1; what is above comes from its correction of the count rate, and on
-# frame 188 some hundred pixels stand at 1.37e6 to 1.43e6 whatever the intensity.
+# A PILATUS counts to 2**20 - 1. What is above comes from its correction of the count rate: on frame
+# 188, which should have been attenuated, the peak's pixels stand level at 1.37e6 to 1.43e6.
 SATURATION = 2**20 - 1
+# Something stands before the detector's columns from here on; the edge is 15 pixels wide.
+SHADOW = 425
 GRID = ((1.85, 2.17), (0.82, 1.18), (0.85, 1.15))
 
 
@@ -118,19 +120,23 @@ def orientation(scan: RotationScan, ub: Floats, grid: Grid) -> dict[str, Any]:
     }
 
 
+def find_mask(out: Path, *shapes: pixel_mask.Shape) -> None:
+    """Pixel mask, with shapes drawn over it."""
+    stage.run(
+        pixel_mask.main,
+        inputs=pixel_mask.Inputs(scan=out / "scan.nxs"),
+        outputs=pixel_mask.Outputs(mask=out / "mask.nxs", picture=out / "mask.png"),
+        params=pixel_mask.Params(shapes=shapes),
+        threads=1,
+    )
+
+
 def prepare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str, Any]:
     """Scan file, pixel mask, frame statistics and 3-D mask; figures of them."""
     out.mkdir(parents=True, exist_ok=True)
     scan, _ = read(data, first, last)
     nexus.write_scan(out / "scan.nxs", scan, f"SPEC scan {SCAN}", None)
-    stage.run(
-        pixel_mask.main,
-        inputs=pixel_mask.Inputs(scan=out / "scan.nxs"),
-        outputs=pixel_mask.Outputs(mask=out / "mask.nxs", picture=out / "mask.png"),
-        # Defects are judged by their neighbours: beside one strong peak each side of it looks odd.
-        params=pixel_mask.Params(),
-        threads=1,
-    )
+    find_mask(out)
     stage.run(
         find_maximum.main,
         inputs=find_maximum.Inputs(scan=out / "scan.nxs", mask=out / "mask.nxs"),
@@ -294,7 +300,7 @@ def compare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
         "counts of the reference": reference["grid"]["sum_counts"],
         "pixel-frames used": notes["pixel-frames used"],
         "pixel-frames partly outside the grid": notes["pixel-frames partly outside the grid"],
-        "voxels with most counts": brightest(grid, volume.counts),
+        "voxel with most counts": brightest(grid, volume.counts),
         "brightest pixel of the reference": reference["brightest"]["hkl"],
         "brightest voxel of S": brightest(grid, volume.data),
         "voxel": grid.step,
@@ -309,9 +315,17 @@ def corrected(data: Path, out: Path, bins: int, first: int = 0, last: int = 400)
     """Reduce as a user would: saturated pixels left out, corrections, sub-samples."""
     scan, written = read(data, first, last)
     nexus.write_scan(out / "scan.nxs", scan, f"SPEC scan {SCAN}", None)
+    n_slow, n_fast = scan.rotation.detector.shape
+    find_mask(
+        out,
+        pixel_mask.Rectangle(
+            shape="rectangle", slow_min=0, slow_max=n_slow, fast_min=SHADOW, fast_max=n_fast
+        ),
+    )
     grid = bragg_grid(bins)
     volume, notes = reduce(out, "corrected", orientation(scan, written.ub, grid), {})
-    picture = planes(volume, (2.0, 1.0, 1.0), f"PMN-PT, {scan.temperature:g} K: planes through (2 1 1)")
+    title = f"PMN-PT, {scan.temperature:g} K: planes through (2 1 1)"
+    picture = planes(volume, (2.0, 1.0, 1.0), title)
     plots.save(picture, out / "planes.png")
     return {
         "brightest voxel of S": brightest(grid, volume.data),

@@ -382,7 +382,6 @@ def test_a_file_that_is_not_hdf5_is_named(tmp_path: Path) -> None:
         nexus.read_mask(path)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="readers do not say what a file lacks yet")
 @pytest.mark.parametrize("read", [nexus.read_scan, nexus.read_mask, nexus.read_volume])
 def test_another_product_than_expected_is_named(
     products: dict[str, Path], read: Callable[[Path], Any]

@@ -559,6 +559,12 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
     return shlex.join(words)
 
 
+def files(params: BaseModel) -> list[str]:
+    """Files among the parameters (mask images, flat fields): inputs of the rule as well."""
+    values = (getattr(params, name) for name in type(params).model_fields)
+    return [str(value) for value in values if isinstance(value, Path)]
+
+
 def _words(flag: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]

@@ -54,7 +54,12 @@ def _open(path: Path) -> Iterator[h5py.Group]:
             f"{path} is not a readable HDF5 file ({error}); make it again"
         ) from error
     with file:
-        yield file.get("entry", file)  # raw files of others may have no `entry`
+        try:
+            yield file.get("entry", file)  # raw files of others may have no `entry`
+        except KeyError as error:
+            raise HklflowError(
+                f"{path} is another product than is needed here ({error}); check the path"
+            ) from error
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str, **attrs: Any) -> h5py.Group:

@@ -212,6 +212,7 @@ def pixel_mask(
     _detector(left, image, bits != 0)
     left.set_title("mean of sampled frames; masked pixels in red")
     present = [(name, int(np.sum((bits & bit) != 0))) for bit, name in names.items()]
+    present = [item for item in present if item[1]] or [("none", 0)]
     labels, numbers = zip(*present, strict=True)
     right.barh(range(len(labels)), numbers, color="0.4")
     right.set_yticks(range(len(labels)), labels)

@@ -28,9 +28,23 @@ def schema_text() -> str:
     """JSON schema of the configuration file, as it stands in the repository."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Config.model_json_schema(),
+        **_one_line(Config.model_json_schema()),
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _one_line(node: Any) -> Any:
+    """Join the lines of descriptions, so that wrapping a docstring anew changes nothing."""
+    if isinstance(node, list):
+        return [_one_line(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: " ".join(value.split())
+        if key == "description" and isinstance(value, str)
+        else _one_line(value)
+        for key, value in node.items()
+    }
 
 
 def reference() -> str:

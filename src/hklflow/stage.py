@@ -8,6 +8,7 @@ params, threads)``. `command` turns ``main`` into a command line; tests call
 
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -153,7 +154,9 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     """
     module = _module(main)
     name = Path(str(module.__file__)).stem
-    for field, paths in inputs.paths().items():
+    # A mask image or a flat field is a parameter and yet a file that is read.
+    read = inputs.paths() | {field: paths for field, paths in _paths(params).items() if paths}
+    for field, paths in read.items():
         for path in paths:
             if not path.exists():
                 raise HklflowError(
@@ -181,15 +184,17 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
             "params": params.model_dump(mode="json"),
             "inputs": {
                 field: [{"path": str(p), "sha256": fingerprint(p)} for p in paths]
-                for field, paths in inputs.paths().items()
+                for field, paths in read.items()
             },
             "outputs": {field: [p.name for p in paths] for field, paths in final.items()},
         }
-        _record(record, inputs, [p for paths in temporary.values() for p in paths])
         for field, paths in temporary.items():
             for source, target in zip(paths, final[field], strict=True):
                 if not source.exists():
                     raise RuntimeError(f"{name} did not write its output {field}: {target}")
+        _record(record, inputs, [p for paths in temporary.values() for p in paths])
+        for field, paths in temporary.items():
+            for source, target in zip(paths, final[field], strict=True):
                 source.replace(target)
     finally:
         for paths in temporary.values():
@@ -265,16 +270,20 @@ def provenance(path: Path) -> list[Record]:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON that diffs well; numpy scalars and arrays are turned into numbers."""
-    path.write_text(json.dumps(data, indent=1, default=_plain) + "\n")
+    """Write JSON that diffs well: numpy becomes numbers, what is not finite becomes null."""
+    path.write_text(json.dumps(_plain(data), indent=1, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:

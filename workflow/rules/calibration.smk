@@ -18,10 +18,9 @@ PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
 
 
 rule powder_calibration:
-    message:
-        "powder calibration {wildcards.calibration}: rings of {input.image}"
     input:
         image=calibration_file,
+        files=lambda w: hklconfig.files(settings.calibrations[w.calibration]),
     output:
         geometry=paths.calibration("geometry.json"),
         poni=paths.calibration("geometry.poni"),
@@ -31,12 +30,12 @@ rule powder_calibration:
             category="1 Detector",
             labels={"of": "{calibration}", "shows": "powder rings"},
         ),
-    wildcard_constraints:
-        calibration=one_of(POWDER),
     log:
         paths.log("powder_calibration", "calibration"),
     benchmark:
         paths.benchmark("powder_calibration", "calibration")
+    wildcard_constraints:
+        calibration=one_of(POWDER),
     conda:
         "../../envs/hklflow.yaml"
     resources:
@@ -45,6 +44,8 @@ rule powder_calibration:
     params:
         flags=calibration_flags,
         version=stages.powder_calibration.VERSION,
+    message:
+        "powder calibration {wildcards.calibration}: rings of {input.image}"
     shell:
         "python -m hklflow.stages.powder_calibration --image {input.image:q}"
         " --geometry {output.geometry:q} --poni {output.poni:q} --picture {output.picture:q}"
@@ -52,21 +53,21 @@ rule powder_calibration:
 
 
 rule import_poni:
-    message:
-        "import PONI geometry {wildcards.calibration}: {input.poni}"
     input:
         poni=calibration_file,
     output:
         geometry=paths.calibration("geometry.json"),
-    wildcard_constraints:
-        calibration=one_of(PONI),
     log:
         paths.log("import_poni", "calibration"),
+    wildcard_constraints:
+        calibration=one_of(PONI),
     conda:
         "../../envs/hklflow.yaml"
     params:
         flags=calibration_flags,
         version=stages.import_poni.VERSION,
+    message:
+        "import PONI geometry {wildcards.calibration}: {input.poni}"
     shell:
         "python -m hklflow.stages.import_poni --poni {input.poni:q} --geometry {output.geometry:q}"
         " {params.flags} > {log:q} 2>&1"

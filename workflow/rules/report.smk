@@ -2,8 +2,6 @@
 
 
 rule overview:
-    message:
-        "overview of all scans"
     input:
         orientations=[
             paths.scan("orientation.json").format(sample=sample, scan=scan)
@@ -32,6 +30,8 @@ rule overview:
         "../../envs/hklflow.yaml"
     params:
         version=stages.overview.VERSION,
+    message:
+        "overview of all scans"
     shell:
         "python -m hklflow.stages.overview --orientations {input.orientations:q}"
         " --metrics {input.metrics:q} --table {output.table:q} --series {output.series:q}"

@@ -18,8 +18,6 @@ def calibrated_geometry(wildcards):
 
 
 rule import_scan:
-    message:
-        "import {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     input:
         raw=raw_files,
         geometry=calibrated_geometry,
@@ -31,16 +29,18 @@ rule import_scan:
         "../../envs/hklflow.yaml"
     params:
         flags=flags_of(lambda w: experiment.import_params(w.sample, w.scan, w.rotation)),
-        geometry=lambda w, input: f"--geometry {input.geometry}" if input.geometry else "",
+        geometry=lambda w, input: (
+            f"--geometry {input.geometry}" if input.geometry else ""
+        ),
         version=stages.import_scan.VERSION,
+    message:
+        "import {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.import_scan --raw {input.raw:q} {params.geometry}"
         " --scan {output.scan:q} {params.flags} > {log:q} 2>&1"
 
 
 rule pixel_mask:
-    message:
-        "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     input:
         scan=paths.rotation("scan.nxs"),
     output:
@@ -61,14 +61,14 @@ rule pixel_mask:
     params:
         flags=flags_of(lambda w: settings.pixel_mask),
         version=stages.pixel_mask.VERSION,
+    message:
+        "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.pixel_mask --scan {input.scan:q} --mask {output.mask:q}"
         " --picture {output.picture:q} {params.flags} > {log:q} 2>&1"
 
 
 rule find_maximum:
-    message:
-        "frame sums and transmission of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
@@ -94,6 +94,8 @@ rule find_maximum:
     params:
         flags=flags_of(lambda w: settings.find_maximum),
         version=stages.find_maximum.VERSION,
+    message:
+        "frame sums and transmission of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.find_maximum --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {output.statistics:q} --picture {output.picture:q}"
@@ -101,8 +103,6 @@ rule find_maximum:
 
 
 rule find_peaks:
-    message:
-        "peaks of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
@@ -129,6 +129,8 @@ rule find_peaks:
     params:
         flags=flags_of(lambda w: settings.find_peaks),
         version=stages.find_peaks.VERSION,
+    message:
+        "peaks of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.find_peaks --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {input.statistics:q} --peaks {output.peaks:q} --picture {output.picture:q}"
@@ -136,8 +138,6 @@ rule find_peaks:
 
 
 rule refine_parent:
-    message:
-        "index and refine the parent {wildcards.sample} {wildcards.scan}"
     input:
         scans=of_rotations("scan.nxs"),
         peaks=of_rotations("peaks.nxs"),
@@ -159,6 +159,8 @@ rule refine_parent:
     params:
         flags=flags_of(lambda w: experiment.refine_parent_params(w.sample, w.scan)),
         version=stages.refine_parent.VERSION,
+    message:
+        "index and refine the parent {wildcards.sample} {wildcards.scan}"
     shell:
         "python -m hklflow.stages.refine_parent --scans {input.scans:q} --peaks {input.peaks:q}"
         " --orientation {output.orientation:q} --picture {output.picture:q} {params.flags}"
@@ -166,8 +168,6 @@ rule refine_parent:
 
 
 rule refine:
-    message:
-        "refine {wildcards.sample} {wildcards.scan} from the parent's orientation {input.parent}"
     input:
         parent=of_parent("parent.json"),
         scans=of_rotations("scan.nxs"),
@@ -190,6 +190,8 @@ rule refine:
     params:
         flags=flags_of(lambda w: experiment.refine_params(w.sample, w.scan)),
         version=stages.refine.VERSION,
+    message:
+        "refine {wildcards.sample} {wildcards.scan} from the parent's orientation {input.parent}"
     shell:
         "python -m hklflow.stages.refine --parent {input.parent:q} --scans {input.scans:q}"
         " --peaks {input.peaks:q} --orientation {output.orientation:q} --picture {output.picture:q}"
@@ -197,8 +199,6 @@ rule refine:
 
 
 rule mask_3d:
-    message:
-        "3-D mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
@@ -223,6 +223,8 @@ rule mask_3d:
     params:
         flags=flags_of(lambda w: settings.mask_3d),
         version=stages.mask_3d.VERSION,
+    message:
+        "3-D mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.mask_3d --scan {input.scan:q} --mask {input.mask:q}"
         " --frame-mask {output.frame_mask:q} --picture {output.picture:q} {params.flags}"

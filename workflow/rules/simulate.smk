@@ -8,14 +8,12 @@ def described(wildcards):
 
 
 rule simulate:
-    message:
-        "simulate {wildcards.raw}"
     output:
         raw="{raw}",
-    wildcard_constraints:
-        raw=one_of(hklconfig.simulated_raws(experiment)),
     log:
         paths.log("simulate", "raw"),
+    wildcard_constraints:
+        raw=one_of(hklconfig.simulated_raws(experiment)),
     conda:
         "../../envs/hklflow.yaml"
     resources:
@@ -23,6 +21,8 @@ rule simulate:
     params:
         description=described,
         version=stages.simulate.VERSION,
+    message:
+        "simulate {wildcards.raw}"
     shell:
         "python -m hklflow.stages.simulate --raw {output.raw:q}"
         " --description {params.description:q} > {log:q} 2>&1"

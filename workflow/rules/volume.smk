@@ -7,14 +7,13 @@ def volume_mb(wildcards, attempt):
 
 
 rule transform:
-    message:
-        "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
         statistics=paths.rotation("statistics.nxs"),
         frame_mask=paths.rotation("frame_mask.nxs"),
         orientation=paths.scan("orientation.json"),
+        files=hklconfig.files(settings.transform),
     output:
         transform=paths.rotation("transform.nxs"),
         masked_transform=paths.rotation("masked_transform.nxs"),
@@ -30,6 +29,8 @@ rule transform:
     params:
         flags=flags_of(lambda w: experiment.transform_params(w.rotation)),
         version=stages.transform.VERSION,
+    message:
+        "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {input.statistics:q} --frame-mask {input.frame_mask:q}"
@@ -38,8 +39,6 @@ rule transform:
 
 
 rule merge:
-    message:
-        "merge the rotations of {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     input:
         volumes=of_rotations("{kind}.nxs"),
     output:
@@ -71,6 +70,8 @@ rule merge:
     params:
         flags=flags_of(lambda w: experiment.merge_params(w.sample, w.scan, w.kind)),
         version=stages.merge.VERSION,
+    message:
+        "merge the rotations of {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     shell:
         "python -m hklflow.stages.merge --volumes {input.volumes:q} --volume {output.volume:q}"
         " --slices {output.slices:q} --coverage {output.coverage:q} --metrics {output.metrics:q}"
@@ -78,8 +79,6 @@ rule merge:
 
 
 rule scan_file:
-    message:
-        "master file of {wildcards.sample} {wildcards.scan}"
     input:
         orientation=paths.scan("orientation.json"),
         transform=paths.scan("transform.nxs"),
@@ -97,6 +96,8 @@ rule scan_file:
     params:
         title=lambda w: f"{w.sample} {w.scan}",
         version=stages.scan_file.VERSION,
+    message:
+        "master file of {wildcards.sample} {wildcards.scan}"
     shell:
         "python -m hklflow.stages.scan_file --orientation {input.orientation:q}"
         " --transform {input.transform:q} --masked-transform {input.masked_transform:q}"

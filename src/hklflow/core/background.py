@@ -234,6 +234,22 @@ def strong_voxels(
                 strong[i, j] = 1 if found else 0
 
 
+@njit(cache=True, nogil=True)
+def quiet_mean(excess: F32, expected: F32, strong: U8) -> float:
+    """Mean counts of the valid pixels of a frame that are not strong; 1 if there are none.
+
+    The beam and the exposure can change from frame to frame. The mean of the local
+    backgrounds would not do: the outskirts of peaks raise it on frames with many peaks.
+    """
+    total, number = 0.0, 0
+    for i in range(strong.shape[0]):
+        for j in range(strong.shape[1]):
+            if strong[i, j] == 0 and expected[i, j] > 0.0:
+                total += excess[i, j] + expected[i, j]
+                number += 1
+    return total / number if total > 0.0 else 1.0
+
+
 def dispersion(excess: F32, expected: F32) -> float:
     """Variance of the background's counts over their mean, from boxes of 27 voxels.
 

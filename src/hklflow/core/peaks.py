@@ -25,6 +25,7 @@ from hklflow.core.background import (
     clean_frame,
     dispersion,
     local_background,
+    quiet_mean,
     residual,
     strong_voxels,
 )
@@ -306,9 +307,6 @@ class PeakSearch:
         n_sigma = p.n_sigma * np.sqrt(self.gain or 1.0)
         mean = local_background(self._counts_2d, self._valid_2d, p.window, n_sigma)
         residual(self._counts_2d, self._valid_2d, mean, self._excess[slot], self._expected[slot])
-        # The beam can change from frame to frame; a frame without pixels has no level.
-        total, number = self._expected[slot].sum(dtype=float), self._valid_2d.sum(dtype=np.int64)
-        self._level[self.n_frames % self._length] = total / number if total > 0 else 1.0
         self.n_frames += 1
         if self.n_frames > DEPTH // 2:
             self._test_next()
@@ -321,6 +319,9 @@ class PeakSearch:
             self._mark_strong(number, 1.0, strong)
             self.gain = dispersion(self._smooth, self._noise)
         self._mark_strong(number, self.gain, strong)
+        self._level[number % self._length] = quiet_mean(
+            self._excess[number % DEPTH], self._expected[number % DEPTH], strong
+        )
         slow, fast = np.nonzero(strong)
         new = np.zeros(slow.size, VOXEL)
         new["frame"], new["slow"], new["fast"], new["first"] = number, slow, fast, number

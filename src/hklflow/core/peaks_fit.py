@@ -52,7 +52,7 @@ def _profile(start: int, centre: float, log_width: float, out: F64) -> None:
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _row_sums(counts: F64, use: F64, mu: F64, basis: F64, sums: F64, products: F64) -> float:
-    """Sums over one row of voxels; return Pearson's chi².
+    """Add up one row of voxels; return Pearson's chi².
 
     With the five functions of x in `basis`, which all derivatives are made of: fill
     ``sums[a] = sum (n / mu - 1) f_a`` and ``products[a, b] = sum f_a f_b / mu``.
@@ -251,11 +251,11 @@ def fit_peak(
             counts, use, extra, level, origin, trial, middle, new_gradient, new_fisher
         )
         new_value += _add_priors(trial, start, centre_precision, slopes, new_gradient, new_fisher)
-        # The gain that the step promises, in units of ln L: 2e-4 is a fiftieth of a standard
+        # The gain that the step promises, in units of ln L: 1e-3 is 0.045 of a standard
         # deviation. A width at its limit can make a step fail that was as small as this.
         promised = abs(float(np.sum((trial - p) * gradient)))
         # Where the model does not describe the profile the likelihood is steeper by chi².
-        enough = 2e-4 * max(1.0, chi2 / max(number, 1))
+        enough = 1e-3 * max(1.0, chi2 / max(number, 1))
         converged = abs(value - new_value) < enough and promised < enough
         if new_value <= value + 1e-9:
             p, value, chi2, alone = trial, new_value, new_chi2, new_alone

@@ -25,11 +25,11 @@ FIELDS = (
 
 _NARROW = 0.25  # voxels: below this width the centre within the voxel is not measurable
 _ITERATIONS = 30
-_FIRST_ITERATIONS = 10  # enough to choose the final box and to drop noise
+_FIRST_ITERATIONS = 12  # enough to choose the final box and to drop noise
 _WEAK = 15.0  # significance below which a second start is tried
 _WIDE = (1.5, 1.8, 1.8)  # its widths: frames, pixels, pixels
 _FEW = 12  # voxels: a narrow peak makes all boxes around it strong, which are more
-_SWEEPS = 3  # joint fits of touching peaks converge geometrically
+_SWEEPS = 2  # joint fits of touching peaks converge geometrically
 _RING = 20  # voxels that the background of the moments needs
 
 
@@ -163,23 +163,24 @@ def _begin(voxels: Voxels, cut: Cut, limits: FitLimits) -> _Segment:
     return _Segment(at, start, box, start.copy(), np.zeros((N_PARAMETERS, N_PARAMETERS)))
 
 
-def _fit(segment: _Segment, extra: F64, iterations: int, limits: FitLimits) -> float:
+def _fit(segment: _Segment, extra: F64, limits: FitLimits, *, final: bool) -> float:
     """Fit a segment and return -ln of its posterior."""
-    box, precision, start = segment.box, np.zeros(3), segment.start
+    box, start = segment.box, segment.start.copy()
     usable, max_log = box.usable.astype(np.float64), np.log(limits.max_width)
-    for attempt in range(2):
+    iterations = _ITERATIONS if final else _FIRST_ITERATIONS
+    narrow = (start[4:7] < np.log(_NARROW)) & final
+    for _ in range(2):
+        # Contained in one voxel on this axis: the centre is only known to lie within it,
+        # which is a variance of 1/12 about the voxel's middle.
+        middle = np.floor(start[1:4]) + 0.5
+        start[1:4] = np.where(narrow, middle, start[1:4])
+        precision = np.where(narrow, 12.0, 0.0)
         result = fit_peak(
             box.counts, usable, extra, box.level, box.origin, start, precision, max_log, iterations
         )
-        p, narrow = result[0], np.exp(result[0][4:7]) < _NARROW
-        if attempt or not narrow.any():
+        start, before, narrow = result[0].copy(), narrow, result[0][4:7] < np.log(_NARROW)
+        if not final or (narrow == before).all():
             break
-        # Contained in one voxel on this axis: the centre is only known to lie within it,
-        # which is a variance of 1/12. Fitted again about the voxel's middle.
-        start = p.copy()
-        for axis in np.flatnonzero(narrow):
-            start[1 + axis] = np.floor(p[1 + axis]) + 0.5
-            precision[axis] = 12.0
     segment.p, segment.covariance, segment.information = result[0], result[1], result[2]
     segment.chi2, segment.number, segment.converged = result[3], result[4], result[5]
     segment.information /= limits.gain
@@ -194,12 +195,12 @@ def _fit_first(segment: _Segment, extra: F64, limits: FitLimits) -> None:
     noise, only get the wide start.
     """
     few = len(segment.at) < _FEW
-    value = np.inf if few else _fit(segment, extra, _FIRST_ITERATIONS, limits)
+    value = np.inf if few else _fit(segment, extra, limits, final=False)
     if not few and segment.significance > _WEAK:
         return
     wide = replace(segment, start=segment.start.copy())
     wide.start[4:7] = np.log(np.minimum(_WIDE, 0.8 * limits.max_width))
-    if _fit(wide, extra, _FIRST_ITERATIONS, limits) < value:
+    if _fit(wide, extra, limits, final=False) < value:
         for name in ("p", "covariance", "information", "chi2", "number", "converged"):
             setattr(segment, name, getattr(wide, name))
 
@@ -262,8 +263,7 @@ def fit_segments(
                 segment.start = segment.p.copy()
             extra = _others(segments, k, ready)
             if sweep:
-                last = single or sweep == _SWEEPS
-                _fit(segment, extra, _ITERATIONS if last else _FIRST_ITERATIONS, limits)
+                _fit(segment, extra, limits, final=single or sweep == _SWEEPS)
             else:
                 _fit_first(segment, extra, limits)
             ready[k] = segment.near()

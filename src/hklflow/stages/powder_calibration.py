@@ -128,7 +128,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     residual = np.degrees(found.points.residual)
     title = (
         f"{params.calibrant}: distance {1e3 * found.poni.dist:.4f}"
-        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg on {len(found.rings)} rings"
+        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg"
+        f" on {len(found.rings)} rings"
     )
     picture = plots.powder(
         image,

@@ -1,0 +1,132 @@
+"""The stages on measured frames of PMN-PT around (2 1 1), see `benchmarks/real_pmnpt.py`."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hklflow import nexus, stage
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import read_header
+from hklflow.stages import import_scan
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import real_pmnpt
+
+pytestmark = pytest.mark.real_data
+
+
+@pytest.fixture(scope="module")
+def data(real_data):
+    return real_data / "diffuse_pmnpt"
+
+
+@pytest.fixture(scope="module")
+def reference(data):
+    return json.loads((data / "reference.json").read_text())["S839"]
+
+
+@pytest.fixture(scope="module")
+def folder(data, tmp_path_factory):
+    return tmp_path_factory.mktemp("pmnpt")
+
+
+@pytest.fixture(scope="module")
+def prepared(data, folder):
+    return real_pmnpt.prepare(data, folder)
+
+
+@pytest.fixture(scope="module")
+def compared(data, folder, prepared):
+    return real_pmnpt.compare(data, folder)
+
+
+@pytest.fixture(scope="module")
+def corrected(data, folder, compared):
+    return real_pmnpt.corrected(data, folder, bins=40)
+
+
+def test_headers_left_over_from_another_experiment_are_not_believed(data, tmp_path):
+    first = data / "images" / "pmn_pt011_2_1_S839_00000.tif"
+    assert b"1.12718" in first.read_bytes()[:4096]
+    pattern = str(first).replace("00000", "#####")
+    header = read_header(pattern)
+    assert header.n_frames == 401
+    assert (header.wavelength, header.detector, header.goniometer) == (None, None, None)
+    assert (header.start_deg, header.step_deg, header.exposure_time) == (None, None, None)
+    with pytest.raises(HklflowError, match=r"wavelength is not known.*geometry is not known"):
+        stage.run(
+            import_scan.main,
+            inputs=import_scan.Inputs(raw=[first]),
+            outputs=import_scan.Outputs(scan=tmp_path / "scan.nxs"),
+            params=import_scan.Params(pattern=pattern),
+            threads=1,
+        )
+
+
+def test_hkl_of_all_points_agrees_with_spec(data):
+    # SPEC prints six digits of h, k, l and its angles to 1e-5 degrees.
+    assert real_pmnpt.hkl_difference(data) < 1e-5
+
+
+def test_mask_and_maximum(prepared, reference):
+    # Three pixels are flagged (-2) on every frame; the peak must not pass for a defect.
+    assert prepared["masked pixels by bit"] == {"1": 3}
+    bright = reference["brightest"]
+    assert prepared["maximum"] == bright["counts"]
+    assert prepared["maximum at"] == [bright["frame"], bright["row"], bright["col"]]
+
+
+def test_attenuators_and_monitor_join_the_frames(folder, prepared):
+    scan = nexus.read_scan(folder / "scan.nxs")
+    sums = nexus.read_statistics(folder / "statistics.nxs", "frame_sum")
+    raw = np.abs(np.diff(np.log(sums)))
+    normalised = np.abs(np.diff(np.log(sums / scan.monitor / scan.attenuation)))
+    # On the peak's flanks the intensity changes by a quarter from frame to frame at most; the
+    # attenuators are moved there, by factors of up to 18.
+    steps = np.diff(scan.attenuation) != 0
+    flanks = steps & ((np.arange(400) < 186) | (np.arange(400) >= 210))
+    assert flanks.sum() >= 4
+    assert raw[flanks].max() > 2
+    assert normalised[flanks].max() < 0.25
+
+
+def test_counts_are_those_of_the_reference(compared):
+    assert compared["counts"] == compared["counts of the reference"]
+    assert compared["pixel-frames used"] == 401 * (195 * 487 - 3)
+    # The reference's outermost voxels are centred at its outermost pixels.
+    assert compared["pixel-frames partly outside the grid"] == 0
+
+
+def test_peak_is_where_the_reference_has_it(compared, reference):
+    step = compared["voxel"]
+    off = compared["voxel with most counts"] - np.array(reference["brightest"]["hkl"])
+    # A pixel is up to half a voxel from its voxel's centre; the brightest may be its neighbour.
+    assert np.all(np.abs(off) < 1.5 * step)
+    off = compared["centre of pixels above 5 %"] - np.array(reference["com_gt5pct"])
+    assert np.abs(off).max() < 1e-8
+    # With counts divided by the norm the centre is another, by less than half a voxel.
+    off = compared["centre of voxels above 5 %, S"] - np.array(reference["com_gt5pct"])
+    assert np.all(np.abs(off) < 0.5 * step)
+
+
+def test_corrected_volume(corrected, compared, folder, data):
+    # The peak has two maxima 11 frames apart, which is 0.0023 in hkl; the voxels are 0.008.
+    assert np.all(np.abs(corrected["centre of voxels above 5 %, S"] - [2, 1, 1]) < 0.005)
+    assert np.all(np.abs(corrected["brightest voxel of S"] - [2, 1, 1]) < corrected["voxel"])
+    lost = compared["pixel-frames used"] - corrected["pixel-frames used"]
+    scan, _ = real_pmnpt.read(data)
+    shadow = 401 * 195 * (487 - real_pmnpt.SHADOW)
+    # 33 saturated pixel-frames, none of them in the shadow.
+    assert lost == shadow + 33
+    volume = nexus.read_volume(folder / "corrected.nxs")
+    assert np.all(np.isfinite(volume.data) == (volume.norm > 0))
+    assert np.all(volume.errors[volume.norm > 0] > 0)
+    assert (folder / "planes.png").stat().st_size > 10_000
+    # What led to the volume is in it.
+    names = [record["stage"] for record in stage.provenance(folder / "corrected.nxs")]
+    assert names[-1] == "merge"
+    assert {"pixel_mask", "find_maximum", "transform"} <= set(names)
+    assert scan.temperature == 300
