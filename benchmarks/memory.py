@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py FOLDER [--large]
 
-Simulates one rotation at 512 × 512 × 365 and × 730 (with --large also at 1679 × 1475 × 60 and × 120),
-runs each stage in a process of its own and prints its largest resident memory. A stage that
-held the scan would grow with the number of frames.
+Simulates one rotation at 512 × 512 × 365 and × 730 (with --large also at 1679 × 1475 × 60 and
+× 120), runs each stage in a process of its own and prints its largest resident memory. A stage
+that held the scan would grow with the number of frames.
 """
 
 import argparse

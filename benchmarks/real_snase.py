@@ -158,9 +158,9 @@ def misorientation(ub: Floats, reference: Floats) -> tuple[float, str]:
     u = lattice.decompose_ub(ub)[0]
     target, cell = lattice.decompose_ub(reference)
     b = lattice.b_matrix(cell)
-    own = symmetry.space_group("P 4").rotations
+    own = symmetry.space_group("P 4").proper_laue_operations
     best = (np.inf, "")
-    for operation in symmetry.space_group("P 4 2 2").rotations:
+    for operation in symmetry.space_group("P 4 2 2").proper_laue_operations:
         mate = lattice.nearest_rotation(target @ b @ operation @ np.linalg.inv(b))
         angle = float(np.degrees(lattice.rotation_angle(u, mate)))
         kind = "symmetry" if any(np.allclose(operation, w) for w in own) else "reindexed"

@@ -473,7 +473,9 @@ def test_write_json_of_arrays_and_paths(tmp_path: Path) -> None:
     data = {"a": np.arange(3), "b": np.float32(0.5), "c": Path("x/y"), "d": np.bool_(True)}
     stage.write_json(path, data)
     assert stage.read_json(path) == {"a": [0, 1, 2], "b": 0.5, "c": "x/y", "d": True}
-    with pytest.raises(TypeError, match="cannot write set"):
+    stage.write_json(path, {"not known": [float("nan"), np.inf]})
+    assert stage.read_json(path) == {"not known": [None, None]}
+    with pytest.raises(TypeError, match="type set is not JSON serializable"):
         stage.write_json(path, {"a": {1}})
 
 

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core.geometry import Rotation
-from hklflow.core.lattice import reciprocal
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
@@ -419,8 +418,3 @@ class Accumulator:
             (self._counts + self._counts_excluded).reshape(shape),
             (self._norm + self._norm_excluded).reshape(shape),
         )
-
-
-def reciprocal_lengths(cell: ArrayLike) -> Floats:
-    """Return a*, b*, c* (3,) in 1/Å with 2π: the scale of the grid's axes."""
-    return reciprocal(cell)[:3]

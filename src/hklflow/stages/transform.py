@@ -75,9 +75,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     grid = binning.Grid.from_dict(orientation["grid"])
     ub = np.asarray(orientation["UB"])
 
+    identity = f"{orientation['sample']}/{orientation['scan']}"
     good = nexus.read_mask(inputs.mask) == 0
     flat = images.read_image(params.flat_field) if params.flat_field else np.ones(good.shape)
-    pixel_norm = good * flat
+    pixel_norm = np.where(good, flat, 0.0).astype(np.float64)
     if params.solid_angle:
         pixel_norm *= corrections.solid_angle(rotation.detector)
     if params.polarization:
@@ -105,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             samples,
             keep_excluded=True,
             # Sweeps that are merged must not deal their photons alike.
-            seed=zlib.crc32(scan.raw.encode()),
+            seed=zlib.crc32(f"{identity}/{params.rotation}".encode()),
             invalid_from=min(masks.flag_value(frames.dtype) or np.inf, scan.saturation or np.inf),
         )
         n_frames, done = rotation.scan.n_frames, 0
