@@ -374,21 +374,39 @@ class Volume:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def write_volume(path: Path, volume: Volume, title: str) -> None:
-    """Write a volume whose default plot is S(Q) (or the counts, before the merge).
+class VolumeWriter:
+    """Write a volume slab by slab along l, so that it need not fit in memory.
 
-    Axes label voxel centres. The NXdata carries the angles between its axes and
-    the axes carry their ``scaling_factor`` in 1/Å, which NeXpy uses to draw
-    skewed cells with their true shape.
+    The default plot is S(Q) (or the counts, before the merge). Axes label voxel centres.
+    The NXdata carries the angles between its axes and the axes carry their
+    ``scaling_factor`` in 1/Å, which NeXpy uses to draw skewed cells with their true shape.
+
+    Parameters
+    ----------
+    counts_dtype : numpy dtype
+        Of the counts as stored.
+    derived : bool
+        Whether S and its errors will be written too.
     """
-    lengths, angles = np.split(reciprocal(volume.cell), 2)
-    signal = "data" if volume.data is not None else "counts"
-    with _create(path, title, "transform") as entry:
-        group = _group(
-            entry,
+
+    def __init__(
+        self, path: Path, grid: Grid, cell: Floats, title: str, counts_dtype: Any, derived: bool
+    ) -> None:
+        self._grid, self._cell, self._title = grid, cell, title
+        self._context = _create(path, title, "transform")
+        # The norm is a sum of up to 1e5 terms: single precision keeps 6e-8 of it.
+        self._types: dict[str, Any] = {"counts": counts_dtype, "norm": np.float32}
+        if derived:
+            self._types = {"data": np.float32, "data_errors": np.float32} | self._types
+
+    def __enter__(self) -> "VolumeWriter":
+        lengths, angles = np.split(reciprocal(self._cell), 2)
+        self._entry = self._context.__enter__()
+        self._group = _group(
+            self._entry,
             "transform",
             "NXdata",
-            signal=signal,
+            signal=next(iter(self._types)),
             axes=["Ql", "Qk", "Qh"],
             Ql_indices=0,
             Qk_indices=1,
@@ -396,32 +414,79 @@ def write_volume(path: Path, volume: Volume, title: str) -> None:
             # between (Qh, Qk), (Qh, Ql), (Qk, Ql), in the order NeXpy expects
             angles=angles[::-1].copy(),
         )
-        shape = volume.grid.array_shape
-        chunks = tuple(min(64, n) for n in shape)
-        arrays: dict[str, Any] = {}
-        if volume.data is not None and volume.errors is not None:
-            arrays["data"] = volume.data.astype(np.float32)
-            arrays["data_errors"] = volume.errors.astype(np.float32)
-        arrays["counts"] = _smallest(volume.counts)
-        # The norm is a sum of up to 1e5 terms: single precision keeps 6e-8 of it.
-        arrays["norm"] = volume.norm.astype(np.float32)
-        for name, array in arrays.items():
-            group.create_dataset(name, data=array, chunks=chunks, **_PACKED)
+        shape = self._grid.array_shape
+        chunks = (min(16, shape[0]), min(64, shape[1]), min(64, shape[2]))
+        for name, dtype in self._types.items():
+            self._group.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, **_PACKED)
         for i, name in enumerate(("Qh", "Qk", "Ql")):
             _array(
-                group,
+                self._group,
                 name,
-                volume.grid.axis(i),
+                self._grid.axis(i),
                 "r.l.u.",
                 long_name=f"{name} (r.l.u.)",
                 scaling_factor=lengths[i],
             )
-        group["title"] = title
-        sample = _group(entry, "sample", "NXsample")
-        _array(sample, "unit_cell", volume.cell, "angstrom, degree")
-        notes = _group(entry, "notes", "NXcollection")
-        notes["grid"] = json.dumps(volume.grid.to_dict())
-        notes["notes"] = json.dumps(volume.notes)
+        self._group["title"] = self._title
+        sample = _group(self._entry, "sample", "NXsample")
+        _array(sample, "unit_cell", self._cell, "angstrom, degree")
+        return self
+
+    def write(self, first: int, **arrays: Floats) -> None:
+        """Write planes from ``first`` on: counts, norm and, if derived, data and data_errors."""
+        for name in self._types:
+            self._group[name][first : first + len(arrays[name])] = arrays[name]
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Record what was done, in words and numbers."""
+        group = _group(self._entry, "notes", "NXcollection")
+        group["grid"] = json.dumps(self._grid.to_dict())
+        group["notes"] = json.dumps(notes)
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
+
+def write_volume(path: Path, volume: Volume, title: str) -> None:
+    """Write a volume that is in memory; see `VolumeWriter`."""
+    counts = _smallest(volume.counts)
+    derived = volume.data is not None and volume.errors is not None
+    arrays = {"counts": counts, "norm": volume.norm}
+    if volume.data is not None and volume.errors is not None:
+        arrays |= {"data": volume.data, "data_errors": volume.errors}
+    with VolumeWriter(path, volume.grid, volume.cell, title, counts.dtype, derived) as writer:
+        writer.write(0, **arrays)
+        writer.note(volume.notes)
+
+
+@dataclass(frozen=True)
+class OpenVolume:
+    """A volume on disk, read by planes; see `open_volume`."""
+
+    grid: Grid
+    cell: Floats
+    group: h5py.Group
+
+    @property
+    def counts_are_whole(self) -> bool:
+        """Whether the counts are integers."""
+        return bool(np.issubdtype(self.group["counts"].dtype, np.integer))
+
+    def slab(self, first: int, last: int) -> tuple[Floats, Floats]:
+        """Counts and norm (last - first, k, h) of some planes, as float64."""
+        planes = slice(first, last)
+        return (
+            self.group["counts"][planes].astype(np.float64),
+            self.group["norm"][planes].astype(np.float64),
+        )
+
+
+@contextmanager
+def open_volume(path: Path) -> Iterator[OpenVolume]:
+    """Open a volume without reading it."""
+    with _open(path) as entry:
+        grid = Grid.from_dict(json.loads(_text(entry["notes/grid"])))
+        yield OpenVolume(grid, entry["sample/unit_cell"][()], entry["transform"])
 
 
 def read_volume(path: Path) -> Volume:

@@ -93,13 +93,13 @@ def _plane(
     return mesh
 
 
-def slices(grid: Grid, cell: ArrayLike, data: Floats, title: str) -> Figure:
+def slices(grid: Grid, cell: ArrayLike, data: Any, title: str) -> Figure:
     """hk0, h0l and 0kl planes of a volume, with the cell's true angles and lengths.
 
     Parameters
     ----------
     cell : (6,) array
-    data : (l, k, h) array
+    data : (l, k, h) array or HDF5 dataset
         NaN (drawn grey) where nothing was measured.
     """
     lengths, angles = np.split(reciprocal(cell), 2)
@@ -125,21 +125,25 @@ def slices(grid: Grid, cell: ArrayLike, data: Floats, title: str) -> Figure:
     return figure
 
 
-def coverage(
-    grid: Grid, cell: ArrayLike, norm: Floats, data: Floats, errors: Floats, title: str
-) -> Figure:
-    """How well the hk0 plane is measured: norm, relative error, and the shell average."""
+def coverage(grid: Grid, cell: ArrayLike, norm: Any, data: Any, errors: Any, title: str) -> Figure:
+    """How well the hk0 plane is measured: norm, relative error, and the coverage by shell.
+
+    Parameters
+    ----------
+    norm, data, errors : (l, k, h) arrays or HDF5 datasets
+    """
     lengths, angles = np.split(reciprocal(cell), 2)
     at = int(np.argmin(np.abs(grid.axis(2))))
     figure = _figure(15, 5.2)
     left, middle, right = figure.subplots(1, 3)
     scale = (lengths[0], lengths[1])
-    filled = np.where(norm[at] > 0, norm[at], np.nan)
+    norm_plane, data_plane = np.asarray(norm[at]), np.asarray(data[at])
+    filled = np.where(norm_plane > 0, norm_plane, np.nan)
     mesh = _plane(left, filled, grid.axis(0), grid.axis(1), scale, angles[2], _log_range(filled))
     figure.colorbar(mesh, ax=left, shrink=0.8, label="norm")
     left.set_title("hk0: norm (exposure of each voxel)")
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = errors[at] / data[at]
+        relative = np.asarray(errors[at]) / data_plane
     relative = np.where(np.isfinite(relative), relative, np.nan)
     mesh = _plane(
         middle, relative, grid.axis(0), grid.axis(1), scale, angles[2], _log_range(relative)
@@ -151,19 +155,23 @@ def coverage(
     metric[np.diag_indices(3)] = lengths**2
     for i, j, c in ((1, 2, star[0]), (0, 2, star[1]), (0, 1, star[2])):
         metric[i, j] = metric[j, i] = lengths[i] * lengths[j] * c
-    l, k, h = np.meshgrid(grid.axis(2), grid.axis(1), grid.axis(0), indexing="ij", sparse=True)  # noqa: E741
-    q2 = (
-        metric[0, 0] * h**2
-        + metric[1, 1] * k**2
-        + metric[2, 2] * l**2
-        + 2 * (metric[0, 1] * h * k + metric[0, 2] * h * l + metric[1, 2] * k * l)
-    )
-    q = np.sqrt(np.maximum(q2, 0))
-    bins = np.linspace(0, float(q.max()), 61)
-    inside = np.histogram(q, bins)[0]
-    seen = np.histogram(q, bins, weights=(norm > 0).astype(float))[0]
+    corner = np.max(np.abs([grid.axis(i)[[0, -1]] for i in range(3)]), axis=1)
+    bins = np.linspace(0, float(np.sum(corner * lengths)), 121)
+    inside, seen = np.zeros(120), np.zeros(120)
+    k, h = np.meshgrid(grid.axis(1), grid.axis(0), indexing="ij", sparse=True)
+    for plane, l in enumerate(grid.axis(2)):  # noqa: E741
+        q2 = (
+            metric[0, 0] * h**2
+            + metric[1, 1] * k**2
+            + metric[2, 2] * l**2
+            + 2 * (metric[0, 1] * h * k + metric[0, 2] * h * l + metric[1, 2] * k * l)
+        )
+        q = np.sqrt(np.maximum(q2, 0))
+        inside += np.histogram(q, bins)[0]
+        seen += np.histogram(q[norm[plane] > 0], bins)[0]
     with np.errstate(invalid="ignore"):
         right.step(bins[:-1], 100 * seen / inside, where="post")
+    right.set_xlim(0, bins[:-1][inside > 0].max())
     right.set(xlabel="|Q| (1/Å)", ylabel="measured voxels (%)", ylim=(0, 103))
     right.set_title("coverage by shell")
     figure.suptitle(title)

@@ -120,6 +120,12 @@ def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
     ----------
     volumes : list of (counts, norm)
     """
+    chi2, dof = disagreement_sums(volumes)
+    return (chi2 / dof if dof else float("nan")), dof
+
+
+def disagreement_sums(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
+    """χ² and degrees of freedom of `disagreement`; those of parts of volumes add up."""
     # What is expected decides which volumes are compared, never the count itself.
     rate = _rate(volumes)
     compared = [
@@ -132,8 +138,7 @@ def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
         use = (norm > 0) & (n_terms > 1)
         mu = rate[use] * norm[use]
         chi2 += float(np.sum((counts[use] - mu) ** 2 / mu))
-    dof = int(np.sum(np.maximum(n_terms - 1, 0)))
-    return (chi2 / dof if dof else float("nan")), dof
+    return chi2, int(np.sum(np.maximum(n_terms - 1, 0)))
 
 
 def _rate(volumes: list[tuple[Floats, Floats]]) -> Floats:

@@ -84,7 +84,7 @@ class Mask3dParams:
 
     seed_counts: float = 400.0
     seed_ratio: float = 1.0
-    n_sigma: float = 5.0
+    n_sigma: float = 6.0
     min_ratio: float = 0.05
     cell: int = 4
     boxes: tuple[int, ...] = (1, 3)

@@ -14,7 +14,6 @@ beside them, about twenty float32 frames, and the voxels of the blobs that have 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,12 @@ from hklflow.core.background import (
     strong_voxels,
 )
 from hklflow.core.peaks_link import VOXEL, BlobLinker, Voxels, split_maxima
-from hklflow.core.peaks_segments import (
+from hklflow.core.peaks_segments import Box, FitLimits, fit_segments
+from hklflow.core.peaks_table import (
     FIELDS,
-    Box,
-    FitLimits,
     PeakFlag,
-    fit_segments,
+    PeakParams,
+    Peaks,
     is_significant,
     without_duplicates,
 )
@@ -47,159 +46,6 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
-
-
-@dataclass(frozen=True)
-class PeakParams:
-    """What counts as a peak.
-
-    Parameters
-    ----------
-    n_sigma
-        Standard deviations by which a box of 1, 3 or 5 voxels must exceed its background.
-    threshold
-        Counts above which a voxel is strong whatever its background.
-    window
-        Half size of the background's window, pixels; wider than a peak. Standard deviations
-        of a peak are at most half of it.
-    gain
-        Variance of the counts over the counts: 1 for a counting detector, more for an
-        integrating one. None measures it on the background of the first frame, with what
-        the background's texture adds.
-    min_pixels
-        Least number of voxels within two widths that exceed the background by its noise;
-        a cosmic ray or a hot pixel on one frame has one.
-    min_significance
-        Least intensity over its Poisson uncertainty (see `Peaks`). With all parameters
-        free half of it is asked, unless an edge or a gap cuts the peak.
-    max_frames
-        Blobs on more frames than this are rejected: hot pixels, streaks, ice.
-    max_pixels
-        Blobs that extend over more pixels than this in slow or fast are rejected.
-    margin_pixels, margin_frames
-        Added on each side of the strong voxels for the fit.
-    prominence
-        Standard deviations by which a maximum rises above its pass to be a peak by itself.
-    saturation
-        Counts from which a voxel is saturated: found, but left out of the fit.
-    invalid_from
-        Counts from which a value is a flag and not a measurement.
-    sigma_floor
-        Added in quadrature to the centroids' standard deviations, pixels and frames.
-
-    Raises
-    ------
-    HklflowError
-        If a value is out of range.
-    """
-
-    n_sigma: float = 4.5
-    threshold: float = np.inf
-    window: int = 9
-    gain: float | None = 1.0
-    min_pixels: int = 3
-    min_significance: float = 6.0
-    max_frames: int = 25
-    max_pixels: int = 150
-    margin_pixels: int = 5
-    margin_frames: int = 4
-    prominence: float = 3.0
-    saturation: float = np.inf
-    invalid_from: float = np.inf
-    sigma_floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        limits = {
-            "n_sigma": 1.0,
-            "threshold": 0.0,
-            "window": 2,
-            "min_pixels": 1,
-            "min_significance": 0.0,
-            "max_frames": 1,
-            "max_pixels": 1,
-            "margin_pixels": 1,
-            "margin_frames": 1,
-            "prominence": 0.0,
-            "saturation": 1.0,
-            "invalid_from": 1.0,
-            "sigma_floor": 0.0,
-        }
-        if self.gain is not None and not 0 < self.gain < np.inf:
-            raise HklflowError(
-                f"gain = {self.gain} in the peak search; give a positive number of counts "
-                "per photon, or None to measure it"
-            )
-        for name, least in limits.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise HklflowError(
-                    f"{name} = {value} in the peak search is too small; give at least {least:g}"
-                )
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """Table of peaks, sorted by (frame, slow, fast); all arrays have the shape (n,).
-
-    Parameters
-    ----------
-    frame, slow, fast
-        Centroid in the convention of `hklflow.core.frames`.
-    var_frame, var_slow, var_fast
-        Variances of the centroid from counting statistics, times chi2 where that is above
-        one, plus the floor.
-    width_frame, width_slow, width_fast
-        Standard deviations of the peak, frames and pixels.
-    intensity, var_intensity
-        Counts of the whole peak above background, also of its parts in gaps and beyond
-        edges, and their variance with all parameters free.
-    background
-        Counts per voxel at the centre.
-    n_pixels, n_frames
-        Voxels within two widths that exceed the background by its noise, and frames with
-        such voxels.
-    maximum
-        Largest counts in a valid voxel within two widths.
-    significance
-        Intensity over its Poisson uncertainty with background, for the fitted shape:
-        ``A sqrt(sum P² / mu)``.
-    chi2
-        Pearson's chi² of the fit per degree of freedom; NaN where there is no fit.
-    flags
-        Bits of `PeakFlag`.
-    counts
-        ``candidates = peaks + too_long + too_large + too_small + insignificant +
-        duplicate``; ``blobs`` is the number of connected blobs, ``candidates - blobs`` the
-        number that splitting added, ``frames`` the number of frames seen.
-    """
-
-    frame: F64
-    slow: F64
-    fast: F64
-    var_frame: F64
-    var_slow: F64
-    var_fast: F64
-    width_frame: F64
-    width_slow: F64
-    width_fast: F64
-    intensity: F64
-    var_intensity: F64
-    background: F64
-    n_pixels: I64
-    n_frames: I64
-    maximum: F64
-    significance: F64
-    chi2: F64
-    flags: I64
-    counts: dict[str, int]
-
-    def __len__(self) -> int:
-        return int(self.frame.size)
-
-    def select(self, keep: NDArray[np.bool_] | I64) -> "Peaks":
-        """Rows chosen by a mask or by indices; `counts` stays that of the search."""
-        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name != "counts"}
-        return Peaks(**columns, counts=dict(self.counts))
 
 
 def find_peaks(
@@ -387,7 +233,11 @@ class PeakSearch:
             max_frames=p.max_frames,
             min_significance=p.min_significance,
         )
-        rows = fit_segments(voxels, tops, lambda low, high: self._cut(low, high, frames, at), limits)
+
+        def cut(low: I64, high: I64) -> Box:
+            return self._cut(low, high, frames, at)
+
+        rows = fit_segments(voxels, tops, cut, limits)
         self._counts["candidates"] += len(rows)
         for row in rows:
             if row["n_pixels"] < p.min_pixels:

@@ -2,26 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
-from scipy.spatial import cKDTree
 
 from hklflow.core.peaks_fit import N_PARAMETERS, add_model, fit_peak
 from hklflow.core.peaks_link import Voxels
+from hklflow.core.peaks_table import FIELDS, PeakFlag
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-#: Columns that a peak fills, in the order of `Peaks`.
-FIELDS = (
-    *("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"),
-    *("width_frame", "width_slow", "width_fast", "intensity", "var_intensity", "background"),
-    *("n_pixels", "n_frames", "maximum", "significance", "chi2", "flags"),
-)
+#: Centre, its variance, widths, intensity, its variance, background.
+_Values = tuple[F64, F64, F64, float, float, float]
 
 _NARROW = 0.25  # voxels: below this width the centre within the voxel is not measurable
 _ITERATIONS = 30
@@ -31,30 +25,6 @@ _WIDE = (1.5, 1.8, 1.8)  # its widths: frames, pixels, pixels
 _FEW = 12  # voxels: a narrow peak makes all boxes around it strong, which are more
 _SWEEPS = 2  # joint fits of touching peaks converge geometrically
 _RING = 20  # voxels that the background of the moments needs
-
-
-class PeakFlag(IntFlag):
-    """What to know about a peak before it is used.
-
-    ``EDGE`` within two widths of the detector's edge or beyond it; ``MASKED`` invalid
-    voxels within two widths; ``SCAN_END`` within two widths of the scan's first or last
-    frame; ``LONG`` four widths cover more frames than `PeakParams.max_frames`; ``OVERLAP``
-    fitted together with a touching peak; ``SINGLE_FRAME`` contained in one frame: its
-    centre is the middle of it, with the variance 1/12; ``OVERLOAD`` has saturated voxels,
-    which the fit leaves out; ``MOMENTS`` the fit did not converge and the row holds
-    moments of the counts above background; ``FIT_FAILED`` not even those could be had, and
-    the row only says where the strong voxels are.
-    """
-
-    EDGE = 1
-    MASKED = 2
-    SCAN_END = 4
-    LONG = 8
-    OVERLAP = 16
-    SINGLE_FRAME = 32
-    FIT_FAILED = 64
-    OVERLOAD = 128
-    MOMENTS = 256
 
 
 @dataclass(frozen=True)
@@ -225,9 +195,7 @@ def _widened(segment: _Segment, cut: Cut) -> Box:
     return box if np.count_nonzero(box.usable) > 2 * segment.p.size else segment.box
 
 
-def fit_segments(
-    voxels: Voxels, tops: I64, cut: Cut, limits: FitLimits
-) -> list[dict[str, float]]:
+def fit_segments(voxels: Voxels, tops: I64, cut: Cut, limits: FitLimits) -> list[dict[str, float]]:
     """Fit the peaks of one blob together.
 
     Parameters
@@ -285,8 +253,8 @@ def _row(
         background = max(float(p[7] + p[8:10] @ off), 0.0)
         significance = segment.significance
     else:
-        mark, values = _moments(segment, _others(segments, k, ready), limits.gain)
-        centre, variance, width, intensity, var_intensity, background = values
+        mark, moments = _moments(segment, _others(segments, k, ready), limits.gain)
+        centre, variance, width, intensity, var_intensity, background = moments
         flags |= mark
         significance, chi2 = intensity / np.sqrt(var_intensity), np.nan
     # Within one voxel the likelihood is flat and its curvature says nothing.
@@ -323,7 +291,7 @@ def _core(box: Box, centre: F64, width: F64) -> Bools:
     return np.asarray(z + y + x < 4.0)
 
 
-def _moments(segment: _Segment, extra: F64, gain: float) -> tuple[PeakFlag, tuple]:
+def _moments(segment: _Segment, extra: F64, gain: float) -> tuple[PeakFlag, _Values]:
     """First and second moments of the counts above background on the strong voxels and around.
 
     The centroid's variance is ``sum var(n) (x - <x>)² / I²``, with the background's share.
@@ -359,38 +327,3 @@ def _moments(segment: _Segment, extra: F64, gain: float) -> tuple[PeakFlag, tupl
     width = np.maximum(np.std(at, axis=0), 0.3)
     centre = segment.start[1:4].copy()
     return PeakFlag.FIT_FAILED, (centre, width**2, width, total, max(variance, 1.0), background)
-
-
-def is_significant(row: dict[str, float], least: float) -> bool:
-    """Whether a row is a peak and not a fluctuation.
-
-    A wide bump of the background passes as a known shape, not with all parameters free. A
-    peak that is cut by an edge or a gap need not: its total is an extrapolation.
-    """
-    if not row["significance"] >= least:
-        return False
-    cut = int(row["flags"]) & (PeakFlag.EDGE | PeakFlag.MASKED)
-    return bool(cut or row["intensity"] >= 0.5 * least * np.sqrt(row["var_intensity"]))
-
-
-def without_duplicates(columns: dict[str, F64]) -> NDArray[np.bool_]:
-    """Keep the most significant of peaks that are nearer to each other than their widths.
-
-    The two sides of a reflection that a wide gap divides are fitted to the same centre.
-    """
-    at = np.stack([columns[n] for n in ("frame", "slow", "fast")], axis=1)
-    width = np.stack([columns[f"width_{n}"] for n in ("frame", "slow", "fast")], axis=1)
-    width = np.maximum(width, 0.5)
-    keep = np.ones(len(at), bool)
-    if len(at) < 2:
-        return keep
-    pairs = cKDTree(at).query_pairs(float(np.percentile(width, 99)) * 2.0, output_type="ndarray")
-    apart = np.abs(at[pairs[:, 0]] - at[pairs[:, 1]]) / np.maximum(
-        width[pairs[:, 0]], width[pairs[:, 1]]
-    )
-    same = pairs[(apart < 1.0).all(axis=1)]
-    strength = columns["significance"]
-    for a, b in same[np.lexsort((same[:, 1], same[:, 0]))]:
-        if keep[a] and keep[b]:
-            keep[b if strength[a] >= strength[b] else a] = False
-    return keep

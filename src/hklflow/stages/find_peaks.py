@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -40,6 +40,12 @@ class Params(stage.Params):
     """Least intensity over its Poisson uncertainty."""
     max_frames: int = Field(25, ge=1)
     """Blobs on more frames than this are rejected (hot pixels, streaks)."""
+    max_pixels: int = Field(150, ge=1)
+    """Blobs that extend over more pixels than this in slow or fast are rejected."""
+    prominence: float = Field(3.0, ge=0)
+    """Standard deviations by which a maximum rises above its pass to be a peak by itself."""
+    gain: float | None = Field(1.0, gt=0)
+    """Counts per photon: 1 for photon counters; None measures it on the background (CCDs)."""
     margin_pixels: int = Field(5, ge=1)
     """Pixels added on each side of the strong ones for the fit."""
     margin_frames: int = Field(4, ge=1)

@@ -28,7 +28,7 @@ class Params(stage.Params):
     """Counts above background in one cell that start a region."""
     seed_ratio: float = Field(1.0, ge=0)
     """The same as a multiple of the cell's background."""
-    n_sigma: float = Field(5.0, ge=1)
+    n_sigma: float = Field(6.0, ge=1)
     """Significance of the excess that belongs to an artefact."""
     min_ratio: float = Field(0.05, ge=0)
     """Least excess that belongs to an artefact, as a multiple of the background."""

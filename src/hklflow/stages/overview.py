@@ -46,7 +46,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "rmsd_px": orientation["metrics"]["rmsd in pixels"],
             "rmsd_frames": orientation["metrics"]["rmsd in frames"],
             "coverage": metrics["coverage"],
-            "rotations_chi2": metrics["rotations' reduced chi2"],
+            # A single rotation has nothing to agree with.
+            "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
         }
         rows.append(row)
     with outputs.table.open("w", newline="") as file:

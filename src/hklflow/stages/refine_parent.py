@@ -116,7 +116,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{indexing.fraction:.1%} of {len(indexing.indexed)} peaks indexed; cell "
+        f"{refined.fraction_indexed:.1%} of {len(refined.indexed)} peaks indexed "
+        f"({indexing.fraction:.1%} before the refinement); cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )

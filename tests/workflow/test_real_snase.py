@@ -1,0 +1,117 @@
+"""The stages on measured frames of a protein crystal, see `benchmarks/real_snase.py`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hklflow import nexus, stage
+from hklflow.core.geometry import Goniometer, from_dict
+from hklflow.errors import HklflowError
+from hklflow.stages import import_scan
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import real_snase
+
+pytestmark = pytest.mark.real_data
+
+
+@pytest.fixture(scope="module")
+def data(real_data):
+    return real_data / "rotation_snase"
+
+
+@pytest.fixture(scope="module")
+def folder(data, tmp_path_factory):
+    """Products of all stages; the grid holds the strong part of the wedge."""
+    folder = tmp_path_factory.mktemp("snase")
+    real_snase.frames(data, folder)
+    real_snase.peaks(folder)
+    real_snase.lattice_and_orientation(folder, 1 / 3, (12, 18, 15))
+    # One sample: dealing 800 counts of every pixel to sub-samples takes most of the time.
+    real_snase.volume(folder, samples=(1, 1, 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(data, folder):
+    return real_snase.compare(data, folder)
+
+
+def test_step_of_zero_in_the_headers_is_refused(data, tmp_path):
+    with pytest.raises(HklflowError, match=r"start \(None\) or step \(None\) is not known"):
+        stage.run(
+            import_scan.main,
+            inputs=import_scan.Inputs(raw=[data / "snc_newhead_00001.img"]),
+            outputs=import_scan.Outputs(scan=tmp_path / "scan.nxs"),
+            params=import_scan.Params(
+                pattern=str(data / "snc_newhead_#####.img"),
+                axes=("phi=-1,0,0",),
+                polarization=0.95,
+                monitor="none",
+            ),
+            threads=1,
+        )
+
+
+def test_peaks_and_indexing(figures):
+    # DIALS finds 2819 with its own threshold.
+    assert figures["peaks found"] > 0.8 * figures["peaks found by DIALS"]
+    assert figures["peaks fit for refinement"] > 1500
+    assert figures["fraction of them indexed"] > 0.9
+
+
+def test_axis_of_the_other_sense_does_not_index(folder):
+    orientation = stage.read_json(folder / "orientation.json")
+    rotation = from_dict(orientation["rotations"]["phi0"])
+    table = nexus.read_peaks(folder / "peaks.nxs")
+
+    def indexed(axis):
+        turned = replace(rotation, goniometer=Goniometer.single(axis))
+        hkl = turned.hkl(orientation["UB"], table.frame, table.slow, table.fast)
+        return np.mean(np.abs(hkl - np.rint(hkl)).max(axis=1) < 0.25)
+
+    # By chance an eighth of the peaks is within 0.25 of integers in h, k and l.
+    assert indexed([-1.0, 0, 0]) > 0.75
+    assert indexed([1.0, 0, 0]) < 0.5
+
+
+def test_cell_and_orientation_agree_with_dials(figures):
+    # Distance and cell are correlated by 0.98: 0.1 % of one is 0.1 % of the other.
+    assert np.abs(figures["cell, relative difference"]).max() < 0.003
+    assert figures["cell"][0] == figures["cell"][1]
+    # About the beam orientation and detector are nearly the same in ten degrees: sigma 0.07.
+    assert figures["misorientation (degrees)"] < 0.1
+    assert figures["related by"] == "symmetry"
+
+
+def test_geometry_agrees_with_dials(figures):
+    assert abs(figures["distance (mm)"] - figures["distance of DIALS (mm)"]) < 0.1
+    # The import has no tilt: it is found by the refinement.
+    assert figures["tilt of DIALS's detector (degrees)"] > 2.5
+    assert figures["angle between the detectors' normals (degrees)"] < 0.2
+    off = np.subtract(
+        figures["beam on the detector (slow, fast)"], figures["beam of the authors (slow, fast)"]
+    )
+    # The image's distortion is corrected to about half a pixel.
+    assert np.abs(off).max() < 0.5
+    # Most peaks are seen on one frame only, which fixes them to 0.29 frames at best.
+    assert figures["rmsd (pixels, frames)"][0] < 1.5
+    assert figures["rmsd (pixels, frames)"][1] < 0.29
+
+
+def test_volume(folder, figures):
+    good = int((nexus.read_mask(folder / "mask.nxs") == 0).sum())
+    assert figures["transform"]["pixel-frames used"] == 10 * good
+    volume = nexus.read_volume(folder / "transform.nxs")
+    by_third = real_snase.by_fraction(volume)
+    between = by_third.ravel()[1:]
+    # Bragg peaks are on the grid's integers. The diffuse background between is smooth.
+    assert by_third[0, 0, 0] > 1.2 * between.max()
+    assert np.sort(between)[5:20].std() < 0.02 * between.mean()
+    masked = nexus.read_volume(folder / "masked_transform.nxs")
+    assert np.all(masked.counts <= volume.counts)
+    assert masked.counts.sum() < volume.counts.sum()
+    assert (folder / "snase_room.nxs").is_file()
