@@ -23,7 +23,7 @@ def main() -> None:
         for seed in range(seeds):
             rng = np.random.default_rng(seed)
             model = DetectorModel(
-                shape, 0.2 + 0.02 * rng.random(), (250 + 20 * rng.random(), 230 + 20 * rng.random()),
+                shape, 0.2 + 0.02 * rng.random(), (250 + 20 * rng.random(), 240.0),
                 (200e-6, 200e-6), (0.02 * rng.normal(), 0.02 * rng.normal()), gaps=gaps, n_hot=5,
                 seed=seed,
             )  # fmt: skip

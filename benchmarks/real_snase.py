@@ -108,7 +108,9 @@ def peaks(out: Path, **params: Any) -> None:
     """Search the peaks."""
     # The CCD's distortion is corrected to about half a pixel only. Without a floor the strongest
     # spots would outweigh all others by 1000 and the refinement would not settle.
-    params = {"sigma_floor": 0.3, **params}
+    # A CCD's counts are not photons. At fewer standard deviations the spots of the bright ring
+    # run together to blobs that are refused as too large.
+    params = {"sigma_floor": 0.3, "gain": None, "n_sigma": 8.0, **params}
     run(
         find_peaks,
         {
@@ -251,6 +253,13 @@ def misorientation(ub: Floats, reference: Floats) -> tuple[Floats, str]:
     return min(found, key=lambda pair: float(np.linalg.norm(pair[0])))
 
 
+def turn_between(detector: Detector, reference: Detector) -> Floats:
+    """Rotation vector (3,) in degrees about lab axes from one detector's axes to another's."""
+    axes = [np.stack([d.slow, d.fast, np.cross(d.slow, d.fast)], 1) for d in (detector, reference)]
+    vector: Floats = Rotation.from_matrix(axes[0] @ axes[1].T).as_rotvec(degrees=True)
+    return vector
+
+
 def compare(data: Path, out: Path) -> dict[str, Any]:
     """Set the stages' products against DIALS."""
     reference = json.loads((data / "reference.json").read_text())
@@ -281,6 +290,9 @@ def compare(data: Path, out: Path) -> dict[str, Any]:
         - 1,
         "misorientation about lab x, y, z (degrees)": turn,
         "misorientation (degrees)": float(np.linalg.norm(turn)),
+        "turn of the detector against DIALS's about lab x, y, z (degrees)": turn_between(
+            rotation.detector, detector
+        ),
         "sigma of the orientation (degrees)": orientation["orientation_sigma_deg"],
         "sigma at the parent (degrees)": stage.read_json(out / "parent.json")[
             "orientation_sigma_deg"

@@ -30,10 +30,11 @@ class Settings(stage.Params):
 
     refine_goniometer: bool = True
     """Refine a small turn of the goniometer head in each rotation but the first."""
-    hkl_tolerance: float = Field(0.25, gt=0, lt=0.5)
+    hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
-    min_indexed: float = Field(0.5, gt=0, le=1)
-    """Least fraction of peaks that must be indexed."""
+    min_indexed: float = Field(0.2, gt=0, le=1)
+    """Least fraction of peaks that must be indexed; low, because superlattice reflections may
+    outnumber the others below a transition. By chance a fraction of (2 hkl_tolerance)³ is."""
 
 
 class Params(Settings):
@@ -74,6 +75,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space_group": parent["space_group"],
         "parent": parent["scan"],
     }
+    before = parent["metrics"]["fraction indexed"]
+    if refined.fraction_indexed < before - 0.15:
+        notes.append(
+            f"{refined.fraction_indexed:.0%} of the peaks are indexed against {before:.0%} of the "
+            f"parent {parent['scan']}: superlattice reflections or another phase? Look at the "
+            "unindexed peaks, and consider a parent of its own for these temperatures"
+        )
     grid = Grid.from_dict(parent["grid"])
     data = orientation.product(refined, observed, grid, identity, notes)
     stage.write_json(outputs.orientation, data)
