@@ -1,6 +1,6 @@
 """Powder calibration against simulated calibrants: errors and pulls over seeds.
 
-    python benchmarks/powder_truth.py [SEEDS]
+python benchmarks/powder_truth.py [SEEDS]
 """
 
 import sys

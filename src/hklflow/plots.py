@@ -93,8 +93,17 @@ def _plane(
     return mesh
 
 
+def _plane_near_zero(grid: Grid, i: int) -> int:
+    """Index of the plane at 0 along axis i, or of the middle one if 0 is off the grid."""
+    axis = grid.axis(i)
+    inside = axis[0] <= 0 <= axis[-1]
+    return int(np.argmin(np.abs(axis))) if inside else len(axis) // 2
+
+
 def slices(grid: Grid, cell: ArrayLike, data: Any, title: str) -> Figure:
     """hk0, h0l and 0kl planes of a volume, with the cell's true angles and lengths.
+
+    Where the grid does not reach the origin, the planes through its middle.
 
     Parameters
     ----------
@@ -103,11 +112,12 @@ def slices(grid: Grid, cell: ArrayLike, data: Any, title: str) -> Figure:
         NaN (drawn grey) where nothing was measured.
     """
     lengths, angles = np.split(reciprocal(cell), 2)
-    centre = [int(np.argmin(np.abs(grid.axis(i)))) for i in range(3)]
+    at = [_plane_near_zero(grid, i) for i in range(3)]
+    h, k, l = (f"{grid.axis(i)[at[i]]:g}" for i in range(3))  # noqa: E741
     planes = (
-        ("hk0", data[centre[2]], 0, 1, angles[2]),
-        ("h0l", data[:, centre[1]], 0, 2, angles[1]),
-        ("0kl", data[:, :, centre[0]], 1, 2, angles[0]),
+        (f"h k {l}", data[at[2]], 0, 1, angles[2]),
+        (f"h {k} l", data[:, at[1]], 0, 2, angles[1]),
+        (f"{h} k l", data[:, :, at[0]], 1, 2, angles[0]),
     )
     figure = _figure(15, 5.2)
     norm = _log_range(np.concatenate([plane[1].ravel() for plane in planes]))
@@ -133,7 +143,8 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Any, data: Any, errors: Any, tit
     norm, data, errors : (l, k, h) arrays or HDF5 datasets
     """
     lengths, angles = np.split(reciprocal(cell), 2)
-    at = int(np.argmin(np.abs(grid.axis(2))))
+    at = _plane_near_zero(grid, 2)
+    name = f"h k {grid.axis(2)[at]:g}"
     figure = _figure(15, 5.2)
     left, middle, right = figure.subplots(1, 3)
     scale = (lengths[0], lengths[1])
@@ -141,7 +152,7 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Any, data: Any, errors: Any, tit
     filled = np.where(norm_plane > 0, norm_plane, np.nan)
     mesh = _plane(left, filled, grid.axis(0), grid.axis(1), scale, angles[2], _log_range(filled))
     figure.colorbar(mesh, ax=left, shrink=0.8, label="norm")
-    left.set_title("hk0: norm (exposure of each voxel)")
+    left.set_title(f"{name}: norm (exposure of each voxel)")
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.asarray(errors[at]) / data_plane
     relative = np.where(np.isfinite(relative), relative, np.nan)
@@ -149,7 +160,7 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Any, data: Any, errors: Any, tit
         middle, relative, grid.axis(0), grid.axis(1), scale, angles[2], _log_range(relative)
     )
     figure.colorbar(mesh, ax=middle, shrink=0.8, label="σ(S) / S")
-    middle.set_title("hk0: relative error")
+    middle.set_title(f"{name}: relative error")
     metric = np.zeros((3, 3))
     star = np.cos(np.radians(angles))
     metric[np.diag_indices(3)] = lengths**2
@@ -171,7 +182,7 @@ def coverage(grid: Grid, cell: ArrayLike, norm: Any, data: Any, errors: Any, tit
         seen += np.histogram(q[norm[plane] > 0], bins)[0]
     with np.errstate(invalid="ignore"):
         right.step(bins[:-1], 100 * seen / inside, where="post")
-    right.set_xlim(0, bins[:-1][inside > 0].max())
+    right.set_xlim(0, bins[1:][seen > 0].max(initial=bins[1]))
     right.set(xlabel="|Q| (1/Å)", ylabel="measured voxels (%)", ylim=(0, 103))
     right.set_title("coverage by shell")
     figure.suptitle(title)

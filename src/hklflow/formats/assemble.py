@@ -37,6 +37,7 @@ class Said:
     monitor: str = "file"
     exposure: float | None = None
     attenuation: float | None = None
+    saturation: float | None = None
     temperature: float | None = None
 
 
@@ -162,7 +163,7 @@ def scan(
         attenuation=attenuation[used],
         monitor_source="none" if said.monitor == "none" else raw,
         temperature=said.temperature if said.temperature is not None else header.temperature,
-        saturation=header.saturation,
+        saturation=_first(said.saturation, header.saturation),
     )
 
 

@@ -54,6 +54,8 @@ class Params(stage.Params):
     """Exposure of one frame in seconds; None: from the raw file."""
     attenuation: float | None = Field(None, gt=0, le=1)
     """Transmission of the attenuators; None: from the raw file, else 1."""
+    saturation: float | None = Field(None, gt=0)
+    """Counts from which a pixel is not to be believed; None: from the raw file."""
     temperature: float | None = Field(None, ge=0)
     """Sample temperature in K, as the scan table has it."""
 
