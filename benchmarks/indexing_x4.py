@@ -17,7 +17,7 @@ import time
 import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import geometry, lattice, symmetry
+from hklflow.core import geometry, lattice, prediction, symmetry
 from hklflow.core.indexing import index_peaks
 from hklflow.errors import HklflowError
 
@@ -79,7 +79,7 @@ def simulate(
     )
     ub = Turn.random(rng=rng).as_matrix() @ lattice.b_matrix(cell)
     hkl = lattice.indices_within(cell, min(geometry.q_max(rotation), 12.0), 0.05)
-    seen = geometry.predict(rotation, ub, hkl[~group.is_absent(hkl)])
+    seen = prediction.predict(rotation, ub, hkl[~group.is_absent(hkl)])
     good = np.nonzero(seen.zeta > 0.1)[0]
     keep = rng.choice(good, min(len(good), int(rng.integers(250, 700))), replace=False)
     n_random = int(len(keep) * spurious / (1 - spurious))

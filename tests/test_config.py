@@ -484,7 +484,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "find_maximum": [{}, {"annulus": (0.1, 0.5), "transmission": False, "window": 7, "block": 1}],
-    "find_peaks": [{}, {"n_sigma": 5.5, "threshold": 40, "window": 4, "sigma_floor": 0.0}],
+    "find_peaks": [{}, {"n_sigma": 5.5, "threshold": 40, "window": 4, "sigma_floor": (0.0, 0.1)}],
     "refine_parent": [
         {"cell": (4.8, 4.8, 7.15, 90, 90, 120)},
         {"space_group": "-P 2ac 2n", "grid_limits": (1, 2.5, 3), "refine_detector": False},

@@ -260,11 +260,11 @@ def test_the_reference_tells_type_default_and_bounds() -> None:
 
 
 def test_the_readme_names_every_column() -> None:
-    from hklflow import config
+    from hklflow import tables
 
     text = (REPOSITORY / schema.README).read_text(encoding="utf-8")
     by_hand = text.split(schema.BEGIN)[0]
     first_cells = [line.split("|")[1] for line in by_hand.splitlines() if line.startswith("| ")]
     named = set(re.findall(r"`(\w+)`", " ".join(first_cells)))
-    columns = {*config._SAMPLE_COLUMNS, *config._SCAN_COLUMNS}
+    columns = {*tables.SAMPLE_COLUMNS, *tables.SCAN_COLUMNS}
     assert columns <= named, f"config/README.md: describe {columns - named}"

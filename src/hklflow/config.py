@@ -7,14 +7,9 @@ A field that has an imported module's name would shadow it in the class body, so
 stage modules are reached through their package.
 """
 
-import csv
-import json
-import math
-import re
-import shlex
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,21 +32,35 @@ import hklflow.stages.simulate
 import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
 from hklflow.errors import HklflowError
+from hklflow.flags import files, flags
 from hklflow.paths import Paths
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-_SAMPLE_COLUMNS = ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma", "formula")
-_SCAN_COLUMNS = (
-    "sample",
-    "scan",
-    "temperature",
-    "parent",
-    "rotation",
-    "raw",
-    "goniometer",
-    "calibration",
+from hklflow.tables import (
+    Rotation,
+    Sample,
+    Scan,
+    check_name,
+    raw_problems,
+    read_samples,
+    read_scans,
+    series_ends,
 )
-Row = dict[str, str]
+
+__all__ = [
+    "Calibration",
+    "Config",
+    "Experiment",
+    "PoniFile",
+    "PowderImage",
+    "Rotation",
+    "Sample",
+    "Scan",
+    "Simulation",
+    "files",
+    "flags",
+    "load",
+    "simulated_raws",
+    "simulation_description",
+]
 
 
 class _Section(BaseModel):
@@ -124,234 +133,6 @@ class Config(_Section):
     """Merge of the rotations."""
     simulation: Simulation | None = None
     """Only for simulated experiments: what `rule simulate` makes of each raw file."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row of the table of samples."""
-
-    name: str
-    space_group: str
-    cell: tuple[float, ...] | None
-    formula: str
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """One row of the table of scans."""
-
-    name: str
-    raw: str
-    goniometer: dict[str, tuple[float, float | None]]
-    calibration: str | None
-    where: str = ""
-    """Table and row, for messages."""
-
-    @property
-    def is_series(self) -> bool:
-        """Whether the raw data are a pattern of single images."""
-        return bool(re.search(r"[#*?\[]|%0?\d*d", self.raw))
-
-
-@dataclass(frozen=True)
-class Scan:
-    """All rotations of one sample at one temperature."""
-
-    sample: str
-    name: str
-    temperature: float | None
-    parent: str
-    rotations: dict[str, Rotation] = field(default_factory=dict)
-
-
-# --------------------------------------------------------------------------- tables
-
-
-def _read_table(
-    path: Path, columns: tuple[str, ...], required: int, problems: list[str]
-) -> list[Row]:
-    """Rows of a tab-separated table; the first ``required`` columns must be there."""
-    if not path.is_file():
-        problems.append(f"{path} does not exist")
-        return []
-    # Spreadsheets put a byte-order mark in front of their tables.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in file if line.strip() and not line.startswith("#")]
-    reader = csv.DictReader(lines, delimiter="\t")
-    found = tuple(reader.fieldnames or ())
-    unknown = [name for name in found if name not in columns]
-    missing = [name for name in columns[:required] if name not in found]
-    if unknown or missing:
-        what = [f"unknown column {name!r}" for name in unknown]
-        what += [f"no column {name!r}" for name in missing]
-        problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
-        return []
-    rows = []
-    for number, row in enumerate(reader, start=1):
-        if None in row or any(value is None for value in row.values()):
-            problems.append(f"{path}, row {number}: {len(found)} tab-separated values are needed")
-            continue
-        rows.append({name: (row.get(name) or "").strip() for name in columns} | {"#": str(number)})
-    return rows
-
-
-def _name(value: str, what: str, where: str, problems: list[str]) -> None:
-    if not _NAME.fullmatch(value):
-        problems.append(
-            f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' "
-            "(it names files)"
-        )
-
-
-def _number(text: str, what: str, where: str, problems: list[str]) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    problems.append(f"{where}: {what} {text!r} is not a number")
-    return None
-
-
-def _goniometer(
-    text: str, where: str, problems: list[str]
-) -> dict[str, tuple[float, float | None]]:
-    """Read ``chi=54.7 phi=0:0.5``: settings in degrees, ``start:step`` for the scanned axis."""
-    settings: dict[str, tuple[float, float | None]] = {}
-    for item in text.split():
-        match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)
-        try:
-            if match is None:
-                raise ValueError(item)
-            step = float(match[3]) if match[3] is not None else None
-            if step == 0:
-                problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
-            if match[1] in settings:
-                problems.append(f"{where}: goniometer sets {match[1]} twice")
-            settings[match[1]] = (float(match[2]), step)
-        except ValueError:
-            problems.append(
-                f"{where}: goniometer {item!r} is not `axis=degrees` or `axis=start:step`"
-            )
-    scanned = [name for name, (_, step) in settings.items() if step is not None]
-    if len(scanned) > 1:
-        problems.append(f"{where}: goniometer scans {' and '.join(scanned)}; scan one axis")
-    return settings
-
-
-def _samples(path: Path, problems: list[str]) -> dict[str, Sample]:
-    samples: dict[str, Sample] = {}
-    for row in _read_table(path, _SAMPLE_COLUMNS, 2, problems):
-        where = f"{path}, row {row['#']}"
-        _name(row["sample"], "sample", where, problems)
-        if row["sample"] in samples:
-            problems.append(f"{where}: sample {row['sample']} stands twice")
-        given = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
-        cell = None
-        if any(given):
-            if not all(given):
-                problems.append(f"{where}: give all six of a, b, c, alpha, beta, gamma or none")
-            else:
-                numbers = [_number(text, "cell", where, problems) for text in given]
-                cell = tuple(n for n in numbers if n is not None)
-                if len(cell) == 6:
-                    problems += [f"{where}: {p}" for p in _cell_problems(cell)]
-        if not row["space_group"]:
-            problems.append(f"{where}: no space group (P1 if it is not known)")
-        samples[row["sample"]] = Sample(row["sample"], row["space_group"], cell, row["formula"])
-    return samples
-
-
-def _cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
-    from hklflow.core.lattice import metric
-
-    try:
-        metric(cell)
-    except HklflowError as error:
-        yield str(error)
-
-
-def _scans(
-    path: Path, samples: Mapping[str, Sample], problems: list[str]
-) -> dict[tuple[str, str], Scan]:
-    scans: dict[tuple[str, str], Scan] = {}
-    raws: dict[str, str] = {}
-    for row in _read_table(path, _SCAN_COLUMNS, 6, problems):
-        where = f"{path}, row {row['#']}"
-        for column in ("sample", "scan", "rotation"):
-            _name(row[column], column, where, problems)
-        if row["sample"] not in samples:
-            problems.append(f"{where}: sample {row['sample']!r} is not in the table of samples")
-        temperature = None
-        if row["temperature"]:
-            temperature = _number(row["temperature"], "temperature", where, problems)
-            if temperature is not None and temperature < 0:
-                problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
-        rotation = Rotation(
-            row["rotation"],
-            row["raw"],
-            _goniometer(row["goniometer"], where, problems),
-            row["calibration"] or None,
-            where,
-        )
-        if rotation.raw and rotation.raw in raws:
-            problems.append(f"{where}: raw {rotation.raw} is also that of {raws[rotation.raw]}")
-        raws[rotation.raw] = where
-        key = (row["sample"], row["scan"])
-        scan = scans.setdefault(
-            key, Scan(row["sample"], row["scan"], temperature, row["parent"] or row["scan"])
-        )
-        if (scan.temperature, scan.parent) != (temperature, row["parent"] or row["scan"]):
-            problems.append(
-                f"{where}: the rotations of {row['scan']} differ in temperature or parent"
-            )
-        if row["rotation"] in scan.rotations:
-            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
-        scan.rotations[row["rotation"]] = rotation
-    for (sample, name), scan in scans.items():
-        parent = scans.get((sample, scan.parent))
-        if parent is None:
-            elsewhere = [s for s, n in scans if n == scan.parent]
-            hint = f" (there is one of sample {elsewhere[0]})" if elsewhere else ""
-            problems.append(f"scan {sample} {name}: its parent {scan.parent!r} is not a scan{hint}")
-        elif parent.parent != parent.name:
-            problems.append(
-                f"scan {sample} {name}: its parent {scan.parent} is itself a child of "
-                f"{parent.parent}; name {parent.parent}"
-            )
-    return scans
-
-
-def _raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
-    from hklflow.formats.raw import is_hdf5
-
-    if not rotation.raw:
-        yield "no raw file"
-    elif rotation.is_series and is_hdf5(rotation.raw):
-        yield f"{rotation.raw} is a series of HDF5 files; give the one file that holds all frames"
-    elif not rotation.is_series and not (base / rotation.raw).is_file():
-        yield f"raw file {rotation.raw} does not exist"
-    elif rotation.is_series:
-        try:
-            series_ends(rotation.raw, base)
-        except HklflowError as error:
-            yield str(error)
-
-
-def series_ends(pattern: str, base: Path) -> list[str]:
-    """First and last image of a series, relative to the experiment's folder.
-
-    Raises
-    ------
-    HklflowError
-        If images are missing.
-    """
-    from hklflow.formats.raw import find_files
-
-    files = find_files(base / pattern)
-    ends = (files[0], files[-1])
-    return [str(p.relative_to(base) if p.is_relative_to(base) else p) for p in ends]
 
 
 # ----------------------------------------------------------------------- experiment
@@ -461,8 +242,8 @@ def load(data: Mapping[str, Any], base: Path) -> Experiment:
     config = _config(data, problems)
     axes = _axes(config, problems)
     simulated = bool(data.get("simulation"))
-    samples = _samples(base / config.samples, problems)
-    scans = _scans(base / config.scans, samples, problems)
+    samples = read_samples(base / config.samples, problems)
+    scans = read_scans(base / config.scans, samples, problems)
     for scan in scans.values():
         for row in scan.rotations.values():
             if row.calibration and row.calibration not in (data.get("calibrations") or {}):
@@ -476,9 +257,9 @@ def load(data: Mapping[str, Any], base: Path) -> Experiment:
                 if axes and name not in axes
             ]
             if not simulated:
-                problems += [f"{row.where}: {problem}" for problem in _raw_problems(row, base)]
+                problems += [f"{row.where}: {problem}" for problem in raw_problems(row, base)]
     for name, calibration in config.calibrations.items():
-        _name(name, "calibration", "config", problems)
+        check_name(name, "calibration", "config", problems)
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
         if not simulated and not (base / given).is_file():
             problems.append(f"config: calibrations.{name}: {given} does not exist")
@@ -538,48 +319,6 @@ def _report(problems: list[str]) -> HklflowError:
     plural = "s" if len(problems) > 1 else ""
     listed = "\n  ".join(problems)
     return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")
-
-
-def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
-    """Command-line flags of the parameters that differ from their defaults.
-
-    What a rule prints with ``snakemake -n -p`` can so be pasted in a shell.
-    """
-    words: list[str] = []
-    for name, info in type(params).model_fields.items():
-        if name in leave_out:
-            continue
-        value = getattr(params, name)
-        if not info.is_required() and value == info.get_default(call_default_factory=True):
-            continue
-        if value is None:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        words += _words(flag, value)
-    return shlex.join(words)
-
-
-def files(params: BaseModel) -> list[str]:
-    """Files among the parameters (mask images, flat fields): inputs of the rule as well."""
-    values = (getattr(params, name) for name in type(params).model_fields)
-    return [str(value) for value in values if isinstance(value, Path)]
-
-
-def _words(flag: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [flag if value else flag.replace("--", "--no-", 1)]
-    if isinstance(value, dict):
-        return [word for key, item in value.items() for word in _words(f"{flag}.{key}", item)]
-    if isinstance(value, list | tuple):
-        if value and isinstance(value[0], BaseModel):
-            items = [json.dumps(item.model_dump(mode="json")) for item in value]
-        else:
-            items = [str(item) for item in value]
-        return [flag, *items] if items else []
-    if isinstance(value, str | Path):
-        # Joined by "=", for a text may begin with "-" (a Hall symbol, a file's name).
-        return [f"{flag}={value}"]
-    return [flag, str(value)]
 
 
 # ----------------------------------------------------------------------- simulation

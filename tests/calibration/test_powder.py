@@ -6,13 +6,8 @@ import fabio
 import numpy as np
 import pytest
 
-from hklflow.calibration.powder import (
-    PARAMETERS,
-    calibrant_two_theta,
-    calibrate_powder,
-    find_beam_centre,
-    find_distance,
-)
+from hklflow.calibration.powder import PARAMETERS, calibrant_two_theta, calibrate_powder
+from hklflow.calibration.powder_guess import find_beam_centre, find_distance
 from hklflow.errors import HklflowError
 from hklflow.formats.poni import detector_from_poni
 

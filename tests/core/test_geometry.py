@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import geometry
+from hklflow.core import geometry, prediction
 from hklflow.core.simulate import (
     CrystalModel,
     DetectorModel,
@@ -80,7 +80,7 @@ def assert_same_peaks(simulation: Simulation) -> int:
     """All true peaks are predicted, and nothing else but grazing ones; number of peaks."""
     truth, rotation = simulation.true_peaks(), rotation_of(simulation)
     hkl = np.unique(truth.hkl, axis=0)
-    seen = geometry.predict(rotation, simulation.ub, hkl)
+    seen = prediction.predict(rotation, simulation.ub, hkl)
     # The simulator leaves out what grazes the sphere (zeta below 0.03).
     kept = seen.zeta > 0.03
     rows = np.column_stack([hkl[seen.index], seen.frame])[kept]
@@ -123,7 +123,7 @@ def test_more_than_a_full_turn_sees_reflections_again() -> None:
     assert assert_same_peaks(twice) == 2 * n
     assert n < assert_same_peaks(more) < 2 * n
     hkl = np.unique(once.true_peaks().hkl, axis=0)
-    first, both = (geometry.predict(rotation_of(s), s.ub, hkl) for s in (once, twice))
+    first, both = (prediction.predict(rotation_of(s), s.ub, hkl) for s in (once, twice))
     expected = np.sort(np.concatenate([first.frame, first.frame + turn]))
     assert np.sort(both.frame) == pytest.approx(expected, abs=1e-9)
 
@@ -132,7 +132,7 @@ def test_crossings_lie_on_the_ewald_sphere() -> None:
     simulation = simulated()
     rotation, k = rotation_of(simulation), simulation.scan.k
     hkl = np.random.default_rng(1).uniform(-9, 9, (400, 3))
-    angles, q_lab = geometry.ewald_crossings(rotation, simulation.ub, hkl)
+    angles, q_lab = prediction.ewald_crossings(rotation, simulation.ub, hkl)
     crosses = np.isfinite(angles[:, 0])
     assert 0.3 < crosses.mean() < 1
     assert np.array_equal(crosses, np.isfinite(angles[:, 1]))
@@ -150,7 +150,7 @@ def test_what_never_crosses_is_not_predicted() -> None:
     inner = np.linalg.inv(rotation.goniometer.rotation(0.0) @ simulation.ub)
     # The origin, a vector longer than the sphere, and one along the rotation axis.
     hkl = np.array([[0.0, 0.0, 0.0], [40.0, 0.0, 0.0], inner @ along * 3])
-    assert len(geometry.predict(rotation, simulation.ub, hkl).index) == 0
+    assert len(prediction.predict(rotation, simulation.ub, hkl).index) == 0
 
 
 def test_margin_takes_in_what_is_just_outside() -> None:
@@ -158,7 +158,7 @@ def test_margin_takes_in_what_is_just_outside() -> None:
     rotation = rotation_of(simulation)
     reach = np.arange(-12, 13)
     hkl = np.stack(np.meshgrid(reach, reach, reach, indexing="ij"), -1).reshape(-1, 3)
-    inside, wide = (geometry.predict(rotation, simulation.ub, hkl, m) for m in (0.0, 20.0))
+    inside, wide = (prediction.predict(rotation, simulation.ub, hkl, m) for m in (0.0, 20.0))
     position = np.stack([wide.frame, wide.slow, wide.fast], 1)
     limits = np.array([500, 300, 340])
     assert np.all((position >= -20 - 1e-9) & (position <= limits + 20 + 1e-9))

@@ -1,7 +1,7 @@
 """Refinement against peaks from an Ewald solver of its own.
 
 The peaks are found by bracketing roots of ``|k z + R(φ) G|² - k²`` with brentq; rotations
-are scipy's, the detector is plane geometry written out. Nothing of `core.geometry` predicts.
+are scipy's, the detector is plane geometry written out. No peak comes from `core.prediction`.
 """
 
 import json
@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import geometry, lattice, symmetry
+from hklflow.core import geometry, lattice, prediction, symmetry
 from hklflow.core.indexing import index_peaks
 from hklflow.core.refinement import Limits, Peaks, Refined, refine
 from hklflow.errors import HklflowError
@@ -428,7 +428,7 @@ def test_pixel_to_hkl_to_prediction_is_the_identity(
     ub = Turn.from_rotvec(turn).as_matrix() @ lattice.b_matrix(CELLS["P-1"])
     frame, slow, fast = spot
     hkl = setup.hkl(ub, frame, slow, fast)[None]
-    seen = geometry.predict(setup, ub, hkl, margin=1.0)
+    seen = prediction.predict(setup, ub, hkl, margin=1.0)
     distance = np.abs(seen.frame - frame)
     nearest = int(np.argmin(distance))
     # Where the crossing is tangential the angle is the root of a rounding error.

@@ -8,7 +8,8 @@ import pytest
 
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import find_files, open_frames, read_header
-from hklflow.formats.write_raw import NXmxWriter, write_cbf_series
+from hklflow.formats.write_images import write_cbf_series
+from hklflow.formats.write_raw import NXmxWriter
 
 N, SHAPE = 7, (12, 9)
 

@@ -15,7 +15,8 @@ from hklflow.core.simulate import (
     Simulation,
 )
 from hklflow.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter, write_cbf_series, write_image
+from hklflow.formats.write_images import write_cbf_series, write_image
+from hklflow.formats.write_raw import NXmxWriter
 
 DETECTOR = DetectorModel(
     (20, 30),

@@ -96,18 +96,21 @@ def test_the_volume_is_the_simulated_scattering(finished: Path) -> None:
     l, k, h = np.meshgrid(grid.axis(2), grid.axis(1), grid.axis(0), indexing="ij")  # noqa: E741
     hkl = np.stack([h, k, l], axis=-1)
     q = np.linalg.norm(hkl @ truth.ub.T, axis=-1)
-    # Far from Bragg peaks, and where air scattering is below 1 % of S.
+    # Far from Bragg peaks, and well measured.
     away = np.linalg.norm((hkl - np.rint(hkl)) @ truth.ub.T, axis=-1) > 0.45
-    use = away & (volume.norm > 0) & (volume.counts > 20) & (q > 2.5)
+    use = away & (volume.norm > np.median(volume.norm[volume.norm > 0]))
     assert use.sum() > 2000
     assert volume.data is not None
-    scale = np.median(volume.data[use] / truth.s_of_hkl(hkl[use]))
-    # The transmission is relative to its median over the scan, so S is to within its swing.
-    assert 0.8 < scale < 1.2
-    residual = volume.data[use] / scale - truth.s_of_hkl(hkl[use])
-    assert abs(residual.mean()) < 0.01
-    correlation = np.corrcoef(volume.data[use], truth.s_of_hkl(hkl[use]))[0, 1]
-    assert correlation > 0.3
+    assert volume.errors is not None
+    two_theta = 2 * np.arcsin(q[use] / (2 * truth.scan.k))
+    expected = truth.s_of_hkl(hkl[use]) + truth.background.level(two_theta, truth.scan.k)
+    # The transmission is known relative to its median over the scan only.
+    expected *= np.median(truth.scan.transmission)
+    # 2 %: the transmission is estimated from the background, which the crystal modulates.
+    assert np.sum(volume.data[use]) / np.sum(expected) == pytest.approx(1, abs=0.02)
+    pulls = (volume.data[use] - expected) / volume.errors[use]
+    assert abs(pulls.mean()) < 0.1
+    assert 0.9 < pulls.std() < 1.2
 
 
 def test_the_master_file_links_everything(finished: Path) -> None:
@@ -126,6 +129,7 @@ def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
     history = stage.provenance(finished / "results/hexa/100K/transform.nxs")
     stages = {record["stage"] for record in history}
     assert stages == {
+        "simulate",
         "powder_calibration",
         "import_scan",
         "pixel_mask",

@@ -1,22 +1,6 @@
 # Detector geometry: powder rings or a PONI file -> geometry.json
 
 
-def calibration_file(wildcards):
-    """The calibrant image or the PONI file."""
-    entry = settings.calibrations[wildcards.calibration]
-    return getattr(entry, "poni", None) or entry.image
-
-
-def calibration_flags(wildcards):
-    """Flags of a calibration; its file is an input, not a parameter."""
-    entry = settings.calibrations[wildcards.calibration]
-    return hklconfig.flags(entry, leave_out=("image", "poni"))
-
-
-POWDER = [name for name, c in settings.calibrations.items() if hasattr(c, "image")]
-PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
-
-
 rule powder_calibration:
     input:
         image=calibration_file,

@@ -91,5 +91,47 @@ def frames_mb(wildcards, attempt):
     return 1500 * 2 ** (attempt - 1)
 
 
+def calibration_file(wildcards):
+    """The calibrant image or the PONI file."""
+    entry = settings.calibrations[wildcards.calibration]
+    return getattr(entry, "poni", None) or entry.image
+
+
+def calibration_flags(wildcards):
+    """Flags of a calibration; its file is an input, not a parameter."""
+    entry = settings.calibrations[wildcards.calibration]
+    return hklconfig.flags(entry, leave_out=("image", "poni"))
+
+
+POWDER = [name for name, c in settings.calibrations.items() if hasattr(c, "image")]
+PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
+
+
+def raw_files(wildcards):
+    """Raw files of the rotation at hand (both ends of an image series)."""
+    return experiment.raw_inputs(
+        experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    )
+
+
+def calibrated_geometry(wildcards):
+    """Calibration of the rotation at hand; none if the raw file holds the geometry."""
+    row = experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    if row.calibration is None:
+        return []
+    return paths.calibration("geometry.json").format(calibration=row.calibration)
+
+
+def volume_mb(wildcards, attempt):
+    """Memory of a transform or merge in MB: some volumes; doubles with every retry."""
+    return 4000 * 2 ** (attempt - 1)
+
+
+def described(wildcards):
+    """JSON description of one simulated raw file."""
+    description = hklconfig.simulation_description(experiment, wildcards.raw)
+    return description.model_dump_json(exclude_defaults=True)
+
+
 # `retries:` of a rule is obeyed a second time inside a cluster job; this is not.
 RETRIES = 1 if workflow.is_main_process else 0

@@ -2,21 +2,6 @@
 # One scan: index and refine the parent -> refine every scan from its parent.
 
 
-def raw_files(wildcards):
-    """Raw files of the rotation at hand (both ends of an image series)."""
-    return experiment.raw_inputs(
-        experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
-    )
-
-
-def calibrated_geometry(wildcards):
-    """Calibration of the rotation at hand; none if the raw file holds the geometry."""
-    row = experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
-    if row.calibration is None:
-        return []
-    return paths.calibration("geometry.json").format(calibration=row.calibration)
-
-
 rule import_scan:
     input:
         raw=raw_files,

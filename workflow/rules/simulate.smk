@@ -1,12 +1,6 @@
 # Simulated raw files, for experiments whose configuration has a `simulation` section
 
 
-def described(wildcards):
-    """JSON description of one simulated raw file."""
-    description = hklconfig.simulation_description(experiment, wildcards.raw)
-    return description.model_dump_json(exclude_defaults=True)
-
-
 rule simulate:
     output:
         raw="{raw}",

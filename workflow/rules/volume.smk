@@ -1,11 +1,6 @@
 # Frames -> counts and norm on the hkl grid -> merged S(Q) -> the scan's master file
 
 
-def volume_mb(wildcards, attempt):
-    """Memory of a transform or merge in MB: some volumes; doubles with every retry."""
-    return 4000 * 2 ** (attempt - 1)
-
-
 rule transform:
     input:
         scan=paths.rotation("scan.nxs"),

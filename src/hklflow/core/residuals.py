@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import BEAM, Rotation, ewald_crossings
+from hklflow.core.geometry import BEAM, Rotation
 from hklflow.core.parameters import Parameters
+from hklflow.core.prediction import ewald_crossings
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]

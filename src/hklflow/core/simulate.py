@@ -96,7 +96,7 @@ class TruePeaks:
     background : (n,) array
         Expected counts per pixel and frame under the centre, Bragg and hot pixels apart.
     zeta : (n,) array
-        As in `geometry.Prediction`.
+        As in `prediction.Prediction`.
     clean : (n,) bool array
         Everything within 3 standard deviations is on live pixels within the scan.
     """

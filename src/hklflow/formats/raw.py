@@ -157,7 +157,7 @@ def open_frames(raw: Raw) -> Frames:
         If there is no such file, or frames are missing from the series.
     """
     if is_hdf5(raw):
-        from hklflow.formats.nxmx import NexusFrames
+        from hklflow.formats.nxframes import NexusFrames
 
         return NexusFrames(Path(str(raw)))
     from hklflow.formats.images import ImageSeries

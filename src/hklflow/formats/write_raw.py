@@ -1,12 +1,12 @@
-"""Writers of raw frames: NXmx HDF5, miniCBF series, single images.
+"""Writer of raw frames as NXmx HDF5.
 
-They take plain arrays and numbers, so that simulated scans and tests can write
+It takes plain arrays and numbers, so that simulated scans and tests can write
 what a beamline would. Lab vectors are NeXus (McStas) vectors as they are.
-Files are written under a temporary name and renamed when complete: a crash
+The file is written under a temporary name and renamed when complete: a crash
 leaves nothing that looks finished.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,15 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.errors import HklflowError
-
-__all__ = ["NXmxWriter", "write_cbf_series", "write_image"]
+from hklflow.formats.write_images import partial
 
 _DETECTOR = "/entry/instrument/detector"
 _AXES = "/entry/sample/transformations"
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
 
 
 def _group(parent: Any, name: str, nx_class: str) -> Any:
@@ -145,7 +140,7 @@ class NXmxWriter:
         import h5py
         import hdf5plugin
 
-        self._file = h5py.File(_partial(self.path), "w", libver=("v108", "v110"))
+        self._file = h5py.File(partial(self.path), "w", libver=("v108", "v110"))
         try:
             entry = _group(self._file, "entry", "NXentry")
             entry.attrs["default"] = "data"
@@ -342,123 +337,8 @@ class NXmxWriter:
                 "announce fewer"
             )
         self._file.close()
-        _partial(self.path).replace(self.path)
+        partial(self.path).replace(self.path)
 
     def _abandon(self) -> None:
         self._file.close()
-        _partial(self.path).unlink(missing_ok=True)
-
-
-def write_cbf_series(
-    folder: Path,
-    prefix: str,
-    blocks: Iterable[NDArray[Any]],
-    *,
-    wavelength: float,
-    distance: float,
-    beam_centre: tuple[float, float],
-    pixel_size: tuple[float, float],
-    start: float,
-    step: float,
-    exposure: float,
-    monitor: ArrayLike,
-    pixel_mask: ArrayLike,
-    sensor_thickness: float | None = None,
-    saturation: int = 2**20,
-) -> list[Path]:
-    """Write frames as miniCBF files with PILATUS header lines.
-
-    Names are ``<prefix>_00001.cbf`` and so on. A miniCBF cannot state tilts or
-    the goniometer.
-
-    Parameters
-    ----------
-    wavelength : float
-        Å.
-    distance : float
-        Metres.
-    beam_centre : (slow, fast)
-        Pixel coordinates of the direct beam.
-    pixel_size : (slow, fast)
-        Metres.
-    start, step : float
-        Radians.
-    exposure : float
-        Seconds.
-    monitor : (n_frames,) array
-        Written as ``Flux``, frame by frame.
-    pixel_mask : (slow, fast) array
-        Non-zero pixels are written as -1.
-
-    Returns
-    -------
-    list of Path
-
-    Raises
-    ------
-    HklflowError
-        If there is not one monitor value per frame.
-    """
-    flux = np.asarray(monitor, dtype=np.float64)
-    bad = np.asarray(pixel_mask) != 0
-    paths: list[Path] = []
-    wrong = HklflowError(
-        f"the series {prefix} in {folder} has {len(flux)} monitor values but another number "
-        "of frames; give one value per frame"
-    )
-    for z, frame in enumerate(frame for block in blocks for frame in block):
-        if z >= len(flux):
-            raise wrong
-        # A reader of PILATUS files takes values from these lines.
-        lines = [
-            "# Detector: PILATUS-like, simulated",
-            f"# Pixel_size {pixel_size[1]:.9g} m x {pixel_size[0]:.9g} m",
-            f"# Exposure_time {exposure:.9g} s",
-            f"# Exposure_period {exposure:.9g} s",
-            f"# Count_cutoff {saturation} counts",
-            f"# Wavelength {wavelength:.9g} A",
-            f"# Detector_distance {distance:.9g} m",
-            f"# Beam_xy ({beam_centre[1]:.6f}, {beam_centre[0]:.6f}) pixels",
-            f"# Flux {flux[z]:.9g}",
-            f"# Start_angle {np.degrees(start + z * step):.9g} deg.",
-            f"# Angle_increment {np.degrees(step):.9g} deg.",
-        ]
-        if sensor_thickness is not None:
-            lines.insert(1, f"# Silicon sensor, thickness {sensor_thickness:.9g} m")
-        counts = np.where(bad, -1, frame.astype(np.int64)).astype(np.int32)
-        path = Path(folder) / f"{prefix}_{z + 1:05d}.cbf"
-        _write_cbf(path, counts, "\r\n".join(lines))
-        paths.append(path)
-    if len(paths) != len(flux):
-        raise wrong
-    return paths
-
-
-def _write_cbf(path: Path, counts: NDArray[np.int32], text: str) -> None:
-    from fabio.cbfimage import CbfImage
-
-    header = {"_array_data.header_convention": "PILATUS_1.2", "_array_data.header_contents": text}
-    CbfImage(data=counts, header=header if text else {}).write(str(_partial(path)))
-    _partial(path).replace(path)
-
-
-def write_image(path: Path, image: NDArray[Any]) -> None:
-    """Write one image (slow, fast) as TIFF or CBF, by the suffix.
-
-    Raises
-    ------
-    HklflowError
-        If the suffix is neither .tif, .tiff nor .cbf.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".cbf":
-        _write_cbf(path, np.asarray(image, dtype=np.int32), "")
-    elif path.suffix.lower() in {".tif", ".tiff"}:
-        from fabio.tifimage import TifImage
-
-        TifImage(data=np.asarray(image)).write(str(_partial(path)))
-        _partial(path).replace(path)
-    else:
-        raise HklflowError(
-            f"{path} has the suffix {path.suffix!r}; images are written as .tif, .tiff or .cbf"
-        )
+        partial(self.path).unlink(missing_ok=True)

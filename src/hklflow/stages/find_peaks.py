@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -50,15 +50,17 @@ class Params(stage.Params):
     """Pixels added on each side of the strong ones for the fit."""
     margin_frames: int = Field(4, ge=1)
     """Frames added on each side of the strong ones for the fit."""
-    sigma_floor: float = Field(0.005, ge=0)
-    """Added in quadrature to the centroids' standard deviations, in pixels and frames: what the
-    detector's geometry and the goniometer are good for."""
+    sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
+    """Added in quadrature to the centroids' standard deviations, in pixels and in frames: what
+    the detector's geometry and the goniometer are good for."""
     block: int = Field(16, gt=0, le=512)
     """Frames read at a time."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Search, fit, record."""
+    from dataclasses import replace
+
     import numpy as np
 
     from hklflow import nexus, plots
@@ -70,7 +72,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
     with raw.open_frames(scan.raw) as frames:
-        chosen = params.model_dump(exclude={"block", "threshold"})
+        chosen = params.model_dump(exclude={"block", "threshold", "sigma_floor"})
         blocks = stage.progress(
             frames.blocks(params.block, scan.first, scan.first + n), n, "peak search frames", len
         )
@@ -85,6 +87,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             ),
             scan_frames=n,
         )
+    pixels, frames_floor = params.sigma_floor
+    peaks = replace(
+        peaks,
+        var_slow=peaks.var_slow + pixels**2,
+        var_fast=peaks.var_fast + pixels**2,
+        var_frame=peaks.var_frame + frames_floor**2,
+    )
     nexus.write_peaks(outputs.peaks, peaks)
     stage.write_json(outputs.metrics, {"peaks": len(peaks.frame), "blobs": peaks.counts})
     picture = plots.peaks(

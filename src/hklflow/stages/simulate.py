@@ -154,7 +154,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Simulate and write."""
     from hklflow.core import simulate
     from hklflow.core.simulate_powder import powder_image
-    from hklflow.formats import write_raw
+    from hklflow.formats import write_images, write_raw
 
     description = Description.model_validate_json(params.description)
     if description.powder is not None:
@@ -169,7 +169,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             polarization=description.polarization,
             seed=description.seed,
         )
-        write_raw.write_image(outputs.raw, image)
+        write_images.write_image(outputs.raw, image)
         return
     simulation = build(description)
     n = description.n_frames

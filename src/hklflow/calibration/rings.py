@@ -1,0 +1,180 @@
+"""Centres of powder rings: the profile in 2θ of each azimuth sector, fitted to its pixels.
+
+A profile is a Gaussian on a straight background. The errors of the centres follow from the
+counts. Picked maxima are biased towards pixel centres and bright grains; fitted profiles
+are not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector, azimuth
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RingPoints:
+    """Centres of ring sectors; one row each.
+
+    Attributes
+    ----------
+    ring : (n,) int array
+        Number of the ring, the innermost is 0.
+    sector : (n,) int array
+        Number of the azimuth sector.
+    slow, fast : (n,) array
+        Pixel coordinates of the centre on the image.
+    residual : (n,) array
+        Observed minus calculated 2θ, radians.
+    sigma : (n,) array
+        Of the observed 2θ from counting statistics, radians.
+    """
+
+    ring: NDArray[np.int64]
+    sector: NDArray[np.int64]
+    slow: Floats
+    fast: Floats
+    residual: Floats
+    sigma: Floats
+
+    def __len__(self) -> int:
+        return len(self.ring)
+
+    @property
+    def key(self) -> NDArray[np.int64]:
+        """One number (n,) for ring and sector."""
+        return self.ring * 100000 + self.sector
+
+    def keep(self, good: NDArray[np.bool_]) -> "RingPoints":
+        """Rows where `good`."""
+        return RingPoints(*(getattr(self, name)[good] for name in self.__dataclass_fields__))
+
+
+def ring_points(
+    image: Floats,
+    bad: NDArray[np.bool_],
+    detector: Detector,
+    rings: Floats,
+    sector_deg: float = 10.0,
+    window: float | None = None,
+) -> tuple[RingPoints, float]:
+    """Fit the centre of each ring in each azimuth sector.
+
+    Parameters
+    ----------
+    window : float, optional
+        Half width in 2θ (radians) of what is fitted; default 6 pixels. Never more
+        than 0.45 of the way to the next ring.
+
+    Returns
+    -------
+    points : RingPoints
+    width : float
+        Median standard deviation of the rings' profiles, radians.
+    """
+    angle, chi = _mean_two_theta(detector), azimuth(detector)
+    pixel = float(np.median(np.abs(np.gradient(angle)[0]) + np.abs(np.gradient(angle)[1])) / 1.3)
+    half = 6 * pixel if window is None else window
+    gap = np.full(len(rings), np.inf)
+    gap[1:] = np.diff(rings)
+    gap[:-1] = np.minimum(gap[:-1], np.diff(rings))
+    # Sort once; each ring is then a slice.
+    keep = np.flatnonzero(~bad.ravel())
+    keep = keep[np.argsort(angle.ravel()[keep], kind="stable")]
+    flat_angle, flat_chi = angle.ravel()[keep], chi.ravel()[keep]
+    flat_counts = image.ravel()[keep]
+    n_sectors = round(360 / sector_deg)
+    rows: list[tuple[float, ...]] = []
+    widths = []
+    for number, ring in enumerate(rings):
+        reach = min(half, 0.45 * gap[number])
+        first, last = np.searchsorted(flat_angle, [ring - reach, ring + reach])
+        if reach < 1.5 * pixel or last - first < 30:
+            continue
+        x, phi, counts = (a[first:last] for a in (flat_angle - ring, flat_chi, flat_counts))
+        sector = ((phi + np.pi) / (2 * np.pi) * n_sectors).astype(np.int64) % n_sectors
+        order = np.argsort(sector, kind="stable")
+        bounds = np.searchsorted(sector[order], np.arange(n_sectors + 1))
+        for i in range(n_sectors):
+            chosen = order[bounds[i] : bounds[i + 1]]
+            part = x[chosen]
+            # Both flanks must be seen, or the centre is made up.
+            if len(part) < 25 or part.min() > -0.7 * reach or part.max() < 0.7 * reach:
+                continue
+            found = _fit_profile(part, counts[chosen], 1.2 * pixel)
+            if found is None or found[1] > pixel:
+                continue
+            near = np.abs(part - found[0]) < 1.5 * found[2]
+            if not near.any():
+                continue
+            mean_phi = float(np.mean(phi[chosen][near]))
+            rows.append((number, i, ring + found[0], mean_phi, found[0], found[1]))
+            widths.append(found[2])
+    if not rows:
+        return RingPoints(*np.empty((2, 0), np.int64), *np.empty((4, 0))), half
+    table = np.array(rows)
+    ring_number, sector_number = table[:, :2].astype(np.int64).T
+    observed, phi, shift, sigma = table[:, 2:].T
+    sin = np.sin(observed)
+    # Azimuth is from -lab x towards lab y.
+    ray = np.stack([-sin * np.cos(phi), sin * np.sin(phi), np.cos(observed)], axis=1)
+    slow, fast = detector.intersect(ray)
+    points = RingPoints(ring_number, sector_number, slow, fast, shift, sigma)
+    return points.keep(np.isfinite(slow)), float(np.median(widths))
+
+
+def _fit_profile(x: Floats, counts: Floats, width: float) -> tuple[float, float, float] | None:
+    """Centre, its standard deviation and width of a Gaussian ring on a straight background.
+
+    Weights come from the fitted model, not from the counts: weights from observed
+    Poisson counts pull the fit towards low pixels.
+    """
+    low, high = np.percentile(counts, [20, 95])
+    p = np.array([max(high - low, 1.0), 0.0, width, low, 0.0])
+    variance = np.full(len(x), max(float(counts.mean()), 1.0))
+    reach = float(np.abs(x).max())
+    normal = np.eye(5)
+    for _ in range(12):
+        g = np.exp(-0.5 * ((x - p[1]) / p[2]) ** 2)
+        slope = p[0] * g * (x - p[1]) / p[2] ** 2
+        jacobian = np.stack([g, slope, slope * (x - p[1]) / p[2], np.ones_like(x), x / reach], 1)
+        model = p[0] * g + p[3] + p[4] * x / reach
+        variance = np.maximum(model, max(0.05 * float(counts.mean()), 0.05))
+        weighted = jacobian / variance[:, None]
+        normal = weighted.T @ jacobian
+        try:
+            step = np.linalg.solve(normal, weighted.T @ (counts - model))
+        except np.linalg.LinAlgError:
+            return None
+        limit = 0.5 * p[2] / max(abs(step[1]), abs(step[2]), 1e-30)
+        p = p + step * min(1.0, limit)
+        if abs(p[1]) > 0.7 * reach or not 0.1 * width < p[2] < reach or p[0] <= 0:
+            return None
+        if abs(step[1]) < 1e-3 * p[2] and limit > 1:
+            break
+    inverse = np.linalg.inv(normal)
+    # At least 5 σ of signal, or the Gaussian approximation of the errors fails.
+    if p[0] < 5 * np.sqrt(inverse[0, 0]):
+        return None
+    return float(p[1]), float(np.sqrt(inverse[1, 1])), float(p[2])
+
+
+def _mean_two_theta(detector: Detector) -> Floats:
+    """2θ (slow, fast) in radians averaged over each pixel's area.
+
+    A pixel counts what falls on all of it, and rings are curved: the mean 2θ of a
+    pixel of side p at distance r from the beam is larger than that of its centre
+    by about p² / (24 r). Four Gauss-Legendre points give this to third order.
+    """
+    offset = 0.5 / np.sqrt(3.0)
+    slow = np.arange(detector.shape[0])[:, None] + 0.5
+    fast = np.arange(detector.shape[1])[None, :] + 0.5
+    total = np.zeros(detector.shape)
+    for i in (-offset, offset):
+        for j in (-offset, offset):
+            position = detector.lab(slow + i, fast + j)
+            total += np.arctan2(np.hypot(position[..., 0], position[..., 1]), position[..., 2])
+    return total / 4

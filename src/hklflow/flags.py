@@ -1,0 +1,50 @@
+"""Parameters as a rule needs them: command-line flags, and the files among them."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
+    """Command-line flags of the parameters that differ from their defaults.
+
+    What a rule prints with ``snakemake -n -p`` can so be pasted in a shell.
+    """
+    words: list[str] = []
+    for name, info in type(params).model_fields.items():
+        if name in leave_out:
+            continue
+        value = getattr(params, name)
+        if not info.is_required() and value == info.get_default(call_default_factory=True):
+            continue
+        if value is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words += _words(flag, value)
+    return shlex.join(words)
+
+
+def files(params: BaseModel) -> list[str]:
+    """Files among the parameters (mask images, flat fields): inputs of the rule as well."""
+    values = (getattr(params, name) for name in type(params).model_fields)
+    return [str(value) for value in values if isinstance(value, Path)]
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, dict):
+        return [word for key, item in value.items() for word in _words(f"{flag}.{key}", item)]
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], BaseModel):
+            items = [json.dumps(item.model_dump(mode="json")) for item in value]
+        else:
+            items = [str(item) for item in value]
+        return [flag, *items] if items else []
+    if isinstance(value, str | Path):
+        # Joined by "=", for a text may begin with "-" (a Hall symbol, a file's name).
+        return [f"{flag}={value}"]
+    return [flag, str(value)]

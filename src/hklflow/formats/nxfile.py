@@ -1,0 +1,81 @@
+"""NeXus files of others: opening them, finding groups, values in hklflow's units."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+UNITS = {
+    "length": {
+        **{"m": 1.0, "meter": 1.0, "metre": 1.0, "cm": 1e-2, "mm": 1e-3, "millimeter": 1e-3},
+        **{"um": 1e-6, "µm": 1e-6, "micron": 1e-6, "nm": 1e-9},
+    },
+    "wavelength": {
+        **{"angstrom": 1.0, "angstroms": 1.0, "a": 1.0, "å": 1.0},
+        **{"nm": 10.0, "pm": 0.01, "m": 1e10},
+    },
+    "energy": {"ev": 1.0, "kev": 1e3},
+    "angle": {
+        **{"deg": np.pi / 180, "degree": np.pi / 180, "degrees": np.pi / 180, "°": np.pi / 180},
+        **{"rad": 1.0, "radian": 1.0, "radians": 1.0},
+    },
+    "time": {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6},
+}
+
+
+def open_file(path: Path) -> Any:
+    """Open an HDF5 file with the compressions of detectors; raises if it is none."""
+    import h5py
+    import hdf5plugin  # noqa: F401  (registers bitshuffle, LZ4, zstd)
+
+    if not path.is_file():
+        raise HklflowError(f"raw file {path} does not exist; check the path in scans.tsv")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise HklflowError(
+            f"{path} cannot be opened as HDF5 ({error}); it is truncated or still being "
+            "written: copy it again"
+        ) from error
+
+
+def text(value: Any) -> str:
+    """Text of an attribute or value, which may be bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def find_entry(file: Any) -> Any:
+    """Find the NXentry; files without one are taken as they are."""
+    for name in file:
+        group = file.get(name)
+        if group is not None and text(group.attrs.get("NX_class", "")) == "NXentry":
+            return group
+    return file.get("entry", file)
+
+
+def find_class(group: Any, name: str) -> list[Any]:
+    """Direct children of an NX_class."""
+    found = [group.get(key) for key in group]
+    return [g for g in found if g is not None and text(g.attrs.get("NX_class", "")) == name]
+
+
+def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
+    """Values of a dataset in hklflow's unit of this kind."""
+    unit = text(node.attrs.get("units", default if default is not None else ""))
+    factor = UNITS[kind].get(unit.strip().lower())
+    if factor is None:
+        raise HklflowError(
+            f"{node.name} in {node.file.filename} has the unit {unit!r}, which is no {kind} that "
+            "hklflow knows; mend the file"
+        )
+    return np.asarray(node[()], dtype=np.float64) * factor
+
+
+def first_scaled(node: Any, kind: str) -> float:
+    """First value of a dataset in hklflow's unit of this kind."""
+    return float(np.ravel(scaled(node, kind))[0])

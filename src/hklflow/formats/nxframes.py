@@ -1,0 +1,184 @@
+"""Frames of NXmx and Eiger HDF5 files, in one dataset or in many linked files.
+
+HDF5 gives zeros without a word for frames that were never written and for missing files
+of virtual datasets. Both are refused here.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.errors import HklflowError
+from hklflow.formats.nxfile import find_entry, open_file
+from hklflow.formats.raw import Frames
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A dataset with some of the frames, and the file and frames that it is."""
+
+    data: Any
+    path: Path
+    first: int
+
+
+class NexusFrames(Frames):
+    """Frames of an HDF5 file: one dataset, or linked files data_000001, data_000002 ..."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_file(path)
+        try:
+            self.files = [path]
+            self._segments = list(self._find(path))
+        except BaseException:
+            self._file.close()
+            raise
+        shapes = {segment.data.shape[1:] for segment in self._segments}
+        dtypes = {segment.data.dtype for segment in self._segments}
+        if len(shapes) != 1 or len(dtypes) != 1 or len(next(iter(shapes))) != 2:
+            self._file.close()
+            raise HklflowError(
+                f"the frames of {path} have shapes {sorted(shapes)} and types "
+                f"{sorted(map(str, dtypes))}; they must be 2-D images of one kind"
+            )
+        slow, fast = next(iter(shapes))
+        n = sum(segment.data.shape[0] for segment in self._segments)
+        self.shape = (int(n), int(slow), int(fast))
+        self.dtype = next(iter(dtypes))
+        if len(self._segments) == 1:
+            data = self._segments[0].data
+            self.dataset = (Path(data.file.filename), data.name)
+
+    def _find(self, path: Path) -> Iterator[_Segment]:
+        entry = find_entry(self._file)
+        group = entry.get("data")
+        if group is None or not hasattr(group, "keys"):
+            raise HklflowError(f"{path} has no group {entry.name}/data; is it a raw data file?")
+        # get(getlink) does not follow the link, so a missing file is seen below.
+        names = sorted(
+            (name for name in group if re.fullmatch(r"data_\d+", name)),
+            key=lambda name: int(name[5:]),
+        )
+        if "data" in group:
+            names = ["data"]
+        if not names:
+            raise HklflowError(
+                f"{path} has neither data nor data_000001 in {group.name}; is it a raw data file?"
+            )
+        if names != ["data"]:
+            numbers = [int(name[5:]) for name in names]
+            gaps = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+            if gaps:
+                raise HklflowError(
+                    f"{path} links no data_{gaps[0]:06d} between data_{numbers[0]:06d} and "
+                    f"data_{numbers[-1]:06d}; the master file is damaged: copy it again"
+                )
+        first = 0
+        for name in names:
+            data, source = self._dataset(group, name, path, first)
+            yield _Segment(data, source, first)
+            first += data.shape[0]
+
+    def _dataset(self, group: Any, name: str, path: Path, first: int) -> tuple[Any, Path]:
+        import h5py
+
+        link = group.get(name, getlink=True)
+        source = path
+        if isinstance(link, h5py.ExternalLink):
+            source = path.parent / link.filename
+            if not source.is_file():
+                raise HklflowError(
+                    f"{source} does not exist: {path} links it for frames from {first} on; "
+                    "copy the data files next to the master file"
+                )
+            self.files.append(source)
+        try:
+            data = group[name]
+        except (KeyError, OSError) as error:
+            raise HklflowError(
+                f"frames from {first} on cannot be read: {source} is truncated or has no "
+                f"such dataset ({error}); copy it again"
+            ) from error
+        if data.is_virtual:
+            # HDF5 fills frames of a missing source file with zeros without a word.
+            for virtual in data.virtual_sources():
+                if virtual.file_name == ".":
+                    continue
+                part = source.parent / virtual.file_name
+                start = virtual.vspace.get_select_bounds()[0][0]
+                if not part.is_file():
+                    raise HklflowError(
+                        f"{part} does not exist: {source} takes frames from {start} on from it; "
+                        "copy the data files next to the master file"
+                    )
+                with open_file(part) as opened:
+                    if virtual.dset_name not in opened:
+                        raise HklflowError(
+                            f"{part} has no dataset {virtual.dset_name}, from which {source} "
+                            f"takes frames from {start} on; copy it again"
+                        )
+                    _require_written(opened[virtual.dset_name], part, int(start))
+                if part not in self.files:
+                    self.files.append(part)
+        else:
+            _require_written(data, source, first)
+        return data, source
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        block = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        for segment in self._segments:
+            low = max(start, segment.first)
+            high = min(stop, segment.first + segment.data.shape[0])
+            if low < high:
+                part = block[low - start : high - start]
+                _read_into(segment, low - segment.first, high - segment.first, part)
+        return block
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> None:
+    try:
+        segment.data.read_direct(out, np.s_[low:high])
+        return
+    except OSError as error:
+        problem = error
+    frame = low
+    for frame in range(low, high):
+        try:
+            segment.data[frame]
+        except OSError:
+            break
+    raise HklflowError(
+        f"frame {segment.first + frame} cannot be read from {segment.path} ({problem}); the file "
+        "is truncated or damaged: copy it again"
+    )
+
+
+def _require_written(data: Any, path: Path, first: int) -> None:
+    """Refuse datasets that were made for more frames than were written.
+
+    HDF5 reads frames that were never written as zeros.
+    """
+    if data.chunks is None:
+        if data.size and data.id.get_storage_size() == 0 and data.external is None:
+            raise HklflowError(f"no frame was written to {path}; copy it again")
+        return
+    grid = [-(-n // c) for n, c in zip(data.shape, data.chunks, strict=True)]
+    if data.id.get_num_chunks() >= int(np.prod(grid)):
+        return
+    for frame in range(0, data.shape[0], data.chunks[0]):
+        for corner in np.ndindex(*grid[1:]):
+            where = (frame, *(i * c for i, c in zip(corner, data.chunks[1:], strict=True)))
+            if data.id.get_chunk_info_by_coord(where).byte_offset is None:
+                raise HklflowError(
+                    f"frame {first + frame} was never written to {path}: the collection was "
+                    f"aborted or the copy is incomplete; copy it again"
+                )

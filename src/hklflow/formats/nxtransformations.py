@@ -1,0 +1,96 @@
+"""Chains of NeXus axes: where they place a detector and how they turn a sample.
+
+A NeXus transformation moves a point by ``T(p) = R p + offset`` (rotation) or
+``T(p) = p + value * vector + offset`` (translation); an axis `depends_on` the one
+that carries it, up to ".", the laboratory (NeXus manual, NXtransformations).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import rotation_matrix
+from hklflow.errors import HklflowError
+from hklflow.formats.nxfile import UNITS, scaled, text
+
+Floats = NDArray[np.float64]
+
+
+def carrier(node: Any, value: Any) -> Any | None:
+    """Find the node that a `depends_on` names; None is the laboratory."""
+    name = text(value).strip()
+    if name in {"", "."}:
+        return None
+    base = node.file if name.startswith("/") else node if hasattr(node, "keys") else node.parent
+    if name not in base:
+        raise HklflowError(
+            f"{node.name} in {node.file.filename} depends on {name}, which is not in the file; "
+            "mend the file"
+        )
+    return base[name]
+
+
+def chain_of(node: Any | None) -> list[Any]:
+    """List the axis and what carries it, innermost first."""
+    chain: list[Any] = []
+    while node is not None:
+        if len(chain) > 100:
+            raise HklflowError(f"the depends_on chain of {chain[0].name} has no end; mend the file")
+        chain.append(node)
+        node = carrier(node, node.attrs.get("depends_on", "."))
+    return chain
+
+
+def axis_offset(node: Any) -> Floats:
+    """Offset (3,) of an axis in metres."""
+    offset = np.asarray(node.attrs.get("offset", np.zeros(3)), dtype=np.float64)
+    if not offset.any():
+        return offset
+    unit = text(node.attrs.get("offset_units", node.attrs.get("units", "")))
+    factor = UNITS["length"].get(unit.lower())
+    if factor is None:
+        raise HklflowError(
+            f"the offset of {node.name} in {node.file.filename} has no length unit but {unit!r}; "
+            "mend the file"
+        )
+    return offset * factor
+
+
+def axis_vector(node: Any) -> Floats:
+    """Direction (3,) of an axis, a unit vector."""
+    if "vector" not in node.attrs:
+        raise HklflowError(f"{node.name} in {node.file.filename} has no vector; mend the file")
+    vector = np.asarray(node.attrs["vector"], dtype=np.float64)
+    return vector / np.linalg.norm(vector)
+
+
+def is_rotation(node: Any) -> bool:
+    """Whether an axis turns; it shifts otherwise."""
+    kind = text(node.attrs.get("transformation_type", ""))
+    if kind not in {"rotation", "translation"}:
+        raise HklflowError(
+            f"{node.name} in {node.file.filename} is a {kind or 'nothing'}, neither rotation nor "
+            "translation; mend its transformation_type"
+        )
+    return kind == "rotation"
+
+
+def placement(node: Any | None) -> tuple[Floats, Floats]:
+    """Rotation (3, 3) and shift (3,) to the lab of what hangs on this axis."""
+    turn, shift = np.eye(3), np.zeros(3)
+    for axis in chain_of(node):
+        rotation = is_rotation(axis)
+        values = np.ravel(scaled(axis, "angle" if rotation else "length"))
+        if np.ptp(values) > (1e-9 if rotation else 1e-12):
+            raise HklflowError(
+                f"{axis.name} in {axis.file.filename} moves the detector during the scan; only a "
+                "resting detector can be reduced"
+            )
+        if rotation:
+            matrix = rotation_matrix(axis_vector(axis), values[0])
+            turn, shift = matrix @ turn, matrix @ shift
+        else:
+            shift = shift + values[0] * axis_vector(axis)
+        shift = shift + axis_offset(axis)
+    return turn, shift

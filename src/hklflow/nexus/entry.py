@@ -1,0 +1,78 @@
+"""One file, one NXentry: made, opened and filled."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from hklflow import __version__
+from hklflow.errors import HklflowError
+
+PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+
+
+@contextmanager
+def create(path: Path, title: str, default: str) -> Iterator[h5py.Group]:
+    """Make a file; gives its entry, whose default plot is the group ``default``."""
+    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+        file.attrs["default"] = "entry"
+        file.attrs["creator"] = f"hklflow {__version__}"
+        entry = add_group(file, "entry", "NXentry")
+        entry.attrs["default"] = default
+        entry["title"] = title
+        yield entry
+
+
+@contextmanager
+def open_entry(path: Path) -> Iterator[h5py.Group]:
+    """Open a file to read; gives its entry.
+
+    Raises
+    ------
+    HklflowError
+        If it is no HDF5 file, or has not what is asked of the entry.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise HklflowError(
+            f"{path} is not a readable HDF5 file ({error}); make it again"
+        ) from error
+    with file:
+        try:
+            yield file.get("entry", file)  # raw files of others may have no `entry`
+        except KeyError as error:
+            raise HklflowError(
+                f"{path} is another product than is needed here ({error}); check the path"
+            ) from error
+
+
+def add_group(parent: h5py.Group, name: str, nx_class: str, **attrs: Any) -> h5py.Group:
+    """Make a group of a NeXus class, with attributes."""
+    group = parent.require_group(name)
+    group.attrs["NX_class"] = nx_class
+    for key, value in attrs.items():
+        group.attrs[key] = value
+    return group
+
+
+def add_array(
+    group: h5py.Group, name: str, data: Any, units: str | None = None, **attrs: Any
+) -> None:
+    """Store an array, packed if it is not small, with attributes."""
+    array = np.asarray(data)
+    packed = PACKED if array.size > 1024 else {}
+    dataset = group.create_dataset(name, data=array, **packed)
+    if units is not None:
+        dataset.attrs["units"] = units
+    for key, value in attrs.items():
+        dataset.attrs[key] = value
+
+
+def text(dataset: h5py.Dataset) -> str:
+    """Text of a dataset."""
+    value = dataset[()]
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,76 @@
+"""Pixel masks, and 3-D masks of all frames."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry
+
+Floats = NDArray[np.float64]
+
+
+def write_mask(path: Path, bits: NDArray[np.uint32]) -> None:
+    """Write a pixel mask: NXmx bits, 0 where the pixel is good."""
+    with create(path, "pixel mask", "mask") as entry:
+        data = add_group(entry, "mask", "NXdata", signal="pixel_mask", axes=["slow", "fast"])
+        add_array(data, "pixel_mask", bits.astype(np.uint32))
+        add_array(data, "slow", np.arange(bits.shape[0]) + 0.5, "pixel")
+        add_array(data, "fast", np.arange(bits.shape[1]) + 0.5, "pixel")
+
+
+def read_mask(path: Path) -> NDArray[np.uint32]:
+    """Read the bits of a pixel mask (slow, fast)."""
+    with open_entry(path) as entry:
+        bits: NDArray[np.uint32] = entry["mask/pixel_mask"][()]
+        return bits
+
+
+class FrameMaskWriter:
+    """Write a 3-D mask frame block by frame block, bit-packed along fast."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        self._path, self._shape = path, shape
+        self._flagged = np.zeros(shape[0])
+
+    def __enter__(self) -> "FrameMaskWriter":
+        n, n_slow, n_fast = self._shape
+        self._context = create(self._path, "3-D artefact mask", "flagged")
+        entry = self._context.__enter__()
+        mask = add_group(entry, "mask", "NXcollection")
+        self._bits = mask.create_dataset(
+            "bits",
+            shape=(n, n_slow, (n_fast + 7) // 8),
+            dtype=np.uint8,
+            chunks=(1, n_slow, (n_fast + 7) // 8),
+            **PACKED,
+        )
+        self._bits.attrs["description"] = "numpy.packbits along the fast axis; 1 = excluded"
+        self._bits.attrs["shape"] = self._shape
+        self._entry = entry
+        self._next = 0
+        return self
+
+    def append(self, packed: NDArray[np.uint8], flagged: Floats) -> None:
+        """Add packed frames (n, slow, ceil(fast / 8)) and their flagged fractions (n,)."""
+        stop = self._next + len(packed)
+        self._bits[self._next : stop] = packed
+        self._flagged[self._next : stop] = flagged
+        self._next = stop
+
+    def __exit__(self, *error: Any) -> None:
+        data = add_group(self._entry, "flagged", "NXdata", signal="fraction", axes=["frame"])
+        add_array(data, "fraction", self._flagged, "", long_name="excluded fraction of the frame")
+        add_array(data, "frame", np.arange(self._shape[0]) + 0.5)
+        self._context.__exit__(*error)
+
+
+@contextmanager
+def open_frame_mask(path: Path) -> Iterator[h5py.Dataset]:
+    """Packed bits of a 3-D mask: index the dataset by frame."""
+    with open_entry(path) as entry:
+        yield entry["mask/bits"]

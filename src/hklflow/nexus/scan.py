@@ -1,0 +1,89 @@
+"""The scan file: geometry, monitor and exposure of one rotation, and a link to its frames."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hklflow.core import geometry
+from hklflow.core.scan import RotationScan
+from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
+
+
+def write_scan(
+    path: Path, scan: RotationScan, title: str, dataset: tuple[Path, str] | None
+) -> None:
+    """Write a scan file.
+
+    Parameters
+    ----------
+    dataset : (file, path in file) or None
+        HDF5 dataset of the frames, linked so that viewers find it.
+    """
+    rotation = scan.rotation
+    n = rotation.scan.n_frames
+    with create(path, title, "frames") as entry:
+        raw = add_group(entry, "raw", "NXcollection")
+        raw["path"] = scan.raw
+        raw["first_frame"] = scan.first
+        raw["geometry"] = json.dumps(geometry.to_dict(rotation))
+        frames = add_group(entry, "frames", "NXdata", signal="monitor", axes=["rotation_angle"])
+        angle = np.degrees(rotation.scan.angle(np.arange(n) + 0.5))
+        add_array(frames, "rotation_angle", angle, "deg", long_name="scan angle at mid-frame")
+        add_array(frames, "monitor", scan.monitor, "", long_name=f"monitor ({scan.monitor_source})")
+        add_array(frames, "exposure", scan.exposure, "s")
+        add_array(frames, "attenuation", scan.attenuation, "")
+        instrument = add_group(entry, "instrument", "NXinstrument")
+        mono = add_group(instrument, "monochromator", "NXmonochromator")
+        add_array(mono, "wavelength", rotation.beam.wavelength, "angstrom")
+        detector = add_group(instrument, "detector", "NXdetector")
+        add_array(detector, "distance", rotation.detector.distance, "m")
+        add_array(detector, "x_pixel_size", rotation.detector.pixel_size[1], "m")
+        add_array(detector, "y_pixel_size", rotation.detector.pixel_size[0], "m")
+        if scan.saturation is not None:
+            add_array(detector, "saturation_value", scan.saturation)
+        goniometer = add_group(instrument, "goniometer", "NXtransformations")
+        for name, axis, setting in zip(
+            rotation.goniometer.names,
+            rotation.goniometer.axes,
+            rotation.goniometer.angles,
+            strict=True,
+        ):
+            add_array(goniometer, name, np.degrees(setting), "deg", vector=axis)
+        sample = add_group(entry, "sample", "NXsample")
+        if scan.temperature is not None:
+            add_array(sample, "temperature", scan.temperature, "K")
+        if dataset is not None:
+            data = add_group(entry, "data", "NXdata", signal="data")
+            data["data"] = h5py.ExternalLink(os.path.relpath(dataset[0], path.parent), dataset[1])
+
+
+def read_scan(path: Path) -> RotationScan:
+    """Read a scan file."""
+    with open_entry(path) as entry:
+        frames = entry["frames"]
+        detector = entry["instrument/detector"]
+        source = str(frames["monitor"].attrs["long_name"])
+        return RotationScan(
+            raw=text(entry["raw/path"]),
+            first=int(entry["raw/first_frame"][()]),
+            rotation=geometry.from_dict(json.loads(text(entry["raw/geometry"]))),
+            monitor=frames["monitor"][()],
+            exposure=frames["exposure"][()],
+            attenuation=frames["attenuation"][()],
+            monitor_source=source.removeprefix("monitor (").removesuffix(")"),
+            temperature=_optional(entry["sample"], "temperature"),
+            saturation=_optional(detector, "saturation_value"),
+        )
+
+
+def has_frames(path: Path) -> bool:
+    """Whether a scan file links an HDF5 dataset of frames (image series have none)."""
+    with open_entry(path) as entry:
+        return "data" in entry
+
+
+def _optional(group: h5py.Group, name: str) -> float | None:
+    return float(group[name][()]) if name in group else None

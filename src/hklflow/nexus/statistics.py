@@ -1,0 +1,41 @@
+"""Frame statistics: sums of each frame and images of one pass over all frames."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.nexus.entry import add_array, add_group, create, open_entry
+
+Floats = NDArray[np.float64]
+
+
+def write_statistics(path: Path, arrays: Mapping[str, Any], images: Mapping[str, Any]) -> None:
+    """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames."""
+    with create(path, "frame statistics", "frame_sums") as entry:
+        sums = add_group(
+            entry,
+            "frame_sums",
+            "NXdata",
+            signal="transmission",
+            axes=["frame"],
+            auxiliary_signals=[name for name in arrays if name != "transmission"],
+        )
+        for name, values in arrays.items():
+            add_array(sums, name, values)
+        add_array(sums, "frame", np.arange(len(arrays["transmission"])) + 0.5)
+        for name, image in images.items():
+            group = add_group(entry, name, "NXdata", signal=name, axes=["slow", "fast"])
+            add_array(group, name, image)
+            add_array(group, "slow", np.arange(image.shape[0]) + 0.5, "pixel")
+            add_array(group, "fast", np.arange(image.shape[1]) + 0.5, "pixel")
+
+
+def read_statistics(path: Path, name: str) -> Floats:
+    """One of the arrays or images of `write_statistics`."""
+    with open_entry(path) as entry:
+        group = entry["frame_sums"] if name in entry["frame_sums"] else entry[name]
+        values: Floats = group[name][()]
+        return values
