@@ -170,10 +170,16 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
 
 
 def test_a_failing_stage_fails_again_and_the_other_scan_goes_on(tmp_path: Path) -> None:
-    """A run after a failure must not call stale products finished."""
+    """A run after a failure must not call stale products finished.
+
+    A failed job's old product is deleted, and a run that is asked for final products only
+    then says that nothing is to be done. `rule all` therefore asks for every product, as here
+    (for the first three stages, to save time).
+    """
     table = scans([300, 100], {"r1": 0}, parent=300)
     folder = write_experiment(tmp_path / "e", CONFIG, table)
-    goal = ["results/hexa/300K/r1/statistics.nxs", "results/hexa/100K/r1/statistics.nxs"]
+    names = ("scan.nxs", "mask.nxs", "statistics.nxs")
+    goal = [f"results/hexa/{scan}/r1/{name}" for scan in ("300K", "100K") for name in names]
     first = snakemake(folder, *goal, "--cores", "2")
     assert first.returncode == 0, first.stderr
     raw = folder / "raw/100K_r1.nxs"
@@ -186,6 +192,19 @@ def test_a_failing_stage_fails_again_and_the_other_scan_goes_on(tmp_path: Path) 
         assert not (folder / "results/hexa/100K/r1/scan.nxs").exists()
         assert (folder / "results/hexa/300K/r1/statistics.nxs").exists()
         assert not list(folder.glob("results/**/.*.partial.*"))
+
+
+def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:
+    """What the run makes, `rule all` asks for: else a failure could hide behind old files."""
+    run = snakemake(finished, "--summary")
+    assert run.returncode == 0, run.stderr
+    made = {line.split("\t")[0] for line in run.stdout.splitlines()[1:] if "results/" in line}
+    dry = snakemake(finished, "--dry-run", "--forceall")
+    asked = dry.stdout + dry.stderr
+    goals = asked[asked.rindex("rule all:") :].split("jobid")[0]
+    data = {p for p in made if p.startswith("results/") and p.endswith((".nxs", "geometry.json"))}
+    assert len(data) > 30
+    assert not {path for path in data if path not in goals}
 
 
 def test_the_linter_is_content() -> None:

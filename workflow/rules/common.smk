@@ -62,6 +62,11 @@ def flags_of(parameters):
 def every_product(wildcards):
     """All products of all scans."""
     wanted = [paths.overview("summary.tsv"), paths.overview("series.png")]
+    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
+    wanted += [
+        paths.calibration("geometry.json").format(calibration=name)
+        for name in sorted(used - {None})
+    ]
     for sample, scan in experiment.scans:
         names = ["orientation.json", "transform.nxs", "masked_transform.nxs"]
         wanted += [paths.scan(name).format(sample=sample, scan=scan) for name in names]
