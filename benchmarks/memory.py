@@ -85,7 +85,7 @@ def stages(folder: Path, shape: tuple[int, int], n_frames: int) -> dict[str, tup
         "mask_3d": ["--scan", scan, "--mask", mask, "--frame-mask", at("frame_mask.nxs"),
                     "--picture", picture],
         "transform": ["--scan", scan, "--mask", mask, "--statistics", at("statistics.nxs"),
-                      "--frame-mask", at("frame_mask.nxs"), "--orientation", at("parent.json"),
+                      "--reference", at("statistics.nxs"), "--frame-mask", at("frame_mask.nxs"), "--orientation", at("parent.json"),
                       "--transform", at("t.nxs"), "--masked-transform", at("mt.nxs"),
                       "--rotation", "r1"],
         "merge": ["--volumes", at("t.nxs"), at("t.nxs"), "--volume", at("v.nxs"), "--slices",

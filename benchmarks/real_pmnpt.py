@@ -188,6 +188,7 @@ def reduce(
             scan=out / "scan.nxs",
             mask=out / "mask.nxs",
             statistics=out / "statistics.nxs",
+            reference=out / "statistics.nxs",
             frame_mask=out / "frame_mask.nxs",
             orientation=out / f"{name}_orientation.json",
         ),

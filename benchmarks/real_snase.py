@@ -110,7 +110,7 @@ def peaks(out: Path, **params: Any) -> None:
     # spots would outweigh all others by 1000 and the refinement would not settle.
     # A CCD's counts are not photons. At fewer standard deviations the spots of the bright ring
     # run together to blobs that are refused as too large.
-    params = {"sigma_floor": (0.3, 0.3), "gain": None, "n_sigma": 8.0, **params}
+    params = {"sigma_floor": (0.3, 0.3), "gain": "measure", "n_sigma": 8.0, **params}
     run(
         find_peaks,
         {
@@ -164,6 +164,7 @@ def volume(out: Path, samples: tuple[int, int, int] | None = None) -> None:
         {
             **scan,
             "statistics": out / "statistics.nxs",
+            "reference": out / "statistics.nxs",
             "frame_mask": out / "frame_mask.nxs",
             "orientation": out / "orientation.json",
         },

@@ -5,6 +5,7 @@ import json
 import pkgutil
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -484,7 +485,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "find_maximum": [{}, {"annulus": (0.1, 0.5), "transmission": False, "window": 7, "block": 1}],
-    "find_peaks": [{}, {"n_sigma": 5.5, "threshold": 40, "window": 4, "sigma_floor": (0.0, 0.1)}],
+    "find_peaks": [
+        {},
+        {"n_sigma": 5.5, "threshold": 40, "gain": "measure", "sigma_floor": (0.0, 0.1)},
+    ],
     "refine_parent": [
         {"cell": (4.8, 4.8, 7.15, 90, 90, 120)},
         {"space_group": "-P 2ac 2n", "grid_limits": (1, 2.5, 3), "refine_detector": False},
@@ -623,3 +627,24 @@ def test_flags_of_calibrations(base: Path, name: str, monkeypatch: pytest.Monkey
     parsed = _parsed(stage_name, flags, monkeypatch)
     assert isinstance(entry, BaseModel)
     assert parsed.model_dump() == entry.model_dump(exclude={"image", "poni"})
+
+
+def test_a_measured_raw_file_is_not_overwritten_by_a_simulation(tmp_path: Path) -> None:
+    """A `simulation` section that was left over must not cost the data."""
+    import h5py
+
+    base = tmp_path / "e"
+    shutil.copytree(REPOSITORY / "demo/config", base / "config")
+    (base / "raw").mkdir()
+    with h5py.File(base / "raw/hexa_300K_r1.nxs", "w") as file:
+        file["entry/data/data"] = [[[1]]]
+    with pytest.raises(HklflowError, match=r"hexa_300K_r1\.nxs exists and was not simulated"):
+        config.load(yaml.safe_load((base / "config/config.yaml").read_text()), base)
+
+
+def test_a_null_that_no_flag_can_say_is_refused() -> None:
+    class Toy(BaseModel):
+        gain: float | None = 1.0
+
+    with pytest.raises(HklflowError, match="gain: null cannot be said on a command line"):
+        config.flags(Toy(gain=None))

@@ -98,6 +98,8 @@ class Simulation(_Section):
     """What all raw files share."""
     samples: dict[str, dict[str, Any]]
     """Crystal, diffuse scattering and background of each sample."""
+    rotations: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What is different in a rotation, by its name."""
     powder: dict[str, Any] = Field(default_factory=dict)
     """The calibrant image."""
 
@@ -305,7 +307,16 @@ def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
 
 
 def _simulation_problems(experiment: Experiment) -> Iterable[str]:
+    simulation = experiment.config.simulation
+    names = {rotation for _, _, rotation in experiment.all_rotations()}
+    for name in sorted(set(simulation.rotations) - names if simulation else ()):
+        yield f"config: simulation.rotations: no rotation is named {name!r}"
     for raw in simulated_raws(experiment):
+        if _is_measured(experiment.base / raw):
+            yield (
+                f"config: {raw} exists and was not simulated, but `simulation` would make it anew; "
+                "remove the `simulation` section, it is for simulated data only"
+            )
         try:
             simulation_description(experiment, raw)
         except HklflowError as error:
@@ -313,6 +324,18 @@ def _simulation_problems(experiment: Experiment) -> Iterable[str]:
         except ValidationError as error:
             for problem in _validation_problems(error):
                 yield f"config: simulation of {raw}: {problem}"
+
+
+def _is_measured(path: Path) -> bool:
+    """Whether a raw HDF5 file exists that `rule simulate` has not written."""
+    if path.suffix != ".nxs" or not path.is_file():
+        return False
+    from hklflow import nexus
+
+    try:
+        return "simulate" not in {record["stage"] for record in nexus.read_provenance(path)}
+    except HklflowError:  # damaged: whatever it was, it cannot be used
+        return False
 
 
 def _report(problems: list[str]) -> HklflowError:
@@ -349,7 +372,7 @@ def simulation_description(experiment: Experiment, raw: str) -> stages.simulate.
             continue
         if sample not in simulation.samples:
             raise HklflowError(f"config: simulation.samples has no {sample!r}")
-        given |= simulation.samples[sample]
+        given |= simulation.samples[sample] | simulation.rotations.get(rotation, {})
         given["angles"] = {name: value for name, (value, step) in row.goniometer.items()}
         for name, (start, step) in row.goniometer.items():
             if step is not None:

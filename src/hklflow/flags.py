@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hklflow.errors import HklflowError
+
 
 def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
     """Command-line flags of the parameters that differ from their defaults.
@@ -21,7 +23,10 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
         if not info.is_required() and value == info.get_default(call_default_factory=True):
             continue
         if value is None:
-            continue
+            raise HklflowError(
+                f"{name}: null cannot be said on a command line; its default is "
+                f"{info.get_default(call_default_factory=True)!r}"
+            )
         flag = f"--{name.replace('_', '-')}"
         words += _words(flag, value)
     return shlex.join(words)

@@ -61,6 +61,8 @@ CONFIG: dict[str, Any] = {
                 },
             }
         },
+        # The crystal absorbs more in the second setting; the monitor does not see it.
+        "rotations": {"r2": {"transmission_level": 0.8}},
         "powder": {"calibrant": "CeO2", "ring_width": 0.12, "peak_counts": 20000},
     },
 }

@@ -1,5 +1,6 @@
 # What all rules share: the validated experiment, and functions that find a job's inputs.
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,9 +34,20 @@ def of_rotations(name):
 
     def inner(wildcards):
         return [
-            paths.rotation(name).format(**dict(wildcards.items()), rotation=rotation)
+            paths.rotation(name).format(
+                **{**dict(wildcards.items()), "rotation": rotation}
+            )
             for rotation in experiment.rotations(wildcards.sample, wildcards.scan)
         ]
+
+    return inner
+
+
+def of_first_rotation(name):
+    """Input function: this product of the first rotation of the scan at hand."""
+
+    def inner(wildcards):
+        return of_rotations(name)(wildcards)[0]
 
     return inner
 

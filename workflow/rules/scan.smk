@@ -15,7 +15,7 @@ rule import_scan:
     params:
         flags=flags_of(lambda w: experiment.import_params(w.sample, w.scan, w.rotation)),
         geometry=lambda w, input: (
-            f"--geometry {input.geometry}" if input.geometry else ""
+            f"--geometry {shlex.quote(str(input.geometry))}" if input.geometry else ""
         ),
         version=stages.import_scan.VERSION,
     message:
@@ -28,6 +28,7 @@ rule import_scan:
 rule pixel_mask:
     input:
         scan=paths.rotation("scan.nxs"),
+        files=hklconfig.files(settings.pixel_mask),
     output:
         mask=paths.rotation("mask.nxs"),
         picture=report(

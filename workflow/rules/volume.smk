@@ -6,6 +6,7 @@ rule transform:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
         statistics=paths.rotation("statistics.nxs"),
+        reference=of_first_rotation("statistics.nxs"),
         frame_mask=paths.rotation("frame_mask.nxs"),
         orientation=paths.scan("orientation.json"),
         files=hklconfig.files(settings.transform),
@@ -28,7 +29,8 @@ rule transform:
         "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
-        " --statistics {input.statistics:q} --frame-mask {input.frame_mask:q}"
+        " --statistics {input.statistics:q} --reference {input.reference:q}"
+        " --frame-mask {input.frame_mask:q}"
         " --orientation {input.orientation:q} --transform {output.transform:q}"
         " --masked-transform {output.masked_transform:q} {params.flags} > {log:q} 2>&1"
 

@@ -192,12 +192,13 @@ def _accumulate(
     norm: Floats,
     counts_excluded: Floats,
     norm_excluded: Floats,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Add a block of frames to flat (C, M) volumes; see `Accumulator.add`.
 
     ``to_voxel`` (n, frame sub-samples, 3, 3) takes q_lab to voxels; ``q`` is
     (slow, fast, pixel sub-samples, 3); excluded is bit-packed along fast, or
-    empty. Returns used and outside pixel-frames (any sub-sample outside counts).
+    empty. Returns used, outside (any sub-sample counts) and invalid
+    pixel-frames.
     """
     n_frames, n_slow, n_fast = frames.shape
     n_phi, n_pix = to_voxel.shape[1], q.shape[2]
@@ -207,6 +208,7 @@ def _accumulate(
     masked = excluded.size > 0
     used = 0
     outside = 0
+    invalid = 0
     for z in range(n_frames):
         if not frame_norm[z] > 0:
             continue
@@ -218,6 +220,7 @@ def _accumulate(
                 value = frames[z, i, j]
                 n = float(value)
                 if not 0 <= n < invalid_from:  # negative and NaN are flags
+                    invalid += 1
                     continue
                 weight = weight * frame_norm[z] * share
                 if n_sub > 1 and n > 0:
@@ -259,7 +262,7 @@ def _accumulate(
                             norm[v] += weight
                 used += 1
                 outside += lost
-    return used, outside
+    return used, outside, invalid
 
 
 class Accumulator:
@@ -323,6 +326,7 @@ class Accumulator:
         self._counts_excluded, self._norm_excluded = np.zeros(kept), np.zeros(kept)
         self.used = 0
         self.outside = 0
+        self.invalid = 0
 
     @cached_property
     def _q(self) -> Floats:
@@ -363,7 +367,7 @@ class Accumulator:
         masked = excluded is not None and self._counts_excluded.size > 0
         if excluded is not None and not masked:
             raise ValueError("an artefact mask needs keep_excluded=True")
-        used, outside = _accumulate(
+        used, outside, invalid = _accumulate(
             frames,
             first,
             self._q,
@@ -383,6 +387,7 @@ class Accumulator:
         )
         self.used += used
         self.outside += outside
+        self.invalid += invalid
 
     def _check(self, frames: tuple[int, ...], first: int, excluded: tuple[int, ...] | None) -> None:
         # The kernel does not check bounds: what does not fit would read foreign memory.

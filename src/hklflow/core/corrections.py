@@ -32,6 +32,11 @@ def solid_angle(detector: Detector) -> Floats:
     return factor
 
 
+def pixel_area(detector: Detector) -> float:
+    """Solid angle in steradian of a pixel at the foot of the normal: ``p_slow p_fast / d²``."""
+    return detector.pixel_size[0] * detector.pixel_size[1] / detector.distance**2
+
+
 def polarization(detector: Detector, fraction: float) -> Floats:
     """Polarisation factor ``p (1 - s_x²) + (1 - p) (1 - s_y²)``.
 

@@ -245,7 +245,7 @@ def _read_smv(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Pixels (slow, fast) of one image: any format that fabio reads, .npy, or HDF5 (summed).
+    """Pixels (slow, fast) of one image: any format that fabio reads, or .npy.
 
     Raises
     ------

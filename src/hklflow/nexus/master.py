@@ -22,7 +22,7 @@ def write_master(
 
     Layout as NeXpy and NXRefine users know it: ``entry/transform``,
     ``entry/masked_transform`` and one entry ``fN`` for each rotation with its
-    frames, peaks, frame sums and transforms. All links are relative.
+    frames, peaks, frame sums and 3-D mask. All links are relative.
     """
 
     def link(parent: h5py.Group, name: str, target: Path, inside: str) -> None:
@@ -57,8 +57,6 @@ def write_master(
                     "peaks": "/entry/peaks",
                     "frame_sums": "/entry/frame_sums",
                     "mask3d": "/entry/mask",
-                    "transform": "/entry/transform",
-                    "masked_transform": "/entry/transform",
                     "instrument": "/entry/instrument",
                 }[product]
                 link(group, "data" if product == "scan" else product, target, inside)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -75,9 +75,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "monitor": scan.monitor,
         "transmission": relative,
     }
+    # Not shown, but the rotations' common scale comes from it.
+    rate = result.background / incident if params.transmission else np.ones(n)
     nexus.write_statistics(
         outputs.statistics,
-        arrays,
+        arrays | {"background_rate": rate},
         {"summed": result.summed, "maximum": result.maximum_image},
     )
     title = f"frame statistics of {scan.raw}"

@@ -1,8 +1,9 @@
 """Find Bragg peaks in the frames of one rotation, in three dimensions."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from hklflow import stage
 
@@ -44,8 +45,8 @@ class Params(stage.Params):
     """Blobs that extend over more pixels than this in slow or fast are rejected."""
     prominence: float = Field(3.0, ge=0)
     """Standard deviations by which a maximum rises above its pass to be a peak by itself."""
-    gain: float | None = Field(1.0, gt=0)
-    """Counts per photon: 1 for photon counters; None measures it on the background (CCDs)."""
+    gain: PositiveFloat | Literal["measure"] = 1.0
+    """Counts per photon: 1 for photon counters; `measure` finds it on the background (CCDs)."""
     margin_pixels: int = Field(5, ge=1)
     """Pixels added on each side of the strong ones for the fit."""
     margin_frames: int = Field(4, ge=1)
@@ -72,7 +73,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
     with raw.open_frames(scan.raw) as frames:
-        chosen = params.model_dump(exclude={"block", "threshold", "sigma_floor"})
+        chosen = params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor"})
         blocks = stage.progress(
             frames.blocks(params.block, scan.first, scan.first + n), n, "peak search frames", len
         )
@@ -81,6 +82,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             bad,
             PeakParams(
                 **chosen,
+                gain=None if params.gain == "measure" else params.gain,
                 threshold=np.inf if params.threshold is None else params.threshold,
                 saturation=np.inf if scan.saturation is None else scan.saturation,
                 invalid_from=masks.flag_value(frames.dtype) or np.inf,

@@ -15,7 +15,7 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     image: Path
-    """Calibrant image: TIFF, CBF, EDF, or HDF5 (frames are summed)."""
+    """Calibrant image: TIFF, CBF, EDF or .npy."""
 
 
 class Outputs(stage.Outputs):

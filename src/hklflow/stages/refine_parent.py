@@ -31,7 +31,7 @@ class Settings(stage.Params):
     """What the configuration file sets."""
 
     refine_detector: bool = True
-    """Refine the detector's shift (beam centre and distance) and turn, with the cell."""
+    """Refine the beam centre and the detector's turn, with the cell."""
     refine_distance: bool = False
     """Refine the distance too; it correlates with the size of the cell."""
     hkl_tolerance: float = Field(0.25, gt=0, lt=0.5)

@@ -82,6 +82,8 @@ class Description(stage.Params):
     drift: float = 0.0
     transmission_swing: float = Field(0.0, ge=0, lt=1)
     """Amplitude of the sample's transmission over the scan, relative."""
+    transmission_level: float = Field(1.0, gt=0, le=1)
+    """Largest transmission of the sample in the scan."""
     temperature: float = 300.0
     """K."""
     crystal: dict[str, Any] = Field(default_factory=dict)
@@ -107,7 +109,8 @@ def build(description: Description) -> "Simulation":
     swing = description.transmission_swing
     turn = 2 * math.pi / description.n_frames
     transmission = tuple(
-        (1 + swing * math.cos(turn * (z + 0.5))) / (1 + swing) for z in range(description.n_frames)
+        description.transmission_level * (1 + swing * math.cos(turn * (z + 0.5))) / (1 + swing)
+        for z in range(description.n_frames)
     )
     names = tuple(description.axes)
     return simulate.Simulation(
@@ -126,7 +129,7 @@ def build(description: Description) -> "Simulation":
             polarization=description.polarization,
             flux=description.flux,
             drift=description.drift,
-            transmission=transmission if swing else None,
+            transmission=transmission,
             temperature=description.temperature,
             seed=description.seed,
         ),

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -19,6 +19,8 @@ class Inputs(stage.Inputs):
     """Pixel mask."""
     statistics: Path
     """Frame statistics (for the sample's transmission)."""
+    reference: Path
+    """Frame statistics of the scan's first rotation, whose scale the others are brought to."""
     frame_mask: Path
     """3-D artefact mask."""
     orientation: Path
@@ -46,6 +48,9 @@ class Settings(stage.Params):
     """Correct for the sensor's efficiency (needs thickness and attenuation of the sensor)."""
     transmission: bool = True
     """Correct for the sample's transmission, from the frames' background."""
+    rotation_scale: bool = True
+    """Bring the rotations of a scan to one scale by the medians of background over monitor; False
+    where their detector settings differ, so that their backgrounds do not compare."""
     flat_field: Path | None = None
     """Image of the pixels' relative response (any format that fabio reads)."""
     block: int = Field(16, gt=0, le=512)
@@ -79,15 +84,38 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     good = nexus.read_mask(inputs.mask) == 0
     flat = images.read_image(params.flat_field) if params.flat_field else np.ones(good.shape)
     pixel_norm = np.where(good, flat, 0.0).astype(np.float64)
+    # The solid angle is relative to a pixel at the foot of the normal of the scan's first
+    # rotation.
+    detector = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
+    area = corrections.pixel_area(rotation.detector) / corrections.pixel_area(detector)
     if params.solid_angle:
-        pixel_norm *= corrections.solid_angle(rotation.detector)
+        pixel_norm *= area * corrections.solid_angle(rotation.detector)
     if params.polarization:
         pixel_norm *= corrections.polarization(rotation.detector, rotation.beam.polarization)
+    described = rotation.detector.sensor_attenuation is not None
+    if params.efficiency and not described:
+        print("note: the sensor is not described, so its efficiency is not corrected for")
     if params.efficiency:
         pixel_norm *= corrections.sensor_efficiency(rotation.detector)
     frame_norm = scan.monitor * scan.attenuation
     if params.transmission:
         frame_norm = frame_norm * nexus.read_statistics(inputs.statistics, "transmission")
+    scale = 1.0
+    if params.transmission and params.rotation_scale:
+        # Each rotation's transmission is relative to its own median; the background behind
+        # it is counted per pixel.
+        own, first = (
+            float(
+                np.median(
+                    nexus.read_statistics(path, "background_rate")
+                    / nexus.read_statistics(path, "transmission")
+                )
+            )
+            for path in (inputs.statistics, inputs.reference)
+        )
+        scale = own / first / area
+
+    frame_norm = frame_norm * scale
 
     pitch = binning.pixel_pitch(rotation, ub, grid)
     samples = params.samples or binning.sub_samples(pitch)
@@ -115,8 +143,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             accumulator.add(block, done, excluded[done : done + len(block)])
             done += len(block)
     notes = {
+        "scale of the rotation": scale,
         "sub-samples (frame, slow, fast)": list(samples),
+        "corrected for": [
+            name
+            for name, done in (
+                ("solid angle", params.solid_angle),
+                ("polarisation", params.polarization),
+                ("sensor efficiency", params.efficiency and described),
+                ("transmission", params.transmission),
+                ("flat field", params.flat_field is not None),
+            )
+            if done
+        ],
         "pixel-frames used": accumulator.used,
+        "pixel-frames flagged or saturated": accumulator.invalid,
         "pixel-frames partly outside the grid": accumulator.outside,
         "voxels spanned by one (frame, slow, fast)": np.round(pitch, 3).tolist(),
     }
@@ -126,7 +167,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     ):
         volume = nexus.Volume(grid, np.asarray(orientation["cell"]), counts, norm, notes=notes)
         nexus.write_volume(path, volume, f"counts and norm, {what}")
-    print(f"{accumulator.used} pixel-frames used, {accumulator.outside} partly outside the grid")
+    print(
+        f"{accumulator.used} pixel-frames used, {accumulator.outside} partly outside the grid, "
+        f"{accumulator.invalid} flagged or saturated"
+    )
 
 
 if __name__ == "__main__":
