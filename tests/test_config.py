@@ -41,10 +41,11 @@ CONFIG: dict[str, Any] = {
             "image": "raw/CeO2.tif",
             "wavelength": 0.5,
             "pixel_size": [1e-4, 1e-4],
+            "polarization": 0.99,
             "distance": 0.2,
             "beam_centre": [10, 20],
         },
-        "poni": {"poni": "raw/lab.poni"},
+        "poni": {"poni": "raw/lab.poni", "polarization": 0.99},
     },
     "import_scan": {"axes": ["chi=0,0,1", "phi=-1,0,0"], "exposure": 0.1, "angles": {"chi": 7}},
     "find_peaks": {"n_sigma": 5},
@@ -243,7 +244,7 @@ BAD_CONFIG = [
     ({"calibrations": {"powder": "CeO2.tif"}}, "config: calibrations.powder", "CeO2.tif"),
     ({"calibrations": {"powder": {"image": "x"}}}, "config: calibrations.powder.image", ""),
     (
-        {"calibrations": {"poni": {"poni": "raw/lab.poni", "image": "x"}}},
+        {"calibrations": {"poni": {"poni": "raw/lab.poni", "polarization": 0.99, "image": "x"}}},
         "config: calibrations.poni.poni.image",
         "'x'",
     ),
@@ -505,8 +506,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "overview": [{}],
     "simulate": [{"description": json.dumps({"a": ODD})}],
     "import_poni": [
-        {},
-        {"shape": (100, 200), "orientation": 3, "wavelength": 0.5},
+        {"polarization": 0.99},
+        {"shape": (100, 200), "orientation": 3, "wavelength": 0.5, "polarization": 1.0},
         {"polarization": 0.0, "sensor_thickness": 1e-3, "sensor_attenuation": 700},
     ],
     "powder_calibration": [
@@ -521,6 +522,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "powder_calibration": {
         "wavelength": 0.5,
         "pixel_size": (1e-4, 2e-4),
+        "polarization": 0.9,
         "distance": 0.12,
         "beam_centre": (170, 158.5),
     },
@@ -614,7 +616,7 @@ def test_flags_are_short_and_leave_out_what_is_asked() -> None:
     given = {**REQUIRED["powder_calibration"], "image": "x.tif"}
     flags = config.flags(config.PowderImage(**given), leave_out=("image", "poni"))
     assert flags == (
-        "--wavelength 0.5 --pixel-size 0.0001 0.0002 --distance 0.12 --beam-centre 170.0 158.5"
+        "--wavelength 0.5 --pixel-size 0.0001 0.0002 --distance 0.12 --beam-centre 170.0 158.5 --polarization 0.9"
     )
 
 

@@ -20,6 +20,7 @@ CONFIG: dict[str, Any] = {
             "pixel_size": [400e-6, 400e-6],
             "distance": 0.0808,
             "beam_centre": [75.0, 80.0],
+            "polarization": 0.99,
         }
     },
     "import_scan": {"axes": ["chi=0,0,1", "phi=-1,0,0"], "exposure": 0.1},

@@ -26,8 +26,8 @@ class Params(stage.Params):
     """How the image lies (pyFAI's detector orientation); None: from the file."""
     wavelength: float | None = Field(None, gt=0)
     """Wavelength in Å; None: from the file."""
-    polarization: float = Field(0.99, ge=0, le=1)
-    """Fraction of the intensity with the electric vector horizontal."""
+    polarization: float = Field(ge=0, le=1)
+    """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: no correction for its efficiency."""
     sensor_attenuation: float | None = Field(None, gt=0)

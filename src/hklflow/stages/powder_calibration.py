@@ -41,8 +41,8 @@ class Params(stage.Params):
     orientation: int = Field(2, ge=1, le=4)
     """How the image lies (pyFAI's detector orientation): 2 is an image seen from the sample with
     its first row at the top."""
-    polarization: float = Field(0.99, ge=0, le=1)
-    """Fraction of the intensity with the electric vector horizontal."""
+    polarization: float = Field(ge=0, le=1)
+    """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: no correction for its efficiency."""
     sensor_attenuation: float | None = Field(None, gt=0)
