@@ -616,7 +616,8 @@ def test_flags_are_short_and_leave_out_what_is_asked() -> None:
     given = {**REQUIRED["powder_calibration"], "image": "x.tif"}
     flags = config.flags(config.PowderImage(**given), leave_out=("image", "poni"))
     assert flags == (
-        "--wavelength 0.5 --pixel-size 0.0001 0.0002 --distance 0.12 --beam-centre 170.0 158.5 --polarization 0.9"
+        "--wavelength 0.5 --pixel-size 0.0001 0.0002 --distance 0.12 --beam-centre 170.0 158.5"
+        " --polarization 0.9"
     )
 
 
