@@ -125,7 +125,7 @@ def test_the_master_file_links_everything(finished: Path) -> None:
 
 
 def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
-    """X14: every input of the volume, with its hash, from the file alone."""
+    """Every input of the volume, with its hash, from the file alone."""
     history = stage.provenance(finished / "results/hexa/100K/transform.nxs")
     stages = {record["stage"] for record in history}
     assert stages == {
