@@ -177,7 +177,9 @@ def test_a_failing_stage_fails_again_and_the_other_scan_goes_on(tmp_path: Path) 
     (for the first three stages, to save time).
     """
     table = scans([300, 100], {"r1": 0}, parent=300)
-    folder = write_experiment(tmp_path / "e", CONFIG, table)
+    one_rotation = copy.deepcopy(CONFIG)
+    del one_rotation["simulation"]["rotations"]
+    folder = write_experiment(tmp_path / "e", one_rotation, table)
     names = ("scan.nxs", "mask.nxs", "statistics.nxs")
     goal = [f"results/hexa/{scan}/r1/{name}" for scan in ("300K", "100K") for name in names]
     first = snakemake(folder, *goal, "--cores", "2")
