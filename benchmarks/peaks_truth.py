@@ -40,14 +40,19 @@ def truth_table(seeds: int = 6) -> None:
     hit, strength = np.concatenate(hits), np.concatenate(strengths)
     off, pull, ratio = np.concatenate(offs), np.concatenate(pulls), np.concatenate(ratios)
     print(f"{len(hit)} true peaks, {rows} found, precision {hit.sum() / rows:.4f}")
-    print(" sigma     n  recall   mean offset (frame slow fast)   pull width          I / true")
+    print(
+        " sigma     n  recall   mean offset (frame slow fast)   rms offset          pull width"
+        "          I / true"
+    )
     for low, high in ((6, 8), (8, 12), (12, 20), (20, 40), (40, 100), (8, 100)):
         use = (strength >= low) & (strength < high)
         bias, width = np.nanmean(off[use], axis=0), np.nanstd(pull[use], axis=0)
+        rms = np.sqrt(np.nanmean(off[use] ** 2, axis=0))
         print(
             f"{low:3d}-{high:3d} {use.sum():5d}  {hit[use].mean():.4f}"
             f"   {bias[0]:+.4f} {bias[1]:+.4f} {bias[2]:+.4f}"
-            f"         {width[0]:.3f} {width[1]:.3f} {width[2]:.3f}    {np.nanmean(ratio[use]):.3f}"
+            f"         {rms[0]:.3f} {rms[1]:.3f} {rms[2]:.3f}"
+            f"   {width[0]:.3f} {width[1]:.3f} {width[2]:.3f}    {np.nanmean(ratio[use]):.3f}"
         )
 
 
