@@ -303,6 +303,16 @@ def write_nxmx(path, counts, angles):
     return path
 
 
+def test_attenuators_one_behind_the_other_multiply(tmp_path, counts):
+    path = write_nxmx(tmp_path / "a.nxs", counts, 10 - 0.1 * np.arange(N))
+    with h5py.File(path, "r+") as file:
+        second = file["entry/instrument"].create_group("second_filter")
+        second.attrs["NX_class"] = "NXattenuator"
+        second["attenuator_transmission"] = 0.1 + 0.01 * np.arange(N)
+    transmission = read_header(path).transmission
+    np.testing.assert_allclose(transmission, 0.25 * (0.1 + 0.01 * np.arange(N)))
+
+
 def test_nxmx_geometry_and_measurement(tmp_path, counts):
     path = write_nxmx(tmp_path / "a.nxs", counts, 10 - 0.1 * np.arange(N))
     header = read_header(path)

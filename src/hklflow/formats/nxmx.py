@@ -208,7 +208,9 @@ def read_nexus_header(path: Path) -> Header:
         for group in [] if instrument is None else find_class(instrument, "NXattenuator"):
             if "attenuator_transmission" in group:
                 value = np.asarray(group["attenuator_transmission"][()], dtype=np.float64)
-                fields["transmission"] = float(value.ravel()[0]) if value.size == 1 else value
+                # Attenuators stand one behind the other.
+                total = value * fields.get("transmission", 1.0)
+                fields["transmission"] = float(total.ravel()[0]) if total.size == 1 else total
         fields["monitor"] = _monitor(entry, n, path)
         if "sample" in entry:
             fields["temperature"] = _temperature(entry["sample"])

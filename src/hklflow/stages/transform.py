@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -92,7 +92,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         pixel_norm *= area * corrections.solid_angle(rotation.detector)
     if params.polarization:
         pixel_norm *= corrections.polarization(rotation.detector, rotation.beam.polarization)
-    described = rotation.detector.sensor_attenuation is not None
+    sensor = rotation.detector
+    described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
     if params.efficiency and not described:
         print("note: the sensor is not described, so its efficiency is not corrected for")
     if params.efficiency:
@@ -113,9 +114,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             )
             for path in (inputs.statistics, inputs.reference)
         )
-        scale = own / first / area
-
-    frame_norm = frame_norm * scale
+        scale = own / first
+        if params.solid_angle:
+            # The pixel norm holds this part of the background's ratio already.
+            scale /= area
+        frame_norm = frame_norm * scale
 
     pitch = binning.pixel_pitch(rotation, ub, grid)
     samples = params.samples or binning.sub_samples(pitch)
