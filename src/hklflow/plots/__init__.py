@@ -1,0 +1,24 @@
+"""Pictures that a person can judge: arrays in, `Figure` out.
+
+Figures are made without pyplot, so that they work without a display and in threads.
+"""
+
+from hklflow.plots.common import save
+from hklflow.plots.detector import detector_image, frame_mask, frame_statistics, peaks, pixel_mask
+from hklflow.plots.geometry import powder, residuals
+from hklflow.plots.series import series
+from hklflow.plots.volumes import coverage, slices
+
+__all__ = [
+    "coverage",
+    "detector_image",
+    "frame_mask",
+    "frame_statistics",
+    "peaks",
+    "pixel_mask",
+    "powder",
+    "residuals",
+    "save",
+    "series",
+    "slices",
+]

@@ -1,0 +1,142 @@
+"""Pictures of frames: masks, statistics, peaks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hklflow.plots.common import IMAGE, SMALL, figure_of, halves, log_range
+
+Floats = NDArray[np.float64]
+
+
+def detector_image(
+    image: NDArray[Any], title: str, label: str, mask: NDArray[np.bool_] | None = None
+) -> Figure:
+    """One detector image on a logarithmic scale; masked pixels in red."""
+    figure = figure_of(7.5, 6.5)
+    axes = figure.subplots()
+    draw_detector(axes, image, mask)
+    figure.colorbar(
+        axes.collections[0] if axes.collections else axes.images[0], ax=axes, label=label
+    )
+    axes.set_title(title)
+    return figure
+
+
+def draw_detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
+    """Draw one image on a logarithmic scale; masked pixels in red."""
+    shown = np.asarray(image, dtype=float).copy()
+    if mask is not None:
+        shown[mask] = np.nan
+    norm = log_range(shown)
+    shown = np.where(shown <= 0, float(norm.vmin or 0), shown)
+    extent = (0, image.shape[1], image.shape[0], 0)
+    axes.imshow(shown, norm=norm, cmap=IMAGE, extent=extent, interpolation="nearest")
+    axes.set_facecolor("0.85")
+    if mask is not None:
+        overlay = np.zeros((*mask.shape, 4))
+        overlay[mask] = (0.85, 0.15, 0.15, 1.0)
+        axes.imshow(overlay, extent=extent, interpolation="nearest")
+    axes.set(xlabel="fast (pixel)", ylabel="slow (pixel)")
+
+
+def pixel_mask(
+    image: NDArray[Any], bits: NDArray[np.uint32], names: Mapping[int, str], title: str
+) -> Figure:
+    """The sampled frames with the mask over them, and how many pixels each bit takes."""
+    figure = figure_of(13, 5.6)
+    left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
+    draw_detector(left, image, bits != 0)
+    left.set_title("mean of sampled frames; masked pixels in red")
+    present = [(name, int(np.sum((bits & bit) != 0))) for bit, name in names.items()]
+    present = [item for item in present if item[1]] or [("none", 0)]
+    labels, numbers = zip(*present, strict=True)
+    right.barh(range(len(labels)), numbers, color="0.4")
+    right.set_yticks(range(len(labels)), labels)
+    right.invert_yaxis()
+    for i, number in enumerate(numbers):
+        right.text(number, i, f" {number}", va="center", **SMALL)
+    right.set_xlabel(f"pixels (of {bits.size})")
+    right.margins(x=0.2)
+    figure.suptitle(title)
+    return figure
+
+
+def frame_statistics(
+    arrays: Mapping[str, Floats], maximum_image: NDArray[Any], mask: NDArray[np.bool_], title: str
+) -> Figure:
+    """Maximum image and the per-frame sums, background, monitor and transmission."""
+    figure = figure_of(14, 6.2)
+    left, right = halves(figure, (1, 1.1))
+    axes = left.subplots()
+    draw_detector(axes, maximum_image, mask)
+    axes.set_title("largest count of each pixel over the scan")
+    panels = right.subplots(len(arrays), 1, sharex=True)
+    for panel, (name, values) in zip(np.atleast_1d(panels), arrays.items(), strict=True):
+        panel.plot(np.arange(len(values)) + 0.5, values, lw=0.8)
+        panel.set_ylabel(name, **SMALL)
+    np.atleast_1d(panels)[-1].set_xlabel("frame")
+    figure.suptitle(title)
+    return figure
+
+
+def peaks(
+    maximum_image: NDArray[Any],
+    mask: NDArray[np.bool_],
+    slow: Floats,
+    fast: Floats,
+    frame: Floats,
+    intensity: Floats,
+    flagged: NDArray[np.bool_],
+    title: str,
+) -> Figure:
+    """Peaks on the maximum image, their number over the scan and their intensities."""
+    figure = figure_of(14, 6.2)
+    left, right = halves(figure, (1.1, 1))
+    axes = left.subplots()
+    draw_detector(axes, maximum_image, mask)
+    for select, colour, name in ((~flagged, "white", "used"), (flagged, "orangered", "flagged")):
+        axes.plot(
+            fast[select],
+            slow[select],
+            "o",
+            mfc="none",
+            mec=colour,
+            ms=6,
+            mew=0.8,
+            label=f"{int(select.sum())} {name}",
+        )
+    axes.set(xlim=(0, mask.shape[1]), ylim=(mask.shape[0], 0))
+    axes.legend(loc="upper right", facecolor="0.3", labelcolor="white")
+    top, bottom = right.subplots(2, 1)
+    top.hist(frame, bins=min(100, max(10, len(frame) // 10)), color="0.4")
+    top.set(xlabel="frame", ylabel="peaks")
+    positive = intensity[intensity > 0]
+    if positive.size:
+        bottom.hist(
+            positive, bins=np.geomspace(positive.min(), positive.max() * 1.01, 50), color="0.4"
+        )
+        bottom.set_xscale("log")
+    bottom.set(xlabel="intensity (counts)", ylabel="peaks")
+    figure.suptitle(title)
+    return figure
+
+
+def frame_mask(
+    frame: NDArray[Any], excluded: NDArray[np.bool_], fraction: Floats, number: int, title: str
+) -> Figure:
+    """The frame of which the 3-D mask takes most, before and after, and the fraction by frame."""
+    figure = figure_of(15, 5)
+    left, middle, right = figure.subplots(1, 3)
+    draw_detector(left, frame, None)
+    left.set_title(f"frame {number}")
+    draw_detector(middle, frame, excluded)
+    middle.set_title("3-D mask in red")
+    right.plot(np.arange(len(fraction)) + 0.5, 100 * fraction, lw=0.8)
+    right.set(xlabel="frame", ylabel="excluded pixels (%)")
+    figure.suptitle(title)
+    return figure
