@@ -4,21 +4,27 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= all
 
-.PHONY: help setup setup-dev demo test lint lock schema clean
+.PHONY: help setup setup-slurm setup-dev demo test lint lock schema clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
 	@echo "make test    set up, run all tests"
 	@echo "make lint    set up, check style, types, layers and the workflow"
 	@echo "make setup   set up only (virtual environment in $(VENV))"
+	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
 
 setup: $(VENV)/.installed
+setup-slurm: $(VENV)/.installed-slurm
 setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.installed-slurm: $(VENV)/.installed envs/requirements-slurm.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-slurm.lock
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.lock

@@ -30,7 +30,7 @@ from hklflow.core import geometry, lattice
 from hklflow.core.binning import Grid
 from hklflow.core.scan import RotationScan
 from hklflow.formats import spec
-from hklflow.stages import find_maximum, mask_3d, merge, pixel_mask, transform
+from hklflow.stages import find_maximum, frame_scale, mask_3d, merge, pixel_mask, transform
 
 Floats = NDArray[np.float64]
 
@@ -145,8 +145,22 @@ def prepare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
             picture=out / "statistics.png",
             metrics=out / "statistics.json",
         ),
+        params=find_maximum.Params(),
+        threads=1,
+    )
+    stage.run(
+        frame_scale.main,
+        inputs=frame_scale.Inputs(
+            scan=out / "scan.nxs",
+            statistics=out / "statistics.nxs",
+            reference_scan=out / "scan.nxs",
+            reference=out / "statistics.nxs",
+        ),
+        outputs=frame_scale.Outputs(
+            scale=out / "scale.nxs", picture=out / "scale.png", metrics=out / "scale.json"
+        ),
         # All that is seen is the peak: there is no background to take a transmission from.
-        params=find_maximum.Params(transmission=False),
+        params=frame_scale.Params(source="none"),
         threads=1,
     )
     stage.run(
@@ -187,8 +201,7 @@ def reduce(
         inputs=transform.Inputs(
             scan=out / "scan.nxs",
             mask=out / "mask.nxs",
-            statistics=out / "statistics.nxs",
-            reference=out / "statistics.nxs",
+            scale=out / "scale.nxs",
             frame_mask=out / "frame_mask.nxs",
             orientation=out / f"{name}_orientation.json",
         ),
@@ -292,7 +305,6 @@ def compare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
         "solid_angle": False,
         "polarization": False,
         "efficiency": False,
-        "transmission": False,
     }
     described = orientation(scan, written.ub, grid)
     volume, notes = reduce(out, "as_reference", described, uncorrected)

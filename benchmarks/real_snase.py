@@ -28,6 +28,7 @@ from hklflow.formats.raw import open_frames
 from hklflow.stages import (
     find_maximum,
     find_peaks,
+    frame_scale,
     import_scan,
     mask_3d,
     merge,
@@ -99,8 +100,22 @@ def frames(data: Path, out: Path) -> None:
             "picture": out / "statistics.png",
             "metrics": out / "statistics.json",
         },
+    )
+    run(
+        frame_scale,
+        {
+            "scan": out / "scan.nxs",
+            "statistics": out / "statistics.nxs",
+            "reference_scan": out / "scan.nxs",
+            "reference": out / "statistics.nxs",
+        },
+        {
+            "scale": out / "scale.nxs",
+            "picture": out / "scale.png",
+            "metrics": out / "scale.json",
+        },
         # Ten frames are too few for a transmission curve.
-        transmission=False,
+        source="none",
     )
 
 
@@ -164,8 +179,7 @@ def volume(out: Path, samples: tuple[int, int, int] | None = None) -> None:
         transform,
         {
             **scan,
-            "statistics": out / "statistics.nxs",
-            "reference": out / "statistics.nxs",
+            "scale": out / "scale.nxs",
             "frame_mask": out / "frame_mask.nxs",
             "orientation": out / "orientation.json",
         },
@@ -193,6 +207,7 @@ def volume(out: Path, samples: tuple[int, int, int] | None = None) -> None:
             "masked_transform": out / "masked_transform.nxs",
             "scans": [out / "scan.nxs"],
             "statistics": [out / "statistics.nxs"],
+            "scales": [out / "scale.nxs"],
             "peaks": [out / "peaks.nxs"],
             "frame_masks": [out / "frame_mask.nxs"],
         },

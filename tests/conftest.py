@@ -20,3 +20,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real measurements at {folder}: set HKLFLOW_TEST_DATA")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the test of the cluster saw, for the log of continuous integration."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", []):
+                if name == "slurm" and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")

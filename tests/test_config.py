@@ -125,7 +125,7 @@ def test_refinement_transform_and_merge_params(base: Path) -> None:
     assert (parent.space_group, parent.grid_step) == ("P 6/m m m", (0.02, 0.02, 0.05))
     assert experiment.refine_parent_params("cube", "cold").cell is None
     assert experiment.refine_params("hexa", "100K").rotations == ["r1"]
-    assert experiment.transform_params("r2").rotation == "r2"
+    assert experiment.transform_params("hexa", "300K", "r2").rotation == "r2"
     assert (
         experiment.merge_params("hexa", "300K", "transform").title == "S(Q) of hexa 300K at 300 K"
     )
@@ -218,6 +218,10 @@ def test_the_examples_of_the_template_are_good(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     for raw in raws:
         (tmp_path / raw.replace("####", "0001")).touch()
+    facility = Path(data["facility"])
+    assert not facility.is_absolute()
+    data["facility"] = facility.name  # beside the experiments in the example
+    (tmp_path / facility.name).write_text("find_peaks: {n_sigma: 6}\n")
     experiment = config.load(data, tmp_path)
     assert len(experiment.all_rotations()) == 4
     # What the examples are there to show.
@@ -226,7 +230,9 @@ def test_the_examples_of_the_template_are_good(tmp_path: Path) -> None:
     assert isinstance(experiment.config.calibrations["powder"], config.PowderImage)
     assert isinstance(experiment.config.calibrations["lab"], config.PoniFile)
     assert experiment.rotation("quartz", "100K", "r1").is_series
-    assert experiment.scans["quartz", "100K"].parent == "300K"
+    # By the temperature ranges of its sample.
+    assert experiment.scans["quartz", "100K"].parent == "100K"
+    assert experiment.rotation("quartz", "300K", "r2").is_sum
     assert experiment.samples["unknown"].cell is None
     assert experiment.config.import_scan.monitor == "none"
 
@@ -469,6 +475,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {},
         {"axes": ["chi=0,0,1", "phi=-1,0,0"], "angles": {"chi": -35.5, "two_theta": 1e-7}},
         {"axes": ["phi=-1,0,0"], "scan_axis": "phi", "start": -180.0, "step": -1e-7},
+        {"n_frames": 3600},
         {"pattern": "my raw/--x_####.cbf", "monitor": "none", "temperature": 0.0},
         {"first_frame": 3, "last_frame": 9, "attenuation": 0.1, "exposure": 1e-3},
     ],
@@ -485,7 +492,9 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             ]
         },
     ],
-    "find_maximum": [{}, {"annulus": (0.1, 0.5), "transmission": False, "window": 7, "block": 1}],
+    "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
+    "find_maximum": [{}, {"annulus": (0.1, 0.5), "block": 1}],
+    "frame_scale": [{}, {"source": "none", "smooth": False, "rotation_scale": False, "window": 7}],
     "find_peaks": [
         {},
         {"n_sigma": 5.5, "threshold": 40, "gain": "measure", "sigma_floor": (0.0, 0.1)},
@@ -501,8 +510,16 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {},
         {"samples": (1, 2, 3), "flat_field": "-x/f.tif", "solid_angle": False, "block": 3},
     ],
+    "accept": [{}, {"on_failure": "warn", "min_z": 7, "max_expansion": 1e-6}],
+    "temperature_series": [{}],
+    "stack": [
+        {},
+        {"reflections": [(1, 0, 0), (-0.5, 0, 1e-3)], "box": (0.1, 0.2, 0.3)},
+        {"space_group": "-P 4"},
+        {"temperatures": [4.2, 300], "scans": ["4.2K", "300K"], "title": ODD, "number": 3},
+    ],
     "merge": [{}, {"title": ODD, "pool": 0}, {"title": ""}],
-    "scan_file": [{}, {"title": ODD}],
+    "scan_file": [{}, {"title": ODD, "configuration": json.dumps({"a": [1, ODD]})}],
     "overview": [{}],
     "simulate": [{"description": json.dumps({"a": ODD})}],
     "import_poni": [
@@ -519,6 +536,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "refine_parent": {"sample": "s", "scan": "a", "rotations": ["r1", "r2"], "space_group": "P 1"},
     "refine": {"sample": "s", "scan": "a", "rotations": ["r1"]},
     "transform": {"rotation": "r1"},
+    "stack": {"scans": ["a"], "temperatures": [1.5]},
     "powder_calibration": {
         "wavelength": 0.5,
         "pixel_size": (1e-4, 2e-4),

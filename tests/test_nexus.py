@@ -119,7 +119,7 @@ DEFAULTS: dict[str, tuple[str, list[str]]] = {
     "series": ("monitor", ["rotation_angle"]),
     "mask": ("pixel_mask", ["slow", "fast"]),
     "frame_mask": ("fraction", ["frame"]),
-    "statistics": ("transmission", ["frame"]),
+    "statistics": ("frame_sum", ["frame"]),
     "peaks": ("intensity", ["frame"]),
     "counts": ("counts", ["Ql", "Qk", "Qh"]),
     "volume": ("data", ["Ql", "Qk", "Qh"]),
@@ -476,4 +476,4 @@ def test_master_plots_itself(moved_master: Path, nxload: Callable[[Path], Any]) 
     plottable = root.plottable_data
     assert plottable.nxsignal.nxname == "data"
     assert [axis.nxname for axis in plottable.nxaxes] == ["Ql", "Qk", "Qh"]
-    assert root["f1/frame_sums"].nxsignal.nxname == "transmission"
+    assert root["f1/frame_sums"].nxsignal.nxname == "frame_sum"

@@ -46,10 +46,17 @@ def _words(flag: str, value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         if value and isinstance(value[0], BaseModel):
             items = [json.dumps(item.model_dump(mode="json")) for item in value]
+        elif value and isinstance(value[0], list | tuple):
+            items = [str(number) for item in value for number in item]
         else:
-            items = [str(item) for item in value]
+            items = [str(part) for item in value for part in _parts(item)]
         return [flag, *items] if items else []
     if isinstance(value, str | Path):
         # Joined by "=", for a text may begin with "-" (a Hall symbol, a file's name).
         return [f"{flag}={value}"]
     return [flag, str(value)]
+
+
+def _parts(item: Any) -> list[Any]:
+    """Numbers of a vector in a list of vectors: a command line has them one after the other."""
+    return list(item) if isinstance(item, list | tuple) else [item]

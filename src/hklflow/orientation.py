@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hklflow import nexus, plots
 from hklflow.core import geometry, refinement
 from hklflow.core.binning import Grid
+from hklflow.core.parameters import without_head
 from hklflow.core.peaks import PeakFlag, Peaks
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
@@ -36,6 +37,7 @@ class Observed:
     scans: tuple[RotationScan, ...]
     peaks: tuple[refinement.Peaks, ...]
     n_found: int
+    intensities: tuple[Floats, ...]
 
     @property
     def rotations(self) -> list[geometry.Rotation]:
@@ -66,21 +68,24 @@ def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> 
             "give one of each for every rotation"
         )
     tables = [nexus.read_peaks(path) for path in peaks]
+    usable = [_usable(table) for table in tables]
     return Observed(
         tuple(names),
         tuple(nexus.read_scan(path) for path in scans),
-        tuple(_usable(table) for table in tables),
+        tuple(part for part, _ in usable),
         sum(len(table.frame) for table in tables),
+        tuple(intensity for _, intensity in usable),
     )
 
 
-def _usable(table: Peaks) -> refinement.Peaks:
+def _usable(table: Peaks) -> tuple[refinement.Peaks, Floats]:
+    """Peaks fit for refinement, and their intensities."""
     columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
     values = np.stack([getattr(table, name) for name in columns])
     use = ((table.flags & int(_UNUSABLE)) == 0) & np.all(np.isfinite(values), axis=0)
     use &= np.all(values[3:] > 0, axis=0)
     use &= _sharp(table, use)
-    return refinement.Peaks(*values[:, use])
+    return refinement.Peaks(*values[:, use]), table.intensity[use]
 
 
 def _sharp(table: Peaks, use: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -98,7 +103,10 @@ def _sharp(table: Peaks, use: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def inherited(
     observed: Observed, parent: Mapping[str, Any]
 ) -> tuple[list[geometry.Rotation], list[str]]:
-    """Geometry of a child's rotations with the detector as the parent refined it.
+    """Geometry of a child's rotations as the parent refined it: detector and heads.
+
+    The small turn of the head that the parent found at a goniometer setting is taken over by
+    the rotation of the same name and setting.
 
     Returns
     -------
@@ -125,10 +133,26 @@ def inherited(
             notes.append(f"{name} has another calibration than the parent and keeps its own")
         detector = matching[0] if matching else own
         rotation = scan.rotation
-        rotations.append(
-            geometry.Rotation(rotation.beam, detector, rotation.goniometer, rotation.scan)
-        )
+        goniometer = _inherited_goniometer(rotation.goniometer, parent["rotations"].get(name))
+        rotations.append(geometry.Rotation(rotation.beam, detector, goniometer, rotation.scan))
     return rotations, notes
+
+
+def _inherited_goniometer(
+    own: geometry.Goniometer, parent: dict[str, Any] | None
+) -> geometry.Goniometer:
+    """Goniometer of the parent's rotation if it differs by a refined head only."""
+    if parent is None:
+        return own
+    refined = geometry.from_dict(parent).goniometer
+    bare = without_head(refined)
+    if bare.names != own.names or bare.scan != own.scan:
+        return own
+    setting = np.arange(len(own.names)) != own.scan
+    same = np.allclose(bare.axes, own.axes, atol=1e-9) and np.allclose(
+        bare.angles[setting], own.angles[setting], atol=1e-9
+    )
+    return refined if same else own
 
 
 def product(
@@ -137,19 +161,27 @@ def product(
     grid: Grid,
     identity: Mapping[str, Any],
     warnings: Sequence[str],
+    symmetry: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Content of ``orientation.json``.
 
     Parameters
     ----------
     identity : mapping
-        ``sample``, ``scan`` and ``space_group``.
+        ``sample``, ``scan``, ``space_group``, ``parent``, and the temperatures of both in K.
+    symmetry : mapping
+        Figures of `core.transition`.
     """
+    untested = (
+        [f"whether the cell obeys the space group was not tested: {symmetry['why not']}"]
+        if symmetry["free cell"] is None
+        else []
+    )
     return {
         **identity,
-        "temperature": observed.scans[0].temperature,
         "cell": refined.cell,
         "cell_sigma": refined.cell_sigma,
+        "cell_covariance": refined.cell_covariance,
         "U": refined.u,
         "UB": refined.ub,
         "orientation_sigma_deg": np.degrees(refined.orientation_sigma),
@@ -181,7 +213,8 @@ def product(
             "condition number": refined.condition,
             "correlations above 0.95": refined.correlations,
         },
-        "warnings": [*warnings, *refined.warnings],
+        "symmetry": symmetry,
+        "warnings": [*warnings, *untested, *refined.warnings],
     }
 
 

@@ -1,11 +1,15 @@
 """Every result path, once: rules and tests read them here.
 
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
-``{rotation}`` and ``{kind}`` (``transform`` or ``masked_transform``).
+``{rotation}``, ``{parent}`` and ``{kind}`` (``transform`` or ``masked_transform``).
+Names of samples and scans have no ``_``: folders with one are free for other products.
 """
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+RESERVED = frozenset({"calibration", "overview", "logs", "benchmarks"})
+"""Folders of the results that no sample may be called."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ class Paths:
     def master(self) -> str:
         """Master file of a scan."""
         return self._at("{sample}", "{scan}", "{sample}_{scan}.nxs")
+
+    def series(self, name: str) -> str:
+        """Product of all scans of a sample, such as ``series.tsv``."""
+        return self._at("{sample}", "temperature_series", name)
+
+    def stack(self, name: str) -> str:
+        """Product of the volumes of a parent and its children, such as ``{kind}.nxs``."""
+        return self._at("{sample}", "stack_{parent}", name)
 
     def overview(self, name: str) -> str:
         """Product of the whole experiment."""

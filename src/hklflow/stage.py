@@ -6,10 +6,13 @@ params, threads)``. `command` turns ``main`` into a command line; tests call
 ``main`` themselves.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
+import secrets
 import sys
 import time
 import traceback
@@ -124,8 +127,14 @@ def command(main: Main) -> None:
         _fail(name, _told(error), 2)
     except HklflowError as error:
         _fail(name, str(error), 2)
-    except Exception:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+    except MemoryError as error:
+        # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
+        told = f" ({error})" if str(error) else ""
+        _fail(name, f"not enough memory{told}; give the job more, or use smaller blocks", 1)
+    except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
         traceback.print_exc()
+        if (lack := _no_room(error)) is not None:
+            _fail(name, f"{lack} where the outputs are written; make room and run again", 1)
         sys.exit(1)
 
 
@@ -137,6 +146,19 @@ def _told(error: ValidationError) -> str:
         given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
         problems.append(f"{flag}: {item['msg']}{given}")
     return "; ".join(problems)
+
+
+def _no_room(error: BaseException) -> str | None:
+    """What the system says of an error (or its causes) if the disk is full, or a quota or limit."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                # HDF5 tells the number in its text only.
+                if seen.errno == code or f"errno = {code}," in str(seen):
+                    return os.strerror(code).lower()
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _fail(name: str, message: str, code: int) -> None:
@@ -164,14 +186,15 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
                 )
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    temporary = {
-        field: [_partial(path) for path in paths] for field, paths in outputs.paths().items()
-    }
     final = outputs.paths()
-    for paths in temporary.values():
+    # A name of this run's own: what a process that was left behind by a killed run still
+    # writes can then never be published as this run's, nor this run's as its.
+    token = secrets.token_hex(4)
+    temporary = {field: [_partial(path, token) for path in paths] for field, paths in final.items()}
+    for paths in final.values():
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
+            _remove_partials(path)
     try:
         main(inputs=inputs, outputs=_with_paths(outputs, temporary), params=params, threads=threads)
         record = {
@@ -193,17 +216,60 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
                 if not source.exists():
                     raise RuntimeError(f"{name} did not write its output {field}: {target}")
         _record(record, inputs, [p for paths in temporary.values() for p in paths])
-        for field, paths in temporary.items():
-            for source, target in zip(paths, final[field], strict=True):
-                source.replace(target)
+        _publish(
+            [(s, t) for field in final for s, t in zip(temporary[field], final[field], strict=True)]
+        )
     finally:
         for paths in temporary.values():
             for path in paths:
                 path.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
+def _partial(path: Path, token: str) -> Path:
+    return path.with_name(f".{path.stem}.partial.{token}{path.suffix}")
+
+
+def _remove_partials(path: Path) -> None:
+    """Remove what killed runs left of an output.
+
+    If one of them lives after all (its snakemake was killed, not it), it ends with an error when
+    it comes to publish: the newest run wins.
+    """
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    # Writers of raw files have a partial file of their own beside the stage's.
+    left = re.compile(rf"\.+{stem}\.partial(\.[0-9a-f]{{8}})?{suffix}(\.partial)?")
+    for other in path.parent.iterdir():
+        if left.fullmatch(other.name):
+            other.unlink(missing_ok=True)
+
+
+def _publish(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Put complete outputs in their places.
+
+    The data are on the disk before their name is: after a power loss a file is old, absent or
+    complete, and a file server that is full says so here. Of several outputs the old ones go
+    first, so that a process that dies in between leaves some absent, never new beside old.
+    """
+    for source, _ in moves:
+        _sync(source)
+    for _, target in moves[1:]:
+        target.unlink(missing_ok=True)
+    for source, target in moves:
+        source.replace(target)
+    for folder in {target.parent for _, target in moves}:
+        try:
+            _sync(folder)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems know no such thing
+                raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:
@@ -261,7 +327,7 @@ def provenance(path: Path) -> list[Record]:
 
         return nexus.read_provenance(path)
     if path.suffix == ".json":
-        data = json.loads(path.read_text())
+        data = _parse(path)
         return list(data.get("provenance", [])) if isinstance(data, dict) else []
     return []
 
@@ -294,13 +360,17 @@ def read_json(path: Path) -> dict[str, Any]:
     HklflowError
         If the file is not JSON.
     """
-    try:
-        data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise HklflowError(f"{path} is not valid JSON ({error}); make it again") from error
+    data = _parse(path)
     if not isinstance(data, dict):
         raise HklflowError(f"{path} holds a {type(data).__name__}, not a JSON object")
     return data
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise HklflowError(f"{path} is not valid JSON ({error}); make it again") from error
 
 
 def progress(

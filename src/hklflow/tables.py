@@ -9,13 +9,25 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from hklflow.errors import HklflowError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
-SAMPLE_COLUMNS = ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma", "formula")
+SAMPLE_COLUMNS = (
+    "sample",
+    "space_group",
+    "a",
+    "b",
+    "c",
+    "alpha",
+    "beta",
+    "gamma",
+    "formula",
+    "parents",
+)
 SCAN_COLUMNS = (
     "sample",
     "scan",
@@ -25,6 +37,7 @@ SCAN_COLUMNS = (
     "raw",
     "goniometer",
     "calibration",
+    "frames",
 )
 
 Row = dict[str, str]
@@ -38,6 +51,8 @@ class Sample:
     space_group: str
     cell: tuple[float, ...] | None
     formula: str
+    parents: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Parent scans and the temperatures [low, high) in K of the scans that start from them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +63,30 @@ class Rotation:
     raw: str
     goniometer: dict[str, tuple[float, float | None]]
     calibration: str | None
+    frames: int | None = None
+    """Number of frames expected in each raw scan."""
     where: str = ""
     """Table and row, for messages."""
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Raw scans, each one file or pattern; several are summed frame by frame."""
+        return tuple(re.split(r"\s+\+\s+", self.raw))
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether the raw data are several scans to be summed."""
+        return len(self.parts) > 1
 
     @property
     def is_series(self) -> bool:
         """Whether the raw data are a pattern of single images."""
-        return bool(re.search(r"[#*?\[]|%0?\d*d", self.raw))
+        return is_series(self.parts[0])
+
+
+def is_series(raw: str) -> bool:
+    """Whether raw data are a pattern of single images."""
+    return bool(re.search(r"[#*?\[]|%0?\d*d", raw))
 
 
 @dataclass(frozen=True)
@@ -88,7 +120,13 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
                     problems += [f"{where}: {p}" for p in _cell_problems(cell)]
         if not row["space_group"]:
             problems.append(f"{where}: no space group (P1 if it is not known)")
-        samples[row["sample"]] = Sample(row["sample"], row["space_group"], cell, row["formula"])
+        samples[row["sample"]] = Sample(
+            row["sample"],
+            row["space_group"],
+            cell,
+            row["formula"],
+            _ranges(row["parents"], where, problems),
+        )
     return samples
 
 
@@ -102,46 +140,85 @@ def read_scans(
         where = f"{path}, row {row['#']}"
         for column in ("sample", "scan", "rotation"):
             check_name(row[column], column, where, problems)
-        if row["sample"] not in samples:
+        sample = samples.get(row["sample"])
+        if sample is None:
             problems.append(f"{where}: sample {row['sample']!r} is not in the table of samples")
         temperature = None
         if row["temperature"]:
             temperature = _number(row["temperature"], "temperature", where, problems)
             if temperature is not None and temperature < 0:
                 problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
+        frames = None
+        if row["frames"]:
+            number = _number(row["frames"], "frames", where, problems)
+            if number is not None and (number < 1 or number != int(number)):
+                problems.append(f"{where}: frames {row['frames']!r} is not a number of frames")
+            else:
+                frames = None if number is None else int(number)
         rotation = Rotation(
             row["rotation"],
             row["raw"],
             _goniometer(row["goniometer"], where, problems),
             row["calibration"] or None,
+            frames,
             where,
         )
-        if rotation.raw and rotation.raw in raws:
-            problems.append(f"{where}: raw {rotation.raw} is also that of {raws[rotation.raw]}")
-        raws[rotation.raw] = where
+        for raw in rotation.parts if rotation.raw else ():
+            if raw in raws:
+                problems.append(f"{where}: raw {raw} is also that of {raws[raw]}")
+            if raw.startswith("-"):
+                problems.append(f"{where}: raw {raw} begins with '-'; write ./{raw}")
+            raws[raw] = where
         key = (row["sample"], row["scan"])
-        scan = scans.setdefault(
-            key, Scan(row["sample"], row["scan"], temperature, row["parent"] or row["scan"])
+        parent = row["parent"] or _parent_by_range(
+            sample, row["scan"], temperature, where, problems
         )
-        if (scan.temperature, scan.parent) != (temperature, row["parent"] or row["scan"]):
+        scan = scans.setdefault(key, Scan(row["sample"], row["scan"], temperature, parent))
+        if (scan.temperature, scan.parent) != (temperature, parent):
             problems.append(
                 f"{where}: the rotations of {row['scan']} differ in temperature or parent"
             )
         if row["rotation"] in scan.rotations:
             problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
         scan.rotations[row["rotation"]] = rotation
+    problems += _parent_problems(scans)
+    return scans
+
+
+def _parent_by_range(
+    sample: Sample | None, scan: str, temperature: float | None, where: str, problems: list[str]
+) -> str:
+    """Parent of a scan whose row names none: by the sample's ranges, else the scan itself."""
+    if sample is None or not sample.parents or scan in sample.parents:
+        return scan
+    if temperature is None:
+        problems.append(
+            f"{where}: no parent and no temperature; the ranges of {sample.name}'s parents need one"
+        )
+        return scan
+    fitting = [name for name, (low, high) in sample.parents.items() if low <= temperature < high]
+    if len(fitting) == 1:
+        return fitting[0]
+    ranges = ", ".join(f"{name}={low:g}:{high:g}" for name, (low, high) in sample.parents.items())
+    problems.append(
+        f"{where}: {temperature:g} K is in {len(fitting)} of the ranges of {sample.name}'s parents "
+        f"({ranges}; low <= T < high); it must be in one"
+    )
+    return scan
+
+
+def _parent_problems(scans: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
     for (sample, name), scan in scans.items():
         parent = scans.get((sample, scan.parent))
         if parent is None:
             elsewhere = [s for s, n in scans if n == scan.parent]
             hint = f" (there is one of sample {elsewhere[0]})" if elsewhere else ""
-            problems.append(f"scan {sample} {name}: its parent {scan.parent!r} is not a scan{hint}")
+            yield f"scan {sample} {name}: its parent {scan.parent!r} is not a scan{hint}"
         elif parent.parent != parent.name:
-            problems.append(
+            yield (
                 f"scan {sample} {name}: its parent {scan.parent} is itself a child of "
                 f"{parent.parent}; name {parent.parent}"
             )
-    return scans
 
 
 def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
@@ -150,28 +227,36 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
 
     if not rotation.raw:
         yield "no raw file"
-    elif rotation.is_series and is_hdf5(rotation.raw):
-        yield f"{rotation.raw} is a series of HDF5 files; give the one file that holds all frames"
-    elif not rotation.is_series and not (base / rotation.raw).is_file():
-        yield f"raw file {rotation.raw} does not exist"
-    elif rotation.is_series:
-        try:
-            series_ends(rotation.raw, base)
-        except HklflowError as error:
-            yield str(error)
+        return
+    if len({is_series(raw) for raw in rotation.parts}) > 1:
+        yield f"{rotation.raw} sums image series and single files; give one kind"
+    for raw in rotation.parts:
+        if not is_series(raw):
+            if not (base / raw).is_file():
+                yield f"raw file {raw} does not exist"
+        elif is_hdf5(raw):
+            yield f"{raw} is a series of HDF5 files; give the one file that holds all frames"
+        else:
+            try:
+                series_ends(raw, base)
+            except HklflowError as error:
+                yield str(error)
 
 
 def series_ends(pattern: str, base: Path) -> list[str]:
     """First and last image of a series, relative to the experiment's folder.
 
+    An image that is missing between them is the import's matter: it concerns one scan, and
+    the others go on.
+
     Raises
     ------
     HklflowError
-        If images are missing.
+        If there are none, or the pattern is not clear.
     """
     from hklflow.formats.raw import find_files
 
-    files = find_files(base / pattern)
+    files = find_files(base / pattern, gaps=True)
     ends = (files[0], files[-1])
     return [str(p.relative_to(base) if p.is_relative_to(base) else p) for p in ends]
 
@@ -222,6 +307,22 @@ def _number(text: str, what: str, where: str, problems: list[str]) -> float | No
         return value
     problems.append(f"{where}: {what} {text!r} is not a number")
     return None
+
+
+def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float]]:
+    """Read ``300K=160:400 100K=0:160``: parents and their temperature ranges in K."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for item in text.split():
+        match = re.fullmatch(r"(\S+)=([-+.\deE]+):([-+.\deE]+)", item)
+        low = _number(match[2], "temperature", where, problems) if match else None
+        high = _number(match[3], "temperature", where, problems) if match else None
+        if match is None or (low is not None and high is not None and low >= high):
+            problems.append(f"{where}: parents {item!r} is not `scan=low:high` in K, low < high")
+        elif low is not None and high is not None:
+            if match[1] in ranges:
+                problems.append(f"{where}: parents names {match[1]} twice")
+            ranges[match[1]] = (low, high)
+    return ranges
 
 
 def _goniometer(

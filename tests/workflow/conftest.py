@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     },
     "import_scan": {"axes": ["chi=0,0,1", "phi=-1,0,0"], "exposure": 0.1},
     "refine_parent": {"grid_step": [0.1, 0.1, 0.1], "grid_limits": [3.0, 3.0, 3.0]},
-    "find_maximum": {"window": 31},
+    "frame_scale": {"window": 31},
     "simulation": {
         "scan": {
             "detector": {

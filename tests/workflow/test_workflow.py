@@ -1,4 +1,4 @@
-"""The workflow as a user meets it: dry run, whole run, failures."""
+"""The workflow as a user meets it: dry run, whole run; failures are in test_failures."""
 
 import copy
 import json
@@ -167,33 +167,6 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
         assert "refine_parent" not in counts
     finally:
         table.write_text(before)
-
-
-def test_a_failing_stage_fails_again_and_the_other_scan_goes_on(tmp_path: Path) -> None:
-    """A run after a failure must not call stale products finished.
-
-    A failed job's old product is deleted, and a run that is asked for final products only
-    then says that nothing is to be done. `rule all` therefore asks for every product, as here
-    (for the first three stages, to save time).
-    """
-    table = scans([300, 100], {"r1": 0}, parent=300)
-    one_rotation = copy.deepcopy(CONFIG)
-    del one_rotation["simulation"]["rotations"]
-    folder = write_experiment(tmp_path / "e", one_rotation, table)
-    names = ("scan.nxs", "mask.nxs", "statistics.nxs")
-    goal = [f"results/hexa/{scan}/r1/{name}" for scan in ("300K", "100K") for name in names]
-    first = snakemake(folder, *goal, "--cores", "2")
-    assert first.returncode == 0, first.stderr
-    raw = folder / "raw/100K_r1.nxs"
-    whole = raw.read_bytes()
-    raw.write_bytes(whole[: len(whole) // 2])
-    for _ in range(2):
-        run = snakemake(folder, *goal, "--cores", "2")
-        assert run.returncode == 1
-        assert "import_scan" in run.stderr
-        assert not (folder / "results/hexa/100K/r1/scan.nxs").exists()
-        assert (folder / "results/hexa/300K/r1/statistics.nxs").exists()
-        assert not list(folder.glob("results/**/.*.partial.*"))
 
 
 def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:

@@ -23,8 +23,8 @@ rule powder_calibration:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=frames_mb,
-        runtime=20,
+        mem_mb=memory("powder_calibration"),
+        runtime=minutes("powder_calibration"),
     params:
         flags=calibration_flags,
         version=stages.powder_calibration.VERSION,
@@ -47,6 +47,9 @@ rule import_poni:
         calibration=one_of(PONI),
     conda:
         "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("import_poni"),
+        runtime=minutes("import_poni"),
     params:
         flags=calibration_flags,
         version=stages.import_poni.VERSION,

@@ -6,27 +6,84 @@ from pathlib import Path
 
 from hklflow import config as hklconfig, stages
 from hklflow.errors import HklflowError
+from hklflow.estimate import Estimate
 
 try:
-    experiment = hklconfig.load(config, Path.cwd())
+    experiment = hklconfig.load(config, Path.cwd(), workflow.config_settings.config)
 except HklflowError as error:
     print(f"hklflow: {error}", file=sys.stderr)
     sys.exit(2)
 
 paths = experiment.paths
 settings = experiment.config
+estimate = Estimate(experiment)
 
 
 def one_of(names):
     """Wildcard constraint: one of these names (or nothing, if there are none)."""
-    return "|".join(re.escape(name) for name in names) or "(?!)"
+    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
 
 
 wildcard_constraints:
     sample=one_of(experiment.samples),
     scan=one_of({scan for _, scan in experiment.scans}),
+    parent=one_of({scan.parent for scan in experiment.scans.values()}),
     rotation=one_of({rotation for _, _, rotation in experiment.all_rotations()}),
     kind="transform|masked_transform",
+
+
+# ---------------------------------------------------------------------- products
+
+
+ROTATION_PRODUCTS = (
+    "scan.nxs",
+    "mask.nxs",
+    "statistics.nxs",
+    "scale.nxs",
+    "peaks.nxs",
+    "frame_mask.nxs",
+    "transform.nxs",
+    "masked_transform.nxs",
+)
+
+
+def every_product(wildcards):
+    """All products of all scans."""
+    wanted = [paths.overview("summary.tsv")]
+    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
+    wanted += [
+        paths.calibration("geometry.json").format(calibration=name)
+        for name in sorted(used - {None})
+    ]
+    for sample, parent in experiment.stacks():
+        wanted += [
+            paths.stack("{kind}.nxs").format(sample=sample, parent=parent, kind=kind)
+            for kind in ("transform", "masked_transform")
+        ]
+    for sample in experiment.used_samples():
+        wanted.append(paths.series("series.tsv").format(sample=sample))
+    for sample, scan in experiment.scans:
+        names = [
+            "orientation.json",
+            "accepted.json",
+            "transform.nxs",
+            "masked_transform.nxs",
+        ]
+        if experiment.scans[sample, scan].parent == scan:
+            names.append("parent.json")
+        wanted += [paths.scan(name).format(sample=sample, scan=scan) for name in names]
+        wanted.append(paths.master().format(sample=sample, scan=scan))
+    for sample, scan, rotation in experiment.all_rotations():
+        names = list(ROTATION_PRODUCTS)
+        if experiment.rotation(sample, scan, rotation).is_sum:
+            names.append("sum.nxs")
+        for name in names:
+            product = paths.rotation(name)
+            wanted.append(product.format(sample=sample, scan=scan, rotation=rotation))
+    return wanted
+
+
+# ------------------------------------------------------------------------ inputs
 
 
 def of_rotations(name):
@@ -62,70 +119,53 @@ def of_parent(name):
     return inner
 
 
-def flags_of(parameters):
-    """Params function: command-line flags of what `parameters(wildcards)` returns."""
+def of_scans(name):
+    """Input function: this product of all scans of the sample at hand, cold to warm."""
 
     def inner(wildcards):
-        return hklconfig.flags(parameters(wildcards))
+        return [
+            paths.scan(name).format(sample=wildcards.sample, scan=scan)
+            for scan in experiment.scans_of(wildcards.sample)
+        ]
 
     return inner
 
 
-def every_product(wildcards):
-    """All products of all scans."""
-    wanted = [paths.overview("summary.tsv"), paths.overview("series.png")]
-    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
-    wanted += [
-        paths.calibration("geometry.json").format(calibration=name)
-        for name in sorted(used - {None})
+def of_scans_rotations(name):
+    """Input function: this product of all rotations of all scans of the sample at hand."""
+
+    def inner(wildcards):
+        return [
+            paths.rotation(name).format(
+                sample=wildcards.sample, scan=scan, rotation=rotation
+            )
+            for scan in experiment.scans_of(wildcards.sample)
+            for rotation in experiment.rotations(wildcards.sample, scan)
+        ]
+
+    return inner
+
+
+def of_stacked(wildcards):
+    """Merged volumes of the scans of the parent at hand, cold to warm."""
+    return [
+        paths.scan("{kind}.nxs").format(
+            sample=wildcards.sample, scan=scan, kind=wildcards.kind
+        )
+        for scan in experiment.stacked(wildcards.sample, wildcards.parent)
     ]
-    for sample, scan in experiment.scans:
-        names = ["orientation.json", "transform.nxs", "masked_transform.nxs"]
-        wanted += [paths.scan(name).format(sample=sample, scan=scan) for name in names]
-        wanted.append(paths.master().format(sample=sample, scan=scan))
-        parent = experiment.scans[sample, scan].parent
-        wanted.append(paths.scan("parent.json").format(sample=sample, scan=parent))
-    for sample, scan, rotation in experiment.all_rotations():
-        for name in ROTATION_PRODUCTS:
-            product = paths.rotation(name)
-            wanted.append(product.format(sample=sample, scan=scan, rotation=rotation))
-    return wanted
-
-
-ROTATION_PRODUCTS = (
-    "scan.nxs",
-    "mask.nxs",
-    "statistics.nxs",
-    "peaks.nxs",
-    "frame_mask.nxs",
-    "transform.nxs",
-    "masked_transform.nxs",
-)
-
-
-def frames_mb(wildcards, attempt):
-    """Memory of a pass over the frames in MB: a few blocks; doubles with every retry."""
-    return 1500 * 2 ** (attempt - 1)
-
-
-def calibration_file(wildcards):
-    """The calibrant image or the PONI file."""
-    entry = settings.calibrations[wildcards.calibration]
-    return getattr(entry, "poni", None) or entry.image
-
-
-def calibration_flags(wildcards):
-    """Flags of a calibration; its file is an input, not a parameter."""
-    entry = settings.calibrations[wildcards.calibration]
-    return hklconfig.flags(entry, leave_out=("image", "poni"))
-
-
-POWDER = [name for name, c in settings.calibrations.items() if hasattr(c, "image")]
-PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
 
 
 def raw_files(wildcards):
-    """Raw files of the rotation at hand (both ends of an image series)."""
+    """Raw files of the rotation at hand (both ends of an image series), or their sum."""
+    row = experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    if row.is_sum:
+        return paths.rotation("sum.nxs").format(**dict(wildcards.items()))
+    return experiment.raw_inputs(row)
+
+
+def repeated_raw_files(wildcards):
+    """Raw files of the repeated scans whose sum is the rotation at hand."""
     return experiment.raw_inputs(
         experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
     )
@@ -139,15 +179,96 @@ def calibrated_geometry(wildcards):
     return paths.calibration("geometry.json").format(calibration=row.calibration)
 
 
-def volume_mb(wildcards, attempt):
-    """Memory of a transform or merge in MB: some volumes; doubles with every retry."""
-    return 4000 * 2 ** (attempt - 1)
+def calibration_file(wildcards):
+    """The calibrant image or the PONI file."""
+    entry = settings.calibrations[wildcards.calibration]
+    return getattr(entry, "poni", None) or entry.image
+
+
+POWDER = [name for name, c in settings.calibrations.items() if hasattr(c, "image")]
+PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
+
+
+def files_of(section):
+    """Input function: files that the parameters of a section name."""
+
+    def inner(wildcards):
+        own = experiment.settings(wildcards.sample, wildcards.scan)
+        return hklconfig.files(getattr(own, section))
+
+    return inner
+
+
+# -------------------------------------------------------------------- parameters
+
+
+def flags_of(parameters):
+    """Params function: command-line flags of what `parameters(wildcards)` returns."""
+
+    def inner(wildcards):
+        return hklconfig.flags(parameters(wildcards))
+
+    return inner
+
+
+def section_flags(section):
+    """Params function: command-line flags of a section, as the scan at hand has it."""
+    told = {}
+
+    def inner(wildcards):
+        own = getattr(experiment.settings(wildcards.sample, wildcards.scan), section)
+        if id(own) not in told:
+            told[id(own)] = hklconfig.flags(own)
+        return told[id(own)]
+
+    return inner
+
+
+def sample_flags(section):
+    """Params function: command-line flags of a section, as the sample at hand has it."""
+
+    def inner(wildcards):
+        return hklconfig.flags(getattr(experiment.settings(wildcards.sample), section))
+
+    return inner
+
+
+def calibration_flags(wildcards):
+    """Flags of a calibration; its file is an input, not a parameter."""
+    entry = settings.calibrations[wildcards.calibration]
+    return hklconfig.flags(entry, leave_out=("image", "poni"))
 
 
 def described(wildcards):
     """JSON description of one simulated raw file."""
     description = hklconfig.simulation_description(experiment, wildcards.raw)
     return description.model_dump_json(exclude_defaults=True)
+
+
+def resolved(wildcards):
+    """The scan's configuration as the layers make it, as JSON."""
+    return experiment.resolved_json(wildcards.sample, wildcards.scan)
+
+
+# --------------------------------------------------------------------- resources
+
+
+def memory(rule):
+    """Resource function: MB from the shape of the data; doubles with every retry."""
+
+    def inner(wildcards, attempt):
+        return estimate.memory_mb(rule, **dict(wildcards.items())) * 2 ** (attempt - 1)
+
+    return inner
+
+
+def minutes(rule):
+    """Resource function: wall time from the shape of the data; doubles with every retry."""
+
+    def inner(wildcards, attempt):
+        return estimate.minutes(rule, **dict(wildcards.items())) * 2 ** (attempt - 1)
+
+    return inner
 
 
 # `retries:` of a rule is obeyed a second time inside a cluster job; this is not.

@@ -1,6 +1,45 @@
 # Tables and figures over all scans, for `snakemake --report`
 
 
+rule temperature_series:
+    input:
+        orientations=of_scans("orientation.json"),
+        peaks=of_scans_rotations("peaks.nxs"),
+        scales=of_scans_rotations("scale.nxs"),
+    output:
+        table=report(
+            paths.series("series.tsv"),
+            caption="../report/temperature_series.rst",
+            category="0 Overview",
+            labels={"shows": "{sample}: against temperature (table)"},
+        ),
+        series=paths.series("series.nxs"),
+        picture=report(
+            paths.series("series.png"),
+            caption="../report/temperature_series.rst",
+            category="0 Overview",
+            labels={"shows": "{sample}: against temperature"},
+        ),
+        findings=paths.series("findings.json"),
+    log:
+        paths.log("temperature_series", "sample"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("temperature_series"),
+        runtime=minutes("temperature_series"),
+    params:
+        flags=sample_flags("temperature_series"),
+        version=stages.temperature_series.VERSION,
+    message:
+        "cell, mosaic width and scale of {wildcards.sample} against temperature"
+    shell:
+        "python -m hklflow.stages.temperature_series --orientations {input.orientations:q}"
+        " --peaks {input.peaks:q} --scales {input.scales:q} --table {output.table:q}"
+        " --series {output.series:q} --picture {output.picture:q} --findings {output.findings:q}"
+        " {params.flags} > {log:q} 2>&1"
+
+
 rule overview:
     input:
         orientations=[
@@ -28,6 +67,9 @@ rule overview:
         paths.log("overview"),
     conda:
         "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("overview"),
+        runtime=minutes("overview"),
     params:
         version=stages.overview.VERSION,
     message:

@@ -1,5 +1,30 @@
-# One rotation: import -> pixel mask -> frame sums -> peaks -> 3-D mask.
-# One scan: index and refine the parent -> refine every scan from its parent.
+# One rotation: (sum) -> import -> pixel mask -> frame sums -> frame scale, peaks, 3-D mask.
+# One scan: index and refine the parent -> refine every scan from its parent -> gates.
+
+
+rule sum_scans:
+    input:
+        raw=repeated_raw_files,
+    output:
+        sum=paths.rotation("sum.nxs"),
+    log:
+        paths.log("sum_scans", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("sum_scans", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("sum_scans"),
+        runtime=minutes("sum_scans"),
+    params:
+        flags=flags_of(lambda w: experiment.sum_params(w.sample, w.scan, w.rotation)),
+        version=stages.sum_scans.VERSION,
+    message:
+        "sum the repeated scans of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        "python -m hklflow.stages.sum_scans --raw {input.raw:q} --sum {output.sum:q}"
+        " {params.flags} > {log:q} 2>&1"
 
 
 rule import_scan:
@@ -12,6 +37,9 @@ rule import_scan:
         paths.log("import_scan", "sample", "scan", "rotation"),
     conda:
         "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("import_scan"),
+        runtime=minutes("import_scan"),
     params:
         flags=flags_of(lambda w: experiment.import_params(w.sample, w.scan, w.rotation)),
         geometry=lambda w, input: (
@@ -28,7 +56,7 @@ rule import_scan:
 rule pixel_mask:
     input:
         scan=paths.rotation("scan.nxs"),
-        files=hklconfig.files(settings.pixel_mask),
+        files=files_of("pixel_mask"),
     output:
         mask=paths.rotation("mask.nxs"),
         picture=report(
@@ -43,9 +71,10 @@ rule pixel_mask:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=frames_mb,
+        mem_mb=memory("pixel_mask"),
+        runtime=minutes("pixel_mask"),
     params:
-        flags=flags_of(lambda w: settings.pixel_mask),
+        flags=section_flags("pixel_mask"),
         version=stages.pixel_mask.VERSION,
     message:
         "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
@@ -65,7 +94,7 @@ rule find_maximum:
             caption="../report/statistics.rst",
             category="2 Frames",
             subcategory="{sample} {scan}",
-            labels={"rotation": "{rotation}", "shows": "2 frame sums, transmission"},
+            labels={"rotation": "{rotation}", "shows": "2 frame sums"},
         ),
         metrics=paths.rotation("statistics.json"),
     log:
@@ -76,15 +105,51 @@ rule find_maximum:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=frames_mb,
+        mem_mb=memory("find_maximum"),
+        runtime=minutes("find_maximum"),
     params:
-        flags=flags_of(lambda w: settings.find_maximum),
+        flags=section_flags("find_maximum"),
         version=stages.find_maximum.VERSION,
     message:
-        "frame sums and transmission of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+        "frame sums of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.find_maximum --scan {input.scan:q} --mask {input.mask:q}"
         " --statistics {output.statistics:q} --picture {output.picture:q}"
+        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+
+
+rule frame_scale:
+    input:
+        scan=paths.rotation("scan.nxs"),
+        statistics=paths.rotation("statistics.nxs"),
+        reference_scan=of_first_rotation("scan.nxs"),
+        reference=of_first_rotation("statistics.nxs"),
+    output:
+        scale=paths.rotation("scale.nxs"),
+        picture=report(
+            paths.rotation("scale.png"),
+            caption="../report/scale.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "5 scale of the frames"},
+        ),
+        metrics=paths.rotation("scale.json"),
+    log:
+        paths.log("frame_scale", "sample", "scan", "rotation"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("frame_scale"),
+        runtime=minutes("frame_scale"),
+    params:
+        flags=section_flags("frame_scale"),
+        version=stages.frame_scale.VERSION,
+    message:
+        "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        "python -m hklflow.stages.frame_scale --scan {input.scan:q}"
+        " --statistics {input.statistics:q} --reference-scan {input.reference_scan:q}"
+        " --reference {input.reference:q} --scale {output.scale:q} --picture {output.picture:q}"
         " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
 
 
@@ -111,9 +176,10 @@ rule find_peaks:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=frames_mb,
+        mem_mb=memory("find_peaks"),
+        runtime=minutes("find_peaks"),
     params:
-        flags=flags_of(lambda w: settings.find_peaks),
+        flags=section_flags("find_peaks"),
         version=stages.find_peaks.VERSION,
     message:
         "peaks of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
@@ -142,6 +208,9 @@ rule refine_parent:
         paths.benchmark("refine_parent", "sample", "scan")
     conda:
         "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("refine_parent"),
+        runtime=minutes("refine_parent"),
     params:
         flags=flags_of(lambda w: experiment.refine_parent_params(w.sample, w.scan)),
         version=stages.refine_parent.VERSION,
@@ -173,6 +242,9 @@ rule refine:
         paths.benchmark("refine", "sample", "scan")
     conda:
         "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("refine"),
+        runtime=minutes("refine"),
     params:
         flags=flags_of(lambda w: experiment.refine_params(w.sample, w.scan)),
         version=stages.refine.VERSION,
@@ -182,6 +254,30 @@ rule refine:
         "python -m hklflow.stages.refine --parent {input.parent:q} --scans {input.scans:q}"
         " --peaks {input.peaks:q} --orientation {output.orientation:q} --picture {output.picture:q}"
         " {params.flags} > {log:q} 2>&1"
+
+
+rule accept:
+    input:
+        orientation=paths.scan("orientation.json"),
+        parent=of_parent("parent.json"),
+    output:
+        accepted=paths.scan("accepted.json"),
+    log:
+        paths.log("accept", "sample", "scan"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("accept"),
+        runtime=minutes("accept"),
+    params:
+        flags=section_flags("accept"),
+        version=stages.accept.VERSION,
+    message:
+        "gates of {wildcards.sample} {wildcards.scan} against {input.parent}"
+    shell:
+        "python -m hklflow.stages.accept --orientation {input.orientation:q}"
+        " --parent {input.parent:q} --accepted {output.accepted:q} {params.flags}"
+        " > {log:q} 2>&1"
 
 
 rule mask_3d:
@@ -205,9 +301,10 @@ rule mask_3d:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=frames_mb,
+        mem_mb=memory("mask_3d"),
+        runtime=minutes("mask_3d"),
     params:
-        flags=flags_of(lambda w: settings.mask_3d),
+        flags=section_flags("mask_3d"),
         version=stages.mask_3d.VERSION,
     message:
         "3-D mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"

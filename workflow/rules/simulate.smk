@@ -11,7 +11,8 @@ rule simulate:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=frames_mb,
+        mem_mb=memory("simulate"),
+        runtime=minutes("simulate"),
     params:
         description=described,
         version=stages.simulate.VERSION,

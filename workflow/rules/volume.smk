@@ -5,11 +5,11 @@ rule transform:
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
-        statistics=paths.rotation("statistics.nxs"),
-        reference=of_first_rotation("statistics.nxs"),
+        scale=paths.rotation("scale.nxs"),
         frame_mask=paths.rotation("frame_mask.nxs"),
         orientation=paths.scan("orientation.json"),
-        files=hklconfig.files(settings.transform),
+        accepted=paths.scan("accepted.json"),
+        files=files_of("transform"),
     output:
         transform=paths.rotation("transform.nxs"),
         masked_transform=paths.rotation("masked_transform.nxs"),
@@ -21,16 +21,18 @@ rule transform:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=volume_mb,
+        mem_mb=memory("transform"),
+        runtime=minutes("transform"),
     params:
-        flags=flags_of(lambda w: experiment.transform_params(w.rotation)),
+        flags=flags_of(
+            lambda w: experiment.transform_params(w.sample, w.scan, w.rotation)
+        ),
         version=stages.transform.VERSION,
     message:
         "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
-        " --statistics {input.statistics:q} --reference {input.reference:q}"
-        " --frame-mask {input.frame_mask:q}"
+        " --scale {input.scale:q} --frame-mask {input.frame_mask:q}"
         " --orientation {input.orientation:q} --transform {output.transform:q}"
         " --masked-transform {output.masked_transform:q} {params.flags} > {log:q} 2>&1"
 
@@ -63,7 +65,8 @@ rule merge:
     conda:
         "../../envs/hklflow.yaml"
     resources:
-        mem_mb=volume_mb,
+        mem_mb=memory("merge"),
+        runtime=minutes("merge"),
     params:
         flags=flags_of(lambda w: experiment.merge_params(w.sample, w.scan, w.kind)),
         version=stages.merge.VERSION,
@@ -82,6 +85,7 @@ rule scan_file:
         masked_transform=paths.scan("masked_transform.nxs"),
         scans=of_rotations("scan.nxs"),
         statistics=of_rotations("statistics.nxs"),
+        scales=of_rotations("scale.nxs"),
         peaks=of_rotations("peaks.nxs"),
         frame_masks=of_rotations("frame_mask.nxs"),
     output:
@@ -90,14 +94,54 @@ rule scan_file:
         paths.log("scan_file", "sample", "scan"),
     conda:
         "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("scan_file"),
+        runtime=minutes("scan_file"),
     params:
         title=lambda w: f"{w.sample} {w.scan}",
+        configuration=resolved,
         version=stages.scan_file.VERSION,
     message:
         "master file of {wildcards.sample} {wildcards.scan}"
     shell:
         "python -m hklflow.stages.scan_file --orientation {input.orientation:q}"
         " --transform {input.transform:q} --masked-transform {input.masked_transform:q}"
-        " --scans {input.scans:q} --statistics {input.statistics:q} --peaks {input.peaks:q}"
+        " --scans {input.scans:q} --statistics {input.statistics:q} --scales {input.scales:q}"
+        " --peaks {input.peaks:q}"
         " --frame-masks {input.frame_masks:q} --master {output.master:q}"
-        " --title {params.title:q} > {log:q} 2>&1"
+        " --title {params.title:q} --configuration={params.configuration:q} > {log:q} 2>&1"
+
+
+rule stack:
+    input:
+        volumes=of_stacked,
+    output:
+        stack=paths.stack("{kind}.nxs"),
+        table=report(
+            paths.stack("{kind}.tsv"),
+            caption="../report/reflections.rst",
+            category="0 Overview",
+            labels={"shows": "{sample}: reflections, parent {parent}, {kind} (table)"},
+        ),
+        picture=report(
+            paths.stack("{kind}.png"),
+            caption="../report/reflections.rst",
+            category="0 Overview",
+            labels={"shows": "{sample}: reflections, parent {parent}, {kind}"},
+        ),
+    log:
+        paths.log("stack", "sample", "parent", "kind"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("stack"),
+        runtime=minutes("stack"),
+    params:
+        flags=flags_of(lambda w: experiment.stack_params(w.sample, w.parent, w.kind)),
+        version=stages.stack.VERSION,
+    message:
+        "stack the volumes of {wildcards.sample} along temperature"
+        " (parent {wildcards.parent}, {wildcards.kind})"
+    shell:
+        "python -m hklflow.stages.stack --volumes {input.volumes:q} --stack {output.stack:q}"
+        " --table {output.table:q} --picture {output.picture:q} {params.flags} > {log:q} 2>&1"

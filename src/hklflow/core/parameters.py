@@ -30,7 +30,8 @@ GROUPS = (
     "misorientation",
 )
 
-_HEAD = "misorientation"
+#: Name of the axis of a refined head.
+HEAD = "misorientation"
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,41 @@ def _turn(vector: Floats) -> Floats:
     return rotation_matrix(vector, angle) if angle > 0 else np.eye(3)
 
 
+def rotation_vector(turn: Floats) -> Floats:
+    """Rotation vector (3,) in radians of a rotation (3, 3) by less than a half turn."""
+    angle = lattice.rotation_angle(turn, np.eye(3))
+    skew = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
+    return skew / 2 / np.sinc(angle / np.pi)
+
+
 def _with_head(goniometer: Goniometer, vector: Floats) -> Goniometer:
     """Goniometer with one more fixed rotation, nearest the crystal."""
     angle = float(np.linalg.norm(vector))
     if angle == 0:
         return goniometer
+    if goniometer.names[-1] == HEAD and goniometer.scan != len(goniometer.names) - 1:
+        # One head is enough: the new turn, nearer the crystal, joins the one inherited.
+        both = rotation_matrix(goniometer.axes[-1], goniometer.angles[-1]) @ _turn(vector)
+        goniometer = without_head(goniometer)
+        vector = rotation_vector(both)
+        angle = float(np.linalg.norm(vector))
     return replace(
         goniometer,
-        names=(*goniometer.names, _HEAD),
+        names=(*goniometer.names, HEAD),
         axes=np.vstack([goniometer.axes, vector / angle]),
         angles=np.append(goniometer.angles, angle),
+    )
+
+
+def without_head(goniometer: Goniometer) -> Goniometer:
+    """Goniometer as it was before a refined head was put on it."""
+    if goniometer.names[-1] != HEAD:
+        return goniometer
+    return replace(
+        goniometer,
+        names=goniometer.names[:-1],
+        axes=goniometer.axes[:-1],
+        angles=goniometer.angles[:-1],
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import lattice, symmetry
 from hklflow.core.geometry import Rotation
-from hklflow.core.parameters import GROUPS, choose
+from hklflow.core.parameters import GROUPS, choose, rotation_vector
 from hklflow.core.reduction import strain
 from hklflow.core.residuals import Peaks, Problem
 from hklflow.errors import HklflowError
@@ -69,6 +69,8 @@ class Refined:
     ----------
     cell, cell_sigma : (6,) array
         Å and degrees; σ is 0 for what symmetry fixes or was not refined.
+    cell_covariance : (6, 6) array
+        In Å and degrees.
     u : (3, 3) array
         Proper rotation.
     ub : (3, 3) array
@@ -104,6 +106,7 @@ class Refined:
 
     cell: Floats
     cell_sigma: Floats
+    cell_covariance: Floats
     u: Floats
     ub: Floats
     orientation_sigma: Floats
@@ -179,15 +182,8 @@ def refine(
     if "orientation" in free:
         turn = _realigned(problem, u, start_cell) @ u.T
         where = problem.parameters.names.index("u_x")
-        values[where : where + 3] = _rotation_vector(turn)
+        values[where : where + 3] = rotation_vector(turn)
     return _Refinement(problem, values, limits).run()
-
-
-def _rotation_vector(turn: Floats) -> Floats:
-    """Rotation vector (3,) in radians of a rotation by less than a half turn."""
-    angle = lattice.rotation_angle(turn, np.eye(3))
-    skew = np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    return skew / 2 / np.sinc(angle / np.pi)
 
 
 def _realigned(problem: Problem, u: Floats, cell: Floats) -> Floats:
@@ -373,7 +369,7 @@ class _Refinement:
         covariance *= max(chi2, 1.0)
         sigma = np.sqrt(np.diag(covariance))
         cell_jacobian = parameters.cell_jacobian()
-        cell_variance = np.diag(cell_jacobian @ covariance @ cell_jacobian.T)
+        cell_covariance = cell_jacobian @ covariance @ cell_jacobian.T
         named = dict(zip(parameters.names, sigma, strict=True))
         held_out = usable & ~self._without_held_out(usable)
         cell, u = parameters.cell_of(values), lattice.nearest_rotation(parameters.u_of(values))
@@ -387,7 +383,8 @@ class _Refinement:
             )
         return Refined(
             cell=cell,
-            cell_sigma=np.sqrt(cell_variance),
+            cell_sigma=np.sqrt(np.diag(cell_covariance)),
+            cell_covariance=cell_covariance,
             u=u,
             ub=u @ lattice.b_matrix(cell),
             orientation_sigma=np.array([named.get(f"u_{axis}", 0.0) for axis in "xyz"]),

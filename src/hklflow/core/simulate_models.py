@@ -56,15 +56,57 @@ class Superlattice:
 
 
 @dataclass(frozen=True)
+class Distortion:
+    """A transition at `t_c` that strains the cell and moves the atoms below it.
+
+    The order parameter η obeys ``η² = f + (1 - f) (1 - T / t_c) ** (2 beta)`` below `t_c`,
+    with ``f = first_order``: 0 is a continuous transition, 1 a step. The strain goes with
+    η² (no strain couples to η itself if η breaks the symmetry), the atoms with η.
+
+    Attributes
+    ----------
+    t_c : float
+        K.
+    strain : (3,) tuple
+        Relative changes of a, b, c at η = 1.
+    angles : (3,) tuple
+        Changes of alpha, beta, gamma in degrees at η = 1.
+    beta : float
+    first_order : float
+        Part of η² that is there at once, 0 to 1.
+    shifts : tuple of (x, y, z, f)
+        What is added to position and scattering power of each atom at η = 1: reflections
+        that the atoms above `t_c` extinguish, as by a glide plane, appear. Empty: nothing.
+    """
+
+    t_c: float
+    strain: Vector = (0.0, 0.0, 0.0)
+    angles: Vector = (0.0, 0.0, 0.0)
+    beta: float = 0.5
+    first_order: float = 0.0
+    shifts: tuple[tuple[float, float, float, float], ...] = ()
+
+    def order_squared(self, temperature: float) -> float:
+        """η² at a temperature in kelvin; 0 from `t_c` on."""
+        if temperature >= self.t_c:
+            return 0.0
+        grown = float((1 - temperature / self.t_c) ** (2 * self.beta))
+        return self.first_order + (1 - self.first_order) * grown
+
+
+@dataclass(frozen=True)
 class CrystalModel:
     """A crystal with Bragg reflections of known position, shape and intensity.
 
     Attributes
     ----------
     cell : (6,) tuple
-        Å and degrees at `temperature`.
+        Å and degrees at `temperature`, distortions included.
     orientation : (3,) tuple
         Rotation vector in radians of U (crystal to goniometer frame).
+    turn : (3,) tuple
+        Rotation vector in degrees, goniometer frame, of a turn applied after `orientation`:
+        what the crystal drifted between two scans.
     centring : str
         Lattice letter.
     atoms : tuple of (x, y, z, f)
@@ -82,6 +124,7 @@ class CrystalModel:
     temperature : float
         K.
     superlattice : tuple of Superlattice
+    distortions : tuple of Distortion
     """
 
     cell: tuple[float, float, float, float, float, float]
@@ -95,17 +138,48 @@ class CrystalModel:
     expansion: Vector = (0.0, 0.0, 0.0)
     temperature: float = 300.0
     superlattice: tuple[Superlattice, ...] = ()
+    turn: Vector = (0.0, 0.0, 0.0)
+    distortions: tuple[Distortion, ...] = ()
+
+    def __post_init__(self) -> None:
+        for distortion in self.distortions:
+            if len(distortion.shifts) not in (0, len(self.atoms)):
+                raise HklflowError(
+                    f"the distortion below {distortion.t_c:g} K has {len(distortion.shifts)} "
+                    f"shifts for {len(self.atoms)} atoms; give one per atom, or none"
+                )
 
     def at_temperature(self, temperature: float) -> "CrystalModel":
-        """Return the crystal at another temperature in kelvin: its cell expands linearly."""
-        factor = 1 + np.asarray(self.expansion) * (temperature - self.temperature)
-        a, b, c = (float(x) for x in np.asarray(self.cell[:3]) * factor)
-        return replace(self, cell=(a, b, c, *self.cell[3:]), temperature=temperature)
+        """Return the crystal at another temperature in kelvin.
+
+        Its cell expands linearly, and is strained as much as the distortions differ.
+        """
+        cell = np.asarray(self.cell, dtype=np.float64)
+        for distortion in self.distortions:
+            now, then = (distortion.order_squared(t) for t in (self.temperature, temperature))
+            strain = np.asarray(distortion.strain)
+            cell[:3] *= (1 + strain * then) / (1 + strain * now)
+            cell[3:] += np.asarray(distortion.angles) * (then - now)
+        cell[:3] *= 1 + np.asarray(self.expansion) * (temperature - self.temperature)
+        a, b, c, alpha, beta, gamma = (float(x) for x in cell)
+        return replace(self, cell=(a, b, c, alpha, beta, gamma), temperature=temperature)
+
+    @cached_property
+    def current_atoms(self) -> Floats:
+        """Atoms (n, 4) at `temperature`: positions and scattering power, distortions included."""
+        atoms = np.asarray(self.atoms, dtype=np.float64)
+        for distortion in self.distortions:
+            if distortion.shifts:
+                order = np.sqrt(distortion.order_squared(self.temperature))
+                atoms = atoms + order * np.asarray(distortion.shifts)
+        return atoms
 
     @cached_property
     def u(self) -> Floats:
-        """U (3, 3), crystal Cartesian to goniometer."""
-        return np.asarray(Rotation.from_rotvec(self.orientation).as_matrix(), dtype=np.float64)
+        """U (3, 3), crystal Cartesian to goniometer, `turn` included."""
+        drift = Rotation.from_rotvec(np.radians(self.turn))
+        mounted = Rotation.from_rotvec(self.orientation)
+        return np.asarray((drift * mounted).as_matrix(), dtype=np.float64)
 
     @cached_property
     def ub(self) -> Floats:
@@ -124,8 +198,11 @@ class CrystalModel:
         grid = np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij")
         main = np.stack(grid, axis=-1).reshape(-1, 3).astype(np.float64)
         main = main[allowed(self.centring, main)]
-        xyz, f = np.asarray(self.atoms)[:, :3], np.asarray(self.atoms)[:, 3]
-        hkl, power = [main], [np.abs(np.exp(2j * np.pi * main @ xyz.T) @ f) ** 2]
+        xyz, f = self.current_atoms[:, :3], self.current_atoms[:, 3]
+        power = [np.abs(np.exp(2j * np.pi * main @ xyz.T) @ f) ** 2]
+        # What the atoms extinguish is 0 to rounding only: it is no reflection.
+        power[0][power[0] < 1e-20 * np.abs(f).sum() ** 2] = 0
+        hkl = [main]
         for satellite in self.superlattice:
             strength = satellite.strength(self.temperature)
             q = np.asarray(satellite.vector)

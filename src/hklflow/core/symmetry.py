@@ -1,4 +1,4 @@
-"""Space groups, Laue groups, lattices: the only module that imports cctbx.
+"""Space groups, Laue groups, lattices: with `core.subgroups` the only module on cctbx.
 
 Operations act on Miller indices as column vectors, ``h' = W h``. A change of
 basis is given the same way: ``h_new = M h_old``, hence ``UB_new = UB_old M⁻¹``.
@@ -108,7 +108,7 @@ class SpaceGroup:
 
         Its determinant is positive: right-handed axes stay so.
         """
-        return _hkl_matrix(self._cctbx.z2p_op())
+        return hkl_matrix(self._cctbx.z2p_op())
 
 
 def space_group(symbol: str | int) -> SpaceGroup:
@@ -167,7 +167,7 @@ def _space_group(symbol: str) -> SpaceGroup:
     )
 
 
-def _hkl_matrix(cb_op: Any) -> Floats:
+def hkl_matrix(cb_op: Any) -> Floats:
     """Matrix M with ``h_new = M h_old`` of a cctbx change of basis ``x_new = C x_old``."""
     c = np.array(cb_op.c().r().as_double()).reshape(3, 3)
     m: Floats = np.linalg.inv(c).T
@@ -284,7 +284,7 @@ def niggli(cell: ArrayLike, group: SpaceGroup | None = None) -> tuple[Floats, Fl
     with _cctbx_errors(f"the cell {_text(cell)} cannot be reduced"):
         cb_op = symmetry.change_of_basis_op_to_niggli_cell()
     reduced = np.array(unit_cell.change_basis(cb_op).parameters())
-    return reduced, _hkl_matrix(cb_op)
+    return reduced, hkl_matrix(cb_op)
 
 
 def between_settings(group: SpaceGroup, target: SpaceGroup) -> Floats:
@@ -295,7 +295,7 @@ def between_settings(group: SpaceGroup, target: SpaceGroup) -> Floats:
     steps = []
     for member in (group, target):
         info = _sgtbx().space_group_info(group=member._cctbx)
-        steps.append(_hkl_matrix(info.change_of_basis_op_to_reference_setting()))
+        steps.append(hkl_matrix(info.change_of_basis_op_to_reference_setting()))
     matrix: Floats = np.linalg.inv(steps[1]) @ steps[0]
     return matrix
 
@@ -354,7 +354,7 @@ def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSet
                 bravais=str(bravais_lattice(group=subgroup)),
                 group=group,
                 cell=constrain_cell(unit_cell.change_basis(cb_op).parameters(), group),
-                matrix=_hkl_matrix(cb_op),
+                matrix=hkl_matrix(cb_op),
                 delta=float(item["max_angular_difference"]),
             )
         )

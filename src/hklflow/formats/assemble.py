@@ -32,6 +32,7 @@ class Said:
     scan_axis: str | None = None
     start: float | None = None
     step: float | None = None
+    n_frames: int | None = None
     first_frame: int = 0
     last_frame: int | None = None
     monitor: str = "file"
@@ -110,6 +111,11 @@ def scan(
     """
     problems: list[str] = []
     n_raw = shape[0]
+    if said.n_frames not in (None, n_raw):
+        problems.append(
+            f"the raw file has {n_raw} frames but the scan table expects {said.n_frames}: it is "
+            "truncated or still being written, or the table's `frames` is wrong"
+        )
     last = n_raw - 1 if said.last_frame is None else said.last_frame
     if not 0 <= said.first_frame <= last < n_raw:
         problems.append(f"frames {said.first_frame} to {last} are not within 0 to {n_raw - 1}")

@@ -89,6 +89,10 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
 def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dict[str, Any]]:
     """Goniometer, and the fields start_deg, step_deg, angles_deg of the header."""
     if "depends_on" not in sample:
+        # Angles without an axis: the sum of images whose headers know no more.
+        node = sample.get("rotation_angle")
+        if node is not None and np.size(node) == n_frames and "units" in node.attrs:
+            return None, _scan_fields(node)
         return None, {}
     chain = chain_of(carrier(sample, sample["depends_on"][()]))
     axes = [axis for axis in reversed(chain) if is_rotation(axis)]
@@ -110,24 +114,27 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
         np.array([values[0] for values in angles]),
         scan,
     )
-    values = angles[scan]
-    if moving and len(values) != n_frames:
+    if moving and len(angles[scan]) != n_frames:
         raise HklflowError(
-            f"{axes[scan].name} in {axes[scan].file.filename} has {len(values)} angles for "
+            f"{axes[scan].name} in {axes[scan].file.filename} has {len(angles[scan])} angles for "
             f"{n_frames} frames; the file is incomplete"
         )
-    degrees = np.degrees(values)
+    return goniometer, _scan_fields(axes[scan])
+
+
+def _scan_fields(axis: Any) -> dict[str, Any]:
+    """Fields start_deg, step_deg, angles_deg of the header from the scanned axis."""
+    degrees = np.degrees(np.ravel(scaled(axis, "angle")))
     fields: dict[str, Any] = {"start_deg": float(degrees[0])}
-    step = _increment(axes[scan], degrees)
+    step = _increment(axis, degrees)
     if step is not None:
         even = degrees[0] + step * np.arange(len(degrees))
         # A twentieth of a frame is below what encoders' jitter does to a peak.
         if np.abs(degrees - even).max() <= 0.05 * abs(step):
-            fields["step_deg"] = step
-            return goniometer, fields
-    if moving:
+            return fields | {"step_deg": step}
+    if np.ptp(degrees) > 0:
         fields["angles_deg"] = degrees
-    return goniometer, fields
+    return fields
 
 
 def _increment(axis: Any, degrees: Floats) -> float | None:
@@ -196,13 +203,7 @@ def read_nexus_header(path: Path) -> Header:
         entry = find_entry(file)
         fields: dict[str, Any] = {"n_frames": n, **_read_beam(entry)}
         instrument = entry.get("instrument")
-        detectors = [] if instrument is None else find_class(instrument, "NXdetector")
-        if not detectors and instrument is not None and "detector" in instrument:
-            detectors = [instrument["detector"]]
-        if len(detectors) > 1:
-            raise HklflowError(
-                f"{path} describes {len(detectors)} detectors; hklflow reduces one: split the file"
-            )
+        detectors = _detectors(entry, path)
         if detectors:
             fields.update(_detector_fields(detectors[0], shape))
         for group in [] if instrument is None else find_class(instrument, "NXattenuator"):
@@ -217,6 +218,45 @@ def read_nexus_header(path: Path) -> Header:
             goniometer, angles = _read_goniometer(entry["sample"], n)
             fields.update(goniometer=goniometer, **angles)
         return Header(**fields)
+
+
+def read_mask_bits(path: Path) -> NDArray[np.uint32] | None:
+    """Bits of the pixel mask (slow, fast) of the one detector of a file; None if it has none."""
+    with NexusFrames(path) as frames, open_file(path) as file:
+        shape = (frames.shape[1], frames.shape[2])
+        detectors = _detectors(find_entry(file), path)
+        return _mask_bits(detectors[0], shape) if detectors else None
+
+
+def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
+    mask = group.get("pixel_mask", group.get("detectorSpecific", {}).get("pixel_mask"))
+    if mask is None:
+        return None
+    values = np.asarray(mask[()])
+    bits = values.astype(np.uint32)
+    # What 32 bits do not hold is bad all the same.
+    bits[(values != 0) & (bits == 0)] = 1
+    # A mask per frame: bad in any.
+    bits = np.bitwise_or.reduce(bits, axis=0) if bits.ndim == 3 else bits
+    if bits.shape != shape:
+        raise HklflowError(
+            f"the pixel mask in {group.file.filename} is {bits.shape} but the frames are "
+            f"{shape}; mend the file"
+        )
+    return bits
+
+
+def _detectors(entry: Any, path: Path) -> list[Any]:
+    """Return the one detector of an entry in a list, or none."""
+    instrument = entry.get("instrument")
+    detectors = [] if instrument is None else find_class(instrument, "NXdetector")
+    if not detectors and instrument is not None and "detector" in instrument:
+        detectors = [instrument["detector"]]
+    if len(detectors) > 1:
+        raise HklflowError(
+            f"{path} describes {len(detectors)} detectors; hklflow reduces one: split the file"
+        )
+    return detectors
 
 
 def _monitor(entry: Any, n: int, path: Path) -> Floats | None:
@@ -241,17 +281,11 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     for name in ("count_time", "frame_time"):
         if name in group and "exposure_time" not in fields:
             fields["exposure_time"] = first_scaled(group[name], "time")
-    mask = group.get("pixel_mask", specific.get("pixel_mask"))
-    if mask is not None:
-        bad = np.asarray(mask[()]) != 0
-        # A mask per frame: bad in any.
-        bad = bad.any(axis=0) if bad.ndim == 3 else bad
-        if bad.shape != shape:
-            raise HklflowError(
-                f"the pixel mask in {group.file.filename} is {bad.shape} but the frames are "
-                f"{shape}; mend the file"
-            )
-        fields["pixel_mask"] = bad
+    bits = _mask_bits(group, shape)
+    if bits is not None:
+        fields["pixel_mask"] = bits != 0
+    if "sensor_material" in group:
+        fields["sensor_material"] = text(np.ravel(group["sensor_material"][()])[0])
     for name in ("saturation_value", "countrate_correction_count_cutoff"):
         node = group.get(name, specific.get(name))
         if node is not None and "saturation" not in fields:

@@ -118,6 +118,7 @@ class Header:
         Largest count that can be trusted.
     polarization : float or None
         Fraction of the intensity with the electric vector along lab x.
+    sensor_material : str or None
     """
 
     wavelength: float | None = None
@@ -134,6 +135,7 @@ class Header:
     pixel_mask: NDArray[np.bool_] | None = None
     saturation: float | None = None
     polarization: float | None = None
+    sensor_material: str | None = None
 
 
 def is_hdf5(raw: Raw) -> bool:
@@ -182,11 +184,11 @@ def read_header(raw: Raw) -> Header:
     return read_image_header(raw)
 
 
-def find_files(raw: Raw) -> list[Path]:
+def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
     """Files of an image series in order of their numbers, checked to be complete.
 
     A list is taken in the order given. In a glob the last group of digits of the
-    file's name is its number.
+    file's name is its number. With ``gaps`` numbers may be missing.
 
     Raises
     ------
@@ -232,7 +234,7 @@ def find_files(raw: Raw) -> list[Path]:
         raise HklflowError(f"{text} matches several series ({names}); make the pattern narrower")
     present = sorted(numbered)
     missing = sorted(set(range(present[0], present[-1] + 1)) - set(present))
-    if missing:
+    if missing and not gaps:
         shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
         raise HklflowError(
             f"{len(missing)} of the images {text} between numbers {present[0]} and "

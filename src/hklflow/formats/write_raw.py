@@ -1,9 +1,9 @@
 """Writer of raw frames as NXmx HDF5.
 
-It takes plain arrays and numbers, so that simulated scans and tests can write
-what a beamline would. Lab vectors are NeXus (McStas) vectors as they are.
-The file is written under a temporary name and renamed when complete: a crash
-leaves nothing that looks finished.
+It takes plain arrays and numbers, so that simulated scans, sums of scans and tests can
+write what a beamline would; what is None is not known and not written. Lab vectors
+are NeXus (McStas) vectors as they are. The file is written under a temporary name and
+renamed when complete: a crash leaves nothing that looks finished.
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,16 @@ def _field(group: Any, name: str, value: Any, units: str | None = None, **attrs:
     return node
 
 
+def _write_angles(
+    group: Any, name: str, begin: NDArray[np.float64], end: NDArray[np.float64] | None
+) -> None:
+    """Angles of an axis whose direction is not known."""
+    _field(group, name, begin, "deg")
+    if end is not None:
+        _field(group, f"{name}_end", end, "deg")
+        _field(group, f"{name}_increment_set", end - begin, "deg")
+
+
 class NXmxWriter:
     """Write one rotation scan as NXmx, block after block; a context manager.
 
@@ -49,38 +59,42 @@ class NXmxWriter:
         Pixels.
     pixel_size : (slow, fast)
         Metres.
-    origin : (3,) array
-        Lab position in metres of the outer corner of pixel (0, 0).
+    origin : (3,) array or None
+        Lab position in metres of the outer corner of pixel (0, 0); None: the detector's
+        geometry (with pixel size and directions) is not known.
     slow, fast : (3,) array
         Lab unit vectors of increasing index.
     wavelength : float
         Å.
     axis_names : sequence of n str
+        None of them: the goniometer is not known; the angles of the scan are written all the same.
     axes : (n, 3) array
         Lab vectors at zero, the axis fixed to the laboratory first.
     angles : (n,) array
         Setting in radians; that of the scanned axis is ignored.
     scan_axis : int
         Which axis is scanned.
-    start, step : float
+    start, step : float or None
         Radians.
+    scan_angles : (n_frames,) array or None
+        Radians at the start of each frame, where they are not evenly spaced.
     n_frames : int
-    exposure : float
+    exposure : float or None
         Seconds per frame.
-    monitor : (n_frames,) array
-    pixel_mask : (slow, fast) uint32 array
+    monitor : (n_frames,) array or None
+    pixel_mask : (slow, fast) uint32 array or None
         0 is good; bit 0 gap, bit 1 dead (NXdetector).
-    sensor_material : str
+    sensor_material : str or None
     sensor_thickness : float or None
         Metres.
     temperature : float or None
         Of the sample, K.
-    attenuator_transmission : float
+    attenuator_transmission : float or (n_frames,) array or None
     polarization : float or None
         Fraction with the electric vector along lab x; written as Stokes vector.
-    saturation : int
+    saturation : int or None
         First count that is not to be believed.
-    sample_name : str
+    sample_name, instrument_name : str or None
     dtype : numpy dtype
         Of the pixels as stored.
 
@@ -95,28 +109,30 @@ class NXmxWriter:
         path: Path,
         *,
         shape: tuple[int, int],
-        pixel_size: tuple[float, float],
-        origin: ArrayLike,
-        slow: ArrayLike,
-        fast: ArrayLike,
-        wavelength: float,
-        axis_names: Sequence[str],
-        axes: ArrayLike,
-        angles: ArrayLike,
-        scan_axis: int,
-        start: float,
-        step: float,
         n_frames: int,
-        exposure: float,
-        monitor: ArrayLike,
-        pixel_mask: ArrayLike,
-        sensor_material: str = "Si",
+        pixel_size: tuple[float, float] | None = None,
+        origin: ArrayLike | None = None,
+        slow: ArrayLike | None = None,
+        fast: ArrayLike | None = None,
+        wavelength: float | None = None,
+        axis_names: Sequence[str] = (),
+        axes: ArrayLike = (),
+        angles: ArrayLike = (),
+        scan_axis: int = 0,
+        start: float | None = None,
+        step: float | None = None,
+        scan_angles: ArrayLike | None = None,
+        exposure: float | None = None,
+        monitor: ArrayLike | None = None,
+        pixel_mask: ArrayLike | None = None,
+        sensor_material: str | None = "Si",
         sensor_thickness: float | None = None,
         temperature: float | None = None,
-        attenuator_transmission: float = 1.0,
+        attenuator_transmission: ArrayLike | None = 1.0,
         polarization: float | None = None,
-        saturation: int = 2**31 - 1,
-        sample_name: str = "sample",
+        saturation: int | None = 2**31 - 1,
+        sample_name: str | None = "sample",
+        instrument_name: str | None = "simulated beamline",
         dtype: Any = np.uint32,
     ) -> None:
         self.path = Path(path)
@@ -125,12 +141,16 @@ class NXmxWriter:
         self.written = 0
         self._dtype = np.dtype(dtype)
         axes = np.asarray(axes, dtype=np.float64).reshape(-1, 3)
-        lengths = {
-            "monitor": (np.shape(monitor), (n_frames,)),
-            "pixel_mask": (np.shape(pixel_mask), shape),
+        lengths: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
             "angles": (np.shape(angles), (len(axis_names),)),
             "axes": (axes.shape, (len(axis_names), 3)),
         }
+        if monitor is not None:
+            lengths["monitor"] = (np.shape(monitor), (n_frames,))
+        if pixel_mask is not None:
+            lengths["pixel_mask"] = (np.shape(pixel_mask), shape)
+        if scan_angles is not None:
+            lengths["scan_angles"] = (np.shape(scan_angles), (n_frames,))
         for name, (found, wanted) in lengths.items():
             if found != wanted:
                 raise HklflowError(
@@ -157,51 +177,80 @@ class NXmxWriter:
                 **hdf5plugin.Bitshuffle(cname="lz4"),
             )
             instrument = _group(entry, "instrument", "NXinstrument")
+            if instrument_name is not None:
+                _field(instrument, "name", instrument_name)
             self._write_beam(instrument, wavelength, polarization, attenuator_transmission)
             detector = _group(instrument, "detector", "NXdetector")
-            self._write_detector(
-                detector, pixel_size, *(np.asarray(v, dtype=float) for v in (origin, slow, fast))
-            )
+            if origin is not None and pixel_size is not None:
+                vectors = (np.asarray(v, dtype=float) for v in (origin, slow, fast))
+                self._write_detector(detector, pixel_size, *vectors)
             _field(detector, "description", "area detector")
             _field(detector, "type", "Pixel")
-            _field(detector, "sensor_material", sensor_material)
-            if sensor_thickness is not None:
-                _field(detector, "sensor_thickness", sensor_thickness, "m")
-            _field(detector, "count_time", np.full(n_frames, exposure), "s")
-            # DIALS 3.12 takes one number only.
-            _field(detector, "frame_time", exposure, "s")
-            _field(detector, "saturation_value", saturation)
-            _field(detector, "bit_depth_image", 8 * self._dtype.itemsize)
-            _field(detector, "pixel_mask", np.asarray(pixel_mask, dtype=np.uint32))
-            monitors = _group(entry, "monitor", "NXmonitor")
-            _field(monitors, "mode", "monitor")
-            _field(monitors, "data", np.asarray(monitor, dtype=np.float64), "counts")
+            for name, value, units in (
+                ("sensor_material", sensor_material, None),
+                ("sensor_thickness", sensor_thickness, "m"),
+                ("count_time", None if exposure is None else np.full(n_frames, exposure), "s"),
+                # DIALS 3.12 takes one number only.
+                ("frame_time", exposure, "s"),
+                ("saturation_value", saturation, None),
+                ("bit_depth_image", 8 * self._dtype.itemsize, None),
+            ):
+                if value is not None:
+                    _field(detector, name, value, units)
+            if pixel_mask is not None:
+                _field(detector, "pixel_mask", np.asarray(pixel_mask, dtype=np.uint32))
+            if monitor is not None:
+                monitors = _group(entry, "monitor", "NXmonitor")
+                _field(monitors, "mode", "monitor")
+                _field(monitors, "data", np.asarray(monitor, dtype=np.float64), "counts")
             sample = _group(entry, "sample", "NXsample")
-            _field(sample, "name", sample_name)
+            if sample_name is not None:
+                _field(sample, "name", sample_name)
             if temperature is not None:
                 _field(sample, "temperature", temperature, "K")
-            edges = np.degrees(start + step * np.arange(n_frames + 1))
-            self._write_goniometer(
-                sample, axis_names, axes, np.degrees(np.asarray(angles)), scan_axis, edges
-            )
+            begin, end = self._scan_degrees(start, step, scan_angles)
+            if axis_names:
+                # A scanned axis without angles rests.
+                rest = np.degrees(np.asarray(angles))
+                begin = rest[scan_axis : scan_axis + 1] if begin is None else begin
+                self._write_goniometer(sample, axis_names, axes, rest, scan_axis, begin, end)
+            elif begin is not None:
+                _write_angles(sample, "rotation_angle", begin, end)
             # A hard link: readers look for the frames in the detector too.
             detector["data"] = self._data
         except BaseException:
             self._abandon()
             raise
 
+    def _scan_degrees(
+        self, start: float | None, step: float | None, scan_angles: ArrayLike | None
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Angles at the start and the end of the frames, as far as they are known."""
+        if scan_angles is not None:
+            return np.degrees(np.asarray(scan_angles, dtype=np.float64)), None
+        if start is None:
+            return None, None
+        if step is None:
+            return np.full(self.n_frames, np.degrees(start)), None
+        edges = np.degrees(start + step * np.arange(self.n_frames + 1))
+        return edges[:-1], edges[1:]
+
     @staticmethod
     def _write_beam(
-        instrument: Any, wavelength: float, polarization: float | None, transmission: float
+        instrument: Any,
+        wavelength: float | None,
+        polarization: float | None,
+        transmission: ArrayLike | None,
     ) -> None:
-        _field(instrument, "name", "simulated beamline")
         beam = _group(instrument, "beam", "NXbeam")
-        _field(beam, "incident_wavelength", wavelength, "angstrom")
+        if wavelength is not None:
+            _field(beam, "incident_wavelength", wavelength, "angstrom")
         if polarization is not None:
             stokes = np.array([1.0, 2 * polarization - 1, 0.0, 0.0])
             _field(beam, "incident_polarization_stokes", stokes)
-        attenuator = _group(instrument, "attenuator", "NXattenuator")
-        _field(attenuator, "attenuator_transmission", transmission)
+        if transmission is not None:
+            attenuator = _group(instrument, "attenuator", "NXattenuator")
+            _field(attenuator, "attenuator_transmission", transmission)
 
     def _write_detector(
         self,
@@ -278,7 +327,8 @@ class NXmxWriter:
         axes: NDArray[np.float64],
         degrees: NDArray[np.float64],
         scan_axis: int,
-        edges: NDArray[np.float64],
+        begin: NDArray[np.float64],
+        end: NDArray[np.float64] | None,
     ) -> None:
         group = _group(sample, "transformations", "NXtransformations")
         carrier = "."
@@ -287,7 +337,7 @@ class NXmxWriter:
             _field(
                 group,
                 name,
-                edges[:-1] if scanned else np.array([degrees[i]]),
+                begin if scanned else np.array([degrees[i]]),
                 "deg",
                 transformation_type="rotation",
                 vector=axes[i],
@@ -295,9 +345,9 @@ class NXmxWriter:
                 offset_units="m",
                 depends_on=carrier,
             )
-            if scanned:
-                _field(group, f"{name}_end", edges[1:], "deg")
-                _field(group, f"{name}_increment_set", np.diff(edges), "deg")
+            if scanned and end is not None:
+                _field(group, f"{name}_end", end, "deg")
+                _field(group, f"{name}_increment_set", end - begin, "deg")
             carrier = f"{_AXES}/{name}"
         _field(sample, "depends_on", carrier)
 

@@ -9,7 +9,10 @@ from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, wri
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
 from hklflow.nexus.provenance import Record, read_provenance, write_provenance
+from hklflow.nexus.scale import read_scale, write_scale
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
+from hklflow.nexus.series import Quantity, write_series
+from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
 from hklflow.nexus.statistics import read_statistics, write_statistics
 from hklflow.nexus.volume import (
     OpenVolume,
@@ -22,17 +25,23 @@ from hklflow.nexus.volume import (
 
 __all__ = [
     "FrameMaskWriter",
+    "Intensities",
+    "Member",
     "OpenVolume",
+    "Quantity",
     "Record",
     "Volume",
     "VolumeWriter",
     "has_frames",
     "linked_files",
     "open_frame_mask",
+    "open_members",
     "open_volume",
+    "read_box",
     "read_mask",
     "read_peaks",
     "read_provenance",
+    "read_scale",
     "read_scan",
     "read_statistics",
     "read_volume",
@@ -40,7 +49,10 @@ __all__ = [
     "write_master",
     "write_peaks",
     "write_provenance",
+    "write_scale",
     "write_scan",
+    "write_series",
+    "write_stack",
     "write_statistics",
     "write_volume",
 ]

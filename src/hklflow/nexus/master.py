@@ -17,12 +17,14 @@ def write_master(
     volumes: Mapping[str, Path],
     rotations: Mapping[str, Mapping[str, Path]],
     orientation: Mapping[str, Any],
+    configuration: str = "",
 ) -> None:
     """Write the light file of one scan that links all of its products.
 
     Layout as NeXpy and NXRefine users know it: ``entry/transform``,
     ``entry/masked_transform`` and one entry ``fN`` for each rotation with its
-    frames, peaks, frame sums and 3-D mask. All links are relative.
+    frames, peaks, frame sums, scale and 3-D mask. All links are relative.
+    ``entry/configuration`` holds the scan's configuration as JSON, all layers joined.
     """
 
     def link(parent: h5py.Group, name: str, target: Path, inside: str) -> None:
@@ -43,6 +45,10 @@ def write_master(
             add_array(sample, "temperature", orientation["temperature"], "K")
         add_array(sample, "orientation_matrix", orientation["U"])
         add_array(sample, "ub_matrix", orientation["UB"], "1/angstrom")
+        if configuration:
+            note = add_group(entry, "configuration", "NXnote")
+            note["type"] = "application/json"
+            note["data"] = configuration
         for i, (name, products) in enumerate(rotations.items()):
             group = add_group(
                 entry.file,
@@ -56,6 +62,7 @@ def write_master(
                     "scan": "/entry/data",
                     "peaks": "/entry/peaks",
                     "frame_sums": "/entry/frame_sums",
+                    "frame_scale": "/entry/frame_scale",
                     "mask3d": "/entry/mask",
                     "instrument": "/entry/instrument",
                 }[product]

@@ -13,19 +13,23 @@ Floats = NDArray[np.float64]
 
 
 def write_statistics(path: Path, arrays: Mapping[str, Any], images: Mapping[str, Any]) -> None:
-    """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames."""
+    """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames.
+
+    The first array is the default plot.
+    """
+    signal, *others = arrays
     with create(path, "frame statistics", "frame_sums") as entry:
         sums = add_group(
             entry,
             "frame_sums",
             "NXdata",
-            signal="transmission",
+            signal=signal,
             axes=["frame"],
-            auxiliary_signals=[name for name in arrays if name != "transmission"],
+            auxiliary_signals=others,
         )
         for name, values in arrays.items():
             add_array(sums, name, values)
-        add_array(sums, "frame", np.arange(len(arrays["transmission"])) + 0.5)
+        add_array(sums, "frame", np.arange(len(arrays[signal])) + 0.5)
         for name, image in images.items():
             group = add_group(entry, name, "NXdata", signal=name, axes=["slow", "fast"])
             add_array(group, name, image)

@@ -6,14 +6,17 @@ Figures are made without pyplot, so that they work without a display and in thre
 from hklflow.plots.common import save
 from hklflow.plots.detector import detector_image, frame_mask, frame_statistics, peaks, pixel_mask
 from hklflow.plots.geometry import powder, residuals
-from hklflow.plots.series import series
+from hklflow.plots.scale import frame_scale
+from hklflow.plots.series import intensities, series, temperature_series
 from hklflow.plots.volumes import coverage, slices
 
 __all__ = [
     "coverage",
     "detector_image",
     "frame_mask",
+    "frame_scale",
     "frame_statistics",
+    "intensities",
     "peaks",
     "pixel_mask",
     "powder",
@@ -21,4 +24,5 @@ __all__ = [
     "save",
     "series",
     "slices",
+    "temperature_series",
 ]

@@ -69,7 +69,7 @@ def pixel_mask(
 def frame_statistics(
     arrays: Mapping[str, Floats], maximum_image: NDArray[Any], mask: NDArray[np.bool_], title: str
 ) -> Figure:
-    """Maximum image and the per-frame sums, background, monitor and transmission."""
+    """Maximum image and per-frame arrays: sums, background, monitor."""
     figure = figure_of(14, 6.2)
     left, right = halves(figure, (1, 1.1))
     axes = left.subplots()

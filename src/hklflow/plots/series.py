@@ -3,9 +3,33 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 
 from hklflow.plots.common import figure_of
+
+_POINT: dict[str, Any] = {"fmt": "o", "ms": 4, "capsize": 3}
+
+
+def _panels(n: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Figure with n panels in rows; what is left of the last row is empty."""
+    columns = max(1, min(n, columns))
+    rows = max(1, -(-n // columns))
+    figure = figure_of(4.2 * columns + 0.6, height * rows + 0.8)
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for spare in axes[n:]:
+        spare.set_axis_off()
+    return figure, axes[:n]
+
+
+def _decorate(axes: Axes, label: str, title: str = "") -> None:
+    axes.set(xlabel="temperature (K)", ylabel=label, title=title)
+    axes.ticklabel_format(useOffset=False)
+    axes.margins(0.12)
 
 
 def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], title: str) -> Figure:
@@ -30,12 +54,87 @@ def series(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, str], tit
                 at,
                 [row[quantity] for row in mine],
                 yerr=[row.get(f"{quantity}_sigma", 0.0) for row in mine],
-                fmt="o",
-                ms=4,
-                capsize=3,
+                **_POINT,
             )
-            axes.set(xlabel="temperature (K)", ylabel=label, title=sample)
-            axes.ticklabel_format(useOffset=False)
-            axes.margins(0.15)
+            _decorate(axes, label, sample)
+    figure.suptitle(title)
+    return figure
+
+
+def temperature_series(
+    rows: Sequence[Mapping[str, Any]],
+    quantities: Mapping[str, str],
+    transitions: Sequence[tuple[float, float]],
+    title: str,
+) -> Figure:
+    """Quantities of one sample against temperature, one panel each.
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        Each with "scan", "parent", "temperature" (K; None is not drawn), and for each
+        quantity its value and ``<quantity>_sigma``.
+    quantities : mapping
+        Quantity -> axis label.
+    transitions : sequence of (warmer, colder)
+        Temperatures between which a band is drawn.
+    """
+    placed = [row for row in rows if row["temperature"] is not None]
+    parents = list(dict.fromkeys(str(row["parent"]) for row in placed))
+    figure, panels = _panels(len(quantities), 3, 2.8)
+    for axes, (quantity, label) in zip(panels, quantities.items(), strict=True):
+        for i, parent in enumerate(parents):
+            mine = [row for row in placed if row["parent"] == parent]
+            axes.errorbar(
+                [row["temperature"] for row in mine],
+                [row[quantity] for row in mine],
+                yerr=[row[f"{quantity}_sigma"] for row in mine],
+                color=f"C{i}",
+                **_POINT,
+            )
+            own = [row for row in mine if row["scan"] == parent]
+            axes.plot(
+                [row["temperature"] for row in own],
+                [row[quantity] for row in own],
+                "s",
+                ms=11,
+                mfc="none",
+                color=f"C{i}",
+            )
+        for warmer, colder in transitions:
+            axes.axvspan(colder, warmer, color="C3", alpha=0.15, lw=0)
+        _decorate(axes, label)
+    handles: list[Any] = [
+        Line2D([], [], color=f"C{i}", marker="o", ls="", label=f"children of {parent}")
+        for i, parent in enumerate(parents)
+    ]
+    handles.append(Line2D([], [], color="0.4", marker="s", ms=9, mfc="none", ls="", label="parent"))
+    if transitions:
+        handles.append(Patch(color="C3", alpha=0.15, label="leaves its course"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    figure.suptitle(title)
+    return figure
+
+
+def intensities(
+    temperature: ArrayLike, hkl: ArrayLike, intensity: ArrayLike, sigma: ArrayLike, title: str
+) -> Figure:
+    """Integrated intensities against temperature, one panel for each reflection.
+
+    Parameters
+    ----------
+    temperature : (t,) array
+    hkl : (n, 3) array
+    intensity, sigma : (n, t) arrays
+        NaN where a reflection was not measured.
+    """
+    rows = np.asarray(hkl, dtype=np.float64)
+    figure, panels = _panels(len(rows), 3, 2.6)
+    for axes, index, values, errors in zip(
+        panels, rows, np.asarray(intensity), np.asarray(sigma), strict=True
+    ):
+        axes.errorbar(np.asarray(temperature), values, yerr=errors, **_POINT)
+        axes.axhline(0, color="0.7", lw=0.8)
+        _decorate(axes, "I (S × r.l.u.³)", " ".join(f"{x:g}" for x in index))
     figure.suptitle(title)
     return figure

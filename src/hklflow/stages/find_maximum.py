@@ -1,4 +1,4 @@
-"""Find the maximum, the frame sums and the sample's transmission in one pass over the frames."""
+"""Find the maximum, the frame sums and the background in one pass over the frames."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -18,7 +18,7 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     statistics: Path
-    """Per-frame sums, background and transmission; sum and maximum images."""
+    """Per-frame sums and background in counts; sum and maximum images."""
     picture: Path
     """Picture of them."""
     metrics: Path
@@ -27,12 +27,8 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     annulus: tuple[float, float] = (0.3, 0.95)
-    """Part of the |Q| range on the detector whose background gives the transmission, from and to
-    (fractions of the maximum)."""
-    transmission: bool = True
-    """Estimate the sample's transmission; False: take it as 1 (too few frames, no background)."""
-    window: int = Field(31, ge=5)
-    """Frames over which the transmission is smoothed (odd)."""
+    """Part of the |Q| range on the detector in which the background between the Bragg peaks is
+    found, from and to (fractions of the maximum)."""
     block: int = Field(16, gt=0, le=512)
     """Frames held in memory at a time."""
 
@@ -43,7 +39,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.core import masks
-    from hklflow.core.statistics import FrameStatistics, transmission
+    from hklflow.core.statistics import FrameStatistics
     from hklflow.formats import raw
 
     scan = nexus.read_scan(inputs.scan)
@@ -63,35 +59,26 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         ):
             statistics.add(block)
     result = statistics.result()
-    incident = scan.monitor * scan.attenuation
-    relative = (
-        transmission(result.background, incident, window=params.window).transmission
-        if params.transmission
-        else np.ones(n)
-    )
     arrays = {
         "frame_sum": result.frame_sums,
         "background": result.background,
         "monitor": scan.monitor,
-        "transmission": relative,
     }
-    # Not shown, but the rotations' common scale comes from it.
-    rate = result.background / incident if params.transmission else np.ones(n)
+    # Not shown: pixels outside the mask that carry a measurement.
+    pixels = int((~bad).sum()) - result.frame_flagged
     nexus.write_statistics(
         outputs.statistics,
-        arrays | {"background_rate": rate},
+        arrays | {"pixels": pixels},
         {"summed": result.summed, "maximum": result.maximum_image},
     )
     title = f"frame statistics of {scan.raw}"
     plots.save(plots.frame_statistics(arrays, result.maximum_image, bad, title), outputs.picture)
+    known = result.background[np.isfinite(result.background)]
     metrics = {
         "maximum": result.maximum,
         "maximum at (frame, slow, fast)": result.maximum_at,
         "mean counts per pixel": float(result.frame_sums.sum() / max(int((~bad).sum()), 1) / n),
-        "smallest and largest transmission": [
-            float(relative.min()),
-            float(relative.max()),
-        ],
+        "median background": float(np.median(known)) if known.size else None,
     }
     stage.write_json(outputs.metrics, metrics)
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -43,6 +43,8 @@ class Params(stage.Params):
     """Angle at the start of the first raw frame, in degrees; None: from the raw file."""
     step: float | None = None
     """Angle step of one frame, in degrees; None: from the raw file."""
+    n_frames: int | None = Field(None, ge=1)
+    """Number of raw frames that the scan table expects; None: as many as there are."""
     first_frame: int = Field(0, ge=0)
     """First raw frame to use, counted from 0."""
     last_frame: int | None = Field(None, ge=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -26,7 +26,7 @@ class Params(stage.Params):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """One row for each scan."""
+    """One row for each scan, by sample and from low to high temperature."""
     import csv
 
     from hklflow import plots
@@ -36,7 +36,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     names = ("a", "b", "c", "alpha", "beta", "gamma")
     for orientation_path, metrics_path in zip(inputs.orientations, inputs.metrics, strict=True):
         orientation, metrics = stage.read_json(orientation_path), stage.read_json(metrics_path)
-        row = {key: orientation[key] for key in ("sample", "scan", "temperature", "space_group")}
+        identity = ("sample", "scan", "temperature", "parent", "space_group")
+        row = {key: orientation[key] for key in identity}
         row |= dict(zip(names, orientation["cell"], strict=True))
         row |= {f"{n}_sigma": s for n, s in zip(names, orientation["cell_sigma"], strict=True)}
         row["volume"] = volume(orientation["cell"])
@@ -48,8 +49,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "coverage": metrics["coverage"],
             # A single rotation has nothing to agree with.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
+            # A line break or tab within a sentence would end the row or the cell.
+            "warnings": " | ".join(" ".join(text.split()) for text in orientation["warnings"]),
         }
         rows.append(row)
+    # Scans without a temperature come after the others of their sample.
+    rows.sort(
+        key=lambda r: (r["sample"], r["temperature"] is None, r["temperature"] or 0.0, r["scan"])
+    )
     with outputs.table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()

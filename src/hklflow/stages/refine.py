@@ -1,12 +1,13 @@
 """Refine lattice and orientation of one scan, starting from its parent's orientation."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -30,6 +31,9 @@ class Settings(stage.Params):
 
     refine_goniometer: bool = True
     """Refine a small turn of the goniometer head in each rotation but the first."""
+    constraints: Literal["auto", "parent"] = "auto"
+    """`parent`: the cell keeps the relations of the parent's space group. `auto`: where they are
+    broken (see `accept`, whose limits have their defaults here) the cell is refined without."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
     min_indexed: float = Field(0.2, gt=0, le=1)
@@ -51,7 +55,7 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import symmetry
+    from hklflow.core import gates, symmetry, transition
     from hklflow.core.binning import Grid
     from hklflow.core.refinement import Limits, refine
 
@@ -61,29 +65,35 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     free = ["cell", "orientation"]
     if params.refine_goniometer and len(rotations) > 1:
         free += ["misorientation"]
+    group = symmetry.space_group(parent["space_group"])
     refined = refine(
         rotations,
         observed.peaks,
         parent["UB"],
-        symmetry.space_group(parent["space_group"]),
+        group,
         free=free,
         limits=Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
     )
     identity = {
         "sample": params.sample,
         "scan": params.scan,
+        "temperature": observed.scans[0].temperature,
         "space_group": parent["space_group"],
         "parent": parent["scan"],
+        "parent_temperature": parent["temperature"],
     }
-    before = parent["metrics"]["fraction indexed"]
-    if refined.fraction_indexed < before - 0.15:
-        notes.append(
-            f"{refined.fraction_indexed:.0%} of the peaks are indexed against {before:.0%} of the "
-            f"parent {parent['scan']}: superlattice reflections or another phase? Look at the "
-            "unindexed peaks, and consider a parent of its own for these temperatures"
-        )
+    examined = transition.examine(
+        refined, observed.peaks, group, free=free, intensities=observed.intensities
+    )
+    figures = examined.figures
+    broken = examined.broken()
+    if broken and examined.free is not None and params.constraints == "auto":
+        refined = examined.free
+        notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
+    # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
+    notes += gates.failures(figures, parent["symmetry"], gates.Limits(), identity)
     grid = Grid.from_dict(parent["grid"])
-    data = orientation.product(refined, observed, grid, identity, notes)
+    data = orientation.product(refined, observed, grid, identity, notes, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(

@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.errors import HklflowError
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -30,6 +31,10 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
+    space_group: str | None = None
+    """Space group (Hermann-Mauguin, Hall or number); None: that of the sample table."""
+    cell: tuple[float, float, float, float, float, float] | None = None
+    """Approximate cell in Å and degrees; None: that of the sample table."""
     refine_detector: bool = True
     """Refine the beam centre and the detector's turn, with the cell."""
     refine_distance: bool = False
@@ -55,20 +60,21 @@ class Params(Settings):
     """Scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
-    space_group: str
-    """Space group (Hermann-Mauguin, Hall or number)."""
-    cell: tuple[float, float, float, float, float, float] | None = None
-    """Approximate cell in Å and degrees; None: unknown."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import geometry, symmetry
+    from hklflow.core import gates, geometry, symmetry, transition
     from hklflow.core.binning import Grid
     from hklflow.core.indexing import index_peaks
     from hklflow.core.refinement import Limits, refine
 
+    if params.space_group is None:
+        raise HklflowError(
+            f"{params.sample} {params.scan} has no space group; give it in the table of samples or "
+            "as `refine_parent: space_group`"
+        )
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     group = symmetry.space_group(params.space_group)
     indexing = index_peaks(
@@ -109,10 +115,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     identity = {
         "sample": params.sample,
         "scan": params.scan,
+        "temperature": observed.scans[0].temperature,
         "space_group": params.space_group,
         "parent": params.scan,
+        "parent_temperature": observed.scans[0].temperature,
     }
-    data = orientation.product(refined, observed, grid, identity, warnings)
+    figures = transition.figures(
+        refined, observed.peaks, group, free=free, intensities=observed.intensities
+    )
+    warnings += gates.failures(figures, figures, gates.Limits(), identity)
+    data = orientation.product(refined, observed, grid, identity, warnings, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(

@@ -18,6 +18,8 @@ class Inputs(stage.Inputs):
     """Scan files of the rotations."""
     statistics: list[Path]
     """Frame statistics of the rotations."""
+    scales: list[Path]
+    """Scales of the frames of the rotations."""
     peaks: list[Path]
     """Peak tables of the rotations."""
     frame_masks: list[Path]
@@ -32,6 +34,8 @@ class Outputs(stage.Outputs):
 class Params(stage.Params):
     title: str = ""
     """Title of the scan."""
+    configuration: str = ""
+    """Configuration of the scan as JSON: all layers joined, and its rows of the tables."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -40,10 +44,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     orientation = stage.read_json(inputs.orientation)
     rotations: dict[str, dict[str, Path]] = {}
-    for name, scan, statistics, peaks, frame_mask in zip(
+    for name, scan, statistics, scale, peaks, frame_mask in zip(
         orientation["rotations"],
         inputs.scans,
         inputs.statistics,
+        inputs.scales,
         inputs.peaks,
         inputs.frame_masks,
         strict=True,
@@ -52,6 +57,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "instrument": scan,
             "peaks": peaks,
             "frame_sums": statistics,
+            "frame_scale": scale,
             "mask3d": frame_mask,
         }
         if nexus.has_frames(scan):
@@ -62,6 +68,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         {"transform": inputs.transform, "masked_transform": inputs.masked_transform},
         rotations,
         orientation,
+        params.configuration,
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -17,10 +17,8 @@ class Inputs(stage.Inputs):
     """Scan file."""
     mask: Path
     """Pixel mask."""
-    statistics: Path
-    """Frame statistics (for the sample's transmission)."""
-    reference: Path
-    """Frame statistics of the scan's first rotation, whose scale the others are brought to."""
+    scale: Path
+    """Scale of every frame."""
     frame_mask: Path
     """3-D artefact mask."""
     orientation: Path
@@ -46,11 +44,6 @@ class Settings(stage.Params):
     """Correct for polarisation."""
     efficiency: bool = True
     """Correct for the sensor's efficiency (needs thickness and attenuation of the sensor)."""
-    transmission: bool = True
-    """Correct for the sample's transmission, from the frames' background."""
-    rotation_scale: bool = True
-    """Bring the rotations of a scan to one scale by the medians of background over monitor; False
-    where their detector settings differ, so that their backgrounds do not compare."""
     flat_field: Path | None = None
     """Image of the pixels' relative response (any format that fabio reads)."""
     block: int = Field(16, gt=0, le=512)
@@ -72,6 +65,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus
     from hklflow.core import binning, corrections, geometry, masks
+    from hklflow.errors import HklflowError
     from hklflow.formats import images, raw
 
     scan = nexus.read_scan(inputs.scan)
@@ -98,27 +92,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print("note: the sensor is not described, so its efficiency is not corrected for")
     if params.efficiency:
         pixel_norm *= corrections.sensor_efficiency(rotation.detector)
-    frame_norm = scan.monitor * scan.attenuation
-    if params.transmission:
-        frame_norm = frame_norm * nexus.read_statistics(inputs.statistics, "transmission")
-    scale = 1.0
-    if params.transmission and params.rotation_scale:
-        # Each rotation's transmission is relative to its own median; the background behind
-        # it is counted per pixel.
-        own, first = (
-            float(
-                np.median(
-                    nexus.read_statistics(path, "background_rate")
-                    / nexus.read_statistics(path, "transmission")
-                )
-            )
-            for path in (inputs.statistics, inputs.reference)
+    scale = nexus.read_scale(inputs.scale)
+    if len(scale.scale) != rotation.scan.n_frames:
+        raise HklflowError(
+            f"{inputs.scale} is for {len(scale.scale)} frames but {inputs.scan} has "
+            f"{rotation.scan.n_frames}; run frame_scale again"
         )
-        scale = own / first
-        if params.solid_angle:
-            # The pixel norm holds this part of the background's ratio already.
-            scale /= area
-        frame_norm = frame_norm * scale
+    frame_norm = scale.monitor * scale.attenuation * scale.scale
+    if not params.solid_angle:
+        # The scale is for equal solid angles; here the pixel norm does not hold them.
+        frame_norm = frame_norm * scale.area
 
     pitch = binning.pixel_pitch(rotation, ub, grid)
     samples = params.samples or binning.sub_samples(pitch)
@@ -146,7 +129,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             accumulator.add(block, done, excluded[done : done + len(block)])
             done += len(block)
     notes = {
-        "scale of the rotation": scale,
+        "scale of the rotation": scale.rotation,
         "sub-samples (frame, slow, fast)": list(samples),
         "corrected for": [
             name
@@ -154,7 +137,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 ("solid angle", params.solid_angle),
                 ("polarisation", params.polarization),
                 ("sensor efficiency", params.efficiency and described),
-                ("transmission", params.transmission),
+                ("transmission", scale.source != "none"),
                 ("flat field", params.flat_field is not None),
             )
             if done

@@ -1,0 +1,69 @@
+"""The command `hklflow`: a new experiment, rows of its tables, and the watch at the beamline.
+
+The computing is `snakemake`; these commands prepare what it reads and start it. Modules of
+the commands import little, and what is heavy inside functions, so that ``--help`` is quick.
+"""
+
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from hklflow import __version__
+from hklflow.cli.add import add_sample, add_scan
+from hklflow.cli.check import check_experiment
+from hklflow.cli.explain import explain
+from hklflow.cli.import_ini import import_ini
+from hklflow.cli.init import init_experiment
+from hklflow.cli.watch import watch_experiment
+from hklflow.errors import HklflowError
+
+app = App(
+    name="hklflow",
+    help="Single-crystal X-ray rotation data, from raw frames to S(Q) volumes with error bars.",
+    version=__version__,
+    default_parameter=Parameter(consume_multiple=True),
+)
+sample = App(name="sample", help="The table of samples.")
+scan = App(name="scan", help="The table of scans.")
+config = App(name="config", help="The configuration.")
+
+app.command(init_experiment, name="init")
+app.command(sample)
+app.command(scan)
+app.command(config)
+app.command(watch_experiment, name="watch")
+app.command(check_experiment, name="check")
+sample.command(add_sample, name="add")
+scan.command(add_scan, name="add")
+config.command(explain, name="explain")
+config.command(import_ini, name="import-ini")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    `HklflowError` and bad arguments end with one line and exit code 2, everything else
+    with a traceback and exit code 1.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if tokens[:1] == ["watch"] and "--" in tokens:
+        # What follows `--` is a command of its own, with options of its own.
+        at = tokens.index("--")
+        tokens[at:] = [f"--command={shlex.join(tokens[at + 1 :])}"]
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except (CycloptsError, HklflowError) as error:
+        print(f"hklflow: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        traceback.print_exc()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: Exception) -> str:
+    # cyclopts wraps its sentences; a list of problems keeps its lines.
+    return str(error) if isinstance(error, HklflowError) else " ".join(str(error).split())

@@ -1,0 +1,113 @@
+"""`hklflow sample add` and `hklflow scan add`: one more row in a table, checked before."""
+
+from pathlib import Path
+
+from hklflow.cli.folder import experiment
+from hklflow.errors import HklflowError
+
+CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+
+
+def add_sample(
+    name: str,
+    /,
+    *,
+    space_group: str,
+    cell: tuple[float, float, float, float, float, float] | None = None,
+    formula: str = "",
+    parents: str = "",
+    directory: Path = Path(),
+) -> None:
+    """Add a sample to the table of samples.
+
+    Example: `hklflow sample add quartz --space-group "P 32 2 1" --cell 4.91 4.91 5.40 90 90 120
+    --formula SiO2`
+
+    Parameters
+    ----------
+    name
+        Name of the sample: letters, digits, `.`, `+` and `-`.
+    space_group
+        Hermann-Mauguin symbol, Hall symbol or number; `P 1` if it is not known.
+    cell
+        Approximate a, b, c in Å and alpha, beta, gamma in degrees; without it the cell is searched.
+    formula
+        Chemical formula, for people.
+    parents
+        Parent scans by temperature in K, such as `300K=160:400 100K=0:160`.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.core.symmetry import space_group as known
+
+    known(space_group)
+    row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}
+    if cell is not None:
+        row |= {axis: f"{value:.10g}" for axis, value in zip(CELL, cell, strict=True)}
+    folder = experiment(directory)
+    folder.add("samples", [row])
+    print(f"{name} added to {folder.table('samples')}")
+
+
+def add_scan(
+    sample: str,
+    scan: str,
+    /,
+    *,
+    rotation: str,
+    raw: str,
+    temperature: float | None = None,
+    parent: str = "",
+    goniometer: str = "",
+    calibration: str = "",
+    frames: int | None = None,
+    directory: Path = Path(),
+) -> None:
+    """Add one rotation of a scan to the table of scans.
+
+    Its raw file must be there; what is still to be measured belongs in `config/planned.tsv`,
+    see `hklflow watch --help`.
+
+    Example: `hklflow scan add quartz 100K --rotation r1 --raw raw/quartz_100K_r1.h5
+    --temperature 100 --parent 300K --goniometer "chi=0 phi=0:0.1"`
+
+    Parameters
+    ----------
+    sample
+        A sample of the table of samples.
+    scan
+        Name of the scan, the same for all its rotations.
+    rotation
+        Name of the rotation.
+    raw
+        Raw HDF5 file or pattern of an image series, from the experiment's folder; repeated
+        scans that are to be summed stand with ` + ` between them.
+    temperature
+        Temperature in K.
+    parent
+        Scan of the same sample whose orientation is the start; without it the scan itself.
+    goniometer
+        Settings in degrees: `axis=degrees`, and `axis=start:step` for the scanned one.
+    calibration
+        A detector geometry of the configuration.
+    frames
+        Number of frames expected.
+    directory
+        Folder of the experiment.
+    """
+    if not raw.strip():
+        raise HklflowError("--raw is empty; name the raw file of the rotation")
+    row = {
+        "sample": sample,
+        "scan": scan,
+        "temperature": "" if temperature is None else f"{temperature:.10g}",
+        "parent": parent,
+        "rotation": rotation,
+        "raw": raw,
+        "goniometer": goniometer,
+        "calibration": calibration,
+        "frames": "" if frames is None else str(frames),
+    }
+    folder = experiment(directory)
+    folder.add("scans", [row])
+    print(f"{sample} {scan} {rotation} added to {folder.table('scans')}")

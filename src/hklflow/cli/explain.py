@@ -1,0 +1,77 @@
+"""`hklflow config explain`: which layer says what a parameter is."""
+
+from pathlib import Path
+
+from hklflow.cli.folder import experiment as folder_of
+from hklflow.errors import HklflowError
+
+
+def explain(
+    key: str, /, *, sample: str | None = None, scan: str | None = None, directory: Path = Path()
+) -> None:
+    """Show the value of a parameter, and every layer that sets it.
+
+    Layers, lowest first: package default, facility file, config.yaml, its per_sample, its
+    per_scan (a parent's entry holds for its children too). What `snakemake --config` says
+    goes before all of them.
+
+    Example: `hklflow config explain find_peaks.n_sigma --sample quartz --scan 100K`
+
+    Parameters
+    ----------
+    key
+        Section and parameter, such as `find_peaks.n_sigma`, or a section alone.
+    sample
+        Sample for which the value is wanted; without it, for all that say nothing else.
+    scan
+        Scan of that sample.
+    directory
+        Folder of the experiment.
+    """
+    import json
+
+    from hklflow.config import Config, load, setters, value_in
+
+    if scan is not None and sample is None:
+        raise HklflowError(f"--scan {scan} needs its --sample")
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    if sample is not None and sample not in experiment.samples:
+        raise HklflowError(f"there is no sample {sample!r}; {_among(sample, experiment.samples)}")
+    if sample is not None and scan is not None and (sample, scan) not in experiment.scans:
+        scans = [name for owner, name in experiment.scans if owner == sample]
+        raise HklflowError(f"{sample} has no scan {scan!r}; {_among(scan, scans)}")
+    keys = key.split(".")
+    settings = experiment.config if sample is None else experiment.settings(sample, scan)
+    values = settings.model_dump(mode="json")
+    for depth in range(len(keys)):
+        _, above = value_in(values, keys[:depth])
+        if not isinstance(above, dict) or keys[depth] not in above:
+            known = list(above) if isinstance(above, dict) else []
+            where = ".".join(keys[:depth]) or "the configuration"
+            raise HklflowError(
+                f"there is no {keys[depth]!r} in {where}; {_among(keys[depth], known)}"
+            )
+    value = value_in(values, keys)[1]
+    layers = experiment.layers_of(sample, scan)
+    told = list(setters(layers, key))
+    has_default, default = value_in(Config().model_dump(mode="json"), keys)
+    of = "" if sample is None else f" for {sample}" + ("" if scan is None else f"/{scan}")
+    print(f"{key} = {json.dumps(value)}{of}")
+    lines = [("package default", default)] if has_default else []
+    lines += [(f"config.yaml, {n}" if n.startswith("per_") else n, v) for n, v in told]
+    lines = [("config.yaml" if name == "config" else name, v) for name, v in lines]
+    for number, (name, said) in enumerate(lines):
+        last = "  <- in force" if number == len(lines) - 1 else ""
+        print(f"  {name:40s} {json.dumps(said, default=str)}{last}")
+
+
+def _among(name: str, known: object) -> str:
+    """Offer the names that are like a wrong one."""
+    import difflib
+
+    names = [str(item) for item in known] if isinstance(known, list | dict) else []
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"there are {', '.join(names)}" if names else "nothing stands below it"

@@ -1,0 +1,123 @@
+"""`hklflow init`: a new experiment's folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hklflow import templates
+from hklflow.errors import HklflowError
+
+SNAKEFILE = """\
+# The workflow is part of the installed hklflow; this file makes `snakemake` find it here.
+from hklflow import templates
+
+
+include: templates.snakefile()
+
+
+# a default target that is named in an included file is ignored: name it here
+workflow.default_target = "all"
+"""
+
+GITIGNORE = """\
+/raw/
+/results/
+/.snakemake/
+/config/.*
+/config/watch.lock
+/config/watch.stop
+"""
+
+FACILITY_LINE = "#facility:"
+
+
+def init_experiment(directory: Path, /, *, facility: Path | None = None) -> None:
+    """Make the folder of a new experiment; what is there already is left as it is.
+
+    Example: `hklflow init quartz_2026 --facility /sw/beamline.yaml`, then
+    `cd quartz_2026`, `hklflow sample add ...`, `hklflow scan add ...`, `snakemake -n`.
+
+    Parameters
+    ----------
+    directory
+        Folder of the experiment.
+    facility
+        YAML file with what holds for all experiments at a beamline; it has the same
+        sections as `config.yaml`.
+    """
+    if facility is not None:
+        _check_facility(facility, directory)
+    made = 0
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "raw").mkdir(exist_ok=True)
+        for name, text in _contents(directory, facility):
+            made += _write_new(directory / name, text, name)
+    except OSError as error:
+        raise HklflowError(
+            f"{error.filename or directory} cannot be made ({error.strerror}); choose a folder "
+            "that you may write to"
+        ) from error
+    if made:
+        print(
+            f"Next, in {directory}: tell what is special in config/config.yaml, add rows with "
+            "`hklflow sample add` and `hklflow scan add`, look with `snakemake -n`."
+        )
+
+
+def _contents(directory: Path, facility: Path | None) -> Iterator[tuple[str, str]]:
+    """Name and text of every file of a new experiment."""
+    root = templates.root()
+    for name in ("config.yaml", "samples.tsv", "scans.tsv", "README.md"):
+        text = (root / "config" / name).read_text(encoding="utf-8")
+        if name == "config.yaml" and facility is not None:
+            text = _with_facility(text, _reference(facility, directory))
+        yield f"config/{name}", text
+    for path in sorted((root / "profiles").rglob("*")):
+        if path.is_file():
+            yield f"profiles/{path.relative_to(root / 'profiles')}", path.read_text("utf-8")
+    yield "Snakefile", SNAKEFILE
+    yield ".gitignore", GITIGNORE
+
+
+def _write_new(path: Path, text: str, name: str) -> bool:
+    """Write a file unless there is one; say which."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        print(f"{name} was there already: left as it is")
+        return False
+    print(f"{name} made")
+    return True
+
+
+def _reference(facility: Path, directory: Path) -> str:
+    """Path of the facility file as the configuration has it: from the experiment's folder."""
+    return str(facility) if facility.is_absolute() else os.path.relpath(facility, directory)
+
+
+def _check_facility(facility: Path, directory: Path) -> None:
+    """Refuse a facility file that cannot be read, or that a present config.yaml does not name."""
+    from hklflow.config import read_yaml
+
+    read_yaml(facility)
+    config = directory / "config/config.yaml"
+    if not config.exists():
+        return
+    named = read_yaml(config).get("facility")
+    if named is None or (directory / named).resolve() != facility.resolve():
+        raise HklflowError(
+            f"{config} was there already and its facility is {named!r}; write "
+            f"`facility: {_reference(facility, directory)}` in it"
+        )
+
+
+def _with_facility(text: str, reference: str) -> str:
+    """Set the facility in the template's example line."""
+    import yaml
+
+    lines = text.splitlines(keepends=True)
+    value = yaml.safe_dump({"facility": reference}, allow_unicode=True, width=10**6)
+    return "".join(value if line.startswith(FACILITY_LINE) else line for line in lines)

@@ -1,0 +1,44 @@
+"""One watch at a time: a lock file that names its owner."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hklflow.errors import HklflowError
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[str]:
+    """Hold a lock file; gives what an owner that died has left in it, else nothing.
+
+    The system holds the lock as long as the process lives, so that a file that was left
+    behind does not lock; its content is for people.
+
+    Raises
+    ------
+    HklflowError
+        If another process holds it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HklflowError(
+                f"{path.parent.parent} is watched already by {_content(file) or 'another process'};"
+                " stop that one first"
+            ) from error
+        left = _content(file)
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield left
+        os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def _content(file: int) -> str:
+    return os.pread(file, 1000, 0).decode(errors="replace").strip()

@@ -1,0 +1,279 @@
+"""`hklflow watch`: add scans whose raw files are complete, and run the workflow again.
+
+The watch looks, adds and runs in turn; while snakemake runs nothing is added. Signals only
+set a mark that the loop sees, so that a table is never left half-written.
+"""
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hklflow.cli import planned
+from hklflow.cli.complete import NOT_THERE, Settling, missing
+from hklflow.cli.folder import Folder, experiment, read_table
+from hklflow.cli.lock import only_one
+from hklflow.cli.runner import Run, default_command
+from hklflow.errors import HklflowError
+
+_NAP = 0.1  # s; how quickly a signal is answered
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def watch_experiment(
+    directory: Path = Path(),
+    /,
+    *,
+    interval: float = 30.0,
+    settle: float = 60.0,
+    hours: float = 24.0,
+    until_complete: bool = False,
+    once: bool = False,
+    command: Annotated[str, Parameter(show_default=False)] = "",
+) -> int:
+    """Add planned scans as soon as their raw files are complete, and run snakemake.
+
+    `config/planned.tsv` has the columns of the table of scans, and rows for what is still
+    to be measured. Its `raw` may hold `{temperature}` and `{scan}`: such a row stands for
+    all files that fit, and what their names say there is put into the other columns.
+    A scan is added when all its rotations are complete and its parent is there.
+
+    Example: `hklflow watch quartz_2026 --hours 48 -- snakemake --cores 8`
+
+    Stop it with Ctrl-C (which stops snakemake too), or with `touch config/watch.stop`
+    (which lets the current run end).
+
+    Parameters
+    ----------
+    directory
+        Folder of the experiment.
+    interval
+        Seconds between two looks.
+    settle
+        Seconds for which a raw file must not have changed. Longer than any pause of the
+        detector's writer; give `frames` in the table too where you can.
+    hours
+        The watch ends after this time; a run that is under way is finished.
+    until_complete
+        End when all planned scans are added and run.
+    once
+        Add what is complete now, run, and end.
+    command
+        The command instead of `snakemake`, in the experiment's folder; also all that
+        follows `--`.
+    """
+    for name, value in (("interval", interval), ("hours", hours)):
+        if not value > 0:
+            raise HklflowError(f"--{name} is {value:g}; it must be more than 0")
+    if not settle >= 0:
+        raise HklflowError(f"--settle is {settle:g}; it must be 0 or more")
+    folder = experiment(directory)
+    words = shlex.split(command) or default_command(folder.base)
+    watch = Watch(folder, words, interval, Settling(settle))
+    watch.check(until_complete)
+    with only_one(folder.base / "config/watch.lock") as left, watch.signals():
+        if left:
+            tell(f"a watch that died left its lock ({left}): taken over")
+        if watch.stop_file.exists():
+            watch.stop_file.unlink()
+            tell(f"{watch.stop_file.name} of an earlier watch removed")
+        if once:
+            return watch.once(settle)
+        return watch.run(time.monotonic() + hours * 3600, until_complete)
+
+
+def tell(what: str) -> None:
+    """One line for one event, with the time."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}", flush=True)
+
+
+@dataclass
+class Watch:
+    """The state of a watch."""
+
+    folder: Folder
+    command: Sequence[str]
+    interval: float
+    settling: Settling
+    signal: int = 0
+    """The first signal that asked to stop."""
+    code: int = 0
+    """Exit code of the last run."""
+    _run: Run | None = None
+    _told: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Path:
+        """Table of what is still to be measured."""
+        return self.folder.base / "config/planned.tsv"
+
+    @property
+    def stop_file(self) -> Path:
+        """A file that asks to stop after the current run."""
+        return self.folder.base / "config/watch.stop"
+
+    def check(self, until_complete: bool) -> None:
+        """Refuse to start on tables that cannot be used."""
+        if not self.plan.is_file():
+            raise HklflowError(
+                f"{self.plan} does not exist; copy the line of column names of the table of "
+                "scans to it, and add a row for each rotation that will be measured"
+            )
+        self.pending()
+        if until_complete and (open_ended := planned.templates(read_table(self.plan))):
+            raise HklflowError(
+                f"{self.plan}, row {open_ended[0]['#']}: {open_ended[0]['raw']} is never "
+                "complete; leave --until-complete away, or write a row for each scan"
+            )
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, deadline: float, until_complete: bool) -> int:
+        """Look, add and run until it is time to end; gives the exit code."""
+        tell(f"watching {self.folder.base} for the scans of {self.plan.name}")
+        # What an earlier watch added and did not run.
+        due = self.rows()
+        while True:
+            due = self.look() or due
+            if due and not self.signal:
+                self.snakemake()
+                due = False
+            if why := self._why_end(deadline, until_complete):
+                tell(f"end: {why}")
+                return 128 + self.signal if self.signal else self.code
+            self._wait(min(time.monotonic() + self.interval, deadline))
+
+    def once(self, settle: float) -> int:
+        """Some looks, to see what changes between them, and one run."""
+        # The second look settles files, the third the data files that they link.
+        for _ in range(3):
+            self.settling.waiting = False
+            self.look()
+            if self.signal or not self.settling.waiting:
+                break
+            self._wait(time.monotonic() + settle)
+        if not self.signal and self.rows():
+            self.snakemake()
+        tell("end: asked for once")
+        return 128 + self.signal if self.signal else self.code
+
+    def _why_end(self, deadline: float, until_complete: bool) -> str:
+        if self.signal:
+            return f"signal {signal.Signals(self.signal).name}"
+        if self.stop_file.exists():
+            self.stop_file.unlink()
+            return f"{self.stop_file.name} was there"
+        if until_complete and self.told_pending() == []:
+            return "all planned scans are in the table"
+        return "time is up" if time.monotonic() >= deadline else ""
+
+    def _wait(self, until: float) -> None:
+        while not self.signal and not self.stop_file.exists():
+            rest = until - time.monotonic()
+            if rest <= 0:
+                return
+            time.sleep(min(_NAP, rest))
+
+    # ------------------------------------------------------------------ the tables
+
+    def rows(self) -> bool:
+        """Whether the table of scans has any row."""
+        return bool(read_table(self.folder.table("scans")).rows)
+
+    def pending(self) -> list[planned.Planned]:
+        """Scans that are not in the table yet."""
+        present = read_table(self.folder.table("scans"))
+        return planned.pending(read_table(self.plan), present, self.folder.base)
+
+    def told_pending(self) -> list[planned.Planned] | None:
+        """`pending`; None, and a line, while somebody leaves a table in disorder."""
+        try:
+            found = self.pending()
+        except HklflowError as error:
+            self._tell_once("tables", str(error))
+            return None
+        self._told.pop("tables", None)
+        return found
+
+    def look(self) -> bool:
+        """Add all scans that are complete; whether there were any."""
+        complete = [scan for scan in self.told_pending() or [] if self._is_complete(scan)]
+        added = False
+        # A child may stand before its parent: go round until nothing more can be added.
+        while complete and not self.signal:
+            done = [scan for scan in complete if self._add(scan)]
+            complete = [scan for scan in complete if scan not in done]
+            added = added or bool(done)
+            if not done:
+                break
+        return added
+
+    def _is_complete(self, scan: planned.Planned) -> bool:
+        gaps = [missing(row, self.folder.base, self.settling) for row in scan.rows]
+        # Of a scan of which nothing is there yet there is nothing to tell.
+        if any(gaps) and set(gaps) != {NOT_THERE}:
+            row, gap = next((r, g) for r, g in zip(scan.rows, gaps, strict=True) if g)
+            self._tell_once(scan.name, f"{row['raw']} is {gap}" if gap == NOT_THERE else gap)
+        return not any(gaps)
+
+    def _add(self, scan: planned.Planned) -> bool:
+        columns = read_table(self.folder.table("scans")).columns
+        try:
+            self.folder.add("scans", [{k: row.get(k, "") for k in columns} for row in scan.rows])
+        except HklflowError as error:
+            self._tell_once(scan.name, str(error))
+            return False
+        self._told.pop(scan.name, None)
+        tell(f"{scan.name} added")
+        return True
+
+    def _tell_once(self, what: str, told: str) -> None:
+        """Tell why something waits, once as long as the reason is the same."""
+        if self._told.get(what) != told:
+            self._told[what] = told
+            tell(f"{what} waits: {' '.join(told.split())}")
+
+    # ------------------------------------------------------------------ snakemake
+
+    def snakemake(self) -> None:
+        """Run the workflow; its failure is told and remembered."""
+        tell(f"run: {shlex.join(self.command)}")
+        self._run = Run(self.command, self.folder.base)
+        seen = time.monotonic()
+        while (code := self._run.ended()) is None:
+            time.sleep(_NAP)
+            if time.monotonic() - seen >= self.interval and not self.signal:
+                # Only looked at, so that files settle meanwhile.
+                for scan in self.told_pending() or []:
+                    self._is_complete(scan)
+                seen = time.monotonic()
+        self._run = None
+        self.code = code if code >= 0 else 128 - code
+        what = "done" if code == 0 else f"failed with exit code {self.code}"
+        tell(f"run {what}" + ("" if code == 0 else "; what is new later will be run all the same"))
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Answer signals by a mark, and pass them on to snakemake."""
+
+        def answer(number: int, _frame: FrameType | None) -> None:
+            self.signal = self.signal or number
+            if self._run is not None:
+                self._run.stop()
+
+        before: dict[int, Callable[[int, FrameType | None], object] | int | None]
+        before = {number: signal.signal(number, answer) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            sys.stdout.flush()

@@ -1,0 +1,31 @@
+"""The experiment: configuration layers and tables, validated together before anything runs."""
+
+from hklflow.config.experiment import Experiment
+from hklflow.config.layers import Layer, merged, read_yaml, setters, value_in
+from hklflow.config.load import load
+from hklflow.config.models import Calibration, Config, PoniFile, PowderImage, Simulation
+from hklflow.config.simulated import simulated_raws, simulation_description
+from hklflow.flags import files, flags
+from hklflow.tables import Rotation, Sample, Scan
+
+__all__ = [
+    "Calibration",
+    "Config",
+    "Experiment",
+    "Layer",
+    "PoniFile",
+    "PowderImage",
+    "Rotation",
+    "Sample",
+    "Scan",
+    "Simulation",
+    "files",
+    "flags",
+    "load",
+    "merged",
+    "read_yaml",
+    "setters",
+    "simulated_raws",
+    "simulation_description",
+    "value_in",
+]

@@ -1,0 +1,190 @@
+"""The validated experiment: configuration and tables, and what the rules ask of them."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from hklflow import stages
+from hklflow.config.layers import Layer
+from hklflow.config.models import Config
+from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
+from hklflow.paths import Paths
+from hklflow.tables import Rotation, Sample, Scan, series_ends
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated experiment; what the rules ask."""
+
+    config: Config
+    base: Path
+    samples: dict[str, Sample]
+    scans: dict[tuple[str, str], Scan]
+    layers: tuple[Layer, ...] = ()
+    """Facility, configuration file, command line: what holds for all samples, lowest first."""
+    resolved: dict[tuple[str, str | None], Config] = field(default_factory=dict)
+    """Configuration of the samples and scans for which a layer says something else."""
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Patterns of all products."""
+        return Paths(self.config.results)
+
+    def settings(self, sample: str, scan: str | None = None) -> Config:
+        """Configuration of a sample or of one of its scans."""
+        for key in ((sample, scan), (sample, None)):
+            if key in self.resolved:
+                return self.resolved[key]
+        return self.config
+
+    def layers_of(self, sample: str | None = None, scan: str | None = None) -> list[Layer]:
+        """Layers that make the configuration of a sample or scan, lowest first.
+
+        The defaults of the package, which every key has, are not among them.
+        """
+        own = [] if sample is None else layers_of_scan(self.config, self.scans, sample, scan)
+        return below_command_line(self.layers, own)
+
+    def resolved_json(self, sample: str, scan: str) -> str:
+        """Configuration of a scan as its layers make it, and its rows of the tables."""
+        scan_row, sample_row = self.scans[sample, scan], self.samples[sample]
+        sections = self.settings(sample, scan).model_dump(mode="json", include=set(PER_SCAN))
+        names = {row.calibration for row in scan_row.rotations.values()} - {None}
+        calibrations = {
+            name: entry.model_dump(mode="json")
+            for name, entry in self.config.calibrations.items()
+            if name in names
+        }
+        tables = {"sample": asdict(sample_row), "scan": asdict(scan_row)}
+        for row in tables["scan"]["rotations"].values():
+            del row["where"]  # a new row above it would change it
+        return json.dumps({**tables, "calibrations": calibrations, **sections})
+
+    def rotations(self, sample: str, scan: str) -> list[str]:
+        """Names of the rotations of a scan."""
+        return list(self.scans[sample, scan].rotations)
+
+    def rotation(self, sample: str, scan: str, rotation: str) -> Rotation:
+        """One row of the table of scans."""
+        return self.scans[sample, scan].rotations[rotation]
+
+    def used_samples(self) -> list[str]:
+        """Samples that have scans, in the order of the table of scans."""
+        return list(dict.fromkeys(sample for sample, _ in self.scans))
+
+    @cached_property
+    def _rotations(self) -> list[tuple[str, str, str]]:
+        return [(s, n, r) for (s, n), scan in self.scans.items() for r in scan.rotations]
+
+    def all_rotations(self) -> list[tuple[str, str, str]]:
+        """(sample, scan, rotation) of every row."""
+        return self._rotations
+
+    @cached_property
+    def raws(self) -> dict[str, tuple[str, str, str]]:
+        """(sample, scan, rotation) of every raw file or pattern."""
+        return {raw: key for key in self._rotations for raw in self.rotation(*key).parts}
+
+    def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
+        """Scans of a sample, or those of one parent (itself too), from cold to warm.
+
+        Scans without a temperature come first.
+        """
+        mine = [
+            (-1.0 if scan.temperature is None else scan.temperature, name)
+            for (owner, name), scan in self.scans.items()
+            if owner == sample and parent in (None, scan.parent)
+        ]
+        return [name for _, name in sorted(mine)]
+
+    def raw_inputs(self, rotation: Rotation) -> list[str]:
+        """Raw files that an import or a sum depends on: files, or both ends of a series."""
+        if rotation.is_series and self.config.simulation is None:
+            return [end for raw in rotation.parts for end in series_ends(raw, self.base)]
+        return list(rotation.parts)
+
+    def sum_params(self, sample: str, scan: str, rotation: str) -> stages.sum_scans.Params:
+        """Parameters of a sum of repeated scans."""
+        row = self.rotation(sample, scan, rotation)
+        given = self.settings(sample, scan).sum_scans.model_dump()
+        if row.is_series:
+            given["patterns"] = row.parts
+        return stages.sum_scans.Params(**given)
+
+    def import_params(self, sample: str, scan: str, rotation: str) -> stages.import_scan.Params:
+        """Parameters of an import: configuration, then what the table says of this rotation."""
+        row = self.rotation(sample, scan, rotation)
+        settings = {name: value for name, (value, step) in row.goniometer.items() if step is None}
+        scanned = [
+            (name, start, step)
+            for name, (start, step) in row.goniometer.items()
+            if step is not None
+        ]
+        given = self.settings(sample, scan).import_scan.model_dump()
+        given["angles"] = given["angles"] | settings
+        if scanned:
+            given["scan_axis"], given["start"], given["step"] = scanned[0]
+        if row.is_series and not row.is_sum:
+            given["pattern"] = row.raw
+        if row.frames is not None:
+            given["n_frames"] = row.frames
+        if (temperature := self.scans[sample, scan].temperature) is not None:
+            given["temperature"] = temperature
+        return stages.import_scan.Params(**given)
+
+    def refine_parent_params(self, sample: str, scan: str) -> stages.refine_parent.Params:
+        """Parameters of a parent's refinement: configuration, else the table of samples."""
+        row = self.samples[sample]
+        given = self.settings(sample, scan).refine_parent.model_dump()
+        given["space_group"] = given["space_group"] or row.space_group
+        given["cell"] = given["cell"] or row.cell
+        return stages.refine_parent.Params(
+            **given, sample=sample, scan=scan, rotations=self.rotations(sample, scan)
+        )
+
+    def refine_params(self, sample: str, scan: str) -> stages.refine.Params:
+        """Parameters of a scan's refinement."""
+        return stages.refine.Params(
+            **self.settings(sample, scan).refine.model_dump(),
+            sample=sample,
+            scan=scan,
+            rotations=self.rotations(sample, scan),
+        )
+
+    def transform_params(self, sample: str, scan: str, rotation: str) -> stages.transform.Params:
+        """Parameters of one rotation's transform."""
+        given = self.settings(sample, scan).transform.model_dump()
+        return stages.transform.Params(**given, rotation=rotation)
+
+    def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
+        """Parameters of a merge."""
+        temperature = self.scans[sample, scan].temperature
+        at = "" if temperature is None else f" at {temperature:g} K"
+        title = f"S(Q) of {sample} {scan}{at}{_MASKED[kind]}"
+        given = self.settings(sample, scan).merge.model_dump()
+        return stages.merge.Params(**given, title=title)
+
+    def stack_params(self, sample: str, parent: str, kind: str) -> stages.stack.Params:
+        """Parameters of the stack of a parent's volumes along temperature."""
+        scans = self.stacked(sample, parent)
+        return stages.stack.Params(
+            **self.settings(sample).stack.model_dump(),
+            space_group=self.refine_parent_params(sample, parent).space_group,
+            title=f"S(Q) of {sample} against temperature, parent {parent}{_MASKED[kind]}",
+            scans=scans,
+            temperatures=[self.scans[sample, scan].temperature for scan in scans],
+        )
+
+    def stacked(self, sample: str, parent: str) -> list[str]:
+        """Scans of a parent that stand in its stack: those with a temperature, cold to warm."""
+        scans = self.scans_of(sample, parent)
+        return [scan for scan in scans if self.scans[sample, scan].temperature is not None]
+
+    def stacks(self) -> list[tuple[str, str]]:
+        """(sample, parent) of every stack: there is something to stack from two scans on."""
+        parents = {(sample, scan.parent) for (sample, _), scan in self.scans.items()}
+        return [key for key in sorted(parents) if len(self.stacked(*key)) > 1]
+
+
+_MASKED = {"transform": "", "masked_transform": ", 3-D masked"}

@@ -1,0 +1,92 @@
+"""Read all layers and tables of an experiment; every problem is in one report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hklflow.config.experiment import Experiment
+from hklflow.config.layers import merged
+from hklflow.config.models import Config, PoniFile
+from hklflow.config.resolve import layers_of_experiment, resolved, validated
+from hklflow.config.simulated import simulation_problems
+from hklflow.errors import HklflowError
+from hklflow.paths import RESERVED
+from hklflow.tables import check_name, raw_problems, read_samples, read_scans
+
+
+def load(
+    data: Mapping[str, Any], base: Path, command_line: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Validate all layers of the configuration and the tables together.
+
+    Parameters
+    ----------
+    data : mapping
+        Content of the configuration file; what the command line says may be joined already.
+    base : Path
+        Folder of the experiment; paths of tables and layers are relative to it.
+    command_line : mapping, optional
+        What the command line says; it goes before every other layer.
+
+    Raises
+    ------
+    HklflowError
+        With every problem, one in a line.
+    """
+    problems: list[str] = []
+    layers = layers_of_experiment(data, base, command_line or {}, problems)
+    everything = merged(layer.data for layer in layers)
+    config = validated(everything, layers, problems)
+    axes = _axes(config, problems)
+    simulated = bool(everything.get("simulation"))
+    samples = read_samples(base / config.samples, problems)
+    problems += [
+        f"{base / config.samples}: a sample cannot be called {name!r}: results/{name} is taken"
+        for name in sorted(RESERVED.intersection(samples))
+    ]
+    scans = read_scans(base / config.scans, samples, problems)
+    for scan in scans.values():
+        for row in scan.rotations.values():
+            if row.calibration and row.calibration not in (everything.get("calibrations") or {}):
+                problems.append(
+                    f"{row.where}: calibration {row.calibration!r} is not one of "
+                    f"{', '.join(config.calibrations) or 'none defined'}"
+                )
+            problems += [
+                f"{row.where}: there is no goniometer axis {name} (the axes are {', '.join(axes)})"
+                for name in row.goniometer
+                if axes and name not in axes
+            ]
+            if not simulated:
+                problems += [f"{row.where}: {problem}" for problem in raw_problems(row, base)]
+    for name, calibration in config.calibrations.items():
+        check_name(name, "calibration", "config", problems)
+        given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
+        if not simulated and not (base / given).is_file():
+            problems.append(f"config: calibrations.{name}: {given} does not exist")
+    if not scans and not problems:
+        problems.append(f"{base / config.scans} has no scans")
+    own = resolved(config, layers, samples, scans, problems)
+    experiment = Experiment(config, base, samples, scans, tuple(layers), own)
+    if not problems:
+        problems += simulation_problems(experiment)
+    if problems:
+        raise _report(problems)
+    return experiment
+
+
+def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
+    """Names of the goniometer axes; none if the raw files say them."""
+    from hklflow.formats.assemble import parse_axes
+
+    try:
+        return tuple(parse_axes(config.import_scan.axes) or ())
+    except HklflowError as error:
+        problems.append(f"config: import_scan.axes: {error}")
+        return ()
+
+
+def _report(problems: list[str]) -> HklflowError:
+    plural = "s" if len(problems) > 1 else ""
+    listed = "\n  ".join(problems)
+    return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")

@@ -1,0 +1,126 @@
+"""The configuration file as typed sections.
+
+Each stage's section is that stage's own ``Params`` (or ``Settings``), so a parameter is
+written down once.
+
+A field that has an imported module's name would shadow it in the class body, so the
+stage modules are reached through their package.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+import hklflow.stages.accept
+import hklflow.stages.find_maximum
+import hklflow.stages.find_peaks
+import hklflow.stages.frame_scale
+import hklflow.stages.import_poni
+import hklflow.stages.import_scan
+import hklflow.stages.mask_3d
+import hklflow.stages.merge
+import hklflow.stages.overview
+import hklflow.stages.pixel_mask
+import hklflow.stages.powder_calibration
+import hklflow.stages.refine
+import hklflow.stages.refine_parent
+import hklflow.stages.scan_file
+import hklflow.stages.simulate
+import hklflow.stages.stack
+import hklflow.stages.sum_scans
+import hklflow.stages.temperature_series
+import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
+from hklflow import stages
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PowderImage(stages.powder_calibration.Params):
+    """A calibration from the image of a powder calibrant."""
+
+    image: str
+    """Calibrant image."""
+
+
+class PoniFile(stages.import_poni.Params):
+    """A calibration from a PONI file."""
+
+    poni: str
+    """PONI file."""
+
+
+def _kind(value: Any) -> str:
+    is_poni = isinstance(value, PoniFile) or (isinstance(value, dict) and "poni" in value)
+    return "poni" if is_poni else "image"
+
+
+Calibration = Annotated[
+    Annotated[PowderImage, Tag("image")] | Annotated[PoniFile, Tag("poni")], Discriminator(_kind)
+]
+
+
+class Simulation(_Section):
+    """What `rule simulate` makes of the raw files; see `hklflow.stages.simulate`."""
+
+    scan: dict[str, Any]
+    """What all raw files share."""
+    samples: dict[str, dict[str, Any]]
+    """Crystal, diffuse scattering and background of each sample."""
+    scans: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What is different in a scan, by `sample/scan`."""
+    rotations: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What is different in a rotation, by its name."""
+    powder: dict[str, Any] = Field(default_factory=dict)
+    """The calibrant image."""
+
+
+class Config(_Section):
+    """The experiment's configuration file."""
+
+    facility: str | None = None
+    """YAML file of the facility or beamline with the same keys; what stands here goes before it."""
+    results: str = "results"
+    """Folder of all products."""
+    samples: str = "config/samples.tsv"
+    """Table of samples."""
+    scans: str = "config/scans.tsv"
+    """Table of scans and their rotations."""
+    calibrations: dict[str, Calibration] = Field(default_factory=dict)
+    """Detector geometries, by the name that the table of scans uses."""
+    sum_scans: stages.sum_scans.Settings = stages.sum_scans.Settings()
+    """Sum of repeated scans."""
+    import_scan: stages.import_scan.Params = stages.import_scan.Params()
+    """Import of the frames."""
+    pixel_mask: stages.pixel_mask.Params = stages.pixel_mask.Params()
+    """Pixel mask."""
+    find_maximum: stages.find_maximum.Params = stages.find_maximum.Params()
+    """Frame statistics and transmission."""
+    frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
+    """Scale of every frame: monitor, attenuators, the sample's transmission."""
+    find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
+    """Peak search."""
+    refine_parent: stages.refine_parent.Settings = stages.refine_parent.Settings()
+    """Indexing and refinement of parents, and the hkl grid."""
+    refine: stages.refine.Settings = stages.refine.Settings()
+    """Refinement of every scan from its parent's orientation."""
+    accept: stages.accept.Params = stages.accept.Params()
+    """Gates that a scan's refinement must pass before its frames are transformed."""
+    mask_3d: stages.mask_3d.Params = stages.mask_3d.Params()
+    """3-D artefact mask."""
+    transform: stages.transform.Settings = stages.transform.Settings()
+    """Transform to hkl."""
+    merge: stages.merge.Settings = stages.merge.Settings()
+    """Merge of the rotations."""
+    temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
+    """Quantities against temperature."""
+    stack: stages.stack.Settings = stages.stack.Settings()
+    """Merged volumes along temperature, and chosen reflections."""
+    per_sample: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Sections that are different for a sample, by its name."""
+    per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Sections that are different for a scan, by `sample/scan`. What a parent's entry says holds
+    for its children too, but for `import_scan` and `refine_parent`."""
+    simulation: Simulation | None = None
+    """Only for simulated experiments: what `rule simulate` makes of each raw file."""

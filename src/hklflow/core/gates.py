@@ -1,0 +1,266 @@
+"""When a scan no longer fits its parent: limits, and a sentence for each that is missed.
+
+The figures are those of `core.transition`, as ``orientation.json`` holds them under
+``symmetry``. Plain Python: the job that decides is small and imports nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What still counts as the parent's crystal.
+
+    Attributes
+    ----------
+    max_unindexed_rise : float
+        By how much the fraction of peaks that are not indexed may exceed the parent's.
+    max_absent : float
+        By how much the fraction of indexed peaks on systematically absent reflections may
+        exceed the parent's.
+    min_absent_peaks : int
+        Fewer peaks on absent reflections than this say nothing: one may be a peak of
+        another crystal, or of half the wavelength.
+    min_z : float
+        Standard deviations by which a relation of the cell, as a = b, must be broken.
+    min_strain : float
+        And its relative size (angles in radians). The covariance knows the noise of the peaks,
+        not the errors of the geometry that are common to all of them (tilt of the detector,
+        directions of the axes, a sample off the centre); these mimic strains of about 1e-4,
+        which thousands of peaks make "significant".
+    max_expansion : float
+        Largest credible linear thermal expansion in 1/K, three times as much for the volume.
+    min_jump : float
+        Relative change of an axis that is allowed at equal temperature.
+    """
+
+    max_unindexed_rise: float = 0.15
+    max_absent: float = 0.02
+    min_absent_peaks: int = 3
+    min_z: float = 5.0
+    min_strain: float = 2e-4
+    max_expansion: float = 1e-4
+    min_jump: float = 1e-4
+
+    def broken(self, relation: Mapping[str, Any]) -> bool:
+        """Whether a relation of `core.transition` is broken: significant, and not too small."""
+        return bool(relation["z"] > self.min_z and relation["relative"] > self.min_strain)
+
+
+def failures(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    """Say in which ways a scan does not fit its parent; the last sentence proposes a cure.
+
+    Parameters
+    ----------
+    figures, parent_figures : mapping
+        From `core.transition.figures`, of the scan and of its parent.
+    identity : mapping
+        ``sample``, ``scan``, ``temperature`` (K or None), ``parent``, ``parent_temperature``,
+        ``space_group`` (the parent's).
+
+    Returns
+    -------
+    sentences : list of str
+        Empty if nothing is wrong.
+    """
+    where = f"{identity['sample']} {identity['scan']}"
+    if identity["temperature"] is not None:
+        where += f" at {identity['temperature']:g} K"
+    reasons = [
+        *_unindexed(figures, parent_figures, limits, where, identity),
+        *_absences(figures, parent_figures, limits, where, identity),
+        *_relations(figures, limits, where, identity),
+        *_jumps(figures, parent_figures, limits, where, identity),
+    ]
+    if not reasons:
+        return []
+    return [*reasons, _proposal(figures, parent_figures, limits, identity)]
+
+
+def _parent(identity: Mapping[str, Any]) -> str:
+    return f"the parent {identity['parent']} ({identity['space_group']})"
+
+
+def _unindexed(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    where: str,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    rise = figures["fraction unindexed"] - parent["fraction unindexed"]
+    if rise <= limits.max_unindexed_rise:
+        return []
+    text = (
+        f"{where}: {figures['fraction unindexed']:.1%} of the peaks are not indexed by the cell of "
+        f"{_parent(identity)}, against {parent['fraction unindexed']:.1%} there (rise "
+        f"{rise:.1%}, limit {limits.max_unindexed_rise:.1%})"
+    )
+    for offset in figures["offsets"][:2]:
+        text += (
+            f"; {offset['peaks']} of them lie at {vector_text(offset['vector'])} from reflections "
+            f"({offset['expected by chance']:.2g} expected by chance)"
+        )
+    return [text]
+
+
+def _is_absent(figures: Mapping[str, Any], parent: Mapping[str, Any], limits: Limits) -> bool:
+    absent = figures["absent reflections"]
+    rise = absent["fraction"] - parent["absent reflections"]["fraction"]
+    return bool(absent["number"] >= limits.min_absent_peaks and rise > limits.max_absent)
+
+
+def _absences(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    where: str,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    absent, before = figures["absent reflections"], parent["absent reflections"]
+    if not _is_absent(figures, parent, limits):
+        return []
+    strongest = ", ".join(
+        "(" + " ".join(str(index) for index in hkl) + ")" for hkl in absent["strongest"]
+    )
+    return [
+        f"{where}: {absent['number']} of {absent['of']} indexed peaks ({absent['fraction']:.1%}) "
+        f"are reflections that the space group of {_parent(identity)} forbids, against "
+        f"{before['fraction']:.1%} there (rise limit {limits.max_absent:.1%}, at least "
+        f"{limits.min_absent_peaks} peaks); strongest {strongest}"
+    ]
+
+
+def _relations(
+    figures: Mapping[str, Any], limits: Limits, where: str, identity: Mapping[str, Any]
+) -> list[str]:
+    return [
+        f"{where}: the {figures['crystal system']} relation {relation['relation']} of "
+        f"{_parent(identity)} is broken by {_size(relation)} "
+        f"({relation['z']:.0f} sigma; limits {limits.min_strain:.2%} and {limits.min_z:g} sigma)"
+        for relation in sorted(figures["relations"], key=lambda r: -r["relative"])
+        if limits.broken(relation)
+    ]
+
+
+def _size(relation: Mapping[str, Any]) -> str:
+    if relation["unit"] == "deg":
+        return f"{abs(relation['deviation']):.2g} deg"
+    return f"{relation['relative']:.2%}"
+
+
+def _jumps(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    where: str,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    step = _step(identity)
+    sentences = []
+    for name, times, value, sigma, value_0, sigma_0 in _extents(figures, parent):
+        change = math.log(value / value_0)
+        noise = math.hypot(sigma / value, sigma_0 / value_0)
+        limit = times * (limits.max_expansion * step + limits.min_jump) + limits.min_z * noise
+        if abs(change) > limit:
+            apart = f" over {step:g} K" if identity["temperature"] is not None else ""
+            sentences.append(
+                f"{where}: {name} differs by {change:+.2%} from that of {_parent(identity)}"
+                f"{apart}: more than thermal expansion of {times * limits.max_expansion:.0e}/K, "
+                f"the uncertainties and a rest of {times * limits.min_jump:.2%} make together "
+                f"(limit {limit:.2%})"
+            )
+    return sentences
+
+
+def _step(identity: Mapping[str, Any]) -> float:
+    """Kelvin between a scan and its parent; 0 if either is unknown."""
+    temperatures = (identity["temperature"], identity["parent_temperature"])
+    if None in temperatures:
+        return 0.0
+    return abs(float(temperatures[0]) - float(temperatures[1]))
+
+
+def _extents(
+    figures: Mapping[str, Any], parent: Mapping[str, Any]
+) -> list[tuple[str, float, float, float, float, float]]:
+    """Name, multiple of the linear limit, value and σ of axes and volume; of scan and parent."""
+    rows = [
+        (
+            name,
+            1.0,
+            figures["cell"][i],
+            figures["cell_sigma"][i],
+            parent["cell"][i],
+            parent["cell_sigma"][i],
+        )
+        for i, name in enumerate(CELL_NAMES[:3])
+        # Equal axes say the same thing once.
+        if all(abs(figures["cell"][i] - figures["cell"][j]) > 1e-9 for j in range(i))
+    ]
+    volumes = [x[key] for x in (figures, parent) for key in ("volume", "volume_sigma")]
+    return [*rows, ("the volume", 3.0, volumes[0], volumes[1], volumes[2], volumes[3])]
+
+
+def _proposal(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> str:
+    scan = identity["scan"]
+    at = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
+    group, cell = identity["space_group"], figures["cell"]
+    broken = any(limits.broken(relation) for relation in figures["relations"])
+    others = vector = ""
+    if (broken or _is_absent(figures, parent, limits)) and figures["subgroups"]:
+        best, *rest = figures["subgroups"]
+        group, cell = best["space_group"], best["cell"]
+        if rest:
+            others = f" (or {', '.join(x['space_group'] for x in rest)})"
+    rise = figures["fraction unindexed"] - parent["fraction unindexed"]
+    if figures["offsets"] and rise > limits.max_unindexed_rise:
+        offset = figures["offsets"][0]
+        times = offset["multiples"]
+        vector = (
+            f"a superlattice with the propagation vector {vector_text(offset['vector'])}, in the "
+            f"parent's cell multiplied {' x '.join(map(str, times))} or a smaller one; "
+        )
+        if not broken:
+            group, others = offset["space_group"], ""
+            cell = [x * n for x, n in zip(figures["cell"], (*times, 1, 1, 1), strict=True)]
+    numbers = [_number(value) for value in cell]
+    settings = f"space_group: {group}, cell: [{', '.join(numbers)}]"
+    return (
+        f"at {at} give {scan}, and the scans beyond it, a parent of their own, e.g. {vector}space "
+        f"group {group}{others}, cell {' '.join(numbers)}: in scans.tsv put `{scan}` in the "
+        f"column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
+        f"{{refine_parent: {{{settings}}}}}}}`"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _denominator(x: float) -> int:
+    return next(n for n in (1, 2, 3, 4, 6, 12) if abs(x * n - round(x * n)) < 1e-6)
+
+
+def vector_text(vector: Sequence[float]) -> str:
+    """Write a propagation vector with fractions, as ``(1/2, 1/2, 0)``."""
+    parts = []
+    for x in vector:
+        n = _denominator(x)
+        parts.append(f"{round(x * n)}/{n}" if n > 1 else f"{round(x)}")
+    return f"({', '.join(parts)})"

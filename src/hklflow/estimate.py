@@ -1,0 +1,327 @@
+"""What a job needs, from the shape of its data: memory, time and disk.
+
+Memory is a fixed part (interpreter and libraries) and a part in proportion to the
+detector or the grid; the coefficients are those measured by ``benchmarks/memory.py``.
+Time is pixel-frames or voxels over a rate. `minutes` gives a cluster's limit, which is
+generous; `seconds` the expectation, for which rates of this experiment's own finished jobs
+are better than the package's.
+
+One raw file is opened for each sample and calibration; its shape stands for the others:
+a job that needs more is given more when it is tried again.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hklflow.config import Experiment, PoniFile, simulation_description
+from hklflow.errors import HklflowError
+
+_FACTOR = 1.3  # asked for, over what was measured
+_MARGIN = 200.0  # MB: another version of a library, another system
+_MINIMUM_MINUTES = 10
+_CELL = 10.0  # Å, if the table of samples has no cell
+_Q = 10.0  # 1/Å, if the reach of the detector is not known before the raw file is imported
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one job of a rule needs.
+
+    Attributes
+    ----------
+    fixed, per_mpixel, per_mvoxel : float
+        MB of memory: in any case, per million pixels of a frame, per million voxels.
+    seconds, rate, voxel_rate : float
+        Seconds in any case; million pixel-frames and million voxels per second (one core).
+    disk : float
+        Bytes written per pixel-frame.
+    disk_pixel, disk_voxel : float
+        Bytes written per pixel of a frame, and per voxel.
+    """
+
+    fixed: float = 160.0
+    per_mpixel: float = 0.0
+    per_mvoxel: float = 0.0
+    seconds: float = 2.0
+    rate: float = math.inf
+    voxel_rate: float = math.inf
+    disk: float = 0.0
+    disk_pixel: float = 0.0
+    disk_voxel: float = 0.0
+
+
+# Rates on one core of a 2020s server; measured on the demo and by benchmarks/memory.py.
+COSTS: Mapping[str, Cost] = {
+    "simulate": Cost(240, per_mpixel=330, rate=4, disk=0.4),
+    "powder_calibration": Cost(300, per_mpixel=350, seconds=20),
+    "import_poni": Cost(),
+    "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
+    "import_scan": Cost(),
+    "pixel_mask": Cost(280, per_mpixel=180, seconds=4, disk_pixel=4),
+    "find_maximum": Cost(300, per_mpixel=240, rate=25, disk_pixel=8),
+    "frame_scale": Cost(250, per_mpixel=100),
+    "find_peaks": Cost(270, per_mpixel=350, rate=12, disk_pixel=1),
+    "mask_3d": Cost(280, per_mpixel=190, rate=12, disk=0.03),
+    "refine_parent": Cost(260, seconds=15),
+    "refine": Cost(260, seconds=10),
+    "accept": Cost(60, seconds=0.5),
+    "transform": Cost(320, per_mpixel=60, per_mvoxel=48, rate=8, voxel_rate=10, disk_voxel=12),
+    "merge": Cost(400, per_mvoxel=1, voxel_rate=3, disk_voxel=24),
+    "scan_file": Cost(),
+    "temperature_series": Cost(260, seconds=5),
+    "stack": Cost(300, seconds=5),
+    "overview": Cost(200, seconds=4),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape of the data of a rotation: frames, slow, fast, and voxels of its grid."""
+
+    frames: int
+    pixels: int
+    voxels: int
+
+
+Key = tuple[str | None, str | None, str | None]
+"""(sample, scan, rotation) of a job; None for what its rule does not have."""
+
+
+def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
+    """Number of jobs of each rule for every sample, scan and rotation that has some."""
+    rotations: list[Key] = list(experiment.all_rotations())
+    sums: list[Key] = [
+        key for key in experiment.all_rotations() if experiment.rotation(*key).is_sum
+    ]
+    scans: list[Key] = [(sample, scan, None) for sample, scan in experiment.scans]
+    parents: list[Key] = [
+        (sample, scan, None)
+        for (sample, scan), row in experiment.scans.items()
+        if row.parent == scan
+    ]
+    samples: list[Key] = [(sample, None, None) for sample in experiment.used_samples()]
+    stacks: list[Key] = [(sample, parent, None) for sample, parent in experiment.stacks()]
+    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()} - {None}
+    kinds = [type(experiment.config.calibrations[str(name)]) for name in used]
+    experiment_wide: Key = (None, None, None)
+    counts: dict[str, dict[Key, int]] = {}
+    if experiment.config.simulation is not None:
+        counts["simulate"] = {
+            key: len(experiment.rotation(*key).parts) for key in experiment.all_rotations()
+        }
+        counts["simulate"][experiment_wide] = len(kinds) - kinds.count(PoniFile)
+    counts["powder_calibration"] = {experiment_wide: len(kinds) - kinds.count(PoniFile)}
+    counts["import_poni"] = {experiment_wide: kinds.count(PoniFile)}
+    counts["sum_scans"] = dict.fromkeys(sums, 1)
+    for rule in ("import_scan", "pixel_mask", "find_maximum", "frame_scale", "find_peaks"):
+        counts[rule] = dict.fromkeys(rotations, 1)
+    counts["refine_parent"] = dict.fromkeys(parents, 1)
+    counts["refine"] = counts["accept"] = dict.fromkeys(scans, 1)
+    counts["mask_3d"] = counts["transform"] = dict.fromkeys(rotations, 1)
+    counts["merge"] = dict.fromkeys(scans, 2)
+    counts["scan_file"] = dict.fromkeys(scans, 1)
+    counts["temperature_series"] = dict.fromkeys(samples, 1)
+    counts["stack"] = dict.fromkeys(stacks, 2)
+    counts["overview"] = {experiment_wide: 1}
+    present = {rule: {key: n for key, n in jobs.items() if n} for rule, jobs in counts.items()}
+    return {rule: jobs for rule, jobs in present.items() if jobs}
+
+
+class Estimate:
+    """Memory, time and disk of every job of an experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
+        self._grids: dict[tuple[str, str], int] = {}
+        self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self.notes: list[str] = []
+        """Shapes that had to be assumed, and why."""
+
+    # ------------------------------------------------------------------- for rules
+
+    def memory_mb(self, rule: str, **wildcards: str) -> int:
+        """Memory in MB to ask for."""
+        return self._asked(rule, wildcards)[0]
+
+    def minutes(self, rule: str, **wildcards: str) -> int:
+        """Wall time in minutes to ask for."""
+        return self._asked(rule, wildcards)[1]
+
+    def _asked(self, rule: str, wildcards: Mapping[str, str]) -> tuple[int, int]:
+        sample = wildcards.get("sample")
+        key = (rule, *self._alike(sample, wildcards.get("scan"), wildcards.get("rotation")))
+        if key not in self._needed:
+            shape = self.shape(sample, wildcards.get("scan"), wildcards.get("rotation"))
+            megabytes = _FACTOR * self.megabytes(rule, shape) + _MARGIN
+            time = 4 * self.seconds(rule, shape) / 60
+            self._needed[key] = (
+                100 * math.ceil(megabytes / 100),
+                max(_MINIMUM_MINUTES, 5 * math.ceil(time / 5)),
+            )
+        return self._needed[key]
+
+    # ------------------------------------------------------------------ the models
+
+    @staticmethod
+    def megabytes(rule: str, shape: Shape) -> float:
+        """Memory that a job uses, in MB."""
+        cost = COSTS[rule]
+        return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
+
+    def seconds(self, rule: str, shape: Shape) -> float:
+        """Time that a job takes, in seconds: with this experiment's own rate if it has one."""
+        work = shape.frames * shape.pixels / 1e6
+        if rule in self.measured:
+            return self.measured[rule] * (work if COSTS[rule].rate < math.inf else 1.0)
+        cost = COSTS[rule]
+        return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
+
+    @staticmethod
+    def megabytes_on_disk(rule: str, shape: Shape) -> float:
+        """Size of what a job writes, in MB."""
+        cost = COSTS[rule]
+        size = cost.disk * shape.frames + cost.disk_pixel
+        return (size * shape.pixels + cost.disk_voxel * shape.voxels) / 1e6
+
+    @cached_property
+    def measured(self) -> dict[str, float]:
+        """Seconds of this experiment's finished jobs: per Mpixel-frame, or per job.
+
+        The median over the benchmark tables that Snakemake wrote.
+        """
+        from statistics import median
+
+        experiment = self._experiment
+        folder = experiment.base / experiment.config.results / "benchmarks"
+        keys = {"_".join(key): key for key in experiment.all_rotations()}
+        found: dict[str, float] = {}
+        for rule in COSTS:
+            values = []
+            for path in sorted((folder / rule).glob("*.tsv")):
+                seconds = _seconds_in(path)
+                if seconds is None:
+                    continue
+                if COSTS[rule].rate == math.inf:
+                    values.append(seconds)
+                elif path.stem in keys:
+                    shape = self.shape(*keys[path.stem])
+                    values.append(seconds / (shape.frames * shape.pixels / 1e6))
+            if values:
+                found[rule] = median(values)
+        return found
+
+    # ------------------------------------------------------------------ the shapes
+
+    def _alike(self, sample: str | None, scan: str | None, rotation: str | None) -> tuple[Any, ...]:
+        """Whose data have the same shape as those of a job."""
+        experiment = self._experiment
+        if sample is None:
+            return ()
+        scans = experiment.scans
+        if scan is None:
+            scan = next(name for owner, name in scans if owner == sample)
+        if rotation is None:
+            rotation = next(iter(scans[sample, scan].rotations))
+        row = scans[sample, scan].rotations[rotation]
+        # The identity of a section says whether a layer gives this scan another grid.
+        grid = id(experiment.settings(sample, scans[sample, scan].parent).refine_parent)
+        return (sample, row.calibration, row.frames, grid)
+
+    def shape(
+        self, sample: str | None = None, scan: str | None = None, rotation: str | None = None
+    ) -> Shape:
+        """Shape of the data of a rotation, or of the first that fits what is given."""
+        experiment = self._experiment
+        for owner, name, row in experiment.all_rotations():
+            if sample in (None, owner) and scan in (None, name) and rotation in (None, row):
+                frames, pixels = self._frame_shape(owner, name, row)
+                return Shape(frames, pixels, self._voxels(owner, name, row, pixels))
+        raise HklflowError(f"there is no rotation {sample} {scan} {rotation}")
+
+    def _frame_shape(self, sample: str, scan: str, rotation: str) -> tuple[int, int]:
+        row = self._experiment.rotation(sample, scan, rotation)
+        key = (sample, row.calibration)
+        if key not in self._frames:
+            try:
+                n, slow, fast = self._raw_shape(row.parts[0])
+            except (HklflowError, OSError) as error:
+                # The import will fail with this sentence; here it must not stop the others.
+                self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel assumed, for {error}")
+                n, slow, fast = 1000, 2000, 2000
+            self._frames[key] = (n, slow * fast)
+        frames, pixels = self._frames[key]
+        return row.frames or frames, pixels
+
+    def _raw_shape(self, raw: str) -> tuple[int, int, int]:
+        experiment = self._experiment
+        if experiment.config.simulation is not None:
+            described = simulation_description(experiment, raw)
+            detector = described.detector
+            slow, fast = (
+                m * s + (m - 1) * g
+                for m, s, g in zip(
+                    detector.modules, detector.module_shape, detector.gap, strict=True
+                )
+            )
+            return described.n_frames, slow, fast
+        from hklflow.formats.raw import open_frames
+
+        with open_frames(experiment.base / raw) as frames:
+            return frames.shape
+
+    def _voxels(self, sample: str, scan: str, rotation: str, pixels: int) -> int:
+        experiment = self._experiment
+        parent = experiment.scans[sample, scan].parent
+        if (sample, parent) not in self._grids:
+            settings = experiment.settings(sample, parent).refine_parent
+            limits: tuple[float, ...] | None = settings.grid_limits
+            if limits is None:
+                cell = settings.cell or experiment.samples[sample].cell
+                if cell is None:
+                    self.notes.append(f"{sample}: a cell of {_CELL:g} Å is assumed for the grid")
+                    cell = (_CELL, _CELL, _CELL, 90.0, 90.0, 90.0)
+                reach = self._reach(sample, scan, rotation, pixels)
+                limits = tuple(reach * length / (2 * math.pi) for length in cell[:3])
+            steps = settings.grid_step
+            per_axis = [
+                2 * int(limit / step) + 1 for limit, step in zip(limits, steps, strict=True)
+            ]
+            self._grids[sample, parent] = math.prod(per_axis)
+        return self._grids[sample, parent]
+
+    def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float:
+        """Largest |Q| in 1/Å that the detector reaches, roughly: for the size of the grid."""
+        experiment = self._experiment
+        row = experiment.rotation(sample, scan, rotation)
+        entry = experiment.config.calibrations.get(row.calibration or "")
+        if entry is None or isinstance(entry, PoniFile) or entry.distance is None:
+            self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
+            return _Q
+        side = math.sqrt(pixels)
+        centre = entry.beam_centre or (side / 2, side / 2)
+        far = math.hypot(
+            *(max(c, side - c) * s for c, s in zip(centre, entry.pixel_size, strict=True))
+        )
+        theta = 0.5 * math.atan2(far, entry.distance)
+        return 4 * math.pi * math.sin(theta) / entry.wavelength
+
+
+def _seconds_in(path: Path) -> float | None:
+    """Wall time in a benchmark table; None if it is not complete."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        return float(rows[-1]["s"])
+    except (IndexError, KeyError, ValueError):
+        return None

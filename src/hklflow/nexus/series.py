@@ -1,0 +1,73 @@
+"""Temperature series of one sample: one NXdata for each quantity."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hklflow.nexus.entry import add_array, add_group, create
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How a column of a series is shown: its label with the unit, and the unit for files."""
+
+    label: str
+    units: str
+
+
+def write_series(
+    path: Path, title: str, rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, Quantity]
+) -> None:
+    """Write what is known of the scans of one sample against temperature.
+
+    The entry has one NXdata for each quantity, with errors, over the scans whose temperature
+    is known, in ascending order; ``cell``, the default plot, has a, b and c together. The
+    collection ``scans`` lists all scans, also those without temperature (NaN).
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        One for each scan: "scan", "parent", "temperature" (K or None), and for each quantity
+        its value and ``<quantity>_sigma``.
+    quantities : mapping
+        Name -> label and units; must have a, b and c.
+    """
+    placed = sorted(
+        (row for row in rows if row["temperature"] is not None), key=lambda r: r["temperature"]
+    )
+    at = np.array([row["temperature"] for row in placed], dtype=np.float64)
+    with create(path, title, "cell") as entry:
+        cell = _data(entry, "cell", "a", at, title)
+        cell.attrs["auxiliary_signals"] = ["b", "c"]
+        for name in ("a", "b", "c"):
+            _quantity(cell, name, placed, quantities[name])
+        for name, quantity in quantities.items():
+            group = _data(entry, name, name, at, title)
+            _quantity(group, name, placed, quantity)
+        scans = add_group(entry, "scans", "NXcollection")
+        text = h5py.string_dtype()
+        for name in ("scan", "parent"):
+            scans.create_dataset(name, data=[str(row[name]) for row in rows], dtype=text)
+        known = [np.nan if row["temperature"] is None else row["temperature"] for row in rows]
+        add_array(scans, "temperature", np.array(known, dtype=np.float64), "K")
+
+
+def _data(entry: h5py.Group, name: str, signal: str, at: ArrayLike, title: str) -> h5py.Group:
+    group = add_group(entry, name, "NXdata", signal=signal, axes=["temperature"])
+    group["title"] = title
+    add_array(group, "temperature", at, "K", long_name="temperature (K)")
+    return group
+
+
+def _quantity(
+    group: h5py.Group, name: str, rows: Sequence[Mapping[str, Any]], quantity: Quantity
+) -> None:
+    values = np.array([row[name] for row in rows], dtype=np.float64)
+    sigmas = np.array([row[f"{name}_sigma"] for row in rows], dtype=np.float64)
+    add_array(group, name, values, quantity.units, long_name=quantity.label)
+    add_array(group, f"{name}_errors", sigmas, quantity.units)

@@ -1,0 +1,116 @@
+"""Find the scale of every frame of one rotation: the sample's transmission from its background.
+
+Monitor and attenuators are known; what the sample itself absorbs as it turns is estimated
+from the background between the Bragg peaks, and so is the scale of the rotation relative
+to the first one of its scan. The transform takes both from here.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    scan: Path
+    """Scan file."""
+    statistics: Path
+    """Frame statistics."""
+    reference_scan: Path
+    """Scan file of the scan's first rotation, to whose scale the others are brought."""
+    reference: Path
+    """Frame statistics of that rotation."""
+
+
+class Outputs(stage.Outputs):
+    scale: Path
+    """Scale of every frame."""
+    picture: Path
+    """Picture: monitor, attenuators, transmission and scale."""
+    metrics: Path
+    """Numbers of frames used, replaced and interpolated; range of the transmission."""
+
+
+class Params(stage.Params):
+    source: Literal["background", "frame_sum", "none"] = "background"
+    """What tells the sample's transmission. `background`: the level between the Bragg peaks;
+    `frame_sum`: all good pixels, Bragg peaks too; `none`: take it as 1 (too few frames, no
+    background)."""
+    smooth: bool = True
+    """Draw a smooth curve through the frames' values; False: each frame keeps its own."""
+    window: int = Field(31, ge=5)
+    """Frames over which the curve is smooth (odd), short against the change of the transmission.
+    """
+    rotation_scale: bool = True
+    """Bring the rotations of a scan to one scale by the medians of source over monitor; False
+    where their detector settings differ, so that their backgrounds do not compare."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Estimate, compare, draw."""
+    import numpy as np
+
+    from hklflow import nexus, plots
+    from hklflow.core import corrections, frame_scale
+    from hklflow.errors import HklflowError
+
+    def estimate(scan_path: Path, path: Path) -> tuple[frame_scale.Transmission, np.ndarray]:
+        scan = nexus.read_scan(scan_path)
+        incident = scan.monitor * scan.attenuation
+        background = nexus.read_statistics(path, "background")
+        if len(background) != len(incident):
+            raise HklflowError(
+                f"{path} has {len(background)} frames but {scan_path} {len(incident)}; make the "
+                "frame statistics again"
+            )
+        if params.source == "none":
+            return frame_scale.constant(incident), background
+        signal = background
+        if params.source == "frame_sum":
+            pixels = nexus.read_statistics(path, "pixels")
+            # A frame of which every pixel is flagged has no value.
+            signal = nexus.read_statistics(path, "frame_sum") / np.where(pixels > 0, pixels, np.nan)
+        window = params.window if params.smooth else None
+        return frame_scale.transmission(signal, incident, window), signal
+
+    scan, first = nexus.read_scan(inputs.scan), nexus.read_scan(inputs.reference_scan)
+    own, signal = estimate(inputs.scan, inputs.statistics)
+    reference, _ = estimate(inputs.reference_scan, inputs.reference)
+    # The calibrated geometry: refinement moves a detector by less than this ratio can tell.
+    area = corrections.pixel_area(scan.rotation.detector) / corrections.pixel_area(
+        first.rotation.detector
+    )
+    rotation, area = frame_scale.compare(own, reference, area, params.source, params.rotation_scale)
+    scale = frame_scale.FrameScale(
+        scan.monitor, scan.attenuation, signal, own, rotation, area, params.source
+    )
+    goniometer = scan.rotation.goniometer
+    angle = np.degrees(scan.rotation.scan.angle(np.arange(len(signal)) + 0.5))
+    nexus.write_scale(outputs.scale, scale, angle)
+    picture = plots.frame_scale(
+        scale, angle, goniometer.names[goniometer.scan], f"scale of the frames of {scan.raw}"
+    )
+    plots.save(picture, outputs.picture)
+    curve = own.transmission
+    metrics = {
+        "frames": len(curve),
+        "counts": own.counts,
+        "smallest and largest transmission": [float(curve.min()), float(curve.max())],
+        "median error of the transmission": float(np.median(own.errors)),
+        "scatter of the frames about the curve": own.scatter,
+        "scale of the rotation": rotation,
+        "pixel area relative to the first rotation": area,
+    }
+    stage.write_json(outputs.metrics, metrics)
+    print(
+        f"transmission {curve.min():.4f} to {curve.max():.4f} of its median, rotation's scale "
+        f"{rotation:.4f}; frames {own.counts}"
+    )
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,228 @@
+"""Stack the merged volumes of one parent's scans along temperature, and integrate reflections.
+
+The stack is virtual: it shows the members' arrays as one four-dimensional NXdata and takes no
+space of its own. Scans are in ascending order of temperature; those at the same temperature
+stand beside each other in the order of their names, none is dropped or averaged.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow import nexus
+    from hklflow.core import boxes
+    from hklflow.core.binning import Grid
+    from hklflow.nexus import OpenVolume
+
+VERSION = 1
+
+Hkl = tuple[float, float, float]
+
+
+class Inputs(stage.Inputs):
+    volumes: list[Path]
+    """Merged volumes of the scans of one parent."""
+
+
+class Outputs(stage.Outputs):
+    stack: Path
+    """S(Q), errors, counts and norm along temperature, and the reflections' intensities."""
+    table: Path
+    """Table of the reflections' intensities, tab-separated."""
+    picture: Path
+    """Picture: the reflections' intensities against temperature."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    reflections: list[Hkl] = Field(default_factory=list)
+    """Points hkl whose intensity is followed, also fractional ones; empty: the strongest
+    symmetry-distinct integer hkl of the hottest scan, by their intensity in the volume."""
+    number: int = Field(6, ge=1, le=100)
+    """How many reflections are chosen if none are given."""
+    box: Hkl = (0.2, 0.2, 0.2)
+    """Half-width of the box of integration along h, k, l, in r.l.u."""
+    shell: int = Field(2, ge=1, le=20)
+    """Thickness in voxels of the shell around the box, which gives the background."""
+    min_measured: float = Field(0.95, gt=0, le=1)
+    """Least measured fraction of the box (half as much of the shell): with less there is no
+    intensity. What is missing in the box counts as background."""
+
+    @field_validator("reflections", mode="before")
+    @classmethod
+    def _triples(cls, value: Any) -> Any:
+        """Group the numbers of a command line, which come one after the other."""
+        flat = isinstance(value, list) and not any(isinstance(x, list | tuple) for x in value)
+        if not flat or len(value) % 3:
+            return value
+        return [tuple(value[i : i + 3]) for i in range(0, len(value), 3)]
+
+
+class Params(Settings):
+    """Settings, and what the tables say of the scans."""
+
+    scans: list[str]
+    """Names of the scans, in the order of the inputs."""
+    temperatures: list[float | None]
+    """Temperatures of the scans in K, in the order of the inputs."""
+    space_group: str = "P 1"
+    """Space group, for the choice of reflections that are distinct by symmetry."""
+    title: str = "S(Q) against temperature"
+    """Title of the stack and its picture."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Integrate, link: only the boxes and a few planes at a time are ever read."""
+    import csv
+
+    import numpy as np
+
+    from hklflow import nexus, plots
+    from hklflow.core import boxes
+
+    members = _members(inputs, params)
+    with nexus.open_members(members) as volumes:
+        grid = volumes[0].grid
+        if params.reflections:
+            chosen, places = _given(grid, params)
+        else:
+            chosen, places = _strongest(grid, volumes, params)
+        values = np.array(
+            [
+                [
+                    boxes.integrate(box, *nexus.read_box(volume, box.region), params.min_measured)
+                    for volume in volumes
+                ]
+                for box in places
+            ]
+        ).reshape(len(places), len(volumes), 2)
+        intensities = nexus.Intensities(
+            np.array(chosen, dtype=np.float64).reshape(-1, 3), values[..., 0], values[..., 1]
+        )
+        nexus.write_stack(outputs.stack, params.title, members, volumes, intensities)
+    with outputs.table.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["scan", "temperature", "h", "k", "l", "intensity", "intensity_sigma"])
+        for hkl, row in zip(chosen, values, strict=True):
+            for member, pair in zip(members, row, strict=True):
+                numbers = [f"{x:.6g}" for x in (member.temperature, *hkl, *pair)]
+                writer.writerow([member.scan, *numbers])
+    picture = plots.intensities(
+        [member.temperature for member in members],
+        intensities.hkl,
+        intensities.intensity,
+        intensities.sigma,
+        params.title,
+    )
+    plots.save(picture, outputs.picture)
+    missing = int(np.isnan(intensities.intensity).sum())
+    print(
+        f"{len(members)} volumes from {members[0].temperature:g} K to "
+        f"{members[-1].temperature:g} K, {len(chosen)} reflections"
+        + (f"; {missing} of {values[..., 0].size} intensities not measured" if missing else "")
+    )
+
+
+def _members(inputs: Inputs, params: Params) -> list["nexus.Member"]:
+    """The scans in ascending order of temperature."""
+    from hklflow import nexus
+    from hklflow.errors import HklflowError
+
+    if not len(inputs.volumes) == len(params.scans) == len(params.temperatures) > 0:
+        raise HklflowError(
+            f"{len(inputs.volumes)} volumes, {len(params.scans)} scans and "
+            f"{len(params.temperatures)} temperatures; give one of each for every scan"
+        )
+    members = []
+    for path, scan, temperature in zip(
+        inputs.volumes, params.scans, params.temperatures, strict=True
+    ):
+        if temperature is None:
+            raise HklflowError(
+                f"scan {scan} has no temperature and so no place in a stack along temperature; "
+                f"leave {path} out or give its temperature in scans.tsv"
+            )
+        members.append(nexus.Member(path, scan, temperature))
+    return sorted(members, key=lambda member: (member.temperature, member.scan))
+
+
+def _given(grid: "Grid", params: Params) -> tuple[list[Hkl], list["boxes.Box"]]:
+    """Boxes of the reflections that were asked for."""
+    from hklflow.core import boxes
+    from hklflow.errors import HklflowError
+
+    places = []
+    for hkl in params.reflections:
+        box = boxes.box_at(grid, hkl, params.box, params.shell)
+        if box is None:
+            limits = ", ".join(f"{grid.axis(i)[0]:g} to {grid.axis(i)[-1]:g}" for i in range(3))
+            raise HklflowError(
+                f"reflections: the box of {params.box} r.l.u. and {params.shell} voxels of shell "
+                f"around {hkl} is not inside the grid ({limits}) or holds no voxel's centre; "
+                "take it out of the configuration or change `box` and `shell`"
+            )
+        places.append(box)
+    return params.reflections, places
+
+
+def _strongest(
+    grid: "Grid", volumes: Sequence["OpenVolume"], params: Params
+) -> tuple[list[Hkl], list["boxes.Box"]]:
+    """The strongest integer reflections of the hottest scan, one of each set of mates.
+
+    A set's strength is the mean of its measured mates; the one that all scans measured and the
+    hottest exposed longest stands for it, and not the strongest, which noise would favour.
+    """
+    import itertools
+
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.core import boxes, symmetry
+
+    hottest = volumes[-1]
+    operations = symmetry.space_group(params.space_group).laue_operations
+    whole = [np.arange(np.ceil(a[0]), np.floor(a[-1]) + 1) for a in map(grid.axis, range(3))]
+    mates: dict[tuple[int, ...], list[tuple[float, float, Hkl, boxes.Box]]] = {}
+    for l in whole[2]:  # noqa: E741
+        slab = None
+        for h, k in itertools.product(whole[0], whole[1]):
+            box = boxes.box_at(grid, (h, k, l), params.box, params.shell)
+            if box is None or not (h or k or l):
+                continue
+            if slab is None:  # the same planes for all h, k
+                slab = hottest.slab(box.region[0].start, box.region[0].stop)
+            counts, norm = (array[:, *box.region[1:]] for array in slab)
+            found = boxes.sums(box, counts, norm, params.min_measured)
+            if not np.isnan(found.intensity):
+                hkl = (float(h), float(k), float(l))
+                key = max(map(tuple, (operations @ np.array(hkl)).astype(int).tolist()))
+                mates.setdefault(key, []).append((found.intensity, found.norm, hkl, box))
+    if not mates:
+        # A 3-D mask, or few frames, may leave none whole: there is still a stack to be made.
+        print(
+            "warning: no integer hkl of the hottest scan has its box measured; make `box` or "
+            "`min_measured` smaller, or name the `reflections`"
+        )
+    strength = {key: float(np.mean([m[0] for m in found])) for key, found in mates.items()}
+
+    def measured(box: boxes.Box) -> bool:
+        parts = (nexus.read_box(volume, box.region) for volume in volumes[:-1])
+        found = (boxes.sums(box, *part, params.min_measured) for part in parts)
+        return not any(np.isnan(f.intensity) for f in found)
+
+    chosen = []
+    for key in sorted(strength, key=lambda k: -strength[k])[: params.number]:
+        ranked = [m[2:] for m in sorted(mates[key], key=lambda m: -m[1])]
+        chosen.append(next((m for m in ranked if measured(m[1])), ranked[0]))
+    return [hkl for hkl, _ in chosen], [box for _, box in chosen]
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,80 @@
+"""Sum repeated scans, taken under identical conditions, to one raw file.
+
+Counts are added frame by frame as integers; monitors and exposures are added too. A pixel
+that is masked, flagged or saturated in any of the scans is so in the sum. Scans that differ
+in anything else are refused, and every difference is named.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    raw: list[Path]
+    """The raw HDF5 files, or first and last image of each series."""
+
+
+class Outputs(stage.Outputs):
+    sum: Path
+    """The sum as NXmx (`.nxs`), to be imported as any raw file."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    temperature_tolerance: float = Field(0.5, ge=0)
+    """Largest difference of the scans' temperatures in K; the sum has their mean."""
+    saturation: float | None = Field(None, gt=0)
+    """Counts from which a pixel of one scan is not to be believed; None: from the raw files."""
+    block: int = Field(4, gt=0, le=512)
+    """Frames held in memory at a time."""
+
+
+class Params(Settings):
+    """Settings, and which series."""
+
+    patterns: tuple[str, ...] = ()
+    """Patterns of the image series (`name_####.cbf`); none for HDF5 files."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Compare, add, write."""
+    from contextlib import ExitStack
+
+    from hklflow.errors import HklflowError
+    from hklflow.formats import raw, sum_raw
+
+    hdf5 = [str(path) for path in inputs.raw if raw.is_hdf5(path)]
+    if params.patterns and hdf5:
+        raise HklflowError(
+            f"{hdf5[0]} is an HDF5 file but patterns of image series are given "
+            f"({', '.join(params.patterns)}); sum scans of one format"
+        )
+    names = list(params.patterns) or [str(path) for path in inputs.raw]
+    with ExitStack() as stack:
+        repeats = sum_raw.open_repeats(names, stack)
+        sum_raw.require_alike(repeats, params.temperature_tolerance)
+        n = repeats[0].frames.shape[0]
+        stored = sum_raw.write_sum(
+            outputs.sum,
+            repeats,
+            params.saturation or repeats[0].header.saturation,
+            params.block,
+            lambda blocks: stage.progress(blocks, n, "summed frames", lambda b: len(b[0])),
+        )
+        print(f"{n} frames of {len(names)} scans summed as {stored.dtype}")
+        if repeats[0].header.exposure_time is None:
+            print(
+                "note: the raw files state no exposure: `import_scan: exposure` is that of the sum"
+            )
+    if stored.dtype.itemsize > 4:
+        print("note: sums above 32 bits are not reduced by the stages that follow; sum fewer scans")
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,283 @@
+"""Gather the scans of one sample against temperature: cell, mosaic width, scale, transitions.
+
+Scale and Debye-Waller difference (``I / I_parent = scale · exp(-2 ΔB sin²θ/λ²)``) refer to
+the scan's own parent, which the column ``reference`` names: parents may differ in their
+cell's setting, so that there are no common indices across them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.series import Departure, Floats, Reflections
+
+VERSION = 1
+
+_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+
+
+class Inputs(stage.Inputs):
+    orientations: list[Path]
+    """Refined orientation of every scan of the sample."""
+    peaks: list[Path]
+    """Peak tables of all rotations: scan by scan, and in each in the order of its orientation."""
+    scales: list[Path]
+    """Scales of the frames of all rotations, in the same order."""
+
+
+class Outputs(stage.Outputs):
+    table: Path
+    """Table, tab-separated."""
+    series: Path
+    """Every quantity with its errors against temperature."""
+    picture: Path
+    """Picture: every quantity with its errors against temperature."""
+    findings: Path
+    """What a person should know, in sentences, and the temperatures of likely transitions."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+
+class Params(Settings):
+    """Settings: nothing else to tell."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """One row for each scan, from high to low temperature."""
+    import csv
+
+    from hklflow import nexus, plots
+    from hklflow.nexus import Quantity
+
+    scans = [stage.read_json(path) for path in inputs.orientations]
+    observed = _observed(scans, inputs)
+    rows = [_row(scan, observed, inputs.orientations) for scan in scans]
+    # Scans without a temperature come last; equal temperatures in the order of the names.
+    rows.sort(key=lambda r: (r["temperature"] is None, -(r["temperature"] or 0.0), r["scan"]))
+    transitions = _transitions(rows)
+    sample = scans[0]["sample"]
+
+    with outputs.table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    quantities = {
+        **{name: Quantity(f"{name} (Å)", "angstrom") for name in _CELL[:3]},
+        **{name: Quantity(f"{name} (°)", "degree") for name in _CELL[3:]},
+        "volume": Quantity("volume (Å³)", "angstrom^3"),
+        "mosaic": Quantity("rocking width (°)", "degree"),
+        "indexed": Quantity("peaks indexed", ""),
+        "scale": Quantity("scale to the parent", ""),
+        "debye_waller": Quantity("B - B(parent) (Å²)", "angstrom^2"),
+    }
+    title = f"{sample} against temperature"
+    nexus.write_series(outputs.series, title, rows, quantities)
+    shown = {
+        name: quantity.label for name, quantity in quantities.items() if not _implied(name, rows)
+    }
+    bands = [(t["warmer"], t["colder"]) for t in transitions]
+    plots.save(plots.temperature_series(rows, shown, bands, title), outputs.picture)
+    sentences = _sentences(scans, rows, transitions)
+    stage.write_json(
+        outputs.findings, {"sample": sample, "sentences": sentences, "transitions": transitions}
+    )
+    print("\n".join([f"{sample}: {len(rows)} scans", *sentences]))
+
+
+def _observed(
+    scans: Sequence[Mapping[str, Any]], inputs: Inputs
+) -> dict[str, dict[str, "Reflections"]]:
+    """Reflections of each rotation of each scan."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.core import geometry, series
+    from hklflow.errors import HklflowError
+
+    expected = sum(len(scan["rotations"]) for scan in scans)
+    if not len(inputs.peaks) == len(inputs.scales) == expected:
+        raise HklflowError(
+            f"{expected} rotations in {len(scans)} orientations, {len(inputs.peaks)} peak tables "
+            f"and {len(inputs.scales)} scales; give one of each for every rotation"
+        )
+    files = zip(inputs.peaks, inputs.scales, strict=True)
+    found: dict[str, dict[str, Reflections]] = {}
+    for scan in scans:
+        if scan["sample"] != scans[0]["sample"] or scan["scan"] in found:
+            raise HklflowError(
+                f"scan {scan['scan']} of {scan['sample']} in the series of {scans[0]['sample']}; "
+                "give each scan of one sample once"
+            )
+        found[scan["scan"]] = {}
+        for name, description in scan["rotations"].items():
+            peaks, scale = next(files)
+            found[scan["scan"]][name] = series.reflections(
+                geometry.from_dict(description),
+                np.asarray(scan["UB"]),
+                nexus.read_peaks(peaks),
+                _frame_norm(scale),
+            )
+    return found
+
+
+def _frame_norm(path: Path) -> "Floats":
+    """What the counts of each frame (n_frames,) are divided by."""
+    from hklflow import nexus
+
+    scale = nexus.read_scale(path)
+    return scale.monitor * scale.attenuation * scale.scale
+
+
+def _row(
+    scan: Mapping[str, Any],
+    observed: Mapping[str, Mapping[str, "Reflections"]],
+    files: Sequence[Path],
+) -> dict[str, Any]:
+    """All quantities of one scan."""
+    import numpy as np
+
+    from hklflow.core import lattice, series
+    from hklflow.errors import HklflowError
+
+    name, parent, metrics = scan["scan"], scan["parent"], scan["metrics"]
+    if parent not in observed:
+        raise HklflowError(
+            f"the parent {parent} of {name} is not among the {len(observed)} orientations given; "
+            f"add its file to --orientations (beside {files[0]})"
+        )
+    if "cell_covariance" not in scan:
+        raise HklflowError(
+            f"the orientation of {name} has no cell_covariance: an older version made it; "
+            "refine it again"
+        )
+    mosaic = series.mosaic_width(list(observed[name].values()))
+    if name == parent:
+        relative = series.RelativeScale(1.0, 0.0, 0.0, 0.0, 0.0, 0)
+    else:
+        relative = series.relative_scale(observed[name], observed[parent])
+    row: dict[str, Any] = {
+        "scan": name,
+        "temperature": scan["temperature"],
+        "parent": parent,
+        "reference": parent,
+        "space_group": scan["space_group"],
+    }
+    for key, value, sigma in zip(_CELL, scan["cell"], scan["cell_sigma"], strict=True):
+        row |= {key: value, f"{key}_sigma": sigma}
+    return row | {
+        "volume": lattice.volume(scan["cell"]),
+        "volume_sigma": series.volume_sigma(scan["cell"], scan["cell_covariance"]),
+        "mosaic": float(np.degrees(mosaic.value)),
+        "mosaic_sigma": float(np.degrees(mosaic.sigma)),
+        "mosaic_reflections": mosaic.n,
+        "indexed": metrics["fraction indexed"],
+        "indexed_sigma": series.fraction_sigma(metrics["fraction indexed"], metrics["peaks"]),
+        "peaks": metrics["peaks"],
+        "scale": relative.scale,
+        "scale_sigma": relative.scale_sigma,
+        "debye_waller": relative.debye_waller,
+        "debye_waller_sigma": relative.debye_waller_sigma,
+        "common_reflections": relative.n,
+    }
+
+
+def _implied(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether symmetry fixes a quantity or ties it to an earlier one, so that it needs no panel."""
+    if name in _CELL and all(row[f"{name}_sigma"] == 0 for row in rows):
+        return True
+    kind = _CELL[:3] if name in _CELL[:3] else _CELL[3:]
+    before = kind[: kind.index(name)] if name in kind else ()
+    return any(all(row[name] == row[other] for row in rows) for other in before)
+
+
+def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of temperatures between which the cell leaves its course, among one parent's scans."""
+    import math
+
+    from hklflow.core import series
+
+    found: dict[tuple[str, float, float], dict[str, Departure]] = {}
+    for parent in dict.fromkeys(row["parent"] for row in rows):
+        mine = [r for r in rows if r["parent"] == parent and r["temperature"] is not None]
+        if not mine:
+            continue
+        for name in (*_CELL, "volume"):
+            sigma = [row[f"{name}_sigma"] for row in mine]
+            if _implied(name, mine) or min(sigma) <= 0:
+                continue
+            unit = 180 / math.pi if name in _CELL[3:] else mine[0][name]
+            departures = series.departures(
+                [row["temperature"] for row in mine],
+                [row[name] for row in mine],
+                sigma,
+                3 * unit if name == "volume" else unit,
+            )
+            for departure in departures:
+                key = (parent, departure.warmer, departure.colder)
+                found.setdefault(key, {})[name] = departure
+    return [
+        {
+            "parent": parent,
+            "warmer": warmer,
+            "colder": colder,
+            "departures": {
+                name: {"deviation": d.deviation, "sigma": d.sigma, "strain": d.strain}
+                for name, d in departures.items()
+            },
+        }
+        for (parent, warmer, colder), departures in sorted(found.items(), key=lambda f: -f[0][1])
+    ]
+
+
+def _sentences(
+    scans: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    transitions: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Findings as sentences: the series' own, then those of its scans."""
+    units = dict.fromkeys(_CELL[:3], "Å") | dict.fromkeys(_CELL[3:], "°") | {"volume": "Å³"}
+    told = []
+    for found in transitions:
+        parts = ", ".join(
+            f"{name} by {d['deviation']:+.3g} ± {d['sigma']:.1g} {units[name]}"
+            for name, d in found["departures"].items()
+        )
+        told.append(
+            f"between {found['warmer']:g} K and {found['colder']:g} K the cell leaves the course "
+            f"of the warmer children of {found['parent']} ({parts}): a transition? Consider a "
+            f"parent of its own from {found['colder']:g} K down"
+        )
+    told += [
+        f"{row['scan']} has no temperature and is in the table but not in the plots"
+        for row in rows
+        if row["temperature"] is None
+    ]
+    for row in rows:
+        if row["mosaic"] != row["mosaic"]:
+            told.append(
+                f"{row['scan']}: no rocking width; of {row['mosaic_reflections']} strong "
+                "reflections too many are contained in one frame, or they are too few"
+            )
+        if row["scale"] != row["scale"]:
+            told.append(
+                f"{row['scan']}: no scale; it has {row['common_reflections']} reflections in "
+                f"common with its parent {row['parent']}, and ten are needed"
+            )
+    by_name = {scan["scan"]: scan for scan in scans}
+    for name in (row["scan"] for row in rows):
+        # The gates' sentences name the scan themselves.
+        told += [
+            sentence if name in sentence else f"{name}: {sentence}"
+            for sentence in by_name[name]["warnings"]
+        ]
+    return told
+
+
+if __name__ == "__main__":
+    stage.command(main)

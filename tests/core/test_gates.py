@@ -1,0 +1,172 @@
+"""Each gate trips on the figure that it is about, and only then."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hklflow.core.gates import Limits, failures, vector_text
+
+IDENTITY = {
+    "sample": "perov",
+    "scan": "150K",
+    "temperature": 150.0,
+    "parent": "300K",
+    "parent_temperature": 300.0,
+    "space_group": "P 4/m m m",
+}
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    good = {
+        "space group": "P 4/m m m",
+        "crystal system": "tetragonal",
+        "fraction unindexed": 0.05,
+        "offsets": [],
+        "absent reflections": {"number": 0, "of": 400, "fraction": 0.0, "strongest": []},
+        "cell": [3.99, 3.99, 4.05, 90.0, 90.0, 90.0],
+        "cell_sigma": [2e-4, 2e-4, 3e-4, 0.0, 0.0, 0.0],
+        "volume": 64.5,
+        "volume_sigma": 0.01,
+        "relations": [relation()],
+        "subgroups": [],
+    }
+    return good | changes
+
+
+def relation(**changes: Any) -> dict[str, Any]:
+    return {
+        "relation": "a = b",
+        "deviation": 1e-4,
+        "sigma": 2e-4,
+        "unit": "A",
+        "z": 0.5,
+        "relative": 2.5e-5,
+        **changes,
+    }
+
+
+ORTHORHOMBIC = [
+    {"space_group": "P m m m", "cell": [3.98, 4.0123, 4.05, 90.0, 90.0, 90.0]},
+    {"space_group": "P 2/m 1 1", "cell": [3.98, 4.0123, 4.05, 90.0, 90.0, 90.0]},
+]
+
+
+def judge(changes: dict[str, Any], limits: Limits | None = None, **identity: Any) -> list[str]:
+    return failures(figures(**changes), figures(), limits or Limits(), IDENTITY | identity)
+
+
+def test_a_crystal_like_its_parents_passes() -> None:
+    assert judge({}) == []
+
+
+def test_a_broken_relation_is_told_with_temperature_number_limit_and_proposal() -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    sentences = judge({"relations": [broken], "subgroups": ORTHORHOMBIC})
+    assert sentences == [
+        "perov 150K at 150 K: the tetragonal relation a = b of the parent 300K (P 4/m m m) is "
+        "broken by 0.31% (62 sigma; limits 0.02% and 5 sigma)",
+        "at 150 K give 150K, and the scans beyond it, a parent of their own, e.g. space group "
+        "P m m m (or P 2/m 1 1), cell 3.98 4.0123 4.05 90 90 90: in scans.tsv put `150K` in the "
+        "column `parent`, and in config.yaml `per_scan: {perov/150K: {refine_parent: "
+        "{space_group: P m m m, cell: [3.98, 4.0123, 4.05, 90, 90, 90]}}}`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("z", "relative", "n"), [(62.0, 1.9e-4, 0), (4.9, 0.0031, 0), (5.1, 2.1e-4, 2)]
+)
+def test_a_relation_must_be_broken_significantly_and_visibly(
+    z: float, relative: float, n: int
+) -> None:
+    assert len(judge({"relations": [relation(z=z, relative=relative)]})) == n
+
+
+@pytest.mark.parametrize(("fraction", "n"), [(0.19, 0), (0.21, 2)])
+def test_unindexed_peaks(fraction: float, n: int) -> None:
+    sentences = judge({"fraction unindexed": fraction})
+    assert len(sentences) == n
+    if n:
+        assert "perov 150K at 150 K: 21.0% of the peaks are not indexed" in sentences[0]
+        assert "against 5.0%" in sentences[0]
+        assert "limit 15.0%" in sentences[0]
+
+
+def test_a_superlattice_is_proposed_by_its_vector() -> None:
+    offset = {
+        "vector": [1 / 3, 1 / 3, 0.0],
+        "arms": 2,
+        "peaks": 90,
+        "expected by chance": 0.31,
+        "multiples": [3, 3, 1],
+        "space_group": "P 6/m m m",
+    }
+    sentences = judge({"fraction unindexed": 0.4, "offsets": [offset]})
+    assert "90 of them lie at (1/3, 1/3, 0) from reflections (0.31 expected" in sentences[0]
+    assert (
+        "propagation vector (1/3, 1/3, 0), in the parent's cell multiplied 3 x 3 x 1"
+        in (sentences[1])
+    )
+    assert "{space_group: P 6/m m m, cell: [11.97, 11.97, 4.05, 90, 90, 90]}" in sentences[1]
+
+
+@pytest.mark.parametrize(("number", "of", "n"), [(2, 50, 0), (3, 50, 2), (3, 400, 0)])
+def test_absent_reflections(number: int, of: int, n: int) -> None:
+    absent = {"number": number, "of": of, "fraction": number / of, "strongest": [[1, 0, 0]]}
+    sentences = judge({"absent reflections": absent})
+    assert len(sentences) == n
+    if n:
+        assert "3 of 50 indexed peaks (6.0%)" in sentences[0]
+        assert sentences[0].endswith("strongest (1 0 0)")
+
+
+@pytest.mark.parametrize(
+    # 1e-4/K × 150 K + 1e-4 + 5 × √2 × 2e-4 / 3.99 = 0.015454 in ln a
+    ("factor", "n"),
+    [(1.01540, 0), (1.01570, 2), (1 / 1.01540, 0), (1 / 1.01570, 2)],
+)
+def test_a_jump_of_an_axis_beyond_expansion_and_error(factor: float, n: int) -> None:
+    a = 3.99 * factor
+    sentences = judge({"cell": [a, a, 4.05, 90.0, 90.0, 90.0], "cell_sigma": [2e-4 * factor] * 3})
+    assert len(sentences) == n
+    if n:
+        # b is a: said once.
+        assert sentences[0].startswith("perov 150K at 150 K: a differs by ")
+        assert "over 150 K" in sentences[0]
+        assert "space_group: P 4/m m m" in sentences[1]
+
+
+def test_at_equal_temperature_only_the_rest_is_allowed() -> None:
+    longer = [3.99 * 1.001, 3.99 * 1.001, 4.05, 90.0, 90.0, 90.0]
+    assert judge({"cell": longer}) == []
+    assert judge({"cell": longer}, temperature=300.0)
+    unknown = judge({"cell": longer}, temperature=None)
+    assert unknown[0].startswith("perov 150K: a differs")
+
+
+def test_the_volume_has_three_times_the_limit() -> None:
+    assert judge({"volume": 64.5 * 1.045}) == []
+    (told, _) = judge({"volume": 64.5 * 1.048})
+    assert "the volume differs by +4.69%" in told
+
+
+def test_limits_are_the_callers() -> None:
+    strict = replace(Limits(), max_expansion=0.0)
+    assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}) == []
+    assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}, strict)
+
+
+def test_vectors_read_as_fractions() -> None:
+    assert vector_text([0.5, -1 / 3, 0.0]) == "(1/2, -1/3, 0)"
+    assert vector_text([1 / 6, 0.25, 1.0]) == "(1/6, 1/4, 1)"
+
+
+def test_the_gates_import_nothing_heavy() -> None:
+    code = (
+        "import sys; import hklflow.stages.accept; "
+        "print(sorted({'cctbx', 'h5py', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,187 @@
+"""From frames to the verdict: a parent, and a child below a transition."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation as Turn
+
+from hklflow import nexus, stage
+from hklflow.core import geometry
+from hklflow.core.peaks import PeakParams, find_peaks
+from hklflow.core.scan import RotationScan
+from hklflow.core.simulate import (
+    Background,
+    CrystalModel,
+    DetectorModel,
+    Distortion,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+)
+from hklflow.errors import HklflowError
+from hklflow.stages import accept, refine, refine_parent
+
+CRYSTAL = CrystalModel(
+    (5.6, 5.6, 5.75, 90, 90, 90),
+    orientation=(0.4, -0.7, 0.3),
+    scale=2.0,
+    mosaic=0.007,
+    expansion=(1.2e-5, 1.2e-5, 2e-5),
+    distortions=(Distortion(200.0, (0.004, -0.004, 0.0), first_order=1.0),),
+)
+CHI = {"r1": 0.0, "r2": 40.0}
+# What the goniometer's axes are off by at the second setting.
+HEAD = {"r1": np.zeros(3), "r2": np.array([0.04, -0.05, 0.06])}
+N = 120
+
+
+def simulated(rotation: str, temperature: float, turn: tuple[float, float, float]) -> Simulation:
+    off = Turn.from_rotvec(HEAD[rotation], degrees=True) * Turn.from_rotvec(turn, degrees=True)
+    a, b, c = off.as_rotvec(degrees=True)
+    return Simulation(
+        DetectorModel((150, 150), 0.08, (75.3, 79.2), (400e-6, 400e-6), (0.01, -0.012), 0.004),
+        GoniometerModel(
+            ((0, 0, 1), (-1, 0, 0)), (np.radians(CHI[rotation]), 0.0), ("chi", "phi"), 1
+        ),
+        ScanModel(
+            0.0, np.radians(1.2), N, 0.6, flux=6.0, temperature=temperature, seed=round(temperature)
+        ),
+        replace(CRYSTAL, turn=(a, b, c)),
+        background=Background(air=1.0),
+    )
+
+
+def written(folder: Path, scan: str, temperature: float, turn: Any) -> refine.Inputs:
+    """Scan files and peak tables of a scan's two rotations."""
+    folder = folder / scan
+    folder.mkdir()
+    scans, tables = [], []
+    for name in CHI:
+        simulation = simulated(name, temperature, turn)
+        plate, goniometer = simulation.detector, simulation.goniometer
+        rotation = geometry.Rotation(
+            geometry.Beam(0.6),
+            geometry.Detector(plate.shape, plate.pixel_size, plate.origin, plate.slow, plate.fast),
+            geometry.Goniometer(
+                goniometer.names, np.array(goniometer.axes), np.array(goniometer.angles), 1
+            ),
+            geometry.Scan(0.0, np.radians(1.2), N),
+        )
+        ones = np.ones(N)
+        header = RotationScan("none", 0, rotation, ones, ones, ones, "simulated", temperature)
+        scans.append(folder / f"{name}.nxs")
+        tables.append(folder / f"{name}_peaks.nxs")
+        nexus.write_scan(scans[-1], header, name, None)
+        peaks = find_peaks(
+            simulation.frames(30), np.zeros(plate.shape, dtype=bool), PeakParams(window=15, gain=1)
+        )
+        nexus.write_peaks(tables[-1], peaks)
+    return refine.Inputs(parent=folder.parent / "300K/orientation.json", scans=scans, peaks=tables)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("accept")
+    own = {"sample": "perov", "rotations": list(CHI)}
+    inputs = written(folder, "300K", 300.0, (0.0, 0.0, 0.0))
+    refine_parent.main(
+        inputs=refine_parent.Inputs(scans=inputs.scans, peaks=inputs.peaks),
+        outputs=refine_parent.Outputs(
+            orientation=folder / "300K/parent.json", picture=folder / "300K/parent.png"
+        ),
+        params=refine_parent.Params(
+            scan="300K",
+            space_group="P 4/m m m",
+            cell=(5.58, 5.58, 5.77, 90, 90, 90),
+            grid_limits=(3, 3, 3),
+            **own,
+        ),
+    )
+    drifts = {"300K": (0.0, 0.0, 0.0), "150K": (-0.1, 0.2, 0.2)}
+    for scan, turn in drifts.items():
+        if scan != "300K":
+            inputs = written(folder, scan, float(scan[:-1]), turn)
+        refine.main(
+            inputs=inputs.model_copy(update={"parent": folder / "300K/parent.json"}),
+            outputs=refine.Outputs(
+                orientation=folder / scan / "orientation.json", picture=folder / scan / "o.png"
+            ),
+            params=refine.Params(scan=scan, **own),
+        )
+    return folder
+
+
+def verdict(folder: Path, scan: str, **params: Any) -> dict[str, Any]:
+    accepted = folder / scan / "accepted.json"
+    accepted.unlink(missing_ok=True)
+    accept.main(
+        inputs=accept.Inputs(
+            orientation=folder / scan / "orientation.json", parent=folder / "300K/parent.json"
+        ),
+        outputs=accept.Outputs(accepted=accepted),
+        params=accept.Params(**params),
+    )
+    result: dict[str, Any] = json.loads(accepted.read_text())
+    return result
+
+
+def test_the_parent_is_accepted_against_itself(experiment: Path) -> None:
+    record = verdict(experiment, "300K")
+    assert record["accepted"] is True
+    assert record["sentences"] == []
+    data = stage.read_json(experiment / "300K/orientation.json")
+    assert data["temperature"] == 300
+    assert not [x for x in data["warnings"] if "parent of their own" in x]
+
+
+def test_the_scan_below_the_transition_stops_with_a_sentence(experiment: Path) -> None:
+    with pytest.raises(HklflowError, match=r"perov 150K at 150 K: the tetragonal relation a = b"):
+        verdict(experiment, "150K")
+    assert not (experiment / "150K/accepted.json").exists()
+    data = stage.read_json(experiment / "150K/orientation.json")
+    assert any("a parent of their own" in x for x in data["warnings"])
+    assert data["parent"] == "300K"
+    free = data["symmetry"]["free cell"]
+    truth = simulated("r1", 150.0, (0.0, 0.0, 0.0)).cell
+    assert np.all(np.abs(np.array(free["cell"]) - truth) < 5 * np.array(free["sigma"]))
+    assert [x["space_group"] for x in data["symmetry"]["subgroups"]] == ["P m m m"]
+
+
+def test_a_warning_lets_it_pass_unaccepted(experiment: Path) -> None:
+    record = verdict(experiment, "150K", on_failure="warn")
+    assert record["accepted"] is False
+    assert len(record["sentences"]) == 2
+    assert record["limits"]["min_strain"] == 2e-4
+    assert record["temperature"] == 150
+
+
+def test_limits_are_the_configurations(experiment: Path) -> None:
+    assert verdict(experiment, "150K", min_strain=0.02)["accepted"] is True
+
+
+def test_children_start_from_the_parents_heads(experiment: Path) -> None:
+    parent = stage.read_json(experiment / "300K/parent.json")
+    again = stage.read_json(experiment / "300K/orientation.json")
+    for data in (parent, again):
+        goniometer = data["rotations"]["r2"]["goniometer"]
+        assert goniometer["names"] == ["chi", "phi", "misorientation"]
+        vector = np.array(goniometer["axes"][2]) * goniometer["angles_deg"][2]
+        np.testing.assert_allclose(vector, HEAD["r2"], atol=0.02)
+    # What a scan refines is added to what it inherited: the same peaks ask for nothing more.
+    added = [again["refined_parameters"][f"misorientation_1_{x}"]["value"] for x in "xyz"]
+    assert np.abs(added).max() < np.radians(0.002)
+
+
+def test_figures_must_be_there(experiment: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text("{}")
+    with pytest.raises(HklflowError, match="refine that scan again"):
+        accept.main(
+            inputs=accept.Inputs(orientation=old, parent=experiment / "300K/parent.json"),
+            outputs=accept.Outputs(accepted=tmp_path / "accepted.json"),
+            params=accept.Params(),
+        )

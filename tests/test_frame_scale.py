@@ -1,0 +1,351 @@
+"""The stages that find and use the scale of the frames, on simulated raw files with known truth."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from hklflow import nexus, stage
+from hklflow.core import binning, geometry
+from hklflow.core.simulate import (
+    CrystalModel,
+    DetectorModel,
+    Diffuse,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+)
+from hklflow.errors import HklflowError
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.stages import find_maximum, frame_scale, import_scan, transform
+
+N = 90
+CRYSTAL = CrystalModel((5.2, 5.2, 7.1, 90, 90, 120), scale=20.0, mosaic=0.01)
+Z = (np.arange(N) + 0.5) / N
+SMOOTH = 1 - 0.3 * np.sin(np.pi * Z) ** 2
+
+
+def simulation(
+    transmission: np.ndarray | float,
+    *,
+    finer: float = 1.0,
+    flux: float = 8.0,
+    exposure: float = 1.0,
+    attenuator: float = 1.0,
+    drift: float = -0.3,
+    seed: int = 0,
+) -> Simulation:
+    return Simulation(
+        DetectorModel(
+            (round(110 * finer), round(120 * finer)),
+            0.08,
+            (52.0 * finer, 61.0 * finer),
+            (5e-4 / finer, 5e-4 / finer),
+        ),
+        GoniometerModel(),
+        ScanModel(
+            0.0,
+            np.radians(2.0),
+            N,
+            0.5,
+            flux=flux,
+            exposure=exposure,
+            attenuator=attenuator,
+            drift=drift,
+            transmission=tuple(np.broadcast_to(transmission, N)),
+            seed=seed,
+        ),
+        CRYSTAL,
+        # Flat: the sample's own modulation would be in the background.
+        Diffuse(flat=1.0),
+    )
+
+
+@dataclass
+class Made:
+    folder: Path
+    simulation: Simulation
+    mask: np.ndarray
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
+def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
+    """Raw file, scan file, mask and frame statistics; the counts' expectation times `factor`."""
+    folder.mkdir()
+    header = simulated.raw_header()
+    with NXmxWriter(folder / "raw.nxs", **header) as writer:
+        if factor == 1.0:
+            for block in simulated.frames(20):
+                writer.append(block)
+        else:
+            rng = np.random.default_rng(simulated.scan.seed)
+            writer.append(rng.poisson(simulated.expected() * factor).astype(np.uint32))
+    made = Made(folder, simulated, np.zeros(simulated.detector.shape, np.uint32))
+    run(
+        import_scan,
+        import_scan.Inputs(raw=[made / "raw.nxs"]),
+        import_scan.Outputs(scan=made / "scan.nxs"),
+    )
+    nexus.write_mask(made / "mask.nxs", made.mask)
+    run(
+        find_maximum,
+        find_maximum.Inputs(scan=made / "scan.nxs", mask=made / "mask.nxs"),
+        find_maximum.Outputs(
+            statistics=made / "statistics.nxs",
+            picture=made / "statistics.png",
+            metrics=made / "statistics.json",
+        ),
+    )
+    return made
+
+
+def run(module: Any, inputs: Any, outputs: Any, **params: Any) -> None:
+    stage.run(
+        module.main, inputs=inputs, outputs=outputs, params=module.Params(**params), threads=1
+    )
+
+
+def scale_of(made: Made, first: Made, name: str = "scale", **params: Any) -> Any:
+    run(
+        frame_scale,
+        frame_scale.Inputs(
+            scan=made / "scan.nxs",
+            statistics=made / "statistics.nxs",
+            reference_scan=first / "scan.nxs",
+            reference=first / "statistics.nxs",
+        ),
+        frame_scale.Outputs(
+            scale=made / f"{name}.nxs", picture=made / f"{name}.png", metrics=made / f"{name}.json"
+        ),
+        **params,
+    )
+    return nexus.read_scale(made / f"{name}.nxs")
+
+
+def volume_of(made: Made, first: Made, name: str = "scale", **params: Any) -> nexus.Volume:
+    """Transform with the scale file of this name."""
+    scans = [nexus.read_scan(one / "scan.nxs").rotation for one in (first, made)]
+    grid = binning.Grid.symmetric([2.0, 2.0, 2.0], [0.25, 0.25, 0.25])
+    orientation = {
+        "sample": "s",
+        "scan": "300K",
+        "rotations": {
+            "first": geometry.to_dict(scans[0]),
+            "own": geometry.to_dict(scans[1]),
+        },
+        "grid": grid.to_dict(),
+        "UB": made.simulation.ub.tolist(),
+        "cell": list(CRYSTAL.cell),
+    }
+    (made / "orientation.json").write_text(json.dumps(orientation))
+    shape = (N, *made.mask.shape)
+    with nexus.FrameMaskWriter(made / "frame_mask.nxs", shape) as writer:
+        empty = np.zeros((N, shape[1], (shape[2] + 7) // 8), np.uint8)
+        writer.append(empty, np.zeros(N))
+    run(
+        transform,
+        transform.Inputs(
+            scan=made / "scan.nxs",
+            mask=made / "mask.nxs",
+            scale=made / f"{name}.nxs",
+            frame_mask=made / "frame_mask.nxs",
+            orientation=made / "orientation.json",
+        ),
+        transform.Outputs(
+            transform=made / f"transform_{name}.nxs",
+            masked_transform=made / f"masked_{name}.nxs",
+        ),
+        rotation="own",
+        samples=(1, 1, 1),
+        **params,
+    )
+    return nexus.read_volume(made / f"transform_{name}.nxs")
+
+
+def level(volume: nexus.Volume) -> float:
+    """S far from the Bragg peaks."""
+    axes = [volume.grid.axis(i) for i in (2, 1, 0)]
+    l, k, h = np.meshgrid(*axes, indexing="ij")  # noqa: E741
+    hkl = np.stack([h, k, l], axis=-1)
+    away = np.abs(hkl - np.rint(hkl)).max(axis=-1) > 0.4
+    return float(volume.counts[away].sum() / volume.norm[away].sum())
+
+
+@pytest.fixture(scope="module")
+def absorbing(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("scale") / "r1", simulation(SMOOTH))
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The same sample in another setting: it absorbs more, behind an attenuator, for longer."""
+    turned = 0.8 * SMOOTH[::-1]
+    return make(
+        tmp_path_factory.mktemp("scale") / "r2",
+        simulation(turned, exposure=1.7, attenuator=0.5, drift=0.4, seed=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp("scale") / "clear", simulation(1.0, seed=2))
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A detector of smaller pixels: each sees 0.64 of the solid angle."""
+    return make(
+        tmp_path_factory.mktemp("scale") / "fine",
+        simulation(1.0, finer=1.25, flux=12.0, seed=3),
+        # The simulated flux is per pixel at the foot of the normal, whatever its size.
+        factor=0.64,
+    )
+
+
+def test_the_transmission_is_recovered_from_the_raw_file(absorbing: Made) -> None:
+    found = scale_of(absorbing, absorbing)
+    truth = SMOOTH / np.median(SMOOTH)
+    assert np.sqrt(np.mean((found.scale / truth - 1) ** 2)) < 0.01
+    assert (found.rotation, found.area, found.source) == (1.0, 1.0, "background")
+    np.testing.assert_array_equal(found.monitor, absorbing.simulation.scan.monitor)
+    statistics = nexus.read_statistics(absorbing / "statistics.nxs", "background")
+    np.testing.assert_array_equal(found.signal, statistics)
+
+
+def test_rotations_come_to_the_first_one_s_scale(absorbing: Made, second: Made) -> None:
+    """Monitor, attenuator and exposure are known; what is left is the sample."""
+    found = scale_of(second, absorbing, "compared")
+    truth = 0.8 * SMOOTH[::-1] / np.median(SMOOTH)
+    assert np.sqrt(np.mean((found.scale / truth - 1) ** 2)) < 0.01
+    assert found.rotation == pytest.approx(0.8, rel=0.01)
+    np.testing.assert_array_equal(found.attenuation, [0.5] * N)
+    alone = scale_of(second, absorbing, "alone", rotation_scale=False)
+    assert alone.rotation == 1.0
+    np.testing.assert_allclose(alone.scale * found.rotation, found.scale, rtol=1e-12)
+
+
+def test_frame_sums_are_the_mean_of_all_pixels(absorbing: Made) -> None:
+    """Bragg peaks are in them."""
+    found = scale_of(absorbing, absorbing, "sums", source="frame_sum", smooth=False)
+    with h5py.File(absorbing / "raw.nxs") as file:
+        mean = file["entry/data/data"][()].mean(axis=(1, 2))
+    np.testing.assert_allclose(found.signal, mean)
+    ratio = mean / absorbing.simulation.scan.monitor
+    np.testing.assert_allclose(found.scale, ratio / np.median(ratio))
+
+
+def test_none_is_one_everywhere(absorbing: Made, second: Made) -> None:
+    found = scale_of(second, absorbing, "none", source="none")
+    np.testing.assert_array_equal(found.scale, np.ones(N))
+    assert (found.rotation, found.area) == (1.0, 1.0)
+
+
+def test_a_sample_that_does_not_absorb_is_left_alone(clear: Made) -> None:
+    """The scale is 1 within its noise, and so the merged intensity."""
+    found = scale_of(clear, clear)
+    assert np.sqrt(np.mean((found.scale - 1) ** 2)) < 0.003
+    scale_of(clear, clear, "none", source="none")
+    with_scale, without = volume_of(clear, clear), volume_of(clear, clear, "none")
+    np.testing.assert_array_equal(with_scale.counts, without.counts)
+    seen = without.norm > 0
+    ratio = with_scale.norm[seen] / without.norm[seen]
+    assert np.sqrt(np.mean((ratio - 1) ** 2)) < 0.003
+    assert level(with_scale) / level(without) == pytest.approx(1, abs=0.002)
+    assert level(with_scale) == pytest.approx(1, abs=0.01)
+
+
+def test_the_volume_of_an_absorbing_sample_is_that_of_a_clear_one(
+    absorbing: Made, second: Made
+) -> None:
+    scale_of(absorbing, absorbing)
+    scale_of(second, absorbing, "compared")
+    # S of the first rotation's median transmission.
+    first, other = volume_of(absorbing, absorbing), volume_of(second, absorbing, "compared")
+    assert level(first) == pytest.approx(np.median(SMOOTH), rel=0.01)
+    assert level(other) == pytest.approx(np.median(SMOOTH), rel=0.01)
+    scale_of(second, absorbing, "none", source="none")
+    assert level(volume_of(second, absorbing, "none")) < 0.9 * level(other)
+
+
+def test_smaller_pixels_have_the_same_scale(clear: Made, fine: Made) -> None:
+    """Whether the solid angle is corrected for or not."""
+    found = scale_of(fine, clear, "fine")
+    assert found.area == pytest.approx(0.64)
+    assert found.rotation == pytest.approx(1.0, abs=0.01)
+    scale_of(clear, clear)
+    for solid_angle in (True, False):
+        volumes = [
+            volume_of(clear, clear, solid_angle=solid_angle),
+            volume_of(fine, clear, "fine", solid_angle=solid_angle),
+        ]
+        assert level(volumes[1]) / level(volumes[0]) == pytest.approx(1, abs=0.01)
+
+
+def test_the_counters_add_up(absorbing: Made) -> None:
+    scale_of(absorbing, absorbing)
+    metrics = stage.read_json(absorbing / "scale.json")
+    assert metrics["frames"] == N
+    assert set(metrics["counts"]) == {"used", "replaced", "interpolated"}
+    assert sum(metrics["counts"].values()) == N
+    assert metrics["counts"]["used"] > 0.8 * N
+    low, high = metrics["smallest and largest transmission"]
+    truth = SMOOTH / np.median(SMOOTH)
+    assert (low, high) == pytest.approx((truth.min(), truth.max()), abs=0.03)
+
+
+def test_the_file_plots_itself(absorbing: Made) -> None:
+    import silx.io
+    from silx.io import nxdata
+
+    scale_of(absorbing, absorbing)
+    with silx.io.open(str(absorbing / "scale.nxs")) as file:
+        default = nxdata.get_default(file)
+        assert default is not None
+        assert default.signal_name.startswith("scale")
+        assert default.axes_dataset_names == ["frame"]
+        assert default.signal.shape == (N,)
+    history = [record["stage"] for record in stage.provenance(absorbing / "scale.nxs")]
+    assert history == ["import_scan", "find_maximum", "frame_scale"]
+    assert (absorbing / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_products_of_other_frames_are_refused(absorbing: Made, tmp_path: Path) -> None:
+    """First and last frame were changed, and not everything was made again."""
+    part = Made(tmp_path, absorbing.simulation, absorbing.mask)
+    run(
+        import_scan,
+        import_scan.Inputs(raw=[absorbing / "raw.nxs"]),
+        import_scan.Outputs(scan=part / "scan.nxs"),
+        last_frame=79,
+    )
+    for name in ("mask.nxs", "statistics.nxs"):
+        (part / name).symlink_to(absorbing / name)
+    with pytest.raises(HklflowError, match=r"statistics\.nxs has 90 frames but .*scan\.nxs 80"):
+        scale_of(part, absorbing)
+    scale_of(absorbing, absorbing)
+    (part / "scale.nxs").symlink_to(absorbing / "scale.nxs")
+    with pytest.raises(HklflowError, match=r"scale\.nxs is for 90 frames but .*scan\.nxs has 80"):
+        volume_of(part, part)
+
+
+def test_the_command_line(absorbing: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--scan", absorbing / "scan.nxs", "--statistics", absorbing / "statistics.nxs"]
+    words += ["--reference-scan", absorbing / "scan.nxs"]
+    words += ["--reference", absorbing / "statistics.nxs", "--scale", tmp_path / "scale.nxs"]
+    words += ["--picture", tmp_path / "scale.png", "--metrics", tmp_path / "scale.json"]
+    words += ["--source", "frame_sum", "--no-rotation-scale", "--no-smooth"]
+    monkeypatch.setattr(sys, "argv", ["frame_scale", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        stage.command(frame_scale.main)
+    assert not ended.value.code
+    found = nexus.read_scale(tmp_path / "scale.nxs")
+    np.testing.assert_allclose(
+        found.transmission.ratio, found.transmission.transmission, rtol=1e-12
+    )

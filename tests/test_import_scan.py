@@ -1,0 +1,113 @@
+"""Which raw frames an import takes: marked frames, and what the table expects."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hklflow import nexus, stage
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import open_frames
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.stages import find_maximum, import_scan
+
+N, SHAPE = 12, (40, 40)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Frame z counts z + 1 in every pixel, and its monitor is 100 + z."""
+    with NXmxWriter(
+        tmp_path / "raw.nxs",
+        shape=SHAPE,
+        pixel_size=(1e-3, 1e-3),
+        origin=(0.02, 0.02, 0.1),
+        slow=(0.0, -1.0, 0.0),
+        fast=(-1.0, 0.0, 0.0),
+        wavelength=0.5,
+        axis_names=("phi",),
+        axes=[(-1.0, 0.0, 0.0)],
+        angles=[0.0],
+        start=np.radians(10.0),
+        step=np.radians(0.5),
+        n_frames=N,
+        exposure=0.1,
+        monitor=100.0 + np.arange(N),
+        pixel_mask=np.zeros(SHAPE, np.uint32),
+        polarization=0.99,
+    ) as writer:
+        marks = np.arange(1, N + 1, dtype=np.uint32)
+        writer.append(np.broadcast_to(marks[:, None, None], (N, *SHAPE)))
+    return tmp_path / "raw.nxs"
+
+
+def imported(raw: Path, **params: Any) -> Path:
+    scan = raw.parent / "scan.nxs"
+    stage.run(
+        import_scan.main,
+        inputs=import_scan.Inputs(raw=[raw]),
+        outputs=import_scan.Outputs(scan=scan),
+        params=import_scan.Params(**params),
+        threads=1,
+    )
+    return scan
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, None), (0, 7), (3, 8), (11, 11), (4, None)])
+def test_exactly_the_chosen_frames_are_used(raw: Path, first: int, last: int | None) -> None:
+    path = imported(raw, first_frame=first, last_frame=last)
+    chosen = np.arange(first, (N - 1 if last is None else last) + 1)
+    scan = nexus.read_scan(path)
+    np.testing.assert_array_equal(scan.monitor, 100 + chosen)
+    angles = scan.rotation.scan.angle(np.arange(len(chosen)))
+    np.testing.assert_allclose(np.degrees(angles), 10 + 0.5 * chosen)
+    nexus.write_mask(raw.parent / "mask.nxs", np.zeros(SHAPE, np.uint32))
+    stage.run(
+        find_maximum.main,
+        inputs=find_maximum.Inputs(scan=path, mask=raw.parent / "mask.nxs"),
+        outputs=find_maximum.Outputs(
+            statistics=raw.parent / "statistics.nxs",
+            picture=raw.parent / "statistics.png",
+            metrics=raw.parent / "statistics.json",
+        ),
+        params=find_maximum.Params(block=3),
+        threads=1,
+    )
+    sums = nexus.read_statistics(raw.parent / "statistics.nxs", "frame_sum")
+    np.testing.assert_array_equal(sums, (chosen + 1) * SHAPE[0] * SHAPE[1])
+    background = nexus.read_statistics(raw.parent / "statistics.nxs", "background")
+    np.testing.assert_allclose(background, chosen + 1)
+    assert stage.read_json(raw.parent / "statistics.json")["maximum"] == chosen[-1] + 1
+    with open_frames(raw) as frames:
+        assert frames.shape[0] == N
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"last_frame": 12}, "frames 0 to 12 are not within 0 to 11"),
+        ({"first_frame": 12}, "frames 12 to 11 are not within 0 to 11"),
+        ({"first_frame": 6, "last_frame": 5}, "frames 6 to 5 are not within 0 to 11"),
+    ],
+)
+def test_frames_outside_the_scan_are_refused(raw: Path, params: dict[str, int], told: str) -> None:
+    with pytest.raises(HklflowError, match=told):
+        imported(raw, **params)
+    assert not (raw.parent / "scan.nxs").exists()
+
+
+@pytest.mark.parametrize("expected", [11, 13])
+def test_another_number_of_frames_than_the_table_expects(raw: Path, expected: int) -> None:
+    with pytest.raises(HklflowError) as error:
+        imported(raw, n_frames=expected, first_frame=20)
+    told = str(error.value)
+    assert f"raw.nxs: the raw file has 12 frames but the scan table expects {expected}" in told
+    # Told together with the other problems.
+    assert "frames 20 to 11 are not within 0 to 11" in told
+
+
+def test_the_number_that_the_table_expects(raw: Path) -> None:
+    """It is that of the raw frames, however few are used."""
+    scan = nexus.read_scan(imported(raw, n_frames=N, last_frame=4))
+    assert scan.rotation.scan.n_frames == 5
