@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import secrets
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hklflow import __version__
+from hklflow import __version__, publish
 from hklflow.errors import HklflowError
 
 T = TypeVar("T")
@@ -190,11 +189,13 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     # A name of this run's own: what a process that was left behind by a killed run still
     # writes can then never be published as this run's, nor this run's as its.
     token = secrets.token_hex(4)
-    temporary = {field: [_partial(path, token) for path in paths] for field, paths in final.items()}
+    temporary = {
+        field: [publish.partial(path, token) for path in paths] for field, paths in final.items()
+    }
     for paths in final.values():
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_partials(path)
+            publish.remove_partials(path)
     try:
         main(inputs=inputs, outputs=_with_paths(outputs, temporary), params=params, threads=threads)
         record = {
@@ -216,60 +217,13 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
                 if not source.exists():
                     raise RuntimeError(f"{name} did not write its output {field}: {target}")
         _record(record, inputs, [p for paths in temporary.values() for p in paths])
-        _publish(
+        publish.publish(
             [(s, t) for field in final for s, t in zip(temporary[field], final[field], strict=True)]
         )
     finally:
         for paths in temporary.values():
             for path in paths:
                 path.unlink(missing_ok=True)
-
-
-def _partial(path: Path, token: str) -> Path:
-    return path.with_name(f".{path.stem}.partial.{token}{path.suffix}")
-
-
-def _remove_partials(path: Path) -> None:
-    """Remove what killed runs left of an output.
-
-    If one of them lives after all (its snakemake was killed, not it), it ends with an error when
-    it comes to publish: the newest run wins.
-    """
-    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    # Writers of raw files have a partial file of their own beside the stage's.
-    left = re.compile(rf"\.+{stem}\.partial(\.[0-9a-f]{{8}})?{suffix}(\.partial)?")
-    for other in path.parent.iterdir():
-        if left.fullmatch(other.name):
-            other.unlink(missing_ok=True)
-
-
-def _publish(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Put complete outputs in their places.
-
-    The data are on the disk before their name is: after a power loss a file is old, absent or
-    complete, and a file server that is full says so here. Of several outputs the old ones go
-    first, so that a process that dies in between leaves some absent, never new beside old.
-    """
-    for source, _ in moves:
-        _sync(source)
-    for _, target in moves[1:]:
-        target.unlink(missing_ok=True)
-    for source, target in moves:
-        source.replace(target)
-    for folder in {target.parent for _, target in moves}:
-        try:
-            _sync(folder)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # some network file systems know no such thing
-                raise
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:

@@ -73,11 +73,24 @@ hexa\tP 6/m m m\t4.80\t4.80\t7.15\t90\t90\t120
 """
 
 
-def scans(temperatures: list[int], rotations: dict[str, int], parent: int) -> str:
-    """Table of scans; ``rotations`` maps a name to chi in degrees."""
+def scans(
+    temperatures: list[int],
+    rotations: dict[str, int],
+    parent: int,
+    repeated: tuple[tuple[int, str], ...] = (),
+) -> str:
+    """Table of scans; ``rotations`` maps a name to chi in degrees.
+
+    ``repeated`` are the (temperature, rotation) that were measured twice.
+    """
+
+    def raw(temperature: int, name: str) -> str:
+        parts = ("", "b") if (temperature, name) in repeated else ("",)
+        return " + ".join(f"raw/{temperature}K_{name}{part}.nxs" for part in parts)
+
     lines = ["sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration"]
     lines += [
-        f"hexa\t{t}K\t{t}\t{parent}K\t{name}\traw/{t}K_{name}.nxs\tchi={chi} phi=0:1.2\tpowder"
+        f"hexa\t{t}K\t{t}\t{parent}K\t{name}\t{raw(t, name)}\tchi={chi} phi=0:1.2\tpowder"
         for t in temperatures
         for name, chi in rotations.items()
     ]
@@ -107,11 +120,14 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole experiment from raw frames to the overview: two temperatures, two rotations."""
+    """A whole experiment from raw frames to the overview: two temperatures, two rotations.
+
+    One of the rotations is the sum of two scans.
+    """
     folder = write_experiment(
         tmp_path_factory.mktemp("workflow") / "experiment",
         CONFIG,
-        scans([300, 100], {"r1": 0, "r2": 40}, parent=300),
+        scans([300, 100], {"r1": 0, "r2": 40}, parent=300, repeated=((100, "r2"),)),
     )
     run = snakemake(folder, "--cores", "2")
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,6 +1,7 @@
 """The workflow as a user meets it: dry run, whole run; failures are in test_failures."""
 
 import copy
+import csv
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from hklflow import config, nexus, stage
 from hklflow.core.lattice import rotation_angle
 from hklflow.core.symmetry import space_group
+from hklflow.estimate import job_counts
+from hklflow.formats import raw
 from hklflow.stages.simulate import build
 
 from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
@@ -24,32 +27,73 @@ def _experiment(folder: Path) -> config.Experiment:
     return config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
 
 
+def _jobs(told: str) -> dict[str, int]:
+    """Number of jobs of each rule in what a dry run prints."""
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", told, flags=re.MULTILINE))
+    return {name: int(n) for name, n in counts.items() if name not in ("total", "all")}
+
+
 def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path) -> None:
-    table = scans([300, 200, 100], {"r1": 0, "r2": 40}, parent=300)
+    table = scans([300, 200, 100], {"r1": 0, "r2": 40}, 300, repeated=((200, "r1"),))
     folder = write_experiment(tmp_path / "e", CONFIG, table)
     run = snakemake(folder, "--dry-run")
     assert run.returncode == 0, run.stderr
     told = run.stdout + run.stderr
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", told, flags=re.MULTILINE))
-    assert {name: int(n) for name, n in counts.items() if name != "total"} == {
-        "all": 1,
-        "simulate": 7,
+    expected = {
+        "simulate": 8,
         "powder_calibration": 1,
+        "sum_scans": 1,
         "import_scan": 6,
         "pixel_mask": 6,
         "find_maximum": 6,
+        "frame_scale": 6,
         "find_peaks": 6,
         "mask_3d": 6,
         "refine_parent": 1,
         "refine": 3,
+        "accept": 3,
         "transform": 6,
         "merge": 6,
         "scan_file": 3,
+        "temperature_series": 1,
+        "stack": 2,
         "overview": 1,
     }
+    assert _jobs(told) == expected
+    # What `hklflow check` foretells.
+    counted = job_counts(_experiment(folder))
+    assert {rule: sum(jobs.values()) for rule, jobs in counted.items()} == expected
     for scan in ("100K", "200K", "300K"):
         message = f"refine hexa {scan} from the parent's orientation results/hexa/300K/parent.json"
         assert message in told
+        for rotation in ("r1", "r2"):
+            for what in ("import", "pixel mask of", "frame sums of", "peaks of", "transform"):
+                assert f"{what} hexa {scan} {rotation}" in told
+
+
+def test_the_command_line_goes_before_all_layers(tmp_path: Path) -> None:
+    layered = copy.deepcopy(CONFIG) | {
+        "find_peaks": {"n_sigma": 6.5},
+        "per_scan": {"hexa/300K": {"find_peaks": {"n_sigma": 7.5}}},
+    }
+    folder = write_experiment(tmp_path / "e", layered, scans([300], {"r1": 0}, parent=300))
+    goal = ("results/hexa/300K/r1/peaks.nxs", "--dry-run", "--printshellcmds")
+    of_scan = snakemake(folder, *goal)
+    assert "--n-sigma 7.5" in of_scan.stdout + of_scan.stderr
+    said = snakemake(folder, *goal, "--config", "find_peaks={n_sigma: 8.5}")
+    assert "--n-sigma 8.5" in said.stdout + said.stderr
+    assert "7.5" not in said.stdout + said.stderr
+    wrong = snakemake(folder, *goal, "--config", "find_peaks={n_sigma: -1}")
+    assert wrong.returncode == 2
+    assert "command line: find_peaks.n_sigma: Input should be greater" in wrong.stderr
+
+
+def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:
+    run = snakemake(finished, "--dry-run", "--config", "per_scan={hexa/100K: {merge: {pool: 1}}}")
+    told = run.stdout + run.stderr
+    # The stacks read the volumes; the master file holds the configuration.
+    assert _jobs(told) == {"merge": 2, "scan_file": 1, "stack": 2, "overview": 1}
+    assert "merge the rotations of hexa 300K" not in told
 
 
 def test_a_misspelt_key_is_told_before_the_dag_exists(tmp_path: Path) -> None:
@@ -67,8 +111,8 @@ def test_cells_and_orientations_are_those_of_the_simulation(finished: Path) -> N
     laue = space_group("P 6/m m m").proper_laue_operations
     for sample, scan in experiment.scans:
         product = stage.read_json(finished / f"results/{sample}/{scan}/orientation.json")
-        raw = experiment.rotation(sample, scan, "r1").raw
-        truth = build(config.simulation_description(experiment, raw))
+        source = experiment.rotation(sample, scan, "r1").raw
+        truth = build(config.simulation_description(experiment, source))
         cell, sigma = np.array(product["cell"]), np.array(product["cell_sigma"])
         assert np.abs(cell[:3] / truth.cell[:3] - 1).max() < 3e-4
         assert np.all(np.abs(cell[:3] - truth.cell[:3]) < 4 * sigma[:3])
@@ -89,8 +133,8 @@ def test_cells_and_orientations_are_those_of_the_simulation(finished: Path) -> N
 
 def test_the_volume_is_the_simulated_scattering(finished: Path) -> None:
     experiment = _experiment(finished)
-    raw = experiment.rotation("hexa", "300K", "r1").raw
-    truth = build(config.simulation_description(experiment, raw))
+    source = experiment.rotation("hexa", "300K", "r1").raw
+    truth = build(config.simulation_description(experiment, source))
     volume = nexus.read_volume(finished / "results/hexa/300K/masked_transform.nxs")
     grid = volume.grid
     l, k, h = np.meshgrid(grid.axis(2), grid.axis(1), grid.axis(0), indexing="ij")  # noqa: E741
@@ -120,7 +164,11 @@ def test_the_master_file_links_everything(finished: Path) -> None:
         assert file["f1/data/data"].shape == (150, 150, 150)
         for name in ("f1", "f2"):
             assert file[f"{name}/peaks/observed_frame"].shape[0] > 20
-            assert file[f"{name}/frame_sums/transmission"].shape == (150,)
+            assert file[f"{name}/frame_sums/frame_sum"].shape == (150,)
+            assert file[f"{name}/frame_scale/transmission"].shape == (150,)
+        configuration = json.loads(file["entry/configuration/data"][()])
+    assert configuration["frame_scale"]["window"] == 31
+    assert configuration["scan"]["temperature"] == 100
     assert all(not name.startswith("/") for name in nexus.linked_files(master))
 
 
@@ -131,12 +179,15 @@ def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
     assert stages == {
         "simulate",
         "powder_calibration",
+        "sum_scans",
         "import_scan",
         "pixel_mask",
         "find_maximum",
+        "frame_scale",
         "find_peaks",
         "refine_parent",
         "refine",
+        "accept",
         "mask_3d",
         "transform",
         "merge",
@@ -158,15 +209,56 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
     assert "Nothing to be done" in again.stdout + again.stderr
     table = finished / "config/scans.tsv"
     before = table.read_text()
+    both = {"r1": 0, "r2": 40}
     try:
-        table.write_text(scans([300, 100, 50], {"r1": 0, "r2": 40}, parent=300))
+        table.write_text(scans([300, 100, 50], both, parent=300, repeated=((100, "r2"),)))
         run = snakemake(finished, "--dry-run")
-        counts = dict(re.findall(r"^(\w+) +(\d+)$", run.stdout + run.stderr, flags=re.MULTILINE))
-        assert int(counts["find_peaks"]) == 2
-        assert int(counts["refine"]) == 1
-        assert "refine_parent" not in counts
     finally:
         table.write_text(before)
+    of_rotations = ("import_scan", "pixel_mask", "find_maximum", "frame_scale", "find_peaks")
+    assert _jobs(run.stdout + run.stderr) == {
+        **dict.fromkeys(("simulate", *of_rotations, "mask_3d", "transform", "merge"), 2),
+        **dict.fromkeys(("refine", "accept", "scan_file"), 1),
+        # What is about all temperatures.
+        **{"temperature_series": 1, "stack": 2, "overview": 1},
+    }
+    for scan in ("100K", "300K"):
+        assert f"hexa {scan} " not in run.stdout + run.stderr
+
+
+def test_the_temperature_series_and_stack(finished: Path) -> None:
+    experiment = _experiment(finished)
+    with (finished / "results/hexa/temperature_series/series.tsv").open() as file:
+        rows = {row["scan"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert list(rows) == ["300K", "100K"]
+    for scan, row in rows.items():
+        source = experiment.rotation("hexa", scan, "r1").raw
+        truth = build(config.simulation_description(experiment, source))
+        for axis, index in (("a", 0), ("c", 2)):
+            pull = (float(row[axis]) - truth.cell[index]) / float(row[f"{axis}_sigma"])
+            assert abs(pull) < 4
+    with h5py.File(finished / "results/hexa/stack_300K/transform.nxs") as file:
+        group = file["entry/transform"]
+        assert group["data"].shape == (2, 61, 61, 61)
+        assert list(group["temperature"][()]) == [100.0, 300.0]
+        one = nexus.read_volume(finished / "results/hexa/100K/transform.nxs")
+        np.testing.assert_array_equal(group["data"][0], one.data)
+
+
+def test_a_sum_has_the_counts_of_both(finished: Path) -> None:
+    counts, monitor = [], []
+    for name in ("100K_r2", "100K_r2b"):
+        with raw.open_frames(finished / f"raw/{name}.nxs") as frames:
+            counts.append(frames.read(0, 150).astype(np.int64))
+        monitor.append(raw.read_header(finished / f"raw/{name}.nxs").monitor)
+    path = finished / "results/hexa/100K/r2/sum.nxs"
+    with raw.open_frames(path) as frames:
+        total = frames.read(0, 150).astype(np.int64)
+        flagged = np.iinfo(frames.dtype).max
+    good = (counts[0] < 60000) & (counts[1] < 60000) & (total != flagged)
+    assert good.mean() > 0.9
+    np.testing.assert_array_equal(total[good], (counts[0] + counts[1])[good])
+    np.testing.assert_allclose(raw.read_header(path).monitor, monitor[0] + monitor[1])
 
 
 def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:

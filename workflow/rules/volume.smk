@@ -32,7 +32,7 @@ rule transform:
         "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
-        " --scale {input.scale:q} --frame-mask {input.frame_mask:q}"
+        " --scale {input.scale:q} --frame-mask {input.frame_mask:q} --accepted {input.accepted:q}"
         " --orientation {input.orientation:q} --transform {output.transform:q}"
         " --masked-transform {output.masked_transform:q} {params.flags} > {log:q} 2>&1"
 

@@ -21,6 +21,8 @@ class Inputs(stage.Inputs):
     """Scale of every frame."""
     frame_mask: Path
     """3-D artefact mask."""
+    accepted: Path | None = None
+    """Verdict of the gates on the scan; None: it was not judged."""
     orientation: Path
     """Refined orientation of the scan."""
 
@@ -128,7 +130,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         for block in stage.progress(blocks, n_frames, "transform frames", len):
             accumulator.add(block, done, excluded[done : done + len(block)])
             done += len(block)
+    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
     notes = {
+        "accepted": judged if inputs.accepted is not None else "not judged",
         "scale of the rotation": scale.rotation,
         "sub-samples (frame, slow, fast)": list(samples),
         "corrected for": [
