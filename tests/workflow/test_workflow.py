@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import h5py
@@ -76,7 +77,8 @@ def test_the_command_line_goes_before_all_layers(tmp_path: Path) -> None:
         "find_peaks": {"n_sigma": 6.5},
         "per_scan": {"hexa/300K": {"find_peaks": {"n_sigma": 7.5}}},
     }
-    folder = write_experiment(tmp_path / "e", layered, scans([300], {"r1": 0}, parent=300))
+    table = scans([300], {"r1": 0, "r2": 40}, parent=300)
+    folder = write_experiment(tmp_path / "e", layered, table)
     goal = ("results/hexa/300K/r1/peaks.nxs", "--dry-run", "--printshellcmds")
     of_scan = snakemake(folder, *goal)
     assert "--n-sigma 7.5" in of_scan.stdout + of_scan.stderr
@@ -285,6 +287,20 @@ def test_the_rule_graph_is_drawn() -> None:
     assert run.returncode == 0, run.stderr
     for name in ("refine_parent", "transform", "merge"):
         assert name in run.stdout
+
+
+def test_the_graphs_in_the_documentation_are_the_workflows() -> None:
+    sys.path.insert(0, str(REPOSITORY / "docs"))
+    import draw_graphs
+
+    page = draw_graphs.PAGE.read_text(encoding="utf-8")
+    cure = "the workflow has changed: run `python docs/draw_graphs.py`"
+    assert draw_graphs.drawn(page) == page, cure
+    # The README's graph is drawn by hand; it names every rule.
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    graph = readme.split("```mermaid")[1].split("```")[0]
+    rules = {rule for arrow in draw_graphs.edges("--rulegraph", "mermaid-js") for rule in arrow}
+    assert not {rule for rule in rules - {"all"} if rule not in graph}
 
 
 def test_metrics_are_json(finished: Path) -> None:

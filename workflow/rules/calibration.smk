@@ -45,6 +45,7 @@ rule import_poni:
         paths.log("import_poni", "calibration"),
     wildcard_constraints:
         calibration=one_of(PONI),
+    localrule: True
     conda:
         "../../envs/hklflow.yaml"
     resources:

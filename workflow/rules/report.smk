@@ -65,6 +65,7 @@ rule overview:
         ),
     log:
         paths.log("overview"),
+    localrule: True
     conda:
         "../../envs/hklflow.yaml"
     resources:

@@ -264,6 +264,7 @@ rule accept:
         accepted=paths.scan("accepted.json"),
     log:
         paths.log("accept", "sample", "scan"),
+    localrule: True
     conda:
         "../../envs/hklflow.yaml"
     resources:
