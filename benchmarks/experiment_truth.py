@@ -1,6 +1,6 @@
 """A simulated experiment with a phase transition against what was simulated.
 
-python benchmarks/experiment_truth.py FOLDER [--seed N] [--cores N] [--new-parent]
+python benchmarks/experiment_truth.py FOLDER [--seed N] [--cores N] [--new-parent] [--no-volumes]
 
 Two samples (hexagonal; tetragonal, orthorhombic below 180 K) at five temperatures with three
 goniometer settings each. The cells expand, the crystals turn by 0.3° from scan to scan, in
@@ -87,11 +87,11 @@ def write(folder: Path, seed: int) -> None:
     (folder / "config/scans.tsv").write_text("\n".join(rows) + "\n")
 
 
-def snakemake(folder: Path, cores: int) -> str:
+def snakemake(folder: Path, cores: int, *until: str) -> str:
     """Run the one command; what it printed."""
     snakefile = Path(__file__).parents[1] / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
-    command += ["--directory", str(folder), "--cores", str(cores), "--quiet", "rules"]
+    command += ["--directory", str(folder), "--cores", str(cores), "--quiet", "rules", *until]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     (folder / "snakemake.log").write_text(run.stdout + run.stderr)
     print(f"snakemake: exit code {run.returncode}")
@@ -102,7 +102,7 @@ def compare(folder: Path) -> None:
     """Print pulls of the cells and errors of the orientations."""
     experiment = config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
     results = folder / experiment.config.results
-    pulls, turns = [], []
+    samples, pulls, turns = experiment.samples, [], []
     print(
         "sample scan   cell (free lengths and angles)      pulls                 turn/deg  accepted"
     )
@@ -111,15 +111,19 @@ def compare(folder: Path) -> None:
         raw = experiment.rotation(sample, scan, "r1").raw
         truth = build(config.simulation_description(experiment, raw))
         cell, sigma = np.array(data["cell"]), np.array(data["cell_sigma"])
+        # The axes of the truth that the indexing chose among the equivalent ones.
+        laue = space_group(samples[sample].space_group).proper_laue_operations
+        found, _ = lattice.decompose_ub(np.array(data["UB"]))
+        true_u, true_cell = min(
+            (lattice.decompose_ub(truth.ub @ w) for w in laue),
+            key=lambda made: lattice.rotation_angle(found, made[0]),
+        )
         # Equal axes are one parameter.
         _, rows = np.unique(cell[sigma > 0], return_index=True)
         free = np.flatnonzero(sigma > 0)[np.sort(rows)]
-        pull = (cell[free] - np.array(truth.cell)[free]) / sigma[free]
-        fixed = np.abs(cell - truth.cell)[sigma == 0].max(initial=0.0)
-        true_u, _ = lattice.decompose_ub(truth.ub)
-        laue = space_group(data["space_group"]).proper_laue_operations
-        found = [lattice.decompose_ub(np.array(data["UB"]) @ w)[0] for w in laue]
-        turn = np.degrees(min(lattice.rotation_angle(u, true_u) for u in found))
+        pull = (cell[free] - true_cell[free]) / sigma[free]
+        fixed = np.abs(cell - true_cell)[sigma == 0].max(initial=0.0)
+        turn = np.degrees(lattice.rotation_angle(found, true_u))
         accepted = results / sample / scan / "accepted.json"
         verdict = stage.read_json(accepted)["accepted"] if accepted.is_file() else "stopped"
         shown = " ".join(f"{value:8.5f}" for value in cell[free])
@@ -135,7 +139,7 @@ def compare(folder: Path) -> None:
     )
     for sample in experiment.used_samples():
         for sentence in stage.read_json(results / sample / "temperature_series/findings.json")[
-            "findings"
+            "sentences"
         ]:
             print(f"{sample}: {sentence}")
     (folder / "pulls.json").write_text(json.dumps([float(x) for x in pulls]))
@@ -148,11 +152,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--new-parent", action="store_true")
+    parser.add_argument("--no-volumes", action="store_true", help="stop at gates and series")
     arguments = parser.parse_args()
     folder = arguments.folder
     if not (folder / "config").is_dir():
         write(folder, arguments.seed)
-    snakemake(folder, arguments.cores)
+    until = ["--until", "accept", "temperature_series"] if arguments.no_volumes else []
+    snakemake(folder, arguments.cores, *until)
     compare(folder)
     if not arguments.new_parent:
         return
@@ -168,7 +174,7 @@ def main() -> None:
             row[3] = "150K"
     table.write_text("\n".join("\t".join(row) for row in rows) + "\n")
     print("\nwith 150K as the parent of 150K and 100K:")
-    snakemake(folder, arguments.cores)
+    snakemake(folder, arguments.cores, *until)
     compare(folder)
 
 

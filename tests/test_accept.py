@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow import nexus, stage
-from hklflow.core import geometry
+from hklflow import nexus, orientation, stage
+from hklflow.core import geometry, lattice, symmetry
 from hklflow.core.peaks import PeakParams, find_peaks
 from hklflow.core.scan import RotationScan
 from hklflow.core.simulate import (
@@ -174,6 +174,106 @@ def test_children_start_from_the_parents_heads(experiment: Path) -> None:
     # What a scan refines is added to what it inherited: the same peaks ask for nothing more.
     added = [again["refined_parameters"][f"misorientation_1_{x}"]["value"] for x in "xyz"]
     assert np.abs(added).max() < np.radians(0.002)
+
+
+@pytest.mark.parametrize("names", [{"r2": "r2"}, {"r2": "r1", "r1": "r2"}, {"r2": "only"}])
+def test_heads_belong_to_settings_not_to_names(experiment: Path, names: dict[str, str]) -> None:
+    folder = experiment / "150K"
+    parent = stage.read_json(experiment / "300K/parent.json")
+    observed = orientation.read(
+        list(names.values()),
+        [folder / f"{n}.nxs" for n in names],
+        [folder / f"{n}_peaks.nxs" for n in names],
+    )
+    rotations, notes = orientation.inherited(observed, parent)
+    assert notes == []
+    for own, rotation in zip(names, rotations, strict=True):
+        refined = geometry.from_dict(parent["rotations"][own]).goniometer
+        assert rotation.goniometer.names == refined.names
+        np.testing.assert_allclose(rotation.goniometer.angles, refined.angles)
+    assert rotations[0].goniometer.names[-1] == "misorientation"
+
+
+def test_a_broken_relation_is_refined_without_constraints(experiment: Path) -> None:
+    data = stage.read_json(experiment / "150K/orientation.json")
+    truth = simulated("r1", 150.0, (-0.1, 0.2, 0.2))
+    cell, sigma = np.array(data["cell"]), np.array(data["cell_sigma"])
+    assert truth.cell[1] - truth.cell[0] < -0.04
+    assert np.all(np.abs(cell - truth.cell) < 4 * sigma)
+    assert np.all(sigma > 0)
+    np.testing.assert_allclose(sigma**2, np.diag(data["cell_covariance"]), rtol=1e-9)
+    assert data["cell_constraints"] is None
+    assert data["space_group"] == "P 4/m m m"
+    assert "the cell was refined without constraints: a = b is broken" in data["warnings"]
+    # UB is U B of the cell told, and the crystal's own.
+    u, own = lattice.decompose_ub(data["UB"])
+    np.testing.assert_allclose(own, cell, rtol=1e-9)
+    np.testing.assert_allclose(u, data["U"], atol=1e-9)
+    true_u = lattice.decompose_ub(truth.ub)[0]
+    turns = symmetry.space_group("P 4/m m m").proper_laue_operations
+    # a and b are told apart: only the four turns by 180 degrees are left of the eight.
+    exchanging = [bool(w[0, 1]) for w in turns]
+    errors = [
+        np.degrees(
+            lattice.rotation_angle(lattice.decompose_ub(np.array(data["UB"]) @ w)[0], true_u)
+        )
+        for w in turns
+    ]
+    assert min(errors) < 0.01
+    assert not exchanging[int(np.argmin(errors))]
+    # The gates' figures are those of the constrained cell.
+    constrained = data["symmetry"]["cell"]
+    assert constrained[0] == constrained[1]
+
+
+def test_the_figures_of_a_free_cell_are_those_of_its_own_geometry(experiment: Path) -> None:
+    folder = experiment / "150K"
+    data = stage.read_json(folder / "orientation.json")
+    observed = orientation.read(
+        list(CHI), [folder / f"{n}.nxs" for n in CHI], [folder / f"{n}_peaks.nxs" for n in CHI]
+    )
+    off = []
+    for name, peaks in zip(CHI, observed.peaks, strict=True):
+        rotation = geometry.from_dict(data["rotations"][name])
+        hkl = rotation.hkl(np.array(data["UB"]), peaks.frame, peaks.slow, peaks.fast)
+        off.append(np.abs(hkl - np.rint(hkl)).max(axis=1))
+    tolerance = refine.Settings.model_fields["hkl_tolerance"].default
+    indexed = np.concatenate(off) < tolerance
+    assert data["metrics"]["fraction indexed"] == pytest.approx(indexed.mean(), abs=0.003)
+    # What is said to be added is added to what the parent left.
+    vectors = []
+    for path in (experiment / "300K/parent.json", folder / "orientation.json"):
+        head = stage.read_json(path)["rotations"]["r2"]["goniometer"]
+        assert head["names"][2:] == ["misorientation"]
+        vectors.append(np.radians(head["angles_deg"][2]) * np.array(head["axes"][2]))
+    added = [data["refined_parameters"][f"misorientation_1_{x}"]["value"] for x in "xyz"]
+    np.testing.assert_allclose(added, vectors[1] - vectors[0], atol=1e-6)
+
+
+def test_the_parents_constraints_can_be_kept_and_hold_where_nothing_is_broken(
+    experiment: Path, tmp_path: Path
+) -> None:
+    folder = experiment / "150K"
+    outputs = refine.Outputs(orientation=tmp_path / "o.json", picture=tmp_path / "o.png")
+    refine.main(
+        inputs=refine.Inputs(
+            parent=experiment / "300K/parent.json",
+            scans=[folder / f"{n}.nxs" for n in CHI],
+            peaks=[folder / f"{n}_peaks.nxs" for n in CHI],
+        ),
+        outputs=outputs,
+        params=refine.Params(
+            sample="perov", scan="150K", rotations=list(CHI), constraints="parent"
+        ),
+    )
+    for path in (outputs.orientation, experiment / "300K/orientation.json"):
+        data = stage.read_json(path)
+        assert data["cell"][0] == data["cell"][1]
+        assert data["cell"][3:] == [90, 90, 90]
+        assert data["cell_constraints"] == "P 4/m m m"
+        assert not [x for x in data["warnings"] if "without constraints" in x]
+    kept = stage.read_json(outputs.orientation)
+    assert any("a parent of their own" in x for x in kept["warnings"])
 
 
 def test_figures_must_be_there(experiment: Path, tmp_path: Path) -> None:

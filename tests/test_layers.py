@@ -157,6 +157,75 @@ def _clash(*trees: Any) -> bool:
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({True: 5}, "config: 1: Keys should be strings (it is True)"),
+        ({"results": ""}, "config: results: '' cannot be the folder"),
+        ({"results": "{sample}"}, "config: results: '{sample}' cannot be the folder"),
+        ({"pixel_mask": {"image": "no.npy"}}, "config: pixel_mask: no.npy does not exist"),
+        (
+            {"per_scan": {"hexa/100K": {"transform": {"flat_field": "no.npy"}}}},
+            "config: transform: no.npy does not exist",
+        ),
+        (
+            {"per_sample": {"hexa": {"refine_parent": {"space_group": "P 7 q"}}}},
+            "config: refine_parent.space_group: space group 'P 7 q' is unknown",
+        ),
+        (
+            {"refine_parent": {"cell": [4, 4, 4, 170, 170, 170]}},
+            "config: refine_parent.cell: ",
+        ),
+    ],
+)
+def test_what_a_stage_would_refuse_is_told_before_it_runs(
+    base: Path,  # noqa: F811
+    change: dict[Any, Any],
+    told: str,
+) -> None:
+    (problem,) = _problems(CONFIG | change, base)
+    assert problem.startswith(told)
+
+
+def test_tables_that_cannot_be_read(base: Path) -> None:  # noqa: F811
+    table = base / "config/samples.tsv"
+    table.write_text("sample\tspace_group\nhexa\tP 7 q\ncube\tP m -3 m\n")
+    (problem,) = _problems({"calibrations": CONFIG["calibrations"]}, base)
+    assert "row 1: space group 'P 7 q' is unknown" in problem
+    table.write_bytes("sample\tspace_group\tformula\nhexa\tP 1\tÅ\n".encode("latin1"))
+    assert any("samples.tsv is not UTF-8 text" in problem for problem in _problems(CONFIG, base))
+    table.write_text("sample\tspace_group\tspace_group\nhexa\tP 1\tP 2\n")
+    assert any("'space_group' stands twice" in problem for problem in _problems(CONFIG, base))
+
+
+def test_a_raw_file_by_two_names_or_out_of_reach(base: Path) -> None:  # noqa: F811
+    _with_scan(
+        base,
+        "hexa\t300K\t300\t\tr1\traw/a1.nxs\t\t",
+        "hexa\t300K\t300\t\tr2\t./raw//a1.nxs\t\t",
+        f"hexa\t300K\t300\t\tr3\t{'a' * 5000}\t\t",
+    )
+    twice, too_long = _problems({}, base)
+    assert "row 2: raw ./raw//a1.nxs is also that of" in twice
+    assert "cannot be reached (File name too long)" in too_long
+
+
+def test_a_new_parent_for_other_temperatures_leaves_a_scan_as_it_is(base: Path) -> None:  # noqa: F811
+    """The configuration in a master file is a parameter of its rule: it would run again."""
+    told = []
+    for ranges in ("300K=50:400", "300K=50:400 20K=0:50"):
+        table = base / "config/samples.tsv"
+        table.write_text(f"sample\tspace_group\tparents\nhexa\tP 6/m m m\t{ranges}\n")
+        _with_scan(
+            base,
+            "hexa\t300K\t300\t\tr1\traw/a1.nxs\t\t",
+            "hexa\t100K\t100\t\tr1\traw/a2.nxs\t\t",
+        )
+        told.append(config.load({}, base).resolved_json("hexa", "100K"))
+    assert told[0] == told[1]
+    assert json.loads(told[0])["scan"]["parent"] == "300K"
+
+
 # ------------------------------------------------------------------ parents by temperature
 
 
@@ -340,6 +409,34 @@ def test_memory_follows_the_grid_and_time_the_frames(base: Path) -> None:  # noq
     assert long.memory_mb("find_peaks", **key) == short.memory_mb("find_peaks", **key)
     # The raw file is empty: that the shape is assumed, is told.
     assert any("raw/a1.nxs" in note for note in small.notes)
+
+
+def test_finished_jobs_are_the_measure_and_one_that_is_removed_is_none(base: Path) -> None:  # noqa: F811
+    benchmarks = base / "out/benchmarks/refine"
+    benchmarks.mkdir(parents=True)
+    for name, text in (
+        ("hexa_300K", "s\th:m:s\n7.0\t0:00:07\n"),
+        ("hexa_200K", "s\th:m:s\n9.0\t0:00:09\n"),
+        ("hexa_100K", "s\th:m:s\n"),
+    ):
+        (benchmarks / f"{name}.tsv").write_text(text)
+    # As a table that another process removes between the listing and the reading.
+    (benchmarks / "cube_cold.tsv").symlink_to("gone")
+    estimate = _sized(base, 2.0)
+    shape = estimate.shape("hexa", "300K", "r1")
+    assert estimate.seconds("refine", shape) == 8.0
+    assert set(estimate.measured) == {"refine"}
+
+
+def test_a_quick_job_does_not_shorten_the_limit_of_a_larger_one(base: Path) -> None:  # noqa: F811
+    key = {"sample": "hexa", "scan": "300K"}
+    before = _sized(base, 100.0).minutes("merge", **key)
+    (base / "out/benchmarks/merge").mkdir(parents=True)
+    table = base / "out/benchmarks/merge/cube_cold_transform.tsv"
+    table.write_text("s\n1.0\n")
+    assert _sized(base, 100.0).minutes("merge", **key) == before > 10
+    table.write_text("s\n10000.0\n")
+    assert _sized(base, 100.0).minutes("merge", **key) > 4 * 10000 / 60
 
 
 def test_every_rule_has_a_cost_and_is_counted(base: Path) -> None:  # noqa: F811

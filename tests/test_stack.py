@@ -272,6 +272,22 @@ def test_the_strongest_distinct_reflections_are_chosen(
     assert largest == 9
 
 
+def test_a_mate_on_an_even_norm_stands_for_its_set(tmp_path: Path) -> None:
+    at = np.meshgrid(*(GRID.axis(i) for i in (2, 1, 0)), indexing="ij")
+    # Longest exposed where h > 1.02, so that the norm steps through the mates with h = 1;
+    # evenly but little exposed where h < -0.5.
+    norm = np.where(at[2] > 1.02, 60.0, 30.0) + np.where(at[2] < -0.5, -29.0, 0.0)
+    norm *= np.where(np.abs(at[2]) < 0.5, 1 + 0.01 * at[1], 1.0)
+    counts = norm * scattering(300.0)
+    path = tmp_path / "warm/transform.nxs"
+    path.parent.mkdir()
+    data, errors = estimator.intensity(counts, norm)
+    nexus.write_volume(path, nexus.Volume(GRID, CELL, counts, norm, data, errors), "S(Q)")
+    outputs = run({"warm": path}, tmp_path / "stack", number=1)
+    (row,) = rows(outputs.table)
+    assert [abs(float(row[x])) for x in "hkl"] == [0, 1, 0]
+
+
 def test_a_stack_without_any_whole_reflection_is_still_a_stack(
     volumes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,7 @@ def write_sample(folder: Path, scans: dict[str, Truth]) -> temperature_series.In
 
 
 def run(inputs: temperature_series.Inputs, folder: Path) -> temperature_series.Outputs:
+    folder.mkdir(exist_ok=True)
     outputs = temperature_series.Outputs(
         table=folder / "series.tsv",
         series=folder / "series.nxs",
@@ -348,6 +349,40 @@ def test_a_series_without_any_temperature_is_a_table(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------ bad input
+
+
+def test_an_angle_that_leaves_its_fixed_value_is_a_departure(tmp_path: Path) -> None:
+    scans = {f"s{t}": Truth(t, "s300") for t in (300, 280, 260, 240)}
+    inputs = write_sample(tmp_path / "sample", scans)
+    path = inputs.orientations[-1]
+    data = json.loads(path.read_text())
+    # Refined without constraints: beta is off by 0.1 degrees, the others have their errors.
+    data["cell"][4] = 90.1
+    data["cell_sigma"][3:] = [0.002, 0.002, 0.002]
+    stage.write_json(path, data)
+    found = stage.read_json(run(inputs, tmp_path).findings)["transitions"]
+    assert [(t["warmer"], t["colder"]) for t in found] == [(260, 240)]
+    assert list(found[0]["departures"]) == ["beta"]
+    assert found[0]["departures"]["beta"]["strain"] == pytest.approx(np.radians(0.1))
+
+
+def test_rotations_at_other_settings_are_not_compared(tmp_path: Path) -> None:
+    inputs = write_sample(tmp_path / "sample", {n: SCANS[n] for n in ("s300", "s250")})
+    path = inputs.orientations[1]
+    rng = np.random.default_rng(3)
+    counts = []
+    for chi in (40.0, 45.0):
+        data = json.loads(path.read_text())
+        data["rotations"]["r2"] = geometry.to_dict(rotation(chi))
+        stage.write_json(path, data)
+        # Peaks as that setting shows them: nearly all of the same reflections.
+        seen = peaks_of(rotation(chi), SCANS["s250"], np.array(data["UB"]), rng)
+        nexus.write_peaks(inputs.peaks[3], seen)
+        with run(inputs, tmp_path / f"{chi:g}").table.open(newline="") as file:
+            row = next(r for r in csv.DictReader(file, delimiter="\t") if r["scan"] == "s250")
+        counts.append(int(row["common_reflections"]))
+    assert 0.3 * counts[0] < counts[1] < 0.7 * counts[0]
+    assert float(row["scale"]) == pytest.approx(0.9, abs=5 * float(row["scale_sigma"]))
 
 
 def test_what_makes_no_series_is_refused(inputs: temperature_series.Inputs, tmp_path: Path) -> None:

@@ -138,10 +138,13 @@ class Estimate:
     Parameters
     ----------
     experiment : Experiment
+    learn : bool
+        Whether times of finished jobs are looked at.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, learn: bool = True) -> None:
         self._experiment = experiment
+        self._learn = learn
         self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
         self._grids: dict[tuple[str, str], int] = {}
         self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
@@ -164,7 +167,8 @@ class Estimate:
         if key not in self._needed:
             shape = self.shape(sample, wildcards.get("scan"), wildcards.get("rotation"))
             megabytes = _FACTOR * self.megabytes(rule, shape) + _MARGIN
-            time = 4 * self.seconds(rule, shape) / 60
+            # What has been quick for one sample says little of another's grid or peaks.
+            time = 4 * max(self.seconds(rule, shape), self._modelled(rule, shape)) / 60
             self._needed[key] = (
                 100 * math.ceil(megabytes / 100),
                 max(_MINIMUM_MINUTES, 5 * math.ceil(time / 5)),
@@ -184,7 +188,12 @@ class Estimate:
         work = shape.frames * shape.pixels / 1e6
         if rule in self.measured:
             return self.measured[rule] * (work if COSTS[rule].rate < math.inf else 1.0)
+        return self._modelled(rule, shape)
+
+    @staticmethod
+    def _modelled(rule: str, shape: Shape) -> float:
         cost = COSTS[rule]
+        work = shape.frames * shape.pixels / 1e6
         return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
 
     @staticmethod
@@ -206,7 +215,7 @@ class Estimate:
         folder = experiment.base / experiment.config.results / "benchmarks"
         keys = {"_".join(key): key for key in experiment.all_rotations()}
         found: dict[str, float] = {}
-        for rule in COSTS:
+        for rule in COSTS if self._learn else ():
             values = []
             for path in sorted((folder / rule).glob("*.tsv")):
                 seconds = _seconds_in(path)
@@ -319,9 +328,10 @@ class Estimate:
 
 def _seconds_in(path: Path) -> float | None:
     """Wall time in a benchmark table; None if it is not complete."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
     try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
         return float(rows[-1]["s"])
-    except (IndexError, KeyError, ValueError):
+    # Another process may be removing it: its job runs again.
+    except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
         return None

@@ -106,7 +106,7 @@ def inherited(
     """Geometry of a child's rotations as the parent refined it: detector and heads.
 
     The small turn of the head that the parent found at a goniometer setting is taken over by
-    the rotation of the same name and setting.
+    the rotation at the same setting; of several such by that of the same name.
 
     Returns
     -------
@@ -133,26 +133,27 @@ def inherited(
             notes.append(f"{name} has another calibration than the parent and keeps its own")
         detector = matching[0] if matching else own
         rotation = scan.rotation
-        goniometer = _inherited_goniometer(rotation.goniometer, parent["rotations"].get(name))
+        ordered = sorted(parent["rotations"].items(), key=lambda item: item[0] != name)
+        goniometer = _inherited_goniometer(rotation.goniometer, [found for _, found in ordered])
         rotations.append(geometry.Rotation(rotation.beam, detector, goniometer, rotation.scan))
     return rotations, notes
 
 
 def _inherited_goniometer(
-    own: geometry.Goniometer, parent: dict[str, Any] | None
+    own: geometry.Goniometer, parents: Sequence[dict[str, Any]]
 ) -> geometry.Goniometer:
-    """Goniometer of the parent's rotation if it differs by a refined head only."""
-    if parent is None:
-        return own
-    refined = geometry.from_dict(parent).goniometer
-    bare = without_head(refined)
-    if bare.names != own.names or bare.scan != own.scan:
-        return own
-    setting = np.arange(len(own.names)) != own.scan
-    same = np.allclose(bare.axes, own.axes, atol=1e-9) and np.allclose(
-        bare.angles[setting], own.angles[setting], atol=1e-9
-    )
-    return refined if same else own
+    """Goniometer of the first of the parent's rotations that differs by a refined head only."""
+    for parent in parents:
+        refined = geometry.from_dict(parent).goniometer
+        bare = without_head(refined)
+        if bare.names != own.names or bare.scan != own.scan:
+            continue
+        setting = np.arange(len(own.names)) != own.scan
+        if np.allclose(bare.axes, own.axes, atol=1e-9) and np.allclose(
+            bare.angles[setting], own.angles[setting], atol=1e-9
+        ):
+            return refined
+    return own
 
 
 def product(
@@ -168,7 +169,8 @@ def product(
     Parameters
     ----------
     identity : mapping
-        ``sample``, ``scan``, ``space_group``, ``parent``, and the temperatures of both in K.
+        ``sample``, ``scan``, ``space_group``, ``parent``, the temperatures of both in K, and
+        ``cell_constraints``: the space group whose relations the cell obeys, None for none.
     symmetry : mapping
         Figures of `core.transition`.
     """
@@ -230,7 +232,8 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
         per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
     cell_names = ("a", "b", "c", "alpha", "beta", "gamma")
     metrics = data["metrics"]
-    lines = [f"space group {data['space_group']}", ""]
+    free = "" if data["cell_constraints"] else ", cell without its constraints"
+    lines = [f"space group {data['space_group']}{free}", ""]
     lines += [
         f"{n:5s} {v:9.5f} ± {s:.5f}"
         for n, v, s in zip(cell_names, refined.cell, refined.cell_sigma, strict=True)

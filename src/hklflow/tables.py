@@ -6,6 +6,7 @@ Each function adds the problems that it finds to a list, with table and row, and
 
 import csv
 import math
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -117,9 +118,11 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
                 numbers = [_number(text, "cell", where, problems) for text in given]
                 cell = tuple(n for n in numbers if n is not None)
                 if len(cell) == 6:
-                    problems += [f"{where}: {p}" for p in _cell_problems(cell)]
+                    problems += [f"{where}: {p}" for p in cell_problems(cell)]
         if not row["space_group"]:
             problems.append(f"{where}: no space group (P1 if it is not known)")
+        else:
+            problems += [f"{where}: {p}" for p in space_group_problems(row["space_group"])]
         samples[row["sample"]] = Sample(
             row["sample"],
             row["space_group"],
@@ -164,11 +167,12 @@ def read_scans(
             where,
         )
         for raw in rotation.parts if rotation.raw else ():
-            if raw in raws:
-                problems.append(f"{where}: raw {raw} is also that of {raws[raw]}")
+            same = posixpath.normpath(raw)
+            if same in raws:
+                problems.append(f"{where}: raw {raw} is also that of {raws[same]}")
             if raw.startswith("-"):
                 problems.append(f"{where}: raw {raw} begins with '-'; write ./{raw}")
-            raws[raw] = where
+            raws[same] = where
         key = (row["sample"], row["scan"])
         parent = row["parent"] or _parent_by_range(
             sample, row["scan"], temperature, where, problems
@@ -232,8 +236,11 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
         yield f"{rotation.raw} sums image series and single files; give one kind"
     for raw in rotation.parts:
         if not is_series(raw):
-            if not (base / raw).is_file():
-                yield f"raw file {raw} does not exist"
+            try:
+                if not (base / raw).is_file():
+                    yield f"raw file {raw} does not exist"
+            except OSError as error:  # a folder that may not be read, a name that is too long
+                yield f"raw file {raw} cannot be reached ({error.strerror})"
         elif is_hdf5(raw):
             yield f"{raw} is a series of HDF5 files; give the one file that holds all frames"
         else:
@@ -269,15 +276,24 @@ def _read_table(
         problems.append(f"{path} does not exist")
         return []
     # Spreadsheets put a byte-order mark in front of their tables.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in file if line.strip() and not line.startswith("#")]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in file if line.strip() and not line.startswith("#")]
+    except OSError as error:
+        problems.append(f"{path} cannot be read ({error.strerror})")
+        return []
+    except UnicodeDecodeError as error:
+        problems.append(f"{path} is not UTF-8 text ({error}); save it as UTF-8")
+        return []
     reader = csv.DictReader(lines, delimiter="\t")
     found = tuple(reader.fieldnames or ())
     unknown = [name for name in found if name not in columns]
     missing = [name for name in columns[:required] if name not in found]
-    if unknown or missing:
+    twice = sorted({name for name in found if found.count(name) > 1} - {*unknown})
+    if unknown or missing or twice:
         what = [f"unknown column {name!r}" for name in unknown]
         what += [f"no column {name!r}" for name in missing]
+        what += [f"column {name!r} stands twice" for name in twice]
         problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
         return []
     rows = []
@@ -351,7 +367,18 @@ def _goniometer(
     return settings
 
 
-def _cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
+def space_group_problems(symbol: str) -> Iterable[str]:
+    """Say why a space group is none, if so."""
+    from hklflow.core.symmetry import space_group
+
+    try:
+        space_group(symbol)
+    except HklflowError as error:
+        yield str(error)
+
+
+def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
+    """Say why a unit cell (Å, degrees) is none, if so."""
     from hklflow.core.lattice import metric
 
     try:

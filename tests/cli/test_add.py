@@ -187,6 +187,28 @@ def test_commands_at_the_same_time_lose_no_row(folder: Path) -> None:
     assert sorted(line.split("\t")[0] for line in lines[-3:]) == names
 
 
+def test_what_an_editor_saves_meanwhile_is_not_overwritten(
+    raws: Path, hklflow: Hklflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor knows nothing of the lock; the row waits, what was typed stays."""
+    table = raws / "config/scans.tsv"
+    sync = os.fsync
+
+    def saved(file: int) -> None:
+        sync(file)
+        with table.open("a") as typed:
+            typed.write("# typed by hand\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", saved)
+        done = hklflow(*SCAN, "300K", *ROW, *RAW, "--directory", raws)
+    assert done.code == 2
+    assert "try again" in done.err
+    assert table.read_text().endswith("# typed by hand\n")
+    assert hklflow(*SCAN, "300K", *ROW, *RAW, "--directory", raws).code == 0
+    assert "# typed by hand\nquartz\t300K" in table.read_text()
+
+
 def test_without_an_experiment(tmp_path: Path, hklflow: Hklflow) -> None:
     done = hklflow("sample", "add", "a", "--space-group", "P1", "--directory", tmp_path)
     assert done.code == 2

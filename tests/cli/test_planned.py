@@ -98,6 +98,7 @@ def test_a_row_of_its_own_goes_before_a_template(tmp_path: Path) -> None:
         (("q|{scan}|||r1|{scn}.h5|",), "{scn} is not one of"),
         (("q|{scan}|{temperature}||r1|{scan}.h5|",), "{temperature} is not in the raw"),
         (("q|all|||r1|{scan}.h5|",), "would be scan 'all'"),
+        (("q|{temperature}K|{temperature}||r1|{scan}_{temperature}.h5|",), "the same rotation of"),
         (("q|{scan}|||r1|{scan}.h5|many",), "'many'"),
         (("q|300K|||r1||",), "no raw file"),
         (

@@ -96,6 +96,26 @@ def test_a_peak_sharper_than_a_voxel_does_not_follow_the_roughness_of_the_norm()
     np.testing.assert_allclose(values[:105], 0.02, rtol=0.05)
 
 
+@pytest.mark.parametrize("beyond", [0.5, 2.0])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_step_of_the_norm_beside_a_peak_leaves_its_intensity(axis: int, beyond: float) -> None:
+    # A second crossing ends, or a gap begins, one voxel from the peak.
+    place = np.rint((np.array((1.0, 0.0, 0.0)) - GRID.first) / GRID.step).astype(int)[::-1]
+    norm = np.full(GRID.array_shape, 1e5)
+    half = [slice(None)] * 3
+    half[axis] = slice(int(place[axis]) + 1, None)
+    norm[tuple(half)] *= beyond
+    s = np.full(GRID.array_shape, 3.0)
+    s[tuple(place)] += 0.02 / np.prod(GRID.step)
+    box = boxes.box_at(GRID, (1.0, 0.0, 0.0), HALF, SHELL)
+    assert box is not None
+    value, _ = boxes.integrate(box, (s * norm)[box.region], norm[box.region], 0.95)
+    assert value == pytest.approx(0.02, rel=1e-9)
+    found = boxes.sums(box, (s * norm)[box.region], norm[box.region], 0.95)
+    three = np.array([1.0, 1.0, beyond])
+    assert found.roughness == pytest.approx(three.std() / three.mean())
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize(
     ("integral", "level", "mean"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hklflow.core.gates import Limits, failures, vector_text
+from hklflow.core.gates import Limits, failures, hints, own_absences, vector_text
 
 IDENTITY = {
     "sample": "perov",
@@ -142,8 +142,48 @@ def test_at_equal_temperature_only_the_rest_is_allowed() -> None:
     longer = [3.99 * 1.001, 3.99 * 1.001, 4.05, 90.0, 90.0, 90.0]
     assert judge({"cell": longer}) == []
     assert judge({"cell": longer}, temperature=300.0)
-    unknown = judge({"cell": longer}, temperature=None)
-    assert unknown[0].startswith("perov 150K: a differs")
+
+
+@pytest.mark.parametrize("unknown", ["temperature", "parent_temperature"])
+def test_without_a_temperature_no_size_is_a_jump_but_a_broken_relation_is_told(
+    unknown: str,
+) -> None:
+    longer = [3.99 * 1.01, 3.99 * 1.01, 4.05, 90.0, 90.0, 90.0]
+    assert judge({"cell": longer}, **{unknown: None}) == []
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    told = judge({"cell": longer, "relations": [broken]}, temperature=None)
+    assert told[0].startswith("perov 150K: the tetragonal relation a = b")
+
+
+def test_a_weak_superlattice_is_hinted_at_unless_the_parent_has_it() -> None:
+    offset = {
+        "vector": [0.5, 0.5, 0.0],
+        "arms": 1,
+        "peaks": 20,
+        "expected by chance": 0.1,
+        "multiples": [2, 2, 1],
+        "space_group": "P 4/m m m",
+    }
+    weak = figures(**{"fraction unindexed": 0.1, "offsets": [offset]})
+    assert failures(weak, figures(), Limits(), IDENTITY) == []
+    (told,) = hints(weak, figures(), Limits(), IDENTITY)
+    assert told.startswith("150K: 20 peaks that are not indexed lie at (1/2, 1/2, 0)")
+    assert hints(weak, figures(offsets=[offset]), Limits(), IDENTITY) == []
+    # Told by the gate already.
+    strong = weak | {"fraction unindexed": 0.3}
+    assert hints(strong, figures(), Limits(), IDENTITY) == []
+
+
+@pytest.mark.parametrize(("number", "of", "n"), [(2, 50, 0), (3, 50, 1), (3, 400, 0)])
+def test_a_parents_own_violated_absences_are_told(number: int, of: int, n: int) -> None:
+    absent = {"number": number, "of": of, "fraction": number / of, "strongest": [[1, 0, -1]]}
+    own = figures(**{"absent reflections": absent})
+    told = own_absences(own, Limits(), IDENTITY | {"scan": "300K"})
+    assert len(told) == n
+    assert failures(own, own, Limits(), IDENTITY) == []
+    if n:
+        assert "3 of 50 indexed peaks (6.0%) are reflections that P 4/m m m forbids" in told[0]
+        assert "(1 0 -1)" in told[0]
 
 
 def test_the_volume_has_three_times_the_limit() -> None:

@@ -586,3 +586,34 @@ def test_every_stage_refuses_every_damaged_input_in_one_sentence(
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert wrong == []
     assert checked > 20
+
+
+# ------------------------------------------------------------------------------ gates
+
+
+def test_a_scan_that_fails_its_gate_stops_alone(bench: Bench, measured: Path) -> None:
+    """Its orientation stays, for a person to look at; its volumes go on to be called old."""
+    before = _times(bench.folder)
+    path = bench.folder / "config/config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    # No crystal's thermal expansion is so small as this: the cell seems to jump.
+    gates = {"max_expansion": 1e-9, "min_jump": 0, "min_z": 0.001}
+    settings["per_scan"] = {"hexa/100K": {"accept": gates}}
+    whole = path.read_text()
+    path.write_text(yaml.safe_dump(settings))
+    for _ in range(2):
+        run = bench.run()
+        told = run.stdout + run.stderr
+        assert run.returncode == 1, told
+        (sentence,) = _sentences(told)
+        assert sentence.startswith("hklflow accept: ")
+        assert "100 K" in sentence
+        assert "parent of its own" in sentence or "parent of their own" in sentence
+        assert not (bench.folder / BROKEN / "accepted.json").exists()
+        assert (bench.folder / BROKEN / "orientation.json").exists()
+        now = _times(bench.folder)
+        sound = {name: at for name, at in before.items() if name.startswith(SOUND)}
+        assert {name: now[name] for name in sound} == sound
+    path.write_text(whole)
+    assert bench.run().returncode == 0
+    _assert_undisturbed(bench, measured)

@@ -1,4 +1,6 @@
 # What all rules share: the validated experiment, and functions that find a job's inputs.
+import inspect
+import os
 import re
 import shlex
 import sys
@@ -16,7 +18,8 @@ except HklflowError as error:
 
 paths = experiment.paths
 settings = experiment.config
-estimate = Estimate(experiment)
+# A job of a cluster has its resources already: it need not learn from finished jobs.
+estimate = Estimate(experiment, learn=workflow.is_main_process)
 
 
 def one_of(names):
@@ -32,9 +35,21 @@ wildcard_constraints:
     kind="transform|masked_transform",
 
 
+def known(function):
+    """Keep a function's signature: Snakemake asks for it several times for every job."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 # ---------------------------------------------------------------------- products
 
 
+SCAN_PRODUCTS = (
+    "orientation.json",
+    "accepted.json",
+    "transform.nxs",
+    "masked_transform.nxs",
+)
 ROTATION_PRODUCTS = (
     "scan.nxs",
     "mask.nxs",
@@ -49,6 +64,10 @@ ROTATION_PRODUCTS = (
 
 def every_product(wildcards):
     """All products of all scans."""
+    of_scan = [*(paths.scan(name) for name in SCAN_PRODUCTS), paths.master()]
+    of_parent_scan = [*of_scan, paths.scan("parent.json")]
+    of_rotation = [paths.rotation(name) for name in ROTATION_PRODUCTS]
+    of_sum = [*of_rotation, paths.rotation("sum.nxs")]
     wanted = [paths.overview("summary.tsv")]
     used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
     wanted += [
@@ -63,38 +82,53 @@ def every_product(wildcards):
     for sample in experiment.used_samples():
         wanted.append(paths.series("series.tsv").format(sample=sample))
     for sample, scan in experiment.scans:
-        names = [
-            "orientation.json",
-            "accepted.json",
-            "transform.nxs",
-            "masked_transform.nxs",
-        ]
-        if experiment.scans[sample, scan].parent == scan:
-            names.append("parent.json")
-        wanted += [paths.scan(name).format(sample=sample, scan=scan) for name in names]
-        wanted.append(paths.master().format(sample=sample, scan=scan))
+        own = (
+            of_parent_scan if experiment.scans[sample, scan].parent == scan else of_scan
+        )
+        wanted += [product.format(sample=sample, scan=scan) for product in own]
     for sample, scan, rotation in experiment.all_rotations():
-        names = list(ROTATION_PRODUCTS)
-        if experiment.rotation(sample, scan, rotation).is_sum:
-            names.append("sum.nxs")
-        for name in names:
-            product = paths.rotation(name)
-            wanted.append(product.format(sample=sample, scan=scan, rotation=rotation))
+        own = (
+            of_sum
+            if experiment.rotation(sample, scan, rotation).is_sum
+            else of_rotation
+        )
+        wanted += [p.format(sample=sample, scan=scan, rotation=rotation) for p in own]
     return wanted
 
 
 # ------------------------------------------------------------------------ inputs
 
 
+def scan_at(wildcards):
+    """The scan at hand; a target may name one that its sample does not have."""
+    try:
+        return experiment.scans[wildcards.sample, wildcards.scan]
+    except KeyError:
+        raise WorkflowError(
+            f"{wildcards.sample} has no scan {wildcards.scan}; see {settings.scans}"
+        ) from None
+
+
+def rotation_at(wildcards):
+    """The rotation at hand; a target may name one that its scan does not have."""
+    try:
+        return scan_at(wildcards).rotations[wildcards.rotation]
+    except KeyError:
+        raise WorkflowError(
+            f"{wildcards.sample} {wildcards.scan} has no rotation {wildcards.rotation}; "
+            f"see {settings.scans}"
+        ) from None
+
+
 def of_rotations(name):
     """Input function: this product of all rotations of the scan at hand."""
+    pattern = paths.rotation(name)
 
+    @known
     def inner(wildcards):
         return [
-            paths.rotation(name).format(
-                **{**dict(wildcards.items()), "rotation": rotation}
-            )
-            for rotation in experiment.rotations(wildcards.sample, wildcards.scan)
+            pattern.format(**{**dict(wildcards.items()), "rotation": rotation})
+            for rotation in scan_at(wildcards).rotations
         ]
 
     return inner
@@ -103,6 +137,7 @@ def of_rotations(name):
 def of_first_rotation(name):
     """Input function: this product of the first rotation of the scan at hand."""
 
+    @known
     def inner(wildcards):
         return of_rotations(name)(wildcards)[0]
 
@@ -112,8 +147,9 @@ def of_first_rotation(name):
 def of_parent(name):
     """Input function: this product of the parent of the scan at hand."""
 
+    @known
     def inner(wildcards):
-        parent = experiment.scans[wildcards.sample, wildcards.scan].parent
+        parent = scan_at(wildcards).parent
         return paths.scan(name).format(sample=wildcards.sample, scan=parent)
 
     return inner
@@ -122,6 +158,7 @@ def of_parent(name):
 def of_scans(name):
     """Input function: this product of all scans of the sample at hand, cold to warm."""
 
+    @known
     def inner(wildcards):
         return [
             paths.scan(name).format(sample=wildcards.sample, scan=scan)
@@ -134,6 +171,7 @@ def of_scans(name):
 def of_scans_rotations(name):
     """Input function: this product of all rotations of all scans of the sample at hand."""
 
+    @known
     def inner(wildcards):
         return [
             paths.rotation(name).format(
@@ -158,7 +196,7 @@ def of_stacked(wildcards):
 
 def raw_files(wildcards):
     """Raw files of the rotation at hand (both ends of an image series), or their sum."""
-    row = experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    row = rotation_at(wildcards)
     if row.is_sum:
         return paths.rotation("sum.nxs").format(**dict(wildcards.items()))
     return experiment.raw_inputs(row)
@@ -166,14 +204,12 @@ def raw_files(wildcards):
 
 def repeated_raw_files(wildcards):
     """Raw files of the repeated scans whose sum is the rotation at hand."""
-    return experiment.raw_inputs(
-        experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
-    )
+    return experiment.raw_inputs(rotation_at(wildcards))
 
 
 def calibrated_geometry(wildcards):
     """Calibration of the rotation at hand; none if the raw file holds the geometry."""
-    row = experiment.rotation(wildcards.sample, wildcards.scan, wildcards.rotation)
+    row = rotation_at(wildcards)
     if row.calibration is None:
         return []
     return paths.calibration("geometry.json").format(calibration=row.calibration)
@@ -192,9 +228,32 @@ PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
 def files_of(section):
     """Input function: files that the parameters of a section name."""
 
+    @known
     def inner(wildcards):
         own = experiment.settings(wildcards.sample, wildcards.scan)
         return hklconfig.files(getattr(own, section))
+
+    return inner
+
+
+def braced(name):
+    """Params function: the input files of this name for the shell, as `a/{b,c}/d`.
+
+    A command is one argument of the shell, which takes 128 kB: a thousand paths in full
+    would not go in.
+    """
+
+    @known
+    def inner(wildcards, input):
+        files = [str(path) for path in input[name]]
+        if len(files) == 1:
+            return shlex.quote(files[0])
+        start = os.path.commonprefix(files)
+        tails = [path[len(start) :] for path in files]
+        # Names of samples, scans and rotations need no quotes; the folder of the results may.
+        end = os.path.commonprefix([tail[::-1] for tail in tails])[::-1]
+        middles = ",".join(tail[: len(tail) - len(end)] for tail in tails)
+        return f"{shlex.quote(start)}{{{middles}}}{shlex.quote(end)}"
 
     return inner
 
@@ -205,6 +264,7 @@ def files_of(section):
 def flags_of(parameters):
     """Params function: command-line flags of what `parameters(wildcards)` returns."""
 
+    @known
     def inner(wildcards):
         return hklconfig.flags(parameters(wildcards))
 
@@ -215,6 +275,7 @@ def section_flags(section):
     """Params function: command-line flags of a section, as the scan at hand has it."""
     told = {}
 
+    @known
     def inner(wildcards):
         own = getattr(experiment.settings(wildcards.sample, wildcards.scan), section)
         if id(own) not in told:
@@ -227,6 +288,7 @@ def section_flags(section):
 def sample_flags(section):
     """Params function: command-line flags of a section, as the sample at hand has it."""
 
+    @known
     def inner(wildcards):
         return hklconfig.flags(getattr(experiment.settings(wildcards.sample), section))
 
@@ -256,6 +318,7 @@ def resolved(wildcards):
 def memory(rule):
     """Resource function: MB from the shape of the data; doubles with every retry."""
 
+    @known
     def inner(wildcards, attempt):
         return estimate.memory_mb(rule, **dict(wildcards.items())) * 2 ** (attempt - 1)
 
@@ -265,6 +328,7 @@ def memory(rule):
 def minutes(rule):
     """Resource function: wall time from the shape of the data; doubles with every retry."""
 
+    @known
     def inner(wildcards, attempt):
         return estimate.minutes(rule, **dict(wildcards.items())) * 2 ** (attempt - 1)
 

@@ -29,13 +29,16 @@ rule temperature_series:
         mem_mb=memory("temperature_series"),
         runtime=minutes("temperature_series"),
     params:
+        orientations=braced("orientations"),
+        peaks=braced("peaks"),
+        scales=braced("scales"),
         flags=sample_flags("temperature_series"),
         version=stages.temperature_series.VERSION,
     message:
         "cell, mosaic width and scale of {wildcards.sample} against temperature"
     shell:
-        "python -m hklflow.stages.temperature_series --orientations {input.orientations:q}"
-        " --peaks {input.peaks:q} --scales {input.scales:q} --table {output.table:q}"
+        "python -m hklflow.stages.temperature_series --orientations {params.orientations}"
+        " --peaks {params.peaks} --scales {params.scales} --table {output.table:q}"
         " --series {output.series:q} --picture {output.picture:q} --findings {output.findings:q}"
         " {params.flags} > {log:q} 2>&1"
 
@@ -72,10 +75,12 @@ rule overview:
         mem_mb=memory("overview"),
         runtime=minutes("overview"),
     params:
+        orientations=braced("orientations"),
+        metrics=braced("metrics"),
         version=stages.overview.VERSION,
     message:
         "overview of all scans"
     shell:
-        "python -m hklflow.stages.overview --orientations {input.orientations:q}"
-        " --metrics {input.metrics:q} --table {output.table:q} --series {output.series:q}"
+        "python -m hklflow.stages.overview --orientations {params.orientations}"
+        " --metrics {params.metrics} --table {output.table:q} --series {output.series:q}"
         " > {log:q} 2>&1"

@@ -98,7 +98,7 @@ rule scan_file:
         mem_mb=memory("scan_file"),
         runtime=minutes("scan_file"),
     params:
-        title=lambda w: f"{w.sample} {w.scan}",
+        title="{sample} {scan}",
         configuration=resolved,
         version=stages.scan_file.VERSION,
     message:
@@ -137,11 +137,12 @@ rule stack:
         mem_mb=memory("stack"),
         runtime=minutes("stack"),
     params:
+        volumes=braced("volumes"),
         flags=flags_of(lambda w: experiment.stack_params(w.sample, w.parent, w.kind)),
         version=stages.stack.VERSION,
     message:
         "stack the volumes of {wildcards.sample} along temperature"
         " (parent {wildcards.parent}, {wildcards.kind})"
     shell:
-        "python -m hklflow.stages.stack --volumes {input.volumes:q} --stack {output.stack:q}"
+        "python -m hklflow.stages.stack --volumes {params.volumes} --stack {output.stack:q}"
         " --table {output.table:q} --picture {output.picture:q} {params.flags} > {log:q} 2>&1"

@@ -70,8 +70,11 @@ def missing(row: Row, base: Path, settling: Settling) -> str:
 
     It is `NOT_THERE` if none of the files is there.
     """
-    if not any(_begun(base / raw) for raw in parts(row["raw"])):
-        return NOT_THERE
+    try:
+        if not any(_begun(base / raw) for raw in parts(row["raw"])):
+            return NOT_THERE
+    except OSError as error:
+        return f"{row['raw']} cannot be reached ({error.strerror})"
     for raw in parts(row["raw"]):
         with _quiet():
             told = _missing(base / raw, raw, row.get("frames", ""), settling)

@@ -61,8 +61,10 @@ def explain(
     lines = [("package default", default)] if has_default else []
     lines += [(f"config.yaml, {n}" if n.startswith("per_") else n, v) for n, v in told]
     lines = [("config.yaml" if name == "config" else name, v) for name, v in lines]
+    # Of a section every layer says a part.
+    mark = "  <- joined with what stands above" if isinstance(value, dict) else "  <- in force"
     for number, (name, said) in enumerate(lines):
-        last = "  <- in force" if number == len(lines) - 1 else ""
+        last = mark if number == len(lines) - 1 else ""
         print(f"  {name:40s} {json.dumps(said, default=str)}{last}")
 
 

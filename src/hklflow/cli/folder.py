@@ -176,6 +176,12 @@ class Folder:
                 told = [problem.replace(str(temporary), str(path)) for problem in after]
                 if new := [problem for problem in told if problem not in before]:
                     raise HklflowError("; ".join(new))
+                # An editor knows no lock, and the checks above take their time.
+                if path.read_bytes() != table.content:
+                    raise HklflowError(
+                        f"{path} was changed by somebody else meanwhile; nothing is added, "
+                        "try again"
+                    )
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)

@@ -107,7 +107,7 @@ def _check_facility(facility: Path, directory: Path) -> None:
     if not config.exists():
         return
     named = read_yaml(config).get("facility")
-    if named is None or (directory / named).resolve() != facility.resolve():
+    if not isinstance(named, str) or (directory / named).resolve() != facility.resolve():
         raise HklflowError(
             f"{config} was there already and its facility is {named!r}; write "
             f"`facility: {_reference(facility, directory)}` in it"

@@ -102,6 +102,11 @@ def _check_columns(planned: Table, present: Table) -> None:
                 f"{where}: all files that fit {row['raw']} would be scan {row['scan']!r}; put "
                 f"{{{min(held)}}} into the column scan"
             )
+        if "scan" in held and "{scan}" not in row["scan"] + row["rotation"]:
+            raise HklflowError(
+                f"{where}: files that differ in {{scan}} only would be the same rotation of "
+                f"{row['scan']}; put {{scan}} into the column scan"
+            )
         if (frames := row.get("frames")) and (not frames.isdecimal() or int(frames) < 1):
             raise HklflowError(f"{where}: frames {frames!r} is not a number of frames")
         if not row["raw"]:

@@ -25,6 +25,7 @@ from hklflow.cli.runner import Run, default_command
 from hklflow.errors import HklflowError
 
 _NAP = 0.1  # s; how quickly a signal is answered
+_TRIES = 3  # runs of snakemake for the same scans, if they fail
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -127,7 +128,13 @@ class Watch:
                 f"{self.plan} does not exist; copy the line of column names of the table of "
                 "scans to it, and add a row for each rotation that will be measured"
             )
-        self.pending()
+        try:
+            self.pending()
+        except OSError as error:
+            raise HklflowError(
+                f"{error.filename} cannot be reached ({error.strerror}); mend the rows of "
+                f"{self.plan}"
+            ) from error
         if until_complete and (open_ended := planned.templates(read_table(self.plan))):
             raise HklflowError(
                 f"{self.plan}, row {open_ended[0]['#']}: {open_ended[0]['raw']} is never "
@@ -140,12 +147,13 @@ class Watch:
         """Look, add and run until it is time to end; gives the exit code."""
         tell(f"watching {self.folder.base} for the scans of {self.plan.name}")
         # What an earlier watch added and did not run.
-        due = self.rows()
+        due = _TRIES if self.rows() else 0
         while True:
-            due = self.look() or due
+            due = _TRIES if self.look() else due
             if due and not self.signal:
                 self.snakemake()
-                due = False
+                # A run may fail for what passes: somebody's own snakemake, a server away.
+                due = due - 1 if self.code else 0
             if why := self._why_end(deadline, until_complete):
                 tell(f"end: {why}")
                 return 128 + self.signal if self.signal else self.code
@@ -197,7 +205,8 @@ class Watch:
         """`pending`; None, and a line, while somebody leaves a table in disorder."""
         try:
             found = self.pending()
-        except HklflowError as error:
+        # A file server that is away for a while does not end the watch.
+        except (HklflowError, OSError) as error:
             self._tell_once("tables", str(error))
             return None
         self._told.pop("tables", None)
@@ -225,10 +234,10 @@ class Watch:
         return not any(gaps)
 
     def _add(self, scan: planned.Planned) -> bool:
-        columns = read_table(self.folder.table("scans")).columns
         try:
+            columns = read_table(self.folder.table("scans")).columns
             self.folder.add("scans", [{k: row.get(k, "") for k in columns} for row in scan.rows])
-        except HklflowError as error:
+        except (HklflowError, OSError) as error:
             self._tell_once(scan.name, str(error))
             return False
         self._told.pop(scan.name, None)
@@ -247,6 +256,8 @@ class Watch:
         """Run the workflow; its failure is told and remembered."""
         tell(f"run: {shlex.join(self.command)}")
         self._run = Run(self.command, self.folder.base)
+        if self.signal:  # it came while the command was being started
+            self._run.stop()
         seen = time.monotonic()
         while (code := self._run.ended()) is None:
             time.sleep(_NAP)

@@ -57,6 +57,7 @@ class Experiment:
             if name in names
         }
         tables = {"sample": asdict(sample_row), "scan": asdict(scan_row)}
+        del tables["sample"]["parents"]  # the scan's own parent is in its row
         for row in tables["scan"]["rotations"].values():
             del row["where"]  # a new row above it would change it
         return json.dumps({**tables, "calibrations": calibrations, **sections})

@@ -1,17 +1,26 @@
 """Read all layers and tables of an experiment; every problem is in one report."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hklflow.config.experiment import Experiment
 from hklflow.config.layers import merged
 from hklflow.config.models import Config, PoniFile
-from hklflow.config.resolve import layers_of_experiment, resolved, validated
+from hklflow.config.resolve import PER_SCAN, layers_of_experiment, resolved, validated
 from hklflow.config.simulated import simulation_problems
 from hklflow.errors import HklflowError
+from hklflow.flags import files
 from hklflow.paths import RESERVED
-from hklflow.tables import check_name, raw_problems, read_samples, read_scans
+from hklflow.tables import (
+    cell_problems,
+    check_name,
+    raw_problems,
+    read_samples,
+    read_scans,
+    space_group_problems,
+)
 
 
 def load(
@@ -66,13 +75,35 @@ def load(
             problems.append(f"config: calibrations.{name}: {given} does not exist")
     if not scans and not problems:
         problems.append(f"{base / config.scans} has no scans")
+    if not config.results.strip() or re.search("[{}]", config.results):
+        problems.append(f"config: results: {config.results!r} cannot be the folder of the products")
     own = resolved(config, layers, samples, scans, problems)
+    # Settings that several scans share are one object.
+    for settings in {id(found): found for found in (config, *own.values())}.values():
+        problems += dict.fromkeys(p for p in _own_problems(settings, base) if p not in problems)
     experiment = Experiment(config, base, samples, scans, tuple(layers), own)
     if not problems:
         problems += simulation_problems(experiment)
     if problems:
         raise _report(problems)
     return experiment
+
+
+def _own_problems(config: Config, base: Path) -> Iterator[str]:
+    """What only fails when a stage reads it: files, space group and cell of the settings."""
+    sections = {name: getattr(config, name) for name in PER_SCAN}
+    sections |= {f"calibrations.{name}": entry for name, entry in config.calibrations.items()}
+    for name, section in sections.items():
+        for file in files(section):
+            if not (base / file).is_file():
+                yield f"config: {name}: {file} does not exist"
+    parent = config.refine_parent
+    if parent.space_group:
+        for problem in space_group_problems(parent.space_group):
+            yield f"config: refine_parent.space_group: {problem}"
+    if parent.cell is not None:
+        for problem in cell_problems(parent.cell):
+            yield f"config: refine_parent.cell: {problem}"
 
 
 def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:

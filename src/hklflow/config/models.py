@@ -121,6 +121,6 @@ class Config(_Section):
     """Sections that are different for a sample, by its name."""
     per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Sections that are different for a scan, by `sample/scan`. What a parent's entry says holds
-    for its children too, but for `import_scan` and `refine_parent`."""
+    for its children too, but for `sum_scans`, `import_scan` and `refine_parent`."""
     simulation: Simulation | None = None
     """Only for simulated experiments: what `rule simulate` makes of each raw file."""

@@ -150,8 +150,10 @@ def validated(data: Mapping[str, Any], layers: list[Layer], problems: list[str])
         return Config.model_validate(dict(data))
     except ValidationError as error:
         problems += validation_problems(error, layers)
-        spoilt = {str(item["loc"][0]) for item in error.errors()}
-        return Config.model_validate({k: v for k, v in data.items() if k not in spoilt})
+        # YAML makes numbers and truth values of some keys: compare as text.
+        spoilt = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+        sound = {k: v for k, v in data.items() if isinstance(k, str) and k not in spoilt}
+        return Config.model_validate(sound)
 
 
 def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) -> Iterable[str]:

@@ -5,24 +5,32 @@ r"""Integrate volumes over boxes around points of reciprocal space, above the sh
 
 with the volume ΔV of a voxel in r.l.u.³: the integral of S over (h, k, l), in units of
 S × r.l.u.³; times the reciprocal cell's volume it is that over Q. A slope of the background
-cancels, for the shell surrounds the box. :math:`\bar M_v` is the mean norm of the measured
-ones among the 27 voxels around v. With the voxel's own norm the sum would be one of S, but how
-many pixel-frames happen to fall in a voxel is as good as random, and the photons of a
-reflection sharper than a voxel do not follow it: the intensities would scatter by the norm's
-roughness of several per cent. The variance is ``ΔV² (Σ μ / M̄² + (Σ M / M̄)² var(B))`` over the
-measured voxels of the box, with the expected counts μ of `core.estimator`.
+cancels, for the shell surrounds the box. :math:`\bar M_v` is the mean norm of those of the 27
+voxels around v whose norm is within a fifth of v's. With the voxel's own norm the sum would be
+one of S, but how many pixel-frames happen to fall in a voxel is as good as random, and the
+photons of a reflection sharper than a voxel do not follow it: the intensities would scatter by
+the norm's roughness of several per cent. Where the norm steps (a gap, the end of a scan, a
+second crossing) voxels beyond the step say nothing of v: a mean with them is off by tens of
+per cent. The variance is ``ΔV² (Σ μ / M̄² + (Σ M / M̄)² var(B))`` over the measured voxels of
+the box, with the expected counts μ of `core.estimator`. It is that of the photons alone: for
+reflections sharper than a voxel the norm adds its own (`Sums.roughness`), below one per cent
+where it is even and up to ten where it steps within the reflection. The tails of a reflection
+that is wide against the box are lost, and those in the shell count as background: the box
+should reach four standard deviations. S, and so the intensity, is relative to the median
+transmission of the scan's first rotation (`core.frame_scale`).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import uniform_filter
 
 from hklflow.core import estimator
 from hklflow.core.binning import Grid
 
 Floats = NDArray[np.float64]
+
+_ALIKE = 0.2  # relative difference of norms that roughness explains
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,15 @@ class Sums:
     """What a box and its shell hold.
 
     ``intensity`` is NaN where too little was measured, as is ``background``, the S of the
-    shell; ``norm`` is the sum over the box.
+    shell; ``norm`` is the sum over the box, ``roughness`` the relative standard deviation of
+    the norm of the 27 voxels in its middle (unmeasured ones as 0): the intensity of a
+    reflection sharper than a voxel is uncertain by about a sixth of it.
     """
 
     intensity: float
     norm: float
     background: float
+    roughness: float
 
 
 def sums(box: Box, counts: Floats, norm: Floats, least: float) -> Sums:
@@ -101,13 +112,15 @@ def sums(box: Box, counts: Floats, norm: Floats, least: float) -> Sums:
     seen, around = measured & box.inside, measured & ~box.inside
     exposure = float(norm[seen].sum())
     outside = box.inside.size - int(box.inside.sum())
+    middle = norm[tuple(slice((n - 1) // 2 - 1, n // 2 + 2) for n in norm.shape)]
+    roughness = float(middle.std() / middle.mean()) if middle.any() else float("inf")
     enough = seen.sum() >= least * box.inside.sum() and around.sum() >= 0.5 * least * outside
     if not enough or not around.any():
-        return Sums(float("nan"), exposure, float("nan"))
+        return Sums(float("nan"), exposure, float("nan"), roughness)
     background = float(counts[around].sum() / norm[around].sum())
     smooth = _smooth(norm)[seen]
     total = float(np.sum((counts[seen] - background * norm[seen]) / smooth))
-    return Sums(box.voxel * total, exposure, background)
+    return Sums(box.voxel * total, exposure, background, roughness)
 
 
 def integrate(box: Box, counts: Floats, norm: Floats, least: float) -> tuple[float, float]:
@@ -124,9 +137,13 @@ def integrate(box: Box, counts: Floats, norm: Floats, least: float) -> tuple[flo
 
 
 def _smooth(norm: Floats) -> Floats:
-    """Mean norm of the measured voxels among the 27 around each; 0 where none was measured."""
-    total = uniform_filter(norm, 3, mode="constant")
-    weight = uniform_filter((norm > 0).astype(np.float64), 3, mode="constant")
-    # Rounding in the running sums must not make a voxel of unmeasured ones.
-    smooth: Floats = total / np.where(weight > 0.01, weight, np.inf)
+    """Mean norm of those among the 27 voxels around each that have about its own; 0 if it has 0."""
+    padded = np.pad(norm, 1)
+    total, number = np.zeros_like(norm), np.zeros_like(norm)
+    for i, j, k in np.ndindex(3, 3, 3):
+        other = padded[i : i + norm.shape[0], j : j + norm.shape[1], k : k + norm.shape[2]]
+        near = (other > 0) & (np.abs(other - norm) <= _ALIKE * norm)
+        total += np.where(near, other, 0.0)
+        number += near
+    smooth: Floats = total / np.maximum(number, 1.0)
     return smooth

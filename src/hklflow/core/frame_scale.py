@@ -156,7 +156,7 @@ def transmission(
     if window is not None and (window < 5 or window % 2 == 0 or window > b.size):
         raise HklflowError(
             f"window={window} of the transmission over {b.size} frames: give an odd number from "
-            "5 to the number of frames"
+            "5 to the number of frames, or set `smooth: false`"
         )
     ratio = b / m
     weight = m / np.median(m)

@@ -2,6 +2,11 @@
 
 The figures are those of `core.transition`, as ``orientation.json`` holds them under
 ``symmetry``. Plain Python: the job that decides is small and imports nothing.
+
+No gate sees a transition that leaves the mean of unresolved peaks as it was: domains of lower
+symmetry in equal shares keep, on average, the parent's cell; they show in the rocking width of
+the temperature series, or where the peaks split. Nor is the strength of a forbidden peak asked
+for: multiple scattering or half the wavelength count as far as they exceed the parent's.
 """
 
 import math
@@ -35,6 +40,7 @@ class Limits:
         which thousands of peaks make "significant".
     max_expansion : float
         Largest credible linear thermal expansion in 1/K, three times as much for the volume.
+        Scans without a temperature are not tested.
     min_jump : float
         Relative change of an axis that is allowed at equal temperature.
     """
@@ -59,6 +65,9 @@ def failures(
     identity: Mapping[str, Any],
 ) -> list[str]:
     """Say in which ways a scan does not fit its parent; the last sentence proposes a cure.
+
+    Sizes of the cell are compared only if both temperatures are known: nothing else says how
+    much of a change is thermal expansion.
 
     Parameters
     ----------
@@ -87,6 +96,56 @@ def failures(
     return [*reasons, _proposal(figures, parent_figures, limits, identity)]
 
 
+def hints(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    """Say what a person should look at though it stops no scan: a weak superlattice.
+
+    A few satellites raise the fraction of unindexed peaks by less than its limit, but lie on
+    one propagation vector far more often than by chance.
+    """
+    if _rise(figures, parent_figures) > limits.max_unindexed_rise:
+        return []
+    known = [list(offset["vector"]) for offset in parent_figures["offsets"]]
+    return [
+        f"{identity['scan']}: {offset['peaks']} peaks that are not indexed lie at "
+        f"{vector_text(offset['vector'])} from reflections ({offset['expected by chance']:.2g} "
+        f"expected by chance), which those of {_parent(identity)} do not: a weak superlattice?"
+        for offset in figures["offsets"]
+        if list(offset["vector"]) not in known
+    ]
+
+
+def own_absences(
+    figures: Mapping[str, Any], limits: Limits, identity: Mapping[str, Any]
+) -> list[str]:
+    """Say that a parent itself has peaks which its space group forbids.
+
+    No gate can: its figures are what those of the children are compared with.
+    """
+    absent = figures["absent reflections"]
+    if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
+        return []
+    return [
+        f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "
+        f"({absent['fraction']:.1%}) are reflections that {identity['space_group']} forbids, "
+        f"strongest {_listed(absent['strongest'])}: another space group, multiple scattering or "
+        "half the wavelength; the children are allowed as many"
+    ]
+
+
+def _listed(reflections: Sequence[Sequence[int]]) -> str:
+    return ", ".join("(" + " ".join(str(index) for index in hkl) + ")" for hkl in reflections)
+
+
+def _rise(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> float:
+    """Rise of the fraction of unindexed peaks."""
+    return float(figures["fraction unindexed"] - parent["fraction unindexed"])
+
+
 def _parent(identity: Mapping[str, Any]) -> str:
     return f"the parent {identity['parent']} ({identity['space_group']})"
 
@@ -98,7 +157,7 @@ def _unindexed(
     where: str,
     identity: Mapping[str, Any],
 ) -> list[str]:
-    rise = figures["fraction unindexed"] - parent["fraction unindexed"]
+    rise = _rise(figures, parent)
     if rise <= limits.max_unindexed_rise:
         return []
     text = (
@@ -130,14 +189,11 @@ def _absences(
     absent, before = figures["absent reflections"], parent["absent reflections"]
     if not _is_absent(figures, parent, limits):
         return []
-    strongest = ", ".join(
-        "(" + " ".join(str(index) for index in hkl) + ")" for hkl in absent["strongest"]
-    )
     return [
         f"{where}: {absent['number']} of {absent['of']} indexed peaks ({absent['fraction']:.1%}) "
         f"are reflections that the space group of {_parent(identity)} forbids, against "
         f"{before['fraction']:.1%} there (rise limit {limits.max_absent:.1%}, at least "
-        f"{limits.min_absent_peaks} peaks); strongest {strongest}"
+        f"{limits.min_absent_peaks} peaks); strongest {_listed(absent['strongest'])}"
     ]
 
 
@@ -167,27 +223,29 @@ def _jumps(
     identity: Mapping[str, Any],
 ) -> list[str]:
     step = _step(identity)
+    if step is None:
+        return []
     sentences = []
     for name, times, value, sigma, value_0, sigma_0 in _extents(figures, parent):
         change = math.log(value / value_0)
         noise = math.hypot(sigma / value, sigma_0 / value_0)
         limit = times * (limits.max_expansion * step + limits.min_jump) + limits.min_z * noise
         if abs(change) > limit:
-            apart = f" over {step:g} K" if identity["temperature"] is not None else ""
             sentences.append(
                 f"{where}: {name} differs by {change:+.2%} from that of {_parent(identity)}"
-                f"{apart}: more than thermal expansion of {times * limits.max_expansion:.0e}/K, "
-                f"the uncertainties and a rest of {times * limits.min_jump:.2%} make together "
+                f" over {step:g} K: more than thermal expansion of "
+                f"{times * limits.max_expansion:.0e}/K, the uncertainties "
+                f"and a rest of {times * limits.min_jump:.2%} make together "
                 f"(limit {limit:.2%})"
             )
     return sentences
 
 
-def _step(identity: Mapping[str, Any]) -> float:
-    """Kelvin between a scan and its parent; 0 if either is unknown."""
+def _step(identity: Mapping[str, Any]) -> float | None:
+    """Kelvin between a scan and its parent; None if either is unknown."""
     temperatures = (identity["temperature"], identity["parent_temperature"])
     if None in temperatures:
-        return 0.0
+        return None
     return abs(float(temperatures[0]) - float(temperatures[1]))
 
 
@@ -228,7 +286,7 @@ def _proposal(
         group, cell = best["space_group"], best["cell"]
         if rest:
             others = f" (or {', '.join(x['space_group'] for x in rest)})"
-    rise = figures["fraction unindexed"] - parent["fraction unindexed"]
+    rise = _rise(figures, parent)
     if figures["offsets"] and rise > limits.max_unindexed_rise:
         offset = figures["offsets"][0]
         times = offset["multiples"]

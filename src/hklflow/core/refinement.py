@@ -83,7 +83,8 @@ class Refined:
     values, sigma : (p,) array
         Refined parameters (see `core.parameters.Parameters`).
     covariance : (p, p) array
-        Inverse normal matrix, times the reduced χ² if that is above 1.
+        Inverse normal matrix times the reduced χ²: errors of the peaks are known up to a factor
+        (a floor under those of strong peaks makes them too large, a distorted detector too small).
     hkl : (n, 3) int array
     indexed, used, held_out : (n,) bool array
         ``used`` in the fit; ``held_out`` passes the same tests but took no part.
@@ -366,7 +367,7 @@ class _Refinement:
         difference, _ = problem.residuals(values, hkl, np.arange(self.total))
         weighted = (difference[rows] / problem.sigma[rows]).ravel()
         chi2 = float(weighted @ weighted / max(weighted.size - len(values), 1))
-        covariance *= max(chi2, 1.0)
+        covariance *= chi2
         sigma = np.sqrt(np.diag(covariance))
         cell_jacobian = parameters.cell_jacobian()
         cell_covariance = cell_jacobian @ covariance @ cell_jacobian.T

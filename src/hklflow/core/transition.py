@@ -243,7 +243,9 @@ def propagation_vectors(miller: Floats, group: symmetry.SpaceGroup) -> list[dict
     """Rational propagation vectors on which unindexed peaks lie more often than by chance.
 
     All vectors with the denominators 2, 3, 4 and 6 are tried, symmetry mates and opposites
-    together; the most significant first, whose peaks are then taken out.
+    together; the most significant first, whose peaks are then taken out. By chance there are as
+    many peaks as evenly spread ones, or as many as there are beside the vector along an axis:
+    maxima on a diffuse rod are everywhere on it.
 
     Parameters
     ----------
@@ -263,13 +265,16 @@ def propagation_vectors(miller: Floats, group: symmetry.SpaceGroup) -> list[dict
     # What is left of the unit cube when the surroundings of integers are taken out.
     volume = 1 - (2 * _INDEXED) ** 3
     per_arm = (2 * _NEAR) ** 3 / volume
-    near = [(_near(offset, star), star) for star in _stars(group)]
+    near = [(*_near(offset, star), star) for star in _stars(group)]
     left = np.ones(len(offset), dtype=np.bool_)
     found: list[dict[str, Any]] = []
     while len(found) < _MOST:
         rows = []
-        for hits, star in near:
-            number, expected = int((hits & left).sum()), per_arm * len(star) * int(left.sum())
+        for hits, beside, star in near:
+            number = int((hits & left).sum())
+            spread = per_arm * len(star) * int(left.sum())
+            # The two flanks are twice as long as the window.
+            expected = max(spread, 0.5 * int((beside & left).sum()))
             rows.append(((number - expected) / np.sqrt(expected + 1), number, expected, hits, star))
         if not rows:
             break
@@ -290,12 +295,18 @@ def propagation_vectors(miller: Floats, group: symmetry.SpaceGroup) -> list[dict
     return found
 
 
-def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> Mask:
+def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> tuple[Mask, Mask]:
+    """Which peaks (n,) are at an arm of a star, and which are beside one along an axis."""
     hits = np.zeros(len(offset), dtype=np.bool_)
+    beside = np.zeros(len(offset), dtype=np.bool_)
     for arm in star:
         difference = offset - np.array(arm)
-        hits |= np.abs(difference - np.rint(difference)).max(axis=1) < _NEAR
-    return hits
+        away = np.abs(difference - np.rint(difference))
+        hits |= away.max(axis=1) < _NEAR
+        for axis in range(3):
+            others = np.delete(away, axis, axis=1).max(axis=1) < _NEAR
+            beside |= others & (away[:, axis] >= _NEAR) & (away[:, axis] < 3 * _NEAR)
+    return hits, beside
 
 
 @lru_cache(maxsize=16)

@@ -37,7 +37,7 @@ class Intensities:
     ----------
     hkl : (n, 3) array
     intensity, sigma : (n, t) arrays
-        S × r.l.u.³; NaN where not measured.
+        S × r.l.u.³; NaN where not measured. σ is that of the photons alone, see `core.boxes`.
     """
 
     hkl: Floats

@@ -47,7 +47,8 @@ class Params(stage.Params):
     """Relative size (of an angle: radians) that a broken relation must have to count: errors of
     the geometry mimic smaller ones."""
     max_expansion: float = Field(1e-4, ge=0)
-    """Largest credible linear thermal expansion in 1/K."""
+    """Largest credible linear thermal expansion in 1/K; scans without a temperature are not tested
+    for it."""
     min_jump: float = Field(1e-4, ge=0)
     """Relative change of a cell axis that is allowed at equal temperature."""
 

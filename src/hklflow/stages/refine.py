@@ -7,7 +7,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -33,7 +33,8 @@ class Settings(stage.Params):
     """Refine a small turn of the goniometer head in each rotation but the first."""
     constraints: Literal["auto", "parent"] = "auto"
     """`parent`: the cell keeps the relations of the parent's space group. `auto`: where they are
-    broken (see `accept`, whose limits have their defaults here) the cell is refined without."""
+    broken (see `accept`, whose limits have their defaults here) the cell is refined without; the
+    space group told is the parent's all the same, until the scan has a parent of its own."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
     min_indexed: float = Field(0.2, gt=0, le=1)
@@ -66,14 +67,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if params.refine_goniometer and len(rotations) > 1:
         free += ["misorientation"]
     group = symmetry.space_group(parent["space_group"])
-    refined = refine(
-        rotations,
-        observed.peaks,
-        parent["UB"],
-        group,
-        free=free,
-        limits=Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
-    )
+    limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    refined = refine(rotations, observed.peaks, parent["UB"], group, free=free, limits=limits)
     identity = {
         "sample": params.sample,
         "scan": params.scan,
@@ -87,12 +82,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     figures = examined.figures
     broken = examined.broken()
-    if broken and examined.free is not None and params.constraints == "auto":
-        refined = examined.free
+    loose = bool(broken) and examined.free is not None and params.constraints == "auto"
+    if examined.free is not None and loose:
+        # From what was inherited and with the limits of this stage, as the refinement before.
+        refined = refine(
+            rotations,
+            observed.peaks,
+            examined.free.ub,
+            symmetry.space_group("P 1"),
+            free=free,
+            limits=limits,
+        )
         notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
     notes += gates.failures(figures, parent["symmetry"], gates.Limits(), identity)
+    notes += gates.hints(figures, parent["symmetry"], gates.Limits(), identity)
     grid = Grid.from_dict(parent["grid"])
+    identity["cell_constraints"] = None if loose else parent["space_group"]
     data = orientation.product(refined, observed, grid, identity, notes, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)

@@ -11,7 +11,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.errors import HklflowError
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -119,11 +119,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space_group": params.space_group,
         "parent": params.scan,
         "parent_temperature": observed.scans[0].temperature,
+        "cell_constraints": params.space_group,
     }
     figures = transition.figures(
         refined, observed.peaks, group, free=free, intensities=observed.intensities
     )
     warnings += gates.failures(figures, figures, gates.Limits(), identity)
+    warnings += gates.own_absences(figures, gates.Limits(), identity)
     data = orientation.product(refined, observed, grid, identity, warnings, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)

@@ -47,7 +47,8 @@ class Settings(stage.Params):
     number: int = Field(6, ge=1, le=100)
     """How many reflections are chosen if none are given."""
     box: Hkl = (0.2, 0.2, 0.2)
-    """Half-width of the box of integration along h, k, l, in r.l.u."""
+    """Half-width of the box of integration along h, k, l, in r.l.u.: four standard deviations of
+    the reflections or more, for tails beyond are lost, and taken for background in the shell."""
     shell: int = Field(2, ge=1, le=20)
     """Thickness in voxels of the shell around the box, which gives the background."""
     min_measured: float = Field(0.95, gt=0, le=1)
@@ -176,8 +177,9 @@ def _strongest(
 ) -> tuple[list[Hkl], list["boxes.Box"]]:
     """The strongest integer reflections of the hottest scan, one of each set of mates.
 
-    A set's strength is the mean of its measured mates; the one that all scans measured and the
-    hottest exposed longest stands for it, and not the strongest, which noise would favour.
+    A set's strength is the mean of its measured mates. Not the strongest of them stands for it,
+    which noise would favour, but the one whose norm is most even in the hottest scan, of those
+    that all scans measured and that it exposed at least half as long as the longest.
     """
     import itertools
 
@@ -189,7 +191,7 @@ def _strongest(
     hottest = volumes[-1]
     operations = symmetry.space_group(params.space_group).laue_operations
     whole = [np.arange(np.ceil(a[0]), np.floor(a[-1]) + 1) for a in map(grid.axis, range(3))]
-    mates: dict[tuple[int, ...], list[tuple[float, float, Hkl, boxes.Box]]] = {}
+    mates: dict[tuple[int, ...], list[tuple[boxes.Sums, Hkl, boxes.Box]]] = {}
     for l in whole[2]:  # noqa: E741
         slab = None
         for h, k in itertools.product(whole[0], whole[1]):
@@ -203,14 +205,17 @@ def _strongest(
             if not np.isnan(found.intensity):
                 hkl = (float(h), float(k), float(l))
                 key = max(map(tuple, (operations @ np.array(hkl)).astype(int).tolist()))
-                mates.setdefault(key, []).append((found.intensity, found.norm, hkl, box))
+                mates.setdefault(key, []).append((found, hkl, box))
     if not mates:
         # A 3-D mask, or few frames, may leave none whole: there is still a stack to be made.
         print(
             "warning: no integer hkl of the hottest scan has its box measured; make `box` or "
             "`min_measured` smaller, or name the `reflections`"
         )
-    strength = {key: float(np.mean([m[0] for m in found])) for key, found in mates.items()}
+    strength = {
+        key: float(np.mean([found.intensity for found, _, _ in members]))
+        for key, members in mates.items()
+    }
 
     def measured(box: boxes.Box) -> bool:
         parts = (nexus.read_box(volume, box.region) for volume in volumes[:-1])
@@ -219,7 +224,9 @@ def _strongest(
 
     chosen = []
     for key in sorted(strength, key=lambda k: -strength[k])[: params.number]:
-        ranked = [m[2:] for m in sorted(mates[key], key=lambda m: -m[1])]
+        longest = max(found.norm for found, _, _ in mates[key])
+        order = sorted(mates[key], key=lambda m: (m[0].norm < 0.5 * longest, m[0].roughness))
+        ranked = [(hkl, box) for _, hkl, box in order]
         chosen.append(next((m for m in ranked if measured(m[1])), ranked[0]))
     return [hkl for hkl, _ in chosen], [box for _, box in chosen]
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 VERSION = 1
 
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+_SETTING = 0.02  # rad; settings of the goniometer that are the same but for small corrections
+_PLACE = 0.02  # and places of the detector, relative to its distance
 
 
 class Inputs(stage.Inputs):
@@ -56,7 +58,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     scans = [stage.read_json(path) for path in inputs.orientations]
     observed = _observed(scans, inputs)
-    rows = [_row(scan, observed, inputs.orientations) for scan in scans]
+    by_name = {scan["scan"]: scan for scan in scans}
+    rows = [_row(scan, by_name, observed, inputs.orientations) for scan in scans]
     # Scans without a temperature come last; equal temperatures in the order of the names.
     rows.sort(key=lambda r: (r["temperature"] is None, -(r["temperature"] or 0.0), r["scan"]))
     transitions = _transitions(rows)
@@ -134,8 +137,34 @@ def _frame_norm(path: Path) -> "Floats":
     return scale.monitor * scale.attenuation * scale.scale
 
 
+def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
+    """Rotations that both have with the same setting of the goniometer and place of the detector.
+
+    Only there is a reflection at the same place of the detector, with the same polarisation and
+    the same path in the sample.
+    """
+    import numpy as np
+
+    from hklflow.core import geometry
+    from hklflow.core.parameters import without_head
+
+    alike = set()
+    for name in set(scan["rotations"]) & set(parent["rotations"]):
+        ours, theirs = (geometry.from_dict(x["rotations"][name]) for x in (scan, parent))
+        a, b = without_head(ours.goniometer), without_head(theirs.goniometer)
+        if a.names != b.names or a.scan != b.scan:
+            continue
+        fixed = np.arange(len(a.names)) != a.scan
+        turned = float(np.abs(a.angles - b.angles)[fixed].max(initial=0.0))
+        moved = float(np.linalg.norm(ours.detector.origin - theirs.detector.origin))
+        if turned < _SETTING and moved < _PLACE * float(np.linalg.norm(theirs.detector.origin)):
+            alike.add(name)
+    return alike
+
+
 def _row(
     scan: Mapping[str, Any],
+    scans: Mapping[str, Mapping[str, Any]],
     observed: Mapping[str, Mapping[str, "Reflections"]],
     files: Sequence[Path],
 ) -> dict[str, Any]:
@@ -160,7 +189,12 @@ def _row(
     if name == parent:
         relative = series.RelativeScale(1.0, 0.0, 0.0, 0.0, 0.0, 0)
     else:
-        relative = series.relative_scale(observed[name], observed[parent])
+        alike = _comparable(scan, scans[parent])
+        ours, theirs = (
+            {key: found for key, found in observed[x].items() if key in alike}
+            for x in (name, parent)
+        )
+        relative = series.relative_scale(ours, theirs)
     row: dict[str, Any] = {
         "scan": name,
         "temperature": scan["temperature"],
@@ -209,8 +243,11 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         for name in (*_CELL, "volume"):
             sigma = [row[f"{name}_sigma"] for row in mine]
-            if _implied(name, mine) or min(sigma) <= 0:
+            known = [value for value in sigma if value > 0]
+            if _implied(name, mine) or not known:
                 continue
+            # Symmetry fixes it where its relations hold, and a scan below was refined without.
+            sigma = [value if value > 0 else min(known) for value in sigma]
             unit = 180 / math.pi if name in _CELL[3:] else mine[0][name]
             departures = series.departures(
                 [row["temperature"] for row in mine],
@@ -267,7 +304,7 @@ def _sentences(
         if row["scale"] != row["scale"]:
             told.append(
                 f"{row['scan']}: no scale; it has {row['common_reflections']} reflections in "
-                f"common with its parent {row['parent']}, and ten are needed"
+                f"common with its parent {row['parent']} at the same settings, and ten are needed"
             )
     by_name = {scan["scan"]: scan for scan in scans}
     for name in (row["scan"] for row in rows):
