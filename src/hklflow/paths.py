@@ -51,8 +51,12 @@ class Paths:
 
     def log(self, rule: str, *wildcards: str) -> str:
         """Log file of a rule."""
-        return self._at("logs", rule, "_".join(f"{{{w}}}" for w in wildcards) + ".log")
+        return self._at("logs", rule, f"{_joined(wildcards)}.log")
 
     def benchmark(self, rule: str, *wildcards: str) -> str:
         """Benchmark table of a rule."""
-        return self._at("benchmarks", rule, "_".join(f"{{{w}}}" for w in wildcards) + ".tsv")
+        return self._at("benchmarks", rule, f"{_joined(wildcards)}.tsv")
+
+
+def _joined(wildcards: tuple[str, ...]) -> str:
+    return "_".join(f"{{{name}}}" for name in wildcards) or "all"

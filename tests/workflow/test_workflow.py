@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +89,57 @@ def test_the_command_line_goes_before_all_layers(tmp_path: Path) -> None:
     wrong = snakemake(folder, *goal, "--config", "find_peaks={n_sigma: -1}")
     assert wrong.returncode == 2
     assert "command line: find_peaks.n_sigma: Input should be greater" in wrong.stderr
+
+
+def test_lists_of_files_are_short_and_whole(tmp_path: Path) -> None:
+    """In braces: in full, a thousand scans would be more than a shell takes as one argument."""
+    odd = copy.deepcopy(CONFIG) | {"results": "my 'odd' $results"}
+    temperatures = list(range(300, 0, -1))
+    table = scans(temperatures, {"r1": 0, "r2": 40}, parent=300)
+    folder = write_experiment(tmp_path / "e", odd, table)
+    goals = [f"{odd['results']}/{name}" for name in ("overview/summary.tsv",)]
+    goals.append(f"{odd['results']}/hexa/temperature_series/series.tsv")
+    run = snakemake(folder, *goals, "--dry-run", "--printshellcmds")
+    assert run.returncode == 0, run.stderr
+    commands = re.findall(r"(python -m hklflow.*) > ", run.stdout + run.stderr, re.MULTILINE)
+    for stage_name, flag, product in (
+        ("overview", "--orientations", "orientation.json"),
+        ("overview", "--metrics", "transform.json"),
+        ("temperature_series", "--peaks", "peaks.nxs"),
+    ):
+        (command,) = [
+            c for c in commands if c.startswith(f"python -m hklflow.stages.{stage_name} ")
+        ]
+        assert len(command) < 20_000
+        shell = f"args() {{ printf '%s\\n' \"$@\"; }}; args {command.removeprefix('python ')}"
+        words = subprocess.run(
+            ["bash", "-c", shell], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        start = words.index(flag) + 1
+        stop = next(i for i in range(start, len(words)) if words[i].startswith("--"))
+        names = [f"{t}K" for t in temperatures]
+        if product == "peaks.nxs":
+            names = [f"{name}/{rotation}" for name in names for rotation in ("r1", "r2")]
+        expected = {f"{odd['results']}/hexa/{name}/{product}" for name in names}
+        assert len(words[start:stop]) == len(expected)
+        assert set(words[start:stop]) == expected
+
+
+def test_a_target_that_no_scan_has_is_told(tmp_path: Path) -> None:
+    table = scans([300, 200], {"r1": 0, "r2": 40}, parent=300)
+    table += "other\t50K\t50\t50K\tr1\traw/o.nxs\tchi=0 phi=0:1.2\tpowder\n"
+    simulated = copy.deepcopy(CONFIG)
+    simulated["simulation"]["samples"]["other"] = simulated["simulation"]["samples"]["hexa"]
+    folder = write_experiment(tmp_path / "e", simulated, table)
+    with (folder / "config/samples.tsv").open("a") as file:
+        file.write("other\tP 6/m m m\t4.80\t4.80\t7.15\t90\t90\t120\n")
+    for goal, told in (
+        ("results/hexa/50K/transform.nxs", "hexa has no scan 50K"),
+        ("results/other/50K/r2/scan.nxs", "other 50K has no rotation r2"),
+    ):
+        run = snakemake(folder, goal, "--dry-run")
+        assert run.returncode == 1
+        assert told in run.stdout + run.stderr
 
 
 def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:

@@ -249,9 +249,11 @@ def braced(name):
         if len(files) == 1:
             return shlex.quote(files[0])
         start = os.path.commonprefix(files)
+        start = start[: start.rfind("/") + 1]
         tails = [path[len(start) :] for path in files]
         # Names of samples, scans and rotations need no quotes; the folder of the results may.
         end = os.path.commonprefix([tail[::-1] for tail in tails])[::-1]
+        end = end[end.find("/") :] if "/" in end else ""
         middles = ",".join(tail[: len(tail) - len(end)] for tail in tails)
         return f"{shlex.quote(start)}{{{middles}}}{shlex.quote(end)}"
 
