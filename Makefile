@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= all
+# In the order in which they begin: the test of Slurm mostly waits.
+SLOWEST := tests/slurm tests/workflow tests
 
 .PHONY: help setup setup-slurm setup-dev demo test lint lock schema clean
 
@@ -37,7 +39,7 @@ demo: setup
 	@echo "Open demo/report.html in a browser; volumes are below demo/results/<sample>/<scan>/."
 
 test: setup-dev
-	PATH="$(BIN):$$PATH" python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile
+	PATH="$(BIN):$$PATH" python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile --no-loadscope-reorder $(SLOWEST)
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks

@@ -80,7 +80,10 @@ def every_product(wildcards):
             for kind in ("transform", "masked_transform")
         ]
     for sample in experiment.used_samples():
-        wanted.append(paths.series("series.tsv").format(sample=sample))
+        wanted += [
+            paths.series(f"series.{kind}").format(sample=sample)
+            for kind in ("tsv", "nxs")
+        ]
     for sample, scan in experiment.scans:
         own = (
             of_parent_scan if experiment.scans[sample, scan].parent == scan else of_scan
@@ -249,11 +252,11 @@ def braced(name):
         if len(files) == 1:
             return shlex.quote(files[0])
         start = os.path.commonprefix(files)
-        start = start[: start.rfind("/") + 1]
+        start = start[: start.rfind(os.sep) + 1]
         tails = [path[len(start) :] for path in files]
         # Names of samples, scans and rotations need no quotes; the folder of the results may.
         end = os.path.commonprefix([tail[::-1] for tail in tails])[::-1]
-        end = end[end.find("/") :] if "/" in end else ""
+        end = end[end.find(os.sep) :] if os.sep in end else ""
         middles = ",".join(tail[: len(tail) - len(end)] for tail in tails)
         return f"{shlex.quote(start)}{{{middles}}}{shlex.quote(end)}"
 
