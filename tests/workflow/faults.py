@@ -187,9 +187,13 @@ class Bench:
     def process(
         self, command: list[str], fault: Fault | None = None, **more: Any
     ) -> "subprocess.Popen[str]":
-        """Start any command in the experiment's folder, as the leader of a process group."""
+        """Start any command in the experiment's folder, as the leader of a process group.
+
+        A shell without a terminal lets what it starts in the background ignore SIGINT; a person's
+        shell does not.
+        """
         child = subprocess.Popen(
-            command,
+            ["env", "--default-signal=INT", *command],
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
