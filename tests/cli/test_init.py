@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 from hklflow import templates
 from hklflow.config import Config
 
+from ..privilege import without_privilege_to_read_all
 from .conftest import REPOSITORY, Hklflow, shell, write_raw
 
 TREE = {
@@ -79,11 +82,19 @@ def test_a_place_that_cannot_be_a_folder_is_refused(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_write_permission_is_refused(tmp_path: Path, hklflow: Hklflow) -> None:
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert hklflow("init", tmp_path / "experiment").code == 2
-    assert hklflow("init", tmp_path).code == 2
+    for folder in (tmp_path / "experiment", tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-m", "hklflow.cli", "init", str(folder)],
+            capture_output=True,
+            text=True,
+            preexec_fn=without_privilege_to_read_all if os.geteuid() == 0 else None,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_facility_file_is_named_from_the_folder(tmp_path: Path, hklflow: Hklflow) -> None:

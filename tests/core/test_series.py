@@ -83,7 +83,7 @@ def test_volume_sigma_is_that_of_many_cells() -> None:
     cells = np.array(CELL) + rng.standard_normal((20000, 6)) @ root.T
     volumes = [lattice.volume(cell) for cell in cells]
     # 20000 draws know a standard deviation to 0.5 %.
-    assert series.volume_sigma(CELL, root @ root.T) == pytest.approx(np.std(volumes), rel=0.02)
+    assert lattice.volume_sigma(CELL, root @ root.T) == pytest.approx(np.std(volumes), rel=0.02)
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.9, 400), (0.3, 50), (0.98, 2000)])

@@ -88,7 +88,6 @@ def test_crossings_lie_on_the_ewald_sphere():
 
 def pyfai_integrator(detector):
     """Express the detector in pyFAI's frame, orientation 2: axes (up, -x, beam)."""
-    pytest.importorskip("pyFAI")
     from pyFAI.detectors import Detector
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 

@@ -16,7 +16,8 @@ DETECTOR = DetectorModel((260, 240), 0.1, (120.0, 118.0), tilt=(0.05, 0.02))
 
 @pytest.mark.parametrize("name", ["CeO2", "LaB6", "Si"])
 def test_rings_agree_with_pyfai(name):
-    calibrant_module = pytest.importorskip("pyFAI.calibrant")
+    from pyFAI import calibrant as calibrant_module
+
     d, _ = calibrant_rings(name, 1.0)
     oracle = calibrant_module.get_calibrant(name)
     oracle.wavelength = 0.3e-10

@@ -6,7 +6,6 @@ script named ``python``, first in PATH, counts the tries and sets limits of the 
 file that is being written, or between two renames.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -287,15 +286,6 @@ def copy_experiment(source: Path, target: Path) -> Path:
     """Copy a folder with its times, so that a finished experiment stays finished."""
     shutil.copytree(source, target, symlinks=True)
     return target
-
-
-def without_privilege_to_read_all() -> None:
-    """Give up root's right to read files that their mode forbids (for `preexec_fn`)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    drop = 24  # PR_CAPBSET_DROP
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-        if libc.prctl(drop, capability, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import yaml
 
 from hklflow import stage
 
+from ..privilege import without_privilege_to_read_all
 from .conftest import CONFIG, scans, snakemake, write_experiment
 from .faults import (
     Bench,
@@ -34,7 +35,6 @@ from .faults import (
     small_disk,
     stop_group,
     wait_for,
-    without_privilege_to_read_all,
 )
 
 pytestmark = pytest.mark.workflow

@@ -55,6 +55,27 @@ def volume(cell: ArrayLike) -> float:
     return float(np.sqrt(np.linalg.det(metric(cell))))
 
 
+def volume_sigma(cell: ArrayLike, covariance: ArrayLike) -> float:
+    """Standard deviation in Å³ of the volume of a cell.
+
+    Parameters
+    ----------
+    cell : (6,) array
+        Å and degrees.
+    covariance : (6, 6) array
+        Of the cell, in the same units.
+    """
+    a, b, c, *angles = np.asarray(cell, dtype=np.float64)
+    whole = volume(cell)
+    cos, sin = np.cos(np.radians(angles)), np.sin(np.radians(angles))
+    # V = a b c √(1 - Σ cos² + 2 Π cos)
+    root = whole / (a * b * c)
+    turned = np.array([cos[1] * cos[2], cos[0] * cos[2], cos[0] * cos[1]])
+    by_angle = a * b * c * sin * (cos - turned) / root * np.pi / 180
+    gradient = np.array([whole / a, whole / b, whole / c, *by_angle])
+    return float(np.sqrt(gradient @ np.asarray(covariance, dtype=np.float64) @ gradient))
+
+
 def b_matrix(cell: ArrayLike) -> Floats:
     """B (3, 3) in 1/Å with 2π: columns a*, b*, c*; a* along x, b* in the xy plane."""
     return np.linalg.cholesky((2 * np.pi) ** 2 * np.linalg.inv(metric(cell))).T

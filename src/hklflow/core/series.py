@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import lattice
 from hklflow.core.geometry import BEAM, Rotation
 from hklflow.core.peaks_table import PeakFlag, Peaks
 
@@ -46,27 +45,6 @@ _NEIGHBOURS = 3
 
 
 # ------------------------------------------------------------------------- one scan
-
-
-def volume_sigma(cell: ArrayLike, covariance: ArrayLike) -> float:
-    """Standard deviation in Å³ of the volume of a cell.
-
-    Parameters
-    ----------
-    cell : (6,) array
-        Å and degrees.
-    covariance : (6, 6) array
-        Of the cell, in the same units.
-    """
-    a, b, c, *angles = np.asarray(cell, dtype=np.float64)
-    volume = lattice.volume(cell)
-    cos, sin = np.cos(np.radians(angles)), np.sin(np.radians(angles))
-    # V = a b c √(1 - Σ cos² + 2 Π cos)
-    root = volume / (a * b * c)
-    turned = np.array([cos[1] * cos[2], cos[0] * cos[2], cos[0] * cos[1]])
-    by_angle = a * b * c * sin * (cos - turned) / root * np.pi / 180
-    gradient = np.array([volume / a, volume / b, volume / c, *by_angle])
-    return float(np.sqrt(gradient @ np.asarray(covariance, dtype=np.float64) @ gradient))
 
 
 def fraction_sigma(fraction: float, n: int) -> float:

@@ -113,7 +113,7 @@ def examine(
         "cell": refined.cell,
         "cell_sigma": refined.cell_sigma,
         "volume": lattice.volume(refined.cell),
-        "volume_sigma": _volume_sigma(refined.cell, refined.cell_covariance),
+        "volume_sigma": lattice.volume_sigma(refined.cell, refined.cell_covariance),
     }
     try:
         loose = _free_refinement(refined, peaks, free)
@@ -198,11 +198,6 @@ def _chi2(refined: Refined, peaks: Sequence[Peaks], rows: Mask) -> float | None:
         return None
     sigma = np.concatenate([p.sigma for p in peaks])
     return float(np.mean((refined.residuals[rows] / sigma[rows]) ** 2))
-
-
-def _volume_sigma(cell: Floats, covariance: Floats) -> float:
-    slope = _slopes(lambda x: np.array([lattice.volume(x)]), cell)
-    return float(np.sqrt((slope @ covariance @ slope.T)[0, 0]))
 
 
 def _slopes(function: Any, cell: Floats) -> Floats:

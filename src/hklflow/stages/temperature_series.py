@@ -206,7 +206,7 @@ def _row(
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {
         "volume": lattice.volume(scan["cell"]),
-        "volume_sigma": series.volume_sigma(scan["cell"], scan["cell_covariance"]),
+        "volume_sigma": lattice.volume_sigma(scan["cell"], scan["cell_covariance"]),
         "mosaic": float(np.degrees(mosaic.value)),
         "mosaic_sigma": float(np.degrees(mosaic.sigma)),
         "mosaic_reflections": mosaic.n,
