@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hklflow import nexus, plots, stage
 from hklflow.core import geometry, lattice
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 from hklflow.core.scan import RotationScan
 from hklflow.formats import spec
 from hklflow.stages import find_maximum, frame_scale, mask_3d, merge, pixel_mask, transform

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.peaks import Peaks
 from hklflow.core.scan import RotationScan

@@ -11,7 +11,7 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.core import estimator
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
 from hklflow.stages import stack
 

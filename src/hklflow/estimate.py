@@ -70,7 +70,8 @@ COSTS: Mapping[str, Cost] = {
     "refine_parent": Cost(260, seconds=15),
     "refine": Cost(260, seconds=10),
     "accept": Cost(60, seconds=0.5),
-    "transform": Cost(320, per_mpixel=60, per_mvoxel=48, rate=8, voxel_rate=10, disk_voxel=12),
+    "transform": Cost(320, per_mpixel=250, per_mvoxel=6, rate=150, voxel_rate=40, disk_voxel=6),
+    "add_transforms": Cost(350, per_mvoxel=1, voxel_rate=20, disk_voxel=6),
     "merge": Cost(400, per_mvoxel=1, voxel_rate=3, disk_voxel=24),
     "scan_file": Cost(),
     "temperature_series": Cost(260, seconds=5),
@@ -122,7 +123,10 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
         counts[rule] = dict.fromkeys(rotations, 1)
     counts["refine_parent"] = dict.fromkeys(parents, 1)
     counts["refine"] = counts["accept"] = dict.fromkeys(scans, 1)
-    counts["mask_3d"] = counts["transform"] = dict.fromkeys(rotations, 1)
+    counts["mask_3d"] = dict.fromkeys(rotations, 1)
+    counts["transform"] = dict.fromkeys(rotations, experiment.config.frame_blocks)
+    if experiment.config.frame_blocks > 1:
+        counts["add_transforms"] = dict.fromkeys(rotations, 1)
     counts["merge"] = dict.fromkeys(scans, 2)
     counts["scan_file"] = dict.fromkeys(scans, 1)
     counts["temperature_series"] = dict.fromkeys(samples, 1)

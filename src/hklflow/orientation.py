@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from hklflow import nexus, plots
 from hklflow.core import geometry, refinement
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 from hklflow.core.parameters import without_head
-from hklflow.core.peaks import PeakFlag, Peaks
+from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 

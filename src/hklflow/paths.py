@@ -1,7 +1,8 @@
 """Every result path, once: rules and tests read them here.
 
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
-``{rotation}``, ``{parent}`` and ``{kind}`` (``transform`` or ``masked_transform``).
+``{rotation}``, ``{part}``, ``{parent}`` and ``{kind}`` (``transform`` or
+``masked_transform``).
 Names of samples and scans have no ``_``: folders with one are free for other products.
 """
 
@@ -28,6 +29,10 @@ class Paths:
     def rotation(self, name: str) -> str:
         """Product of one rotation of a scan, such as ``peaks.nxs``."""
         return self._at("{sample}", "{scan}", "{rotation}", name)
+
+    def part(self, name: str) -> str:
+        """Product of one block of frames of a rotation, such as ``transform.nxs``."""
+        return self._at("{sample}", "{scan}", "{rotation}", "part_{part}", name)
 
     def scan(self, name: str) -> str:
         """Product of a scan, such as ``orientation.json``."""

@@ -238,21 +238,32 @@ def test_a_spot_at_a_grid_point_lands_in_its_voxel() -> None:
         assert labels == peaks.hkl[row].tolist()
 
 
-def test_every_pixel_frame_lands_where_the_simulator_says() -> None:
-    simulation = settings(shape=(20, 24), n_frames=15)[1]
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float32])
+@pytest.mark.parametrize("width", [7, 16, 24, 37])
+def test_every_pixel_frame_lands_where_the_simulator_says(dtype: type, width: int) -> None:
+    simulation = settings(shape=(20, width), n_frames=15)[1]
     grid = covering(simulation)
-    sums = empty(simulation, grid)
-    expected = np.zeros(grid.array_shape)
+    sums = empty(simulation, grid, invalid_from=np.inf)
     rng = np.random.default_rng(1)
-    frames = rng.integers(0, 1000, (15, 20, 24)).astype(np.int32)
-    sums.add(frames, 0)
+    frames = rng.integers(0, 100, (15, 20, width)).astype(dtype)
     z, i, j = (a.ravel() for a in np.indices(frames.shape))
     voxel = (simulation.hkl(z + 0.5, i + 0.5, j + 0.5) - grid.first) / grid.step
-    h, k, l = np.rint(voxel).astype(int).T  # noqa: E741
-    np.add.at(expected, (l, k, h), np.where(simulation.live[i, j], frames.ravel(), 0))
     # A pixel on the border of two voxels may fall on either side by rounding.
-    assert np.abs(voxel - np.floor(voxel) - 0.5).min() > 1e-9
+    near = np.abs(voxel - np.floor(voxel) - 0.5).min(axis=1) < 3e-4
+    assert near.mean() < 0.01
+    frames[z[near], i[near], j[near]] = 0
+    sums.add(frames, 0)
+    h, k, l = np.rint(voxel).astype(int).T  # noqa: E741
+    expected = np.zeros(grid.array_shape)
+    np.add.at(expected, (l, k, h), np.where(simulation.live[i, j], frames.ravel(), 0))
     assert np.array_equal(sums.total()[0], expected)
+    # The norm goes where the counts go.
+    expected[:] = 0
+    np.add.at(expected, (l, k, h), simulation.norm()[z, i, j])
+    sure = np.ones(grid.array_shape, bool)
+    for away in np.ndindex(3, 3, 3):
+        sure[tuple((np.array([l, k, h]).T + np.array(away) - 1)[near].T)] = False
+    assert np.allclose(sums.total()[1][sure], expected[sure], rtol=1e-6, atol=0)
 
 
 def test_pitch_and_sub_samples() -> None:
@@ -288,7 +299,7 @@ def test_flat_s_gives_a_flat_volume(samples: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32])
-@pytest.mark.parametrize("samples", [(1, 1, 1), (2, 1, 3), (3, 4, 2)])
+@pytest.mark.parametrize("samples", [(1, 1, 1), (2, 1, 1), (2, 4, 2), (2, 4, 4), (3, 4, 2)])
 def test_counts_are_conserved_exactly(
     dtype: type[np.integer[Any]], samples: tuple[int, int, int]
 ) -> None:
@@ -302,7 +313,7 @@ def test_counts_are_conserved_exactly(
     assert counts.sum() == frames[:, simulation.live].sum(dtype=np.int64)
     assert np.array_equal(counts, np.rint(counts))
     assert counts.min() == 0
-    assert norm.sum() == pytest.approx(simulation.norm().sum(), rel=1e-12)
+    assert norm.sum() == pytest.approx(simulation.norm().sum(), rel=1e-6)
 
 
 def test_expected_counts_are_conserved_too() -> None:
@@ -324,8 +335,58 @@ def test_block_size_does_not_matter(size: int) -> None:
             part = frames[first : first + step]
             sums.add(part, first, made_up_mask(first, part.shape))
         results.append((*sums.total(), *sums.clean()))
-    for one, other in zip(*results, strict=True):
-        assert np.array_equal(one, other)
+    for i, (one, other) in enumerate(zip(*results, strict=True)):
+        if i % 2 == 0:
+            assert np.array_equal(one, other)
+        else:
+            # Single precision; the order of a voxel's additions depends on the blocks.
+            assert np.allclose(one, other, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("samples", [(1, 1, 1), (2, 2, 1)])
+def test_threads_and_passes_change_no_bit(samples: tuple[int, int, int]) -> None:
+    simulation = settings(shape=(50, 150), n_frames=40, flux=20.0)[0]
+    grid = covering(simulation)
+    frames = np.concatenate(list(simulation.frames(40)))
+
+    def volumes(
+        threads: int, planes: tuple[int, int] | None = None
+    ) -> tuple[binning.Accumulator, list[np.ndarray]]:
+        sums = empty(simulation, grid, samples, keep_excluded=True, threads=threads, planes=planes)
+        for first in range(0, 40, 16):
+            part = frames[first : first + 16]
+            sums.add(part, first, made_up_mask(first, part.shape))
+        return sums, [*sums.total(), *sums.clean()]
+
+    one, whole = volumes(1)
+    assert whole[0].any()
+    assert not np.array_equal(whole[0], whole[2])
+    for threads in (2, 3, 7):
+        sums, parts = volumes(threads)
+        assert (sums.used, sums.invalid, sums.inside) == (one.used, one.invalid, one.inside)
+        for a, b in zip(whole, parts, strict=True):
+            assert np.array_equal(a, b)
+    last = grid.shape[2]
+    sums_low, low = volumes(1, (0, 24))
+    sums_high, high = volumes(2, (24, last))
+    assert sums_low.inside + sums_high.inside == one.inside
+    for a, b, c in zip(whole, low, high, strict=True):
+        assert np.array_equal(a, np.concatenate([b, c]))
+
+
+def test_counts_beyond_32_bits_are_refused() -> None:
+    simulation = settings(shape=(20, 24), n_frames=3)[0]
+    sums = empty(simulation, binning.Grid.symmetric(3.0, 3.0), invalid_from=np.inf)
+    frames = np.full((3, 20, 24), 2**31, dtype=np.uint32)
+    with pytest.raises(HklflowError, match="4294967295 counts"):
+        sums.add(frames, 0)
+
+
+def test_planes_begin_between_bricks() -> None:
+    simulation = settings(n_frames=4)[0]
+    sums = empty(simulation, covering(simulation), planes=(4, 12))
+    with pytest.raises(HklflowError, match="planes 4 to 12"):
+        sums.add(np.zeros((4, 50, 56), dtype=np.uint32), 0)
 
 
 def test_nothing_is_added_by_an_empty_block() -> None:
@@ -358,7 +419,7 @@ def test_split_scans_add_up() -> None:
         counts += part.total()[0]
         norm += part.total()[1]
     assert np.array_equal(counts, whole.total()[0])
-    assert np.allclose(norm, whole.total()[1], rtol=1e-12, atol=0)
+    assert np.allclose(norm, whole.total()[1], rtol=1e-6, atol=0)
 
 
 def test_oversampling_converges() -> None:
@@ -449,11 +510,12 @@ def test_the_artefact_mask_parts_the_whole(samples: tuple[int, int, int]) -> Non
     everything.add(frames, 0)
     for clean, expected in zip(masked.clean(), without.total(), strict=True):
         assert np.array_equal(clean, expected)
-    for total, clean, excluded in zip(masked.total(), masked.clean(), only.total(), strict=True):
-        assert np.array_equal(total, clean + excluded)
+    assert np.array_equal(masked.total()[0], masked.clean()[0] + only.total()[0])
     assert np.array_equal(masked.total()[0], everything.total()[0])
     # Norms are sums of rounded numbers: another order differs in the last digits.
-    assert np.allclose(masked.total()[1], everything.total()[1], rtol=1e-12, atol=0)
+    norm = masked.total()[1]
+    assert np.allclose(norm, masked.clean()[1] + only.total()[1], rtol=1e-6, atol=0)
+    assert np.allclose(norm, everything.total()[1], rtol=1e-6, atol=0)
 
 
 def test_a_mask_without_room_for_it_is_refused() -> None:

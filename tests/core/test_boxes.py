@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hklflow.core import boxes
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 
 GRID = Grid.symmetric([4.0, 3.0, 2.0], [0.1, 0.08, 0.05])
 HALF, SHELL = (0.3, 0.24, 0.2), 2

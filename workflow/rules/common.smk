@@ -33,6 +33,7 @@ wildcard_constraints:
     parent=one_of({scan.parent for scan in experiment.scans.values()}),
     rotation=one_of({rotation for _, _, rotation in experiment.all_rotations()}),
     kind="transform|masked_transform",
+    part=r"\d+",
 
 
 def known(function):
@@ -143,6 +144,30 @@ def of_first_rotation(name):
     @known
     def inner(wildcards):
         return of_rotations(name)(wildcards)[0]
+
+    return inner
+
+
+# With frame_blocks, the transform is made in parts, which `add_transforms` adds and removes.
+FRAME_BLOCKS = settings.frame_blocks
+TRANSFORM_WILDCARDS = ("sample", "scan", "rotation") + ("part",) * (FRAME_BLOCKS > 1)
+
+
+def of_transform(name):
+    """What rule transform writes: this product of a rotation or of a block of its frames."""
+    return temp(paths.part(name)) if FRAME_BLOCKS > 1 else paths.rotation(name)
+
+
+def of_parts(name):
+    """Input function: this product of all blocks of frames of the rotation at hand."""
+    pattern = paths.part(name)
+
+    @known
+    def inner(wildcards):
+        known_wildcards = dict(wildcards.items())
+        return [
+            pattern.format(**known_wildcards, part=part) for part in range(FRAME_BLOCKS)
+        ]
 
     return inner
 

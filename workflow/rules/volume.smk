@@ -11,12 +11,13 @@ rule transform:
         accepted=paths.scan("accepted.json"),
         files=files_of("transform"),
     output:
-        transform=paths.rotation("transform.nxs"),
-        masked_transform=paths.rotation("masked_transform.nxs"),
+        transform=of_transform("transform.nxs"),
+        masked_transform=of_transform("masked_transform.nxs"),
     log:
-        paths.log("transform", "sample", "scan", "rotation"),
+        paths.log("transform", *TRANSFORM_WILDCARDS),
     benchmark:
-        paths.benchmark("transform", "sample", "scan", "rotation")
+        paths.benchmark("transform", *TRANSFORM_WILDCARDS)
+    threads: 1
     retries: RETRIES
     conda:
         "../../envs/hklflow.yaml"
@@ -25,16 +26,46 @@ rule transform:
         runtime=minutes("transform"),
     params:
         flags=flags_of(
-            lambda w: experiment.transform_params(w.sample, w.scan, w.rotation)
+            lambda w: experiment.transform_params(
+                w.sample, w.scan, w.rotation, int(w.get("part", 0))
+            )
         ),
         version=stages.transform.VERSION,
     message:
-        "transform {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+        "transform " + " ".join(f"{{wildcards.{name}}}" for name in TRANSFORM_WILDCARDS)
     shell:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
         " --scale {input.scale:q} --frame-mask {input.frame_mask:q} --accepted {input.accepted:q}"
         " --orientation {input.orientation:q} --transform {output.transform:q}"
-        " --masked-transform {output.masked_transform:q} {params.flags} > {log:q} 2>&1"
+        " --masked-transform {output.masked_transform:q} {params.flags} --threads {threads}"
+        " > {log:q} 2>&1"
+
+
+if FRAME_BLOCKS > 1:
+
+    rule add_transforms:
+        input:
+            parts=of_parts("transform.nxs"),
+            masked_parts=of_parts("masked_transform.nxs"),
+        output:
+            transform=paths.rotation("transform.nxs"),
+            masked_transform=paths.rotation("masked_transform.nxs"),
+        log:
+            paths.log("add_transforms", "sample", "scan", "rotation"),
+        retries: RETRIES
+        conda:
+            "../../envs/hklflow.yaml"
+        resources:
+            mem_mb=memory("add_transforms"),
+            runtime=minutes("add_transforms"),
+        params:
+            version=stages.add_transforms.VERSION,
+        message:
+            "add the blocks of frames of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+        shell:
+            "python -m hklflow.stages.add_transforms --parts {input.parts:q}"
+            " --masked-parts {input.masked_parts:q} --transform {output.transform:q}"
+            " --masked-transform {output.masked_transform:q} > {log:q} 2>&1"
 
 
 rule merge:

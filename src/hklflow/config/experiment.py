@@ -153,10 +153,13 @@ class Experiment:
             rotations=self.rotations(sample, scan),
         )
 
-    def transform_params(self, sample: str, scan: str, rotation: str) -> stages.transform.Params:
-        """Parameters of one rotation's transform."""
+    def transform_params(
+        self, sample: str, scan: str, rotation: str, part: int = 0
+    ) -> stages.transform.Params:
+        """Parameters of one rotation's transform, or of one of its blocks of frames."""
         given = self.settings(sample, scan).transform.model_dump()
-        return stages.transform.Params(**given, rotation=rotation)
+        blocks = (part, self.config.frame_blocks)
+        return stages.transform.Params(**given, rotation=rotation, part=blocks)
 
     def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
         """Parameters of a merge."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 import hklflow.stages.accept
+import hklflow.stages.add_transforms
 import hklflow.stages.find_maximum
 import hklflow.stages.find_peaks
 import hklflow.stages.frame_scale
@@ -89,6 +90,8 @@ class Config(_Section):
     """Table of scans and their rotations."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Detector geometries, by the name that the table of scans uses."""
+    frame_blocks: int = Field(1, ge=1, le=1000)
+    """Blocks of frames of each rotation that are transformed by jobs of their own, for a cluster."""
     sum_scans: stages.sum_scans.Settings = stages.sum_scans.Settings()
     """Sum of repeated scans."""
     import_scan: stages.import_scan.Params = stages.import_scan.Params()

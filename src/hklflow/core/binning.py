@@ -11,262 +11,39 @@ gives independent Poisson numbers, so that C stays an integer, is conserved
 exactly, and ``C / M²`` stays the variance of a voxel. Dividing the counts evenly
 would correlate neighbouring voxels, and C / M² would be wrong by 1.3 to 2 times.
 Data that are not counts (floating point) are divided evenly.
+
+Threads. Each thread owns some planes of the grid and adds to them what falls there;
+it looks only at the tiles of the detector that may reach them. Every voxel gets its
+counts in the same order whatever the number of threads or of passes over the frames,
+so the sums are the same to the last bit.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.core import binning_lanes, binning_plain
+from hklflow.core.bricks import Bricks
 from hklflow.core.geometry import Rotation
+from hklflow.core.grid import Grid, pixel_pitch, sub_samples
+from hklflow.core.lanes import LANES
+from hklflow.core.tiles import Tiles
 from hklflow.errors import HklflowError
 
+__all__ = ["Accumulator", "Grid", "pixel_pitch", "sub_samples", "voxel_bytes"]
+
 Floats = NDArray[np.float64]
-
-# Above this many photons in a pixel, and this many per sub-sample, the shares are drawn
-# from the normal limit of the binomial distribution: its width is then 8 or more.
-_DEAL_ONE_BY_ONE = 1024
-_NORMAL_SHARE = 64
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A regular grid of hkl whose axes label voxel centres.
-
-    Attributes
-    ----------
-    first, step : (3,) array
-        Centre of the first voxel and spacing along h, k, l.
-    shape : (3,) tuple of int
-        Voxels along h, k, l. Volumes are stored as ``[l, k, h]``.
-    """
-
-    first: Floats
-    step: Floats
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def symmetric(cls, limits: ArrayLike, step: ArrayLike) -> "Grid":
-        """Grid from -limit to limit (rounded to whole steps), with 0 in its centre voxel.
-
-        Raises
-        ------
-        HklflowError
-            If a step is not positive or a limit is below one step.
-        """
-        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (3,)).copy()
-        bounds = np.broadcast_to(np.asarray(limits, dtype=np.float64), (3,))
-        if np.any(steps <= 0) or np.any(bounds < steps):
-            raise HklflowError(
-                f"grid: limits {bounds.tolist()} and steps {steps.tolist()} in h, k, l; "
-                "steps must be positive and limits at least one step"
-            )
-        half = np.floor(bounds / steps + 1e-9).astype(int)
-        shape = (2 * int(half[0]) + 1, 2 * int(half[1]) + 1, 2 * int(half[2]) + 1)
-        return cls(-half * steps, steps, shape)
-
-    @classmethod
-    def covering(cls, cell: ArrayLike, q_max: float, step: ArrayLike) -> "Grid":
-        """Symmetric grid that holds the sphere of radius ``q_max`` (1/Å) of a cell."""
-        lengths = np.asarray(cell, dtype=np.float64)[:3]
-        return cls.symmetric(q_max * lengths / (2 * np.pi), step)
-
-    def axis(self, i: int) -> Floats:
-        """Voxel centres along axis i (0: h, 1: k, 2: l)."""
-        centres: Floats = self.first[i] + self.step[i] * np.arange(self.shape[i])
-        # -0.0 and 1e-17 at the centre would only irritate.
-        return np.round(centres, 10) + 0.0
-
-    @property
-    def array_shape(self) -> tuple[int, int, int]:
-        """Shape of a volume array: (l, k, h)."""
-        return (self.shape[2], self.shape[1], self.shape[0])
-
-    def same_as(self, other: "Grid") -> bool:
-        """Whether two volumes can be added."""
-        return (
-            self.shape == other.shape
-            and np.allclose(self.first, other.first, atol=1e-9)
-            and np.allclose(self.step, other.step, rtol=1e-9)
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description."""
-        return {
-            "first": self.first.tolist(),
-            "step": self.step.tolist(),
-            "shape": list(self.shape),
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Grid":
-        """Inverse of `to_dict`."""
-        n_h, n_k, n_l = (int(n) for n in data["shape"])
-        return cls(
-            np.asarray(data["first"], float), np.asarray(data["step"], float), (n_h, n_k, n_l)
-        )
-
-
-def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
-    """How far one frame, one slow and one fast pixel reach, in voxels.
-
-    Returns
-    -------
-    (3,) array
-        Along (frame, slow, fast): the largest component in units of the grid's
-        step, over the detector's corners and edge centres and twelve angles.
-    """
-    n_slow, n_fast = rotation.detector.shape
-    slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
-    frames = np.linspace(0, rotation.scan.n_frames, 13)[:, None]
-    here = rotation.hkl(ub, frames, slow, fast)
-    moved = (
-        rotation.hkl(ub, frames + 1, slow, fast),
-        rotation.hkl(ub, frames, slow + 1, fast),
-        rotation.hkl(ub, frames, slow, fast + 1),
-    )
-    return np.array([np.abs((there - here) / grid.step).max() for there in moved])
-
-
-def sub_samples(pitch: Floats) -> tuple[int, int, int]:
-    """Sub-samples along (frame, slow, fast) so that each spans at most half a voxel."""
-    frame, slow, fast = (max(1, int(np.ceil(p / 0.5 - 1e-9))) for p in pitch)
-    return frame, slow, fast
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _next_random(state: np.uint64) -> np.uint64:
-    """One step of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
-    z = state + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@numba.njit(cache=True, nogil=True)
-def _deal(n: int, state: np.uint64, dealt: Floats) -> None:
-    """Deal n photons at random to the sub-samples; ``dealt`` is overwritten.
-
-    One by one, or for many photons as the chain of binomial distributions that a
-    multinomial one factors into, each by its normal limit.
-    """
-    n_sub = len(dealt)
-    if n <= max(_DEAL_ONE_BY_ONE, _NORMAL_SHARE * n_sub):
-        dealt[:] = 0.0
-        for _ in range(n):
-            state = _next_random(state)
-            # high bits times n: an unbiased choice to 2⁻³²
-            dealt[int(((state >> np.uint64(32)) * np.uint64(n_sub)) >> np.uint64(32))] += 1.0
-        return
-    left = float(n)
-    for s in range(n_sub - 1):
-        p = 1.0 / (n_sub - s)
-        state = _next_random(state)
-        radius = np.sqrt(-2.0 * np.log((float(state >> np.uint64(11)) + 0.5) * 2.0**-53))
-        state = _next_random(state)
-        normal = radius * np.cos(2.0 * np.pi * float(state >> np.uint64(11)) * 2.0**-53)
-        share = np.floor(left * p + np.sqrt(left * p * (1.0 - p)) * normal + 0.5)
-        dealt[s] = min(max(share, 0.0), left)
-        left -= dealt[s]
-    dealt[n_sub - 1] = left
-
-
-@numba.njit(cache=True, nogil=True)
-def _accumulate(
-    frames: NDArray[Any],
-    first_frame: int,
-    q: Floats,
-    pixel_norm: Floats,
-    frame_norm: Floats,
-    to_voxel: Floats,
-    offset: Floats,
-    shape: NDArray[np.int64],
-    excluded: NDArray[np.uint8],
-    deal: bool,
-    seed: np.uint64,
-    invalid_from: float,
-    counts: Floats,
-    norm: Floats,
-    counts_excluded: Floats,
-    norm_excluded: Floats,
-) -> tuple[int, int, int]:
-    """Add a block of frames to flat (C, M) volumes; see `Accumulator.add`.
-
-    ``to_voxel`` (n, frame sub-samples, 3, 3) takes q_lab to voxels; ``q`` is
-    (slow, fast, pixel sub-samples, 3); excluded is bit-packed along fast, or
-    empty. Returns used, outside (any sub-sample counts) and invalid
-    pixel-frames.
-    """
-    n_frames, n_slow, n_fast = frames.shape
-    n_phi, n_pix = to_voxel.shape[1], q.shape[2]
-    n_sub = n_phi * n_pix
-    share = 1.0 / n_sub
-    dealt = np.zeros(n_sub, dtype=np.float64)
-    masked = excluded.size > 0
-    used = 0
-    outside = 0
-    invalid = 0
-    for z in range(n_frames):
-        if not frame_norm[z] > 0:
-            continue
-        for i in range(n_slow):
-            for j in range(n_fast):
-                weight = pixel_norm[i, j]
-                if not weight > 0:
-                    continue
-                value = frames[z, i, j]
-                n = float(value)
-                if not 0 <= n < invalid_from:  # negative and NaN are flags
-                    invalid += 1
-                    continue
-                weight = weight * frame_norm[z] * share
-                if n_sub > 1 and n > 0:
-                    if deal:
-                        state = np.uint64((first_frame + z) * n_slow * n_fast + i * n_fast + j)
-                        state = _next_random(seed ^ (state * np.uint64(0xD1342543DE82EF95)))
-                        _deal(int(n), state, dealt)
-                    else:
-                        dealt[:] = n * share
-                elif n_sub > 1:
-                    dealt[:] = 0.0
-                else:
-                    dealt[0] = n
-                is_excluded = masked and (excluded[z, i, j >> 3] >> (7 - (j & 7))) & 1
-                lost = False
-                for a in range(n_phi):
-                    m = to_voxel[z, a]
-                    for b in range(n_pix):
-                        x, y, w = q[i, j, b, 0], q[i, j, b, 1], q[i, j, b, 2]
-                        h = int(np.floor(m[0, 0] * x + m[0, 1] * y + m[0, 2] * w + offset[0]))
-                        k = int(np.floor(m[1, 0] * x + m[1, 1] * y + m[1, 2] * w + offset[1]))
-                        l = int(np.floor(m[2, 0] * x + m[2, 1] * y + m[2, 2] * w + offset[2]))  # noqa: E741
-                        if (
-                            h < 0
-                            or k < 0
-                            or l < 0
-                            or h >= shape[0]
-                            or k >= shape[1]
-                            or l >= shape[2]
-                        ):
-                            lost = True
-                            continue
-                        v = (l * shape[1] + k) * shape[0] + h
-                        if is_excluded:
-                            counts_excluded[v] += dealt[a * n_pix + b]
-                            norm_excluded[v] += weight
-                        else:
-                            counts[v] += dealt[a * n_pix + b]
-                            norm[v] += weight
-                used += 1
-                outside += lost
-    return used, outside, invalid
 
 
 class Accumulator:
     """Sums of counts and norm of one rotation on a grid.
+
+    Counts are kept as uint32 and norms as float32, 8 bytes for a voxel that is touched; for
+    frames of floating point, of 64-bit integers, of fewer than 16 pixels along fast or with
+    sub-samples that are no power of two up to 32, both are float64.
 
     Parameters
     ----------
@@ -290,6 +67,17 @@ class Accumulator:
         Of the dealing of photons, 0 or more. Sweeps whose volumes are added or compared
         need different seeds: sweeps of the same geometry that share one send the same
         pixel's photons the same way, and the error of their sum comes out too small.
+    planes : (first, last) or None
+        Only these planes l of the grid; ``first`` is a multiple of 8. None: all.
+    threads : int
+        Threads that add.
+
+    Attributes
+    ----------
+    used, invalid : int
+        Pixel-frames with a measurement and without one, of the pixels that are used.
+    inside : int
+        Sub-samples that fell in the planes.
     """
 
     def __init__(
@@ -303,6 +91,8 @@ class Accumulator:
         keep_excluded: bool = False,
         invalid_from: float = np.inf,
         seed: int = 0,
+        planes: tuple[int, int] | None = None,
+        threads: int = 1,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
@@ -314,28 +104,41 @@ class Accumulator:
                 f"the frame norm has {len(frame_norm)} values for {rotation.scan.n_frames} frames"
             )
         self.rotation, self.grid, self.samples = rotation, grid, samples
-        self._invalid_from = float(invalid_from)
+        self.planes = (0, grid.shape[2]) if planes is None else planes
+        self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
         # Spread over all bits, so that neighbouring seeds share nothing.
-        self._seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self.pixel_norm = np.nan_to_num(np.ascontiguousarray(pixel_norm, dtype=np.float64))
+        self.frame_norm = np.nan_to_num(np.asarray(frame_norm, dtype=np.float64))
         self._ub = np.asarray(ub, dtype=np.float64)
-        self._pixel_norm = np.ascontiguousarray(pixel_norm, dtype=np.float64)
-        self._frame_norm = np.asarray(frame_norm, dtype=np.float64)
-        size = int(np.prod(grid.shape))
-        self._counts, self._norm = np.zeros(size), np.zeros(size)
-        kept = size if keep_excluded else 0
-        self._counts_excluded, self._norm_excluded = np.zeros(kept), np.zeros(kept)
+        self._engine: _Lanes | _Plain | None = None
         self.used = 0
-        self.outside = 0
         self.invalid = 0
+        self.inside = 0
 
-    @cached_property
-    def _q(self) -> Floats:
+    @property
+    def outside(self) -> int:
+        """Sub-samples of used pixel-frames that fell outside the planes."""
+        return self.used * int(np.prod(self.samples)) - self.inside
+
+    def q(self) -> Floats:
+        """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å."""
         n_slow, n_fast = self.rotation.detector.shape
         _, sub_slow, sub_fast = self.samples
-        slow = np.arange(n_slow)[:, None] + (np.arange(sub_slow) + 0.5) / sub_slow
-        fast = np.arange(n_fast)[:, None] + (np.arange(sub_fast) + 0.5) / sub_fast
-        q = self.rotation.q_lab(slow[:, None, :, None], fast[None, :, None, :])
-        return np.ascontiguousarray(q.reshape(n_slow, n_fast, sub_slow * sub_fast, 3))
+        table = np.empty((sub_slow * sub_fast, 3, n_slow, n_fast))
+        for s in range(sub_slow * sub_fast):
+            slow = np.arange(n_slow)[:, None] + (s // sub_fast + 0.5) / sub_slow
+            fast = np.arange(n_fast)[None, :] + (s % sub_fast + 0.5) / sub_fast
+            table[s] = np.moveaxis(self.rotation.q_lab(slow, fast), -1, 0)
+        return table
+
+    def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Matrices (n, sub-samples, 3, 3) that take q_lab to voxels on frames, and offset (3,)."""
+        sub = self.samples[0]
+        at = frames[:, None] + (np.arange(sub) + 0.5) / sub
+        turn = self.rotation.goniometer.rotation(self.rotation.scan.angle(at))
+        to_hkl = np.linalg.inv(turn @ self._ub)
+        return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
 
     def add(
         self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8] | None = None
@@ -354,40 +157,26 @@ class Accumulator:
         Raises
         ------
         HklflowError
-            If the block does not fit the detector, the scan or its mask.
+            If the block does not fit the detector, the scan or its mask, or a voxel's counts
+            exceed 32 bits.
         """
         n = len(frames)
         if n == 0:
             return
         self._check(frames.shape, first, None if excluded is None else excluded.shape)
-        sub = self.samples[0]
-        at = first + np.arange(n)[:, None] + (np.arange(sub) + 0.5) / sub
-        turn = self.rotation.goniometer.rotation(self.rotation.scan.angle(at))
-        to_hkl = np.linalg.inv(turn @ self._ub)
-        masked = excluded is not None and self._counts_excluded.size > 0
-        if excluded is not None and not masked:
+        if excluded is not None and not self.keep_excluded:
             raise ValueError("an artefact mask needs keep_excluded=True")
-        used, outside, invalid = _accumulate(
-            frames,
-            first,
-            self._q,
-            self._pixel_norm,
-            self._frame_norm[first : first + n],
-            np.ascontiguousarray(to_hkl / self.grid.step[:, None]),
-            0.5 - self.grid.first / self.grid.step,
-            np.array(self.grid.shape, dtype=np.int64),
-            excluded if excluded is not None else np.zeros((0, 0, 0), dtype=np.uint8),
-            bool(np.issubdtype(frames.dtype, np.integer)),
-            self._seed,
-            self._invalid_from,
-            self._counts,
-            self._norm,
-            self._counts_excluded,
-            self._norm_excluded,
-        )
-        self.used += used
-        self.outside += outside
+        if self._engine is None:
+            fast = voxel_bytes(frames.dtype, frames.shape[2], self.samples) == 8
+            self._engine = _Lanes(self) if fast else _Plain(self)
+        if excluded is None or not excluded.any():
+            excluded = np.zeros((0, 0, 0), dtype=np.uint8)
+        live = int(np.count_nonzero(self.pixel_norm > 0))
+        inside, invalid = self._engine.add(np.ascontiguousarray(frames), first, excluded)
+        self.inside += inside
         self.invalid += invalid
+        used_frames = int(np.count_nonzero(self.frame_norm[first : first + n] > 0))
+        self.used += live * used_frames - invalid
 
     def _check(self, frames: tuple[int, ...], first: int, excluded: tuple[int, ...] | None) -> None:
         # The kernel does not check bounds: what does not fit would read foreign memory.
@@ -409,17 +198,186 @@ class Accumulator:
                 f"{(frames[0], n_slow, (n_fast + 7) // 8)}; make it again from these frames"
             )
 
-    def clean(self) -> tuple[Floats, Floats]:
-        """(C, M) of shape (l, k, h) without what the artefact mask excluded."""
-        shape = self.grid.array_shape
-        return self._counts.reshape(shape), self._norm.reshape(shape)
+    def layers(
+        self,
+    ) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """Sums by layers of planes.
+
+        Yields
+        ------
+        first : int
+            Number of the layer's first plane.
+        counts, norm, clean_counts, clean_norm : (n, k, h) arrays
+            Of everything, and without what the artefact mask excluded. Without
+            ``keep_excluded`` they are the same arrays.
+        """
+        engine = self._engine or _Lanes(self)
+        if engine.excluded is None:
+            for first, counts, norm in engine.kept.layers():
+                yield first, counts, norm, counts, norm
+            return
+        for kept, excluded in zip(engine.kept.layers(), engine.excluded.layers(), strict=True):
+            counts = kept[1] + excluded[1]
+            if np.any(counts < kept[1]):
+                raise _overflow()
+            yield kept[0], counts, kept[2] + excluded[2], kept[1], kept[2]
 
     def total(self) -> tuple[Floats, Floats]:
-        """(C, M) of shape (l, k, h) of everything."""
-        if not self._counts_excluded.size:
-            return self.clean()
-        shape = self.grid.array_shape
-        return (
-            (self._counts + self._counts_excluded).reshape(shape),
-            (self._norm + self._norm_excluded).reshape(shape),
+        """(C, M) of shape (l, k, h) of everything; all planes must fit into memory."""
+        return self._dense(1)
+
+    def clean(self) -> tuple[Floats, Floats]:
+        """(C, M) of shape (l, k, h) without what the artefact mask excluded."""
+        return self._dense(3)
+
+    def _dense(self, which: int) -> tuple[Floats, Floats]:
+        first, last = self.planes
+        counts, norm = np.zeros((2, last - first, *self.grid.array_shape[1:]))
+        for layer in self.layers():
+            at = slice(layer[0] - first, layer[0] - first + len(layer[1]))
+            counts[at], norm[at] = layer[which], layer[which + 1]
+        return counts, norm
+
+
+def voxel_bytes(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> int:
+    """Bytes of a voxel that is touched: 8, or 16 where the fast loop can't be used."""
+    whole = frames.kind in "ui" and frames.itemsize <= 4
+    fast = whole and n_fast >= LANES and int(np.prod(samples)) in binning_lanes.DEALT
+    return 8 if fast else 16
+
+
+def _overflow() -> HklflowError:
+    return HklflowError(
+        "a voxel has more than 4294967295 counts; mask the direct beam or use a finer grid"
+    )
+
+
+class _Plain:
+    """One pixel at a time, in double precision; see `binning_plain`."""
+
+    def __init__(self, sums: Accumulator) -> None:
+        self._sums = sums
+        self._q = np.ascontiguousarray(np.moveaxis(sums.q(), (0, 1), (2, 3)))
+        self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
+        self.excluded = (
+            Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
         )
+
+    def add(self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8]) -> tuple[int, int]:
+        """Add a block; (inside, invalid)."""
+        sums, other = self._sums, self.excluded or self.kept
+        to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
+        return binning_plain.add_block(
+            frames,
+            first,
+            self._q,
+            sums.pixel_norm,
+            sums.frame_norm[first : first + len(frames)],
+            np.ascontiguousarray(to_voxel),
+            offset,
+            _window(sums, self.kept),
+            excluded,
+            bool(np.issubdtype(frames.dtype, np.integer)),
+            sums.seed,
+            float(sums.invalid_from),
+            self.kept.counts,
+            self.kept.norm,
+            other.counts,
+            other.norm,
+        )
+
+
+def _window(sums: Accumulator, bricks: Bricks) -> NDArray[np.int32]:
+    (n_h, n_k, _), (first, last) = sums.grid.shape, sums.planes
+    window = [0, n_h, 0, n_k, first, last - first, *bricks.strides, first]
+    return np.array(window, dtype=np.int32)
+
+
+class _Lanes:
+    """Sixteen pixels at a time; see `binning_lanes`."""
+
+    def __init__(self, sums: Accumulator) -> None:
+        self._sums = sums
+        q = sums.q()
+        self._tiles = Tiles(q, sums.pixel_norm > 0)
+        self._pixels = _pixel_tables(q, sums.pixel_norm)
+        self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.float32)
+        self.excluded = (
+            Bricks(sums.grid, *sums.planes, np.uint32, np.float32) if sums.keep_excluded else None
+        )
+        other = self.excluded or self.kept
+        self._volumes = binning_lanes.Sums(
+            self.kept.counts, self.kept.norm, other.counts, other.norm
+        )
+
+    def add(self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8]) -> tuple[int, int]:
+        """Add a block; (inside, invalid)."""
+        sums = self._sums
+        used = np.flatnonzero(sums.frame_norm[first : first + len(frames)] > 0)
+        if len(used) == 0:
+            return 0, 0
+        matrix, offset = sums.to_voxel(first + used)
+        n_sub = int(np.prod(sums.samples))
+        steps = binning_lanes.Steps(
+            used,
+            _rows(matrix, offset),
+            np.repeat(sums.frame_norm[first + used] / n_sub, sums.samples[0]).astype(np.float32),
+            _keys(sums.seed, first + used),
+            first + used,
+        )
+        # Ranges over the type of the frames; every negative number reads as a larger one.
+        bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
+        limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
+        parts = self._parts(steps.to_voxel)
+        work = [
+            (frames, steps, self._pixels, self._volumes, part, excluded, limit, sums.seed)
+            for part in parts
+        ]
+        if len(work) == 1:
+            results = [binning_lanes.add_block(*work[0])]
+        else:
+            with ThreadPoolExecutor(len(work)) as pool:
+                results = list(pool.map(lambda job: binning_lanes.add_block(*job), work))
+        if any(overflow for _, _, overflow in results):
+            raise _overflow()
+        return sum(r[0] for r in results), sum(r[1] for r in results)
+
+    def _parts(self, to_voxel: NDArray[np.float32]) -> list[binning_lanes.Part]:
+        """Divide the planes among the threads so that each has as many tiles to see to."""
+        whole = _window(self._sums, self.kept)
+        parts = []
+        windows = self._tiles.divide(whole, to_voxel, self._sums.threads)
+        for number, window in enumerate(windows):
+            counted = np.arange(self._tiles.shape[0]) % len(windows) == number
+            parts.append(
+                binning_lanes.Part(window, self._tiles.reaching(window, to_voxel), counted)
+            )
+        return parts
+
+
+def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
+    """Matrices (n, sub-samples, 3, 3) and offset (3,) as (steps, 12) rows for `follow`."""
+    rows = np.empty((*matrix.shape[:2], 3, 4), np.float32)
+    rows[..., :3], rows[..., 3] = matrix, offset
+    return rows.reshape(-1, 12)
+
+
+def _keys(seed: np.uint64, frames: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Two random numbers (n, 2) of each frame."""
+    return np.stack(
+        [np.random.SeedSequence([int(seed), int(z)]).generate_state(2, np.uint32) for z in frames]
+    )
+
+
+def _pixel_tables(q: Floats, norm: Floats) -> binning_lanes.Pixels:
+    n_sub, _, n_slow, n_fast = q.shape
+    n_groups = -(-n_fast // LANES)
+    table = np.zeros((n_sub, 3, n_slow * n_fast + LANES), np.float32)
+    table[..., : n_slow * n_fast] = q.reshape(n_sub, 3, -1)
+    weights = np.zeros(n_slow * n_fast + LANES, np.float32)
+    weights[: n_slow * n_fast] = norm.ravel()
+    padded = np.zeros((n_slow, n_groups * LANES), np.float32)
+    padded[:, :n_fast] = norm
+    groups = padded.reshape(n_slow, n_groups, LANES)
+    live = (groups > 0).any(axis=2)
+    return binning_lanes.Pixels(table, weights, np.ascontiguousarray(groups[:, -1]), live)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import estimator
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 
 Floats = NDArray[np.float64]
 

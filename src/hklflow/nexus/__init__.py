@@ -14,7 +14,9 @@ from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
 from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
 from hklflow.nexus.statistics import read_statistics, write_statistics
+from hklflow.nexus.transform import TransformWriter
 from hklflow.nexus.volume import (
+    PLANES,
     OpenVolume,
     Volume,
     VolumeWriter,
@@ -24,12 +26,14 @@ from hklflow.nexus.volume import (
 )
 
 __all__ = [
+    "PLANES",
     "FrameMaskWriter",
     "Intensities",
     "Member",
     "OpenVolume",
     "Quantity",
     "Record",
+    "TransformWriter",
     "Volume",
     "VolumeWriter",
     "has_frames",

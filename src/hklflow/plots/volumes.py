@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.binning import Grid
+from hklflow.core.grid import Grid
 from hklflow.core.lattice import reciprocal
 from hklflow.plots.common import IMAGE, figure_of, log_range
 

@@ -16,7 +16,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow import nexus
     from hklflow.core import boxes
-    from hklflow.core.binning import Grid
+    from hklflow.core.grid import Grid
     from hklflow.nexus import OpenVolume
 
 VERSION = 1

@@ -1,15 +1,24 @@
 """Transform the frames of one rotation to counts and norm on the hkl grid.
 
-One pass gives both volumes: with everything, and without what the 3-D mask excludes.
+One pass gives both volumes: with everything, and without what the 3-D mask excludes. On a
+cluster a rotation can be cut into blocks of frames, each transformed by a job of its own;
+`add_transforms` adds them up.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 4
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core.geometry import Rotation
+
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
@@ -38,8 +47,8 @@ class Settings(stage.Params):
     """What the configuration file sets."""
 
     samples: tuple[int, int, int] | None = None
-    """Sub-samples of a pixel-frame along (frame, slow, fast); None: so that each spans at most half
-    a voxel."""
+    """Sub-samples of a pixel-frame along (frame, slow, fast), quick as powers of two; None: so that
+    each spans at most half a voxel."""
     solid_angle: bool = True
     """Correct for the solid angle of the pixels."""
     polarization: bool = True
@@ -48,8 +57,10 @@ class Settings(stage.Params):
     """Correct for the sensor's efficiency (needs thickness and attenuation of the sensor)."""
     flat_field: Path | None = None
     """Image of the pixels' relative response (any format that fabio reads)."""
-    block: int = Field(16, gt=0, le=512)
+    block: int = Field(32, gt=0, le=512)
     """Frames held in memory at a time."""
+    memory: float = Field(8000.0, gt=0)
+    """MB for the volumes; a grid that needs more is done in several passes over the frames."""
 
 
 class Params(Settings):
@@ -57,110 +68,167 @@ class Params(Settings):
 
     rotation: str
     """Name of the rotation in the orientation file."""
+    part: tuple[int, int] = (0, 1)
+    """Number of a block of frames, from 0, and the number of blocks they are cut into."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Bin all frames."""
+    """Frames to volumes, in as many passes as the memory asks for."""
     import zlib
 
     import numpy as np
 
     from hklflow import nexus
-    from hklflow.core import binning, corrections, geometry, masks
-    from hklflow.errors import HklflowError
-    from hklflow.formats import images, raw
+    from hklflow.core import binning, coverage, geometry, masks
+    from hklflow.core.grid import Grid, pixel_pitch, sub_samples
+    from hklflow.formats import raw
 
     scan = nexus.read_scan(inputs.scan)
     orientation = stage.read_json(inputs.orientation)
+    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
     rotation = geometry.from_dict(orientation["rotations"][params.rotation])
-    grid = binning.Grid.from_dict(orientation["grid"])
-    ub = np.asarray(orientation["UB"])
+    grid, ub = Grid.from_dict(orientation["grid"]), np.asarray(orientation["UB"])
+    pixel_norm, corrected = _pixel_norm(inputs, params, orientation, rotation)
+    frame_norm, scale_notes = _frame_norm(inputs, params, rotation)
+    pitch = pixel_pitch(rotation, ub, grid)
+    samples = params.samples or sub_samples(pitch)
+    if pitch.max() > 1:
+        print(
+            "warning: a voxel is smaller than a pixel-frame: one (frame, slow, fast) step spans "
+            f"{pitch[0]:.2f}, {pitch[1]:.2f}, {pitch[2]:.2f} voxels; a coarser grid loses nothing"
+        )
+    n_frames = rotation.scan.n_frames
+    number, of = params.part
+    begin, end = (n_frames * i // of for i in (number, number + 1))
+    with (
+        raw.open_frames(scan.raw) as frames,
+        nexus.open_frame_mask(inputs.frame_mask) as excluded,
+        nexus.TransformWriter(
+            outputs.transform,
+            outputs.masked_transform,
+            grid,
+            np.asarray(orientation["cell"]),
+            _counts_type(frames.dtype),
+        ) as writer,
+    ):
+        # In voxels of 8 bytes.
+        memory = 8e6 * params.memory / binning.voxel_bytes(frames.dtype, frames.shape[2], samples)
+        ranges = coverage.passes_needed(rotation, ub, grid, (begin, end), memory)
+        if len(ranges) > 1:
+            print(f"{len(ranges)} passes over the frames, for the volumes are beyond `memory`")
+        used = invalid = inside = 0
+        for turn, planes in enumerate(ranges):
+            accumulator = binning.Accumulator(
+                rotation,
+                ub,
+                grid,
+                pixel_norm,
+                frame_norm,
+                samples,
+                keep_excluded=True,
+                # Sweeps that are merged must not deal their photons alike.
+                seed=zlib.crc32(
+                    f"{orientation['sample']}/{orientation['scan']}/{params.rotation}".encode()
+                ),
+                invalid_from=min(
+                    masks.flag_value(frames.dtype) or np.inf, scan.saturation or np.inf
+                ),
+                planes=planes,
+                threads=threads,
+            )
+            blocks = frames.stream(
+                params.block, scan.first + begin, scan.first + end, threads=threads
+            )
+            done = begin
+            told = "transform frames" + (f", pass {turn + 1}" if turn else "")
+            for block in stage.progress(blocks, end - begin, told, len):
+                last = done + len(block)
+                mask = excluded[done:last] if excluded.any(done, last) else None
+                accumulator.add(block, done, mask)
+                done = last
+            used, invalid = accumulator.used, accumulator.invalid
+            inside += accumulator.inside
+            writer.write(accumulator.layers())
+        notes = {
+            "accepted": judged if inputs.accepted is not None else "not judged",
+            **scale_notes,
+            "sub-samples (frame, slow, fast)": list(samples),
+            "corrected for": corrected,
+            "pixel-frames used": used,
+            "pixel-frames flagged or saturated": invalid,
+            "sub-samples outside the grid": used * int(np.prod(samples)) - inside,
+            "voxels spanned by one (frame, slow, fast)": np.round(pitch, 3).tolist(),
+        }
+        writer.note(notes)
+    print(
+        f"{used} pixel-frames used, {notes['sub-samples outside the grid']} sub-samples outside "
+        f"the grid, {invalid} flagged or saturated"
+    )
 
-    identity = f"{orientation['sample']}/{orientation['scan']}"
+
+def _pixel_norm(
+    inputs: Inputs, params: Params, orientation: dict[str, Any], rotation: "Rotation"
+) -> "tuple[NDArray[np.float64], list[str]]":
+    """The pixels' part of the norm (slow, fast), and what it corrects for."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.core import corrections, geometry
+    from hklflow.formats import images
+
     good = nexus.read_mask(inputs.mask) == 0
     flat = images.read_image(params.flat_field) if params.flat_field else np.ones(good.shape)
-    pixel_norm = np.where(good, flat, 0.0).astype(np.float64)
-    # The solid angle is relative to a pixel at the foot of the normal of the scan's first
-    # rotation.
-    detector = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
-    area = corrections.pixel_area(rotation.detector) / corrections.pixel_area(detector)
-    if params.solid_angle:
-        pixel_norm *= area * corrections.solid_angle(rotation.detector)
-    if params.polarization:
-        pixel_norm *= corrections.polarization(rotation.detector, rotation.beam.polarization)
+    norm = np.where(good, flat, 0.0).astype(np.float64)
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
+    if params.solid_angle:
+        # Relative to a pixel at the foot of the normal of the scan's first rotation.
+        first = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
+        area = corrections.pixel_area(sensor) / corrections.pixel_area(first)
+        norm *= area * corrections.solid_angle(sensor)
+    if params.polarization:
+        norm *= corrections.polarization(sensor, rotation.beam.polarization)
     if params.efficiency and not described:
         print("note: the sensor is not described, so its efficiency is not corrected for")
     if params.efficiency:
-        pixel_norm *= corrections.sensor_efficiency(rotation.detector)
+        norm *= corrections.sensor_efficiency(sensor)
+    done = {
+        "solid angle": params.solid_angle,
+        "polarisation": params.polarization,
+        "sensor efficiency": params.efficiency and described,
+        "transmission": nexus.read_scale(inputs.scale).source != "none",
+        "flat field": params.flat_field is not None,
+    }
+    return norm, [name for name, yes in done.items() if yes]
+
+
+def _frame_norm(
+    inputs: Inputs, params: Params, rotation: "Rotation"
+) -> "tuple[NDArray[np.float64], dict[str, Any]]":
+    """The frames' part of the norm (n,), and notes of it."""
+    from hklflow import nexus
+    from hklflow.errors import HklflowError
+
     scale = nexus.read_scale(inputs.scale)
     if len(scale.scale) != rotation.scan.n_frames:
         raise HklflowError(
             f"{inputs.scale} is for {len(scale.scale)} frames but {inputs.scan} has "
             f"{rotation.scan.n_frames}; run frame_scale again"
         )
-    frame_norm = scale.monitor * scale.attenuation * scale.scale
+    norm = scale.monitor * scale.attenuation * scale.scale
     if not params.solid_angle:
         # The scale is for equal solid angles; here the pixel norm does not hold them.
-        frame_norm = frame_norm * scale.area
+        norm = norm * scale.area
+    return norm, {"scale of the rotation": scale.rotation}
 
-    pitch = binning.pixel_pitch(rotation, ub, grid)
-    samples = params.samples or binning.sub_samples(pitch)
-    if pitch.max() > 1:
-        print(
-            "warning: a voxel is smaller than a pixel-frame: one (frame, slow, fast) step spans "
-            f"{pitch[0]:.2f}, {pitch[1]:.2f}, {pitch[2]:.2f} voxels; a coarser grid loses nothing"
-        )
-    with raw.open_frames(scan.raw) as frames, nexus.open_frame_mask(inputs.frame_mask) as excluded:
-        accumulator = binning.Accumulator(
-            rotation,
-            ub,
-            grid,
-            pixel_norm,
-            frame_norm,
-            samples,
-            keep_excluded=True,
-            # Sweeps that are merged must not deal their photons alike.
-            seed=zlib.crc32(f"{identity}/{params.rotation}".encode()),
-            invalid_from=min(masks.flag_value(frames.dtype) or np.inf, scan.saturation or np.inf),
-        )
-        n_frames, done = rotation.scan.n_frames, 0
-        blocks = frames.blocks(params.block, scan.first, scan.first + n_frames)
-        for block in stage.progress(blocks, n_frames, "transform frames", len):
-            accumulator.add(block, done, excluded[done : done + len(block)])
-            done += len(block)
-    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
-    notes = {
-        "accepted": judged if inputs.accepted is not None else "not judged",
-        "scale of the rotation": scale.rotation,
-        "sub-samples (frame, slow, fast)": list(samples),
-        "corrected for": [
-            name
-            for name, done in (
-                ("solid angle", params.solid_angle),
-                ("polarisation", params.polarization),
-                ("sensor efficiency", params.efficiency and described),
-                ("transmission", scale.source != "none"),
-                ("flat field", params.flat_field is not None),
-            )
-            if done
-        ],
-        "pixel-frames used": accumulator.used,
-        "pixel-frames flagged or saturated": accumulator.invalid,
-        "pixel-frames partly outside the grid": accumulator.outside,
-        "voxels spanned by one (frame, slow, fast)": np.round(pitch, 3).tolist(),
-    }
-    for path, (counts, norm), what in (
-        (outputs.transform, accumulator.total(), "all"),
-        (outputs.masked_transform, accumulator.clean(), "without the 3-D mask"),
-    ):
-        volume = nexus.Volume(grid, np.asarray(orientation["cell"]), counts, norm, notes=notes)
-        nexus.write_volume(path, volume, f"counts and norm, {what}")
-    print(
-        f"{accumulator.used} pixel-frames used, {accumulator.outside} partly outside the grid, "
-        f"{accumulator.invalid} flagged or saturated"
-    )
+
+def _counts_type(frames: "np.dtype[Any]") -> "np.dtype[Any]":
+    """Type in which the counts of a volume are stored."""
+    import numpy as np
+
+    if frames.kind not in "ui":
+        return np.dtype(np.float64)
+    return np.dtype(np.uint32 if frames.itemsize <= 4 else np.uint64)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""The grid of reciprocal space, and how finely pixel-frames must be divided for it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core.geometry import Rotation
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid of hkl whose axes label voxel centres.
+
+    Attributes
+    ----------
+    first, step : (3,) array
+        Centre of the first voxel and spacing along h, k, l.
+    shape : (3,) tuple of int
+        Voxels along h, k, l. Volumes are stored as ``[l, k, h]``.
+    """
+
+    first: Floats
+    step: Floats
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def symmetric(cls, limits: ArrayLike, step: ArrayLike) -> "Grid":
+        """Grid from -limit to limit (rounded to whole steps), with 0 in its centre voxel.
+
+        Raises
+        ------
+        HklflowError
+            If a step is not positive or a limit is below one step.
+        """
+        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (3,)).copy()
+        bounds = np.broadcast_to(np.asarray(limits, dtype=np.float64), (3,))
+        if np.any(steps <= 0) or np.any(bounds < steps):
+            raise HklflowError(
+                f"grid: limits {bounds.tolist()} and steps {steps.tolist()} in h, k, l; "
+                "steps must be positive and limits at least one step"
+            )
+        half = np.floor(bounds / steps + 1e-9).astype(int)
+        shape = (2 * int(half[0]) + 1, 2 * int(half[1]) + 1, 2 * int(half[2]) + 1)
+        return cls(-half * steps, steps, shape)
+
+    @classmethod
+    def covering(cls, cell: ArrayLike, q_max: float, step: ArrayLike) -> "Grid":
+        """Symmetric grid that holds the sphere of radius ``q_max`` (1/Å) of a cell."""
+        lengths = np.asarray(cell, dtype=np.float64)[:3]
+        return cls.symmetric(q_max * lengths / (2 * np.pi), step)
+
+    def axis(self, i: int) -> Floats:
+        """Voxel centres along axis i (0: h, 1: k, 2: l)."""
+        centres: Floats = self.first[i] + self.step[i] * np.arange(self.shape[i])
+        # -0.0 and 1e-17 at the centre would only irritate.
+        return np.round(centres, 10) + 0.0
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """Shape of a volume array: (l, k, h)."""
+        return (self.shape[2], self.shape[1], self.shape[0])
+
+    def same_as(self, other: "Grid") -> bool:
+        """Whether two volumes can be added."""
+        return (
+            self.shape == other.shape
+            and np.allclose(self.first, other.first, atol=1e-9)
+            and np.allclose(self.step, other.step, rtol=1e-9)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description."""
+        return {
+            "first": self.first.tolist(),
+            "step": self.step.tolist(),
+            "shape": list(self.shape),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Grid":
+        """Inverse of `to_dict`."""
+        n_h, n_k, n_l = (int(n) for n in data["shape"])
+        return cls(
+            np.asarray(data["first"], float), np.asarray(data["step"], float), (n_h, n_k, n_l)
+        )
+
+
+def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
+    """How far one frame, one slow and one fast pixel reach, in voxels.
+
+    Returns
+    -------
+    (3,) array
+        Along (frame, slow, fast): the largest component in units of the grid's
+        step, over the detector's corners and edge centres and twelve angles.
+    """
+    n_slow, n_fast = rotation.detector.shape
+    slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
+    frames = np.linspace(0, rotation.scan.n_frames, 13)[:, None]
+    here = rotation.hkl(ub, frames, slow, fast)
+    moved = (
+        rotation.hkl(ub, frames + 1, slow, fast),
+        rotation.hkl(ub, frames, slow + 1, fast),
+        rotation.hkl(ub, frames, slow, fast + 1),
+    )
+    return np.array([np.abs((there - here) / grid.step).max() for there in moved])
+
+
+def sub_samples(pitch: Floats) -> tuple[int, int, int]:
+    """Sub-samples along (frame, slow, fast) so that each spans at most half a voxel.
+
+    They are powers of two, for which photons are dealt fast.
+    """
+    frame, slow, fast = (
+        2 ** max(0, int(np.ceil(np.log2(max(p, 1e-9) / 0.5) - 1e-9))) for p in pitch
+    )
+    return frame, slow, fast

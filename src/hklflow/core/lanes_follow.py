@@ -1,0 +1,233 @@
+"""The inner loop of the transform, on sixteen pixels at a time (see `lanes`).
+
+A rotating pixel enters another voxel every three or four frames only. `follow` takes
+sixteen pixels through the frames of a block and writes out a record, (voxel, counts,
+norm), when one of them does.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from hklflow.core.lanes import (
+    F32,
+    I16,
+    I32,
+    I64,
+    LANES,
+    call,
+    compress,
+    constant,
+    count_lanes,
+    item_at,
+    load_counts,
+    load_lanes,
+    pointer_to,
+    splat,
+    store_lanes,
+    vector_of,
+)
+
+#: Voxel of a pixel that adds to nothing.
+NOWHERE = 0xFFFFFFFF
+#: Marks a voxel's number if the artefact mask excludes the pixel.
+EXCLUDED = 0x80000000
+
+
+@intrinsic
+def follow(  # type: ignore[no-untyped-def]
+    typing_context,
+    like,
+    values,
+    offsets,
+    n_steps,
+    to_voxel,
+    step_norm,
+    qx,
+    qy,
+    qz,
+    weight,
+    excluded,
+    excluded_offsets,
+    window,
+    invalid_from,
+    voxel_out,
+    counts_out,
+    norm_out,
+    n_out,
+    inside_out,
+):
+    """Follow sixteen pixels through the steps of a block; write out a record per voxel entered.
+
+    All arguments but the numbers are addresses (`int64`, of the first of sixteen lanes where
+    there is one number per pixel), so nothing is checked.
+
+    Parameters
+    ----------
+    like : array
+        Of the type of the counts; nothing else of it is used.
+    values : of counts
+    offsets : of int64 (n_steps,)
+        Where, in items from ``values``, the counts of each step stand.
+    n_steps : int64
+    to_voxel : of float32 (n_steps, 12)
+        Rows of the matrix that takes q_lab to voxels, each followed by its offset.
+    step_norm : of float32 (n_steps,)
+    qx, qy, qz, weight : of float32
+        q_lab in 1/Å and norm of the pixels; a norm of 0 leaves a pixel out.
+    excluded : of uint8
+        Two bytes, first pixel in the highest bit; 0 as the address: nothing is excluded.
+    excluded_offsets : of int64 (n_steps,)
+        In bytes.
+    window : of int32 (9,)
+        First voxel and number of voxels on h, k, l that belong to the caller; then, of
+        `Bricks`, the extra steps of a brick on k and on l, and the first plane l.
+    invalid_from : uint32
+        Counts from here on are no measurement.
+    voxel_out, counts_out, norm_out : of uint32, uint32, float32
+        Records from ``n_out`` on; room for 16 (n_steps + 1) of them and 16 more.
+    n_out : int64
+    inside_out : of int64 (1,)
+        Raised by the number of (pixel, step) that were recorded.
+
+    Returns
+    -------
+    int64
+        The new number of records.
+    """
+    signature = types.int64(
+        like,
+        *(types.int64,) * 12,
+        types.uint32,
+        *(types.int64,) * 5,
+    )
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        counts = signature.args[0].dtype
+        values = pointer_to(builder, args[1], context.get_data_type(counts))
+        return _Follow(builder, values, counts.signed, args[2:]).emit()
+
+    return signature, codegen
+
+
+class _Follow:
+    """Writes the code of `follow`."""
+
+    def __init__(self, builder: Any, values: Any, signed: bool, args: Any) -> None:
+        self.builder, self.values, self.signed = builder, values, signed
+        (
+            self.offsets,
+            self.n_steps,
+            self.to_voxel,
+            self.step_norm,
+            *pixel,
+            self.excluded,
+            self.excluded_offsets,
+            window,
+            invalid_from,
+            voxel_out,
+            counts_out,
+            norm_out,
+            n_out,
+            self.inside_out,
+        ) = args
+        b = builder
+        self.q = [load_lanes(b, pointer_to(b, at, F32), F32) for at in pixel[:3]]
+        self.weight = load_lanes(b, pointer_to(b, pixel[3], F32), F32)
+        self.live = b.fcmp_ordered(">", self.weight, constant(F32, 0.0))
+        self.window = [splat(b, item_at(b, window, I32, i)) for i in range(9)]
+        self.invalid_from = splat(b, invalid_from)
+        self.out = [
+            pointer_to(b, voxel_out, I32),
+            pointer_to(b, counts_out, I32),
+            pointer_to(b, norm_out, F32),
+        ]
+        self.n_out = cgutils.alloca_once_value(b, n_out)
+        self.voxel = cgutils.alloca_once_value(b, constant(I32, NOWHERE))
+        self.counts = cgutils.alloca_once_value(b, constant(I32, 0))
+        self.norm = cgutils.alloca_once_value(b, constant(F32, 0.0))
+        self.inside = cgutils.alloca_once_value(b, constant(I32, 0))
+
+    def emit(self) -> Any:
+        """The loop over the steps, and the last records."""
+        b = self.builder
+        with cgutils.for_range(b, self.n_steps, intp=I64) as loop:
+            step = loop.index
+            counts = load_counts(b, self.values, self.offsets, step, self.signed)
+            voxel = self._voxel(step, counts)
+            before = b.load(self.voxel)
+            changed = b.icmp_unsigned("!=", voxel, before)
+            self._write(b.and_(changed, b.icmp_unsigned("!=", before, constant(I32, NOWHERE))))
+            b.store(voxel, self.voxel)
+            kept = b.select(changed, constant(I32, 0), b.load(self.counts))
+            b.store(b.add(kept, counts), self.counts)
+            kept = b.select(changed, constant(F32, 0.0), b.load(self.norm))
+            norm = splat(b, item_at(b, self.step_norm, F32, step))
+            b.store(b.fadd(kept, norm), self.norm)
+        self._write(b.icmp_unsigned("!=", b.load(self.voxel), constant(I32, NOWHERE)))
+        inside = call(b, "llvm.vector.reduce.add.v16i32", I32, [b.load(self.inside)])
+        total = pointer_to(b, self.inside_out, I64)
+        b.store(b.add(b.load(total), b.zext(inside, I64)), total)
+        return b.load(self.n_out)
+
+    def _voxel(self, step: Any, counts: Any) -> Any:
+        b = self.builder
+        base = b.mul(step, I64(12))
+        inside = b.and_(self.live, b.icmp_unsigned("<", counts, self.invalid_from))
+        index = []
+        for axis in range(3):
+            row = [
+                splat(b, item_at(b, self.to_voxel, F32, b.add(base, I64(4 * axis + i))))
+                for i in range(4)
+            ]
+            at = row[3]
+            for i in range(3):
+                at = call(b, "llvm.fma.v16f32", at.type, [row[i], self.q[i], at])
+            at = call(b, "llvm.floor.v16f32", at.type, [at])
+            index.append(b.fptosi(at, vector_of(I32)))
+            ahead = b.sub(index[axis], self.window[2 * axis])
+            inside = b.and_(inside, b.icmp_unsigned("<", ahead, self.window[2 * axis + 1]))
+        one = b.select(inside, constant(I32, 1), constant(I32, 0))
+        b.store(b.add(b.load(self.inside), one), self.inside)
+        voxel = self._brick(index)
+        voxel = b.or_(voxel, self._excluded(step))
+        return b.select(inside, voxel, constant(I32, NOWHERE))
+
+    def _brick(self, index: list[Any]) -> Any:
+        """Place of a voxel in the memory of `Bricks`."""
+        b = self.builder
+        three = constant(I32, 3)
+        # Counted from an origin after rounding, so that no choice of it moves a pixel.
+        index = [*index[:2], b.sub(index[2], self.window[8])]
+        h, k, l = index  # noqa: E741
+        far = [b.ashr(i, three) for i in index]
+        voxel = b.add(h, b.mul(far[0], constant(I32, 512 - 8)))
+        voxel = b.add(voxel, b.add(b.shl(k, three), b.mul(far[1], self.window[6])))
+        far_l = b.mul(far[2], self.window[7])
+        return b.add(voxel, b.add(b.shl(l, constant(I32, 6)), far_l))
+
+    def _excluded(self, step: Any) -> Any:
+        b = self.builder
+        bits = cgutils.alloca_once_value(b, I16(0))
+        with b.if_then(b.icmp_unsigned("!=", self.excluded, I64(0))):
+            at = b.add(self.excluded, item_at(b, self.excluded_offsets, I64, step))
+            b.store(b.load(pointer_to(b, at, I16), align=1), bits)
+        # Bytes in the order of little-endian memory: pixel 0 is bit 7, pixel 8 is bit 15.
+        places = [I16(1 << (8 * (i // 8) + 7 - i % 8)) for i in range(LANES)]
+        lanes = ir.Constant(vector_of(I16), places)
+        here = b.and_(splat(b, b.load(bits)), lanes)
+        marked = b.icmp_unsigned("!=", here, constant(I16, 0))
+        return b.select(marked, constant(I32, EXCLUDED), constant(I32, 0))
+
+    def _write(self, mask: Any) -> None:
+        b = self.builder
+        n = b.load(self.n_out)
+        norm = b.fmul(b.load(self.norm), self.weight)
+        for value, pointer in zip(
+            (b.load(self.voxel), b.load(self.counts), norm), self.out, strict=True
+        ):
+            store_lanes(b, compress(b, value, mask), b.gep(pointer, [n]))
+        b.store(b.add(n, count_lanes(b, mask)), self.n_out)

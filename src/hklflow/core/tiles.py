@@ -1,0 +1,92 @@
+"""Tiles of the detector, and which of them reach into a part of the grid."""
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.binning_lanes import ROWS, TILE_GROUPS
+from hklflow.core.bricks import EDGE
+from hklflow.core.lanes import LANES
+
+Floats = NDArray[np.float64]
+Window = NDArray[np.int32]
+
+# Voxels: more than positions in single precision are off.
+_SLACK = 0.01
+
+
+class Tiles:
+    """Spheres in q_lab around the pixels of each tile of 8 × 64.
+
+    Parameters
+    ----------
+    q : (sub-samples, 3, slow, fast) array
+        q_lab in 1/Å.
+    live : (slow, fast) bool array
+        Pixels that are used.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Number of tiles along slow and fast.
+    """
+
+    def __init__(self, q: Floats, live: NDArray[np.bool_]) -> None:
+        n_slow, n_fast = live.shape
+        wide = TILE_GROUPS * LANES
+        self.shape = (-(-n_slow // ROWS), -(-n_fast // wide))
+        self._centre = np.zeros((*self.shape, 3))
+        self._radius = np.full(self.shape, -1.0)
+        for i in range(self.shape[0]):
+            for j in range(self.shape[1]):
+                cut = np.s_[i * ROWS : (i + 1) * ROWS, j * wide : (j + 1) * wide]
+                inside = q[:, :, *cut][:, :, live[cut]]
+                if inside.size:
+                    centre = 0.5 * (inside.min(axis=(0, 2)) + inside.max(axis=(0, 2)))
+                    off = np.linalg.norm(inside - centre[:, None], axis=1)
+                    self._centre[i, j], self._radius[i, j] = centre, off.max()
+
+    def reaching(self, window: Window, to_voxel: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Tiles (slow, fast) with pixels that may fall into a window on one of the steps.
+
+        Parameters
+        ----------
+        window : (9,) array
+            First voxel and number of voxels on h, k, l, and more (see `lanes_follow.follow`).
+        to_voxel : (steps, 12) array
+            Rows of the matrices, each followed by its offset.
+        """
+        rows = to_voxel.reshape(-1, 3, 4).astype(np.float64)
+        reach = np.linalg.norm(rows[..., :3], axis=2)[:, :, None, None] * self._radius + _SLACK
+        at = np.einsum("sac,ijc->saij", rows[..., :3], self._centre) + rows[..., 3, None, None]
+        first, size = window[0:6:2], window[1:6:2]
+        low = at + reach >= first[:, None, None]
+        high = at - reach < (first + size)[:, None, None]
+        return np.asarray((low & high).all(axis=1).any(axis=0) & (self._radius >= 0))
+
+    def divide(self, window: Window, to_voxel: NDArray[np.float32], n: int) -> list[Window]:
+        """Cut a window into up to n, with as many tiles in each, between bricks.
+
+        It is cut across the axis along which these frames reach farthest.
+        """
+        use = self._radius >= 0
+        if n == 1 or np.count_nonzero(use) < 2:
+            return [window]
+        rows = to_voxel[len(to_voxel) // 2].reshape(3, 4).astype(np.float64)
+        at = self._centre[use] @ rows[:, :3].T + rows[:, 3]
+        low, high = window[0:6:2], window[0:6:2] + window[1:6:2]
+        at = at[((at >= low) & (at < high)).all(axis=1)]
+        if len(at) < n:
+            return [window]
+        axis = int(np.argmax(np.ptp(at, axis=0)))
+        cuts = np.quantile(at[:, axis], np.arange(1, n) / n)
+        cuts = np.unique(np.rint(cuts / EDGE).astype(np.int32) * EDGE)
+        cuts = cuts[(cuts > low[axis]) & (cuts < high[axis])]
+        edges = np.concatenate([[low[axis]], cuts, [high[axis]]]).astype(np.int32)
+        windows = []
+        for first, last in pairwise(edges):
+            part = window.copy()
+            part[2 * axis], part[2 * axis + 1] = first, last - first
+            windows.append(part)
+        return windows

@@ -1,0 +1,97 @@
+"""Add the volumes of a rotation's blocks of frames, which jobs of their own transformed."""
+
+from pathlib import Path
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    parts: list[Path]
+    """Counts and norm of all good pixels, of the blocks in order."""
+    masked_parts: list[Path]
+    """Counts and norm without the 3-D mask's pixels."""
+
+
+class Outputs(stage.Outputs):
+    transform: Path
+    """Counts and norm of all good pixels."""
+    masked_transform: Path
+    """Counts and norm without the 3-D mask's pixels."""
+
+
+class Params(stage.Params):
+    pass
+
+
+#: Notes of the blocks that add up.
+_SUMS = (
+    "pixel-frames used",
+    "pixel-frames flagged or saturated",
+    "sub-samples outside the grid",
+)
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Add planes by planes."""
+    from collections.abc import Iterator
+    from contextlib import ExitStack
+    from typing import Any
+
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.errors import HklflowError
+
+    with ExitStack() as stack:
+        kinds = [
+            [stack.enter_context(nexus.open_volume(path)) for path in paths]
+            for paths in (inputs.parts, inputs.masked_parts)
+        ]
+        first_part = kinds[0][0]
+        for path, volume in zip(
+            inputs.parts + inputs.masked_parts, kinds[0] + kinds[1], strict=True
+        ):
+            if not volume.grid.same_as(first_part.grid):
+                raise HklflowError(
+                    f"{path} has another grid than {inputs.parts[0]}; transform the parts again"
+                )
+        counts_type = first_part.group["counts"].dtype
+        largest = np.iinfo(counts_type).max if counts_type.kind == "u" else np.inf
+
+        def added(volumes: list[nexus.OpenVolume], first: int, last: int) -> list[Any]:
+            slabs = [volume.slab(first, last) for volume in volumes]
+            counts, norm = (np.sum([slab[i] for slab in slabs], axis=0) for i in (0, 1))
+            if counts.max() > largest:
+                raise HklflowError(
+                    f"a voxel of {outputs.transform} has more than {largest} counts; mask the "
+                    "direct beam or use a finer grid"
+                )
+            return [counts, norm]
+
+        def layers() -> Iterator[tuple[int, *tuple[Any, ...]]]:
+            planes = first_part.grid.shape[2]
+            starts = range(0, planes, nexus.PLANES)
+            for first in stage.progress(starts, len(starts), "added planes"):
+                last = min(first + nexus.PLANES, planes)
+                yield (first, *added(kinds[0], first, last), *added(kinds[1], first, last))
+
+        writer = stack.enter_context(
+            nexus.TransformWriter(
+                outputs.transform,
+                outputs.masked_transform,
+                first_part.grid,
+                first_part.cell,
+                counts_type,
+            )
+        )
+        writer.write(layers())
+        notes = [part.notes for part in kinds[0]]
+        sums = {name: sum(note[name] for note in notes) for name in _SUMS}
+        writer.note({**notes[0], **sums, "blocks of frames": len(notes)})
+    print(f"{len(inputs.parts)} blocks of frames added")
+
+
+if __name__ == "__main__":
+    stage.command(main)
