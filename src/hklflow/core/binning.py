@@ -379,5 +379,5 @@ def _pixel_tables(q: Floats, norm: Floats) -> binning_lanes.Pixels:
     padded = np.zeros((n_slow, n_groups * LANES), np.float32)
     padded[:, :n_fast] = norm
     groups = padded.reshape(n_slow, n_groups, LANES)
-    live = (groups > 0).any(axis=2)
+    live = np.asarray((groups > 0).any(axis=2))
     return binning_lanes.Pixels(table, weights, np.ascontiguousarray(groups[:, -1]), live)

@@ -22,7 +22,7 @@ I64 = NDArray[np.int64]
 
 #: Rows and groups of pixels of a tile, which is judged as a whole, and of a strip.
 ROWS = 8
-TILE_GROUPS = 4
+TILE_GROUPS = 2
 _STRIP_GROUPS = 64
 #: Records after which they are added to the volume.
 _ENOUGH = 4096

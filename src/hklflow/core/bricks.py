@@ -61,8 +61,10 @@ class Bricks:
             )
         self.strides = (EDGE**3 * n_h - EDGE**2, EDGE**3 * n_h * n_k - EDGE**3)
         counts, norm = np.dtype(counts), np.dtype(norm)
-        self._memory = mmap.mmap(-1, max(size * 2 * counts.itemsize, 1))
-        if hasattr(self._memory, "madvise") and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # Private: of shared memory, even pages that are only read would be given out.
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = mmap.mmap(-1, max(size * 2 * counts.itemsize, 1), flags=private)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
             # A huge page would hold 500 bricks of which few are touched.
             self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self.counts = np.frombuffer(self._memory, counts)

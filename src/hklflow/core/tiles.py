@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,13 +58,7 @@ class Tiles:
         to_voxel : (steps, 12) array
             Rows of the matrices, each followed by its offset.
         """
-        rows = to_voxel.reshape(-1, 3, 4).astype(np.float64)
-        reach = np.linalg.norm(rows[..., :3], axis=2)[:, :, None, None] * self._radius + _SLACK
-        at = np.einsum("sac,ijc->saij", rows[..., :3], self._centre) + rows[..., 3, None, None]
-        first, size = window[0:6:2], window[1:6:2]
-        low = at + reach >= first[:, None, None]
-        high = at - reach < (first + size)[:, None, None]
-        return np.asarray((low & high).all(axis=1).any(axis=0) & (self._radius >= 0))
+        return _reaching(self._centre, self._radius, window, to_voxel.astype(np.float64))
 
     def divide(self, window: Window, to_voxel: NDArray[np.float32], n: int) -> list[Window]:
         """Cut a window into up to n, with as many tiles in each, between bricks.
@@ -90,3 +85,28 @@ class Tiles:
             part[2 * axis], part[2 * axis + 1] = first, last - first
             windows.append(part)
         return windows
+
+
+@numba.njit(cache=True, nogil=True)
+def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> NDArray[np.bool_]:
+    n_slow, n_fast = radius.shape
+    found = np.zeros((n_slow, n_fast), np.bool_)
+    norm = np.sqrt(rows[:, 0:11:4] ** 2 + rows[:, 1:11:4] ** 2 + rows[:, 2:11:4] ** 2)
+    for i in range(n_slow):
+        for j in range(n_fast):
+            if radius[i, j] < 0:
+                continue
+            x, y, z = centre[i, j]
+            for step in range(len(rows)):
+                inside = True
+                for axis in range(3):
+                    row = rows[step, 4 * axis : 4 * axis + 4]
+                    at = row[0] * x + row[1] * y + row[2] * z + row[3]
+                    reach = norm[step, axis] * radius[i, j] + _SLACK
+                    first = window[2 * axis]
+                    last = first + window[2 * axis + 1]
+                    inside &= at + reach >= first and at - reach < last
+                if inside:
+                    found[i, j] = True
+                    break
+    return found
