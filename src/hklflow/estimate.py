@@ -13,7 +13,7 @@ a job that needs more is given more when it is tried again.
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -189,14 +189,17 @@ class Estimate:
 
     def seconds(self, rule: str, shape: Shape) -> float:
         """Time that a job takes, in seconds: with this experiment's own rate if it has one."""
-        work = shape.frames * shape.pixels / 1e6
+        work = self._of_job(rule, shape).frames * shape.pixels / 1e6
         if rule in self.measured:
             return self.measured[rule] * (work if COSTS[rule].rate < math.inf else 1.0)
         return self._modelled(rule, shape)
 
-    @staticmethod
-    def _modelled(rule: str, shape: Shape) -> float:
-        cost = COSTS[rule]
+    def _of_job(self, rule: str, shape: Shape) -> Shape:
+        blocks = self._experiment.config.frame_blocks if rule == "transform" else 1
+        return replace(shape, frames=-(-shape.frames // blocks))
+
+    def _modelled(self, rule: str, shape: Shape) -> float:
+        cost, shape = COSTS[rule], self._of_job(rule, shape)
         work = shape.frames * shape.pixels / 1e6
         return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
 

@@ -80,6 +80,8 @@ def test_frames_in_blocks_of_any_size(tmp_path, counts, write, size):
         np.testing.assert_array_equal(np.concatenate(blocks), counts)
         part = list(frames.blocks(size, first=2, last=6))
         np.testing.assert_array_equal(np.concatenate(part), counts[2:6])
+        fast = [block.copy() for block in frames.stream(size, first=2, last=6)]
+        np.testing.assert_array_equal(np.concatenate(fast), counts[2:6])
         np.testing.assert_array_equal(frames.read(2, 5), counts[2:5])
         assert frames.read(3, 3).shape == (0, *SHAPE)
         assert all(path.is_file() for path in frames.files)

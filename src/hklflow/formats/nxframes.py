@@ -7,6 +7,7 @@ of virtual datasets. Both are refused here.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.formats.chunks import (
+    ChunkTable,
+    DamagedFrameError,
+    announce_chunks,
+    find_chunks,
+    first_frame,
+    read_chunks,
+)
 from hklflow.formats.nxfile import find_entry, open_file
 from hklflow.formats.raw import Frames
 
@@ -110,7 +119,7 @@ class NexusFrames(Frames):
                 if virtual.file_name == ".":
                     continue
                 part = source.parent / virtual.file_name
-                start = virtual.vspace.get_select_bounds()[0][0]
+                start = first_frame(virtual.vspace)
                 if not part.is_file():
                     raise HklflowError(
                         f"{part} does not exist: {source} takes frames from {start} on from it; "
@@ -122,7 +131,7 @@ class NexusFrames(Frames):
                             f"{part} has no dataset {virtual.dset_name}, from which {source} "
                             f"takes frames from {start} on; copy it again"
                         )
-                    _require_written(opened[virtual.dset_name], part, int(start))
+                    _require_written(opened[virtual.dset_name], part, start)
                 if part not in self.files:
                     self.files.append(part)
         else:
@@ -131,13 +140,45 @@ class NexusFrames(Frames):
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         block = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        self._read_by_hdf5(start, stop, block)
+        return block
+
+    def _read_by_hdf5(self, start: int, stop: int, out: NDArray[Any]) -> None:
         for segment in self._segments:
             low = max(start, segment.first)
             high = min(stop, segment.first + segment.data.shape[0])
             if low < high:
-                part = block[low - start : high - start]
+                part = out[low - start : high - start]
                 _read_into(segment, low - segment.first, high - segment.first, part)
-        return block
+
+    @cached_property
+    def _chunks(self) -> ChunkTable:
+        table = ChunkTable.empty(self.shape[0])
+        for segment in self._segments:
+            n = segment.data.shape[0]
+            table.put(segment.first, find_chunks(segment.data, segment.path), 0, n)
+        return table
+
+    def _prepare(self) -> None:
+        """Look up the chunks before threads do."""
+        _ = self._chunks
+
+    def _fill(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        for low, high in self._chunks.runs(start, stop):
+            part = out[low - start : high - start]
+            if self._chunks.file[low] < 0:
+                self._read_by_hdf5(low, high, part)
+                continue
+            try:
+                read_chunks(self._chunks, low, high, part)
+            except DamagedFrameError as error:
+                path = self._chunks.files[self._chunks.file[error.frame]]
+                raise _damaged(error.frame, path, error.why) from error
+
+    def _announce(self, start: int, stop: int) -> None:
+        for low, high in self._chunks.runs(start, stop):
+            if self._chunks.file[low] >= 0:
+                announce_chunks(self._chunks, low, high)
 
     def close(self) -> None:
         """Close the file."""
@@ -156,9 +197,13 @@ def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> Non
             segment.data[frame]
         except OSError:
             break
-    raise HklflowError(
-        f"frame {segment.first + frame} cannot be read from {segment.path} ({problem}); the file "
-        "is truncated or damaged: copy it again"
+    raise _damaged(segment.first + frame, segment.path, problem)
+
+
+def _damaged(frame: int, path: Path, problem: object) -> HklflowError:
+    return HklflowError(
+        f"frame {frame} cannot be read from {path} ({problem}); the file is truncated or "
+        "damaged: copy it again"
     )
 
 

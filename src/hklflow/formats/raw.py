@@ -6,7 +6,7 @@ measurement as far as the file states them: a field that is None is not in the f
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -55,22 +55,73 @@ class Frames(ABC):
             If frames outside the scan are asked for, or a file is missing,
             truncated or of another shape; it names the file and the frame.
         """
-        if not 0 <= start <= stop <= self.shape[0]:
-            raise HklflowError(
-                f"frames {start} to {stop} are not within the {self.shape[0]} frames of "
-                f"{self.files[0]}; check the frame range"
-            )
+        self._require_within(start, stop)
         if start == stop:
             return np.empty((0, *self.shape[1:]), self.dtype)
         return self._read(start, stop)
 
     def blocks(self, size: int, first: int = 0, last: int | None = None) -> Iterator[NDArray[Any]]:
         """Frames first..last (exclusive) in order, at most `size` at a time."""
-        if size < 1:
-            raise HklflowError(f"a block of {size} frames is empty; use a size of 1 or more")
+        _require_size(size)
         stop = self.shape[0] if last is None else last
         for start in range(first, stop, size):
             yield self.read(start, min(start + size, stop))
+
+    def stream(
+        self, size: int, first: int = 0, last: int | None = None, *, threads: int = 1
+    ) -> Generator[NDArray[Any], None, None]:
+        """Give the frames of `blocks`, but fast: a block lasts only until the next is asked for.
+
+        Parameters
+        ----------
+        size : int
+            Frames at a time.
+        first, last : int
+            Frames first..last (exclusive); None is the end.
+        threads : int
+            1: the calling thread decodes. More: so many threads decode the next block while
+            the caller works on this one. Close the iterator, or let go of it, where it is
+            left before its end.
+
+        Returns
+        -------
+        iterator of (at most `size`, slow, fast) arrays
+            C-contiguous, of `dtype`. Their memory is used again.
+
+        Raises
+        ------
+        HklflowError
+            If `size` or `threads` is below 1; else as `read`.
+        """
+        from hklflow.formats.stream import stream
+
+        _require_size(size)
+        if threads < 1:
+            raise HklflowError(f"frames cannot be read by {threads} threads; use 1 or more")
+        stop = self.shape[0] if last is None else last
+        self._require_within(first, stop)
+        self._prepare()
+        return stream(self, size, first, stop, threads)
+
+    def _require_within(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise HklflowError(
+                f"frames {start} to {stop} are not within the {self.shape[0]} frames of "
+                f"{self.files[0]}; check the frame range"
+            )
+
+    # For `stream`; formats that can do better do.
+
+    def _prepare(self) -> None:  # noqa: B027
+        """Get ready for `_fill` in several threads."""
+
+    def _fill(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Put frames start..stop, as of `_read`, into `out`; from several threads at once."""
+        for frame in range(start, stop):
+            out[frame - start] = self._read(frame, frame + 1)[0]
+
+    def _announce(self, start: int, stop: int) -> None:  # noqa: B027
+        """Tell the kernel that the bytes of these frames will be read next."""
 
     def close(self) -> None:  # noqa: B027  (most formats keep nothing open)
         """Close what is open."""
@@ -85,6 +136,11 @@ class Frames(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _require_size(size: int) -> None:
+    if size < 1:
+        raise HklflowError(f"a block of {size} frames is empty; use a size of 1 or more")
 
 
 @dataclass(frozen=True)

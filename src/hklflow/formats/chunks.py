@@ -1,0 +1,233 @@
+"""Compressed frames of HDF5 files, read past the HDF5 library.
+
+HDF5 reads under one lock, through a filter that is slower than `bitshuffle.decode`. Where a
+chunk is one frame in bitshuffle-LZ4, HDF5 is asked only where the chunks lie.
+"""
+
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.formats.nxfile import open_file
+
+BITSHUFFLE, LZ4 = 32008, 2  # the filter's number, its code of the compression
+
+# The kernel reads no more than about this much ahead for one request.
+ANNOUNCED = 128 * 1024
+
+
+class DamagedFrameError(Exception):
+    """A frame cannot be read: its number in the scan, and why."""
+
+    def __init__(self, frame: int, why: object) -> None:
+        super().__init__(frame, why)
+        self.frame, self.why = frame, why
+
+
+@dataclass(frozen=True)
+class ChunkTable:
+    """Where the frames of a dataset lie as bitshuffle-LZ4 chunks.
+
+    Attributes
+    ----------
+    files : list of Path
+    file : (n,) int array
+        Index into `files`; -1 where the frame must be read by HDF5.
+    offset, size : (n,) uint64 arrays
+        Bytes.
+    """
+
+    files: list[Path]
+    file: NDArray[np.int64]
+    offset: NDArray[np.uint64]
+    size: NDArray[np.uint64]
+
+    @classmethod
+    def empty(cls, n: int) -> "ChunkTable":
+        """Make a table of `n` frames that HDF5 must read."""
+        return cls([], np.full(n, -1), np.zeros(n, np.uint64), np.zeros(n, np.uint64))
+
+    def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Frames start..stop in runs that are in one file."""
+        edges = start + 1 + np.flatnonzero(np.diff(self.file[start:stop]))
+        cuts = [start, *map(int, edges), stop]
+        return list(pairwise(cuts))
+
+    def put(self, at: int, other: "ChunkTable", start: int, stop: int) -> None:
+        """Take frames start..stop of another table, the first as frame `at`."""
+        here, there = slice(at, at + stop - start), slice(start, stop)
+        self.files.extend(file for file in other.files if file not in self.files)
+        # The last entry is for -1.
+        number = np.array([*(self.files.index(file) for file in other.files), -1])
+        self.file[here] = number[other.file[there]]
+        self.offset[here] = other.offset[there]
+        self.size[here] = other.size[there]
+
+
+def find_chunks(data: Any, path: Path) -> ChunkTable:
+    """Where the frames of a dataset (n, slow, fast) lie.
+
+    Parameters
+    ----------
+    data : h5py.Dataset
+    path : Path
+        Of its file; sources of virtual datasets are named from there.
+    """
+    if data.is_virtual:
+        return _virtual(data, path)
+    table = ChunkTable.empty(data.shape[0])
+    if not _is_plain(data):
+        return table
+    table.files.append(Path(data.file.filename))
+
+    def note(chunk: Any) -> None:
+        frame = chunk.chunk_offset[0]
+        # The mask names filters that were left out for this chunk.
+        if chunk.filter_mask == 0:
+            table.file[frame] = 0
+            table.offset[frame] = chunk.byte_offset
+            table.size[frame] = chunk.size
+
+    data.id.chunk_iter(note)
+    return table
+
+
+def _is_plain(data: Any) -> bool:
+    """Whether chunks are whole frames of integers in bitshuffle-LZ4 and nothing else."""
+    pipeline = data.id.get_create_plist()
+    if (
+        data.ndim != 3
+        or data.chunks != (1, *data.shape[1:])
+        or data.dtype.kind not in "iu"
+        or data.dtype.itemsize not in (1, 2, 4)
+        or not data.dtype.isnative
+        or pipeline.get_nfilters() != 1
+        # Offsets would count from behind the user block, or in parts of the file.
+        or data.file.userblock_size
+        or data.file.driver != "sec2"
+        # Not on every platform, and not with every HDF5.
+        or not hasattr(os, "preadv")
+        or not hasattr(data.id, "chunk_iter")
+    ):
+        return False
+    number, _, values, _ = pipeline.get_filter(0)
+    return (
+        number == BITSHUFFLE
+        and len(values) > 4
+        and values[2] == data.dtype.itemsize
+        and values[4] == LZ4
+    )
+
+
+def _virtual(data: Any, path: Path) -> ChunkTable:
+    """Where frames of a virtual dataset lie: those mapped as runs of whole frames."""
+    table = ChunkTable.empty(data.shape[0])
+    # HDF5 would take sources from elsewhere.
+    if "HDF5_VDS_PREFIX" in os.environ or data.ndim != 3:
+        return table
+    mapped = np.zeros(data.shape[0], dtype=np.int64)
+    sources: dict[tuple[str, str], tuple[ChunkTable, tuple[int, ...]]] = {}
+    for virtual in data.virtual_sources():
+        target = _whole_frames(virtual.vspace, data.shape)
+        if target is None:
+            return ChunkTable.empty(data.shape[0])
+        mapped[slice(*target)] += 1
+        name = (virtual.file_name, virtual.dset_name)
+        if name not in sources:
+            with open_file(path if name[0] == "." else path.parent / name[0]) as opened:
+                source = opened[name[1]]
+                like = (
+                    not source.is_virtual
+                    and source.dtype == data.dtype
+                    and source.shape[1:] == data.shape[1:]
+                )
+                found = find_chunks(source, path) if like else ChunkTable.empty(0)
+                sources[name] = (found, source.shape)
+        found, shape = sources[name]
+        if not found.files:
+            continue
+        frames = _whole_frames(virtual.src_space, shape)
+        if frames is not None and frames[1] - frames[0] == target[1] - target[0]:
+            table.put(target[0], found, *frames)
+    # Where mappings overlap, HDF5 says which one counts.
+    table.file[mapped != 1] = -1
+    return table
+
+
+def first_frame(space: Any) -> int:
+    """First frame of a selection, which may have no end."""
+    import h5py
+
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        return 0
+    if space.is_regular_hyperslab():
+        return int(space.get_regular_hyperslab()[0][0])
+    return int(space.get_select_bounds()[0][0])
+
+
+def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """First and last (exclusive) frame of a selection, if it is a run of whole frames."""
+    import h5py
+
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        return 0, shape[0]
+    if not space.is_regular_hyperslab():
+        return None
+    first, stride, count, block = space.get_regular_hyperslab()
+    if any(c > 1 and s != b for s, c, b in zip(stride, count, block, strict=True)):
+        return None
+    # Unlimited is a very large number.
+    length = tuple(int(c) * int(b) for c, b in zip(count, block, strict=True))
+    if length[1:] != shape[1:] or int(first[0]) + length[0] > shape[0]:
+        return None
+    return int(first[0]), int(first[0]) + length[0]
+
+
+def read_chunks(table: ChunkTable, start: int, stop: int, out: NDArray[Any]) -> None:
+    """Decode frames start..stop, which are in one file, into `out`; holds no lock.
+
+    Raises
+    ------
+    DamagedFrameError
+        If one cannot be read.
+    """
+    from hklflow.formats.bitshuffle import decode
+
+    frame = start
+    try:
+        with table.files[table.file[start]].open("rb", buffering=0) as file:
+            length = os.fstat(file.fileno()).st_size
+            buffer = np.empty(0, np.uint8)
+            for frame in range(start, stop):
+                offset, size = int(table.offset[frame]), int(table.size[frame])
+                if offset + size > length:
+                    raise DamagedFrameError(frame, f"the file ends after {length} bytes")
+                if size > buffer.size:
+                    buffer = np.empty(size + size // 4, np.uint8)
+                chunk = buffer[:size]
+                if os.preadv(file.fileno(), [chunk.data], offset) != size:
+                    raise DamagedFrameError(frame, f"no {size} bytes at {offset}")
+                decode(chunk, out[frame - start])
+    except (OSError, ValueError) as error:
+        raise DamagedFrameError(frame, error) from error
+
+
+def announce_chunks(table: ChunkTable, start: int, stop: int) -> None:
+    """Tell the kernel that frames start..stop, which are in one file, will be read next."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    try:
+        with table.files[table.file[start]].open("rb", buffering=0) as file:
+            for offset, size in zip(table.offset[start:stop], table.size[start:stop], strict=True):
+                end = int(offset) + int(size)
+                for at in range(int(offset), end, ANNOUNCED):
+                    n = min(ANNOUNCED, end - at)
+                    os.posix_fadvise(file.fileno(), at, n, os.POSIX_FADV_WILLNEED)
+    except OSError:
+        # Reading will tell.
+        return
