@@ -376,10 +376,33 @@ def test_threads_and_passes_change_no_bit(samples: tuple[int, int, int]) -> None
 
 def test_counts_beyond_32_bits_are_refused() -> None:
     simulation = settings(shape=(20, 24), n_frames=3)[0]
-    sums = empty(simulation, binning.Grid.symmetric(3.0, 3.0), invalid_from=np.inf)
-    frames = np.full((3, 20, 24), 2**31, dtype=np.uint32)
+    grid = binning.Grid.symmetric(3.0, 3.0)
+    frames = np.zeros((3, 20, 24), dtype=np.uint32)
+    # As many as fit; a pixel that stays in its voxel; the same in two blocks; two pixels.
+    frames[:, 9, 9] = 2**31 - 1
+    sums = empty(simulation, grid, invalid_from=np.inf)
+    sums.add(frames[:2], 0)
+    assert sums.total()[0].max() == 2**32 - 2
     with pytest.raises(HklflowError, match="4294967295 counts"):
-        sums.add(frames, 0)
+        sums.add(frames[2:], 2)
+    with pytest.raises(HklflowError, match="4294967295 counts"):
+        empty(simulation, grid, invalid_from=np.inf).add(frames, 0)
+    frames[:] = 0
+    frames[0, 9, 9:11] = 2**31
+    with pytest.raises(HklflowError, match="4294967295 counts"):
+        empty(simulation, grid, invalid_from=np.inf).add(frames, 0)
+
+
+def test_byte_order_does_not_matter() -> None:
+    simulation = settings(n_frames=4, flux=20.0)[0]
+    frames = np.concatenate(list(simulation.frames(4)))
+    volumes = []
+    for dtype in ("<u4", ">u4", "<f4", ">f4"):
+        sums = empty(simulation, covering(simulation))
+        sums.add(frames.astype(dtype), 0)
+        volumes.append(sums.total()[0])
+    assert np.array_equal(volumes[0], volumes[1])
+    assert np.array_equal(volumes[2], volumes[3])
 
 
 def test_planes_begin_between_bricks() -> None:

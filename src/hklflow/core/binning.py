@@ -172,7 +172,9 @@ class Accumulator:
         if excluded is None or not excluded.any():
             excluded = np.zeros((0, 0, 0), dtype=np.uint8)
         live = int(np.count_nonzero(self.pixel_norm > 0))
-        inside, invalid = self._engine.add(np.ascontiguousarray(frames), first, excluded)
+        native = frames.dtype.newbyteorder("=")
+        frames = np.ascontiguousarray(frames, dtype=native)
+        inside, invalid = self._engine.add(frames, first, excluded)
         self.inside += inside
         self.invalid += invalid
         used_frames = int(np.count_nonzero(self.frame_norm[first : first + n] > 0))

@@ -307,7 +307,7 @@ def add_block(
     records = _Records(
         np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.float32)
     )
-    inside = np.zeros(1, np.int64)
+    inside = np.zeros(2, np.int64)
     tables = _Tables(
         n_steps,
         address(steps.to_voxel),
@@ -367,4 +367,4 @@ def add_block(
                         overflow |= _add(n, records, sums)
                         n = 0
                 overflow |= _add(n, records, sums)
-    return inside[0], invalid, overflow != 0
+    return inside[0], invalid, overflow != 0 or inside[1] > 0

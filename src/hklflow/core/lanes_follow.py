@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 
 from hklflow.core.lanes import (
     F32,
+    I1,
     I16,
     I32,
     I64,
@@ -90,8 +91,9 @@ def follow(  # type: ignore[no-untyped-def]
     voxel_out, counts_out, norm_out : of uint32, uint32, float32
         Records from ``n_out`` on; room for 16 (n_steps + 1) of them and 16 more.
     n_out : int64
-    inside_out : of int64 (1,)
-        Raised by the number of (pixel, step) that were recorded.
+    inside_out : of int64 (2,)
+        Raised by the number of (pixel, step) that were recorded, and by the number of pixels
+        of which a record has more than 2³² - 1 counts.
 
     Returns
     -------
@@ -150,6 +152,7 @@ class _Follow:
         self.counts = cgutils.alloca_once_value(b, constant(I32, 0))
         self.norm = cgutils.alloca_once_value(b, constant(F32, 0.0))
         self.inside = cgutils.alloca_once_value(b, constant(I32, 0))
+        self.wrapped = cgutils.alloca_once_value(b, constant(I1, 0))
 
     def emit(self) -> Any:
         """The loop over the steps, and the last records."""
@@ -163,14 +166,21 @@ class _Follow:
             self._write(b.and_(changed, b.icmp_unsigned("!=", before, constant(I32, NOWHERE))))
             b.store(voxel, self.voxel)
             kept = b.select(changed, constant(I32, 0), b.load(self.counts))
-            b.store(b.add(kept, counts), self.counts)
+            total = b.add(kept, counts)
+            b.store(total, self.counts)
+            wrapped = b.and_(
+                b.icmp_unsigned("<", total, counts),
+                b.icmp_unsigned("!=", voxel, constant(I32, NOWHERE)),
+            )
+            b.store(b.or_(b.load(self.wrapped), wrapped), self.wrapped)
             kept = b.select(changed, constant(F32, 0.0), b.load(self.norm))
             norm = splat(b, item_at(b, self.step_norm, F32, step))
             b.store(b.fadd(kept, norm), self.norm)
         self._write(b.icmp_unsigned("!=", b.load(self.voxel), constant(I32, NOWHERE)))
         inside = call(b, "llvm.vector.reduce.add.v16i32", I32, [b.load(self.inside)])
-        total = pointer_to(b, self.inside_out, I64)
-        b.store(b.add(b.load(total), b.zext(inside, I64)), total)
+        for i, more in enumerate((b.zext(inside, I64), count_lanes(b, b.load(self.wrapped)))):
+            place = b.gep(pointer_to(b, self.inside_out, I64), [I64(i)])
+            b.store(b.add(b.load(place), more), place)
         return b.load(self.n_out)
 
     def _voxel(self, step: Any, counts: Any) -> Any:
