@@ -374,6 +374,39 @@ def test_threads_and_passes_change_no_bit(samples: tuple[int, int, int]) -> None
         assert np.array_equal(a, np.concatenate([b, c]))
 
 
+@pytest.mark.parametrize("samples", [(1, 1, 1), (2, 2, 1), (1, 3, 1)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bands_of_rows_change_no_bit(samples: tuple[int, int, int], threads: int) -> None:
+    simulation = settings(shape=(50, 56), n_frames=20, flux=20.0)[0]
+    grid = covering(simulation)
+    frames = np.concatenate(list(simulation.frames(20)))
+    mask = made_up_mask(0, frames.shape)
+    whole = empty(simulation, grid, samples, keep_excluded=True)
+    whole.add(frames[:12], 0, mask[:12])
+    whole.add(frames[12:], 12, mask[12:])
+    # In memory, the rows of a band are not followed by those of the next frame.
+    wide = np.full((20, 70, 56), 999, np.uint32)
+    wide[:, 10:60] = frames
+    banded = empty(simulation, grid, samples, keep_excluded=True, threads=threads)
+    for first, last in ((0, 12), (12, 20)):
+        for row, end in ((0, 16), (16, 24), (24, 50)):
+            band = wide[first:last, 10 + row : 10 + end]
+            banded.add(band, first, mask[first:last], row)
+    assert (banded.used, banded.invalid, banded.inside) == (whole.used, whole.invalid, whole.inside)
+    for one, other in zip(
+        (*whole.total(), *whole.clean()), (*banded.total(), *banded.clean()), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(("row", "rows"), [(4, 8), (8, 9), (-8, 8), (48, 8), (8, 48)])
+def test_bands_that_do_not_fit_are_refused(row: int, rows: int) -> None:
+    simulation = settings(n_frames=4)[0]
+    sums = empty(simulation, covering(simulation))
+    with pytest.raises(HklflowError, match=f"from row {row} on"):
+        sums.add(np.zeros((4, rows, 56), dtype=np.uint32), 0, row=row)
+
+
 def test_counts_beyond_32_bits_are_refused() -> None:
     simulation = settings(shape=(20, 24), n_frames=3)[0]
     grid = binning.Grid.symmetric(3.0, 3.0)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import binning_lanes, binning_plain
+from hklflow.core.binning_lanes import ROWS
 from hklflow.core.bricks import Bricks
 from hklflow.core.geometry import Rotation
 from hklflow.core.grid import Grid, pixel_pitch, sub_samples
@@ -111,6 +112,7 @@ class Accumulator:
         self.pixel_norm = np.nan_to_num(np.ascontiguousarray(pixel_norm, dtype=np.float64))
         self.frame_norm = np.nan_to_num(np.asarray(frame_norm, dtype=np.float64))
         self._ub = np.asarray(ub, dtype=np.float64)
+        self._live_in_row = np.count_nonzero(self.pixel_norm > 0, axis=1)
         self._engine: _Lanes | _Plain | None = None
         self.used = 0
         self.invalid = 0
@@ -141,9 +143,13 @@ class Accumulator:
         return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
 
     def add(
-        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8] | None = None
+        self,
+        frames: NDArray[Any],
+        first: int,
+        excluded: NDArray[np.uint8] | None = None,
+        row: int | None = None,
     ) -> None:
-        """Add a block of frames.
+        """Add a block of frames, or a band of its rows.
 
         Parameters
         ----------
@@ -152,7 +158,10 @@ class Accumulator:
         first : int
             Frame number of the block's first frame.
         excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
-            Bit-packed artefact mask (`numpy.packbits` along fast).
+            Bit-packed artefact mask (`numpy.packbits` along fast), of all rows.
+        row : int
+            First row of ``frames``, which then are a band of rows (n, rows, fast); a multiple
+            of 8. Rows must be contiguous in memory, frames need not.
 
         Raises
         ------
@@ -160,34 +169,46 @@ class Accumulator:
             If the block does not fit the detector, the scan or its mask, or a voxel's counts
             exceed 32 bits.
         """
-        n = len(frames)
-        if n == 0:
+        if len(frames) == 0:
             return
-        self._check(frames.shape, first, None if excluded is None else excluded.shape)
         if excluded is not None and not self.keep_excluded:
             raise ValueError("an artefact mask needs keep_excluded=True")
+        self._check(frames.shape, first, None if excluded is None else excluded.shape, row)
+        n_fast, row = frames.shape[2], row or 0
+        rows_contiguous = frames.strides[1:] == (n_fast * frames.itemsize, frames.itemsize)
+        rows_contiguous &= frames.strides[0] >= frames.shape[1] * frames.strides[1]
+        if not (rows_contiguous and frames.dtype.isnative):
+            frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
         if self._engine is None:
-            fast = voxel_bytes(frames.dtype, frames.shape[2], self.samples) == 8
+            fast = voxel_bytes(frames.dtype, n_fast, self.samples) == 8
             self._engine = _Lanes(self) if fast else _Plain(self)
-        if excluded is None or not excluded.any():
+        rows = slice(row, row + frames.shape[1])
+        if excluded is None or not excluded[:, rows].any():
             excluded = np.zeros((0, 0, 0), dtype=np.uint8)
-        live = int(np.count_nonzero(self.pixel_norm > 0))
-        native = frames.dtype.newbyteorder("=")
-        frames = np.ascontiguousarray(frames, dtype=native)
-        inside, invalid = self._engine.add(frames, first, excluded)
+        inside, invalid = self._engine.add(frames, first, excluded, row)
         self.inside += inside
         self.invalid += invalid
-        used_frames = int(np.count_nonzero(self.frame_norm[first : first + n] > 0))
-        self.used += live * used_frames - invalid
+        used_frames = np.count_nonzero(self.frame_norm[first : first + len(frames)] > 0)
+        self.used += int(self._live_in_row[rows].sum()) * int(used_frames) - invalid
 
-    def _check(self, frames: tuple[int, ...], first: int, excluded: tuple[int, ...] | None) -> None:
+    def _check(
+        self,
+        frames: tuple[int, ...],
+        first: int,
+        excluded: tuple[int, ...] | None,
+        row: int | None,
+    ) -> None:
         # The kernel does not check bounds: what does not fit would read foreign memory.
         n_slow, n_fast = self.rotation.detector.shape
         n_frames = self.rotation.scan.n_frames
-        if len(frames) != 3 or frames[1:] != (n_slow, n_fast):
+        begin = row or 0
+        end = n_slow if row is None or len(frames) != 3 else begin + frames[1]
+        tiled = begin >= 0 and begin % ROWS == 0 and (end % ROWS == 0 or end == n_slow)
+        if len(frames) != 3 or frames[1:] != (end - begin, n_fast) or end > n_slow or not tiled:
             raise HklflowError(
-                f"a block of frames has shape {frames}, the detector ({n_slow}, {n_fast}) pixels; "
-                "use the geometry of this detector"
+                f"a block of frames has shape {frames}"
+                f"{'' if row is None else f' from row {row} on'}, the detector ({n_slow}, "
+                f"{n_fast}) pixels; use the geometry of this detector"
             )
         if first < 0 or first + frames[0] > n_frames:
             raise HklflowError(
@@ -265,13 +286,16 @@ class _Plain:
             Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
         )
 
-    def add(self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8]) -> tuple[int, int]:
-        """Add a block; (inside, invalid)."""
+    def add(
+        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
+    ) -> tuple[int, int]:
+        """Add a band; (inside, invalid)."""
         sums, other = self._sums, self.excluded or self.kept
         to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
         return binning_plain.add_block(
             frames,
             first,
+            row,
             self._q,
             sums.pixel_norm,
             sums.frame_norm[first : first + len(frames)],
@@ -300,6 +324,10 @@ class _Lanes:
 
     def __init__(self, sums: Accumulator) -> None:
         self._sums = sums
+        self._pool = ThreadPoolExecutor(sums.threads) if sums.threads > 1 else None
+        self._block = (-1, -1)
+        self._steps: binning_lanes.Steps | None = None
+        self._parts: list[binning_lanes.Part] = []
         q = sums.q()
         self._tiles = Tiles(q, sums.pixel_norm > 0)
         self._pixels = _pixel_tables(q, sums.pixel_norm)
@@ -312,49 +340,57 @@ class _Lanes:
             self.kept.counts, self.kept.norm, other.counts, other.norm
         )
 
-    def add(self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8]) -> tuple[int, int]:
-        """Add a block; (inside, invalid)."""
+    def add(
+        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
+    ) -> tuple[int, int]:
+        """Add a band; (inside, invalid)."""
         sums = self._sums
-        used = np.flatnonzero(sums.frame_norm[first : first + len(frames)] > 0)
-        if len(used) == 0:
+        if self._block != (first, len(frames)):
+            self._begin(first, len(frames))
+        if self._steps is None:
             return 0, 0
-        matrix, offset = sums.to_voxel(first + used)
-        n_sub = int(np.prod(sums.samples))
-        steps = binning_lanes.Steps(
-            used,
-            _rows(matrix, offset),
-            np.repeat(sums.frame_norm[first + used] / n_sub, sums.samples[0]).astype(np.float32),
-            _keys(sums.seed, first + used),
-            first + used,
-        )
         # Ranges over the type of the frames; every negative number reads as a larger one.
         bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
         limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
-        parts = self._parts(steps.to_voxel)
-        work = [
-            (frames, steps, self._pixels, self._volumes, part, excluded, limit, sums.seed)
-            for part in parts
-        ]
-        if len(work) == 1:
-            results = [binning_lanes.add_block(*work[0])]
-        else:
-            with ThreadPoolExecutor(len(work)) as pool:
-                results = list(pool.map(lambda job: binning_lanes.add_block(*job), work))
+        shape, stride = frames.shape, frames.strides[0] // frames.itemsize
+        # What lies between the rows of two frames is in the same memory.
+        size = (shape[0] - 1) * stride + shape[1] * shape[2]
+        flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
+        tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
+        work = [(*tables, part, excluded, limit, sums.seed, row) for part in self._parts]
+
+        def run(job: Any) -> tuple[int, int, bool]:
+            done: tuple[int, int, bool] = binning_lanes.add_block(*job)
+            return done
+
+        results = list(map(run, work) if self._pool is None else self._pool.map(run, work))
         if any(overflow for _, _, overflow in results):
             raise _overflow()
         return sum(r[0] for r in results), sum(r[1] for r in results)
 
-    def _parts(self, to_voxel: NDArray[np.float32]) -> list[binning_lanes.Part]:
-        """Divide the planes among the threads so that each has as many tiles to see to."""
-        whole = _window(self._sums, self.kept)
-        parts = []
-        windows = self._tiles.divide(whole, to_voxel, self._sums.threads)
+    def _begin(self, first: int, n: int) -> None:
+        """Tables of a block of frames, for all its bands."""
+        sums = self._sums
+        self._block, self._steps, self._parts = (first, n), None, []
+        used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
+        if len(used) == 0:
+            return
+        matrix, offset = sums.to_voxel(first + used)
+        norm = sums.frame_norm[first + used] / int(np.prod(sums.samples))
+        self._steps = binning_lanes.Steps(
+            used,
+            _rows(matrix, offset),
+            np.repeat(norm, sums.samples[0]).astype(np.float32),
+            _keys(sums.seed, first + used),
+            first + used,
+        )
+        # The planes are divided among the threads so that each has as many tiles to see to.
+        to_voxel = self._steps.to_voxel
+        windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
         for number, window in enumerate(windows):
             counted = np.arange(self._tiles.shape[0]) % len(windows) == number
-            parts.append(
-                binning_lanes.Part(window, self._tiles.reaching(window, to_voxel), counted)
-            )
-        return parts
+            reached = self._tiles.reaching(window, to_voxel)
+            self._parts.append(binning_lanes.Part(window, reached, counted))
 
 
 def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:

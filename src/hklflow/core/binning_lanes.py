@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.binning_plain import deal
-from hklflow.core.lanes import LANES, address, count_at
+from hklflow.core.lanes import LANES, address, count_at, prefetch
 from hklflow.core.lanes_deal import MOST_DEALT, deal_2, deal_4, deal_8, deal_16, deal_32
 from hklflow.core.lanes_follow import EXCLUDED, NOWHERE, follow
 
@@ -26,6 +26,8 @@ TILE_GROUPS = 2
 _STRIP_GROUPS = 64
 #: Records after which they are added to the volume.
 _ENOUGH = 4096
+#: Records whose voxels are on their way into the cache.
+_AHEAD = 64
 #: Sub-samples that photons can be dealt to here.
 DEALT = (1, 2, 4, 8, 16, 32)
 
@@ -131,8 +133,10 @@ def _add(n: int, records: _Records, sums: Sums) -> int:
     """Add records to the volumes; whether a voxel's counts have become too many."""
     voxel, counts, norm = records
     overflow, marked = 0, 0
+    memory = address(sums.counts)
     for r in range(n):
         v = np.int64(voxel[r])
+        prefetch(memory + 8 * np.int64(voxel[r + _AHEAD] & np.uint32(EXCLUDED - 1)))
         if v >= EXCLUDED:
             # Put off: with both volumes in one loop, it is three times slower.
             voxel[marked], counts[marked], norm[marked] = voxel[r], counts[r], norm[r]
@@ -154,19 +158,15 @@ def _add(n: int, records: _Records, sums: Sums) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _invalid(
-    frames: NDArray[Any], used: I64, row: int, first: int, last: int, norm: F32, limit: np.uint32
-) -> int:
-    """Pixel-frames of a piece of a row that are used but no measurement."""
-    start = row * frames.shape[2]
-    weights = norm[start + first : start + last]
+def _invalid(frames: NDArray[Any], starts: I64, norm: F32, limit: np.uint32) -> int:
+    """Pixel-frames that are used but no measurement, in pieces of a row with these norms."""
     total = 0
-    for z in used:
-        values = frames[z, row, first:last]
+    for start in starts:
+        values = frames[start : start + norm.size]
         bad = np.uint32(0)
         for j in range(values.size):
             # A negative number becomes one that is too large.
-            wrong = (np.uint32(values[j]) >= limit) & (weights[j] > 0)
+            wrong = (np.uint32(values[j]) >= limit) & (norm[j] > 0)
             bad = np.uint32(bad + np.uint32(wrong))
         total += np.int64(bad)
     return total
@@ -260,6 +260,8 @@ def _follow(
 @numba.njit(cache=True, nogil=True)
 def add_block(
     frames: NDArray[Any],
+    shape: tuple[int, int, int],
+    stride: int,
     steps: Steps,
     pixels: Pixels,
     sums: Sums,
@@ -267,13 +269,18 @@ def add_block(
     excluded: NDArray[np.uint8],
     limit: np.uint32,
     seed: np.uint64,
+    first_row: int,
 ) -> tuple[int, int, bool]:
-    """Add a block of frames.
+    """Add a block of frames, or a band of its rows.
 
     Parameters
     ----------
-    frames : (n, slow, fast) array, C-contiguous
-        Integers of up to 32 bits, 16 or more along fast.
+    frames : flat contiguous array
+        Integers of up to 32 bits, in which the frames stand.
+    shape : (n, rows, fast)
+        16 or more along fast. Rows follow each other.
+    stride : int
+        Items from one frame to the next.
     steps, pixels, sums, part
         See there. The number of sub-samples is one of `DEALT`.
     excluded : (n, slow, ceil(fast / 8)) uint8, or empty
@@ -281,6 +288,8 @@ def add_block(
     limit : uint32
         Counts from here on are no measurement.
     seed : uint64
+    first_row : int
+        Of the band on the detector, a multiple of `ROWS`.
 
     Returns
     -------
@@ -291,19 +300,20 @@ def add_block(
     overflow : bool
         Whether a voxel's counts have exceeded 32 bits: the sums are wrong.
     """
-    n_frames, n_slow, n_fast = frames.shape
+    n_frames, n_rows, n_fast = shape
     n_used, n_steps, n_pix = steps.frames.size, steps.norm.size, pixels.q.shape[0]
-    n_groups, n_phi, plane = pixels.live.shape[1], n_steps // n_used, n_slow * n_fast
-    size, q_plane = frames.itemsize, 4 * pixels.q.shape[2]
+    (n_slow, n_groups), n_phi = pixels.live.shape, n_steps // n_used
+    plane, size, q_plane = n_slow * n_fast, frames.itemsize, 4 * pixels.q.shape[2]
     masked, row_bytes = excluded.size > 0, excluded.shape[2]
     # Counts stand in the frames, or in copies for the last group of a row, or in shares.
     of_step = np.repeat(steps.frames, n_phi)
-    in_frames, in_tail, in_shares = of_step * plane, of_step * LANES, np.arange(n_steps) * LANES
+    in_frames = of_step * stride
+    in_tail, in_shares = of_step * LANES, np.arange(n_steps) * LANES
     mask_in_frames, mask_in_tail = of_step * (n_slow * row_bytes), of_step * 2
     tail = np.zeros((n_frames, LANES), frames.dtype)
     tail_mask = np.zeros((n_frames, 2), np.uint8)
     shares = np.zeros((n_pix, n_steps, LANES), np.uint32)
-    room = _ENOUGH + LANES * (n_steps + 2)
+    room = _ENOUGH + LANES * (n_steps + 2) + _AHEAD
     records = _Records(
         np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.float32)
     )
@@ -319,29 +329,34 @@ def add_block(
         address(inside),
     )
     invalid, overflow = 0, 0
-    for top in range(0, n_slow, ROWS):
+    for top in range(first_row, first_row + n_rows, ROWS):
         for left in range(0, n_groups, _STRIP_GROUPS):
             right = min(left + _STRIP_GROUPS, n_groups)
-            for i in range(top, min(top + ROWS, n_slow)):
+            for row in range(top, min(top + ROWS, first_row + n_rows)):
+                i = row - first_row
                 if part.counted[top // ROWS]:
                     ends = (left * LANES, min(right * LANES, n_fast))
-                    invalid += _invalid(frames, steps.frames, i, *ends, pixels.norm, limit)
+                    norms = pixels.norm[row * n_fast + ends[0] : row * n_fast + ends[1]]
+                    starts = steps.frames * stride + i * n_fast + ends[0]
+                    invalid += _invalid(frames, starts, norms, limit)
                 n = 0
                 for g in range(left, right):
-                    if not (pixels.live[i, g] and part.tiles[top // ROWS, g // TILE_GROUPS]):
+                    if not (pixels.live[row, g] and part.tiles[top // ROWS, g // TILE_GROUPS]):
                         continue
-                    first = i * n_fast + g * LANES
-                    values, offsets = address(frames) + size * first, address(in_frames)
+                    first = row * n_fast + g * LANES
+                    values = address(frames) + size * (i * n_fast + g * LANES)
+                    offsets = address(in_frames)
                     norm = address(pixels.norm) + 4 * first
-                    mask = address(excluded) + i * row_bytes + 2 * g
+                    mask = address(excluded) + row * row_bytes + 2 * g
                     mask_offsets = address(mask_in_frames)
                     if (g + 1) * LANES > n_fast:
                         for z in range(n_frames):
-                            tail[z, : n_fast - g * LANES] = frames[z, i, g * LANES :]
+                            at = z * stride + i * n_fast
+                            tail[z, : n_fast - g * LANES] = frames[at + g * LANES : at + n_fast]
                             if masked:
-                                tail_mask[z, : row_bytes - 2 * g] = excluded[z, i, 2 * g :]
+                                tail_mask[z, : row_bytes - 2 * g] = excluded[z, row, 2 * g :]
                         values, offsets = address(tail), address(in_tail)
-                        norm = address(pixels.tail) + 4 * LANES * i
+                        norm = address(pixels.tail) + 4 * LANES * row
                         mask, mask_offsets = address(tail_mask), address(mask_in_tail)
                     mask = mask if masked else 0
                     q = address(pixels.q) + 4 * first

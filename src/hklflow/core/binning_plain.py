@@ -61,6 +61,7 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
 def add_block(
     frames: NDArray[Any],
     first_frame: int,
+    first_row: int,
     q: Floats,
     pixel_norm: Floats,
     frame_norm: Floats,
@@ -80,9 +81,9 @@ def add_block(
 
     Parameters
     ----------
-    frames : (n, slow, fast) array
-    first_frame : int
-        Number of the first one in the scan.
+    frames : (n, rows, fast) array
+    first_frame, first_row : int
+        Number of the first one in the scan, and of its first row on the detector.
     q : (slow, fast, pixel sub-samples, 3) array
         q_lab in 1/Å.
     pixel_norm, frame_norm : (slow, fast) and (n,) arrays
@@ -105,7 +106,8 @@ def add_block(
     invalid : int
         Pixel-frames that are no measurement.
     """
-    n_frames, n_slow, n_fast = frames.shape
+    n_frames, n_rows, n_fast = frames.shape
+    n_slow = len(pixel_norm)
     n_phi, n_pix = to_voxel.shape[1], q.shape[2]
     n_sub = n_phi * n_pix
     share = 1.0 / n_sub
@@ -116,12 +118,12 @@ def add_block(
     for z in range(n_frames):
         if not frame_norm[z] > 0:
             continue
-        for i in range(n_slow):
+        for i in range(first_row, first_row + n_rows):
             for j in range(n_fast):
                 weight = pixel_norm[i, j]
                 if not weight > 0:
                     continue
-                n = float(frames[z, i, j])
+                n = float(frames[z, i - first_row, j])
                 if not 0 <= n < invalid_from:  # negative and NaN are flags
                     invalid += 1
                     continue

@@ -118,3 +118,17 @@ def count_at(typing_context, like, values, offsets, step, lane):  # type: ignore
         return (builder.sext if counts.signed else builder.zext)(value, I32)
 
     return types.uint32(like, *(types.int64,) * 4), codegen
+
+
+@intrinsic
+def prefetch(typing_context, at):  # type: ignore[no-untyped-def]
+    """Bring the memory at an address (int64) into the cache, to be written."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = pointer_to(builder, args[0], I8)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, I32(1), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen

@@ -42,11 +42,7 @@ class Tiles:
         for i in range(self.shape[0]):
             for j in range(self.shape[1]):
                 cut = np.s_[i * ROWS : (i + 1) * ROWS, j * wide : (j + 1) * wide]
-                inside = q[:, :, *cut][:, :, live[cut]]
-                if inside.size:
-                    centre = 0.5 * (inside.min(axis=(0, 2)) + inside.max(axis=(0, 2)))
-                    off = np.linalg.norm(inside - centre[:, None], axis=1)
-                    self._centre[i, j], self._radius[i, j] = centre, off.max()
+                self._radius[i, j] = _sphere(q[:, :, *cut], live[cut], self._centre[i, j])
 
     def reaching(self, window: Window, to_voxel: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Tiles (slow, fast) with pixels that may fall into a window on one of the steps.
@@ -110,3 +106,25 @@ def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> N
                     found[i, j] = True
                     break
     return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _sphere(q: Floats, live: NDArray[np.bool_], centre: Floats) -> float:
+    """Find the middle of the live pixels' q (sub-samples, 3, slow, fast), and their radius."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for i, j in np.argwhere(live):
+        for s in range(len(q)):
+            for axis in range(3):
+                low[axis] = min(low[axis], q[s, axis, i, j])
+                high[axis] = max(high[axis], q[s, axis, i, j])
+    if not low[0] <= high[0]:
+        return -1.0
+    centre[:] = 0.5 * (low + high)
+    largest = 0.0
+    for i, j in np.argwhere(live):
+        for s in range(len(q)):
+            off = 0.0
+            for axis in range(3):
+                off += (q[s, axis, i, j] - centre[axis]) ** 2
+            largest = max(largest, off)
+    return np.sqrt(largest)

@@ -284,3 +284,89 @@ def decode(chunk: NDArray[np.uint8], out: NDArray[Any]) -> None:
     fault = _decode(chunk.ctypes.data, chunk.size, out.ctypes.data, out.size, out.itemsize)
     if fault:
         raise ValueError(FAULTS[fault])
+
+
+@njit(cache=True, nogil=True)
+def _block_size(source: int, n_bytes: int, n: int, width: int) -> int:
+    """Elements of a block of a chunk, or minus the fault."""
+    if n_bytes < HEADER:
+        return -EARLY
+    if _number(source, 8) != n * width:
+        return -SIZE
+    block = _number(source + 8, 4)
+    block = (DEFAULT_BLOCK if block == 0 else block) // width
+    if block == 0 or block % 8:
+        return -BLOCK
+    return int(block)
+
+
+def block_size(chunk: NDArray[np.uint8], n: int, width: int) -> int:
+    """Elements of a block of a chunk, but of the last one.
+
+    Parameters
+    ----------
+    chunk : (n_bytes,) uint8 array
+        Bytes as in the file.
+    n, width : int
+        Elements of the frame, and their bytes.
+
+    Raises
+    ------
+    ValueError
+        If the chunk is damaged or of another size.
+    """
+    block = _block_size(chunk.ctypes.data, chunk.size, n, width)
+    if block < 0:
+        raise ValueError(FAULTS[-block])
+    return int(block)
+
+
+@njit(cache=True, nogil=True)
+def decode_blocks(
+    sources: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    places: NDArray[np.int64],
+    block: int,
+    n: int,
+    width: int,
+    skip: int,
+    targets: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Decode the same blocks of several chunks; without the GIL.
+
+    Parameters
+    ----------
+    sources, sizes : (chunks,) int64 arrays
+        Addresses and bytes of whole chunks.
+    places : (chunks,) int64 array
+        Bytes from the start of the chunk to the first of the blocks, `HEADER` for the very
+        first; moved on by ``skip`` blocks.
+    block : int
+        Elements of a block.
+    n, width : int
+        Elements to decode from each chunk, and their bytes: whole blocks, or all up to the
+        frame's end.
+    skip : int
+        Blocks, at most as many as are decoded.
+    targets : (chunks,) int64 array
+        Addresses of room for them.
+
+    Returns
+    -------
+    which, fault : int
+        The first damaged chunk and an index of `FAULTS`; the fault is 0 if there is none.
+    """
+    first = min(block, n) // 8
+    memory = np.zeros(first * (1 + 8 * width) + SLACK, np.uint8)
+    where = np.empty(32, np.int64)
+    value = np.empty(32, np.int64)
+    for i in range(sources.size):
+        at, end = sources[i] + places[i], sources[i] + sizes[i]
+        fault = _decode_blocks(at, end, targets[i], n, width, block, memory, where, value)
+        if fault:
+            return i, fault
+        # Their lengths have been checked just now.
+        for _ in range(skip):
+            at += 4 + _number(at, 4)
+        places[i] = at - sources[i]
+    return 0, 0

@@ -217,6 +217,39 @@ def read_chunks(table: ChunkTable, start: int, stop: int, out: NDArray[Any]) -> 
         raise DamagedFrameError(frame, error) from error
 
 
+def pack_chunks(
+    table: ChunkTable, start: int, stop: int, room: NDArray[np.uint8]
+) -> list[NDArray[np.uint8]]:
+    """Read frames start..stop, which are in one file, as they are there; holds no lock.
+
+    Parameters
+    ----------
+    room : (n,) uint8 array
+        Where they are put, one behind the other: as many bytes as their sizes' sum.
+
+    Raises
+    ------
+    DamagedFrameError
+        If one cannot be read.
+    """
+    frame, used = start, 0
+    chunks = []
+    try:
+        with table.files[table.file[start]].open("rb", buffering=0) as file:
+            length = os.fstat(file.fileno()).st_size
+            for frame in range(start, stop):
+                offset, size = int(table.offset[frame]), int(table.size[frame])
+                if offset + size > length:
+                    raise DamagedFrameError(frame, f"the file ends after {length} bytes")
+                chunks.append(room[used : used + size])
+                used += size
+                if os.preadv(file.fileno(), [chunks[-1].data], offset) != size:
+                    raise DamagedFrameError(frame, f"no {size} bytes at {offset}")
+    except OSError as error:
+        raise DamagedFrameError(frame, error) from error
+    return chunks
+
+
 def announce_chunks(table: ChunkTable, start: int, stop: int) -> None:
     """Tell the kernel that frames start..stop, which are in one file, will be read next."""
     if not hasattr(os, "posix_fadvise"):

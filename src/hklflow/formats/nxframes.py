@@ -6,6 +6,7 @@ of virtual datasets. Both are refused here.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.formats.bands import PackedFrames
 from hklflow.formats.chunks import (
     ChunkTable,
     DamagedFrameError,
     announce_chunks,
     find_chunks,
     first_frame,
+    pack_chunks,
     read_chunks,
 )
 from hklflow.formats.nxfile import find_entry, open_file
@@ -169,11 +172,33 @@ class NexusFrames(Frames):
             if self._chunks.file[low] < 0:
                 self._read_by_hdf5(low, high, part)
                 continue
-            try:
+            with self._told():
                 read_chunks(self._chunks, low, high, part)
-            except DamagedFrameError as error:
-                path = self._chunks.files[self._chunks.file[error.frame]]
-                raise _damaged(error.frame, path, error.why) from error
+
+    def _pack(
+        self, start: int, stop: int, memory: NDArray[np.uint8]
+    ) -> tuple[PackedFrames | None, NDArray[np.uint8]]:
+        small = self.shape[1] * self.shape[2] < 8
+        if small or (self._chunks.file[start:stop] < 0).any():
+            return None, memory
+        size = int(self._chunks.size[start:stop].sum())
+        if size > memory.size:
+            memory = np.empty(size + size // 4, np.uint8)
+        chunks: list[NDArray[np.uint8]] = []
+        with self._told():
+            for low, high in self._chunks.runs(start, stop):
+                room = memory[sum(chunk.size for chunk in chunks) :]
+                chunks += pack_chunks(self._chunks, low, high, room)
+            packed = PackedFrames(start, chunks, self.shape[1:], self.dtype)
+        return packed if packed.block else None, memory
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedFrameError as error:
+            path = self._chunks.files[self._chunks.file[error.frame]]
+            raise _damaged(error.frame, path, error.why) from error
 
     def _announce(self, start: int, stop: int) -> None:
         for low, high in self._chunks.runs(start, stop):

@@ -7,16 +7,20 @@ measurement as far as the file states them: a field that is None is not in the f
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector, Goniometer
 from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.formats.bands import Band, PackedFrames
 
 HDF5_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf"}
 
@@ -103,6 +107,37 @@ class Frames(ABC):
         self._prepare()
         return stream(self, size, first, stop, threads)
 
+    def bands(
+        self, size: int, first: int = 0, last: int | None = None, *, threads: int = 1
+    ) -> "Generator[Band, None, None]":
+        """Give the frames of `stream` in bands of rows that fit into the processor's cache.
+
+        Parameters
+        ----------
+        size, first, last, threads
+            As for `stream`.
+
+        Returns
+        -------
+        iterator of Band
+            Block after block, from the first row to the last. A band's counts last until the
+            next one is asked for.
+
+        Raises
+        ------
+        HklflowError
+            As `stream`.
+        """
+        from hklflow.formats.bands import bands
+
+        _require_size(size)
+        if threads < 1:
+            raise HklflowError(f"frames cannot be read by {threads} threads; use 1 or more")
+        stop = self.shape[0] if last is None else last
+        self._require_within(first, stop)
+        self._prepare()
+        return bands(self, size, first, stop, threads)
+
     def _require_within(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.shape[0]:
             raise HklflowError(
@@ -119,6 +154,16 @@ class Frames(ABC):
         """Put frames start..stop, as of `_read`, into `out`; from several threads at once."""
         for frame in range(start, stop):
             out[frame - start] = self._read(frame, frame + 1)[0]
+
+    def _pack(
+        self, start: int, stop: int, memory: NDArray[np.uint8]
+    ) -> "tuple[PackedFrames | None, NDArray[np.uint8]]":
+        """Frames that can be decoded by rows, in this memory or more; None: they can't."""
+        return None, memory
+
+    def _told(self) -> AbstractContextManager[None]:
+        """Within it, what is wrong with a frame of `_pack` is told as `read` tells it."""
+        return nullcontext()
 
     def _announce(self, start: int, stop: int) -> None:  # noqa: B027
         """Tell the kernel that the bytes of these frames will be read next."""

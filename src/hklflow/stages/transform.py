@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.core.geometry import Rotation
+    from hklflow.formats.bands import Band
 
 VERSION = 5
 
@@ -136,16 +137,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 planes=planes,
                 threads=threads,
             )
-            blocks = frames.stream(
+            bands = frames.bands(
                 params.block, scan.first + begin, scan.first + end, threads=threads
             )
-            done = begin
             told = "transform frames" + (f", pass {turn + 1}" if turn else "")
-            for block in stage.progress(blocks, end - begin, told, len):
-                last = done + len(block)
-                mask = excluded[done:last] if excluded.any(done, last) else None
-                accumulator.add(block, done, mask)
-                done = last
+            mask = None
+            for band in stage.progress(bands, end - begin, told, _frames_done):
+                first = band.first - scan.first
+                if band.row == 0:
+                    last = first + len(band.counts)
+                    mask = excluded[first:last] if excluded.any(first, last) else None
+                accumulator.add(band.counts, first, mask, band.row)
             used, invalid = accumulator.used, accumulator.invalid
             inside += accumulator.inside
             writer.write(accumulator.layers())
@@ -164,6 +166,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{used} pixel-frames used, {notes['sub-samples outside the grid']} sub-samples outside "
         f"the grid, {invalid} flagged or saturated"
     )
+
+
+def _frames_done(band: "Band") -> int:
+    """Frames of which this band is the last that was missing."""
+    return len(band.counts) if band.last else 0
 
 
 def _pixel_norm(
