@@ -123,15 +123,18 @@ class Accumulator:
         """Sub-samples of used pixel-frames that fell outside the planes."""
         return self.used * int(np.prod(self.samples)) - self.inside
 
-    def q(self) -> Floats:
+    def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å."""
         n_slow, n_fast = self.rotation.detector.shape
         _, sub_slow, sub_fast = self.samples
-        table = np.empty((sub_slow * sub_fast, 3, n_slow, n_fast))
+        table = np.empty((sub_slow * sub_fast, 3, n_slow, n_fast), dtype)
         for s in range(sub_slow * sub_fast):
-            slow = np.arange(n_slow)[:, None] + (s // sub_fast + 0.5) / sub_slow
             fast = np.arange(n_fast)[None, :] + (s % sub_fast + 0.5) / sub_fast
-            table[s] = np.moveaxis(self.rotation.q_lab(slow, fast), -1, 0)
+            # A few rows at a time stay in the cache.
+            for top in range(0, n_slow, 32):
+                rows = np.arange(top, min(top + 32, n_slow))[:, None]
+                q = self.rotation.q_lab(rows + (s // sub_fast + 0.5) / sub_slow, fast)
+                table[s, :, top : top + 32] = np.moveaxis(q, -1, 0)
         return table
 
     def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -280,7 +283,7 @@ class _Plain:
 
     def __init__(self, sums: Accumulator) -> None:
         self._sums = sums
-        self._q = np.ascontiguousarray(np.moveaxis(sums.q(), (0, 1), (2, 3)))
+        self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
         self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
         self.excluded = (
             Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
@@ -328,7 +331,7 @@ class _Lanes:
         self._block = (-1, -1)
         self._steps: binning_lanes.Steps | None = None
         self._parts: list[binning_lanes.Part] = []
-        q = sums.q()
+        q = sums.q(np.float32)
         self._tiles = Tiles(q, sums.pixel_norm > 0)
         self._pixels = _pixel_tables(q, sums.pixel_norm)
         self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.float32)
@@ -381,7 +384,7 @@ class _Lanes:
             used,
             _rows(matrix, offset),
             np.repeat(norm, sums.samples[0]).astype(np.float32),
-            _keys(sums.seed, first + used),
+            _keys(sums.seed, first + used, sums.samples),
             first + used,
         )
         # The planes are divided among the threads so that each has as many tiles to see to.
@@ -400,14 +403,18 @@ def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
     return rows.reshape(-1, 12)
 
 
-def _keys(seed: np.uint64, frames: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Two random numbers (n, 2) of each frame."""
+def _keys(
+    seed: np.uint64, frames: NDArray[np.int64], samples: tuple[int, int, int]
+) -> NDArray[np.uint32]:
+    """Two random numbers (n, 2) of each frame, if there is something to deal."""
+    if samples == (1, 1, 1):
+        return np.zeros((len(frames), 2), np.uint32)
     return np.stack(
         [np.random.SeedSequence([int(seed), int(z)]).generate_state(2, np.uint32) for z in frames]
     )
 
 
-def _pixel_tables(q: Floats, norm: Floats) -> binning_lanes.Pixels:
+def _pixel_tables(q: NDArray[np.float32], norm: Floats) -> binning_lanes.Pixels:
     n_sub, _, n_slow, n_fast = q.shape
     n_groups = -(-n_fast // LANES)
     table = np.zeros((n_sub, 3, n_slow * n_fast + LANES), np.float32)

@@ -7,15 +7,13 @@ the pixel only. All are of shape (slow, fast).
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector
+from hklflow.core.geometry import Detector, directions
 
 Floats = NDArray[np.float64]
 
 
 def _directions(detector: Detector) -> Floats:
-    position = detector.pixel_centres()
-    unit: Floats = position / np.linalg.norm(position, axis=-1, keepdims=True)
-    return unit
+    return directions(detector.pixel_centres())
 
 
 def cos_incidence(detector: Detector) -> Floats:

@@ -1,6 +1,7 @@
 """Tiles of the detector, and which of them reach into a part of the grid."""
 
 from itertools import pairwise
+from typing import Any
 
 import numba
 import numpy as np
@@ -33,7 +34,7 @@ class Tiles:
         Number of tiles along slow and fast.
     """
 
-    def __init__(self, q: Floats, live: NDArray[np.bool_]) -> None:
+    def __init__(self, q: NDArray[np.floating[Any]], live: NDArray[np.bool_]) -> None:
         n_slow, n_fast = live.shape
         wide = TILE_GROUPS * LANES
         self.shape = (-(-n_slow // ROWS), -(-n_fast // wide))
@@ -109,7 +110,7 @@ def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> N
 
 
 @numba.njit(cache=True, nogil=True)
-def _sphere(q: Floats, live: NDArray[np.bool_], centre: Floats) -> float:
+def _sphere(q: NDArray[np.floating[Any]], live: NDArray[np.bool_], centre: Floats) -> float:
     """Find the middle of the live pixels' q (sub-samples, 3, slow, fast), and their radius."""
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for i, j in np.argwhere(live):
