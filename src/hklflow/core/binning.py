@@ -20,7 +20,7 @@ so the sums are the same to the last bit.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,25 @@ from hklflow.errors import HklflowError
 __all__ = ["Accumulator", "Grid", "pixel_pitch", "sub_samples", "voxel_bytes"]
 
 Floats = NDArray[np.float64]
+
+
+class Box(NamedTuple):
+    """Sums of a box of voxels.
+
+    Attributes
+    ----------
+    first : (l, k, h)
+        First voxel.
+    counts, norm, clean_counts, clean_norm : (l, k, h) arrays
+        Of everything, and without what the artefact mask excluded; the same arrays if it
+        excluded nothing here.
+    """
+
+    first: tuple[int, int, int]
+    counts: NDArray[Any]
+    norm: NDArray[Any]
+    clean_counts: NDArray[Any]
+    clean_norm: NDArray[Any]
 
 
 class Accumulator:
@@ -114,6 +133,7 @@ class Accumulator:
         self._ub = np.asarray(ub, dtype=np.float64)
         self._live_in_row = np.count_nonzero(self.pixel_norm > 0, axis=1)
         self._engine: _Lanes | _Plain | None = None
+        self._has_excluded = False
         self.used = 0
         self.invalid = 0
         self.inside = 0
@@ -188,6 +208,7 @@ class Accumulator:
         rows = slice(row, row + frames.shape[1])
         if excluded is None or not excluded[:, rows].any():
             excluded = np.zeros((0, 0, 0), dtype=np.uint8)
+        self._has_excluded |= excluded.size > 0
         inside, invalid = self._engine.add(frames, first, excluded, row)
         self.inside += inside
         self.invalid += invalid
@@ -224,44 +245,53 @@ class Accumulator:
                 f"{(frames[0], n_slow, (n_fast + 7) // 8)}; make it again from these frames"
             )
 
-    def layers(
-        self,
-    ) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
-        """Sums by layers of planes.
+    def boxes(self, shape: tuple[int, int, int] = (16, 64, 64)) -> Iterator[Box]:
+        """Sums in boxes of voxels, where something was measured.
 
-        Yields
-        ------
-        first : int
-            Number of the layer's first plane.
-        counts, norm, clean_counts, clean_norm : (n, k, h) arrays
-            Of everything, and without what the artefact mask excluded. Without
-            ``keep_excluded`` they are the same arrays.
+        Parameters
+        ----------
+        shape : (l, k, h)
+            Of a box, multiples of 8; those at the grid's end are smaller.
         """
         engine = self._engine or _Lanes(self)
-        if engine.excluded is None:
-            for first, counts, norm in engine.kept.layers():
-                yield first, counts, norm, counts, norm
-            return
-        for kept, excluded in zip(engine.kept.layers(), engine.excluded.layers(), strict=True):
-            counts = kept[1] + excluded[1]
-            if np.any(counts < kept[1]):
-                raise _overflow()
-            yield kept[0], counts, kept[2] + excluded[2], kept[1], kept[2]
+        kept, excluded = engine.kept, engine.excluded if self._has_excluded else None
+        _, n_k, n_h = self.grid.array_shape
+        first, last = self.planes
+        for l in range(first, last, shape[0]):  # noqa: E741
+            for k in range(0, n_k, shape[1]):
+                for h in range(0, n_h, shape[2]):
+                    size = (
+                        min(shape[0], last - l),
+                        min(shape[1], n_k - k),
+                        min(shape[2], n_h - h),
+                    )
+                    counts, norm = (np.empty(size, a.dtype) for a in (kept.counts, kept.norm))
+                    measured = kept.box((l, k, h), counts, norm)
+                    clean = (counts, norm)
+                    if excluded is not None:
+                        more = tuple(np.empty_like(a) for a in clean)
+                        if excluded.box((l, k, h), *more):
+                            counts, norm, measured = counts + more[0], norm + more[1], True
+                            if np.any(counts < clean[0]):
+                                raise _overflow()
+                    if measured:
+                        yield Box((l, k, h), counts, norm, *clean)
 
     def total(self) -> tuple[Floats, Floats]:
         """(C, M) of shape (l, k, h) of everything; all planes must fit into memory."""
-        return self._dense(1)
+        return self._dense("counts", "norm")
 
     def clean(self) -> tuple[Floats, Floats]:
         """(C, M) of shape (l, k, h) without what the artefact mask excluded."""
-        return self._dense(3)
+        return self._dense("clean_counts", "clean_norm")
 
-    def _dense(self, which: int) -> tuple[Floats, Floats]:
+    def _dense(self, *names: str) -> tuple[Floats, Floats]:
         first, last = self.planes
         counts, norm = np.zeros((2, last - first, *self.grid.array_shape[1:]))
-        for layer in self.layers():
-            at = slice(layer[0] - first, layer[0] - first + len(layer[1]))
-            counts[at], norm[at] = layer[which], layer[which + 1]
+        for box in self.boxes():
+            begin = (box.first[0] - first, *box.first[1:])
+            at = tuple(slice(i, i + n) for i, n in zip(begin, box.counts.shape, strict=True))
+            counts[at], norm[at] = (getattr(box, name) for name in names)
         return counts, norm
 
 

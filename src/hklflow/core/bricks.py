@@ -7,9 +7,9 @@ one twentieth of a volume, a full turn about half.
 """
 
 import mmap
-from collections.abc import Iterator
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,7 +51,6 @@ class Bricks:
         self.grid, self.first, self.last = grid, first, last
         n_h, n_k = (-(-n // EDGE) for n in grid.shape[:2])
         n_l = -(-(last - first) // EDGE)
-        self._shape = (n_l, n_k, n_h)
         size = n_l * n_k * n_h * EDGE**3
         if first % EDGE or size > MOST_VOXELS:
             raise HklflowError(
@@ -70,20 +69,48 @@ class Bricks:
         self.counts = np.frombuffer(self._memory, counts)
         self.norm = self.counts.view(norm)
 
-    def layers(self) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
-        """First plane, counts and norm (n, k, h) of each layer of bricks, 8 planes or fewer."""
-        for layer in range(self._shape[0]):
-            yield (
-                self.first + EDGE * layer,
-                self._layer(self.counts, 0, layer),
-                self._layer(self.norm, 1, layer),
-            )
+    def box(self, first: tuple[int, int, int], counts: NDArray[Any], norm: NDArray[Any]) -> bool:
+        """Take a box of voxels out of the bricks.
 
-    def _layer(self, flat: NDArray[Any], which: int, layer: int) -> NDArray[Any]:
-        _, n_k, n_h = self._shape
-        size = 2 * EDGE**3 * n_k * n_h
-        bricks = flat[layer * size : (layer + 1) * size].reshape(n_k, n_h, EDGE, EDGE, EDGE, 2)
-        planes = bricks[..., which].transpose(2, 0, 3, 1, 4)
-        planes = planes.reshape(EDGE, n_k * EDGE, n_h * EDGE)
-        n = min(EDGE, self.last - self.first - EDGE * layer)
-        return planes[:n, : self.grid.shape[1], : self.grid.shape[0]]
+        Parameters
+        ----------
+        first : (l, k, h)
+            First voxel, on the grid; multiples of 8.
+        counts, norm : (l, k, h) arrays
+            Filled; of the shape of the box, which lies within the planes.
+
+        Returns
+        -------
+        bool
+            Whether a voxel was measured.
+        """
+        begin = (first[0] - self.first, first[1], first[2])
+        return bool(_box(self.counts, self.norm, self.strides, begin, counts, norm))
+
+
+@numba.njit(cache=True, nogil=True)
+def _box(
+    flat_counts: NDArray[Any],
+    flat_norm: NDArray[Any],
+    strides: tuple[int, int],
+    first: tuple[int, int, int],
+    counts: NDArray[Any],
+    norm: NDArray[Any],
+) -> bool:
+    n_l, n_k, n_h = counts.shape
+    measured = False
+    for i in range(n_l):
+        l = first[0] + i  # noqa: E741
+        plane = EDGE**2 * l + (l // EDGE) * strides[1]
+        for j in range(n_k):
+            k = first[1] + j
+            row = plane + EDGE * k + (k // EDGE) * strides[0]
+            # Bricks of a row are apart; the voxels of one follow each other.
+            for part in range(0, n_h, EDGE):
+                at = 2 * (row + (first[2] + part) * EDGE**2)
+                for m in range(min(EDGE, n_h - part)):
+                    counts[i, j, part + m] = flat_counts[at + 2 * m]
+                    value = flat_norm[at + 2 * m + 1]
+                    norm[i, j, part + m] = value
+                    measured |= value > 0
+    return measured

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.grid import Grid
-from hklflow.nexus.volume import PLANES, VolumeWriter
+from hklflow.nexus.volume import VolumeWriter
+
+if TYPE_CHECKING:
+    from hklflow.core.binning import Box
 
 Floats = NDArray[np.float64]
 
@@ -47,31 +52,32 @@ class TransformWriter:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def write(self, layers: Iterable[tuple[int, *tuple[NDArray[Any], ...]]]) -> None:
-        """Write layers of planes.
+    def write(self, boxes: "Iterable[Box]") -> None:
+        """Write boxes of voxels, each a chunk of the files or made of some; see `CHUNK`.
 
-        Parameters
-        ----------
-        layers
-            In order: first plane, counts and norm (n, k, h) of everything, and counts and norm
-            without the mask's pixels; see `hklflow.core.binning.Accumulator.layers`.
+        What is in none of them was not measured: it takes no room and reads as zeros.
         """
-        held: list[tuple[int, *tuple[NDArray[Any], ...]]] = []
-        for layer in layers:
-            # Chunks of the file are packed once only.
-            if held and layer[0] % PLANES == 0:
-                self._put(held)
-                held = []
-            held.append(layer)
-        if held:
-            self._put(held)
-
-    def _put(self, layers: list[tuple[int, *tuple[NDArray[Any], ...]]]) -> None:
-        for i, writer in enumerate(self._writers):
-            counts, norm = (np.concatenate([layer[2 * i + k] for layer in layers]) for k in (1, 2))
-            writer.write(layers[0][0], counts=counts, norm=norm)
+        full, masked = (writer.datasets for writer in self._writers)
+        for box in boxes:
+            at = tuple(slice(i, i + n) for i, n in zip(box.first, box.counts.shape, strict=True))
+            full["counts"][at], full["norm"][at] = box.counts, box.norm
+            if box.clean_counts is not box.counts:
+                masked["counts"][at], masked["norm"][at] = box.clean_counts, box.clean_norm
+                continue
+            for name in ("counts", "norm"):
+                _copy_chunks(full[name], masked[name], box.first, box.counts.shape)
 
     def note(self, notes: dict[str, Any]) -> None:
         """Record what was done."""
         for writer in self._writers:
             writer.note(notes)
+
+
+def _copy_chunks(
+    source: h5py.Dataset, target: h5py.Dataset, first: tuple[int, int, int], shape: tuple[int, ...]
+) -> None:
+    """Copy chunks as they are packed."""
+    starts = (range(i, i + n, c) for i, n, c in zip(first, shape, source.chunks, strict=True))
+    for at in product(*starts):
+        mask, packed = source.id.read_direct_chunk(at)
+        target.id.write_direct_chunk(at, packed, mask)

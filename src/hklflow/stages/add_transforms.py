@@ -37,11 +37,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Add planes by planes."""
     from collections.abc import Iterator
     from contextlib import ExitStack
+    from itertools import product
     from typing import Any
 
     import numpy as np
 
     from hklflow import nexus
+    from hklflow.core.binning import Box
     from hklflow.errors import HklflowError
 
     with ExitStack() as stack:
@@ -70,12 +72,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 )
             return [counts, norm]
 
-        def layers() -> Iterator[tuple[int, *tuple[Any, ...]]]:
+        def boxes() -> Iterator[Box]:
             planes = first_part.grid.shape[2]
             starts = range(0, planes, nexus.PLANES)
             for first in stage.progress(starts, len(starts), "added planes"):
                 last = min(first + nexus.PLANES, planes)
-                yield (first, *added(kinds[0], first, last), *added(kinds[1], first, last))
+                sums = (*added(kinds[0], first, last), *added(kinds[1], first, last))
+                for k, h in product(*(range(0, n, 64) for n in sums[0].shape[1:])):
+                    box = [volume[:, k : k + 64, h : h + 64] for volume in sums]
+                    if box[1].any():
+                        yield Box((first, k, h), *box)
 
         writer = stack.enter_context(
             nexus.TransformWriter(
@@ -86,7 +92,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 counts_type,
             )
         )
-        writer.write(layers())
+        writer.write(boxes())
         notes = [part.notes for part in kinds[0]]
         sums = {name: sum(note[name] for note in notes) for name in _SUMS}
         writer.note({**notes[0], **sums, "blocks of frames": len(notes)})

@@ -150,7 +150,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 accumulator.add(band.counts, first, mask, band.row)
             used, invalid = accumulator.used, accumulator.invalid
             inside += accumulator.inside
-            writer.write(accumulator.layers())
+            writer.write(accumulator.boxes())
         notes = {
             "accepted": judged if inputs.accepted is not None else "not judged",
             **scale_notes,
