@@ -6,12 +6,13 @@ CORES ?= all
 # In the order in which they begin: the test of Slurm mostly waits.
 SLOWEST := tests/slurm tests/workflow tests
 
-.PHONY: help setup setup-slurm setup-dev demo test lint lock schema clean
+.PHONY: help setup setup-slurm setup-dev demo test lint bench lock schema clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
 	@echo "make test    set up, run all tests"
 	@echo "make lint    set up, check style, types, layers and the workflow"
+	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
 	@echo "make setup   set up only (virtual environment in $(VENV))"
 	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
 
@@ -49,8 +50,25 @@ lint: setup-dev
 	PATH="$(BIN):$$PATH" snakefmt --check Snakefile workflow
 	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --lint
 
+# Where it works and the peers' environment; a peer that cannot be installed is named in the table.
+BENCH := .bench
+PEERS := $(BENCH)/peers
+PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+
+$(PEERS)/.installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	echo "*" > $(BENCH)/.gitignore
+	$(PEERS_PIP) -r $< || while read -r line; do \
+		case "$$line" in "#"*) ;; *) $(PEERS_PIP) "$$line" || echo "not installed: $$line" ;; esac; \
+	done < $<
+	touch $@
+
+bench: setup $(PEERS)/.installed
+	@command -v dials.version > /dev/null || echo "DIALS is not on PATH and will be missing from the table; Debian: apt-get install dials"
+	$(BIN)/python -m benchmarks.speed --data $(BENCH)/data --peers $(PEERS)/bin/python --table docs/benchmark.md $(BENCH_OPTIONS)
+
 lock: setup-dev
 	PATH="$(BIN):$$PATH" sh envs/lock.sh
 
 clean:
-	rm -rf $(VENV) demo/results demo/raw demo/report.html demo/.snakemake
+	rm -rf $(VENV) $(BENCH) demo/results demo/raw demo/report.html demo/.snakemake

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.grid import Grid
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
+from hklflow.core.grid import Grid
 from hklflow.core.peaks import Peaks
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
+from hklflow.nexus.chunks import pack
+from hklflow.nexus.volume import SideBySide
 
 N, SLOW, FAST = 7, 12, 19
 CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
@@ -248,6 +251,93 @@ def test_counts_are_stored_exactly(tmp_path: Path, counts: list[float], dtype: t
     with h5py.File(path) as file:
         assert file["entry/transform/counts"].dtype == dtype
     np.testing.assert_array_equal(nexus.read_volume(path).counts, array)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_was_not_measured_takes_no_room(tmp_path: Path, fast: bool) -> None:
+    """Chunks without a norm are not written, and read as no counts, no norm, no S."""
+    grid = Grid(np.zeros(3), np.ones(3), (130, 70, 33))
+    norm = np.zeros(grid.array_shape)
+    norm[3, 2, 1], norm[32, 69, 129], norm[20, 3, 70:90] = 1.5, 2.5, 0.5
+    counts = 3.0 * (norm > 0)
+    counts[20, 3, 80:] = 0  # measured, and nothing seen
+    data = np.where(norm > 0, counts, np.nan)
+    arrays = {"counts": counts, "norm": norm, "data": data, "data_errors": 2 * data}
+    path = tmp_path / "v.nxs"
+    with nexus.VolumeWriter(path, grid, CELL, "t", np.uint64, True, fast) as writer:
+        for first in (0, 16, 32):
+            writer.write(first, **{n: array[first : first + 16] for n, array in arrays.items()})
+        writer.note({})
+    with h5py.File(path) as file:
+        for name, array in arrays.items():
+            dataset = file["entry/transform"][name]
+            assert dataset.id.get_num_chunks() == 3
+            np.testing.assert_array_equal(dataset[()], array)
+            if not fast:
+                # Opened by any program: nothing but filters of HDF5 itself.
+                assert (dataset.compression, dataset.shuffle) == ("gzip", True)
+
+
+def test_planes_are_written_in_whole_layers(tmp_path: Path) -> None:
+    grid = Grid(np.zeros(3), np.ones(3), (3, 4, 40))
+    some = np.ones((16, 4, 3))
+    with nexus.VolumeWriter(tmp_path / "v.nxs", grid, CELL, "t", np.uint32, False) as writer:
+        writer.write(0, counts=some, norm=some)
+        for first, n in ((8, 16), (16, 8)):
+            with pytest.raises(ValueError, match="whole layers of 16"):
+                writer.write(first, counts=some[:n], norm=some[:n])
+        writer.write(32, counts=some[:8], norm=some[:8])
+
+
+def test_volumes_are_read_side_by_side(tmp_path: Path) -> None:
+    grid = Grid(np.zeros(3), np.ones(3), (9, 70, 20))
+    rng = np.random.default_rng(12)
+    volumes = []
+    for i, dtype in enumerate((np.uint32, np.float64)):
+        counts, norm = rng.integers(0, 9, grid.array_shape), rng.random(grid.array_shape)
+        with nexus.VolumeWriter(tmp_path / f"{i}", grid, CELL, "t", dtype, False, True) as writer:
+            writer.write(0, counts=counts, norm=norm)
+            writer.note({})
+        volumes.append((counts, norm.astype(np.float32)))
+    found = np.full((2, 2, *grid.array_shape), np.nan)
+    with nexus.open_volume(tmp_path / "0") as one, nexus.open_volume(tmp_path / "1") as other:
+        reader = SideBySide([one, other])
+        for first, last in ((0, 16), (16, 20)):
+            for rows, counts, norm in reader.strips(first, last):
+                assert norm.dtype == np.float32
+                found[0, :, first:last, rows], found[1, :, first:last, rows] = counts, norm
+    for i, arrays in enumerate(volumes):
+        np.testing.assert_array_equal(found[:, i], arrays)
+
+
+# --------------------------------------------------------------------- packing
+
+
+def _numbers(kind: str, n: int) -> np.ndarray:
+    rng = np.random.default_rng([n, len(kind)])
+    made = {
+        "zeros": np.zeros(n, np.uint64),
+        "counts": rng.poisson(3, n).astype(np.uint64),
+        "noise": rng.integers(0, 2**32, n).astype(np.uint32),
+        "floats": rng.random(n).astype(np.float32),
+        "gaps": np.where(rng.random(n) < 0.05, rng.random(n), np.nan).astype(np.float32),
+        "doubles": rng.normal(0, 1, n),
+    }
+    return made[kind]
+
+
+@pytest.mark.parametrize("kind", ["zeros", "counts", "noise", "floats", "gaps", "doubles"])
+@pytest.mark.parametrize("n", [1, 7, 65536])
+def test_zlib_unpacks_what_is_packed(kind: str, n: int) -> None:
+    numbers = _numbers(kind, n)
+    shuffled = numbers.view(np.uint8).reshape(n, -1).T.tobytes()
+    packed = pack(numbers)
+    # It checks the sum too.
+    assert zlib.decompress(packed) == shuffled
+    assert len(packed) < 1.001 * len(shuffled) + 30
+    if n > 7:
+        # Not much larger than what zlib makes of measured numbers at its fastest.
+        assert len(packed) < 1.05 * len(zlib.compress(shuffled, 1))
 
 
 def test_volume_axes_label_voxel_centres(products: dict[str, Path]) -> None:

@@ -1,9 +1,13 @@
-"""`core.estimator` on Poisson volumes of known S: pulls, empty voxels, agreement of volumes."""
+"""`core.estimator` on Poisson volumes of known S: pulls, empty voxels, agreement of volumes.
+
+And against the formulas written down voxel by voxel, for its kernels go by tiles and shortcuts.
+"""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from hklflow.core import estimator
+from hklflow.core import estimator, estimator_kernels
 
 SHAPE = (40, 42, 44)
 L, K, H = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
@@ -159,3 +163,117 @@ def test_nothing_in_common_is_nan() -> None:
     chi2, dof = estimator.disagreement([(counts, norm), (counts[::-1], norm[::-1])])
     assert dof == 0
     assert np.isnan(chi2)
+
+
+# --------------------------------------------------------------------- the kernels
+
+
+def naive_expected(counts: np.ndarray, norm: np.ndarray, reach: int) -> np.ndarray:
+    """The formulas of the module's docstring, each voxel on its own."""
+    expected = np.zeros(counts.shape)
+    for voxel in zip(*np.nonzero(norm > 0), strict=True):
+        here = max(counts[voxel], 1.0)
+        for width in range(1, reach + 1):
+            box = tuple(slice(max(i - width, 0), i + width + 1) for i in voxel)
+            c, m = counts[box], norm[box]
+            rate = max(c.sum(), 0.5) / m.sum()
+            poisson = rate * (m.sum() - (m**2).sum() / m.sum())
+            noise = np.sqrt(rate * (2 * rate * (m**2).sum() + m.sum()))
+            excess = max(((c - rate * m) ** 2).sum() - poisson - 3 * noise, 0.0)
+            variance = excess / (m**2).sum()
+            own = variance / (variance + rate / norm[voxel])
+            here = own * here + (1 - own) * rate * norm[voxel]
+        expected[voxel] = here
+    return expected
+
+
+def patchy(shape: tuple[int, int, int], spots: float) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and norm with gaps of all sizes, and a share of voxels that are spots."""
+    rng = np.random.default_rng([*shape, int(1000 * spots)])
+    norm = rng.uniform(1, 9, shape) * (rng.random(shape) < 0.6)
+    norm[:, :, shape[2] // 3 : 2 * shape[2] // 3] = 0
+    norm[1:3, shape[1] // 2 :] = 0
+    s = np.where(rng.random(shape) < spots, 200.0, 1.0)
+    return rng.poisson(norm * s).astype(np.float64), norm
+
+
+# Fewer voxels than a tile (16 x 64), and more along k or h; few voxels that leave the pool for a
+# smaller one, and most.
+@pytest.mark.parametrize("spots", [0.0, 0.004, 0.3])
+@pytest.mark.parametrize("shape", [(6, 5, 7), (3, 35, 9), (4, 3, 150), (1, 1, 2)])
+@pytest.mark.parametrize("reach", [0, 1, 2, 3, 5])
+def test_formulas_voxel_by_voxel(shape: tuple[int, int, int], reach: int, spots: float) -> None:
+    counts, norm = patchy(shape, spots)
+    expected = naive_expected(counts, norm, reach)
+    found = estimator.expected_counts(counts, norm, reach)
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    data, errors = estimator.intensity(counts, norm, reach)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(data, counts / norm)
+        np.testing.assert_allclose(errors, np.sqrt(expected) / norm, rtol=1e-11)
+
+
+def test_both_ways_to_a_smaller_neighbourhood_are_taken() -> None:
+    """So that the cases above test both: sums of whole tiles, and those of single voxels."""
+    shares = []
+    for spots in (0.004, 0.3):
+        counts, norm = patchy((4, 3, 150), spots)
+        # The smaller neighbourhood has a weight where the result is not the pool's.
+        pooled, exposure = (
+            ndimage.correlate(array, np.ones((5, 5, 5)), mode="constant")
+            for array in (counts, norm)
+        )
+        flat = pooled / np.maximum(exposure, 1e-9) * norm
+        away = np.abs(naive_expected(counts, norm, 2) - flat) > 1e-9 * flat
+        shares.append(away[:, :, :64].mean(axis=(1, 2)))
+    limit = 1 / estimator_kernels._FEW
+    assert 0 < shares[0].max() < limit
+    assert shares[1].min() > limit
+
+
+@pytest.mark.parametrize("reach", [0, 2, 5])
+@pytest.mark.parametrize("kinds", [(np.float64, np.float64), (np.uint32, np.float32)])
+def test_parts_of_a_volume_are_as_the_whole(reach: int, kinds: tuple[type, type]) -> None:
+    counts, norm = patchy((30, 40, 70), 0.004)
+    counts, norm = counts.astype(kinds[0]), norm.astype(kinds[1])
+    whole = estimator.intensity(counts, norm, reach)
+    data, errors = np.full((2, *counts.shape), -1.0, np.float32)
+    for first in range(0, 30, 8):
+        last = min(first + 8, 30)
+        low, high = max(first - reach, 0), min(last + reach, 30)
+        own = slice(first - low, last - low)
+        for rows in (slice(0, 24), slice(24, 40)):
+            here = (data[first:last], errors[first:last])
+            estimator.derive(counts[low:high], norm[low:high], own, rows, reach, *here)
+    np.testing.assert_array_equal(data, whole[0].astype(np.float32))
+    np.testing.assert_array_equal(errors, whole[1].astype(np.float32))
+
+
+def test_too_large_a_neighbourhood_is_refused() -> None:
+    with pytest.raises(ValueError, match="reach 9"):
+        estimator.intensity(np.ones((3, 3, 3)), np.ones((3, 3, 3)), 9)
+
+
+@pytest.mark.parametrize("kinds", [(np.float64, np.float64), (np.uint32, np.float32)])
+def test_sums_and_agreement_voxel_by_voxel(kinds: tuple[type, type]) -> None:
+    volumes = [(c[5:14, :5, :9], m[5:14, :5, :9]) for c, m in three_volumes(1.1)]
+    counts = np.stack([c for c, _ in volumes]).astype(kinds[0])
+    norm = np.stack([m for _, m in volumes]).astype(kinds[1])
+    chi2, dof = 0.0, 0
+    for voxel in np.ndindex(counts.shape[1:]):
+        c, m = (a[:, *voxel].astype(np.float64) for a in (counts, norm))
+        enough = m * c.sum() / m.sum() >= 25
+        if enough.sum() > 1:
+            mu = m[enough] * c[enough].sum() / m[enough].sum()
+            chi2, dof = chi2 + ((c[enough] - mu) ** 2 / mu).sum(), dof + enough.sum() - 1
+    totals = np.full((2, 12, 8, 9), -1.0)
+    sums = estimator.add(counts, norm, *totals, (2, 3))
+    assert dof > 500
+    assert sums.dof == dof
+    assert sums.chi2 == pytest.approx(chi2, rel=1e-12)
+    own = np.s_[2:11, 3:8]
+    np.testing.assert_array_equal(totals[0][own], counts.astype(float).sum(axis=0))
+    np.testing.assert_array_equal(totals[1][own], norm.astype(float).sum(axis=0))
+    assert (totals < 0).sum() == 2 * (12 * 8 - 9 * 5) * 9  # the rest is as it was
+    assert sums.counts == counts.sum()
+    assert sums.measured == np.count_nonzero(norm.any(axis=0))

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from hklflow.core.mask3d import Mask3dParams, mask_frames, pack, unpack
+from hklflow.core.mask3d import Mask3dParams, flag_frames, mask_frames, pack, unpack
 from hklflow.errors import HklflowError
 
 SHAPE = (30, 242, 318)  # frames, slow, fast; not a multiple of the cells
@@ -266,3 +267,143 @@ def test_reach_limits_the_region():
     # The margin and two cells of rounding.
     assert not found[distance > 24 + 4 + 8 * 2**0.5].any()
     assert run(frames, None)[10][disc].mean() > 0.95
+
+
+def on_cells(image, cell):
+    """Sums of an image over cells."""
+    by_row = np.add.reduceat(image, np.arange(0, image.shape[0], cell), axis=0)
+    return np.add.reduceat(by_row, np.arange(0, image.shape[1], cell), axis=1)
+
+
+def plain_excess(counts, valid, own):
+    """Excess and variance (slow, fast) of a frame of a window (frame, slow, fast), cell by cell."""
+    excess, variance = np.full(counts.shape[1:], np.nan), np.zeros(counts.shape[1:])
+    for cell in np.ndindex(excess.shape):
+        c, v = counts[:, *cell], valid[:, *cell]
+        others = (np.arange(len(c)) != own) & (v > 0)
+        if v[own] and others.any():
+            rate = np.sort(c[others] * v[own] / v[others])
+            rate = rate[rate <= np.median(rate) + 4 * np.sqrt(np.median(rate) + 1)]
+            level = np.mean(rate)
+            excess[cell] = c[own] - level
+            variance[cell] = level * (1 + 1 / len(rate)) + 1
+    return excess, variance
+
+
+def plain_mask(frames, bad, p):
+    """The method as the module's text tells it, every cell of every frame, all in memory."""
+    flag = np.inf if p.flag_from is None else p.flag_from
+    over = flag if p.overload_from is None else p.overload_from
+    good = ~bad & (frames >= 0)
+    valid = np.array(
+        [on_cells((g & (f < over)).astype(int), p.cell) for g, f in zip(good, frames, strict=True)]
+    )
+    counts = np.array(
+        [
+            on_cells(np.where(g & (f < over), f, 0), p.cell)
+            for g, f in zip(good, frames, strict=True)
+        ]
+    )
+    high = good & (frames >= over) & (frames < flag)
+    overloaded = np.array([on_cells(h.astype(int), p.cell) > 0 for h in high])
+    n = len(frames)
+    blind, significant, seeds = [], [], []
+    for z in range(n):
+        last = min(max(z + p.window // 2, p.window - 1), n - 1)
+        part = slice(max(last - p.window + 1, 0), last + 1)
+        own = z - part.start
+        excess, variance = plain_excess(counts[part], valid[part], own)
+        blind.append(np.isnan(excess))
+        excess = np.nan_to_num(excess)
+        on_most = np.delete(overloaded[part], own, axis=0).mean(axis=0) > 0.5
+        seed = (excess >= p.seed_counts) & (excess >= p.seed_ratio * variance)
+        seeds.append(seed | (overloaded[z] & ~on_most))
+        found = np.zeros(excess.shape, bool)
+        for box in p.boxes:
+            capped = np.minimum(excess, 10 * np.sqrt(variance.clip(min=1))) if box > 1 else excess
+            total, noise = (
+                ndimage.correlate(x, np.ones((box, box)), mode="constant")
+                for x in (capped, variance)
+            )
+            found |= total > np.maximum(p.n_sigma * np.sqrt(noise.clip(min=1)), p.min_ratio * noise)
+        significant.append(found)
+    radius = int(np.ceil(p.margin / p.cell))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disc = x * x + y * y <= (radius + 0.5) ** 2
+    result = np.zeros(frames.shape, bool)
+    for z in range(n):
+        start = seeds[z].copy()
+        for near in (z - 1, z + 1):
+            if 0 <= near < n:
+                start |= seeds[near] & significant[z]
+        region = np.zeros(start.shape, bool)
+        if start.any():
+            near = ndimage.distance_transform_edt(~start) <= p.reach / p.cell
+            labels, _ = ndimage.label(
+                (significant[z] | blind[z] | start) & near, np.ones((3, 3), int)
+            )
+            region = np.isin(labels, labels[start]) & (significant[z] | start)
+        for before in range(max(z - p.afterglow_frames, 0), z):
+            region |= seeds[before]
+        region = ndimage.binary_dilation(region, disc)
+        for slow, fast in np.argwhere(region) * p.cell:
+            result[z, slow : slow + p.cell, fast : fast + p.cell] = True
+    return result
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        Mask3dParams(overload_from=3000),
+        Mask3dParams(cell=3, window=6, boxes=(3, 5), margin=7, reach=20, afterglow_frames=2),
+        Mask3dParams(cell=5, window=9, boxes=(1,), margin=0, seed_counts=60, overload_from=400),
+        Mask3dParams(cell=4, window=40, seed_ratio=0.2, flag_from=5000, overload_from=4000),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint64, np.float64])
+def test_the_mask_is_that_of_the_plain_method(params, dtype):
+    rng = np.random.default_rng(21)
+    slow, fast = np.mgrid[:61, :75]
+    rate = 3 * (1 + np.sin(fast / 20) ** 2) * np.ones((18, 61, 75))
+    # One bright frame edge, gaps, spots with halos at the ends, in the gaps and side by side.
+    rate[:, :, 68:] *= 40 if dtype != np.uint8 else 4
+    for z, i, j, counts in (
+        (0, 30, 30, 9e3),
+        (7, 12, 20, 2e4),
+        (8, 14, 60, 5e3),
+        (17, 50, 70, 4e4),
+    ):
+        r2 = (slow - i) ** 2 + (fast - j) ** 2
+        for frame, part in ((z - 1, 0.1), (z, 1), (z + 1, 0.1)):
+            if 0 <= frame < 18:
+                rate[frame] += part * counts * np.exp(-r2 / 2) / 6.3
+                rate[frame] += part * counts * 0.03 * np.exp(-r2 / 72) / 226
+    frames = np.minimum(rng.poisson(rate), 250 if dtype == np.uint8 else 6000)
+    bad = np.zeros((61, 75), bool)
+    bad[22:27] = True
+    bad[:, 40:42] = True
+    bad[40, 50] = True
+    if np.issubdtype(dtype, np.signedinteger):
+        frames[rng.random(frames.shape) < 0.001] = -2
+        frames[:, 24] = -1
+    expected = plain_mask(frames, bad, params)
+    assert 0 < expected.sum() < 0.5 * expected.size
+    assert np.array_equal(run(frames.astype(dtype), bad, params), expected)
+    for packed, n_good in flag_frames([frames.astype(dtype)], bad, params):
+        mask = unpack(packed, 75)
+        assert np.array_equal(n_good, (mask & ~bad).sum(axis=(1, 2)))
+
+
+def test_a_block_may_be_overwritten_once_the_next_is_asked_for(scan):
+    frames = scan.frames.astype(np.uint32)
+    shared = np.empty((7, *SHAPE[1:]), np.uint32)
+
+    def blocks():
+        for start in range(0, len(frames), 7):
+            part = frames[start : start + 7]
+            shared[: len(part)] = part
+            yield shared[: len(part)]
+            shared[:] = 10**6
+
+    found = np.concatenate(list(mask_frames(blocks(), scan.mask, Mask3dParams())))
+    assert np.array_equal(found, run(frames, scan.mask))

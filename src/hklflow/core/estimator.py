@@ -16,53 +16,14 @@ and μ is pooled over many voxels; where there is structure, μ is the voxel's o
 count. S itself is never smoothed.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d
+
+from hklflow.core import estimator_kernels as kernels
 
 Floats = NDArray[np.float64]
-
-# The excess variance must exceed its own fluctuation in a flat neighbourhood by
-# this factor before the voxel's own count is believed more than the pool.
-_SIGNIFICANT = 3.0
-
-
-def _box_sum(volume: Floats, reach: int) -> Floats:
-    # Not `uniform_filter`: its running sums leave the rounding error of a Bragg peak
-    # on all voxels behind it.
-    weights = np.ones(2 * reach + 1)
-    for axis in range(volume.ndim):
-        volume = correlate1d(volume, weights, axis=axis, mode="constant")
-    return volume
-
-
-def _pool(counts: Floats, norm: Floats, reach: int) -> tuple[Floats, Floats]:
-    """Pooled rate of the neighbourhood, and how much a voxel's own count outweighs it.
-
-    Only where ``norm > 0`` are the numbers of use.
-
-    Returns
-    -------
-    rate : (l, k, h) array
-    own : (l, k, h) array
-        V / (V + r / M) of the module's formula, 0 to 1.
-    """
-    tiny = np.finfo(np.float64).tiny
-    pooled_norm = np.maximum(_box_sum(norm, reach), tiny)
-    pooled = np.maximum(_box_sum(counts, reach), 0.0)
-    # A neighbourhood without a single count still bounds the rate at about one count.
-    rate = np.maximum(pooled, 0.5) / pooled_norm
-    squares = _box_sum(norm**2, reach)
-    # Σ (C - r M)², whose Poisson expectation is r (Σ M - Σ M² / Σ M).
-    spread = _box_sum(counts**2, reach) + rate * (
-        rate * squares - 2 * _box_sum(counts * norm, reach)
-    )
-    poisson = rate * (pooled_norm - squares / pooled_norm)
-    # Fluctuation of `spread` for Poisson counts: (C - μ)² has the variance 2 μ² + μ.
-    noise = np.sqrt(rate * (2 * rate * squares + pooled_norm))
-    excess = np.maximum(spread - poisson - _SIGNIFICANT * noise, 0.0)
-    variance = excess / np.maximum(squares, tiny)
-    return rate, variance * norm / np.maximum(variance * norm + rate, tiny)
 
 
 def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
@@ -76,18 +37,18 @@ def expected_counts(counts: Floats, norm: Floats, reach: int = 2) -> Floats:
     counts, norm : (l, k, h) arrays
         Sums of counts and of the norm; voxels with norm 0 are empty.
     reach : int
-        Half-width of the neighbourhood in voxels; 0 gives ``max(counts, 1)``.
+        Half-width of the neighbourhood in voxels, up to 8; 0 gives ``max(counts, 1)``.
 
     Returns
     -------
     (l, k, h) array
         Positive in every voxel that was measured; 0 in empty voxels.
     """
-    expected = np.maximum(counts, 1.0)
-    for half_width in range(1, reach + 1):
-        rate, own = _pool(counts, norm, half_width)
-        expected = np.where(norm > 0, own * expected + (1 - own) * rate * norm, 0.0)
-    return np.where(norm > 0, expected, 0.0)
+    _check(counts, norm, reach)
+    expected = np.empty(counts.shape)
+    planes, rows = (0, counts.shape[0]), (0, counts.shape[1])
+    kernels.derive(counts, norm, planes, rows, reach, expected, expected, True)
+    return expected
 
 
 def intensity(counts: Floats, norm: Floats, reach: int = 2) -> tuple[Floats, Floats]:
@@ -103,9 +64,78 @@ def intensity(counts: Floats, norm: Floats, reach: int = 2) -> tuple[Floats, Flo
     -------
     data, errors : (l, k, h) arrays
     """
-    measured = norm > 0
-    safe = np.where(measured, norm, np.nan)
-    return counts / safe, np.sqrt(expected_counts(counts, norm, reach)) / safe
+    data, errors = np.empty(counts.shape), np.empty(counts.shape)
+    planes, rows = slice(0, counts.shape[0]), slice(0, counts.shape[1])
+    derive(counts, norm, planes, rows, reach, data, errors)
+    return data, errors
+
+
+def derive(
+    counts: Floats,
+    norm: Floats,
+    planes: slice,
+    rows: slice,
+    reach: int,
+    data: NDArray[Any],
+    errors: NDArray[Any],
+) -> None:
+    """`intensity` of some planes and rows, into given arrays of any precision.
+
+    Parameters
+    ----------
+    counts, norm : (l, k, h) arrays
+        With ``reach`` planes more on both sides, unless the volume ends there.
+    planes, rows : slice
+        Of `counts`, along l and k.
+    data, errors : (planes, k, h) arrays
+        Filled in these rows.
+    """
+    _check(counts, norm, reach)
+    l, k = (planes.start, planes.stop), (rows.start, rows.stop)  # noqa: E741
+    kernels.derive(counts, norm, l, k, reach, data, errors, False)
+
+
+def _check(counts: Floats, norm: Floats, reach: int) -> None:
+    if counts.shape != norm.shape or not 0 <= reach <= kernels.MOST_REACH:
+        raise ValueError(f"counts {counts.shape}, norm {norm.shape}, reach {reach} (0 to 8)")
+
+
+class Sums(NamedTuple):
+    """What `add` found in some planes; those of parts of a volume add up.
+
+    Attributes
+    ----------
+    measured : int
+        Voxels with a norm.
+    counts : float
+        Sum of all counts.
+    chi2, dof : float, int
+        See `disagreement`.
+    """
+
+    measured: int
+    counts: float
+    chi2: float
+    dof: int
+
+
+def add(
+    parts_counts: NDArray[Any],
+    parts_norm: NDArray[Any],
+    counts: Floats,
+    norm: Floats,
+    at: tuple[int, int] = (0, 0),
+) -> Sums:
+    """Sum counts and norm over n volumes, and compare these.
+
+    Parameters
+    ----------
+    parts_counts, parts_norm : (n, l, k, h) arrays
+        Numbers of any kind.
+    counts, norm : (l, k, h) float64 arrays
+        Filled from the plane and row ``at`` on.
+    """
+    return Sums(*kernels.add(parts_counts, parts_norm, counts, norm, *at))
 
 
 def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
@@ -120,30 +150,6 @@ def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
     ----------
     volumes : list of (counts, norm)
     """
-    chi2, dof = disagreement_sums(volumes)
-    return (chi2 / dof if dof else float("nan")), dof
-
-
-def disagreement_sums(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:
-    """χ² and degrees of freedom of `disagreement`; those of parts of volumes add up."""
-    # What is expected decides which volumes are compared, never the count itself.
-    rate = _rate(volumes)
-    compared = [
-        (np.where(m * rate >= 25, c, 0.0), np.where(m * rate >= 25, m, 0.0)) for c, m in volumes
-    ]
-    rate = _rate(compared)
-    n_terms = np.sum([m > 0 for _, m in compared], axis=0)
-    chi2 = 0.0
-    for counts, norm in compared:
-        use = (norm > 0) & (n_terms > 1)
-        mu = rate[use] * norm[use]
-        chi2 += float(np.sum((counts[use] - mu) ** 2 / mu))
-    return chi2, int(np.sum(np.maximum(n_terms - 1, 0)))
-
-
-def _rate(volumes: list[tuple[Floats, Floats]]) -> Floats:
-    """Σ C / Σ M, 0 where there is no norm."""
-    counts = np.sum([c for c, _ in volumes], axis=0)
-    norm = np.sum([m for _, m in volumes], axis=0)
-    rate: Floats = counts / np.where(norm > 0, norm, np.inf)
-    return rate
+    counts, norm = (np.stack([volume[i] for volume in volumes]) for i in (0, 1))
+    sums = add(counts, norm, np.empty(counts.shape[1:]), np.empty(counts.shape[1:]))
+    return (sums.chi2 / sums.dof if sums.dof else float("nan")), sums.dof

@@ -35,16 +35,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from hklflow.core import mask3d_kernels as kernels
 from hklflow.errors import HklflowError
 
 BoolImage = NDArray[np.bool_]
-_CAP = 10.0  # of a cell's excess in a box, in σ: below n_sigma after averaging over 3 x 3 cells
-_CLIP = 4.0  # σ above the median that still counts as background
+Flagged = tuple[NDArray[np.uint8] | None, int]
+"""Packed mask of a frame, None if nothing is flagged, and the number of good pixels flagged."""
+
 _MIN_FRAMES = 4  # shorter scans give no background
 
 
@@ -115,126 +115,89 @@ class Mask3dParams:
             raise HklflowError(f"boxes={self.boxes} of the 3-D mask: give odd numbers of cells")
 
 
-@dataclass
-class _Cells:
-    """One frame on cells: counts, valid pixels, overloaded pixels."""
+class _Binner:
+    """Sums frames over cells."""
 
-    counts: NDArray[np.float64]
-    valid: NDArray[np.int32]
-    overloaded: NDArray[np.int32]
+    def __init__(self, mask: BoolImage, params: Mask3dParams) -> None:
+        self.cell = params.cell
+        self.good = ~mask
+        self.flag = math.inf if params.flag_from is None else float(params.flag_from)
+        over = self.flag if params.overload_from is None else float(params.overload_from)
+        self.over = min(over, self.flag)
+        cells = [np.arange(0, n, self.cell) for n in mask.shape]
+        by_row = np.add.reduceat(self.good.astype(np.int32), cells[0], axis=0)
+        self.n_good = np.add.reduceat(by_row, cells[1], axis=1)
+        self.sums = np.zeros(mask.shape[1], np.uint32)
+        self.keep: NDArray[Any] = self.good  # of the frames' type when that is known
+        self.limit = np.uint64(0)
 
-
-@dataclass
-class _Excess:
-    """What one frame has above its background, on cells."""
-
-    significant: BoolImage
-    blind: BoolImage
-    seeds: BoolImage
-
-
-@numba.njit(cache=True, nogil=True)
-def _bin(frame, mask, cell, flag_from, overload_from, counts, valid, overloaded):  # type: ignore[no-untyped-def]
-    """Sum one frame (slow, fast) over cells."""
-    for i in range(frame.shape[0]):
-        a = i // cell
-        for j in range(frame.shape[1]):
-            if mask[i, j]:
-                continue
-            value = np.float64(frame[i, j])
-            b = j // cell
-            # Written so that NaN fails it.
-            if value >= 0.0 and value < overload_from:
-                counts[a, b] += value
-                valid[a, b] += 1
-            elif value >= overload_from and value < flag_from:
-                overloaded[a, b] += 1
+    def add(self, frame: NDArray[Any], *cells: NDArray[Any]) -> None:
+        """Write counts, valid pixels and overloaded pixels of a frame to ``cells``."""
+        if frame.dtype.kind not in "iu":
+            kernels.bin_any(frame, self.good, self.cell, self.flag, self.over, *cells)
+            return
+        frame = np.ascontiguousarray(frame)
+        words = frame.view(f"u{frame.itemsize}")
+        if self.keep.dtype != words.dtype:
+            self.keep = np.where(self.good, np.iinfo(words.dtype).max, 0).astype(words.dtype)
+            # Negative numbers are large words.
+            top = min(self.over, float(np.iinfo(frame.dtype).max), 2.0**32 // self.cell**2)
+            self.limit = np.uint64(max(math.floor(top), 0))
+        binned = (self.keep, self.n_good, self.sums, self.limit, self.cell, self.flag, self.over)
+        kernels.bin_integers(frame, words, *binned, *cells)
 
 
-@numba.njit(cache=True, nogil=True)
-def _background(counts, valid, overloaded, own, clip, excess, variance, usual):  # type: ignore[no-untyped-def]
-    """Excess and variance of frame ``own`` in a window (frame, cell, cell); NaN if blind."""
-    n_frames, n_slow, n_fast = counts.shape
-    values = np.empty(n_frames)
-    for a in range(n_slow):
-        for b in range(n_fast):
-            excess[a, b] = np.nan
-            here = valid[own, a, b]
-            n = 0
-            over = 0
-            for z in range(n_frames):
-                if z == own:
-                    continue
-                if overloaded[z, a, b] > 0:
-                    over += 1
-                if valid[z, a, b] == 0:
-                    continue
-                value = counts[z, a, b] * here / valid[z, a, b]
-                k = n
-                while k > 0 and values[k - 1] > value:
-                    values[k] = values[k - 1]
-                    k -= 1
-                values[k] = value
-                n += 1
-            usual[a, b] = 2 * over > n_frames - 1
-            if here == 0 or n == 0:
-                continue
-            median = 0.5 * (values[(n - 1) // 2] + values[n // 2])
-            limit = median + clip * np.sqrt(median + 1.0)
-            total = 0.0
-            used = 0
-            while used < n and values[used] <= limit:
-                total += values[used]
-                used += 1
-            level = total / used
-            excess[a, b] = counts[own, a, b] - level
-            variance[a, b] = level * (1.0 + 1.0 / used) + 1.0
+def _ring(size: int, grid: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """Make zeros (size, slow, fast), padded so that equal cells do not share a set of the cache.
 
-
-def _disc(radius: int) -> BoolImage:
-    """Return a disc as a structuring element; radius 1 is the 3 x 3 square."""
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    return np.asarray(x * x + y * y <= (radius + 0.5) ** 2)
+    A frame then takes an odd number of half cache lines at least; a power of two is what
+    detectors have.
+    """
+    lines = -(-grid[1] // 8)
+    return np.zeros((size, grid[0] + 1 - grid[0] % 2, 8 * (lines + 1 - lines % 2)), dtype)
 
 
 class _Masker:
-    """The streaming state: a window of binned frames and the excess of three frames."""
+    """The streaming state: a window of binned frames and the seeds of three frames."""
 
     def __init__(self, shape: tuple[int, int], mask: BoolImage | None, params: Mask3dParams):
         self.p = params
         self.shape = shape
-        self.mask = np.zeros(shape, bool) if mask is None else np.ascontiguousarray(mask, bool)
+        bad = np.zeros(shape, np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
+        self.binner = _Binner(bad, params)
         c = params.cell
         self.grid = (-(-shape[0] // c), -(-shape[1] // c))
-        size = (params.window, *self.grid)
-        # Ring buffers: frame z stands at z % window. The order inside does not matter.
-        self.counts = np.zeros(size)
-        self.valid = np.zeros(size, np.int32)
-        self.overloaded = np.zeros(size, np.int32)
+        # Ring buffers: frame z stands at z % size. One more than the window, for a frame is
+        # finished when the next one's seeds are known.
+        self.size = params.window + 1
+        self.rings = tuple(_ring(self.size, self.grid, x) for x in (np.float64, np.int32, np.int32))
         self.n_in = 0
+        self.windows: deque[tuple[Any, ...]] = deque()  # of the frames judged and not finished
+        self.seeds: deque[NDArray[np.int32]] = deque()  # of these, and of the one before
         self.n_judged = 0
-        self.judged: deque[_Excess] = deque()  # the frames around the next one to finish
-        self.glow: deque[BoolImage] = deque(maxlen=max(params.afterglow_frames, 1))
-        self.margin = _disc(math.ceil(params.margin / c)) if params.margin > 0 else None
+        self.n_done = 0
+        self.glow: deque[NDArray[np.int32]] = deque(maxlen=params.afterglow_frames)
+        self.margin = _disc(math.ceil(params.margin / c) if params.margin > 0 else 0)
+        self.rules = (np.array(params.boxes), float(params.n_sigma), float(params.min_ratio))
+        # What the kernels keep, and their working space.
+        self.stamp = 0
+        parts = (self.grid[0], -(-self.grid[1] // kernels.PART))
+        self.known = (np.zeros(parts, np.int64), *(np.zeros(self.grid) for _ in range(3)))
+        self.rates = np.zeros((self.size, kernels.PART))
+        self.lowest = (np.zeros(self.grid), np.full((self.grid[0], 2), -1))
+        self.met = np.zeros(self.grid, np.int64)
+        self.lists = [np.zeros(self.grid[0] * self.grid[1], np.int32) for _ in range(3)]
 
-    def push(self, frame: NDArray[Any]) -> Iterator[BoolImage]:
+    def push(self, frame: NDArray[Any]) -> Iterator[Flagged]:
         """Take one frame, give the masks that have become ready."""
-        p = self.p
-        at = self.n_in % p.window
-        for array in (self.counts, self.valid, self.overloaded):
-            array[at] = 0
-        flag = np.inf if p.flag_from is None else p.flag_from
-        over = flag if p.overload_from is None else min(p.overload_from, flag)
-        cells = (self.counts[at], self.valid[at], self.overloaded[at])
-        _bin(frame, self.mask, p.cell, flag, over, *cells)
+        at = self.n_in % self.size
+        self.binner.add(frame, *(ring[at] for ring in self.rings))
         self.n_in += 1
-        if self.n_in < p.window:
-            return
         # The first full window serves all frames up to its middle.
-        while self.n_judged <= self.n_in - 1 - p.window // 2:
-            yield from self._judge(p.window)
+        while self.n_in >= self.p.window and self.n_judged < self.n_in - self.p.window // 2:
+            yield from self._judge()
 
-    def close(self) -> Iterator[BoolImage]:
+    def close(self) -> Iterator[Flagged]:
         """Give the masks of the last frames."""
         if self.n_in < _MIN_FRAMES:
             raise HklflowError(
@@ -242,88 +205,78 @@ class _Masker:
                 f"give at least {_MIN_FRAMES} frames"
             )
         while self.n_judged < self.n_in:
-            yield from self._judge(min(self.p.window, self.n_in))
-        yield self._finish(self.judged[1], self.judged[0])
+            yield from self._judge()
+        yield self._finish()
 
-    def _judge(self, n_window: int) -> Iterator[BoolImage]:
-        """Find the excess of the next frame; finish the one before it."""
-        p = self.p
-        own = self.n_judged % p.window
-        excess, variance = np.empty(self.grid), np.zeros(self.grid)
-        usual = np.zeros(self.grid, bool)
-        window = (self.counts[:n_window], self.valid[:n_window], self.overloaded[:n_window])
-        _background(*window, own, _CLIP, excess, variance, usual)
-        blind = np.isnan(excess)
-        excess[blind] = 0.0
-        # variance = B (1 + 1/n) + 1 stands for B: the difference is small beside seed_ratio.
-        seeds = (excess >= p.seed_counts) & (excess >= p.seed_ratio * variance)
-        seeds |= (self.overloaded[own] > 0) & ~usual
-        self.judged.append(_Excess(self._significant(excess, variance), blind, seeds))
+    def _memory(self) -> tuple[Any, ...]:
+        """What the kernels know of the cells of a frame: nothing yet."""
+        self.stamp += 1
+        return (self.stamp, *self.known, self.rates)
+
+    def _judge(self) -> Iterator[Flagged]:
+        """Find the seeds of the next frame; finish the one before it."""
+        first = max(self.n_in - self.p.window, 0)
+        slots = np.arange(first, self.n_in) % self.size
+        window = (*self.rings, slots, self.n_judged % self.size)
+        limits = (float(self.p.seed_counts), float(self.p.seed_ratio))
+        found = self.lists[0]
+        n = kernels.find_seeds(
+            window, self._memory(), self.binner.n_good, first, *limits, *self.lowest, found
+        )
+        self.windows.append(window)
+        self.seeds.append(found[:n].copy())
         self.n_judged += 1
-        if len(self.judged) == 2:
-            yield self._finish(self.judged[0], self.judged[1])
-        elif len(self.judged) == 3:
-            yield self._finish(self.judged[1], self.judged[0], self.judged[2])
-            self.judged.popleft()
+        if self.n_judged > 1:
+            yield self._finish()
 
-    def _significant(self, excess: NDArray[np.float64], variance: NDArray[np.float64]) -> BoolImage:
-        """Mark cells whose excess is significant in one of the boxes."""
-        # As for the seeds, the variance stands for the background.
-        n_sigma, min_ratio = self.p.n_sigma, self.p.min_ratio
-        sigma = np.sqrt(np.maximum(variance, 1.0))
-        result = np.zeros(self.grid, bool)
-        capped = np.minimum(excess, _CAP * sigma)
-        for box in self.p.boxes:
-            if box == 1:
-                total, noise = excess, variance
-            else:
-                total = ndimage.uniform_filter(capped, box, mode="constant") * box**2
-                noise = ndimage.uniform_filter(variance, box, mode="constant") * box**2
-            limit = np.maximum(n_sigma * np.sqrt(np.maximum(noise, 1.0)), min_ratio * noise)
-            result |= total > limit
-        return result
-
-    def _finish(self, this: _Excess, *others: _Excess) -> BoolImage:
-        """Grow the region of one frame and expand it to pixels."""
-        p = self.p
-        seeds = this.seeds.copy()
-        for other in others:
-            seeds |= other.seeds & this.significant
-        region = np.zeros(self.grid, bool)
-        if seeds.any():
-            near = ndimage.distance_transform_edt(~seeds) <= p.reach / p.cell
-            allowed = (this.significant | this.blind | seeds) & near
-            region = ndimage.binary_propagation(seeds, np.ones((3, 3), bool), mask=allowed)
-            region &= this.significant | seeds
-        for old in self.glow:
-            if p.afterglow_frames:
-                region |= old
-        self.glow.append(this.seeds)
-        if self.margin is not None and region.any():
-            region = ndimage.binary_dilation(region, self.margin)
-        return self._expand(region)
-
-    def _expand(self, region: BoolImage) -> BoolImage:
-        """Turn cells into pixels."""
-        if not region.any():
-            return np.zeros(self.shape, bool)
-        wide = np.repeat(region, self.p.cell, axis=1)[:, : self.shape[1]]
-        return np.repeat(wide, self.p.cell, axis=0)[: self.shape[0]]
+    def _finish(self) -> Flagged:
+        """Grow the region of the oldest frame that is judged, and give its bits."""
+        window = self.windows.popleft()
+        at = min(self.n_done, 1)
+        own = self.seeds[at]
+        others = [seeds for i, seeds in enumerate(self.seeds) if i != at]
+        other = np.concatenate(others) if others else own[:0]
+        cells = own[:0]
+        if len(own) or len(other):
+            memory, reach = self._memory(), math.floor((self.p.reach / self.p.cell) ** 2)
+            size = kernels.grow(
+                window, self.rules, memory, reach, own, other, self.met, *self.lists
+            )
+            cells = self.lists[2][:size]
+        cells = np.concatenate([cells, *self.glow])
+        self.glow.append(own)
+        if self.n_done > 0:
+            self.seeds.popleft()
+        self.n_done += 1
+        if not len(cells):
+            return None, 0
+        packed = np.zeros((self.shape[0], -(-self.shape[1] // 8)), np.uint8)
+        self.stamp += 1
+        n_good = kernels.paint(
+            cells, self.margin, self.p.cell, self.binner.good, self.stamp, self.met, packed
+        )
+        return packed, n_good
 
 
-def mask_frames(
+def _disc(radius: int) -> NDArray[np.int64]:
+    """Steps (n, 2) to the points of a disc; radius 1 is the 3 x 3 square."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return np.argwhere(x * x + y * y <= (radius + 0.5) ** 2) - radius
+
+
+def flag_frames(
     blocks: Iterable[NDArray[Any]], mask: BoolImage | None, params: Mask3dParams
-) -> Iterator[NDArray[np.bool_]]:
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Flag the sensor artefacts of a scan, streaming.
 
-    At most the current block and ``window`` frames on cells (16 / cell² bytes per pixel
-    each) are held. Masks lag behind the frames by ``window / 2 + 1``.
+    Of the frames only ``window`` + 1 on cells (16 / cell² bytes per pixel each) are held.
+    Masks lag behind the frames by ``window / 2 + 1``.
 
     Parameters
     ----------
     blocks
         Frames (n, slow, fast) in order, any real type; negative and non-finite values are no
-        measurement.
+        measurement. A block is not used after the next one is asked for.
     mask
         Bad pixels (slow, fast), True = bad, or None. They are not summed; whether a region
         covers them has no meaning.
@@ -332,9 +285,11 @@ def mask_frames(
 
     Yields
     ------
-    NDArray
-        bool (m, slow, fast), True = artefact; together as many frames as came in, in order.
-        The values do not depend on the sizes of the blocks.
+    packed
+        Masks (m, slow, ceil(fast / 8)) as of :func:`pack`, 1 = artefact; together as many frames
+        as came in, in order. The values do not depend on the sizes of the blocks.
+    n_good
+        Number of good pixels flagged (m,).
 
     Raises
     ------
@@ -355,18 +310,39 @@ def mask_frames(
             raise HklflowError(f"frames of shape {block.shape[1:]} after frames {masker.shape}")
         longest = max(longest, len(block))
         ready = [done for frame in block for done in masker.push(frame)]
-        for start in range(0, len(ready), longest):
-            yield np.stack(ready[start : start + longest])
+        yield from _stacked(ready, masker.shape, longest)
     if masker is None:
         raise HklflowError("no frames for the 3-D mask: check the range of frames")
-    ready = []
-    for done in masker.close():
-        ready.append(done)
-        if len(ready) == longest:
-            yield np.stack(ready)
-            ready = []
-    if ready:
-        yield np.stack(ready)
+    yield from _stacked(list(masker.close()), masker.shape, longest)
+
+
+def _stacked(
+    ready: list[Flagged], shape: tuple[int, int], longest: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Stack frames to blocks of at most ``longest``."""
+    for start in range(0, len(ready), longest):
+        part = ready[start : start + longest]
+        packed = np.zeros((len(part), shape[0], -(-shape[1] // 8)), np.uint8)
+        for i, (one, _) in enumerate(part):
+            if one is not None:
+                packed[i] = one
+        yield packed, np.array([n for _, n in part], np.int64)
+
+
+def mask_frames(
+    blocks: Iterable[NDArray[Any]], mask: BoolImage | None, params: Mask3dParams
+) -> Iterator[NDArray[np.bool_]]:
+    """Flag as :func:`flag_frames`; gives masks bool (m, slow, fast), True = artefact."""
+    n_fast = 0
+
+    def watched() -> Iterator[NDArray[Any]]:
+        nonlocal n_fast
+        for block in blocks:
+            n_fast = block.shape[-1]
+            yield block
+
+    for packed, _ in flag_frames(watched(), mask, params):
+        yield unpack(packed, n_fast)
 
 
 def pack(block: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -102,6 +102,8 @@ class Refined:
         Of the normal matrix scaled to a unit diagonal.
     chi2 : float
         Reduced χ².
+    cycles, steps : int
+        Choices of the peaks to use, and Gauss-Newton steps between them.
     warnings : list of str
     """
 
@@ -127,6 +129,8 @@ class Refined:
     correlations: list[tuple[str, str, float]]
     condition: float
     chi2: float
+    cycles: int
+    steps: int
     warnings: list[str]
 
 
@@ -214,6 +218,23 @@ def _realigned(problem: Problem, u: Floats, cell: Floats) -> Floats:
     return u
 
 
+@dataclass(frozen=True)
+class _Normal:
+    """The normal matrix, of unit diagonal, by its eigenvectors; and the scale of its rows."""
+
+    scale: Floats
+    eigenvalues: Floats
+    vectors: Floats
+
+    @property
+    def condition(self) -> float:
+        return float(self.eigenvalues[-1] / max(self.eigenvalues[0], np.finfo(float).tiny))
+
+    def inverse(self) -> Floats:
+        inverse: Floats = (self.vectors / self.eigenvalues) @ self.vectors.T
+        return inverse / np.outer(self.scale, self.scale)
+
+
 class _Refinement:
     """Cycles of indexing, rejecting and fitting."""
 
@@ -224,6 +245,7 @@ class _Refinement:
         self.limits = limits
         self.values = values
         self.total = len(problem.position)
+        self.cycles, self.steps = 0, 0
         self.warnings: list[str] = []
 
     def run(self) -> Refined:
@@ -232,6 +254,7 @@ class _Refinement:
         fitted = self._without_held_out(usable)
         for cycle in range(_MAX_CYCLES):
             before = fitted
+            self.cycles += 1
             moved = self._minimise(hkl, fitted, iterations=4 if cycle < 2 else 30)
             self._check_start()
             hkl, indexed, usable = self._select(loose=False)
@@ -306,9 +329,9 @@ class _Refinement:
                     f"the refinement diverged: {np.sum(~np.isfinite(jacobian).all(axis=1)) // 3} "
                     "reflections stopped crossing the Ewald sphere; refine fewer parameters"
                 )
-            scale = np.linalg.norm(jacobian, axis=0)
-            self._check_condition(jacobian, scale)
-            step = -np.linalg.lstsq(jacobian / scale, current, rcond=None)[0] / scale
+            normal = self._normal(jacobian)
+            step = -normal.inverse() @ (jacobian.T @ current)
+            self.steps += 1
             for damping in 0.5 ** np.arange(12):
                 trial = self.values + damping * step
                 new = (self.problem.residuals(trial, hkl[rows], rows)[0] / sigma).ravel()
@@ -317,27 +340,28 @@ class _Refinement:
             else:
                 return 0.0  # at the bottom, to rounding
             self.values, current = trial, new
-            size = float(np.max(np.abs(damping * step) * scale))
+            size = float(np.max(np.abs(damping * step) * normal.scale))
             if size < 1e-4:
                 break
         return size
 
-    def _check_condition(self, jacobian: Floats, scale: Floats) -> float:
+    def _normal(self, jacobian: Floats) -> "_Normal":
+        """Make the normal matrix of a Jacobian; refuse one that cannot be inverted."""
         names = np.array(self.problem.parameters.names)
+        scale = np.linalg.norm(jacobian, axis=0)
         if np.any(scale == 0):
             raise HklflowError(
                 f"the peaks do not depend on {', '.join(names[scale == 0])}; leave it out"
             )
         unit = jacobian / scale
-        eigenvalues, vectors = np.linalg.eigh(unit.T @ unit)
-        condition = float(eigenvalues[-1] / max(eigenvalues[0], np.finfo(float).tiny))
-        if condition > _MAX_CONDITION:
-            involved = names[np.abs(vectors[:, 0]) > 0.2]
+        normal = _Normal(scale, *np.linalg.eigh(unit.T @ unit))
+        if normal.condition > _MAX_CONDITION:
+            involved = names[np.abs(normal.vectors[:, 0]) > 0.2]
             raise HklflowError(
                 f"the peaks cannot tell {', '.join(involved)} apart: condition number "
-                f"{condition:.1e} (limit {_MAX_CONDITION:.0e}); hold one of them"
+                f"{normal.condition:.1e} (limit {_MAX_CONDITION:.0e}); hold one of them"
             )
-        return condition
+        return normal
 
     def _check_start(self) -> None:
         parameters, limits = self.problem.parameters, self.limits
@@ -359,11 +383,8 @@ class _Refinement:
         problem, values = self.problem, self.values
         parameters = problem.parameters
         rows = np.nonzero(fitted)[0]
-        jacobian = problem.jacobian(values, hkl[rows], rows)
-        scale = np.linalg.norm(jacobian, axis=0)
-        condition = self._check_condition(jacobian, scale)
-        unit = jacobian / scale
-        covariance = np.linalg.inv(unit.T @ unit) / np.outer(scale, scale)
+        normal = self._normal(problem.jacobian(values, hkl[rows], rows))
+        covariance = normal.inverse()
         difference, _ = problem.residuals(values, hkl, np.arange(self.total))
         weighted = (difference[rows] / problem.sigma[rows]).ravel()
         chi2 = float(weighted @ weighted / max(weighted.size - len(values), 1))
@@ -403,8 +424,10 @@ class _Refinement:
             rmsd_held_out=_rms(difference[held_out]) if held_out.any() else None,
             fraction_indexed=float(indexed.mean()),
             correlations=correlations,
-            condition=condition,
+            condition=normal.condition,
             chi2=chi2,
+            cycles=self.cycles,
+            steps=self.steps,
             warnings=warnings,
         )
 

@@ -58,8 +58,11 @@ class FrameMaskWriter:
     def append(self, packed: NDArray[np.uint8], flagged: Floats) -> None:
         """Add packed frames (n, slow, ceil(fast / 8)) and their flagged fractions (n,)."""
         stop = self._next + len(packed)
-        self._bits[self._next : stop] = packed
         self._flagged[self._next : stop] = flagged
+        for number, frame in enumerate(packed, self._next):
+            # What is not written takes no room and reads as zeros.
+            if frame.any():
+                self._bits[number] = frame
         self._next = stop
 
     def __exit__(self, *error: Any) -> None:
@@ -69,8 +72,34 @@ class FrameMaskWriter:
         self._context.__exit__(*error)
 
 
+class FrameMask:
+    """A 3-D mask in an open file.
+
+    Attributes
+    ----------
+    shape : (frame, slow, ceil(fast / 8))
+        Of the packed bits.
+    attrs : mapping
+        ``shape`` in pixels, ``description``.
+    """
+
+    def __init__(self, entry: h5py.Group) -> None:
+        self._bits = entry["mask/bits"]
+        self._flagged: NDArray[np.bool_] = entry["flagged/fraction"][()] > 0
+        self.shape, self.attrs = self._bits.shape, self._bits.attrs
+
+    def __getitem__(self, frames: Any) -> NDArray[np.uint8]:
+        """Packed bits of some frames."""
+        bits: NDArray[np.uint8] = self._bits[frames]
+        return bits
+
+    def any(self, first: int, last: int) -> bool:
+        """Tell whether a good pixel of the frames first..last (exclusive) is flagged."""
+        return bool(self._flagged[first:last].any())
+
+
 @contextmanager
-def open_frame_mask(path: Path) -> Iterator[h5py.Dataset]:
-    """Packed bits of a 3-D mask: index the dataset by frame."""
+def open_frame_mask(path: Path) -> Iterator[FrameMask]:
+    """Packed bits of a 3-D mask: index by frame."""
     with open_entry(path) as entry:
-        yield entry["mask/bits"]
+        yield FrameMask(entry)

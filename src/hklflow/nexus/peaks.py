@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hklflow.core.peaks import Peaks
+from hklflow.core.peaks_table import Peaks
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 
 _NX_REFLECTIONS = {

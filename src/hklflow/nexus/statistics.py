@@ -12,10 +12,16 @@ from hklflow.nexus.entry import add_array, add_group, create, open_entry
 Floats = NDArray[np.float64]
 
 
-def write_statistics(path: Path, arrays: Mapping[str, Any], images: Mapping[str, Any]) -> None:
+def write_statistics(
+    path: Path,
+    arrays: Mapping[str, Any],
+    images: Mapping[str, Any],
+    radial: tuple[Any, Any, Any] | None = None,
+) -> None:
     """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames.
 
-    The first array is the default plot.
+    The first array is the default plot. `radial` holds the middles of bins in |Q| (n,) in
+    Å⁻¹, and the counts and the pixels (n_frames, n) in them.
     """
     signal, *others = arrays
     with create(path, "frame statistics", "frame_sums") as entry:
@@ -35,6 +41,13 @@ def write_statistics(path: Path, arrays: Mapping[str, Any], images: Mapping[str,
             add_array(group, name, image)
             add_array(group, "slow", np.arange(image.shape[0]) + 0.5, "pixel")
             add_array(group, "fast", np.arange(image.shape[1]) + 0.5, "pixel")
+        if radial is not None:
+            q, counts, pixels = radial
+            group = add_group(entry, "radial", "NXdata", signal="counts", axes=["frame", "q"])
+            add_array(group, "counts", counts)
+            add_array(group, "pixels", pixels)
+            add_array(group, "frame", np.arange(len(counts)) + 0.5)
+            add_array(group, "q", q, "1/angstrom")
 
 
 def read_statistics(path: Path, name: str) -> Floats:

@@ -1,18 +1,20 @@
 """Volumes on an hkl grid, whole or slab by slab."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.grid import Grid
 from hklflow.core.lattice import reciprocal
+from hklflow.nexus.chunks import pack, take
 from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry, text
 
 Floats = NDArray[np.float64]
@@ -100,12 +102,12 @@ class VolumeWriter:
         self._chunks = (min(PLANES, shape[0]), min(64, shape[1]), min(64, shape[2]))
         packed: Any = PACKED
         if self._fast:
-            import hdf5plugin
-
             packed = hdf5plugin.Bitshuffle(cname="lz4")
         for name, dtype in self._types.items():
+            # What was not measured: no counts, no norm, no S.
+            fill = np.nan if name.startswith("data") else 0
             self._group.create_dataset(
-                name, shape=shape, dtype=dtype, chunks=self._chunks, **packed
+                name, shape=shape, dtype=dtype, chunks=self._chunks, fillvalue=fill, **packed
             )
         for i, name in enumerate(("Qh", "Qk", "Ql")):
             add_array(
@@ -121,23 +123,56 @@ class VolumeWriter:
         add_array(sample, "unit_cell", self._cell, "angstrom, degree")
         return self
 
-    def write(self, first: int, **arrays: Floats) -> None:
+    def write(self, first: int, **arrays: NDArray[Any]) -> None:
         """Write planes from ``first`` on: counts, norm and, if derived, data and data_errors.
 
-        It is quick in multiples of `PLANES`.
+        Raises
+        ------
+        ValueError
+            If the planes do not begin and end with layers of chunks.
         """
-        for name in self._types:
-            self._write(self._group[name], first, arrays[name])
+        for rows in self.strips:
+            self.write_rows(first, rows, **arrays)
 
-    def _write(self, dataset: h5py.Dataset, first: int, planes: Floats) -> None:
-        # What is not written takes no room and reads as zeros.
-        _, n_k, n_h = self._chunks
-        for k in range(0, planes.shape[1], n_k):
-            rows = planes[:, k : k + n_k]
-            used = np.flatnonzero(rows.any(axis=(0, 1)))
-            if len(used):
-                h = slice(used[0] // n_h * n_h, (used[-1] // n_h + 1) * n_h)
-                dataset[first : first + len(planes), k : k + n_k, h] = rows[:, :, h]
+    @property
+    def strips(self) -> list[slice]:
+        """Rows along k that chunks have in common."""
+        n_k, step = self._grid.array_shape[1], self._chunks[1]
+        return [slice(k, min(k + step, n_k)) for k in range(0, n_k, step)]
+
+    def write_rows(self, first: int, rows: slice, **arrays: NDArray[Any]) -> None:
+        """Write one of the `strips` of planes (l, k, h); see `write`."""
+        put = self._write_fast if self._fast else self._write_strip
+        for name in self._types:
+            planes, stop = arrays[name], first + len(arrays[name])
+            if first % PLANES or (stop % PLANES and stop != self._grid.array_shape[0]):
+                raise ValueError(f"planes {first} to {stop} are not whole layers of {PLANES}")
+            for start in range(0, len(planes), PLANES):
+                layer = planes[start : start + PLANES, rows]
+                put(self._group[name], (first + start, rows.start), layer)
+
+    # What is not written takes no room and reads as the fill value.
+
+    def _write_strip(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
+        chunk = np.empty(self._chunks, dataset.dtype)
+        for h in range(0, strip.shape[2], self._chunks[2]):
+            if take(strip, h, dataset.fillvalue, chunk):
+                dataset.id.write_direct_chunk((*at, h), pack(chunk))
+
+    def _write_fast(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
+        fill, n_h = dataset.fillvalue, self._chunks[2]
+        used = np.flatnonzero(
+            (strip == strip if np.isnan(fill) else strip != fill).any(axis=(0, 1))
+        )
+        if len(used):
+            l, k = (slice(i, i + n) for i, n in zip(at, strip.shape, strict=False))  # noqa: E741
+            h = slice(used[0] // n_h * n_h, (used[-1] // n_h + 1) * n_h)
+            dataset[l, k, h] = strip[:, :, h]
+
+    @property
+    def datasets(self) -> dict[str, h5py.Dataset]:
+        """The volumes in the file, by name, to be written chunk by chunk."""
+        return {name: self._group[name] for name in self._types}
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """Record what was done, in words and numbers."""
@@ -193,6 +228,46 @@ class OpenVolume:
             self.group["counts"][planes].astype(np.float64),
             self.group["norm"][planes].astype(np.float64),
         )
+
+
+class SideBySide:
+    """Reads planes of several volumes of the same grid so that each chunk is unpacked once."""
+
+    def __init__(self, volumes: Sequence[OpenVolume]) -> None:
+        self._stored = [[volume.group[name] for volume in volumes] for name in ("counts", "norm")]
+        self._memory = [
+            np.empty(0, np.result_type(*(d.dtype for d in datasets))) for datasets in self._stored
+        ]
+
+    def strips(self, first: int, last: int) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+        """Some planes in strips along k.
+
+        Parameters
+        ----------
+        first, last : int
+            Planes, multiples of `PLANES` or the end.
+
+        Yields
+        ------
+        rows : slice
+            Along k.
+        counts, norm : (n, last - first, rows, h) arrays
+            As stored; overwritten by the next strip.
+        """
+        _, n_k, n_h = self._stored[0][0].shape
+        step = self._stored[0][0].chunks[1]
+        for k in range(0, n_k, step):
+            rows = slice(k, min(k + step, n_k))
+            shape = (len(self._stored[0]), last - first, rows.stop - k, n_h)
+            size = int(np.prod(shape))
+            for i in range(2):
+                if self._memory[i].size < size:
+                    self._memory[i] = np.empty(size, self._memory[i].dtype)
+            counts, norm = (memory[:size].reshape(shape) for memory in self._memory)
+            for strip, datasets in zip((counts, norm), self._stored, strict=True):
+                for i, dataset in enumerate(datasets):
+                    dataset.read_direct(strip, np.s_[first:last, rows], np.s_[i])
+            yield rows, counts, norm
 
 
 @contextmanager

@@ -65,22 +65,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             flag_from=masks.flag_value(frames.dtype),
             overload_from=scan.saturation,
         )
-        blocks = frames.blocks(params.block, scan.first, scan.first + n)
+        blocks = frames.stream(params.block, scan.first, scan.first + n, threads=threads)
         shape = (n, *scan.rotation.detector.shape)
         done = 0
-        excluded_worst = np.zeros(bad.shape, bool)
+        packed_worst = np.zeros((1, shape[1], -(-shape[2] // 8)), np.uint8)
+        flagged = mask3d.flag_frames(blocks, bad, settings)
         with nexus.FrameMaskWriter(outputs.frame_mask, shape) as writer:
-            for block in stage.progress(
-                mask3d.mask_frames(blocks, bad, settings), n, "3-D mask frames", len
+            for packed, n_flagged in stage.progress(
+                flagged, n, "3-D mask frames", lambda block: len(block[1])
             ):
-                fraction = (block & ~bad).sum(axis=(1, 2)) / n_good
-                writer.append(mask3d.pack(block), fraction)
-                if done == 0 or fraction.max() > fractions[worst]:
+                fraction = n_flagged / n_good
+                writer.append(packed, fraction)
+                if fraction.max() > fractions[worst]:
                     worst = done + int(fraction.argmax())
-                    excluded_worst = block[fraction.argmax()]
-                fractions[done : done + len(block)] = fraction
-                done += len(block)
+                    packed_worst = packed[worst - done : worst - done + 1]
+                fractions[done : done + len(packed)] = fraction
+                done += len(packed)
         frame = frames.read(scan.first + worst, scan.first + worst + 1)[0].astype(float)
+        excluded_worst = mask3d.unpack(packed_worst, shape[2])[0]
     frame[bad] = np.nan
     title = f"3-D mask of {scan.raw}: {100 * fractions.mean():.2f} % of good pixels excluded"
     plots.save(plots.frame_mask(frame, excluded_worst, fractions, worst, title), outputs.picture)

@@ -1,10 +1,19 @@
 """Merge the rotations of one scan: add counts and norm, then derive S(Q) and its errors."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core import estimator
+    from hklflow.nexus import OpenVolume
 
 VERSION = 1
 
@@ -51,7 +60,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.core import estimator
+    from hklflow.core.shells import Shells
     from hklflow.errors import HklflowError
+    from hklflow.plots.volumes import Sections
 
     with ExitStack() as stack:
         volumes = [stack.enter_context(nexus.open_volume(path)) for path in inputs.volumes]
@@ -63,32 +74,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     f"({reference.grid.to_dict()}); transform them with the same parent"
                 )
         grid = reference.grid
-        planes, measured, total, chi2, dof = grid.array_shape[0], 0, 0.0, 0.0, 0
+        sections, shells, sums = Sections(grid), Shells(grid, reference.cell), []
         dtype = np.uint64 if all(v.counts_are_whole for v in volumes) else np.float64
         writer = stack.enter_context(
             nexus.VolumeWriter(outputs.volume, grid, reference.cell, params.title, dtype, True)
         )
-        starts = range(0, planes, params.slab)
-        for first in stage.progress(starts, len(starts), "merged slabs"):
-            last = min(first + params.slab, planes)
-            # The errors look at neighbours, so planes on both sides are needed too.
-            low, high = max(first - params.pool, 0), min(last + params.pool, planes)
-            slabs = [volume.slab(low, high) for volume in volumes]
-            own = slice(first - low, last - low)
-            part, terms = estimator.disagreement_sums([(c[own], m[own]) for c, m in slabs])
-            chi2, dof = chi2 + part, dof + terms
-            counts = np.sum([c for c, _ in slabs], axis=0)
-            norm = np.sum([m for _, m in slabs], axis=0)
-            data, errors = estimator.intensity(counts, norm, params.pool)
-            writer.write(
-                first,
-                data=data[own],
-                data_errors=errors[own],
-                counts=counts[own],
-                norm=norm[own],
-            )
-            measured += int((norm[own] > 0).sum())
-            total += float(counts[own].sum())
+        for slab in _slabs(volumes, params):
+            counts, norm = slab.counts[slab.own], slab.norm[slab.own]
+            data, errors = np.empty((2, *counts.shape), np.float32)
+            for rows in writer.strips:
+                estimator.derive(slab.counts, slab.norm, slab.own, rows, params.pool, data, errors)
+                writer.write_rows(
+                    slab.first, rows, data=data, data_errors=errors, counts=counts, norm=norm
+                )
+            sections.add(slab.first, data, errors, norm)
+            shells.add(slab.first, norm)
+            sums.append(slab.sums)
+        measured, total, chi2, dof = (sum(terms) for terms in zip(*sums, strict=True))
         coverage = measured / int(np.prod(grid.shape))
         metrics = {
             "rotations": len(volumes),
@@ -110,19 +112,76 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 **metrics,
             }
         )
-    with nexus.open_volume(outputs.volume) as merged:
-        group, cell = merged.group, merged.cell
-        plots.save(plots.slices(grid, cell, group["data"], params.title), outputs.slices)
-        picture = plots.coverage(
-            grid, cell, group["norm"], group["data"], group["data_errors"], params.title
-        )
-        plots.save(picture, outputs.coverage)
+    cell = reference.cell
+    plots.save(plots.slices(grid, cell, sections, params.title), outputs.slices)
+    plots.save(plots.coverage(grid, cell, sections, shells, params.title), outputs.coverage)
     stage.write_json(outputs.metrics, metrics)
     agreement = f"{chi2 / dof:.3f}" if dof else "not known"
     print(
         f"merged {len(volumes)} rotations: {100 * coverage:.1f} % of voxels measured, "
         f"reduced chi2 between rotations {agreement}"
     )
+
+
+class _Slab(NamedTuple):
+    """Sums over the rotations.
+
+    Attributes
+    ----------
+    first : int
+        Its first plane in the volume.
+    counts, norm : (l, k, h) arrays
+        With planes on both sides, for the errors look at neighbours.
+    own : slice
+        Its own planes among these.
+    sums : estimator.Sums
+        Of its own planes.
+    """
+
+    first: int
+    counts: "NDArray[np.float64]"
+    norm: "NDArray[np.float64]"
+    own: slice
+    sums: "estimator.Sums"
+
+
+def _slabs(volumes: "list[OpenVolume]", params: Params) -> "Iterator[_Slab]":
+    """Read each plane once: the slab behind is there before the neighbours in it are asked for."""
+    import numpy as np
+
+    from hklflow.core import estimator
+    from hklflow.nexus import PLANES
+    from hklflow.nexus.volume import SideBySide
+
+    planes, n_k, n_h = volumes[0].grid.array_shape
+    rotations = SideBySide(volumes)
+    # Two slabs are held, of whole layers of the files' chunks.
+    size, margin = max(params.slab // (2 * PLANES), 1) * PLANES, params.pool
+    # Counts and norm of this slab and of the next; what is not of the volume stays 0.
+    now, then = (np.zeros((2, size + 2 * margin, n_k, n_h)) for _ in range(2))
+
+    def read(first: int, target: "NDArray[np.float64]") -> estimator.Sums:
+        last = min(first + size, planes)
+        parts = [
+            estimator.add(counts, norm, target[0], target[1], (margin, rows.start))
+            for rows, counts, norm in rotations.strips(first, last)
+        ]
+        return estimator.Sums(*(sum(terms) for terms in zip(*parts, strict=True)))
+
+    sums = read(0, now)
+    starts = range(0, planes, size)
+    for first in stage.progress(starts, len(starts), "merged slabs"):
+        last = min(first + size, planes)
+        before, behind = min(margin, first), min(margin, planes - last)
+        if last < planes:
+            next_sums = read(last, then)
+            now[:, margin + size : margin + size + behind] = then[:, margin : margin + behind]
+            then[:, :margin] = now[:, size : size + margin]
+        held = slice(margin - before, margin + last - first + behind)
+        own = slice(before, before + last - first)
+        yield _Slab(first, now[0, held], now[1, held], own, sums)
+        if last < planes:
+            now, then, sums = then, now, next_sums
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Refine, write."""
     from hklflow import orientation, plots
     from hklflow.core import gates, symmetry, transition
-    from hklflow.core.binning import Grid
+    from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits, refine
 
     parent = stage.read_json(inputs.parent)

@@ -66,7 +66,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Index, refine, write."""
     from hklflow import orientation, plots
     from hklflow.core import gates, geometry, symmetry, transition
-    from hklflow.core.binning import Grid
+    from hklflow.core.grid import Grid
     from hklflow.core.indexing import index_peaks
     from hklflow.core.refinement import Limits, refine
 

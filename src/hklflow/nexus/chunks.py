@@ -1,0 +1,45 @@
+"""Chunks of volumes: cut out of a strip, and packed as HDF5's filters would pack them.
+
+HDF5's own deflate takes most of the time in which a volume is merged and written. ISA-L writes
+the same format, which everybody can read, six times as fast.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+def pack(chunk: NDArray[Any]) -> bytes:
+    """Chunk as the filters shuffle and gzip would leave it.
+
+    Parameters
+    ----------
+    chunk : contiguous array
+        Little-endian numbers.
+    """
+    from isal import isal_zlib
+
+    ranks = chunk.reshape(-1).view(np.uint8).reshape(-1, chunk.itemsize).T
+    packed: bytes = isal_zlib.compress(np.ascontiguousarray(ranks), 1)
+    return packed
+
+
+@njit(cache=True, nogil=True)
+def take(strip, h0, fill, chunk):  # type: ignore[no-untyped-def]
+    """Copy a part of a strip (l, k, h) to a chunk, which may reach beyond; False if all is fill."""
+    n_l, n_k, n_h = strip.shape
+    high = min(h0 + chunk.shape[2], n_h)
+    used = 0
+    for l in range(chunk.shape[0]):  # noqa: E741
+        for k in range(chunk.shape[1]):
+            row = chunk[l, k]
+            row[:] = fill
+            if l < n_l and k < n_k:
+                part = strip[l, k, h0:high]
+                for h in range(part.size):
+                    row[h] = part[h]
+                    # NaN is not even itself.
+                    used |= (part[h] != fill) & ((part[h] == part[h]) | (fill == fill))
+    return used != 0

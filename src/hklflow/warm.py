@@ -1,0 +1,162 @@
+"""Compile the kernels before jobs need them.
+
+    python -m hklflow.warm
+
+Numba compiles a kernel when it is first called and keeps it on disk: beside the module where
+that can be written to, else in the user's cache; ``NUMBA_CACHE_DIR`` says where else. This
+reduces a tiny rotation of each usual type of frame by the stages themselves, so that what they
+use is there. Without it every job that starts at first compiles for itself.
+"""
+
+import io
+import tempfile
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow import stage
+from hklflow.core import geometry
+from hklflow.core.grid import Grid
+from hklflow.formats.write_raw import NXmxWriter
+
+#: Types of frames that detectors write.
+DTYPES = ("uint32", "uint16", "int32")
+
+_SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
+_CELL = [5.0, 5.0, 5.0, 90.0, 90.0, 90.0]
+
+
+def warm(dtypes: tuple[str, ...] = DTYPES) -> None:
+    """Run the stages that have kernels on a tiny rotation of each type."""
+    with tempfile.TemporaryDirectory() as name:
+        for dtype in dtypes:
+            folder = Path(name) / dtype
+            folder.mkdir()
+            began = time.perf_counter()
+            write_rotation(folder / "raw.nxs", np.dtype(dtype))
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                reduce_rotation(folder)
+            print(f"frames of {dtype}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
+    """Write a rotation with background, spots (two of which touch) and a gap."""
+    rng = np.random.default_rng(1)
+    frame, slow, fast = np.ogrid[:_N_FRAMES, : _SHAPE[0], : _SHAPE[1]]
+    rate: NDArray[np.float64] = np.full((_N_FRAMES, *_SHAPE), 4.0)
+    spots = [(rng.uniform(4, _N_FRAMES - 4), *rng.uniform(8, 88, 2), 4000.0) for _ in range(30)]
+    spots += [(20.0, 30.0, 30.0, 9000.0), (20.5, 33.5, 30.0, 9000.0), (30.0, 60.0, 60.0, 200000.0)]
+    for z, y, x, counts in spots:
+        r2 = (slow - y) ** 2 + (fast - x) ** 2
+        rocking = np.exp(-((frame - z) ** 2) / 2)
+        rate += counts / 16 * rocking * np.exp(-r2 / 2)
+        rate += counts / 20000 * rocking * np.exp(-r2 / 72)
+    counts = np.minimum(rng.poisson(rate), 30000).astype(dtype)
+    gap = np.zeros(_SHAPE, np.uint32)
+    gap[:, 70:74] = 1
+    counts[:, gap != 0] = np.iinfo(dtype).max if dtype.kind == "u" else -1
+    size = (_SHAPE[0] * _PIXEL / 2, _SHAPE[1] * _PIXEL / 2)
+    with NXmxWriter(
+        path,
+        shape=_SHAPE,
+        n_frames=_N_FRAMES,
+        pixel_size=(_PIXEL, _PIXEL),
+        origin=[size[1], -size[0], 0.2],
+        slow=[0, 1, 0],
+        fast=[-1, 0, 0],
+        wavelength=0.4,
+        axis_names=("phi",),
+        axes=[[1, 0, 0]],
+        angles=[0.0],
+        start=0.0,
+        step=float(np.radians(0.5)),
+        exposure=0.1,
+        polarization=0.99,
+        monitor=np.full(_N_FRAMES, 1e5),
+        pixel_mask=gap,
+        saturation=29000,
+        dtype=dtype,
+    ) as writer:
+        writer.append(counts)
+
+
+def reduce_rotation(folder: Path) -> None:
+    """Run the stages from ``raw.nxs`` to a merged volume."""
+    from hklflow import nexus
+    from hklflow.stages import (
+        find_peaks,
+        frame_scale,
+        import_scan,
+        mask_3d,
+        merge,
+        pixel_mask,
+        transform,
+    )
+
+    def at(name: str) -> Path:
+        return folder / name
+
+    scan, mask, statistics = at("scan.nxs"), at("mask.nxs"), at("statistics.nxs")
+    told = {"picture": at("picture.png"), "metrics": at("metrics.json")}
+    masked = {"scan": scan, "mask": mask}
+    _run(import_scan, {"raw": [at("raw.nxs")]}, {"scan": scan}, {})
+    _run(pixel_mask, {"scan": scan}, {"mask": mask, "picture": at("picture.png")}, {})
+    of_statistics = {
+        "statistics": statistics,
+        "statistics_picture": at("picture.png"),
+        "statistics_metrics": at("metrics.json"),
+    }
+    _run(find_peaks, masked, {"peaks": at("peaks.nxs"), **told, **of_statistics}, {})
+    inputs = {
+        "scan": scan,
+        "statistics": statistics,
+        "reference_scan": scan,
+        "reference": statistics,
+    }
+    _run(frame_scale, inputs, {"scale": at("scale.nxs"), **told}, {})
+    frame_mask = at("frame_mask.nxs")
+    _run(mask_3d, masked, {"frame_mask": frame_mask, "picture": at("picture.png")}, {})
+    rotation = nexus.read_scan(scan).rotation
+    orientation = {
+        "sample": "warm",
+        "scan": "warm",
+        "rotations": {"one": geometry.to_dict(rotation)},
+        "grid": Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1)).to_dict(),
+        "UB": np.eye(3) * 2 * np.pi / _CELL[0],
+        "cell": _CELL,
+    }
+    stage.write_json(at("orientation.json"), orientation)
+    inputs = masked | {
+        "scale": at("scale.nxs"),
+        "frame_mask": frame_mask,
+        "orientation": at("orientation.json"),
+    }
+    volumes = {"transform": at("all.nxs"), "masked_transform": at("clean.nxs")}
+    _run(transform, inputs, volumes, {"rotation": "one"})
+    outputs = {
+        "volume": at("volume.nxs"),
+        "slices": at("slices.png"),
+        "coverage": at("coverage.png"),
+        "metrics": at("metrics.json"),
+    }
+    _run(merge, {"volumes": [at("all.nxs"), at("all.nxs")]}, outputs, {})
+
+
+def _run(
+    module: ModuleType, inputs: dict[str, Any], outputs: dict[str, Any], params: dict[str, Any]
+) -> None:
+    module.main(
+        inputs=module.Inputs(**inputs),
+        outputs=module.Outputs(**outputs),
+        params=module.Params(**params),
+        threads=1,
+    )
+
+
+if __name__ == "__main__":
+    warm()

@@ -1,0 +1,112 @@
+"""Stage `merge` on volumes of several slabs: as whole volumes in memory would give."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hklflow import nexus
+from hklflow.core import estimator
+from hklflow.core.grid import Grid
+from hklflow.errors import HklflowError
+from hklflow.stages import merge
+
+CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
+# More than one chunk along each axis, and a last layer of fewer planes than the pool is wide.
+GRID = Grid(np.array([-3.0, -2.0, -1.0]), np.array([0.1, 0.1, 0.05]), (70, 75, 49))
+
+
+def rotation(path: Path, seed: int, dtype: type, grid: Grid = GRID) -> list[np.ndarray]:
+    """Write a volume as the transform does; counts and norm."""
+    rng = np.random.default_rng(seed)
+    planes = np.arange(grid.array_shape[0])[:, None, None]
+    norm = rng.uniform(1, 9, grid.array_shape) * (rng.random(grid.array_shape) < 0.7)
+    norm[:, :, seed * 10 : seed * 10 + 20] = 0
+    norm = norm.astype(np.float32)
+    s = 5 + 4 * np.cos(planes / 3) + 300 * (rng.random(grid.array_shape) < 0.005)
+    counts = rng.poisson(norm * s).astype(dtype)
+    with nexus.VolumeWriter(path, grid, CELL, "t", dtype, False, fast=True) as writer:
+        for first in range(0, grid.array_shape[0], 16):
+            own = slice(first, first + 16)
+            writer.write(first, counts=counts[own], norm=norm[own])
+        writer.note({})
+    return [counts.astype(np.float64), norm.astype(np.float64)]
+
+
+def outputs(folder: Path) -> merge.Outputs:
+    return merge.Outputs(
+        volume=folder / "merged.nxs",
+        slices=folder / "slices.png",
+        coverage=folder / "coverage.png",
+        metrics=folder / "merged.json",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "pool", "slab"),
+    [
+        ((np.uint32, np.uint32, np.uint32), 2, 32),
+        ((np.uint32, np.float64), 5, 1),
+        ((np.uint32, np.uint32), 0, 32),
+        ((np.uint32,), 2, 64),
+        ((np.uint32, np.uint32), 3, 1000),
+    ],
+)
+def test_slabs_are_as_the_whole_volume(
+    tmp_path: Path, dtypes: tuple[type, ...], pool: int, slab: int
+) -> None:
+    paths = [tmp_path / f"{i}.nxs" for i in range(len(dtypes))]
+    volumes = [
+        rotation(path, i, dtype) for i, (path, dtype) in enumerate(zip(paths, dtypes, strict=True))
+    ]
+    out = outputs(tmp_path)
+    params = merge.Params(pool=pool, slab=slab)
+    merge.main(inputs=merge.Inputs(volumes=paths), outputs=out, params=params)
+    counts, norm = (np.sum([volume[i] for volume in volumes], axis=0) for i in (0, 1))
+    data, errors = estimator.intensity(counts, norm, pool)
+    with h5py.File(out.volume) as file:
+        group = file["entry/transform"]
+        whole = np.float64 not in dtypes
+        assert group["counts"].dtype == (np.uint64 if whole else np.float64)
+        np.testing.assert_array_equal(group["counts"][()], counts)
+        for name, array in (("norm", norm), ("data", data), ("data_errors", errors)):
+            np.testing.assert_array_equal(group[name][()], array.astype(np.float32))
+    metrics = json.loads(out.metrics.read_text())
+    chi2, dof = estimator.disagreement([(c, m) for c, m in volumes])
+    assert metrics["rotations' degrees of freedom"] == dof
+    if len(dtypes) > 1:
+        assert metrics["rotations' reduced chi2"] == pytest.approx(chi2, rel=1e-12)
+    else:
+        assert metrics["rotations' reduced chi2"] is None
+    assert metrics["voxels measured"] == np.count_nonzero(norm)
+    assert metrics["voxels in the grid"] == norm.size
+    assert metrics["coverage"] == np.count_nonzero(norm) / norm.size
+    assert metrics["mean counts per measured voxel"] == pytest.approx(
+        counts.sum() / np.count_nonzero(norm), rel=1e-12
+    )
+    assert out.slices.stat().st_size > 10000
+    assert out.coverage.stat().st_size > 10000
+
+
+def test_the_command_reads_packed_volumes(tmp_path: Path) -> None:
+    """On its own, where nothing else has loaded the filter of the transform's volumes."""
+    rotation(tmp_path / "0.nxs", 0, np.uint32)
+    out = outputs(tmp_path)
+    given = [f"--{name.replace('_', '-')}={path}" for name, path in out.model_dump().items()]
+    command = [sys.executable, "-m", "hklflow.stages.merge", "--volumes", str(tmp_path / "0.nxs")]
+    subprocess.run([*command, *given], check=True, capture_output=True, timeout=300)
+    assert out.volume.is_file()
+
+
+def test_other_grids_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
+    rotation(paths[0], 0, np.uint32)
+    rotation(paths[1], 1, np.uint32, Grid(GRID.first, GRID.step, (70, 75, 48)))
+    with pytest.raises(HklflowError, match="transform them with the same parent"):
+        merge.main(
+            inputs=merge.Inputs(volumes=paths), outputs=outputs(tmp_path), params=merge.Params()
+        )
