@@ -24,6 +24,7 @@ $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m hklflow.warm
 	touch $@
 
 $(VENV)/.installed-slurm: $(VENV)/.installed envs/requirements-slurm.lock
@@ -71,4 +72,4 @@ lock: setup-dev
 	PATH="$(BIN):$$PATH" sh envs/lock.sh
 
 clean:
-	rm -rf $(VENV) $(BENCH) demo/results demo/raw demo/report.html demo/.snakemake
+	rm -rf $(VENV) $(BENCH) src/hklflow/__pycache__/kernels-* demo/results demo/raw demo/report.html demo/.snakemake

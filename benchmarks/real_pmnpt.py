@@ -30,7 +30,7 @@ from hklflow.core import geometry, lattice
 from hklflow.core.grid import Grid
 from hklflow.core.scan import RotationScan
 from hklflow.formats import spec
-from hklflow.stages import find_maximum, frame_scale, mask_3d, merge, pixel_mask, transform
+from hklflow.stages import find_peaks, frame_scale, mask_3d, merge, pixel_mask, transform
 
 Floats = NDArray[np.float64]
 
@@ -138,14 +138,17 @@ def prepare(data: Path, out: Path, first: int = 0, last: int = 400) -> dict[str,
     nexus.write_scan(out / "scan.nxs", scan, f"SPEC scan {SCAN}", None)
     find_mask(out)
     stage.run(
-        find_maximum.main,
-        inputs=find_maximum.Inputs(scan=out / "scan.nxs", mask=out / "mask.nxs"),
-        outputs=find_maximum.Outputs(
+        find_peaks.main,
+        inputs=find_peaks.Inputs(scan=out / "scan.nxs", mask=out / "mask.nxs"),
+        outputs=find_peaks.Outputs(
+            peaks=out / "peaks.nxs",
+            picture=out / "peaks.png",
+            metrics=out / "peaks.json",
             statistics=out / "statistics.nxs",
-            picture=out / "statistics.png",
-            metrics=out / "statistics.json",
+            statistics_picture=out / "statistics.png",
+            statistics_metrics=out / "statistics.json",
         ),
-        params=find_maximum.Params(),
+        params=find_peaks.Params(),
         threads=1,
     )
     stage.run(

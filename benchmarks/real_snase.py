@@ -26,7 +26,6 @@ from hklflow.core import lattice, symmetry
 from hklflow.core.geometry import Detector, from_dict, rotation_matrix
 from hklflow.formats.raw import open_frames
 from hklflow.stages import (
-    find_maximum,
     find_peaks,
     frame_scale,
     import_scan,
@@ -92,14 +91,31 @@ def frames(data: Path, out: Path) -> None:
         # Spots of one or two pixels on ten frames look like hot pixels.
         find_defects=False,
     )
+
+
+def peaks(out: Path, **params: Any) -> None:
+    """Search the peaks, and scale the frames."""
+    # The CCD's distortion is corrected to about half a pixel only. Without a floor the strongest
+    # spots would outweigh all others by 1000 and the refinement would not settle.
+    # A CCD's counts are not photons. At fewer standard deviations the spots of the bright ring
+    # run together to blobs that are refused as too large, at more the weak ones are lost: 5.5
+    # finds most (2611, 2806, 2848, 2790, 2675 and 2541 peaks at 4, 4.5, 5.5, 6, 7 and 8).
+    params = {"sigma_floor": (0.3, 0.3), "gain": "measure", "n_sigma": 5.5, **params}
     run(
-        find_maximum,
-        {"scan": out / "scan.nxs", "mask": out / "mask.nxs"},
+        find_peaks,
         {
-            "statistics": out / "statistics.nxs",
-            "picture": out / "statistics.png",
-            "metrics": out / "statistics.json",
+            "scan": out / "scan.nxs",
+            "mask": out / "mask.nxs",
         },
+        {
+            "peaks": out / "peaks.nxs",
+            "picture": out / "peaks.png",
+            "metrics": out / "peaks.json",
+            "statistics": out / "statistics.nxs",
+            "statistics_picture": out / "statistics.png",
+            "statistics_metrics": out / "statistics.json",
+        },
+        **params,
     )
     run(
         frame_scale,
@@ -116,30 +132,6 @@ def frames(data: Path, out: Path) -> None:
         },
         # Ten frames are too few for a transmission curve.
         source="none",
-    )
-
-
-def peaks(out: Path, **params: Any) -> None:
-    """Search the peaks."""
-    # The CCD's distortion is corrected to about half a pixel only. Without a floor the strongest
-    # spots would outweigh all others by 1000 and the refinement would not settle.
-    # A CCD's counts are not photons. At fewer standard deviations the spots of the bright ring
-    # run together to blobs that are refused as too large, at more the weak ones are lost: 5.5
-    # finds most (2611, 2806, 2848, 2790, 2675 and 2541 peaks at 4, 4.5, 5.5, 6, 7 and 8).
-    params = {"sigma_floor": (0.3, 0.3), "gain": "measure", "n_sigma": 5.5, **params}
-    run(
-        find_peaks,
-        {
-            "scan": out / "scan.nxs",
-            "mask": out / "mask.nxs",
-            "statistics": out / "statistics.nxs",
-        },
-        {
-            "peaks": out / "peaks.nxs",
-            "picture": out / "peaks.png",
-            "metrics": out / "peaks.json",
-        },
-        **params,
     )
 
 

@@ -493,11 +493,11 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "sum_scans": [{}, {"patterns": ("a_####.cbf", "b c_####.cbf"), "saturation": 1e6}],
-    "find_maximum": [{}, {"annulus": (0.1, 0.5), "block": 1}],
     "frame_scale": [{}, {"source": "none", "smooth": False, "rotation_scale": False, "window": 7}],
     "find_peaks": [
         {},
         {"n_sigma": 5.5, "threshold": 40, "gain": "measure", "sigma_floor": (0.0, 0.1)},
+        {"annulus": (0.1, 0.5), "block": 1},
     ],
     "refine_parent": [
         {"cell": (4.8, 4.8, 7.15, 90, 90, 120)},
@@ -509,7 +509,9 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "transform": [
         {},
         {"samples": (1, 2, 3), "flat_field": "-x/f.tif", "solid_angle": False, "block": 3},
+        {"part": (2, 3), "memory": 0.5},
     ],
+    "add_transforms": [{}],
     "accept": [{}, {"on_failure": "warn", "min_z": 7, "max_expansion": 1e-6}],
     "temperature_series": [{}],
     "stack": [

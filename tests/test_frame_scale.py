@@ -22,7 +22,7 @@ from hklflow.core.simulate import (
 )
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
-from hklflow.stages import find_maximum, frame_scale, import_scan, transform
+from hklflow.stages import find_peaks, frame_scale, import_scan, transform
 
 N = 90
 CRYSTAL = CrystalModel((5.2, 5.2, 7.1, 90, 90, 120), scale=20.0, mosaic=0.01)
@@ -95,12 +95,15 @@ def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
     )
     nexus.write_mask(made / "mask.nxs", made.mask)
     run(
-        find_maximum,
-        find_maximum.Inputs(scan=made / "scan.nxs", mask=made / "mask.nxs"),
-        find_maximum.Outputs(
+        find_peaks,
+        find_peaks.Inputs(scan=made / "scan.nxs", mask=made / "mask.nxs"),
+        find_peaks.Outputs(
+            peaks=made / "peaks.nxs",
+            picture=made / "peaks.png",
+            metrics=made / "peaks.json",
             statistics=made / "statistics.nxs",
-            picture=made / "statistics.png",
-            metrics=made / "statistics.json",
+            statistics_picture=made / "statistics.png",
+            statistics_metrics=made / "statistics.json",
         ),
     )
     return made
@@ -312,7 +315,7 @@ def test_the_file_plots_itself(absorbing: Made) -> None:
         assert default.axes_dataset_names == ["frame"]
         assert default.signal.shape == (N,)
     history = [record["stage"] for record in stage.provenance(absorbing / "scale.nxs")]
-    assert history == ["import_scan", "find_maximum", "frame_scale"]
+    assert history == ["import_scan", "find_peaks", "frame_scale"]
     assert (absorbing / "scale.png").read_bytes().startswith(b"\x89PNG")
 
 

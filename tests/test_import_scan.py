@@ -10,7 +10,7 @@ from hklflow import nexus, stage
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import open_frames
 from hklflow.formats.write_raw import NXmxWriter
-from hklflow.stages import find_maximum, import_scan
+from hklflow.stages import find_peaks, import_scan
 
 N, SHAPE = 12, (40, 40)
 
@@ -64,14 +64,17 @@ def test_exactly_the_chosen_frames_are_used(raw: Path, first: int, last: int | N
     np.testing.assert_allclose(np.degrees(angles), 10 + 0.5 * chosen)
     nexus.write_mask(raw.parent / "mask.nxs", np.zeros(SHAPE, np.uint32))
     stage.run(
-        find_maximum.main,
-        inputs=find_maximum.Inputs(scan=path, mask=raw.parent / "mask.nxs"),
-        outputs=find_maximum.Outputs(
+        find_peaks.main,
+        inputs=find_peaks.Inputs(scan=path, mask=raw.parent / "mask.nxs"),
+        outputs=find_peaks.Outputs(
+            peaks=raw.parent / "peaks.nxs",
+            picture=raw.parent / "peaks.png",
+            metrics=raw.parent / "peaks.json",
             statistics=raw.parent / "statistics.nxs",
-            picture=raw.parent / "statistics.png",
-            metrics=raw.parent / "statistics.json",
+            statistics_picture=raw.parent / "statistics.png",
+            statistics_metrics=raw.parent / "statistics.json",
         ),
-        params=find_maximum.Params(block=3),
+        params=find_peaks.Params(block=3),
         threads=1,
     )
     sums = nexus.read_statistics(raw.parent / "statistics.nxs", "frame_sum")

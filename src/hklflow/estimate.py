@@ -63,16 +63,15 @@ COSTS: Mapping[str, Cost] = {
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
     "import_scan": Cost(),
     "pixel_mask": Cost(280, per_mpixel=180, seconds=4, disk_pixel=4),
-    "find_maximum": Cost(300, per_mpixel=240, rate=25, disk_pixel=8),
     "frame_scale": Cost(250, per_mpixel=100),
-    "find_peaks": Cost(270, per_mpixel=350, rate=12, disk_pixel=1),
-    "mask_3d": Cost(280, per_mpixel=190, rate=12, disk=0.03),
+    "find_peaks": Cost(300, per_mpixel=350, seconds=2.5, rate=150, disk_pixel=9),
+    "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
     "refine_parent": Cost(260, seconds=15),
     "refine": Cost(260, seconds=10),
     "accept": Cost(60, seconds=0.5),
-    "transform": Cost(320, per_mpixel=250, per_mvoxel=6, rate=150, voxel_rate=40, disk_voxel=6),
+    "transform": Cost(320, per_mpixel=80, per_mvoxel=5, rate=550, voxel_rate=150, disk_voxel=4),
     "add_transforms": Cost(350, per_mvoxel=1, voxel_rate=20, disk_voxel=6),
-    "merge": Cost(400, per_mvoxel=1, voxel_rate=3, disk_voxel=24),
+    "merge": Cost(400, per_mvoxel=1.4, voxel_rate=19, disk_voxel=7),
     "scan_file": Cost(),
     "temperature_series": Cost(260, seconds=5),
     "stack": Cost(300, seconds=5),
@@ -119,7 +118,7 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     counts["powder_calibration"] = {experiment_wide: len(kinds) - kinds.count(PoniFile)}
     counts["import_poni"] = {experiment_wide: kinds.count(PoniFile)}
     counts["sum_scans"] = dict.fromkeys(sums, 1)
-    for rule in ("import_scan", "pixel_mask", "find_maximum", "frame_scale", "find_peaks"):
+    for rule in ("import_scan", "pixel_mask", "find_peaks", "frame_scale"):
         counts[rule] = dict.fromkeys(rotations, 1)
     counts["refine_parent"] = dict.fromkeys(parents, 1)
     counts["refine"] = counts["accept"] = dict.fromkeys(scans, 1)

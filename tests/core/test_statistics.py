@@ -41,6 +41,39 @@ def test_sums_and_maximum_are_exact(dtype):
     assert np.isnan(result.background).all()  # no annulus was asked for
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_rows_and_columns_that_fill_no_cell_count(dtype):
+    frames = np.random.default_rng(4).poisson(8, (9, 42, 67)).astype(dtype)
+    labels = np.full(frames.shape[1:], 2)
+    labels[:, :35] = 0
+    result = run(frames, labels=labels, annulus=np.ones(labels.shape, bool))
+    assert np.array_equal(result.frame_sums, frames.sum(axis=(1, 2)))
+    assert np.array_equal(result.radial_sums[:, 0], frames[:, :, :35].sum(axis=(1, 2)))
+    assert np.array_equal(result.radial_sums[:, 2], frames[:, :, 35:].sum(axis=(1, 2)))
+    assert (result.radial_counts == [42 * 35, 0, 42 * 32]).all()
+    assert np.abs(result.background / 8 - 1).max() < 4 / np.sqrt(8 * labels.size * 0.7)
+
+
+def test_more_frames_than_the_narrow_sums_hold():
+    """Every pixel has the largest value that 8 bits tell, and some have more."""
+    frames = np.full((300, 12, 70), 254, np.uint16)
+    frames[7, 5, 6] = frames[299, 5, 6] = 60000
+    result = run(frames, size=64)
+    truth = frames.astype(np.int64)
+    assert np.array_equal(result.summed, truth.sum(axis=0))
+    assert np.array_equal(result.maximum_image, truth.max(axis=0))
+    assert (result.maximum, result.maximum_at) == (60000, (7, 5, 6))
+
+
+def test_the_first_of_equal_maxima_that_need_no_more_than_eight_bits():
+    frames = np.random.default_rng(5).poisson(3, (6, 20, 30)).astype(np.uint16)
+    frames[3, 7, 8] = frames[3, 9, 2] = frames[5, 0, 0] = 100
+    frames[1, 2, 3] = 65535
+    result = run(frames, invalid_from=65535)
+    assert (result.maximum, result.maximum_at) == (100, (3, 7, 8))
+    assert result.valid_frames[2, 3] == 5
+
+
 def test_sums_do_not_overflow():
     frames = np.full((9, *SHAPE), 2**32 - 2, np.uint32)
     result = run(frames, invalid_from=2**32 - 1)

@@ -147,7 +147,7 @@ SMALL = """
             "echo import $SLURM_JOB_ID >> ran.txt; sleep {config[nap]};"
             " [ {resources.attempt} -gt {config[fails]} ] && touch {output}"
 
-    rule find_maximum:
+    rule find_peaks:
         input: "scan.txt"
         output: "left.txt"
         resources: mem_mb=300, runtime=3
@@ -175,7 +175,7 @@ def test_retry_of_a_group_is_a_new_slurm_job_with_more_memory(cluster: Cluster, 
     over = finished(cluster)
     tries = [over[slurm] for _, _, slurm in small.submitted()]
     assert [job["JobState"] for job in tries] == ["FAILED", "COMPLETED"]
-    # The largest rule's memory: mask_3d and find_maximum do not add up, they run in turn.
+    # The largest rule's memory: mask_3d and find_peaks do not add up, they run in turn.
     assert [megabytes(job) for job in tries] == [300, 400]
     # The sum of all rules' minutes.
     assert [int(job["TimeLimit"]) for job in tries] == [2 + 3 + 4, 4 + 3 + 4]

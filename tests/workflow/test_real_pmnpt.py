@@ -128,5 +128,5 @@ def test_corrected_volume(corrected, compared, folder, data):
     # What led to the volume is in it.
     names = [record["stage"] for record in stage.provenance(folder / "corrected.nxs")]
     assert names[-1] == "merge"
-    assert {"pixel_mask", "find_maximum", "transform"} <= set(names)
+    assert {"pixel_mask", "find_peaks", "transform"} <= set(names)
     assert scan.temperature == 300

@@ -47,7 +47,6 @@ def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path)
         "sum_scans": 1,
         "import_scan": 6,
         "pixel_mask": 6,
-        "find_maximum": 6,
         "frame_scale": 6,
         "find_peaks": 6,
         "mask_3d": 6,
@@ -69,7 +68,7 @@ def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path)
         message = f"refine hexa {scan} from the parent's orientation results/hexa/300K/parent.json"
         assert message in told
         for rotation in ("r1", "r2"):
-            for what in ("import", "pixel mask of", "frame sums of", "peaks of", "transform"):
+            for what in ("import", "pixel mask of", "peaks and frame sums of", "transform"):
                 assert f"{what} hexa {scan} {rotation}" in told
 
 
@@ -236,7 +235,6 @@ def test_the_final_file_tells_its_whole_history(finished: Path) -> None:
         "sum_scans",
         "import_scan",
         "pixel_mask",
-        "find_maximum",
         "frame_scale",
         "find_peaks",
         "refine_parent",
@@ -269,7 +267,7 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
         run = snakemake(finished, "--dry-run")
     finally:
         table.write_text(before)
-    of_rotations = ("import_scan", "pixel_mask", "find_maximum", "frame_scale", "find_peaks")
+    of_rotations = ("import_scan", "pixel_mask", "find_peaks", "frame_scale")
     assert _jobs(run.stdout + run.stderr) == {
         **dict.fromkeys(("simulate", *of_rotations, "mask_3d", "transform", "merge"), 2),
         **dict.fromkeys(("refine", "accept", "scan_file"), 1),

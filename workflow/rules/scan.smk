@@ -83,81 +83,10 @@ rule pixel_mask:
         " --picture {output.picture:q} {params.flags} > {log:q} 2>&1"
 
 
-rule find_maximum:
-    input:
-        scan=paths.rotation("scan.nxs"),
-        mask=paths.rotation("mask.nxs"),
-    output:
-        statistics=paths.rotation("statistics.nxs"),
-        picture=report(
-            paths.rotation("statistics.png"),
-            caption="../report/statistics.rst",
-            category="2 Frames",
-            subcategory="{sample} {scan}",
-            labels={"rotation": "{rotation}", "shows": "2 frame sums"},
-        ),
-        metrics=paths.rotation("statistics.json"),
-    log:
-        paths.log("find_maximum", "sample", "scan", "rotation"),
-    benchmark:
-        paths.benchmark("find_maximum", "sample", "scan", "rotation")
-    retries: RETRIES
-    conda:
-        "../../envs/hklflow.yaml"
-    resources:
-        mem_mb=memory("find_maximum"),
-        runtime=minutes("find_maximum"),
-    params:
-        flags=section_flags("find_maximum"),
-        version=stages.find_maximum.VERSION,
-    message:
-        "frame sums of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
-    shell:
-        "python -m hklflow.stages.find_maximum --scan {input.scan:q} --mask {input.mask:q}"
-        " --statistics {output.statistics:q} --picture {output.picture:q}"
-        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
-
-
-rule frame_scale:
-    input:
-        scan=paths.rotation("scan.nxs"),
-        statistics=paths.rotation("statistics.nxs"),
-        reference_scan=of_first_rotation("scan.nxs"),
-        reference=of_first_rotation("statistics.nxs"),
-    output:
-        scale=paths.rotation("scale.nxs"),
-        picture=report(
-            paths.rotation("scale.png"),
-            caption="../report/scale.rst",
-            category="2 Frames",
-            subcategory="{sample} {scan}",
-            labels={"rotation": "{rotation}", "shows": "5 scale of the frames"},
-        ),
-        metrics=paths.rotation("scale.json"),
-    log:
-        paths.log("frame_scale", "sample", "scan", "rotation"),
-    conda:
-        "../../envs/hklflow.yaml"
-    resources:
-        mem_mb=memory("frame_scale"),
-        runtime=minutes("frame_scale"),
-    params:
-        flags=section_flags("frame_scale"),
-        version=stages.frame_scale.VERSION,
-    message:
-        "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
-    shell:
-        "python -m hklflow.stages.frame_scale --scan {input.scan:q}"
-        " --statistics {input.statistics:q} --reference-scan {input.reference_scan:q}"
-        " --reference {input.reference:q} --scale {output.scale:q} --picture {output.picture:q}"
-        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
-
-
 rule find_peaks:
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
-        statistics=paths.rotation("statistics.nxs"),
     output:
         peaks=paths.rotation("peaks.nxs"),
         picture=report(
@@ -168,6 +97,15 @@ rule find_peaks:
             labels={"rotation": "{rotation}", "shows": "3 peaks"},
         ),
         metrics=paths.rotation("peaks.json"),
+        statistics=paths.rotation("statistics.nxs"),
+        statistics_picture=report(
+            paths.rotation("statistics.png"),
+            caption="../report/statistics.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "2 frame sums"},
+        ),
+        statistics_metrics=paths.rotation("statistics.json"),
     log:
         paths.log("find_peaks", "sample", "scan", "rotation"),
     benchmark:
@@ -182,11 +120,12 @@ rule find_peaks:
         flags=section_flags("find_peaks"),
         version=stages.find_peaks.VERSION,
     message:
-        "peaks of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+        "peaks and frame sums of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.find_peaks --scan {input.scan:q} --mask {input.mask:q}"
-        " --statistics {input.statistics:q} --peaks {output.peaks:q} --picture {output.picture:q}"
-        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+        " --peaks {output.peaks:q} --picture {output.picture:q} --metrics {output.metrics:q}"
+        " --statistics {output.statistics:q} --statistics-picture {output.statistics_picture:q}"
+        " --statistics-metrics {output.statistics_metrics:q} {params.flags} > {log:q} 2>&1"
 
 
 rule refine_parent:
@@ -313,3 +252,38 @@ rule mask_3d:
         "python -m hklflow.stages.mask_3d --scan {input.scan:q} --mask {input.mask:q}"
         " --frame-mask {output.frame_mask:q} --picture {output.picture:q} {params.flags}"
         " > {log:q} 2>&1"
+
+
+rule frame_scale:
+    input:
+        scan=paths.rotation("scan.nxs"),
+        statistics=paths.rotation("statistics.nxs"),
+        reference_scan=of_first_rotation("scan.nxs"),
+        reference=of_first_rotation("statistics.nxs"),
+    output:
+        scale=paths.rotation("scale.nxs"),
+        picture=report(
+            paths.rotation("scale.png"),
+            caption="../report/scale.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "5 scale of the frames"},
+        ),
+        metrics=paths.rotation("scale.json"),
+    log:
+        paths.log("frame_scale", "sample", "scan", "rotation"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("frame_scale"),
+        runtime=minutes("frame_scale"),
+    params:
+        flags=section_flags("frame_scale"),
+        version=stages.frame_scale.VERSION,
+    message:
+        "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        "python -m hklflow.stages.frame_scale --scan {input.scan:q}"
+        " --statistics {input.statistics:q} --reference-scan {input.reference_scan:q}"
+        " --reference {input.reference:q} --scale {output.scale:q} --picture {output.picture:q}"
+        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
-import hklflow.stages.find_maximum
 import hklflow.stages.find_peaks
 import hklflow.stages.frame_scale
 import hklflow.stages.import_poni
@@ -98,12 +97,10 @@ class Config(_Section):
     """Import of the frames."""
     pixel_mask: stages.pixel_mask.Params = stages.pixel_mask.Params()
     """Pixel mask."""
-    find_maximum: stages.find_maximum.Params = stages.find_maximum.Params()
-    """Frame statistics and transmission."""
     frame_scale: stages.frame_scale.Params = stages.frame_scale.Params()
     """Scale of every frame: monitor, attenuators, the sample's transmission."""
     find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
-    """Peak search."""
+    """Peak search and frame statistics."""
     refine_parent: stages.refine_parent.Settings = stages.refine_parent.Settings()
     """Indexing and refinement of parents, and the hkl grid."""
     refine: stages.refine.Settings = stages.refine.Settings()

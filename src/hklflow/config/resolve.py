@@ -20,7 +20,6 @@ PER_SCAN = (
     "sum_scans",
     "import_scan",
     "pixel_mask",
-    "find_maximum",
     "frame_scale",
     "find_peaks",
     "refine_parent",
@@ -33,6 +32,11 @@ PER_SCAN = (
 PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack")
 # About the raw files or the parent itself: a parent's children do not take these from it.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
+
+# Sections that older versions had.
+_GONE = {
+    "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
+}
 
 _COMMAND_LINE = "command line"
 
@@ -122,7 +126,9 @@ def resolved(
         for layer in own:
             where = layer.name.removesuffix(" (parent)")
             told |= {
-                f"config: {where}: {section} cannot stand here (the sections are "
+                f"config: {where}: {section}: {_GONE[section]}"
+                if section in _GONE
+                else f"config: {where}: {section} cannot stand here (the sections are "
                 f"{', '.join(allowed[layer.name])})"
                 for section in layer.data
                 if section not in allowed[layer.name]
@@ -162,7 +168,7 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
     for item in error.errors():
         keys = [str(part) for part in item["loc"]]
         shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
-        told = f"{'.'.join(keys)}: {item['msg']}{shown}"
+        told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), item['msg'] + shown)}"
         if not stack:
             yield told
             continue

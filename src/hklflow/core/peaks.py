@@ -1,7 +1,8 @@
 """Search for Bragg peaks on rotation frames: one pass, bounded memory, one row per reflection.
 
-1. Background of each frame and strong voxels (`background`).
-2. Strong voxels are connected to blobs across frames, 26 neighbours (`peaks_link`).
+1. A frame is packed into narrow counts, and its background found (`frame_store`).
+2. Strong voxels (`peaks_screen`) are connected to blobs across frames, 26 neighbours
+   (`peaks_link`).
 3. A blob that has ended is divided among its significant maxima, and each is fitted with a
    voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
    valid voxels of a box around it. First moments of the strong voxels alone would be biased
@@ -9,8 +10,9 @@
 
 Coordinates are (frame, slow, fast) as `frames` defines them. Frames are handled one at a
 time, so the blocks in which they arrive do not matter. What is kept in memory: the last
-``max_frames + 2 margin_frames + 3`` frames in their own number type with one byte per pixel
-beside them, about twenty float32 frames, and the voxels of the blobs that have not ended.
+``max_frames + 2 margin_frames`` frames and some, in a little more than one byte per pixel (two
+where the background is high, four for frames of floats), and the voxels of the blobs that have
+not ended.
 """
 
 from collections.abc import Iterable
@@ -19,25 +21,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.background import (
+from hklflow.core.background import dispersion
+from hklflow.core.frame_store import COLUMNS, ROWS, FrameStore
+from hklflow.core.peaks_boxes import Scene
+from hklflow.core.peaks_link import BlobLinker, Blobs, blob_extents
+from hklflow.core.peaks_screen import (
     DEPTH,
-    clean_frame,
-    dispersion,
-    local_background,
-    quiet_mean,
-    residual,
-    strong_voxels,
+    SCRATCH,
+    leave_out,
+    screen,
+    test_strong,
 )
-from hklflow.core.peaks_link import VOXEL, BlobLinker, Voxels, split_maxima
-from hklflow.core.peaks_segments import Box, FitLimits, fit_segments
+from hklflow.core.peaks_segments import FitLimits, fit_blobs
 from hklflow.core.peaks_table import (
     FIELDS,
     PeakFlag,
     PeakParams,
     Peaks,
-    is_significant,
+    significant,
     without_duplicates,
 )
+from hklflow.core.statistics import FrameStatistics
 from hklflow.errors import HklflowError
 
 __all__ = ["PeakFlag", "PeakParams", "PeakSearch", "Peaks", "find_peaks"]
@@ -46,6 +50,8 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
+#: Frames that are tested together, and after which blobs are linked and fitted.
+_TESTED, _LINKED = 8, 16
 
 
 def find_peaks(
@@ -92,10 +98,27 @@ def find_peaks(
 
 
 class PeakSearch:
-    """The search as an accumulator: `add` blocks in order, then `finish` once."""
+    """The search as an accumulator: `add` blocks in order, then `finish` once.
+
+    Parameters
+    ----------
+    mask
+        Bad pixels (slow, fast), True = bad.
+    params
+        See `PeakParams`.
+    first_frame
+        Frame coordinate of the first frame.
+    statistics
+        Of the same mask: gets every frame as well, from the same reading of it.
+    """
 
     def __init__(
-        self, mask: NDArray[np.bool_], params: PeakParams, *, first_frame: int = 0
+        self,
+        mask: NDArray[np.bool_],
+        params: PeakParams,
+        *,
+        first_frame: int = 0,
+        statistics: FrameStatistics | None = None,
     ) -> None:
         if mask.ndim != 2 or mask.dtype != np.bool_:
             raise HklflowError(
@@ -107,19 +130,16 @@ class PeakSearch:
         self.gain = params.gain
         self._mask = np.ascontiguousarray(mask)
         self._first_frame = first_frame
-        self._length = params.max_frames + 2 * params.margin_frames + 3
-        self._raw: NDArray[Any] | None = None
-        self._strong = np.zeros((self._length, *mask.shape), np.uint8)
-        self._excess = np.zeros((DEPTH, *mask.shape), np.float32)
-        self._expected = np.zeros((DEPTH, *mask.shape), np.float32)
-        self._counts_2d = np.zeros(mask.shape, np.float32)
-        self._valid_2d = np.zeros(mask.shape, np.uint8)
-        self._smooth = np.zeros(mask.shape, np.float32)
-        self._noise = np.zeros(mask.shape, np.float32)
-        self._level = np.ones(self._length)
-        self._blobs = BlobLinker(mask.shape, params.max_frames)
-        self._pending: list[Voxels] = []
-        self._rows: list[dict[str, float]] = []
+        self._statistics = statistics
+        self._frames: FrameStore | None = None
+        self._slots = params.max_frames + 2 * params.margin_frames + DEPTH + _LINKED + _TESTED
+        self._found = np.zeros((_TESTED, 4096), np.int64)
+        self._strong_at = np.zeros((self._slots, 1024), np.int64)
+        self._strong_number = np.zeros(self._slots, np.int64)
+        self._new_at: list[I64] = []
+        self._new_values: list[F64] = []
+        self._pending = Blobs.none()
+        self._rows: list[F64] = []
         self._tested = 0  # frames whose strong voxels are known
         self._counts = dict.fromkeys(("candidates", "blobs", "peaks", *_REJECTED, "frames"), 0)
         self._finished = False
@@ -135,161 +155,169 @@ class PeakSearch:
             )
         if block.dtype.kind not in "uif":
             raise HklflowError(f"frames are {block.dtype}; give integer or floating counts")
-        if self._raw is None:
-            self._raw = np.zeros((self._length, *self._mask.shape), block.dtype)
-        elif block.dtype != self._raw.dtype:
+        if self._frames is None:
+            self._begin(block.dtype)
+        elif block.dtype != self._dtype:
             raise HklflowError(
-                f"a block of frames is {block.dtype} after {self._raw.dtype}; "
+                f"a block of frames is {block.dtype} after {self._dtype}; "
                 "give all blocks of a scan in one number type"
             )
         for frame in block:
             self._take(frame)
 
+    def _begin(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._frames = FrameStore(
+            self._mask,
+            dtype,
+            self._slots,
+            window=self.params.window,
+            n_sigma=self.params.n_sigma * np.sqrt(self.gain or 1.0),
+            invalid_from=self.params.invalid_from,
+            sums=self._statistics is not None,
+        )
+
     def _take(self, frame: NDArray[Any]) -> None:
-        assert self._raw is not None
-        p, slot = self.params, self.n_frames % DEPTH
-        self._raw[self.n_frames % self._length] = frame
-        clean_frame(frame, self._mask, p.invalid_from, self._counts_2d, self._valid_2d)
-        n_sigma = p.n_sigma * np.sqrt(self.gain or 1.0)
-        mean = local_background(self._counts_2d, self._valid_2d, p.window, n_sigma)
-        residual(self._counts_2d, self._valid_2d, mean, self._excess[slot], self._expected[slot])
+        assert self._frames is not None
+        self._frames.take(frame)
+        if self._statistics is not None:
+            self._statistics.take(frame, self._frames)
+        if self.n_frames == 0:
+            shape = self._frames.store.counts.shape[1:]
+            self._blobs = BlobLinker(*shape, self.params.max_frames)
+            self._wide = np.zeros(SCRATCH, self._frames.wide)
         self.n_frames += 1
-        if self.n_frames > DEPTH // 2:
-            self._test_next()
+        if self.n_frames - DEPTH // 2 - self._tested == _TESTED:
+            self._test(self._tested + _TESTED)
 
-    def _test_next(self) -> None:
-        """Find and link the strong voxels of the next frame that has its neighbours."""
-        number = self._tested
-        strong = self._strong[number % self._length]
+    def _test(self, end: int) -> None:
+        """Find the strong voxels of the frames up to number `end`, which have their neighbours."""
+        assert self._frames is not None
+        frames, begin, p = self._frames, self._tested, self.params
         if self.gain is None:
-            self._mark_strong(number, 1.0, strong)
-            self.gain = dispersion(self._smooth, self._noise)
-        self._mark_strong(number, self.gain, strong)
-        self._level[number % self._length] = quiet_mean(
-            self._excess[number % DEPTH], self._expected[number % DEPTH], strong
-        )
-        slow, fast = np.nonzero(strong)
-        new = np.zeros(slow.size, VOXEL)
-        new["frame"], new["slow"], new["fast"], new["first"] = number, slow, fast, number
-        new["height"], new["noise"] = self._smooth[slow, fast], self._noise[slow, fast]
-        for blob in self._blobs.add(number, new):
-            self._classify(blob)
-        self._tested += 1
-        self._fit_pending(everything=False)
+            self.gain = dispersion(*frames.around(begin))
+            frames.n_sigma = p.n_sigma * np.sqrt(self.gain)
+        n_sigma = float(p.n_sigma * np.sqrt(self.gain))
+        limits = int(min(frames.most_one, p.threshold)), int(frames.most_sum)
+        numbers = np.zeros(end - begin, np.int64)
+        while True:
+            screen(
+                frames.store, begin, end, n_sigma, *limits, self._wide, self._found, numbers
+            )
+            if numbers.max() <= self._found.shape[1]:
+                break
+            self._found = np.zeros((_TESTED, 2 * numbers.max()), np.int64)
+        for number, n in zip(range(begin, end), numbers, strict=True):
+            self._test_one(number, np.sort(self._found[number - begin, :n]), n_sigma)
+        self._tested = end
+        if len(self._new_at) >= _LINKED:
+            self._link()
+            self._fit_pending(everything=False)
 
-    def _mark_strong(self, number: int, gain: float, strong: NDArray[np.uint8]) -> None:
-        p = self.params
-        strong_voxels(
-            self._excess,
-            self._expected,
-            number % DEPTH,
-            p.n_sigma * np.sqrt(gain),
-            p.threshold,
-            strong,
-            self._smooth,
-            self._noise,
+    def _test_one(self, number: int, found: I64, n_sigma: float) -> None:
+        """Keep the pixels of a frame that are strong indeed."""
+        assert self._frames is not None
+        frames = self._frames
+        at, values = np.empty(found.size, np.int64), np.empty((found.size, 3))
+        slots = np.arange(number - DEPTH // 2, number + DEPTH // 2 + 1) % self._slots
+        n = test_strong(
+            frames.store,
+            slots,
+            np.array(self._mask.shape),
+            frames.top,
+            n_sigma,
+            self.params.threshold,
+            found,
+            at,
+            values,
         )
+        leave_out(frames.store, number % self._slots, at[:n], frames.top)
+        frame = np.full(n, number)
+        self._new_at.append(np.stack([frame, at[:n], frame], axis=1))
+        self._new_values.append(values[:n])
+        if n > self._strong_at.shape[1]:
+            more = 2 * n - self._strong_at.shape[1]
+            self._strong_at = np.pad(self._strong_at, ((0, 0), (0, more)))
+        self._strong_at[number % self._slots, :n] = at[:n]
+        self._strong_number[number % self._slots] = n
 
-    def _classify(self, voxels: Voxels) -> None:
-        p = self.params
-        self._counts["blobs"] += 1
-        extent = max(np.ptp(voxels["slow"]), np.ptp(voxels["fast"])) + 1
-        reason = None
-        if voxels["frame"].max() - voxels["first"].min() + 1 > p.max_frames:
-            reason = "too_long"
-        elif extent > p.max_pixels:
-            reason = "too_large"
-        if reason is None:
-            self._pending.append(voxels)
-        else:
-            self._counts["candidates"] += 1
-            self._counts[reason] += 1
+    def _link(self) -> None:
+        """Link the new strong voxels and take the blobs that ended."""
+        if self._new_at:
+            new = np.concatenate(self._new_at), np.concatenate(self._new_values)
+            self._take_blobs(self._blobs.add(self._tested - 1, *new))
+            self._new_at, self._new_values = [], []
+
+    def _take_blobs(self, blobs: Blobs) -> None:
+        """Count blobs, and keep those that may be peaks."""
+        frames, pixels, _ = blob_extents(blobs.at, blobs.cuts, self._blobs.width)
+        too_long = frames > self.params.max_frames
+        too_large = (pixels > self.params.max_pixels) & ~too_long
+        self._counts["blobs"] += len(frames)
+        self._counts["candidates"] += int((too_long | too_large).sum())
+        self._counts["too_long"] += int(too_long.sum())
+        self._counts["too_large"] += int(too_large.sum())
+        self._pending = self._pending.join(blobs.select(~too_long & ~too_large))
 
     def _fit_pending(self, *, everything: bool) -> None:
         limit = self._tested - 1 - self.params.margin_frames
-        waiting = []
-        for voxels in self._pending:
-            if everything or voxels["frame"].max() <= limit:
-                self._fit_blob(voxels)
-            else:
-                waiting.append(voxels)
-        self._pending = waiting
-
-    def _fit_blob(self, voxels: Voxels) -> None:
-        p, gain = self.params, self.gain or 1.0
-        at = np.stack([voxels[n] for n in ("frame", "slow", "fast")], axis=1)
-        height, noise = voxels["height"].astype(float), voxels["noise"].astype(float)
-        tops = split_maxima(at, height, noise, p.prominence * np.sqrt(gain))
-        frames = (
-            max(0, int(at[:, 0].min()) - p.margin_frames),
-            min(self._tested, int(at[:, 0].max()) + 1 + p.margin_frames),
+        _, _, last = blob_extents(self._pending.at, self._pending.cuts, self._blobs.width)
+        ready = (last <= limit) | everything
+        if not ready.any():
+            return
+        blobs, self._pending = self._pending.select(ready), self._pending.select(~ready)
+        assert self._frames is not None
+        p, gain, width = self.params, self.gain or 1.0, self._blobs.width
+        slow, fast = blobs.at[:, 1] // width - ROWS, blobs.at[:, 1] % width - COLUMNS
+        rows, n_noise = fit_blobs(
+            Scene(
+                self._frames.store,
+                self._strong_at,
+                self._strong_number,
+                np.array(self._mask.shape),
+                self._frames.top,
+                p.saturation,
+            ),
+            np.stack([blobs.at[:, 0], slow, fast], axis=1),
+            blobs.values,
+            blobs.cuts,
+            self._tested,
+            p.margin_frames,
+            p.prominence * np.sqrt(gain),
+            FitLimits(
+                margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
+                max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
+                gain=gain,
+                floor=p.sigma_floor,
+                max_frames=p.max_frames,
+                min_significance=p.min_significance,
+            ),
         )
-        limits = FitLimits(
-            margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
-            max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
-            shape=self._mask.shape,
-            gain=gain,
-            floor=p.sigma_floor,
-            max_frames=p.max_frames,
-            min_significance=p.min_significance,
-        )
-
-        def cut(low: I64, high: I64) -> Box:
-            return self._cut(low, high, frames, at)
-
-        rows = fit_segments(voxels, tops, cut, limits)
-        self._counts["candidates"] += len(rows)
-        for row in rows:
-            if row["n_pixels"] < p.min_pixels:
-                self._counts["too_small"] += 1
-            elif not is_significant(row, p.min_significance):
-                self._counts["insignificant"] += 1
-            else:
-                self._rows.append(row)
-
-    def _cut(self, low: I64, high: I64, frames: tuple[int, int], at: NDArray[np.int32]) -> Box:
-        assert self._raw is not None
-        low = np.maximum(low, [frames[0], 0, 0])
-        high = np.maximum(np.minimum(high, [frames[1], *self._mask.shape]), low)
-        slots = np.arange(low[0], high[0]) % self._length
-        window = (slice(low[1], high[1]), slice(low[2], high[2]))
-        counts = self._raw[slots, *window].astype(np.float64)
-        valid = ~self._mask[window] & (counts >= 0) & (counts < self.params.invalid_from)
-        strong = self._strong[slots, *window] != 0
-        local = at - low
-        local = local[((local >= 0) & (local < counts.shape)).all(axis=1)]
-        own = np.zeros(counts.shape, bool)
-        own[tuple(local.T)] = True
-        overload = valid & (counts >= self.params.saturation)
-        counts[~valid] = 0.0
-        level = self._level[slots] / max(self._level[slots].mean(), 1e-30) if slots.size else slots
-        return Box(
-            low.astype(np.int64),
-            counts,
-            np.asarray(level, np.float64),
-            valid,
-            strong & ~own,
-            overload,
-            own,
-        )
+        small = rows[:, FIELDS.index("n_pixels")] < p.min_pixels
+        good = significant(rows, p.min_significance)
+        self._counts["candidates"] += len(rows) + n_noise
+        self._counts["too_small"] += int(small.sum())
+        self._counts["insignificant"] += n_noise + int((~small & ~good).sum())
+        self._rows.append(rows[~small & good])
 
     def finish(self) -> Peaks:
         """End of the scan: close all blobs and return the table."""
         if self._finished:
             raise HklflowError("the peak search has finished already; its table was returned")
-        for number in range(self.n_frames, self.n_frames + DEPTH // 2):
-            self._excess[number % DEPTH] = 0.0
-            self._expected[number % DEPTH] = 0.0
-            if self._tested < self.n_frames and number >= DEPTH // 2:
-                self._test_next()
-        for blob in self._blobs.finish():
-            self._classify(blob)
-        self._fit_pending(everything=True)
+        if self._frames is not None and self.n_frames:
+            for number in range(self.n_frames, self.n_frames + DEPTH // 2):
+                self._frames.clear(number % self._slots)
+            while self._tested < self.n_frames:
+                self._test(min(self._tested + _TESTED, self.n_frames))
+            self._link()
+            self._take_blobs(self._blobs.finish(self.n_frames))
+            self._fit_pending(everything=True)
         self._finished = True
         return self._table()
 
     def _table(self) -> Peaks:
-        columns = {name: np.array([row[name] for row in self._rows]) for name in FIELDS}
+        rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
+        columns = {name: rows[:, k] for k, name in enumerate(FIELDS)}
         # a peak that ended early or late on the scan, now that its length is known
         low = columns["frame"] - 2 * columns["width_frame"]
         high = columns["frame"] + 2 * columns["width_frame"]

@@ -16,9 +16,12 @@ Parameters are ``A, z, y, x, ln s_z, ln s_y, ln s_x, b, b_y, b_x``.
 """
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
@@ -31,6 +34,49 @@ _LEAST_BACKGROUND = 1e-3
 _MIN_LOG = math.log(0.1)
 #: Function of x that each parameter's derivative contains: P, dP/dx, dP/d ln s, 1, x.
 _BASIS = (0, 0, 0, 1, 0, 0, 2, 3, 3, 4)
+
+
+@intrinsic
+def _bits(typingctx: Any, value: Any) -> Any:
+    """Bits of a float as an integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+@intrinsic
+def _float(typingctx: Any, value: Any) -> Any:
+    """Float that has these bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def log_likelihood(counts: F64, use: F64, mu: F64) -> float:
+    """``sum use (mu - n ln mu)`` of a row, for ``mu`` above 0; the logarithm to 1e-12.
+
+    A loop over the library's logarithm would not be vector code.
+    """
+    total = 0.0
+    for j in range(mu.size):
+        bits = _bits(mu[j])
+        # mu = 2^e m with m from 0.707 to 1.414; ln m = 2 artanh((m - 1) / (m + 1))
+        shifted = bits - 0x3FE6A09E667F3BCD
+        exponent = shifted >> 52
+        m = _float(bits - (exponent << 52))
+        s = (m - 1.0) / (m + 1.0)
+        t = s * s
+        series = 1.0 + t * (
+            1 / 3 + t * (1 / 5 + t * (1 / 7 + t * (1 / 9 + t * (1 / 11 + t * (1 / 13)))))
+        )
+        logarithm = exponent * math.log(2.0) + 2.0 * s * series
+        total += use[j] * (mu[j] - counts[j] * logarithm)
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -48,6 +94,16 @@ def _profile(start: int, centre: float, log_width: float, out: F64) -> None:
         out[1, k] = (g0 - g1) / width
         out[2, k] = u0 * g0 - u1 * g1
         u0, e0, g0 = u1, e1, g1
+
+
+@njit(cache=True, nogil=True)
+def add_profile(start: int, centre: float, width: float, out: F64) -> None:
+    """Add the integral of a normalised Gaussian over each voxel from `start` on to `out`."""
+    before = math.erf((start - centre) / (width * math.sqrt(2.0)))
+    for k in range(out.size):
+        after = math.erf((start + k + 1 - centre) / (width * math.sqrt(2.0)))
+        out[k] += 0.5 * (after - before)
+        before = after
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -132,9 +188,7 @@ def _normal_equations(
                 flat = level[k] * (p[7] + p[8] * y + p[9] * basis[4, j])
                 flat = max(flat, _LEAST_BACKGROUND)
                 mu[j] = p[0] * shape * basis[0, j] + flat + extra[k, i, j]
-                if use[k, i, j] > 0.0:
-                    n = counts[k, i, j]
-                    minus_log += mu[j] - (n * math.log(mu[j]) if n > 0.0 else 0.0)
+            minus_log += log_likelihood(counts[k, i], use[k, i], mu)
             chi2 += _row_sums(counts[k, i], use[k, i], mu, basis, sums, products)
             alone += shape * shape * products[0, 0]
             factor[0] = shape
@@ -151,6 +205,61 @@ def _normal_equations(
         for b in range(a):
             fisher[b, a] = fisher[a, b]
     return minus_log, chi2, alone
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _factorise(matrix: F64) -> bool:
+    """Turn a symmetric matrix into its lower Cholesky factor; False if it is not positive."""
+    n = matrix.shape[0]
+    for j in range(n):
+        pivot = matrix[j, j]
+        least = 1e-13 * pivot
+        for k in range(j):
+            pivot -= matrix[j, k] * matrix[j, k]
+        if not pivot > least:
+            return False
+        root = math.sqrt(pivot)
+        matrix[j, j] = root
+        for i in range(j + 1, n):
+            value = matrix[i, j]
+            for k in range(j):
+                value -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = value / root
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _solve_factorised(factor: F64, x: F64) -> None:
+    """Solve in place with the factor of `_factorise`."""
+    n = x.size
+    for i in range(n):
+        for k in range(i):
+            x[i] -= factor[i, k] * x[k]
+        x[i] /= factor[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            x[i] -= factor[k, i] * x[k]
+        x[i] /= factor[i, i]
+
+
+@njit(cache=True, nogil=True)
+def _solve(matrix: F64, right: F64) -> F64:
+    """Solve for a step; ten parameters are too few for a library's overhead."""
+    factor, step = matrix.copy(), right.copy()
+    if not _factorise(factor):
+        return np.linalg.solve(matrix, right)
+    _solve_factorised(factor, step)
+    return step
+
+
+@njit(cache=True, nogil=True)
+def _inverse(matrix: F64) -> F64:
+    factor, out = matrix.copy(), np.eye(matrix.shape[0])
+    if not _factorise(factor):
+        return np.linalg.inv(matrix)
+    for a in range(matrix.shape[0]):
+        _solve_factorised(factor, out[a])
+    return out
 
 
 @njit(cache=True, nogil=True)
@@ -238,7 +347,7 @@ def fit_peak(
                 matrix[a, :] = 0.0
                 matrix[:, a] = 0.0
                 matrix[a, a], pull[a] = 1.0, 0.0
-        step = np.linalg.solve(matrix, pull)
+        step = _solve(matrix, pull)
         trial = p + step
         trial[0] = max(trial[0], 0.1 * p[0])
         trial[7] = max(trial[7], _LEAST_BACKGROUND)
@@ -268,7 +377,7 @@ def fit_peak(
             break
     for a in range(N_PARAMETERS):
         fisher[a, a] += 1e-12
-    covariance = np.linalg.inv(fisher).astype(np.float64)
+    covariance = _inverse(fisher)
     return p, covariance, alone, chi2, number, converged, value
 
 

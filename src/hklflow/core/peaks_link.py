@@ -1,24 +1,55 @@
 """Voxels to blobs: connected components across frames, and their separate maxima."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
-Voxels = NDArray[np.void]
 
-#: A strong voxel: its place, the counts above background and the background in the box of 27
-#: around it, and the first frame of the blob as far as it is known.
-VOXEL = np.dtype(
-    [
-        *(("frame", np.int32), ("slow", np.int32), ("fast", np.int32)),
-        *(("height", np.float32), ("noise", np.float32), ("first", np.int32)),
-    ]
-)
 #: Between the tops of one peak that a gap divides: largest offset on the second axis.
 _ASIDE = 3
+
+
+class Blobs(NamedTuple):
+    """Voxels of blobs, one blob behind the other.
+
+    Attributes
+    ----------
+    at
+        (n, 3) frame, place in the image (row times width plus column), and the first frame of
+        the blob as far as it is known.
+    values
+        (n, 3) counts above background, background, and valid voxels, in the box of 27 around.
+    cuts
+        (blobs + 1) where a blob begins and the one before ends.
+    """
+
+    at: I64
+    values: F64
+    cuts: I64
+
+    @classmethod
+    def none(cls) -> "Blobs":
+        """No blob."""
+        return cls(np.zeros((0, 3), np.int64), np.zeros((0, 3)), np.zeros(1, np.int64))
+
+    def join(self, other: "Blobs") -> "Blobs":
+        """Blobs of both."""
+        return Blobs(
+            np.concatenate([self.at, other.at]),
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.cuts, other.cuts[1:] + self.cuts[-1]]),
+        )
+
+    def select(self, keep: NDArray[np.bool_]) -> "Blobs":
+        """Those that a mask (blobs) names."""
+        sizes = np.diff(self.cuts)
+        voxels = np.repeat(keep, sizes)
+        cuts = np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64)
+        return Blobs(self.at[voxels], self.values[voxels], cuts)
 
 
 @njit(cache=True, nogil=True)
@@ -39,44 +70,44 @@ def _join(parent: I64, a: int, b: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def link_frame(
-    slow: I32, fast: I32, first_node: int, previous: I32, current: I32, parent: I64
-) -> None:
-    """Join the strong voxels of a frame with each other and with those of the frame before.
+def _link_row(key: I64, low: int, at: int, target: int, parent: I64) -> int:
+    """Join a voxel with those whose key is within one of `target`; `low` only moves up."""
+    while low < at and key[low] < target - 1:
+        low += 1
+    k = low
+    while k < at and key[k] <= target + 1:
+        _join(parent, at, k)
+        k += 1
+    return low
+
+
+@njit(cache=True, nogil=True)
+def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> None:
+    """Join voxels with their neighbours, of which each has 26.
 
     Parameters
     ----------
-    slow, fast
-        Strong pixels (n) in raster order; they are the nodes ``first_node ... + n``.
-    previous, current
-        Node at each pixel (slow, fast) or -1; `current` is filled here.
+    key
+        (n) ``frame * size + row * width + column`` in ascending order. The border of the image
+        keeps the ends of a row, and of a frame, apart.
+    begin
+        Voxels before this one are joined with each other already.
+    size, width
+        Pixels of a frame and of a row.
     parent
-        Union-find forest, changed in place. 26 neighbours are connected.
+        Union-find forest, changed in place.
     """
-    rows, columns = previous.shape
-    for k in range(slow.size):
-        i, j, node = slow[k], fast[k], first_node + k
-        current[i, j] = node
-        for row in range(max(0, i - 1), min(rows, i + 2)):
-            for column in range(max(0, j - 1), min(columns, j + 2)):
-                # Pixels of this frame that come later still hold -1 and join us in their turn.
-                if current[row, column] >= 0:
-                    _join(parent, node, current[row, column])
-                if previous[row, column] >= 0:
-                    _join(parent, node, previous[row, column])
+    below = before = above = upper = same = 0
+    for v in range(begin, key.size):
+        below = _link_row(key, below, v, key[v] - size - width, parent)
+        before = _link_row(key, before, v, key[v] - size, parent)
+        above = _link_row(key, above, v, key[v] - size + width, parent)
+        upper = _link_row(key, upper, v, key[v] - width, parent)
+        same = _link_row(key, same, v, key[v], parent)
 
 
 @njit(cache=True, nogil=True)
-def roots(parent: I64) -> I64:
-    """Root of every node."""
-    out = np.empty_like(parent)
-    for node in range(parent.size):
-        out[node] = _find(parent, node)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64:
+def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     """Divide a blob among its significant maxima (watershed with a persistence limit).
 
     Voxels are taken from the highest down; where two hills meet, the lower one stays apart
@@ -87,8 +118,8 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
     ----------
     voxels
         (n, 3) frame, slow, fast of the blob.
-    height, noise
-        (n) smoothed counts above background, and background in the same box.
+    values
+        (n, 3) see `Blobs`.
     prominence
         Number of standard deviations between a separate top and its pass.
 
@@ -97,12 +128,13 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
     ndarray (n) of int64
         Number of the top that each voxel belongs to; the number is the index of its voxel.
     """
+    height, noise, valid = values[:, 0].copy(), values[:, 1], values[:, 2]
     n = height.size
     low = np.array([voxels[:, 0].min(), voxels[:, 1].min(), voxels[:, 2].min()])
     high = np.array([voxels[:, 0].max(), voxels[:, 1].max(), voxels[:, 2].max()])
     shape = high - low + 3
     at = np.full((shape[0], shape[1], shape[2]), -1, np.int32)
-    full = noise.max()
+    full = valid.max()
     hill = np.arange(n)  # the hill a voxel was given to
     merged = np.arange(n)  # union-find of hills; the root is the highest top
     for v in np.argsort(-height, kind="mergesort"):
@@ -125,7 +157,7 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
                     # A pass where voxels are missing proves nothing: the dip is the gap's.
                     # Tops that are apart on two axes are two peaks all the same.
                     aside = np.sort(np.abs(voxels[upper] - voxels[lower]))[1]
-                    in_gap = noise[v] < 0.7 * full and aside <= _ASIDE
+                    in_gap = valid[v] < 0.7 * full and aside <= _ASIDE
                     if in_gap or height[lower] - height[v] < prominence * sigma:
                         merged[lower] = upper
                         best = upper
@@ -139,70 +171,98 @@ def split_maxima(voxels: I32, height: F64, noise: F64, prominence: float) -> I64
     return out
 
 
+@njit(cache=True, nogil=True)
+def _split(at: I64, parent: I64, last: int, max_frames: int) -> tuple[I64, I64, I64, I64]:
+    """Divide voxels in those of blobs that ended before frame `last` and those to keep.
+
+    Returns the voxels of the ended blobs, blob after blob, their cuts, the voxels to keep, and
+    for each of these the first kept one of its blob. `at` gets the first frames of the blobs.
+    """
+    n = parent.size
+    root, low, high = np.empty(n, np.int64), at[:, 2].copy(), at[:, 0].copy()
+    for v in range(n):
+        r = root[v] = _find(parent, v)
+        low[r], high[r] = min(low[r], at[v, 2]), max(high[r], at[v, 0])
+    # The root is the first voxel of its blob.
+    size, start, cuts = np.zeros(n, np.int64), np.zeros(n, np.int64), [0]
+    for v in range(n):
+        at[v, 2] = low[root[v]]
+        size[root[v]] += high[root[v]] < last
+    for r in range(n):
+        if size[r]:
+            start[r] = cuts[-1]
+            cuts.append(cuts[-1] + size[r])
+    ended, kept, first_kept = np.empty(cuts[-1], np.int64), [0 for _ in range(0)], np.full(n, -1)
+    new_root = [0 for _ in range(0)]
+    for v in range(n):
+        r = root[v]
+        if size[r]:
+            ended[start[r]] = v
+            start[r] += 1
+        elif last - low[r] < max_frames or at[v, 0] == last:
+            if first_kept[r] < 0:
+                first_kept[r] = len(kept)
+            new_root.append(first_kept[r])
+            kept.append(v)
+    return ended, np.array(cuts), np.array(kept), np.array(new_root)
+
+
+@njit(cache=True, nogil=True)
+def blob_extents(at: I64, cuts: I64, width: int) -> tuple[I64, I64, I64]:
+    """Frames and largest pixels that each blob extends over, and its last frame."""
+    n = cuts.size - 1
+    frames, pixels, last = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    for k in range(n):
+        part = at[cuts[k] : cuts[k + 1]]
+        slow, fast = part[:, 1] // width, part[:, 1] % width
+        last[k] = part[:, 0].max()
+        frames[k] = last[k] - part[:, 2].min() + 1
+        pixels[k] = max(slow.max() - slow.min(), fast.max() - fast.min()) + 1
+    return frames, pixels, last
+
+
 class BlobLinker:
-    """Strong voxels of one frame after the other to blobs.
+    """Strong voxels of some frames after the other to blobs.
 
     Parameters
     ----------
-    shape
-        Detector (slow, fast).
+    rows, width
+        Of the image.
     max_frames
         Of a longer blob only the voxels that can still be touched are kept.
     """
 
-    def __init__(self, shape: tuple[int, ...], max_frames: int) -> None:
-        self._max_frames = max_frames
-        self._node_before = np.full(shape, -1, np.int32)
-        self._node_now = np.full(shape, -1, np.int32)
-        self._live = np.zeros(0, VOXEL)
+    def __init__(self, rows: int, width: int, max_frames: int) -> None:
+        self._size, self.width, self._max_frames = rows * width, width, max_frames
+        self._at, self._values = np.zeros((0, 3), np.int64), np.zeros((0, 3))
         self._root = np.zeros(0, np.int64)
 
-    def add(self, number: int, new: Voxels) -> list[Voxels]:
-        """Link the voxels of frame `number`, in raster order; return the blobs that ended."""
-        n_live = self._live.size
-        parent = np.concatenate([self._root, n_live + np.arange(new.size)])
-        slow, fast = new["slow"].copy(), new["fast"].copy()
-        link_frame(slow, fast, n_live, self._node_before, self._node_now, parent)
-        before = self._live[self._live["frame"] == number - 1]
-        self._node_before[before["slow"], before["fast"]] = -1
-        self._live, self._root = np.concatenate([self._live, new]), roots(parent)
-        ended = self._split(number)
-        # The map of this frame becomes that of the frame before, with the nodes renumbered.
-        self._node_before, self._node_now = self._node_now, self._node_before
-        recent = np.flatnonzero(self._live["frame"] == number)
-        self._node_before[self._live["slow"][recent], self._live["fast"][recent]] = recent
-        return ended
+    def add(self, last: int, at: I64, values: F64) -> Blobs:
+        """Link the voxels of the frames up to `last`, in the order of frame and place.
 
-    def finish(self) -> list[Voxels]:
-        """Return the blobs that have not ended."""
-        return self._split(None)
+        Parameters
+        ----------
+        last
+            Number of the last frame.
+        at, values
+            See `Blobs`; the first frame of a voxel is its own.
 
-    def _split(self, number: int | None) -> list[Voxels]:
-        """Take the blobs without a voxel in frame `number` (None: all) out of the live ones."""
-        voxels, root = self._live, self._root
-        if not voxels.size:
-            return []
-        first, last = _ends(root, voxels["first"], voxels["frame"])
-        voxels["first"] = first
-        ended = np.ones(voxels.size, bool) if number is None else last < number
-        order = np.flatnonzero(ended)[np.argsort(root[ended], kind="stable")]
-        cuts = np.flatnonzero(np.diff(root[order])) + 1
-        blobs = [voxels[members] for members in np.split(order, cuts)] if order.size else []
-        keep = ~ended
-        if number is not None:
-            keep &= (number - first < self._max_frames) | (voxels["frame"] == number)
-        self._live = voxels[keep]
-        # roots are renumbered to the first kept member of each blob
-        _, start, inverse = np.unique(root[keep], return_index=True, return_inverse=True)
-        self._root = start[inverse].astype(np.int64)
+        Returns
+        -------
+        Blobs
+            Those that ended before the last frame.
+        """
+        n_live = len(self._at)
+        parent = np.concatenate([self._root, n_live + np.arange(len(at))])
+        self._at = np.concatenate([self._at, at])
+        self._values = np.concatenate([self._values, values])
+        key = self._at[:, 0] * self._size + self._at[:, 1]
+        link_voxels(key, n_live, self._size, self.width, parent)
+        ended, cuts, kept, self._root = _split(self._at, parent, last, self._max_frames)
+        blobs = Blobs(self._at[ended], self._values[ended], cuts)
+        self._at, self._values = self._at[kept], self._values[kept]
         return blobs
 
-
-@njit(cache=True, nogil=True)
-def _ends(root: I64, first: I32, frame: I32) -> tuple[I32, I32]:
-    """First and last frame of the blob that each voxel belongs to."""
-    low, high = first.copy(), frame.copy()
-    for v in range(root.size):
-        r = root[v]
-        low[r], high[r] = min(low[r], first[v]), max(high[r], frame[v])
-    return low[root], high[root]
+    def finish(self, n_frames: int) -> Blobs:
+        """Return the blobs that have not ended."""
+        return self.add(n_frames, np.zeros((0, 3), np.int64), np.zeros((0, 3)))

@@ -198,16 +198,16 @@ class Peaks:
         return Peaks(**columns, counts=dict(self.counts))
 
 
-def is_significant(row: dict[str, float], least: float) -> bool:
-    """Whether a row is a peak and not a fluctuation.
+def significant(rows: F64, least: float) -> NDArray[np.bool_]:
+    """Whether rows (n, len(FIELDS)) are peaks and not fluctuations.
 
     A wide bump of the background passes as a known shape, not with all parameters free. A
     peak that is cut by an edge or a gap need not: its total is an extrapolation.
     """
-    if not row["significance"] >= least:
-        return False
-    cut = int(row["flags"]) & (PeakFlag.EDGE | PeakFlag.MASKED)
-    return bool(cut or row["intensity"] >= 0.5 * least * np.sqrt(row["var_intensity"]))
+    column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
+    cut = (column["flags"].astype(np.int64) & (PeakFlag.EDGE | PeakFlag.MASKED)) != 0
+    free = column["intensity"] >= 0.5 * least * np.sqrt(column["var_intensity"])
+    return np.asarray((column["significance"] >= least) & (cut | free))
 
 
 def without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:

@@ -3,22 +3,38 @@
 Integer frames are summed in 64-bit integers, exactly: 2^32 counts on 2^22 pixels of 2^9 frames
 fit. Floating frames are summed in 64-bit floats in the order (frame, slow, fast), which is exact
 for whole counts. Nothing depends on how the frames are cut into blocks.
+
+The sums come from the narrow counts of a `FrameStore`, which may be that of the peak search: the
+frames are read once.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from hklflow.core.background import CELL
+from hklflow.core.frame_store import COLUMNS, LANES, ROWS, SUMMED, FrameStore
+from hklflow.core.statistics_kernels import (
+    add_float_frame,
+    add_labels,
+    add_odd,
+    add_patches,
+    correct_labels,
+    narrow_largest,
+    trimmed_level,
+)
 from hklflow.errors import HklflowError
 
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-_CELL = 8  # pixels; side of the cells of the robust background
-_PATCHES = 16  # along each side of the detector, or as many as there are cells
+_PATCHES = 16  # along each side of the detector, or as many as there are pairs of cells
+_SPILL = 256  # frames that the narrow sums hold
+#: Of the background's window in pixels and the standard deviations of its loud cells, where the
+#: statistics do not share the frame store of the peak search.
+_WINDOW, _N_SIGMA = 9, 4.5
 _TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64)
 
 
@@ -67,84 +83,18 @@ class StatisticsResult:
         return np.where(self.valid_frames > 0, self.summed / seen, np.nan)
 
 
-@numba.njit(cache=True, nogil=True)
-def _add_frame(frame, mask, invalid_from, labels, total, top, seen, radial, radial_n):  # type: ignore[no-untyped-def]
-    """Add a frame; return its sum, flagged pixels, largest value and where that stands."""
-    zero = total[0, 0] - total[0, 0]  # of the accumulator's type
-    frame_sum = zero
-    flagged = 0
-    best = zero
-    best_at = -1
-    n_fast = frame.shape[1]
-    for i in range(frame.shape[0]):
-        for j in range(n_fast):
-            if mask[i, j]:
-                continue
-            raw = frame[i, j]
-            # Written so that NaN and infinity fail it.
-            if not (raw >= 0 and raw < invalid_from):
-                flagged += 1
-                continue
-            value = zero + raw
-            frame_sum += value
-            total[i, j] += value
-            seen[i, j] += 1
-            if value > top[i, j]:
-                top[i, j] = value
-            if best_at < 0 or value > best:
-                best = value
-                best_at = i * n_fast + j
-            if labels.size > 0:
-                label = labels[i, j]
-                if label >= 0:
-                    radial[label] += value
-                    radial_n[label] += 1
-    return frame_sum, flagged, best, best_at
-
-
-@numba.njit(cache=True, nogil=True)
-def _cell_rates(flat, index, starts, odd, invalid_from, rates, sizes):  # type: ignore[no-untyped-def]
-    """Mean counts of both halves (n_cells, 2) of each cell of the annulus and their pixels.
-
-    0 pixels: the cell has a peak, or a half without a measurement.
-    """
-    values = np.empty(_CELL * _CELL)
-    for c in range(starts.size - 1):
-        n = 0
-        top = 0.0
-        sizes[c] = 0
-        rates[c] = 0.0
-        for k in range(starts[c], starts[c + 1]):
-            value = np.float64(flat[index[k]])
-            if value >= 0.0 and value < invalid_from:
-                values[n] = value
-                n += 1
-                rates[c, odd[k]] += value
-                sizes[c, odd[k]] += 1
-                top = max(top, value)
-        if sizes[c, 0] == 0 or sizes[c, 1] == 0:
-            sizes[c] = 0
-            continue
-        median = np.median(values[:n])
-        # Half of the median allows for the slope of the background within a cell.
-        if top <= 1.5 * median + 6.0 * np.sqrt(median + 1.0):
-            rates[c] /= sizes[c]
-        else:
-            sizes[c] = 0
-
-
 class FrameStatistics:
     """Accumulate the statistics of a scan block by block.
 
-    The background of a frame is made of cells of 8 x 8 pixels of the annulus: cells with a
-    pixel above ``1.5 m + 6 sqrt(m + 1)`` (m the median of the cell) hold a Bragg peak and are
-    left out. The others are added in patches of the detector, and the model ``level(frame) *
+    The background of a frame is made of cells of 4 x 4 pixels of the annulus: cells with a
+    pixel above ``1.5 m + 6 sqrt(m + 1)`` (m the background around the cell) hold a Bragg peak and
+    are left out. The others are added in patches of the detector, and the model ``level(frame) *
     shape(patch)`` is fitted to all frames together: without the shape, the background of a
     frame would change with the cells that its peaks cost. A frame's level leaves out the tenth
     of the patches that is highest above the shape and the tenth that is lowest, for what is
-    left of the peaks' wings. The two halves of a patch (as the colours of a chessboard) choose
-    for each other: what the other half counted says whether this one is left out. So a wing,
-    which is in both, goes, and the photons' own noise, which is not, does not count: at one
+    left of the peaks' wings. The two halves of a patch (its cells as the colours of a chessboard)
+    choose for each other: what the other half counted says whether this one is left out. So a
+    wing, which is in both, goes, and the photons' own noise, which is not, does not count: at one
     count per patch a mean trimmed by its own noise is 20 % too small, and not always by the
     same.
 
@@ -153,14 +103,15 @@ class FrameStatistics:
     mask
         Bad pixels (slow, fast), True = bad.
     annulus
-        Pixels (slow, fast) of the background, ``q_min < q < q_max``; None for no background.
+        Pixels (slow, fast) of the background, ``q_min < q < q_max``, which takes the cells that
+        lie in it with half of their good pixels; None for no background.
     invalid_from
         Values from here on are no measurement (2^16 - 1, 2^32 - 1), see
         :func:`hklflow.core.masks.flag_value`; infinity if there is none. Negative and non-finite
         values never are one.
     labels
         Radial label (slow, fast) of each pixel, from 0 up, negative = none; None for no
-        radial sums.
+        radial sums. Those that are the same all over a cell cost little.
 
     Raises
     ------
@@ -181,31 +132,47 @@ class FrameStatistics:
             raise HklflowError(f"mask {mask.shape} and annulus {ring.shape} differ in shape")
         if labels is not None and labels.shape != mask.shape:
             raise HklflowError(f"radial labels {labels.shape} and mask {mask.shape} differ")
-        self._mask = np.ascontiguousarray(mask, np.bool_)
-        slow, fast = np.nonzero(ring & ~self._mask)
-        if annulus is not None and slow.size == 0:
+        if annulus is not None and not (ring & ~mask).any():
             raise HklflowError("no good pixel in the background annulus: widen q_min to q_max")
-        cell = (slow // _CELL) * (mask.shape[1] // _CELL + 1) + fast // _CELL
-        order = np.argsort(cell, kind="stable")
-        self._index = (slow * mask.shape[1] + fast)[order]
-        self._odd = ((slow + fast) % 2)[order]
-        self._patches: list[tuple[Floats, NDArray[np.int64]]] = []
-        changes = np.flatnonzero(np.diff(cell[order])) + 1
-        self._starts = np.unique(np.concatenate([[0], changes, [order.size]]))
-        side = [-(-size // (_CELL * _PATCHES)) * _CELL for size in mask.shape]
-        head = order[self._starts[:-1]]
-        patch = (slow[head] // side[0]) * (mask.shape[1] // side[1] + 1) + fast[head] // side[1]
-        # Numbered without gaps.
-        _, self._patch = np.unique(patch, return_inverse=True)
+        self._mask = np.ascontiguousarray(mask, np.bool_)
         self._flag = float(invalid_from)
-        self._labels = (
-            np.zeros((0, 0), np.int64) if labels is None else np.ascontiguousarray(labels, np.int64)
-        )
-        self._n_labels = 0 if labels is None else max(int(labels.max()) + 1, 0)
+        good = _in_cells(~self._mask).sum(axis=(1, 3))
+        inside = _in_cells(ring & ~self._mask).sum(axis=(1, 3))
+        self._ring = (2 * inside >= good) & (inside > 0)
+        cells = [-(-n // CELL) for n in mask.shape]
+        self._side = np.array([max(2, -(-n // _PATCHES)) for n in cells])
+        self._n_patches = tuple(-(-n // s) for n, s in zip(good.shape, self._side, strict=True))
+        row, column = np.indices(good.shape)
+        patch = row // self._side[0] * self._n_patches[1] + column // self._side[1]
+        n = self._n_patches[0] * self._n_patches[1]
+        self._in_patch = np.bincount(patch.ravel(), (self._ring * good).ravel(), n)
+        self._set_labels(labels)
         self._dtype: np.dtype[Any] | None = None
+        self._own_frames: FrameStore | None = None
+        self._patches: list[tuple[Floats, Floats]] = []
         self._frames: list[tuple[Any, int]] = []
         self._radial: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
         self._best: tuple[Any, tuple[int, int, int]] | None = None
+    def _set_labels(self, labels: NDArray[np.integer[Any]] | None) -> None:
+        """Find the cells that have one label all over, and the other pixels that have one."""
+        mask = self._mask
+        self._n_labels = 0 if labels is None else max(int(labels.max()) + 1, 0)
+        self._labels = np.full(mask.shape, -1)
+        if labels is not None:
+            self._labels[~mask] = np.maximum(labels[~mask], -1)
+        # Masked pixels fit any label.
+        parts = _in_cells(self._labels, -1), _in_cells(~mask, False)
+        lowest = np.where(parts[1], parts[0], self._n_labels).min(axis=(1, 3))
+        highest = np.where(parts[1], parts[0], -1).max(axis=(1, 3))
+        whole = (lowest == highest) & (lowest >= 0)
+        self._cell_at = np.flatnonzero(whole)
+        self._cell_labels = lowest.ravel()[self._cell_at]
+        on_pixels = np.repeat(np.repeat(whole, CELL, 0), CELL, 1)
+        self._whole = np.ascontiguousarray(on_pixels[: mask.shape[0], : mask.shape[1]])
+        slow, fast = np.nonzero(~self._whole & (self._labels >= 0))
+        width = -(-mask.shape[1] // LANES) * LANES + 2 * COLUMNS
+        self._pixel_at = (slow + ROWS) * width + fast + COLUMNS
+        self._pixel_labels = self._labels[slow, fast]
 
     def _start(self, dtype: np.dtype[Any]) -> None:
         """Choose the type of the accumulators from the first block."""
@@ -218,50 +185,112 @@ class FrameStatistics:
         self._sum_type = np.int64 if np.issubdtype(dtype, np.integer) else np.float64
         self._total = np.zeros(self._mask.shape, self._sum_type)
         self._top = np.zeros(self._mask.shape, self._sum_type)
-        self._seen = np.zeros(self._mask.shape, np.int64)
+        self._unseen = np.zeros(self._mask.shape, np.int64)
 
     def add(self, block: NDArray[Any]) -> None:
         """Add the next frames (n, slow, fast), of one type throughout the scan."""
         if block.ndim != 3 or block.shape[1:] != self._mask.shape:
             raise HklflowError(f"frames {block.shape} do not fit the mask {self._mask.shape}")
+        if self._dtype is not None and block.dtype != self._dtype:
+            raise HklflowError(f"frames of type {block.dtype} after frames of type {self._dtype}")
         if self._dtype is None:
             self._start(block.dtype)
-        elif block.dtype != self._dtype:
-            raise HklflowError(f"frames of type {block.dtype} after frames of type {self._dtype}")
+            self._own_frames = FrameStore(
+                self._mask,
+                block.dtype,
+                SUMMED,
+                window=_WINDOW,
+                n_sigma=_N_SIGMA,
+                invalid_from=self._flag,
+                sums=True,
+            )
+        assert self._own_frames is not None
         for frame in block:
-            self._add_frame(np.ascontiguousarray(frame))
+            self._own_frames.take(frame)
+            self.take(frame, self._own_frames)
 
-    def _add_frame(self, frame: NDArray[Any]) -> None:
-        """Add one frame."""
+    def take(self, frame: NDArray[Any], frames: FrameStore) -> None:
+        """Add the frame (slow, fast) that a frame store with sums has just taken."""
+        if self._dtype is None:
+            self._start(frame.dtype)
+        store, scratch = frames.store, frames.scratch
+        slot = (frames.n_frames - 1) % frames.slots
+        counts, pixels = np.zeros((*self._n_patches, 2)), np.zeros((*self._n_patches, 2))
+        add_patches(
+            store.counts[slot],
+            scratch.cells,
+            scratch.size,
+            store.rate[slot],
+            self._ring,
+            self._side,
+            counts,
+            pixels,
+        )
+        self._patches.append((counts.reshape(-1, 2), pixels.reshape(-1, 2)))
         radial = np.zeros(self._n_labels, self._sum_type)
         radial_n = np.zeros(self._n_labels, np.int64)
-        sums = (self._total, self._top, self._seen, radial, radial_n)
-        total, flagged, best, at = _add_frame(frame, self._mask, self._flag, self._labels, *sums)
+        if self._sum_type is np.float64:
+            images = self._total, self._top, self._unseen
+            found = add_float_frame(
+                frame, self._mask, self._flag, self._labels, *images, radial, radial_n
+            )
+            total, flagged, best, at = found
+        else:
+            total, flagged, best, at = self._take_integers(frames, slot, radial, radial_n)
         if at >= 0 and (self._best is None or best > self._best[0]):
             row, column = divmod(at, frame.shape[1])
             self._best = (best, (len(self._frames), row, column))
-        n_cells = self._starts.size - 1
-        rates, sizes = np.empty((n_cells, 2)), np.empty((n_cells, 2), np.int64)
-        _cell_rates(frame.ravel(), self._index, self._starts, self._odd, self._flag, rates, sizes)
-        n_patches = int(self._patch.max(initial=-1)) + 1
-        counts, pixels = np.zeros((n_patches, 2)), np.zeros((n_patches, 2), np.int64)
-        np.add.at(counts, self._patch, rates * sizes)
-        np.add.at(pixels, self._patch, sizes)
-        self._patches.append((counts, pixels))
         self._frames.append((total, flagged))
         if self._n_labels:
             self._radial.append((radial, radial_n))
+
+    def _take_integers(
+        self, frames: FrameStore, slot: int, radial: NDArray[Any], radial_n: NDArray[np.int64]
+    ) -> tuple[int, int, int, int]:
+        """Add integers; return the sum, flagged pixels, the largest value and where it stands."""
+        store, cells, size = frames.store, frames.scratch.cells, frames.scratch.size
+        image, n = store.counts[slot], store.odd_number[slot]
+        at, values = store.odd_at[slot, :n], store.odd_value[slot, :n]
+        top, cap = int(frames.top), frames.most_in_cell
+        best, best_at, lacking = add_odd(
+            at, values, image.shape[1], top, cap, self._total, self._top, self._unseen
+        )
+        if best_at < 0 and (self._best is None or self._best[0] < top - 1):
+            shape = np.array(self._mask.shape)
+            best, best_at = narrow_largest(image, store.keep, shape, at, values)
+        if self._n_labels:
+            where = self._cell_at, self._cell_labels, image, self._pixel_at, self._pixel_labels
+            add_labels(cells, size, *where, radial, radial_n)
+            correct_labels(
+                at, values, image, self._labels, self._whole, top, cap, radial, radial_n
+            )
+        total = int(store.whole[slot]) + lacking
+        if (len(self._frames) + 1) % _SPILL == 0:
+            self._spill(frames)
+        self._shared = frames
+        return total, int(store.flagged[slot]), best, best_at
+
+    def _spill(self, frames: FrameStore) -> None:
+        """Add the narrow sums to the wide ones."""
+        frames.add_up()
+        inner = (slice(ROWS, ROWS + self._mask.shape[0]), slice(COLUMNS, None))
+        sums, most = (
+            part[inner][:, : self._mask.shape[1]] for part in (frames.total, frames.most)
+        )
+        self._total += sums
+        np.maximum(self._top, most, out=self._top)
+        frames.total[:] = 0
 
     def result(self) -> StatisticsResult:
         """Return what was found so far; HklflowError if there was no frame or no measurement."""
         if not self._frames or self._best is None:
             raise HklflowError("no measured pixel in the scan: check the frames and the mask")
+        if self._sum_type is np.int64:
+            self._spill(self._shared)
         sums, flagged = zip(*self._frames, strict=True)
+        seen = np.where(self._mask, 0, len(self._frames) - self._unseen)
         counts, pixels = (np.stack(part) for part in zip(*self._patches, strict=True))
-        in_patch = np.bincount(
-            np.repeat(self._patch, np.diff(self._starts)), minlength=pixels.shape[1]
-        )
-        background, errors = _levels(counts, pixels, in_patch)
+        background, errors = _levels(counts, pixels, self._in_patch)
         as_number = int if self._sum_type is np.int64 else float
         radial = zip(*self._radial, strict=True) if self._radial else (None, None)
         radial_sums, radial_counts = (None if r is None else np.stack(r) for r in radial)
@@ -274,14 +303,22 @@ class FrameStatistics:
             background_errors=errors,
             summed=self._total.copy(),
             maximum_image=self._top.copy(),
-            valid_frames=self._seen.copy(),
+            valid_frames=seen,
             radial_sums=radial_sums,
             radial_counts=radial_counts,
         )
 
 
+def _in_cells(image: NDArray[Any], outside: Any = False) -> NDArray[Any]:
+    """View an image (slow, fast) as the cells of a frame store, (rows, 4, columns, 4)."""
+    rows, columns = -(-image.shape[0] // CELL), -(-image.shape[1] // LANES) * LANES // CELL
+    whole = np.full((rows * CELL, columns * CELL), outside, image.dtype)
+    whole[: image.shape[0], : image.shape[1]] = image
+    return whole.reshape(rows, CELL, columns, CELL)
+
+
 def _levels(
-    counts: Floats, pixels: NDArray[np.int64], in_patch: NDArray[np.int64]
+    counts: Floats, pixels: Floats, in_patch: Floats
 ) -> tuple[Floats, Floats]:
     """Background of each frame in counts per pixel of the annulus, and its Poisson error.
 
@@ -303,29 +340,9 @@ def _levels(
         expected = (np.nan_to_num(level)[:, None] * whole_pixels).sum(axis=0)
         shape = np.where(expected > 0, whole_counts.sum(axis=0) / np.maximum(expected, 1e-300), 0.0)
         for z in np.flatnonzero(seen):
-            level[z], errors[z] = _trimmed(counts[z], pixels[z] * shape[:, None])
+            level[z], errors[z] = trimmed_level(counts[z], pixels[z], shape)
     mean = float(shape @ in_patch) / max(int(in_patch.sum()), 1)
     return level * mean, errors * mean
-
-
-def _trimmed(counts: Floats, expected: Floats) -> tuple[float, float]:
-    """Counts over those expected (n, 2), each half trimmed by the other's ratio, and its error.
-
-    NaN if none is expected.
-    """
-    use = (expected > 0).all(axis=1)
-    counts, expected = counts[use], expected[use]
-    if len(counts) == 0:
-        return np.nan, np.nan
-    ratio = counts / expected
-    cut = len(counts) // 10
-    found, norm = 0.0, 0.0
-    for judge, half in ((0, 1), (1, 0)):
-        kept = np.argsort(ratio[:, judge], kind="stable")[cut : len(counts) - cut]
-        found += float(counts[kept, half].sum())
-        norm += float(expected[kept, half].sum())
-    # One count stands for zero counts, which would claim no error.
-    return found / norm, float(np.sqrt(max(found, 1.0)) / norm)
 
 
 def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) -> float:

@@ -1,13 +1,22 @@
-"""Find Bragg peaks in the frames of one rotation, in three dimensions."""
+"""Find Bragg peaks, the frames' sums and their background, in one pass over a rotation."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from hklflow import stage
 
-VERSION = 3
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core.scan import RotationScan
+    from hklflow.core.statistics import FrameStatistics, StatisticsResult
+
+VERSION = 4
+
+_RADIAL_BINS = 100
 
 
 class Inputs(stage.Inputs):
@@ -15,8 +24,6 @@ class Inputs(stage.Inputs):
     """Scan file."""
     mask: Path
     """Pixel mask."""
-    statistics: Path
-    """Frame statistics (for the picture)."""
 
 
 class Outputs(stage.Outputs):
@@ -26,6 +33,12 @@ class Outputs(stage.Outputs):
     """Picture: peaks over the maximum image."""
     metrics: Path
     """Numbers of blobs found, kept and rejected."""
+    statistics: Path
+    """Per-frame sums and background in counts; radial sums; sum and maximum images."""
+    statistics_picture: Path
+    """Picture of them."""
+    statistics_metrics: Path
+    """Maximum and where it is."""
 
 
 class Params(stage.Params):
@@ -54,41 +67,48 @@ class Params(stage.Params):
     sigma_floor: tuple[NonNegativeFloat, NonNegativeFloat] = (0.005, 0.005)
     """Added in quadrature to the centroids' standard deviations, in pixels and in frames: what
     the detector's geometry and the goniometer are good for."""
-    block: int = Field(16, gt=0, le=512)
-    """Frames read at a time."""
+    annulus: tuple[float, float] = (0.3, 0.95)
+    """Part of the |Q| range on the detector in which the background between the Bragg peaks is
+    found, from and to (fractions of the maximum)."""
+    block: int = Field(2, gt=0, le=512)
+    """Frames read at a time; few, so that they are searched before they leave the cache."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Search, fit, record."""
+    """Search, fit, add up, record."""
     from dataclasses import replace
 
     import numpy as np
 
     from hklflow import nexus, plots
     from hklflow.core import masks
-    from hklflow.core.peaks import PeakParams, find_peaks
+    from hklflow.core.peaks import PeakParams, PeakSearch
     from hklflow.formats import raw
 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
     with raw.open_frames(scan.raw) as frames:
-        chosen = params.model_dump(exclude={"block", "threshold", "gain", "sigma_floor"})
-        blocks = stage.progress(
-            frames.blocks(params.block, scan.first, scan.first + n), n, "peak search frames", len
+        invalid_from = masks.flag_value(frames.dtype) or np.inf
+        statistics, q_bins = _statistics(scan, bad, params.annulus, invalid_from)
+        chosen = params.model_dump(
+            exclude={"block", "threshold", "gain", "sigma_floor", "annulus"},
         )
-        peaks = find_peaks(
-            blocks,
+        search = PeakSearch(
             bad,
             PeakParams(
                 **chosen,
                 gain=None if params.gain == "measure" else params.gain,
                 threshold=np.inf if params.threshold is None else params.threshold,
                 saturation=np.inf if scan.saturation is None else scan.saturation,
-                invalid_from=masks.flag_value(frames.dtype) or np.inf,
+                invalid_from=invalid_from,
             ),
-            scan_frames=n,
+            statistics=statistics,
         )
+        blocks = frames.stream(params.block, scan.first, scan.first + n, threads=threads)
+        for block in stage.progress(blocks, n, "peak search frames", len):
+            search.add(block)
+    peaks = search.finish()
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
         peaks,
@@ -96,10 +116,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         var_fast=peaks.var_fast + pixels**2,
         var_frame=peaks.var_frame + frames_floor**2,
     )
+    result = statistics.result()
     nexus.write_peaks(outputs.peaks, peaks)
     stage.write_json(outputs.metrics, {"peaks": len(peaks.frame), "blobs": peaks.counts})
     picture = plots.peaks(
-        nexus.read_statistics(inputs.statistics, "maximum"),
+        result.maximum_image,
         bad,
         peaks.slow,
         peaks.fast,
@@ -109,7 +130,74 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{len(peaks.frame)} peaks of {scan.raw}",
     )
     plots.save(picture, outputs.picture)
+    _record(outputs, scan, bad, result, q_bins)
     print(f"{len(peaks.frame)} peaks; {peaks.counts}")
+    print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
+
+
+def _statistics(
+    scan: "RotationScan", bad: "NDArray[np.bool_]", annulus: tuple[float, float], invalid_from: float
+) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
+    """Prepare the frame statistics; return them and the middles of the radial bins in |Q|."""
+    import numpy as np
+
+    from hklflow.core.background import CELL
+    from hklflow.core.statistics import FrameStatistics
+
+    slow, fast = np.indices(bad.shape)
+    q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
+    low, high = np.array(annulus) * q.max()
+    # A cell has the bin of its middle: whole cells cost little, and a bin is wider than one.
+    middle = [(index // CELL + 0.5) * CELL for index in (slow, fast)]
+    q_cell = np.linalg.norm(scan.rotation.q_lab(*middle), axis=-1)
+    edges = np.linspace(0.0, q_cell.max() * (1 + 1e-9), _RADIAL_BINS + 1)
+    return (
+        FrameStatistics(
+            bad,
+            annulus=(q >= low) & (q <= high),
+            invalid_from=invalid_from,
+            labels=np.digitize(q_cell, edges) - 1,
+        ),
+        0.5 * (edges[1:] + edges[:-1]),
+    )
+
+
+def _record(
+    outputs: Outputs,
+    scan: "RotationScan",
+    bad: "NDArray[np.bool_]",
+    result: "StatisticsResult",
+    q_bins: "NDArray[np.float64]",
+) -> None:
+    import numpy as np
+
+    from hklflow import nexus, plots
+
+    arrays = {
+        "frame_sum": result.frame_sums,
+        "background": result.background,
+        "monitor": scan.monitor,
+    }
+    # Not shown: pixels outside the mask that carry a measurement.
+    pixels = int((~bad).sum()) - result.frame_flagged
+    nexus.write_statistics(
+        outputs.statistics,
+        arrays | {"pixels": pixels},
+        {"summed": result.summed, "maximum": result.maximum_image},
+        (q_bins, result.radial_sums, result.radial_counts),
+    )
+    title = f"frame statistics of {scan.raw}"
+    picture = plots.frame_statistics(arrays, result.maximum_image, bad, title)
+    plots.save(picture, outputs.statistics_picture)
+    known = result.background[np.isfinite(result.background)]
+    n = len(result.frame_sums)
+    metrics: dict[str, Any] = {
+        "maximum": result.maximum,
+        "maximum at (frame, slow, fast)": result.maximum_at,
+        "mean counts per pixel": float(result.frame_sums.sum() / max(int((~bad).sum()), 1) / n),
+        "median background": float(np.median(known)) if known.size else None,
+    }
+    stage.write_json(outputs.statistics_metrics, metrics)
 
 
 if __name__ == "__main__":
