@@ -467,6 +467,18 @@ def test_descriptions_need_a_simulation(base: Path) -> None:
 
 STAGES = [name for _, name, _ in pkgutil.iter_modules(stages.__path__)]
 
+
+def test_a_section_that_is_gone_says_where_its_settings_went(base: Path) -> None:
+    data: dict[str, Any] = CONFIG | {"find_maximum": {"annulus": [0.3, 0.9]}}
+    data["per_scan"] = {"hexa/300K": {"find_maximum": {"block": 4}}}
+    told = [text for text in _problems(data, base) if "find_maximum" in text]
+    gone = "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
+    assert told == [
+        f"config: find_maximum: {gone}",
+        f"config: per_scan.hexa/300K: find_maximum: {gone}",
+    ]
+
+
 # One value for every parameter that is not left at its default; texts that a shell or a
 # parser of flags could take for something else.
 ODD = "-x 'a' \"b\" $HOME; =#"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hklflow import nexus
 from hklflow.core import binning, corrections, masks
-from hklflow.core.peaks import PeakParams, Peaks, find_peaks
+from hklflow.core.peaks import PeakParams, Peaks, PeakSearch
 from hklflow.core.simulate import GAP_VALUE
 from hklflow.core.statistics import FrameStatistics
 from hklflow.formats import raw
@@ -102,13 +102,12 @@ def peaks(options: argparse.Namespace, n_frames: int, *, both: bool = False) -> 
     bad = nexus.read_mask(options.folder / "mask.nxs") != 0
     found = _statistics(bad, options) if both else None
 
-    def blocks() -> Iterator[NDArray[Any]]:
-        for block in _stream(options, n_frames):
-            if found is not None:
-                found.add(block)
-            yield block
-
-    table = find_peaks(blocks(), bad, PeakParams(invalid_from=float(GAP_VALUE)))
+    search = PeakSearch(bad, PeakParams(invalid_from=float(GAP_VALUE)), statistics=found)
+    # As the stage does: few frames at a time, which stay in the cache.
+    options = argparse.Namespace(**vars(options) | {"block": 2})
+    for block in _stream(options, n_frames):
+        search.add(block)
+    table = search.finish()
     if found is not None:
         found.result()
     return lambda: _judge(table, n_frames)

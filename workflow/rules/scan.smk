@@ -113,6 +113,7 @@ rule find_peaks:
     retries: RETRIES
     conda:
         "../../envs/hklflow.yaml"
+    threads: 1
     resources:
         mem_mb=memory("find_peaks"),
         runtime=minutes("find_peaks"),
@@ -125,7 +126,8 @@ rule find_peaks:
         "python -m hklflow.stages.find_peaks --scan {input.scan:q} --mask {input.mask:q}"
         " --peaks {output.peaks:q} --picture {output.picture:q} --metrics {output.metrics:q}"
         " --statistics {output.statistics:q} --statistics-picture {output.statistics_picture:q}"
-        " --statistics-metrics {output.statistics_metrics:q} {params.flags} > {log:q} 2>&1"
+        " --statistics-metrics {output.statistics_metrics:q} {params.flags} --threads {threads}"
+        " > {log:q} 2>&1"
 
 
 rule refine_parent:
@@ -240,6 +242,7 @@ rule mask_3d:
     retries: RETRIES
     conda:
         "../../envs/hklflow.yaml"
+    threads: 1
     resources:
         mem_mb=memory("mask_3d"),
         runtime=minutes("mask_3d"),
@@ -251,7 +254,7 @@ rule mask_3d:
     shell:
         "python -m hklflow.stages.mask_3d --scan {input.scan:q} --mask {input.mask:q}"
         " --frame-mask {output.frame_mask:q} --picture {output.picture:q} {params.flags}"
-        " > {log:q} 2>&1"
+        " --threads {threads} > {log:q} 2>&1"
 
 
 rule frame_scale:

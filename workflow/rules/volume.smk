@@ -17,10 +17,10 @@ rule transform:
         paths.log("transform", *TRANSFORM_WILDCARDS),
     benchmark:
         paths.benchmark("transform", *TRANSFORM_WILDCARDS)
-    threads: 1
     retries: RETRIES
     conda:
         "../../envs/hklflow.yaml"
+    threads: 1
     resources:
         mem_mb=memory("transform"),
         runtime=minutes("transform"),

@@ -90,7 +90,7 @@ class Config(_Section):
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Detector geometries, by the name that the table of scans uses."""
     frame_blocks: int = Field(1, ge=1, le=1000)
-    """Blocks of frames of each rotation that are transformed by jobs of their own, for a cluster."""
+    """Blocks of frames of a rotation that are transformed by jobs of their own, for a cluster."""
     sum_scans: stages.sum_scans.Settings = stages.sum_scans.Settings()
     """Sum of repeated scans."""
     import_scan: stages.import_scan.Params = stages.import_scan.Params()

@@ -123,7 +123,9 @@ def cell_background(
         for i in range(rows):
             if not _loud(cells[i], size[i], rate[i], limit, loud[i], new):
                 continue
-            for j in np.flatnonzero(new):
+            for j in range(columns):
+                if new[j] == 0:
+                    continue
                 loud[i, j] = 1
                 total -= cells[i, j]
                 number -= size[i, j]

@@ -16,7 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.background import CELL, cell_background, window_cells, window_sums
-from hklflow.core.peaks_rows import LANES, add_counts, lowest_bit, pack_row
+from hklflow.core.peaks_rows import LANES as LANES
+from hklflow.core.peaks_rows import add_counts, lowest_bit, pack_row
 
 ROWS, COLUMNS = 4, 64
 #: Frames that are added to the sums together: rows of theirs fit in a cache.
@@ -91,7 +92,7 @@ def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: i
         while rest != np.uint64(0):
             j = 64 * word + lowest_bit(rest)
             rest &= rest - np.uint64(1)
-            value = np.float64(raw[j])
+            value = float(raw[j])
             # Written so that NaN is no measurement either.
             if not (value >= 0.0 and value < invalid_from):
                 value = FLAGGED
@@ -299,8 +300,11 @@ class FrameStore:
     def _begin(self, frame: NDArray[Any]) -> None:
         """Choose the narrow type by the first frame and make the arrays."""
         mask = self.mask
+        narrow: np.dtype[Any]
+        wide: np.dtype[Any]
+        cell: np.dtype[Any]
         if self.dtype.kind == "f":
-            narrow, wide, cell = np.dtype(np.float32), np.dtype(np.float32), np.dtype(np.float32)
+            narrow = wide = cell = np.dtype(np.float32)
             self.top = np.inf
         else:
             good = frame[~mask]
@@ -405,7 +409,9 @@ class FrameStore:
         common = (frame, slot, top, self._invalid_from)
         while (number := pack(*common, self.store, self.scratch, self._line)) > self._room():
             self._make_room(2 * number)
-        describe(slot, self.half, self.n_sigma, self.top, self.most_in_cell, self.store, self.scratch)
+        describe(
+            slot, self.half, self.n_sigma, self.top, self.most_in_cell, self.store, self.scratch
+        )
         self.n_frames += 1
         if self.n_frames - self._summed == min(SUMMED, self.slots):
             self.add_up()

@@ -183,8 +183,8 @@ class PeakSearch:
         if self._statistics is not None:
             self._statistics.take(frame, self._frames)
         if self.n_frames == 0:
-            shape = self._frames.store.counts.shape[1:]
-            self._blobs = BlobLinker(*shape, self.params.max_frames)
+            _, rows, width = self._frames.store.counts.shape
+            self._blobs = BlobLinker(rows, width, self.params.max_frames)
             self._wide = np.zeros(SCRATCH, self._frames.wide)
         self.n_frames += 1
         if self.n_frames - DEPTH // 2 - self._tested == _TESTED:
@@ -201,9 +201,7 @@ class PeakSearch:
         limits = int(min(frames.most_one, p.threshold)), int(frames.most_sum)
         numbers = np.zeros(end - begin, np.int64)
         while True:
-            screen(
-                frames.store, begin, end, n_sigma, *limits, self._wide, self._found, numbers
-            )
+            screen(frames.store, begin, end, n_sigma, *limits, self._wide, self._found, numbers)
             if numbers.max() <= self._found.shape[1]:
                 break
             self._found = np.zeros((_TESTED, 2 * numbers.max()), np.int64)

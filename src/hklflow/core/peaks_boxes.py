@@ -1,6 +1,6 @@
 """Boxes of voxels around a peak, cut from the frame store, and the moments of what is in them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit

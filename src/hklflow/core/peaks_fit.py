@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from hklflow.core.peaks_rows import compiled_word
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -36,7 +37,7 @@ _MIN_LOG = math.log(0.1)
 _BASIS = (0, 0, 0, 1, 0, 0, 2, 3, 3, 4)
 
 
-@intrinsic
+@compiled_word
 def _bits(typingctx: Any, value: Any) -> Any:
     """Bits of a float as an integer."""
 
@@ -46,7 +47,7 @@ def _bits(typingctx: Any, value: Any) -> Any:
     return types.int64(types.float64), generate
 
 
-@intrinsic
+@compiled_word
 def _float(typingctx: Any, value: Any) -> Any:
     """Float that has these bits."""
 
@@ -247,7 +248,7 @@ def _solve(matrix: F64, right: F64) -> F64:
     """Solve for a step; ten parameters are too few for a library's overhead."""
     factor, step = matrix.copy(), right.copy()
     if not _factorise(factor):
-        return np.linalg.solve(matrix, right)
+        return np.linalg.solve(matrix, right).astype(np.float64)
     _solve_factorised(factor, step)
     return step
 
@@ -256,7 +257,7 @@ def _solve(matrix: F64, right: F64) -> F64:
 def _inverse(matrix: F64) -> F64:
     factor, out = matrix.copy(), np.eye(matrix.shape[0])
     if not _factorise(factor):
-        return np.linalg.inv(matrix)
+        return np.linalg.inv(matrix).astype(np.float64)
     for a in range(matrix.shape[0]):
         _solve_factorised(factor, out[a])
     return out

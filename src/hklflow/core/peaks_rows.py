@@ -22,6 +22,11 @@ _KINDS = {types.uint8: (_I8, _I16), types.uint16: (_I16, _I32), types.float32: (
 _TYPES = {types.uint8: _I8, types.uint16: _I16, types.uint32: _I32, types.float32: _F32}
 
 
+def compiled_word(function: Any) -> Any:
+    """Numba's `intrinsic`, whose result takes one argument less than the function."""
+    return intrinsic(function)
+
+
 def _lanes(scalar: Any) -> int:
     return 512 // (32 if scalar == _F32 else int(scalar.width))
 
@@ -68,10 +73,8 @@ def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
     return builder.shuffle_vector(first, nothing, zeros)
 
 
-@intrinsic
-def pack_row(
-    typingctx: Any, raw: Any, out: Any, top: Any, keep: Any, bits: Any, n: Any
-) -> Any:
+@compiled_word
+def pack_row(typingctx: Any, raw: Any, out: Any, top: Any, keep: Any, bits: Any, n: Any) -> Any:
     """Narrow a row of integers: the counts, no more than `top`, and 0 where masked.
 
     ``raw`` and ``out`` are arrays, whose types and first items are taken; ``keep`` is the
@@ -110,7 +113,7 @@ def pack_row(
     return signature, generate
 
 
-@intrinsic
+@compiled_word
 def add_counts(
     typingctx: Any, kind: Any, counts: Any, keep: Any, top: Any, sums: Any, most: Any, n: Any
 ) -> Any:
@@ -140,7 +143,7 @@ def add_counts(
     return signature, generate
 
 
-@intrinsic
+@compiled_word
 def add_frames(
     typingctx: Any, kind: Any, a: Any, b: Any, c: Any, d: Any, e: Any, three: Any, five: Any, n: Any
 ) -> Any:
@@ -162,7 +165,7 @@ def add_frames(
     return signature, generate
 
 
-@intrinsic
+@compiled_word
 def add_rows(
     typingctx: Any,
     kind: Any,
@@ -193,7 +196,7 @@ def add_rows(
     return signature, generate
 
 
-@intrinsic
+@compiled_word
 def exceed(
     typingctx: Any,
     kind: Any,
@@ -217,7 +220,7 @@ def exceed(
         narrow, wide = _KINDS[signature.args[0]]
         lanes = _lanes(wide)
         counts, three, five, limit, limit3, limit5, bits, n = args[1:]
-        found = cgutils.alloca_once_value(builder, _I64(0))
+        found = cgutils.alloca_once_value(builder, _I64(0))  # type: ignore[no-untyped-call]
         word = ir.IntType(lanes)
         with cgutils.for_range_slice(builder, _I64(0), n, _I64(lanes), _I64) as (j, _):
 
@@ -239,7 +242,7 @@ def exceed(
     return signature, generate
 
 
-@intrinsic
+@compiled_word
 def spread(typingctx: Any, kind: Any, cells: Any, limit: Any, pixels: Any, n: Any) -> Any:
     """Write the thresholds of cells (32-bit floats) to their four columns of pixels.
 
@@ -260,13 +263,15 @@ def spread(typingctx: Any, kind: Any, cells: Any, limit: Any, pixels: Any, n: An
                 value = builder.fptoui(value, ir.VectorType(_I32, 16))
                 if scalar.width < 32:
                     value = builder.trunc(value, ir.VectorType(scalar, 16))
-            _store(builder, builder.shuffle_vector(value, value, four), pixels, builder.mul(j, _I64(4)))
+            _store(
+                builder, builder.shuffle_vector(value, value, four), pixels, builder.mul(j, _I64(4))
+            )
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@intrinsic
+@compiled_word
 def lowest_bit(typingctx: Any, word: Any) -> Any:
     """Number of the lowest bit that is set in a word that is not 0."""
     signature = types.int64(types.uint64)

@@ -13,14 +13,13 @@ alone and the background interpolated between cells.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.background import CELL
-from hklflow.core.frame_store import COLUMNS, FLAGGED, ROWS, Store
+from hklflow.core.frame_store import COLUMNS, ROWS
 from hklflow.core.peaks_rows import add_frames, add_rows, exceed, lowest_bit, spread
 
 F32 = NDArray[np.float32]
@@ -29,7 +28,8 @@ I64 = NDArray[np.int64]
 #: Frames over which the largest box extends.
 DEPTH = 5
 #: Part of `n_sigma` that the thresholds of `screen` ask for, and beside a gap, where a box has
-#: fewer voxels and less noise than the thresholds' box: they are for boxes that are whole.
+#: fewer voxels and less noise than the thresholds' box: they are for boxes that are whole. What
+#: is lost are masked pixels inside a gap that their few neighbours alone would make strong.
 _SHARE, _SHARE_AT_GAP = 0.97, 0.76
 #: Columns of pixels, and rows of cells, that are treated together: the sums of a panel's rows
 #: stay in the fastest cache, the counts of a band in the next.
@@ -103,7 +103,9 @@ def _band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # t
 
 
 @njit(cache=True, nogil=True)
-def _screen_band(counts, slots, panel, begin, end, below, most_one, most_sum, wide, bits, found, number):  # type: ignore[no-untyped-def]
+def _screen_band(  # type: ignore[no-untyped-def]
+    counts, slots, panel, begin, end, below, most_one, most_sum, wide, bits, found, number
+):
     """List the pixels of a panel, rows of cells `begin` to `end`; see `screen`."""
     kind, wide_kind, width = counts[0, 0, 0], wide[0, 0], counts.shape[2]
     frame, line, size = counts.strides[0], counts.strides[1], counts.itemsize
@@ -194,7 +196,7 @@ def screen(store, begin, end, n_sigma, most_one, most_sum, wide, found, numbers)
 
 @njit(cache=True, nogil=True)
 def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
-    """Counts of a pixel (its place in the image) that is not masked, or `FLAGGED`.
+    """Counts of a pixel (its place in the image) that is not masked, or `frame_store.FLAGGED`.
 
     Pixels without a measurement hold what is expected of them: where there are some, the list
     of odd pixels is asked.
@@ -226,7 +228,7 @@ def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
     """Background of a pixel, between the middles of four cells, of those where it is known."""
     rows, columns = rate.shape[1:]
     y, x = (i - ROWS + 0.5) / CELL - 0.5, (j - COLUMNS + 0.5) / CELL - 0.5
-    r, c = int(math.floor(y)), int(math.floor(x))
+    r, c = math.floor(y), math.floor(x)
     y, x = y - r, x - c
     up, down = max(r, 0), min(r + 1, rows - 1)
     left, right = max(c, 0), min(c + 1, columns - 1)
@@ -365,16 +367,23 @@ def leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
     The beam and the exposure can change from frame to frame, and a fit must know it. The
     outskirts of peaks would raise the mean on frames with many peaks.
     """
-    width = store.counts.shape[2]
+    counts, keep, width = store.counts, store.keep, store.counts.shape[2]
+    loud, some_flagged = store.loud[slot], store.flagged[slot] > 0
+    total, number = 0.0, 0
     for at in strong:
         r, c = (at // width - ROWS) // CELL, (at % width - COLUMNS) // CELL
-        if store.loud[slot, r, c]:
+        if loud[r, c]:
             continue
-        store.loud[slot, r, c] = 1
+        loud[r, c] = 1
         for i in range(ROWS + CELL * r, ROWS + CELL * r + CELL):
             for j in range(COLUMNS + CELL * c, COLUMNS + CELL * c + CELL):
-                if store.keep[i, j] != 0:
+                if keep[i, j] == 0:
+                    continue
+                value = float(counts[slot, i, j])
+                if value >= top or some_flagged:
                     value = voxel(store, slot, i * width + j, top)
-                    if value >= 0.0:
-                        store.quiet[slot, 0] -= value
-                        store.quiet[slot, 1] -= 1.0
+                if value >= 0.0:
+                    total += value
+                    number += 1
+    store.quiet[slot, 0] -= total
+    store.quiet[slot, 1] -= number

@@ -307,9 +307,7 @@ def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
     counts, _, level, use = box
     background = max(noise.mean() / 27.0, 1e-3)
     centre = segments.start[0, 1:4]
-    guess = guess_significance(
-        counts, use, level, segments.low[0], centre, background, limits.gain
-    )
+    guess = guess_significance(counts, use, level, segments.low[0], centre, background, limits.gain)
     return guess < _NEARLY * limits.min_significance
 
 

@@ -145,7 +145,9 @@ class FrameStatistics:
         row, column = np.indices(good.shape)
         patch = row // self._side[0] * self._n_patches[1] + column // self._side[1]
         n = self._n_patches[0] * self._n_patches[1]
-        self._in_patch = np.bincount(patch.ravel(), (self._ring * good).ravel(), n)
+        self._in_patch = np.bincount(
+            patch.ravel(), (self._ring * good).ravel().astype(float), n
+        ).astype(np.float64)
         self._set_labels(labels)
         self._dtype: np.dtype[Any] | None = None
         self._own_frames: FrameStore | None = None
@@ -153,6 +155,7 @@ class FrameStatistics:
         self._frames: list[tuple[Any, int]] = []
         self._radial: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
         self._best: tuple[Any, tuple[int, int, int]] | None = None
+
     def _set_labels(self, labels: NDArray[np.integer[Any]] | None) -> None:
         """Find the cells that have one label all over, and the other pixels that have one."""
         mask = self._mask
@@ -261,9 +264,7 @@ class FrameStatistics:
         if self._n_labels:
             where = self._cell_at, self._cell_labels, image, self._pixel_at, self._pixel_labels
             add_labels(cells, size, *where, radial, radial_n)
-            correct_labels(
-                at, values, image, self._labels, self._whole, top, cap, radial, radial_n
-            )
+            correct_labels(at, values, image, self._labels, self._whole, top, cap, radial, radial_n)
         total = int(store.whole[slot]) + lacking
         if (len(self._frames) + 1) % _SPILL == 0:
             self._spill(frames)
@@ -274,9 +275,7 @@ class FrameStatistics:
         """Add the narrow sums to the wide ones."""
         frames.add_up()
         inner = (slice(ROWS, ROWS + self._mask.shape[0]), slice(COLUMNS, None))
-        sums, most = (
-            part[inner][:, : self._mask.shape[1]] for part in (frames.total, frames.most)
-        )
+        sums, most = (part[inner][:, : self._mask.shape[1]] for part in (frames.total, frames.most))
         self._total += sums
         np.maximum(self._top, most, out=self._top)
         frames.total[:] = 0
@@ -317,9 +316,7 @@ def _in_cells(image: NDArray[Any], outside: Any = False) -> NDArray[Any]:
     return whole.reshape(rows, CELL, columns, CELL)
 
 
-def _levels(
-    counts: Floats, pixels: Floats, in_patch: Floats
-) -> tuple[Floats, Floats]:
+def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> tuple[Floats, Floats]:
     """Background of each frame in counts per pixel of the annulus, and its Poisson error.
 
     Parameters

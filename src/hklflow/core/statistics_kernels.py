@@ -1,7 +1,5 @@
 """Compiled parts of the frame statistics."""
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray

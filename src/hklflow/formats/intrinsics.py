@@ -6,7 +6,7 @@ numba's cache does not look in here: after a change, touch the modules that use 
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic

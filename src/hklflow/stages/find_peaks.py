@@ -136,7 +136,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _statistics(
-    scan: "RotationScan", bad: "NDArray[np.bool_]", annulus: tuple[float, float], invalid_from: float
+    scan: "RotationScan",
+    bad: "NDArray[np.bool_]",
+    annulus: tuple[float, float],
+    invalid_from: float,
 ) -> tuple["FrameStatistics", "NDArray[np.float64]"]:
     """Prepare the frame statistics; return them and the middles of the radial bins in |Q|."""
     import numpy as np
