@@ -97,7 +97,7 @@ def test_counts_are_those_of_the_reference(compared):
     assert compared["counts"] == compared["counts of the reference"]
     assert compared["pixel-frames used"] == 401 * (195 * 487 - 3)
     # The reference's outermost voxels are centred at its outermost pixels.
-    assert compared["pixel-frames partly outside the grid"] == 0
+    assert compared["sub-samples outside the grid"] == 0
 
 
 def test_peak_is_where_the_reference_has_it(compared, reference):

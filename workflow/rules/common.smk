@@ -154,7 +154,7 @@ TRANSFORM_WILDCARDS = ("sample", "scan", "rotation") + ("part",) * (FRAME_BLOCKS
 
 
 def of_transform(name):
-    """What rule transform writes: this product of a rotation or of a block of its frames."""
+    """Name of what the transform writes, for a rotation or a block of its frames."""
     return temp(paths.part(name)) if FRAME_BLOCKS > 1 else paths.rotation(name)
 
 
