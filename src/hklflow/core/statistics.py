@@ -87,9 +87,9 @@ class FrameStatistics:
     """Accumulate the statistics of a scan block by block.
 
     The background of a frame is made of cells of 4 x 4 pixels of the annulus: those with a
-    pixel above ``1.5 m + 6 sqrt(m + 1)`` (m the middle of the means of four cells,
-    or the background around) hold a Bragg peak and
-    are left out, with the others of the same 8 x 8 pixels. The others are added in patches of the detector, and the model ``level(frame) *
+    pixel above ``1.5 m + 6 sqrt(m + 1)`` (m the middle of the means of four cells, or the
+    background around) hold a Bragg peak and are left out, with the others of the same 8 x 8
+    pixels. The others are added in patches of the detector, and the model ``level(frame) *
     shape(patch)`` is fitted to all frames together: without the shape, the background of a
     frame would change with the cells that its peaks cost. A frame's level leaves out the tenth
     of the patches that is highest above the shape and the tenth that is lowest, for what is
