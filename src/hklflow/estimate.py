@@ -64,12 +64,14 @@ COSTS: Mapping[str, Cost] = {
     "import_scan": Cost(),
     "pixel_mask": Cost(280, per_mpixel=180, seconds=4, disk_pixel=4),
     "frame_scale": Cost(250, per_mpixel=100),
-    "find_peaks": Cost(300, per_mpixel=350, seconds=2.5, rate=150, disk_pixel=9),
+    "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),
     "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
-    "refine_parent": Cost(260, seconds=15),
-    "refine": Cost(260, seconds=10),
+    "refine_parent": Cost(260, seconds=4),
+    "refine": Cost(260, seconds=4),
     "accept": Cost(60, seconds=0.5),
-    "transform": Cost(320, per_mpixel=80, per_mvoxel=5, rate=550, voxel_rate=150, disk_voxel=4),
+    "transform": Cost(
+        320, per_mpixel=80, per_mvoxel=5, seconds=1.5, rate=550, voxel_rate=150, disk_voxel=4
+    ),
     "add_transforms": Cost(350, per_mvoxel=1, voxel_rate=20, disk_voxel=6),
     "merge": Cost(400, per_mvoxel=1.4, voxel_rate=19, disk_voxel=7),
     "scan_file": Cost(),
