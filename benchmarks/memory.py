@@ -77,7 +77,7 @@ def stages(folder: Path, shape: tuple[int, int], n_frames: int) -> dict[str, tup
         "pixel_mask": ["--scan", scan, "--mask", mask, "--picture", picture],
         "find_peaks": ["--scan", scan, "--mask", mask, "--peaks", at("peaks.nxs"), "--picture",
                        picture, "--metrics", at("m.json"), "--statistics", at("statistics.nxs"),
-                       "--statistics-picture", picture, "--statistics-metrics", at("m.json")],
+                       "--statistics-picture", at("s.png"), "--statistics-metrics", at("s.json")],
         "frame_scale": ["--scan", scan, "--statistics", at("statistics.nxs"), "--reference-scan",
                         scan, "--reference", at("statistics.nxs"), "--scale", at("scale.nxs"),
                         "--picture", picture, "--metrics", at("m.json")],
