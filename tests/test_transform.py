@@ -170,6 +170,15 @@ def test_blocks_of_frames_add_up(made: Made, whole: list[nexus.Volume], of: int)
     assert added[0].notes == {**whole[0].notes, "blocks of frames": of}
 
 
+def test_counts_are_stored_without_loss(made: Made, whole: list[nexus.Volume]) -> None:
+    # The plain loop, of three sub-samples, has no limit of 32 bits.
+    three = run(made, "three", samples=(1, 3, 1))
+    assert three[0].counts.sum() == whole[0].counts.sum()
+    for name, dtype in (("whole", np.uint32), ("three", np.uint64)):
+        with nexus.open_volume(made.path / f"all_{name}.nxs") as volume:
+            assert volume.group["counts"].dtype == dtype
+
+
 def test_parts_of_other_grids_are_refused(made: Made, whole: list[nexus.Volume]) -> None:
     other = made.path / "other.nxs"
     small = Grid.symmetric(1.0, 0.5)

@@ -19,22 +19,19 @@ so the sums are the same to the last bit.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import binning_lanes, binning_plain
-from hklflow.core.binning_lanes import ROWS
-from hklflow.core.bricks import Bricks
+from hklflow.core.binning_lanes import DEALT, ROWS
+from hklflow.core.binning_loops import Lanes, Plain, overflow
 from hklflow.core.geometry import Rotation
 from hklflow.core.grid import Grid, pixel_pitch, sub_samples
 from hklflow.core.lanes import LANES
-from hklflow.core.tiles import Tiles
 from hklflow.errors import HklflowError
 
-__all__ = ["Accumulator", "Grid", "pixel_pitch", "sub_samples", "voxel_bytes"]
+__all__ = ["Accumulator", "Grid", "counts_type", "pixel_pitch", "sub_samples", "voxel_bytes"]
 
 Floats = NDArray[np.float64]
 
@@ -124,15 +121,16 @@ class Accumulator:
                 f"the frame norm has {len(frame_norm)} values for {rotation.scan.n_frames} frames"
             )
         self.rotation, self.grid, self.samples = rotation, grid, samples
-        self.planes = (0, grid.shape[2]) if planes is None else planes
+        self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
         self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
         # Spread over all bits, so that neighbouring seeds share nothing.
         self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-        self.pixel_norm = np.nan_to_num(np.ascontiguousarray(pixel_norm, dtype=np.float64))
-        self.frame_norm = np.nan_to_num(np.asarray(frame_norm, dtype=np.float64))
+        # Written so that NaN is left out as well.
+        self.pixel_norm = np.where(pixel_norm > 0, pixel_norm, 0.0)
+        self.frame_norm = np.where(np.asarray(frame_norm) > 0, frame_norm, 0.0)
         self._ub = np.asarray(ub, dtype=np.float64)
         self._live_in_row = np.count_nonzero(self.pixel_norm > 0, axis=1)
-        self._engine: _Lanes | _Plain | None = None
+        self._engine: Lanes | Plain | None = None
         self._has_excluded = False
         self.used = 0
         self.invalid = 0
@@ -204,7 +202,7 @@ class Accumulator:
             frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
         if self._engine is None:
             fast = voxel_bytes(frames.dtype, n_fast, self.samples) == 8
-            self._engine = _Lanes(self) if fast else _Plain(self)
+            self._engine = Lanes(self) if fast else Plain(self)
         rows = slice(row, row + frames.shape[1])
         if excluded is None or not excluded[:, rows].any():
             excluded = np.zeros((0, 0, 0), dtype=np.uint8)
@@ -253,7 +251,7 @@ class Accumulator:
         shape : (l, k, h)
             Of a box, multiples of 8; those at the grid's end are smaller.
         """
-        engine = self._engine or _Lanes(self)
+        engine = self._engine or Lanes(self)
         kept, excluded = engine.kept, engine.excluded if self._has_excluded else None
         _, n_k, n_h = self.grid.array_shape
         first, last = self.planes
@@ -273,7 +271,7 @@ class Accumulator:
                         if excluded.box((l, k, h), *more):
                             counts, norm, measured = counts + more[0], norm + more[1], True
                             if np.any(counts < clean[0]):
-                                raise _overflow()
+                                raise overflow()
                     if measured:
                         yield Box((l, k, h), counts, norm, *clean)
 
@@ -298,161 +296,15 @@ class Accumulator:
 def voxel_bytes(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> int:
     """Bytes of a voxel that is touched: 8, or 16 where the fast loop can't be used."""
     whole = frames.kind in "ui" and frames.itemsize <= 4
-    fast = whole and n_fast >= LANES and int(np.prod(samples)) in binning_lanes.DEALT
+    fast = whole and n_fast >= LANES and int(np.prod(samples)) in DEALT
     return 8 if fast else 16
 
 
-def _overflow() -> HklflowError:
-    return HklflowError(
-        "a voxel has more than 4294967295 counts; mask the direct beam or use a finer grid"
-    )
+def counts_type(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> np.dtype[Any]:
+    """Type in which the counts of an accumulator are stored without loss.
 
-
-class _Plain:
-    """One pixel at a time, in double precision; see `binning_plain`."""
-
-    def __init__(self, sums: Accumulator) -> None:
-        self._sums = sums
-        self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
-        self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
-        self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
-        )
-
-    def add(
-        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
-    ) -> tuple[int, int]:
-        """Add a band; (inside, invalid)."""
-        sums, other = self._sums, self.excluded or self.kept
-        to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
-        return binning_plain.add_block(
-            frames,
-            first,
-            row,
-            self._q,
-            sums.pixel_norm,
-            sums.frame_norm[first : first + len(frames)],
-            np.ascontiguousarray(to_voxel),
-            offset,
-            _window(sums, self.kept),
-            excluded,
-            bool(np.issubdtype(frames.dtype, np.integer)),
-            sums.seed,
-            float(sums.invalid_from),
-            self.kept.counts,
-            self.kept.norm,
-            other.counts,
-            other.norm,
-        )
-
-
-def _window(sums: Accumulator, bricks: Bricks) -> NDArray[np.int32]:
-    (n_h, n_k, _), (first, last) = sums.grid.shape, sums.planes
-    window = [0, n_h, 0, n_k, first, last - first, *bricks.strides, first]
-    return np.array(window, dtype=np.int32)
-
-
-class _Lanes:
-    """Sixteen pixels at a time; see `binning_lanes`."""
-
-    def __init__(self, sums: Accumulator) -> None:
-        self._sums = sums
-        self._pool = ThreadPoolExecutor(sums.threads) if sums.threads > 1 else None
-        self._block = (-1, -1)
-        self._steps: binning_lanes.Steps | None = None
-        self._parts: list[binning_lanes.Part] = []
-        q = sums.q(np.float32)
-        self._tiles = Tiles(q, sums.pixel_norm > 0)
-        self._pixels = _pixel_tables(q, sums.pixel_norm)
-        self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.float32)
-        self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.uint32, np.float32) if sums.keep_excluded else None
-        )
-        other = self.excluded or self.kept
-        self._volumes = binning_lanes.Sums(
-            self.kept.counts, self.kept.norm, other.counts, other.norm
-        )
-
-    def add(
-        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
-    ) -> tuple[int, int]:
-        """Add a band; (inside, invalid)."""
-        sums = self._sums
-        if self._block != (first, len(frames)):
-            self._begin(first, len(frames))
-        if self._steps is None:
-            return 0, 0
-        # Ranges over the type of the frames; every negative number reads as a larger one.
-        bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
-        limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
-        shape, stride = frames.shape, frames.strides[0] // frames.itemsize
-        # What lies between the rows of two frames is in the same memory.
-        size = (shape[0] - 1) * stride + shape[1] * shape[2]
-        flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
-        tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
-        work = [(*tables, part, excluded, limit, sums.seed, row) for part in self._parts]
-
-        def run(job: Any) -> tuple[int, int, bool]:
-            done: tuple[int, int, bool] = binning_lanes.add_block(*job)
-            return done
-
-        results = list(map(run, work) if self._pool is None else self._pool.map(run, work))
-        if any(overflow for _, _, overflow in results):
-            raise _overflow()
-        return sum(r[0] for r in results), sum(r[1] for r in results)
-
-    def _begin(self, first: int, n: int) -> None:
-        """Tables of a block of frames, for all its bands."""
-        sums = self._sums
-        self._block, self._steps, self._parts = (first, n), None, []
-        used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
-        if len(used) == 0:
-            return
-        matrix, offset = sums.to_voxel(first + used)
-        norm = sums.frame_norm[first + used] / int(np.prod(sums.samples))
-        self._steps = binning_lanes.Steps(
-            used,
-            _rows(matrix, offset),
-            np.repeat(norm, sums.samples[0]).astype(np.float32),
-            _keys(sums.seed, first + used, sums.samples),
-            first + used,
-        )
-        # The planes are divided among the threads so that each has as many tiles to see to.
-        to_voxel = self._steps.to_voxel
-        windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
-        for number, window in enumerate(windows):
-            counted = np.arange(self._tiles.shape[0]) % len(windows) == number
-            reached = self._tiles.reaching(window, to_voxel)
-            self._parts.append(binning_lanes.Part(window, reached, counted))
-
-
-def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
-    """Matrices (n, sub-samples, 3, 3) and offset (3,) as (steps, 12) rows for `follow`."""
-    rows = np.empty((*matrix.shape[:2], 3, 4), np.float32)
-    rows[..., :3], rows[..., 3] = matrix, offset
-    return rows.reshape(-1, 12)
-
-
-def _keys(
-    seed: np.uint64, frames: NDArray[np.int64], samples: tuple[int, int, int]
-) -> NDArray[np.uint32]:
-    """Two random numbers (n, 2) of each frame, if there is something to deal."""
-    if samples == (1, 1, 1):
-        return np.zeros((len(frames), 2), np.uint32)
-    return np.stack(
-        [np.random.SeedSequence([int(seed), int(z)]).generate_state(2, np.uint32) for z in frames]
-    )
-
-
-def _pixel_tables(q: NDArray[np.float32], norm: Floats) -> binning_lanes.Pixels:
-    n_sub, _, n_slow, n_fast = q.shape
-    n_groups = -(-n_fast // LANES)
-    table = np.zeros((n_sub, 3, n_slow * n_fast + LANES), np.float32)
-    table[..., : n_slow * n_fast] = q.reshape(n_sub, 3, -1)
-    weights = np.zeros(n_slow * n_fast + LANES, np.float32)
-    weights[: n_slow * n_fast] = norm.ravel()
-    padded = np.zeros((n_slow, n_groups * LANES), np.float32)
-    padded[:, :n_fast] = norm
-    groups = padded.reshape(n_slow, n_groups, LANES)
-    live = np.asarray((groups > 0).any(axis=2))
-    return binning_lanes.Pixels(table, weights, np.ascontiguousarray(groups[:, -1]), live)
+    uint32 of the fast loop, which refuses larger ones; else whole numbers may be larger.
+    """
+    if frames.kind not in "ui":
+        return np.dtype(np.float64)
+    return np.dtype(np.uint32 if voxel_bytes(frames, n_fast, samples) == 8 else np.uint64)

@@ -1,7 +1,6 @@
 """Memory and vectors for numba kernels, by address and without any check.
 
 The caller must own every byte that is touched. LLVM makes of the vectors what the machine has.
-numba's cache does not look in here: after a change, touch the modules that use it.
 """
 
 from typing import Any

@@ -99,12 +99,7 @@ class Frames(ABC):
         """
         from hklflow.formats.stream import stream
 
-        _require_size(size)
-        if threads < 1:
-            raise HklflowError(f"frames cannot be read by {threads} threads; use 1 or more")
-        stop = self.shape[0] if last is None else last
-        self._require_within(first, stop)
-        self._prepare()
+        stop = self._begin(size, first, last, threads)
         return stream(self, size, first, stop, threads)
 
     def bands(
@@ -130,13 +125,18 @@ class Frames(ABC):
         """
         from hklflow.formats.bands import bands
 
+        stop = self._begin(size, first, last, threads)
+        return bands(self, size, first, stop, threads)
+
+    def _begin(self, size: int, first: int, last: int | None, threads: int) -> int:
+        """Check what `stream` and `bands` are asked for, and get ready; gives the end."""
         _require_size(size)
         if threads < 1:
             raise HklflowError(f"frames cannot be read by {threads} threads; use 1 or more")
         stop = self.shape[0] if last is None else last
         self._require_within(first, stop)
         self._prepare()
-        return bands(self, size, first, stop, threads)
+        return stop
 
     def _require_within(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.shape[0]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.core.frame_scale import FrameScale
     from hklflow.core.geometry import Rotation
     from hklflow.formats.bands import Band
 
@@ -89,8 +90,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
     rotation = geometry.from_dict(orientation["rotations"][params.rotation])
     grid, ub = Grid.from_dict(orientation["grid"]), np.asarray(orientation["UB"])
+    scale = nexus.read_scale(inputs.scale)
     pixel_norm, corrected = _pixel_norm(inputs, params, orientation, rotation)
-    frame_norm, scale_notes = _frame_norm(inputs, params, rotation)
+    if scale.source != "none":
+        corrected.append("transmission")
+    frame_norm = _frame_norm(inputs, params, rotation, scale)
     pitch = pixel_pitch(rotation, ub, grid)
     samples = params.samples or sub_samples(pitch)
     if pitch.max() > 1:
@@ -109,7 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             outputs.masked_transform,
             grid,
             np.asarray(orientation["cell"]),
-            _counts_type(frames.dtype),
+            binning.counts_type(frames.dtype, frames.shape[2], samples),
         ) as writer,
     ):
         # In voxels of 8 bytes.
@@ -153,7 +157,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             writer.write(accumulator.boxes())
         notes = {
             "accepted": judged if inputs.accepted is not None else "not judged",
-            **scale_notes,
+            "scale of the rotation": scale.rotation,
             "sub-samples (frame, slow, fast)": list(samples),
             "corrected for": corrected,
             "pixel-frames used": used,
@@ -203,39 +207,25 @@ def _pixel_norm(
         "solid angle": params.solid_angle,
         "polarisation": params.polarization,
         "sensor efficiency": params.efficiency and described,
-        "transmission": nexus.read_scale(inputs.scale).source != "none",
         "flat field": params.flat_field is not None,
     }
     return norm, [name for name, yes in done.items() if yes]
 
 
 def _frame_norm(
-    inputs: Inputs, params: Params, rotation: "Rotation"
-) -> "tuple[NDArray[np.float64], dict[str, Any]]":
-    """The frames' part of the norm (n,), and notes of it."""
-    from hklflow import nexus
+    inputs: Inputs, params: Params, rotation: "Rotation", scale: "FrameScale"
+) -> "NDArray[np.float64]":
+    """The frames' part of the norm (n,)."""
     from hklflow.errors import HklflowError
 
-    scale = nexus.read_scale(inputs.scale)
     if len(scale.scale) != rotation.scan.n_frames:
         raise HklflowError(
             f"{inputs.scale} is for {len(scale.scale)} frames but {inputs.scan} has "
             f"{rotation.scan.n_frames}; run frame_scale again"
         )
-    norm = scale.monitor * scale.attenuation * scale.scale
-    if not params.solid_angle:
-        # The scale is for equal solid angles; here the pixel norm does not hold them.
-        norm = norm * scale.area
-    return norm, {"scale of the rotation": scale.rotation}
-
-
-def _counts_type(frames: "np.dtype[Any]") -> "np.dtype[Any]":
-    """Type in which the counts of a volume are stored."""
-    import numpy as np
-
-    if frames.kind not in "ui":
-        return np.dtype(np.float64)
-    return np.dtype(np.uint32 if frames.itemsize <= 4 else np.uint64)
+    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
+    # The scale is for equal solid angles; without them, the pixel norm does not hold them.
+    return norm if params.solid_angle else norm * scale.area
 
 
 if __name__ == "__main__":
