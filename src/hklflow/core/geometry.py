@@ -2,6 +2,8 @@
 
 Indexing, refinement, masks and transform share these functions, so that they
 cannot disagree about where a pixel is. Frames are defined in `core.frames`.
+Pixel coordinates are those of the image everywhere: that modules may be displaced
+on the detector's plane is known to `Detector.lab` and `Detector.intersect` alone.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.core.modules import Modules
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
@@ -64,7 +67,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class Detector:
-    """A flat area detector at its setting.
+    """A flat area detector at its setting, perhaps of modules displaced within its plane.
 
     Attributes
     ----------
@@ -80,6 +83,9 @@ class Detector:
         Metres. None: a sensor that absorbs everything at its surface.
     sensor_attenuation : float or None
         Linear attenuation coefficient of the sensor in 1/m.
+    modules : Modules or None
+        Displacements of the modules on the plane that origin, slow and fast define; None: all
+        pixels are on one grid.
     """
 
     shape: tuple[int, int]
@@ -89,6 +95,7 @@ class Detector:
     fast: Floats
     sensor_thickness: float | None = None
     sensor_attenuation: float | None = None
+    modules: Modules | None = None
 
     def __post_init__(self) -> None:
         for name in ("origin", "slow", "fast"):
@@ -101,6 +108,48 @@ class Detector:
                 f"{lengths[0]:.8g} and {lengths[1]:.8g}, slow · fast = {skew:.3g}; "
                 "check the geometry file"
             )
+        if self.modules is not None:
+            self._check_modules(self.modules)
+
+    def _check_modules(self, modules: Modules) -> None:
+        low, high = modules.rectangles.min(axis=0)[::2], modules.rectangles.max(axis=0)[1::2]
+        if np.any(low < 0) or np.any(high > self.shape):
+            raise HklflowError(
+                f"the modules reach from pixel {low.tolist()} to {high.tolist()}, the detector has "
+                f"{self.shape} pixels; use the modules of this detector (and of its binning)"
+            )
+        aspect = self.pixel_size[1] / self.pixel_size[0]
+        if abs(modules.aspect / aspect - 1) > 1e-9:
+            raise HklflowError(
+                f"the modules are for pixels of aspect (fast / slow) {modules.aspect:.9g}, the "
+                f"detector's is {aspect:.9g}; use the modules of this detector"
+            )
+
+    @property
+    def plane(self) -> "Detector":
+        """The same detector with all pixels on one grid."""
+        return self if self.modules is None else replace(self, modules=None)
+
+    def patch(self, module: int) -> "Detector":
+        """One module as a flat detector of its own; its first pixel is that of the rectangle.
+
+        Raises
+        ------
+        ValueError
+            If the detector has no modules.
+        """
+        if self.modules is None:
+            raise ValueError("the detector has no modules")
+        s0, s1, f0, f1 = (int(x) for x in self.modules.rectangles[module])
+        angle = self.modules.rotation[module]
+        # `lab` at the inner side of the corner: the corner itself may be a neighbour's.
+        inner = self.lab(s0 + 0.5, f0 + 0.5)
+        slow = np.cos(angle) * self.slow + np.sin(angle) * self.fast
+        fast = np.cos(angle) * self.fast - np.sin(angle) * self.slow
+        corner = inner - 0.5 * (self.pixel_size[0] * slow + self.pixel_size[1] * fast)
+        return replace(
+            self, shape=(s1 - s0, f1 - f0), origin=corner, slow=slow, fast=fast, modules=None
+        )
 
     @property
     def normal(self) -> Floats:
@@ -114,7 +163,9 @@ class Detector:
         return float(self.origin @ self.normal)
 
     def lab(self, slow: ArrayLike, fast: ArrayLike) -> Floats:
-        """Lab position (..., 3) in metres of pixel coordinates (slow, fast)."""
+        """Lab position (..., 3) in metres of pixel coordinates (slow, fast) of the image."""
+        if self.modules is not None:
+            slow, fast = self.modules.displaced(slow, fast)
         slow_m = np.asarray(slow, dtype=np.float64)[..., None] * self.pixel_size[0]
         fast_m = np.asarray(fast, dtype=np.float64)[..., None] * self.pixel_size[1]
         return self.origin + slow_m * self.slow + fast_m * self.fast
@@ -126,12 +177,13 @@ class Detector:
         )
 
     def intersect(self, direction: ArrayLike) -> tuple[Floats, Floats]:
-        """Pixel coordinates (slow, fast) where rays from the sample meet the plane.
+        """Pixel coordinates (slow, fast) of the image where rays from the sample meet the plane.
 
         Parameters
         ----------
         direction : (..., 3) array
-            Lab directions, any length. Rays that leave the plane behind give NaN.
+            Lab directions, any length. Rays that leave the plane behind give NaN; those that meet
+            no module are told from the nearest one, see `core.modules`.
         """
         ray = np.asarray(direction, dtype=np.float64)
         normal = self.normal
@@ -139,7 +191,11 @@ class Detector:
         with np.errstate(divide="ignore", invalid="ignore"):
             length = np.where(along > 0, self.distance / along, np.nan)
         offset = ray * length[..., None] - self.origin
-        return offset @ self.slow / self.pixel_size[0], offset @ self.fast / self.pixel_size[1]
+        slow, fast = (
+            offset @ self.slow / self.pixel_size[0],
+            offset @ self.fast / self.pixel_size[1],
+        )
+        return (slow, fast) if self.modules is None else self.modules.undisplaced(slow, fast)
 
     def moved(self, shift: ArrayLike, rotation: ArrayLike = (0.0, 0.0, 0.0)) -> "Detector":
         """Detector rotated about its centre, then shifted.
@@ -154,7 +210,7 @@ class Detector:
         vector = _vector(rotation)
         angle = float(np.linalg.norm(vector))
         turn = rotation_matrix(vector, angle) if angle > 0 else np.eye(3)
-        centre = self.lab(self.shape[0] / 2, self.shape[1] / 2)
+        centre = self.plane.lab(self.shape[0] / 2, self.shape[1] / 2)
         return replace(
             self,
             origin=centre + turn @ (self.origin - centre) + _vector(shift),
@@ -325,7 +381,8 @@ def to_dict(rotation: Rotation) -> dict[str, Any]:
 
 
 def detector_to_dict(detector: Detector) -> dict[str, Any]:
-    """JSON-ready description of a detector in metres."""
+    """JSON-ready description of a detector in metres; ``modules`` only if there are any."""
+    modules = {} if detector.modules is None else {"modules": detector.modules.to_dict()}
     return {
         "shape": list(detector.shape),
         "pixel_size_m": list(detector.pixel_size),
@@ -334,6 +391,7 @@ def detector_to_dict(detector: Detector) -> dict[str, Any]:
         "fast": detector.fast.tolist(),
         "sensor_thickness_m": detector.sensor_thickness,
         "sensor_attenuation_per_m": detector.sensor_attenuation,
+        **modules,
     }
 
 
@@ -347,6 +405,7 @@ def detector_from_dict(data: dict[str, Any]) -> Detector:
         fast=_vector(data["fast"]),
         sensor_thickness=data["sensor_thickness_m"],
         sensor_attenuation=data["sensor_attenuation_per_m"],
+        modules=Modules.from_dict(data["modules"]) if "modules" in data else None,
     )
 
 

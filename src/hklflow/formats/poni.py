@@ -7,6 +7,9 @@ left-handed). Positions are ``t = R3 R2 R1 (p1 - poni1, p2 - poni2, dist)``.
 The *orientation* (1-4, as in the Exif standard) says which way the image's rows and
 columns run along p1 and p2; see J. Kieffer et al., J. Appl. Cryst. 53 (2020) 558
 for the geometry and pyFAI's documentation for the orientation.
+
+A PONI file holds one plane with one grid of pixels. Displaced modules have no place in it:
+such a detector is refused, its plane alone can be exported with a note that says so.
 """
 
 import json
@@ -154,10 +157,12 @@ def detector_from_poni(
 def poni_from_detector(
     detector: Detector, orientation: int | None = None, wavelength: float | None = None
 ) -> Poni:
-    """PONI parameters of a detector.
+    """PONI parameters of a detector without displaced modules.
 
     Parameters
     ----------
+    detector : Detector
+        One with modules is refused; `Detector.plane` is the same without them.
     orientation : int, optional
         Default: of the two that fit the handedness of the image the one with
         the smaller rot3 (in size).
@@ -167,8 +172,14 @@ def poni_from_detector(
     Raises
     ------
     HklflowError
-        If the orientation would put the detector upstream (a mirrored image).
+        If the orientation would put the detector upstream (a mirrored image), or the
+        detector has modules.
     """
+    if detector.modules is not None:
+        raise HklflowError(
+            f"a PONI file cannot hold the displacements of the detector's {len(detector.modules)} "
+            "modules; keep the geometry in hklflow's own file, or export its plane alone and say so"
+        )
     if orientation is None:
         mirrored = bool(np.cross(detector.slow, detector.fast) @ detector.origin < 0)
         first, second = (
@@ -289,14 +300,21 @@ def _pixels(
     return float(pixel1), float(pixel2), size
 
 
-def write_poni(path: str | Path, poni: Poni) -> None:
-    """Write a PONI file of version 2.1, with all digits."""
+def write_poni(path: str | Path, poni: Poni, note: str | None = None) -> None:
+    """Write a PONI file of version 2.1, with all digits.
+
+    Parameters
+    ----------
+    note : str, optional
+        One line of comment, such as that modules' displacements are not in the file.
+    """
     config: dict[str, Any] = {"pixel1": poni.pixel1, "pixel2": poni.pixel2}
     if poni.shape is not None:
         config["max_shape"] = list(poni.shape)
     config["orientation"] = poni.orientation
     lines = [
         "# Written by hklflow. 1 is the slow axis of the image, 2 the fast one; metre, radian.",
+        *([] if note is None else [f"# {note}"]),
         "poni_version: 2.1",
         "Detector: Detector",
         f"Detector_config: {json.dumps(config)}",
