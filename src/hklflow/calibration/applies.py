@@ -1,0 +1,178 @@
+"""Which scans a calibration applies to: expressions over run numbers and names of scans.
+
+``;`` separates alternatives, ``,`` joins conditions that must all hold. A condition is a run
+(``1040``), a limit (``>1040``, ``>=1040``, ``<1040``, ``<=1040``), a range with both ends
+(``1040..1060``), or a name with ``*`` and ``?``: ``quartz/*`` for sample and scan, ``*K`` for
+the scan part alone. ``*`` is every scan.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
+
+from hklflow.errors import HklflowError
+
+_LIMIT = re.compile(r"(>=|<=|>|<|)\s*([0-9]{1,18})")
+_RANGE = re.compile(r"([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})")
+_PART = r"[A-Za-z0-9*?][A-Za-z0-9*?.+_-]*"
+_GLOB = re.compile(rf"(?:({_PART})/)?({_PART})")
+_NUMBER = re.compile(r"[0-9.+-]+")
+
+_FORMS = "`1040`, `>=1040`, `1040..1060`, `quartz/*`, `*K`; `,` means and, `;` means or"
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Conditions that must all hold: low <= run <= high, and every pattern."""
+
+    low: int = 0
+    high: int | None = None
+    names: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def needs_run(self) -> bool:
+        return self.low > 0 or self.high is not None
+
+    def and_(self, other: "_Group") -> "_Group":
+        highs = [h for h in (self.high, other.high) if h is not None]
+        return _Group(max(self.low, other.low), min(highs, default=None), self.names + other.names)
+
+    def matches(self, sample: str, scan: str) -> bool:
+        return all(fnmatchcase(sample, s) and fnmatchcase(scan, n) for s, n in self.names)
+
+    def possible(self) -> bool:
+        """Whether any scan can fulfil it."""
+        return (self.high is None or self.low <= self.high) and all(
+            _have_common_name(patterns) for patterns in zip(*self.names, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class AppliesTo:
+    """A parsed expression.
+
+    Attributes
+    ----------
+    text : str
+        The expression in its plain form; `parse` gives the same of it.
+    """
+
+    text: str
+    groups: tuple[_Group, ...]
+
+    def covers(self, scan: str, run: int | None) -> bool:
+        """Whether a scan, named as ``sample/scan``, is covered.
+
+        Raises
+        ------
+        HklflowError
+            If this depends on the run number and there is none, or if the name has not this form.
+        """
+        sample, _, name = scan.partition("/")
+        if not sample or not name or "/" in name:
+            raise HklflowError(f"scan {scan!r} is not named as sample/scan; give both")
+        fitting = [group for group in self.groups if group.matches(sample, name)]
+        if any(not group.needs_run for group in fitting):
+            return True
+        if not fitting:
+            return False
+        if run is None:
+            raise HklflowError(
+                f"scan {scan} has no run number, which `{self.text}` asks for; "
+                "add it in the column `run` of the table of scans"
+            )
+        return any(g.low <= run and (g.high is None or run <= g.high) for g in fitting)
+
+    def overlaps(self, other: "AppliesTo") -> bool:
+        """Whether a scan, existing or not, could be covered by both."""
+        return any(a.and_(b).possible() for a in self.groups for b in other.groups)
+
+
+def parse(text: str) -> AppliesTo:
+    """Parse an expression.
+
+    Raises
+    ------
+    HklflowError
+        If it is malformed, or a part of it covers nothing (``>5,<3``).
+    """
+    groups, plain = [], []
+    for alternative in text.split(";"):
+        group, words = _Group(), []
+        for term in alternative.split(","):
+            condition, word = _term(term.strip(), text)
+            group = group.and_(condition)
+            words.append(word)
+        if not group.possible():
+            raise HklflowError(
+                f"applies to {text!r}: {','.join(words)!r} holds for no scan; mend it"
+            )
+        groups.append(group)
+        plain.append(",".join(words))
+    return AppliesTo(";".join(plain), tuple(groups))
+
+
+def _term(term: str, text: str) -> tuple[_Group, str]:
+    if match := _LIMIT.fullmatch(term):
+        sign, n = match[1], int(match[2])
+        low = n + 1 if sign == ">" else 0 if sign.startswith("<") else n
+        high = n - 1 if sign == "<" else None if sign.startswith(">") else n
+        return _Group(low, high), f"{sign}{n}"
+    if match := _RANGE.fullmatch(term):
+        low, high = int(match[1]), int(match[2])
+        if low > high:
+            raise HklflowError(
+                f"applies to {text!r}: the range {term!r} is reversed; write {high}..{low}"
+            )
+        return _Group(low, high), f"{low}..{high}"
+    match = _GLOB.fullmatch(term)
+    if match and ".." not in term and not _NUMBER.fullmatch(term):
+        return _Group(names=((match[1] or "*", match[2]),)), term
+    what = f"{term!r} is no condition" if term else "there is an empty condition"
+    raise HklflowError(f"applies to {text!r}: {what}; conditions are {_FORMS}")
+
+
+def _have_common_name(patterns: Iterable[str]) -> bool:
+    """Whether some text of at least one character fits all patterns.
+
+    Each pattern is followed as the set of places that it can have reached, all of them over
+    the same characters; one character that is in no pattern stands for all others.
+    """
+    patterns = tuple(set(patterns))
+    alphabet = {*chain.from_iterable(patterns), "\0"} - set("*?")
+    start = tuple(_skip_stars(p, {0}) for p in patterns)
+    seen, todo = set(), [start]
+    while todo:
+        places = todo.pop()
+        for character in alphabet:
+            after = tuple(
+                _step(p, here, character) for p, here in zip(patterns, places, strict=True)
+            )
+            if all(len(p) in here for p, here in zip(patterns, after, strict=True)):
+                return True
+            if after not in seen and all(after):
+                seen.add(after)
+                todo.append(after)
+    return False
+
+
+def _skip_stars(pattern: str, places: set[int]) -> frozenset[int]:
+    found = set(places)
+    for place in places:
+        while place < len(pattern) and pattern[place] == "*":
+            place += 1
+            found.add(place)
+    return frozenset(found)
+
+
+def _step(pattern: str, places: frozenset[int], character: str) -> frozenset[int]:
+    found = set()
+    for place in places:
+        if place < len(pattern):
+            if pattern[place] == "*":
+                found.add(place)
+            elif pattern[place] in ("?", character):
+                found.add(place + 1)
+    return _skip_stars(pattern, found)

@@ -1,0 +1,212 @@
+"""The index of a state's versions, which is only a cache; and the check of a whole store.
+
+No choice is made by the index. It is made of records and status events alone, so that it comes
+out the same, byte by byte, whenever it is made again.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hklflow.calibration import disk, layout, records, statuses
+from hklflow.calibration.states import state_id as id_of
+from hklflow.errors import HklflowError
+
+_KEPT = (
+    "version",
+    "appliesTo",
+    "author",
+    "comments",
+    "timestamp",
+    "scan",
+    "runNumber",
+    "parentVersion",
+    "copiedFrom",
+    "candidate",
+)
+
+
+@dataclass
+class Report:
+    """What `reindex` did, or would do."""
+
+    rebuilt: list[Path] = field(default_factory=list)
+    """Indexes that were absent or old."""
+    removed: list[Path] = field(default_factory=list)
+    """What killed writers had left."""
+    problems: list[str] = field(default_factory=list)
+    """Versions that cannot be read: they are not in the index."""
+
+
+def content(root: Path, kind: str, state_id: str) -> dict[str, Any]:
+    """Content of the index of one state, from its records."""
+    folder = layout.store_path(root, kind, state_id)
+    versions, unreadable = [], []
+    for number in layout.version_numbers(folder):
+        try:
+            version = records.read_version(layout.store_path(root, kind, state_id, version=number))
+        except HklflowError:
+            unreadable.append(number)
+        else:
+            versions.append(
+                {name: version.record[name] for name in _KEPT if name in version.record}
+                | {"status": version.status}
+            )
+    return {
+        "schema": 1,
+        "kind": kind,
+        "stateId": state_id,
+        "versions": versions,
+        "unreadable": unreadable,
+    }
+
+
+def write(root: Path, kind: str, state_id: str) -> dict[str, Any]:
+    """Write the index anew; returns its content.
+
+    Whoever writes last looks once more whether it is still true, so that of several processes
+    none leaves an old one.
+    """
+    path = layout.store_path(root, kind, state_id, file=layout.INDEX)
+    with disk.telling(str(path)):
+        while True:
+            before = _stamp(path.parent)
+            data = content(root, kind, state_id)
+            disk.replace_file(path, disk.json_bytes(data, str(path)))
+            if _stamp(path.parent) == before:
+                return data
+
+
+def _stamp(folder: Path) -> list[tuple[int, list[int]]]:
+    """Versions and events that are there: they only ever become more."""
+    return [
+        (number, layout.status_numbers(folder / f"v_{number:04d}"))
+        for number in layout.version_numbers(folder)
+    ]
+
+
+def reindex(root: Path, dry_run: bool) -> Report:
+    """Make every index anew, remove what killed writers left, name what cannot be read."""
+    report = Report()
+    for kind, state_id in layout.state_folders(root):
+        folder = layout.store_path(root, kind, state_id)
+        report.problems += _record_problems(folder)
+        path = folder / layout.INDEX
+        true = disk.json_bytes(content(root, kind, state_id), str(path))
+        if not path.is_file() or path.read_bytes() != true:
+            report.rebuilt.append(path)
+            if not dry_run:
+                write(root, kind, state_id)
+        for left in sorted(folder.rglob(f"{layout.TEMPORARY}*")):
+            if disk.abandoned(left):
+                report.removed.append(left)
+                if not dry_run:
+                    disk.remove(left)
+    return report
+
+
+def _record_problems(folder: Path) -> Iterator[str]:
+    for number in layout.version_numbers(folder):
+        try:
+            records.read_version(folder / f"v_{number:04d}")
+        except HklflowError as error:
+            yield str(error)
+
+
+def verify(root: Path) -> list[str]:
+    """Sentences on everything in a store that is not as it was written; every file is hashed."""
+    problems: list[str] = []
+    for kind, state_id in layout.state_folders(root):
+        folder = layout.store_path(root, kind, state_id)
+        problems += _state_problems(folder)
+        for path in sorted(folder.glob("v_*")):
+            if layout.version_number(path.name) is None:
+                problems.append(f"{path} is no name of a version; write v_0001, or move it away")
+            else:
+                problems += _version_problems(path)
+        problems += _candidate_problems(folder / "candidates")
+        problems += _audit_problems(folder / layout.AUDIT)
+        index = folder / layout.INDEX
+        true = disk.json_bytes(content(root, kind, state_id), str(index))
+        if not index.is_file() or index.read_bytes() != true:
+            problems.append(f"{index} is not up to date; run `hklflow calibration reindex`")
+    return problems
+
+
+def _state_problems(folder: Path) -> Iterator[str]:
+    path = folder / layout.STATE
+    try:
+        state = disk.read_object(path)
+    except HklflowError as error:
+        yield str(error)
+        return
+    if id_of(state.get("canonical", {})) != folder.name:
+        yield f"{path} is not that of the state {folder.name}: it was changed or moved"
+
+
+def _version_problems(path: Path) -> Iterator[str]:
+    try:
+        version = records.read_version(path)
+    except HklflowError as error:
+        yield str(error)
+        return
+    yield from _event_problems(path)
+    known = {item["file"]: item["sha256"] for item in version.record["artefacts"]}
+    for name, sha256 in known.items():
+        file = path / name
+        if not file.is_file():
+            yield f"{file} is missing; restore it, or withdraw version {version.number}"
+        elif disk.sha256(file) != sha256:
+            yield f"{file} was changed after it was published; restore it"
+    for file in sorted(path.iterdir()):
+        if file.name not in {*known, layout.RECORD, "status"}:
+            yield f"{file} is not in the record of its version; move it away"
+    parameters = path / layout.PARAMETERS
+    if known.get(layout.PARAMETERS) != version.record["parametersSha256"]:
+        yield f"{parameters} is not that of record.json (parametersSha256)"
+    elif parameters.is_file():
+        try:
+            number = disk.read_object(parameters).get("version")
+        except HklflowError as error:
+            yield str(error)
+            return
+        if number != version.number:
+            yield f"{parameters} is that of version {number}, its folder of {version.number}"
+
+
+def _event_problems(path: Path) -> Iterator[str]:
+    numbers = layout.status_numbers(path)
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"{path / 'status'} lacks events: there are {', '.join(map(str, numbers))}"
+    try:
+        events = statuses.read(path)
+        for before, after in pairwise(events):
+            statuses.check(str(path), before["status"], after["status"])
+    except HklflowError as error:
+        yield str(error)
+
+
+def _candidate_problems(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        if path.is_symlink():
+            yield f"{path} is a symbolic link, not a candidate; remove it"
+            continue
+        for number in layout.iteration_numbers(path):
+            try:
+                disk.read_object(path / f"{number:02d}" / layout.RECORD)
+            except HklflowError as error:
+                yield str(error)
+
+
+def _audit_problems(path: Path) -> Iterator[str]:
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            json.loads(line)
+        except ValueError:
+            yield f"{path}, line {number} is not JSON: a writer was stopped there"

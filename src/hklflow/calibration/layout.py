@@ -1,0 +1,143 @@
+"""Where everything in the store of calibrations stands."""
+
+import re
+from pathlib import Path
+
+from hklflow.calibration.states import is_state_id
+from hklflow.errors import HklflowError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_KIND = re.compile(r"[a-z][a-z0-9]*")
+_VERSION = re.compile(r"v_([0-9]{4,9})")
+_COUNT = re.compile(r"([0-9]{2,9})")
+_STATUS = re.compile(r"([0-9]{4,9})\.json")
+
+STATE = "state.json"
+INDEX = "CalibrationIndex.json"
+AUDIT = "audit.jsonl"
+RECORD = "record.json"
+PARAMETERS = "parameters.json"
+TEMPORARY = ".tmp-"
+
+
+def store_path(
+    root: Path,
+    kind: str,
+    state_id: str,
+    *,
+    version: int | None = None,
+    status: int | None = None,
+    candidate: str | None = None,
+    iteration: int | None = None,
+    file: str | None = None,
+) -> Path:
+    """Path of anything in a store; what is not named is left out.
+
+    Raises
+    ------
+    HklflowError
+        If a name cannot be that of a file or folder.
+
+    Examples
+    --------
+    >>> def show(**what):
+    ...     path = store_path(Path("calibration"), "geometry", "0f1e2d3c4b5a6978", **what)
+    ...     print(path.as_posix())
+    >>> show(file="state.json")
+    calibration/geometry/0f1e2d3c4b5a6978/state.json
+    >>> show(file="CalibrationIndex.json")
+    calibration/geometry/0f1e2d3c4b5a6978/CalibrationIndex.json
+    >>> show(file="audit.jsonl")
+    calibration/geometry/0f1e2d3c4b5a6978/audit.jsonl
+    >>> show(candidate="lab6", iteration=1, file="geometry.json")
+    calibration/geometry/0f1e2d3c4b5a6978/candidates/lab6/01/geometry.json
+    >>> show(version=0)
+    calibration/geometry/0f1e2d3c4b5a6978/v_0000
+    >>> show(version=1, file="record.json")
+    calibration/geometry/0f1e2d3c4b5a6978/v_0001/record.json
+    >>> show(version=1, file="geometry.json")
+    calibration/geometry/0f1e2d3c4b5a6978/v_0001/geometry.json
+    >>> show(version=1, status=2)
+    calibration/geometry/0f1e2d3c4b5a6978/v_0001/status/0002.json
+    """
+    if not _KIND.fullmatch(kind):
+        raise HklflowError(f"calibration kind {kind!r} may only have small letters and digits")
+    if not is_state_id(state_id):
+        raise HklflowError(
+            f"state {state_id!r} is no id of 16 hexadecimal digits; `hklflow state show` tells it"
+        )
+    path = root / kind / state_id
+    if version is not None:
+        path /= f"v_{version:04d}"
+        if status is not None:
+            return path / "status" / f"{status:04d}.json"
+    elif candidate is not None:
+        path = path / "candidates" / check_name(candidate, "candidate")
+        if iteration is not None:
+            path /= f"{iteration:02d}"
+    return path if file is None else path / check_file(file)
+
+
+def check_name(name: str, what: str) -> str:
+    """Pass a name of a candidate through.
+
+    Raises
+    ------
+    HklflowError
+        If it has a separator or anything else that names of samples and scans may not have.
+    """
+    if not _NAME.fullmatch(name):
+        raise HklflowError(
+            f"{what} {name!r} may only have letters, digits, '.', '+' and '-' (it names a folder)"
+        )
+    return name
+
+
+def check_file(name: str) -> str:
+    """Pass the name of a file through; HklflowError if it cannot be one in a version's folder."""
+    if not _FILE.fullmatch(name):
+        raise HklflowError(
+            f"file {name!r} may only have letters, digits, '.', '_', '+' and '-', and no folder"
+        )
+    return name
+
+
+def version_number(name: str) -> int | None:
+    """Number in the name of a version's folder; None if it is none."""
+    match = _VERSION.fullmatch(name)
+    return int(match[1]) if match and name == f"v_{int(match[1]):04d}" else None
+
+
+def version_numbers(folder: Path) -> list[int]:
+    """Numbers that are taken in a state's folder, rising: readable or not."""
+    return _numbers(folder, _VERSION)
+
+
+def status_numbers(version: Path) -> list[int]:
+    """Numbers of a version's status events, rising."""
+    return _numbers(version / "status", _STATUS)
+
+
+def iteration_numbers(candidate: Path) -> list[int]:
+    """Numbers of a candidate's iterations, rising."""
+    return _numbers(candidate, _COUNT)
+
+
+def _numbers(folder: Path, form: re.Pattern[str]) -> list[int]:
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(match[1]) for name in names if (match := form.fullmatch(name)))
+
+
+def state_folders(root: Path) -> list[tuple[str, str]]:
+    """(kind, state id) of every state in a store, sorted."""
+    return sorted(
+        (kind.name, state.name)
+        for kind in (root.iterdir() if root.is_dir() else ())
+        if _KIND.fullmatch(kind.name) and kind.is_dir()
+        for state in kind.iterdir()
+        if is_state_id(state.name) and state.is_dir()
+    )

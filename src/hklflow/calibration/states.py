@@ -1,0 +1,275 @@
+"""States of a detector: which calibrations may be used for which measurement.
+
+The keys that make up a state (serial number, distance, energy ...) are data, with unit and
+step, in ``state_schema.json``. A value becomes a whole number of steps: encoder noise and the
+text of a float then do not change the id, which is a hash of these numbers. A kind of
+calibration uses only the keys that matter to it, so each kind has an id of its own.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hklflow.errors import HklflowError
+
+PACKAGED = Path(__file__).with_name("state_schema.json")
+
+# A value this close to an edge, in steps, may be on its other side tomorrow.
+EDGE = 0.1
+
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class Key(BaseModel):
+    """One key of the state."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["text", "integer", "number"]
+    length: int | None = Field(None, ge=1)
+    """Number of values in a list; None: one value."""
+    unit: str | None
+    step: float | None = Field(gt=0)
+    """Size of a step in `unit`; None: the value must be exactly the same."""
+    kinds: tuple[str, ...]
+    """Kinds of calibration that depend on it."""
+    required: tuple[str, ...]
+    """Those of them that cannot do without."""
+    description: str
+
+
+class Schema(BaseModel):
+    """Keys of the state, by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_number: int = Field(alias="schema", ge=1)
+    keys: dict[str, Key]
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of calibration."""
+        return sorted({kind for key in self.keys.values() for kind in key.kinds})
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of the detector, as far as one kind of calibration depends on it.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of calibration, such as "geometry".
+    id : str
+        16 hexadecimal digits; after the alias, if there is one.
+    values : dict
+        Values as given, in the units of the schema, of the keys that this kind uses.
+    steps : dict
+        Number of steps (a list for a list) of each key that has a step.
+    schema : int
+        Number of the schema.
+    warnings : tuple of str
+        One sentence for each value on an edge of a step.
+    canonical : dict
+        What the id is the hash of.
+    alias_of : str or None
+        The id that the values themselves have, if an alias replaced it.
+    """
+
+    kind: str
+    id: str
+    values: dict[str, Any]
+    steps: dict[str, Any]
+    schema: int
+    warnings: tuple[str, ...]
+    canonical: dict[str, Any]
+    alias_of: str | None = None
+
+
+def read_schema(path: Path | None = None) -> Schema:
+    """Keys of the state from a JSON file; the packaged one if none is named.
+
+    Raises
+    ------
+    HklflowError
+        If the file is none, with everything that is wrong with it.
+    """
+    source = path or PACKAGED
+    try:
+        schema = Schema.model_validate_json(source.read_bytes())
+    except OSError as error:
+        raise HklflowError(f"schema {source} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise HklflowError(f"{source} is no schema of states: {'; '.join(problems)}") from error
+    for name, key in schema.keys.items():
+        if not set(key.required) <= set(key.kinds):
+            raise HklflowError(
+                f"{source}: {name} is required for a kind that is not among its kinds; add it there"
+            )
+        if key.step is not None and key.type == "text":
+            raise HklflowError(f"{source}: {name} is a text, which has no steps; use null")
+    return schema
+
+
+def state_of(
+    kind: str,
+    values: Mapping[str, Any],
+    schema: Schema,
+    aliases: Mapping[str, str] | None = None,
+) -> State:
+    """State for one kind of calibration.
+
+    Parameters
+    ----------
+    kind : str
+        "geometry", "flatfield", "constants" or "normalization".
+    values : mapping
+        Values in the units of the schema. Keys that only other kinds use may be there.
+    schema : Schema
+    aliases : mapping, optional
+        Ids that are replaced by others: a set-point that lies on an edge of a step.
+
+    Raises
+    ------
+    HklflowError
+        If the kind or keys are unknown, or keys are missing or malformed: all told together.
+    """
+    if kind not in schema.kinds:
+        raise HklflowError(f"calibration kind {kind!r} is unknown; use {', '.join(schema.kinds)}")
+    used = {name: key for name, key in schema.keys.items() if kind in key.kinds}
+    problems = []
+    if unknown := sorted(set(values) - set(schema.keys)):
+        problems.append(f"unknown {', '.join(unknown)} (there are {', '.join(schema.keys)})")
+    missing = [n for n, key in used.items() if kind in key.required and values.get(n) is None]
+    if missing:
+        problems.append("missing " + ", ".join(_with_unit(n, used[n]) for n in missing))
+    read: dict[str, Any] = {}
+    for name, key in used.items():
+        if values.get(name) is not None:
+            try:
+                read[name] = _read(values[name], key)
+            except ValueError as error:
+                problems.append(f"{name} {values[name]!r} is not {error}")
+    if problems:
+        raise HklflowError(f"state of the {kind} calibration: {'; '.join(problems)}")
+
+    steps = {name: _each(read[name], used[name].step) for name in read if used[name].step}
+    canonical = {
+        "schema": schema.schema_number,
+        "kind": kind,
+        "keys": {
+            name: {"step": used[name].step, "steps": steps[name]}
+            if name in steps
+            else {"value": value}
+            for name, value in read.items()
+        },
+    }
+    measured = state_id(canonical)
+    found = _alias(measured, aliases or {})
+    warnings = () if found != measured else _edges(read, used, canonical)
+    alias_of = measured if found != measured else None
+    return State(kind, found, read, steps, schema.schema_number, warnings, canonical, alias_of)
+
+
+def state_id(canonical: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits: SHA-256 of JSON with sorted keys, which has no float of a reading."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_state_id(text: str) -> bool:
+    """Whether a text has the form of an id."""
+    return bool(_ID.fullmatch(text))
+
+
+def _with_unit(name: str, key: Key) -> str:
+    unit = f" in {key.unit}" if key.unit else ""
+    return f"{name} ({key.description}{unit})"
+
+
+def _read(value: Any, key: Key) -> Any:
+    """One value or a list; ValueError says what was wanted."""
+    if key.length is None:
+        return _read_one(value, key)
+    if not isinstance(value, list | tuple) or len(value) != key.length:
+        raise ValueError(f"a list of {key.length} values")
+    return [_read_one(item, key) for item in value]
+
+
+def _read_one(value: Any, key: Key) -> str | int | float:
+    if key.type == "text":
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("a text (put it in quotes)")
+        return value.strip()
+    # YAML takes 1e-3 for a text: its numbers need a dot.
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"a number{f' in {key.unit}' if key.unit else ''}")
+    if key.type == "integer":
+        if number != int(number):
+            raise ValueError("a whole number")
+        return int(number)
+    return number
+
+
+def _each(value: Any, step: float | None) -> Any:
+    assert step is not None
+    if isinstance(value, list):
+        return [_each(item, step) for item in value]
+    return math.floor(value / step + 0.5)
+
+
+def _alias(measured: str, aliases: Mapping[str, str]) -> str:
+    for source, target in aliases.items():
+        for text in (source, target):
+            if not (isinstance(text, str) and is_state_id(text)):
+                raise HklflowError(
+                    f"aliases: {text!r} is no state id of 16 hexadecimal digits (put it in quotes)"
+                )
+        if target in aliases:
+            raise HklflowError(
+                f"aliases: {source} leads to {target}, which is an alias itself; name the last one"
+            )
+    return aliases.get(measured, measured)
+
+
+def _edges(
+    values: Mapping[str, Any], keys: Mapping[str, Key], canonical: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Sentences about values close to an edge, each with the id on the edge's other side."""
+    found = []
+    measured = state_id(canonical)
+    for name, value in values.items():
+        step = keys[name].step
+        if step is None:
+            continue
+        for i, number in enumerate(value if isinstance(value, list) else [value]):
+            steps = _each(number, step)
+            side = 1 if number / step > steps else -1
+            edge = steps + 0.5 * side
+            if abs(number / step - edge) > EDGE:
+                continue
+            other = json.loads(json.dumps(canonical))
+            if isinstance(value, list):
+                other["keys"][name]["steps"][i] += side
+            else:
+                other["keys"][name]["steps"] += side
+            unit = keys[name].unit
+            found.append(
+                f"{name} {number:g} {unit} is within {EDGE:g} steps of the edge at "
+                f"{edge * step:g} {unit}: the next reading may give the state "
+                f"{state_id(other)}; if both are the same setting, write "
+                f'`aliases: {{"{measured}": "{state_id(other)}"}}` or the other way round'
+            )
+    return tuple(found)

@@ -1,0 +1,123 @@
+"""Status of a version: a list of events to which one can only add; the last one holds.
+
+An event is claimed by its number. Who read event 2 and then puts event 3 knows that nothing
+came between, so a change of the status is checked and made in one act, without a lock.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hklflow.calibration import disk
+from hklflow.calibration.layout import status_numbers
+from hklflow.errors import HklflowError
+
+Status = Literal["default", "proposed", "accepted", "rejected", "superseded", "withdrawn"]
+
+FOLLOWING: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "proposed": ("accepted", "rejected"),
+    "accepted": ("superseded", "withdrawn"),
+    "rejected": (),
+    "superseded": (),
+    "withdrawn": (),
+}
+Event = dict[str, Any]
+
+
+def now() -> str:
+    """Time in UTC, ISO 8601. It is for people: nothing is decided by it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def event(status: str, author: str, comments: str, **more: Any) -> Event:
+    """Content of an event.
+
+    Raises
+    ------
+    HklflowError
+        If there is no such status, no author or no comment.
+    """
+    if status not in get_args(Status):
+        raise HklflowError(f"status {status!r} is none; use {', '.join(get_args(Status))}")
+    for name, text in (("author", author), ("comments", comments)):
+        if not text.strip():
+            raise HklflowError(f"{name} of the status {status!r} is empty; say who and why")
+    return {
+        "status": status,
+        "author": author.strip(),
+        "comments": comments.strip(),
+        "timestamp": now(),
+        **more,
+    }
+
+
+def path_of(version: Path, number: int) -> Path:
+    """File of an event in a version's folder."""
+    return version / "status" / f"{number:04d}.json"
+
+
+def read(version: Path) -> list[Event]:
+    """All events of a version, oldest first.
+
+    Raises
+    ------
+    HklflowError
+        If there are none, or one of them is damaged.
+    """
+    numbers = status_numbers(version)
+    if not numbers:
+        raise HklflowError(f"{version / 'status'} has no events")
+    return [_read_one(path_of(version, n)) for n in numbers]
+
+
+def current(version: Path) -> str:
+    """Status of a version: that of its last event; errors as in `read`."""
+    numbers = status_numbers(version)
+    if not numbers:
+        raise HklflowError(f"{version / 'status'} has no events")
+    return str(_read_one(path_of(version, numbers[-1]))["status"])
+
+
+def _read_one(path: Path) -> Event:
+    data = disk.read_object(path)
+    if data.get("status") not in get_args(Status):
+        raise HklflowError(f"{path} has no valid status ({data.get('status')!r})")
+    return data
+
+
+def append(version: Path, following: Callable[[str], Mapping[str, Any]]) -> int:
+    """Add an event; returns its number.
+
+    Parameters
+    ----------
+    version : Path
+        Folder of the version.
+    following : callable
+        Gets the status that holds, gives the event. It is asked again if another process was
+        faster; an error that it raises ends the attempt.
+    """
+    while True:
+        numbers = status_numbers(version)
+        content = disk.json_bytes(following(current(version)), "the status")
+        target = path_of(version, numbers[-1] + 1)
+        if disk.claim_file(target, content):
+            return numbers[-1] + 1
+
+
+def check(name: str, old: str, new: str) -> None:
+    """Refuse a change of the status that is not foreseen.
+
+    Raises
+    ------
+    HklflowError
+        With what can follow the present status.
+    """
+    if new in FOLLOWING[old]:
+        return
+    can = " or ".join(FOLLOWING[old])
+    raise HklflowError(
+        f"{name} is {old} and cannot become {new}; "
+        + (f"it can become {can}" if can else "this is final: publish a new version instead")
+    )
