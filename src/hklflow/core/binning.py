@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.core import rays
 from hklflow.core.binning_lanes import DEALT, ROWS
 from hklflow.core.binning_loops import Lanes, Plain, overflow
 from hklflow.core.geometry import Rotation
@@ -142,17 +143,13 @@ class Accumulator:
         return self.used * int(np.prod(self.samples)) - self.inside
 
     def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-        """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å."""
-        n_slow, n_fast = self.rotation.detector.shape
+        """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å; sixteen more numbers follow it."""
         _, sub_slow, sub_fast = self.samples
-        table = np.empty((sub_slow * sub_fast, 3, n_slow, n_fast), dtype)
+        shape = (sub_slow * sub_fast, 3, *self.rotation.detector.shape)
+        table = np.zeros(int(np.prod(shape)) + LANES, dtype)[:-LANES].reshape(shape)
         for s in range(sub_slow * sub_fast):
-            fast = np.arange(n_fast)[None, :] + (s % sub_fast + 0.5) / sub_fast
-            # A few rows at a time stay in the cache.
-            for top in range(0, n_slow, 32):
-                rows = np.arange(top, min(top + 32, n_slow))[:, None]
-                q = self.rotation.q_lab(rows + (s // sub_fast + 0.5) / sub_slow, fast)
-                table[s, :, top : top + 32] = np.moveaxis(q, -1, 0)
+            shift = (s // sub_fast + 0.5) / sub_slow, (s % sub_fast + 0.5) / sub_fast
+            rays.q_lab(self.rotation, shift, table[s])
         return table
 
     def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:

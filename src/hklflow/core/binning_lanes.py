@@ -57,12 +57,12 @@ class Steps(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """Tables of the detector; sixteen more pixels at their end than it has.
+    """Tables of the detector.
 
     Attributes
     ----------
-    q : (sub-samples, 3, pixels + 16) float32
-        q_lab in 1/Å.
+    q : (sub-samples, 3, slow, fast) float32
+        q_lab in 1/Å; sixteen more numbers follow it in memory.
     norm : (pixels + 16,) float32
         The pixel's part of N; 0: not used.
     tail : (slow, 16) float32
@@ -75,6 +75,24 @@ class Pixels(NamedTuple):
     norm: F32
     tail: F32
     live: NDArray[np.bool_]
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_norm(norm: NDArray[np.float64], pixels: Pixels) -> None:
+    """Fill all but q, which were zeros, from the pixels' norm (slow, fast)."""
+    n_slow, n_fast = norm.shape
+    last = n_fast - pixels.tail.shape[1] * (pixels.live.shape[1] - 1)
+    for i in range(n_slow):
+        row = pixels.norm[i * n_fast : (i + 1) * n_fast]
+        for j in range(n_fast):
+            row[j] = norm[i, j]
+        for g in range(pixels.live.shape[1]):
+            part = row[g * LANES : (g + 1) * LANES]
+            largest = np.float32(0)
+            for j in range(part.size):
+                largest = max(largest, part[j])
+            pixels.live[i, g] = largest > 0
+        pixels.tail[i, :last] = row[n_fast - last :]
 
 
 class Sums(NamedTuple):
@@ -303,7 +321,7 @@ def add_block(
     n_frames, n_rows, n_fast = shape
     n_used, n_steps, n_pix = steps.frames.size, steps.norm.size, pixels.q.shape[0]
     (n_slow, n_groups), n_phi = pixels.live.shape, n_steps // n_used
-    plane, size, q_plane = n_slow * n_fast, frames.itemsize, 4 * pixels.q.shape[2]
+    plane, size, q_plane = n_slow * n_fast, frames.itemsize, 4 * n_slow * n_fast
     masked, row_bytes = excluded.size > 0, excluded.shape[2]
     # Counts stand in the frames, or in copies for the last group of a row, or in shares.
     of_step = np.repeat(steps.frames, n_phi)

@@ -162,14 +162,13 @@ def _keys(
 
 
 def _pixel_tables(q: NDArray[np.float32], norm: Floats) -> binning_lanes.Pixels:
-    n_sub, _, n_slow, n_fast = q.shape
+    n_slow, n_fast = norm.shape
     n_groups = -(-n_fast // LANES)
-    table = np.zeros((n_sub, 3, n_slow * n_fast + LANES), np.float32)
-    table[..., : n_slow * n_fast] = q.reshape(n_sub, 3, -1)
-    weights = np.zeros(n_slow * n_fast + LANES, np.float32)
-    weights[: n_slow * n_fast] = norm.ravel()
-    padded = np.zeros((n_slow, n_groups * LANES), np.float32)
-    padded[:, :n_fast] = norm
-    groups = padded.reshape(n_slow, n_groups, LANES)
-    live = np.asarray((groups > 0).any(axis=2))
-    return binning_lanes.Pixels(table, weights, np.ascontiguousarray(groups[:, -1]), live)
+    pixels = binning_lanes.Pixels(
+        q,
+        np.zeros(n_slow * n_fast + LANES, np.float32),
+        np.zeros((n_slow, LANES), np.float32),
+        np.zeros((n_slow, n_groups), np.bool_),
+    )
+    binning_lanes.fill_norm(norm, pixels)
+    return pixels

@@ -7,18 +7,26 @@ the pixel only. All are of shape (slow, fast).
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector, directions
+from hklflow.core.geometry import Detector
 
 Floats = NDArray[np.float64]
 
-
-def _directions(detector: Detector) -> Floats:
-    return directions(detector.pixel_centres())
+# Rows whose vectors stay in the cache.
+_ROWS = 32
 
 
 def cos_incidence(detector: Detector) -> Floats:
     """Cosine of the angle between the scattered ray and the detector's normal."""
-    return _directions(detector) @ detector.normal
+    # The compiler is not for those who only want `pixel_area`.
+    from hklflow.core import rays
+
+    n_slow, n_fast = detector.shape
+    cosine, unit = np.empty(detector.shape), np.empty((_ROWS, n_fast, 3))
+    for first in range(0, n_slow, _ROWS):
+        part = unit[: n_slow - first]
+        rays.directions(detector, first, part)
+        np.matmul(part, detector.normal, out=cosine[first : first + _ROWS])
+    return cosine
 
 
 def solid_angle(detector: Detector) -> Floats:
@@ -26,8 +34,8 @@ def solid_angle(detector: Detector) -> Floats:
 
     From ``ΔΩ ∝ cos α / r²`` with ``r = d / cos α``.
     """
-    factor: Floats = cos_incidence(detector) ** 3
-    return factor
+    factor = cos_incidence(detector)
+    return np.power(factor, 3, out=factor)
 
 
 def pixel_area(detector: Detector) -> float:
@@ -43,9 +51,9 @@ def polarization(detector: Detector, fraction: float) -> Floats:
     fraction : float
         Fraction p of the intensity with the electric vector along lab x.
     """
-    unit = _directions(detector)
-    factor: Floats = fraction * (1 - unit[..., 0] ** 2) + (1 - fraction) * (1 - unit[..., 1] ** 2)
-    return factor
+    from hklflow.core import rays
+
+    return rays.polarization(detector, fraction)
 
 
 def sensor_efficiency(detector: Detector) -> Floats:

@@ -19,7 +19,7 @@ _SLACK = 0.01
 
 
 class Tiles:
-    """Spheres in q_lab around the pixels of each tile of 8 × 64.
+    """Spheres in q_lab around the pixels of each tile of 8 × 32.
 
     Parameters
     ----------
@@ -40,10 +40,7 @@ class Tiles:
         self.shape = (-(-n_slow // ROWS), -(-n_fast // wide))
         self._centre = np.zeros((*self.shape, 3))
         self._radius = np.full(self.shape, -1.0)
-        for i in range(self.shape[0]):
-            for j in range(self.shape[1]):
-                cut = np.s_[i * ROWS : (i + 1) * ROWS, j * wide : (j + 1) * wide]
-                self._radius[i, j] = _sphere(q[:, :, *cut], live[cut], self._centre[i, j])
+        _spheres(q, live, self._centre, self._radius)
 
     def reaching(self, window: Window, to_voxel: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Tiles (slow, fast) with pixels that may fall into a window on one of the steps.
@@ -110,22 +107,28 @@ def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> N
 
 
 @numba.njit(cache=True, nogil=True)
-def _sphere(q: NDArray[np.floating[Any]], live: NDArray[np.bool_], centre: Floats) -> float:
-    """Find the middle of the live pixels' q (sub-samples, 3, slow, fast), and their radius."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for i, j in np.argwhere(live):
-        for s in range(len(q)):
+def _spheres(
+    q: NDArray[np.floating[Any]], live: NDArray[np.bool_], centre: Floats, radius: Floats
+) -> None:
+    """Fill centre and radius of all tiles that have a live pixel; they hold the dead ones too."""
+    n_slow, n_fast = live.shape
+    wide = TILE_GROUPS * LANES
+    farthest = np.empty(wide)
+    for i in range(radius.shape[0]):
+        top, bottom = i * ROWS, min((i + 1) * ROWS, n_slow)
+        for j in range(radius.shape[1]):
+            left, right = j * wide, min((j + 1) * wide, n_fast)
+            if not live[top:bottom, left:right].any():
+                continue
+            middle = q[:, :, (top + bottom) // 2, (left + right) // 2]
             for axis in range(3):
-                low[axis] = min(low[axis], q[s, axis, i, j])
-                high[axis] = max(high[axis], q[s, axis, i, j])
-    if not low[0] <= high[0]:
-        return -1.0
-    centre[:] = 0.5 * (low + high)
-    largest = 0.0
-    for i, j in np.argwhere(live):
-        for s in range(len(q)):
-            off = 0.0
-            for axis in range(3):
-                off += (q[s, axis, i, j] - centre[axis]) ** 2
-            largest = max(largest, off)
-    return np.sqrt(largest)
+                centre[i, j, axis] = middle[:, axis].mean()
+            x0, y0, z0 = centre[i, j]
+            farthest[:] = 0
+            for s in range(q.shape[0]):
+                for row in range(top, bottom):
+                    x, y, z = q[s, 0, row], q[s, 1, row], q[s, 2, row]
+                    for k in range(left, right):
+                        off = (x[k] - x0) ** 2 + (y[k] - y0) ** 2 + (z[k] - z0) ** 2
+                        farthest[k - left] = max(farthest[k - left], off)
+            radius[i, j] = np.sqrt(farthest.max())

@@ -1,0 +1,104 @@
+"""Directions from the sample to all pixels of a detector, in one pass and without temporaries.
+
+`geometry.q_lab` says the same for any points; for a megapixel it takes ten times as long,
+most of it for arrays that the system hands out page by page. The numbers are the same to the
+last bit: terms are added up in the order in which `numpy.einsum` adds them.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector, Rotation
+
+Floats = NDArray[np.float64]
+Vector = tuple[float, float, float]
+
+
+def directions(detector: Detector, first: int, out: Floats) -> None:
+    """Fill ``out`` (rows, fast, 3) with unit vectors to the pixels of rows from ``first`` on."""
+    _directions(_plane(detector), first, out)
+
+
+def polarization(detector: Detector, fraction: float) -> Floats:
+    """See `corrections.polarization`."""
+    factor = np.empty(detector.shape)
+    _polarization(_plane(detector), fraction, factor)
+    return factor
+
+
+def q_lab(rotation: Rotation, shift: tuple[float, float], out: NDArray[np.floating[Any]]) -> None:
+    """Fill ``out`` (3, slow, fast) with q_lab in 1/Å of points inside the pixels.
+
+    Parameters
+    ----------
+    shift : (slow, fast)
+        Where in each pixel, 0 to 1.
+    """
+    _q_lab(_plane(rotation.detector), shift, rotation.beam.k, out)
+
+
+class _Plane(NamedTuple):
+    """Of a detector; tuples of numbers, which compiled loops need not read again."""
+
+    origin: Vector
+    slow: Vector
+    fast: Vector
+    size: tuple[float, float]
+
+
+def _plane(detector: Detector) -> _Plane:
+    origin, slow, fast = (
+        (float(v[0]), float(v[1]), float(v[2]))
+        for v in (detector.origin, detector.slow, detector.fast)
+    )
+    size = (float(detector.pixel_size[0]), float(detector.pixel_size[1]))
+    return _Plane(origin, slow, fast, size)
+
+
+# Division as numpy does it: without the check for zero, loops become vector code.
+@numba.njit(inline="always", error_model="numpy")
+def _towards(plane: _Plane, at_slow: float, at_fast: float) -> Vector:
+    """Unit vector to pixel coordinates."""
+    origin, slow, fast, size = plane
+    s, f = at_slow * size[0], at_fast * size[1]
+    x = origin[0] + s * slow[0] + f * fast[0]
+    y = origin[1] + s * slow[1] + f * fast[1]
+    z = origin[2] + s * slow[2] + f * fast[2]
+    length = np.sqrt((x * x + z * z) + y * y)
+    return x / length, y / length, z / length
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _directions(plane: _Plane, first: int, out: Floats) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            x, y, z = _towards(plane, first + i + 0.5, j + 0.5)
+            out[i, j, 0], out[i, j, 1], out[i, j, 2] = x, y, z
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _polarization(
+    plane: _Plane,
+    fraction: float,
+    out: Floats,
+) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            x, y, _ = _towards(plane, i + 0.5, j + 0.5)
+            out[i, j] = fraction * (1 - x * x) + (1 - fraction) * (1 - y * y)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _q_lab(
+    plane: _Plane,
+    shift: tuple[float, float],
+    k: float,
+    out: NDArray[np.floating[Any]],
+) -> None:
+    for i in range(out.shape[1]):
+        for j in range(out.shape[2]):
+            x, y, z = _towards(plane, i + shift[0], j + shift[1])
+            out[0, i, j], out[1, i, j], out[2, i, j] = k * x, k * y, k * (z - 1)
