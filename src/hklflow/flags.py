@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from hklflow.errors import HklflowError
+from hklflow.stage import Params
 
 
 def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
@@ -32,8 +33,23 @@ def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
     return shlex.join(words)
 
 
-def files(params: BaseModel) -> list[str]:
-    """Files among the parameters (mask images, flat fields): inputs of the rule as well."""
+def files(params: BaseModel, base: Path = Path()) -> list[str]:
+    """Files among the parameters (mask images, flat fields): inputs of the rule as well.
+
+    Parameters
+    ----------
+    params : model
+        A section of the configuration.
+    base : Path
+        Folder to which the parameters' paths are relative.
+
+    Raises
+    ------
+    HklflowError
+        If a file that names others cannot be read.
+    """
+    if isinstance(params, Params):
+        return [str(path) for paths in params.paths(base).values() for path in paths]
     values = (getattr(params, name) for name in type(params).model_fields)
     return [str(value) for value in values if isinstance(value, Path)]
 

@@ -57,6 +57,13 @@ class Outputs(_Model):
 class Params(_Model):
     """Parameters of a stage; also its section of the configuration file."""
 
+    def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
+        """Name of each field -> the paths that it holds, relative to ``base``.
+
+        A stage with a parameter file that names further files adds them: they are read as well.
+        """
+        return _paths(self)
+
 
 def _paths(model: BaseModel) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
@@ -176,7 +183,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     module = _module(main)
     name = Path(str(module.__file__)).stem
     # A mask image or a flat field is a parameter and yet a file that is read.
-    read = inputs.paths() | {field: paths for field, paths in _paths(params).items() if paths}
+    read = inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
     for field, paths in read.items():
         for path in paths:
             if not path.exists():

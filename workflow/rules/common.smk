@@ -255,11 +255,14 @@ PONI = [name for name, c in settings.calibrations.items() if hasattr(c, "poni")]
 
 def files_of(section):
     """Input function: files that the parameters of a section name."""
+    found = {}
 
     @known
     def inner(wildcards):
-        own = experiment.settings(wildcards.sample, wildcards.scan)
-        return hklconfig.files(getattr(own, section))
+        own = getattr(experiment.settings(wildcards.sample, wildcards.scan), section)
+        if id(own) not in found:
+            found[id(own)] = hklconfig.files(own)
+        return found[id(own)]
 
     return inner
 

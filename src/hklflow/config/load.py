@@ -94,7 +94,12 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
     sections = {name: getattr(config, name) for name in PER_SCAN}
     sections |= {f"calibrations.{name}": entry for name, entry in config.calibrations.items()}
     for name, section in sections.items():
-        for file in files(section):
+        try:
+            named = files(section, base)
+        except HklflowError as error:
+            yield f"config: {name}: {error}"
+            continue
+        for file in named:
             if not (base / file).is_file():
                 yield f"config: {name}: {file} does not exist"
     parent = config.refine_parent

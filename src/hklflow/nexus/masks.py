@@ -9,16 +9,27 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core.masks import MaskBit
 from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry
 
 Floats = NDArray[np.float64]
 
 
 def write_mask(path: Path, bits: NDArray[np.uint32]) -> None:
-    """Write a pixel mask: NXmx bits, 0 where the pixel is good."""
+    """Write a pixel mask: NXmx bits, 0 where the pixel is good.
+
+    What the bits mean stands in the attributes ``bit_values`` and ``bit_meanings``.
+    """
     with create(path, "pixel mask", "mask") as entry:
         data = add_group(entry, "mask", "NXdata", signal="pixel_mask", axes=["slow", "fast"])
-        add_array(data, "pixel_mask", bits.astype(np.uint32))
+        add_array(
+            data,
+            "pixel_mask",
+            bits.astype(np.uint32),
+            long_name="bits of NXmx pixel_mask, 0 = good",
+            bit_values=np.array(list(MaskBit), np.uint32),
+            bit_meanings=[bit.label for bit in MaskBit],
+        )
         add_array(data, "slow", np.arange(bits.shape[0]) + 0.5, "pixel")
         add_array(data, "fast", np.arange(bits.shape[1]) + 0.5, "pixel")
 

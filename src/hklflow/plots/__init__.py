@@ -4,7 +4,14 @@ Figures are made without pyplot, so that they work without a display and in thre
 """
 
 from hklflow.plots.common import save
-from hklflow.plots.detector import detector_image, frame_mask, frame_statistics, peaks, pixel_mask
+from hklflow.plots.detector import (
+    detector_image,
+    frame_mask,
+    frame_statistics,
+    mask_steps,
+    peaks,
+    pixel_mask,
+)
 from hklflow.plots.geometry import powder, residuals
 from hklflow.plots.scale import frame_scale
 from hklflow.plots.series import intensities, series, temperature_series
@@ -17,6 +24,7 @@ __all__ = [
     "frame_scale",
     "frame_statistics",
     "intensities",
+    "mask_steps",
     "peaks",
     "pixel_mask",
     "powder",

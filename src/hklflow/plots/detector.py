@@ -1,16 +1,23 @@
 """Pictures of frames: masks, statistics, peaks."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hklflow.core.masks import MaskBit
 from hklflow.plots.common import IMAGE, SMALL, figure_of, halves, log_range
 
 Floats = NDArray[np.float64]
+
+# Colours that viridis does not have.
+_REASONS = ("0.45", "red", "orange", "magenta", "white", "deeppink", "brown", "tomato")
+_FEW = 200  # pixels that are circled
 
 
 def detector_image(
@@ -44,23 +51,64 @@ def draw_detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | Non
     axes.set(xlabel="fast (pixel)", ylabel="slow (pixel)")
 
 
-def pixel_mask(
-    image: NDArray[Any], bits: NDArray[np.uint32], names: Mapping[int, str], title: str
-) -> Figure:
+def pixel_mask(image: NDArray[Any], bits: NDArray[np.uint32], title: str) -> Figure:
     """The sampled frames with the mask over them, and how many pixels each bit takes."""
+    reasons = [bit for bit in MaskBit if (bits & bit).any()]
+    last = np.full(bits.shape, -1)
+    for number, bit in enumerate(reasons):
+        # A defect goes before the gap or shape that it lies in: of those there are many.
+        last[(bits & bit) != 0] = number
+    numbers = [int(((bits & bit) != 0).sum()) for bit in reasons]
+    return _masked(image, last, [bit.label for bit in reasons], numbers, title)
+
+
+def mask_steps(
+    image: NDArray[Any], last: NDArray[np.int32], names: Sequence[str], title: str
+) -> Figure:
+    """What each step of a mask file masks, over an image.
+
+    Parameters
+    ----------
+    image, last
+        (slow, fast); ``last`` is the number from 0 of the step that masks a pixel, -1 for none.
+    names
+        Of the steps.
+    title
+        Of the picture.
+    """
+    numbers = [int((last == number).sum()) for number in range(len(names))]
+    return _masked(image, last, names, numbers, title)
+
+
+def _masked(
+    image: NDArray[Any],
+    last: NDArray[Any],
+    names: Sequence[str],
+    numbers: Sequence[int],
+    title: str,
+) -> Figure:
+    """Draw an image with masked pixels in the colour of their reason, and the reasons' numbers."""
     figure = figure_of(13, 5.6)
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
-    draw_detector(left, image, bits != 0)
-    left.set_title("mean of sampled frames; masked pixels in red")
-    present = [(name, int(np.sum((bits & bit) != 0))) for bit, name in names.items()]
-    present = [item for item in present if item[1]] or [("none", 0)]
-    labels, numbers = zip(*present, strict=True)
-    right.barh(range(len(labels)), numbers, color="0.4")
+    draw_detector(left, np.where(last >= 0, 0, image), None)
+    colours = [_REASONS[i % len(_REASONS)] for i in range(len(names))]
+    overlay = np.zeros((*last.shape, 4), np.float32)
+    for number, colour in enumerate(colours):
+        overlay[last == number] = to_rgba(colour)
+    left.imshow(overlay, extent=left.get_images()[0].get_extent(), interpolation="nearest")
+    for number, colour in enumerate(colours):
+        # A few single pixels would not be seen.
+        slow, fast = np.nonzero(last == number)
+        if len(slow) <= _FEW:
+            left.plot(fast + 0.5, slow + 0.5, "o", mfc="none", mec=colour, ms=7, mew=1.2)
+    left.set_title("masked pixels in colour")
+    labels = [textwrap.shorten(name, 44, placeholder=" …") for name in names] or ["none"]
+    right.barh(range(len(labels)), numbers or [0], color=colours or "0.4")
     right.set_yticks(range(len(labels)), labels)
     right.invert_yaxis()
     for i, number in enumerate(numbers):
         right.text(number, i, f" {number}", va="center", **SMALL)
-    right.set_xlabel(f"pixels (of {bits.size})")
+    right.set_xlabel(f"pixels (of {last.size})")
     right.margins(x=0.2)
     figure.suptitle(title)
     return figure

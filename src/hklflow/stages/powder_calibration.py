@@ -63,7 +63,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import plots
     from hklflow.calibration import powder
-    from hklflow.core import geometry, masks
+    from hklflow.core import defects, geometry, masks
     from hklflow.errors import HklflowError
     from hklflow.formats import images, poni
 
@@ -71,7 +71,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bad = masks.flagged(image, masks.flag_value(image.dtype))
     if params.mask_image is not None:
         bad |= images.read_image(params.mask_image) != 0
-    bad |= masks.find_defects(np.where(bad, 0, image), bad) != 0
+    bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
     found = powder.calibrate_powder(
         image,
         bad,
