@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hklflow.calibration import disk, layout
+from hklflow.calibration import disk, layout, statuses
 from hklflow.errors import HklflowError
 
 
@@ -86,6 +86,8 @@ def add(
     if folder.is_symlink():
         raise HklflowError(f"{folder} is a symbolic link, not a candidate; remove it")
     disk.check_sources(files)
+    proposed = {key: record[key] for key in ("author", "comments") if key in record}
+    proposed["timestamp"] = statuses.now()
     where = f"candidate {name} in {folder.parent}"
     with disk.telling(where):
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,9 @@ def add(
                 **record,
                 "kind": kind,
                 "stateId": state_id,
-                "candidate": {"name": name, "iteration": iteration},
+                # A version has the author and the comments of who judged it; these stay here.
+                "candidate": {**proposed, "name": name, "iteration": iteration},
+                "timestamp": proposed["timestamp"],
             }
             disk.write(new / layout.RECORD, disk.json_bytes(written, f"candidate {name}"))
             disk.sync(new)

@@ -11,8 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hklflow.calibration import disk, layout, records, statuses
+from hklflow.calibration import disk, layout, statuses
 from hklflow.calibration.states import state_id as id_of
+from hklflow.calibration.versions import read_version
 from hklflow.errors import HklflowError
 
 _KEPT = (
@@ -39,6 +40,17 @@ class Report:
     """What killed writers had left."""
     problems: list[str] = field(default_factory=list)
     """Versions that cannot be read: they are not in the index."""
+    dry_run: bool = False
+
+    @property
+    def lines(self) -> list[str]:
+        """Everything in sentences."""
+        would = "would be " if self.dry_run else ""
+        return [
+            *(f"{path}: {would}made anew" for path in self.rebuilt),
+            *(f"{path}: {would}removed, its writer is dead" for path in self.removed),
+            *self.problems,
+        ]
 
 
 def content(root: Path, kind: str, state_id: str) -> dict[str, Any]:
@@ -47,7 +59,7 @@ def content(root: Path, kind: str, state_id: str) -> dict[str, Any]:
     versions, unreadable = [], []
     for number in layout.version_numbers(folder):
         try:
-            version = records.read_version(layout.store_path(root, kind, state_id, version=number))
+            version = read_version(layout.store_path(root, kind, state_id, version=number))
         except HklflowError:
             unreadable.append(number)
         else:
@@ -90,7 +102,7 @@ def _stamp(folder: Path) -> list[tuple[int, list[int]]]:
 
 def reindex(root: Path, dry_run: bool) -> Report:
     """Make every index anew, remove what killed writers left, name what cannot be read."""
-    report = Report()
+    report = Report(dry_run=dry_run)
     for kind, state_id in layout.state_folders(root):
         folder = layout.store_path(root, kind, state_id)
         report.problems += _record_problems(folder)
@@ -111,7 +123,7 @@ def reindex(root: Path, dry_run: bool) -> Report:
 def _record_problems(folder: Path) -> Iterator[str]:
     for number in layout.version_numbers(folder):
         try:
-            records.read_version(folder / f"v_{number:04d}")
+            read_version(folder / f"v_{number:04d}")
         except HklflowError as error:
             yield str(error)
 
@@ -149,7 +161,7 @@ def _state_problems(folder: Path) -> Iterator[str]:
 
 def _version_problems(path: Path) -> Iterator[str]:
     try:
-        version = records.read_version(path)
+        version = read_version(path)
     except HklflowError as error:
         yield str(error)
         return

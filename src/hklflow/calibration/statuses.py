@@ -42,7 +42,7 @@ def event(status: str, author: str, comments: str, **more: Any) -> Event:
     if status not in get_args(Status):
         raise HklflowError(f"status {status!r} is none; use {', '.join(get_args(Status))}")
     for name, text in (("author", author), ("comments", comments)):
-        if not text.strip():
+        if not text.strip() and (name, status) != ("comments", "default"):
             raise HklflowError(f"{name} of the status {status!r} is empty; say who and why")
     return {
         "status": status,

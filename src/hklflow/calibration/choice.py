@@ -1,0 +1,101 @@
+"""Which version is used: for a scan, and whether a new one would be used beside others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hklflow.calibration import applies, layout, statuses, versions
+from hklflow.calibration.versions import Version
+from hklflow.errors import HklflowError
+
+
+def choose(
+    root: Path, kind: str, state_id: str, scan: str, run: int | None, allow_default: bool
+) -> Version:
+    """Accepted version of the highest number that covers a scan; see `Store.resolve`.
+
+    Versions are read from the highest number down, and no further than to the one that is
+    taken: what is damaged below it does not matter.
+    """
+    told = []
+    for number in reversed(layout.version_numbers(layout.store_path(root, kind, state_id))):
+        path = layout.store_path(root, kind, state_id, version=number)
+        try:
+            status = statuses.current(path)
+            if status == "default" and allow_default:
+                return versions.read_version(path)
+            if status != "accepted":
+                told.append(f"{path.name} is {status}")
+                continue
+            version = versions.read_version(path)
+            expression = applies.parse(version.applies_to or "")
+        except HklflowError as error:
+            raise HklflowError(
+                f"{error}; {path.name} may be the one for {scan}: run `hklflow calibration verify` "
+                "and restore it"
+            ) from error
+        if expression.covers(scan, run):
+            return version
+        told.append(f"{path.name} applies to `{expression.text}`")
+    raise HklflowError(
+        f"no accepted {kind} calibration of state {state_id} in {root} covers {scan}"
+        f"{'' if run is None else f' (run {run})'}: {', '.join(told) or 'there is none'}; "
+        "make one with `hklflow calibration propose` and `hklflow calibration accept NAME "
+        "--applies-to EXPR`, or set `allow_default: true` for a diagnostic reduction"
+    )
+
+
+def pinned(root: Path, kind: str, state_id: str, pin: int, allow_default: bool) -> Version:
+    """Version that the configuration names; see `Store.resolve`."""
+    version = versions.numbered(root, kind, state_id, pin)
+    if version.status in ("accepted", "superseded"):
+        return version
+    if version.status == "default":
+        if allow_default:
+            return version
+        raise HklflowError(
+            f"pin: {version.path} is the default, which nobody has refined; "
+            "set `allow_default: true` for a diagnostic reduction, or pin an accepted version"
+        )
+    raise HklflowError(
+        f"pin: {version.path} is {version.status}, so it cannot be used; pin an accepted "
+        "version (`hklflow calibration list`) or none"
+    )
+
+
+def check_accept(
+    root: Path,
+    kind: str,
+    state_id: str,
+    applies_to: str,
+    supersede: Sequence[int],
+    allow_overlap: bool,
+) -> None:
+    """Refuse a version that would be used for the same scans as an accepted one.
+
+    Raises
+    ------
+    HklflowError
+        If it overlaps with one that is not superseded, unless this is allowed; or if one that
+        is to be superseded is not accepted.
+    """
+    expression = applies.parse(applies_to)
+    accepted = [v for v in versions.readable(root, kind, state_id) if v.status == "accepted"]
+    for number in supersede:
+        if number not in [v.number for v in accepted]:
+            status = versions.numbered(root, kind, state_id, number).status
+            raise HklflowError(
+                f"version {number} of {kind}/{state_id} is {status}: only an accepted one can be "
+                "superseded; leave it out"
+            )
+    over = [
+        v
+        for v in accepted
+        if v.number not in supersede and expression.overlaps(applies.parse(v.applies_to or ""))
+    ]
+    if over and not allow_overlap:
+        told = ", ".join(f"version {v.number} (`{v.applies_to}`)" for v in over)
+        raise HklflowError(
+            f"`{expression.text}` overlaps with {told} of {kind}/{state_id}; use `--supersede "
+            f"{' '.join(str(v.number) for v in over)}`, or `--allow-overlap` so that the higher "
+            "number is taken"
+        )

@@ -1,0 +1,145 @@
+"""Making a version: its folder is built whole, and gets its number when it takes its place."""
+
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hklflow.calibration import applies, disk, index, layout, records, statuses, versions
+from hklflow.calibration.states import State
+from hklflow.calibration.versions import Version
+from hklflow.errors import HklflowError
+
+# What a version must have to be of use, by kind.
+_NEEDED = {"geometry": ("geometry.json",)}
+
+
+def write_version(
+    root: Path,
+    state: State,
+    files: Mapping[str, Path],
+    record: Mapping[str, Any],
+    event: Mapping[str, Any],
+    *,
+    applies_to: str | None,
+    number: int | None = None,
+    donor: Mapping[str, Any] | None = None,
+) -> Version:
+    """Publish a version with its first status event.
+
+    Parameters
+    ----------
+    root : Path
+    state : State
+    files : mapping
+        Name in the version -> file to be copied.
+    record : mapping
+        What the caller knows.
+    event : mapping
+        First status.
+    applies_to : str or None
+    number : int, optional
+        The number that it must have; else the next one that is free.
+    donor : mapping, optional
+        Version that it is a copy of.
+
+    Raises
+    ------
+    HklflowError
+        If something is missing or malformed or cannot be written; then nothing is published.
+    """
+    kind, state_id, status = state.kind, state.id, event["status"]
+    _check(state, files, record, status)
+    parameters = disk.read_object(files[layout.PARAMETERS]) if layout.PARAMETERS in files else {}
+    folder = layout.store_path(root, kind, state_id)
+    with disk.telling(str(folder)), disk.temporary(folder) as new:
+        (new / "status").mkdir(parents=True)
+        disk.write(statuses.path_of(new, 1), disk.json_bytes(event, "the status"))
+        disk.sync(new / "status")
+        copied = {
+            name: disk.copy(source, new / name)
+            for name, source in files.items()
+            if name != layout.PARAMETERS
+        }
+        known = {
+            **record,
+            "schema": 1,
+            "kind": kind,
+            "stateId": state_id,
+            "appliesTo": None if applies_to is None else applies.parse(applies_to).text,
+            **{name: event[name] for name in ("author", "comments", "timestamp")},
+            "copiedFrom": donor,
+            "software": {**records.software(), **record.get("software", {})},
+        }
+        while True:
+            taken = layout.version_numbers(folder)
+            free = max(taken, default=0) + 1 if number is None else number
+            _number(new, free, known, parameters, copied)
+            target = layout.store_path(root, kind, state_id, version=free)
+            if disk.claim_folder(new, target):
+                break
+            if number is not None:
+                raise HklflowError(f"{target} exists: somebody else has just made it; look there")
+    more = {"copiedFrom": donor} if donor else {}
+    audit(root, kind, state_id, status, event, version=free, **more)
+    index.write(root, kind, state_id)
+    return versions.numbered(root, kind, state_id, free)
+
+
+def _check(state: State, files: Mapping[str, Path], record: Mapping[str, Any], status: str) -> None:
+    disk.check_sources(files)
+    needed = [] if status == "default" else [layout.PARAMETERS]
+    if status not in ("default", "rejected"):
+        needed += _NEEDED.get(state.kind, ())
+    if missing := [name for name in needed if name not in files]:
+        raise HklflowError(f"a {state.kind} calibration needs {' and '.join(missing)}; give it")
+    for name, own in (("kind", state.kind), ("stateId", state.id)):
+        if record.get(name, own) != own:
+            raise HklflowError(f"{name} of the record is {record[name]}, not {own}; use its state")
+
+
+def _number(
+    new: Path,
+    number: int,
+    known: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    copied: Mapping[str, str],
+) -> None:
+    """Write the two files that hold the version's number; anew for each number that is tried."""
+    path = new / layout.PARAMETERS
+    disk.write(path, disk.json_bytes({**parameters, "version": number}, layout.PARAMETERS))
+    sums = {**copied, layout.PARAMETERS: disk.sha256(path)}
+    record = {
+        **known,
+        "version": number,
+        "parametersSha256": sums[layout.PARAMETERS],
+        "artefacts": [{"file": name, "sha256": sums[name]} for name in sorted(sums)],
+    }
+    records.validate(record, "record")
+    disk.write(new / layout.RECORD, disk.json_bytes(record, "record"))
+    disk.sync(new)
+
+
+def audit(
+    root: Path, kind: str, state_id: str, action: str, event: Mapping[str, Any], **more: Any
+) -> None:
+    """Add a line to the history of a state: who did what, when and why."""
+    path = layout.store_path(root, kind, state_id, file=layout.AUDIT)
+    line = {
+        "timestamp": event["timestamp"],
+        "action": action,
+        "author": event["author"],
+        "comments": event["comments"],
+        "user": _user(),
+        **more,
+    }
+    with disk.telling(f"this is done ({action}), but {path}"):
+        disk.append_line(path, line)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a user of a container, who has no name
+        return str(os.getuid())

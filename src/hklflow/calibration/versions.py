@@ -1,0 +1,160 @@
+"""Versions as they are on the disk: reading them, and what products keep of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hklflow.calibration import disk, layout, statuses
+from hklflow.calibration.records import validate
+from hklflow.calibration.states import is_state_id
+from hklflow.errors import HklflowError
+
+
+@dataclass(frozen=True)
+class Version:
+    """A published version.
+
+    Attributes
+    ----------
+    kind, state_id : str
+    number : int
+    path : Path
+        Its folder, which never changes (but for its status events).
+    record : dict
+        Content of record.json.
+    status : str
+        As it was when this object was made.
+    """
+
+    kind: str
+    state_id: str
+    number: int
+    path: Path
+    record: dict[str, Any]
+    status: str
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, such as v_0003."""
+        return self.path.name
+
+    @property
+    def applies_to(self) -> str | None:
+        """Scans that it is for."""
+        text: str | None = self.record["appliesTo"]
+        return text
+
+    def artefact(self, name: str) -> Path:
+        """Path of one of its files.
+
+        Raises
+        ------
+        HklflowError
+            If it has no such file.
+        """
+        files = [item["file"] for item in self.record["artefacts"]]
+        if name not in files:
+            raise HklflowError(f"{self.path} has no {name}; it has {', '.join(files)}")
+        return self.path / name
+
+    def events(self) -> list[dict[str, Any]]:
+        """Its status events, oldest first."""
+        return statuses.read(self.path)
+
+
+def read_version(path: Path) -> Version:
+    """Version of a folder; its files are not hashed.
+
+    Raises
+    ------
+    HklflowError
+        If the record or the status is damaged, or the folder is not where the record says.
+    """
+    if path.is_symlink():
+        raise HklflowError(f"{path} is a symbolic link, not the folder of a version")
+    where = path / layout.RECORD
+    record = disk.read_object(where)
+    validate(record, str(where))
+    found = (record["kind"], record["stateId"], record["version"])
+    kind, state_id, number = _place(path)
+    if number is None or found != (kind, state_id, number):
+        raise HklflowError(
+            f"{where} is that of version {found[2]} of {found[0]}/{found[1]}, not of this folder"
+        )
+    return Version(kind, state_id, number, path, record, statuses.current(path))
+
+
+def _place(path: Path) -> tuple[str, str, int | None]:
+    return path.parent.parent.name, path.parent.name, layout.version_number(path.name)
+
+
+def numbered(root: Path, kind: str, state_id: str, number: int) -> Version:
+    """Version of a number; HklflowError if there is none or it is damaged."""
+    path = layout.store_path(root, kind, state_id, version=number)
+    if number not in layout.version_numbers(path.parent):
+        there = ", ".join(map(str, layout.version_numbers(path.parent))) or "none"
+        raise HklflowError(
+            f"there is no version {number} of {kind}/{state_id} in {root} (there are: {there}); "
+            "`hklflow calibration list` shows them"
+        )
+    return read_version(path)
+
+
+def readable(root: Path, kind: str, state_id: str) -> list[Version]:
+    """Every version that is not damaged, by number."""
+    found = []
+    for number in layout.version_numbers(layout.store_path(root, kind, state_id)):
+        try:
+            found.append(read_version(layout.store_path(root, kind, state_id, version=number)))
+        except HklflowError:
+            continue  # `index.verify` tells it
+    return found
+
+
+def calibration_of(path: Path) -> dict[str, Any] | None:
+    """What a product records of the version that a file belongs to.
+
+    Parameters
+    ----------
+    path : Path
+        A file that was read, such as geometry.json.
+
+    Returns
+    -------
+    dict or None
+        kind, state_id, version, status, applies_to, author, timestamp, sha256 and quality
+        ("reduced" with a version that is or was accepted, else "diagnostic"). None if the file
+        is in no version's folder.
+
+    Raises
+    ------
+    HklflowError
+        If the file is not the one that was published, or its record is damaged.
+    """
+    path = path.resolve()
+    folder = path.parent
+    _, state_id, number = _place(folder)
+    if number is None or not is_state_id(state_id):
+        return None
+    version = read_version(folder)
+    known = {item["file"]: item["sha256"] for item in version.record["artefacts"]}
+    if path.name not in known:
+        raise HklflowError(f"{path} does not belong to {version.name}; take a file of its record")
+    found = disk.sha256(path)
+    if found != known[path.name]:
+        raise HklflowError(
+            f"{path} was changed after it was published (sha256 {found[:12]}..., the record says "
+            f"{known[path.name][:12]}...); restore it, or publish a new version"
+        )
+    record = version.record
+    return {
+        "kind": version.kind,
+        "state_id": state_id,
+        "version": version.number,
+        "status": version.status,
+        "applies_to": version.applies_to,
+        "author": record["author"],
+        "timestamp": record["timestamp"],
+        "sha256": found,
+        "quality": "reduced" if version.status in ("accepted", "superseded") else "diagnostic",
+    }
