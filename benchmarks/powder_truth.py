@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 
-from hklflow.calibration.powder import PARAMETERS, calibrate_powder
+from hklflow.calibration.powder import calibrate_powder
+from hklflow.calibration.ring_fit import PARAMETERS
 from hklflow.core.geometry import Detector
 from hklflow.core.simulate import Background, DetectorModel, module_gaps
 from hklflow.core.simulate_powder import powder_image

@@ -6,8 +6,10 @@ import fabio
 import numpy as np
 import pytest
 
-from hklflow.calibration.powder import PARAMETERS, calibrant_two_theta, calibrate_powder
+from hklflow.calibration.calibrants import read_calibrant
+from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.powder_guess import find_beam_centre, find_distance
+from hklflow.calibration.ring_fit import PARAMETERS
 from hklflow.errors import HklflowError
 from hklflow.formats.poni import detector_from_poni
 
@@ -180,7 +182,7 @@ def test_too_little_signal_is_an_error():
         calibrate(flat, bad, "CeO2")
     with pytest.raises(HklflowError, match="no beam centre found"):
         find_beam_centre(flat, bad)
-    rings = calibrant_two_theta("CeO2", WAVELENGTH)
+    rings = read_calibrant("CeO2").two_theta(WAVELENGTH)
     with pytest.raises(HklflowError, match="no distance found"):
         find_distance(flat, bad, (250.0, 240.0), (PIXEL, PIXEL), rings)
 
@@ -209,7 +211,7 @@ def test_bad_input(changes, message):
 @pytest.mark.parametrize("name", ["CeO2", "LaB6"])
 def test_ring_angles(name):
     """pyFAI's table against the cell; its cells are of other SRM certificates (within 1e-5)."""
-    ours = calibrant_two_theta(name, WAVELENGTH)[:10]
+    ours = read_calibrant(name).two_theta(WAVELENGTH)[:10]
     d = np.sort(d_spacings(name))[::-1][:10]
     np.testing.assert_allclose(ours, 2 * np.arcsin(WAVELENGTH / 2 / d), rtol=2e-5)
 

@@ -14,6 +14,8 @@ from hklflow.core.geometry import Detector, azimuth
 
 Floats = NDArray[np.float64]
 
+N_SECTORS = 36
+
 
 @dataclass(frozen=True)
 class RingPoints:
@@ -31,6 +33,8 @@ class RingPoints:
         Observed minus calculated 2θ, radians.
     sigma : (n,) array
         Of the observed 2θ from counting statistics, radians.
+    width, width_sigma : (n,) array
+        Standard deviation of the ring's profile and its error, radians.
     """
 
     ring: NDArray[np.int64]
@@ -39,6 +43,8 @@ class RingPoints:
     fast: Floats
     residual: Floats
     sigma: Floats
+    width: Floats
+    width_sigma: Floats
 
     def __len__(self) -> int:
         return len(self.ring)
@@ -58,25 +64,31 @@ def ring_points(
     bad: NDArray[np.bool_],
     detector: Detector,
     rings: Floats,
-    sector_deg: float = 10.0,
+    *,
+    used: NDArray[np.bool_] | None = None,
     window: float | None = None,
-) -> tuple[RingPoints, float]:
+    search: bool = False,
+) -> RingPoints:
     """Fit the centre of each ring in each azimuth sector.
 
     Parameters
     ----------
+    image : (slow, fast) array
+        Counts, corrected for what makes the response fall along a profile.
+    bad : (slow, fast) bool array
+    rings : (n,) array
+        2θ in radians of all rings, rising.
+    used : (n,) bool array, optional
+        Rings to fit; the others only limit their neighbours' windows. Default all.
     window : float, optional
         Half width in 2θ (radians) of what is fitted; default 6 pixels. Never more
         than 0.45 of the way to the next ring.
-
-    Returns
-    -------
-    points : RingPoints
-    width : float
-        Median standard deviation of the rings' profiles, radians.
+    search : bool
+        Begin at the highest place of the window rather than at its middle: for a
+        geometry that is wrong by some pixels.
     """
-    angle, chi = _mean_two_theta(detector), azimuth(detector)
-    pixel = float(np.median(np.abs(np.gradient(angle)[0]) + np.abs(np.gradient(angle)[1])) / 1.3)
+    angle, chi = mean_two_theta(detector), azimuth(detector)
+    pixel = pixel_angle(angle)
     half = 6 * pixel if window is None else window
     gap = np.full(len(rings), np.inf)
     gap[1:] = np.diff(rings)
@@ -86,10 +98,11 @@ def ring_points(
     keep = keep[np.argsort(angle.ravel()[keep], kind="stable")]
     flat_angle, flat_chi = angle.ravel()[keep], chi.ravel()[keep]
     flat_counts = image.ravel()[keep]
-    n_sectors = round(360 / sector_deg)
+    n_sectors = N_SECTORS
     rows: list[tuple[float, ...]] = []
-    widths = []
     for number, ring in enumerate(rings):
+        if used is not None and not used[number]:
+            continue
         reach = min(half, 0.45 * gap[number])
         first, last = np.searchsorted(flat_angle, [ring - reach, ring + reach])
         if reach < 1.5 * pixel or last - first < 30:
@@ -104,36 +117,48 @@ def ring_points(
             # Both flanks must be seen, or the centre is made up.
             if len(part) < 25 or part.min() > -0.7 * reach or part.max() < 0.7 * reach:
                 continue
-            found = _fit_profile(part, counts[chosen], 1.2 * pixel)
+            start = _highest(part, counts[chosen], pixel) if search else 0.0
+            found = _fit_profile(part, counts[chosen], start, 1.2 * pixel)
             if found is None or found[1] > pixel:
                 continue
             near = np.abs(part - found[0]) < 1.5 * found[2]
             if not near.any():
                 continue
             mean_phi = float(np.mean(phi[chosen][near]))
-            rows.append((number, i, ring + found[0], mean_phi, found[0], found[1]))
-            widths.append(found[2])
+            rows.append((number, i, ring + found[0], mean_phi, *found))
     if not rows:
-        return RingPoints(*np.empty((2, 0), np.int64), *np.empty((4, 0))), half
+        return RingPoints(*np.empty((2, 0), np.int64), *np.empty((6, 0)))
     table = np.array(rows)
     ring_number, sector_number = table[:, :2].astype(np.int64).T
-    observed, phi, shift, sigma = table[:, 2:].T
+    observed, phi, shift, sigma, width, width_sigma = table[:, 2:].T
     sin = np.sin(observed)
     # Azimuth is from -lab x towards lab y.
     ray = np.stack([-sin * np.cos(phi), sin * np.sin(phi), np.cos(observed)], axis=1)
     slow, fast = detector.intersect(ray)
-    points = RingPoints(ring_number, sector_number, slow, fast, shift, sigma)
-    return points.keep(np.isfinite(slow)), float(np.median(widths))
+    points = RingPoints(ring_number, sector_number, slow, fast, shift, sigma, width, width_sigma)
+    return points.keep(np.isfinite(slow))
 
 
-def _fit_profile(x: Floats, counts: Floats, width: float) -> tuple[float, float, float] | None:
-    """Centre, its standard deviation and width of a Gaussian ring on a straight background.
+def _highest(x: Floats, counts: Floats, pixel: float) -> float:
+    """Where the mean of the counts in bins of a pixel, smoothed, is highest."""
+    low = float(x.min())
+    index = ((x - low) / pixel).astype(np.int64)
+    number = np.bincount(index)
+    mean = np.bincount(index, counts) / number.clip(min=1)
+    mean = np.convolve(np.where(number > 0, mean, 0.0), [0.25, 0.5, 0.25], mode="same")
+    return low + (int(mean.argmax()) + 0.5) * pixel
+
+
+def _fit_profile(
+    x: Floats, counts: Floats, start: float, width: float
+) -> tuple[float, float, float, float] | None:
+    """Centre and width, each with its σ, of a Gaussian ring on a straight background.
 
     Weights come from the fitted model, not from the counts: weights from observed
     Poisson counts pull the fit towards low pixels.
     """
     low, high = np.percentile(counts, [20, 95])
-    p = np.array([max(high - low, 1.0), 0.0, width, low, 0.0])
+    p = np.array([max(high - low, 1.0), start, width, low, 0.0])
     variance = np.full(len(x), max(float(counts.mean()), 1.0))
     reach = float(np.abs(x).max())
     normal = np.eye(5)
@@ -159,10 +184,11 @@ def _fit_profile(x: Floats, counts: Floats, width: float) -> tuple[float, float,
     # At least 5 σ of signal, or the Gaussian approximation of the errors fails.
     if p[0] < 5 * np.sqrt(inverse[0, 0]):
         return None
-    return float(p[1]), float(np.sqrt(inverse[1, 1])), float(p[2])
+    sigma = np.sqrt(np.diag(inverse))
+    return float(p[1]), float(sigma[1]), float(p[2]), float(sigma[2])
 
 
-def _mean_two_theta(detector: Detector) -> Floats:
+def mean_two_theta(detector: Detector) -> Floats:
     """2θ (slow, fast) in radians averaged over each pixel's area.
 
     A pixel counts what falls on all of it, and rings are curved: the mean 2θ of a
@@ -178,3 +204,9 @@ def _mean_two_theta(detector: Detector) -> Floats:
             position = detector.lab(slow + i, fast + j)
             total += np.arctan2(np.hypot(position[..., 0], position[..., 1]), position[..., 2])
     return total / 4
+
+
+def pixel_angle(angle: Floats) -> float:
+    """Median angle in 2θ (radians) that a pixel spans, of an image (slow, fast) of 2θ."""
+    slow, fast = np.gradient(angle)
+    return float(np.median(np.hypot(slow, fast)))

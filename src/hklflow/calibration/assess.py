@@ -1,0 +1,326 @@
+"""How good a powder calibration is: its metrics, and the gates that judge them.
+
+`metrics` makes a JSON-ready table, `judge` compares it with `GateLimits`, `change` tells
+how far two calibrations are apart. Judged are beam centre, distance along the beam and d-spacings:
+poni and rot trade against each other (their correlations are near ±1).
+
+What one image cannot show is said, not judged: a wrong wavelength leaves residuals as good
+as the right one (all distances scale with it), and so does a calibrant whose rings are those
+of the right one, all scaled.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.calibration.powder import PowderCalibration
+
+Floats = NDArray[np.float64]
+Metrics = dict[str, Any]
+
+Rectangle = tuple[int, int, int, int]
+"""Module: slow start, slow stop, fast start, fast stop in pixels."""
+
+
+class GateLimits(BaseModel):
+    """Limits that a powder calibration must keep; null switches a gate off."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    settled: bool = True
+    """Whether beam centre and distance must stand still at the end."""
+    median_off: float | None = Field(0.05, gt=0)
+    """Largest median of the differences in 2θ, as a fraction of the rings' FWHM."""
+    ring_pull: float | None = Field(5.0, gt=0)
+    """Largest mean Δd/d of a ring in its standard errors."""
+    ring_rms: float | None = Field(1e-4, gt=0)
+    """Largest weighted rms of the rings' mean Δd/d (no unit)."""
+    trend: float | None = Field(3.0, gt=0)
+    """Largest slope of Δd/d against 2θ in its σ."""
+    rms: float | None = Field(0.7, gt=0)
+    """Largest rms of observed minus calculated 2θ in pixels."""
+    sector_spread: float | None = Field(0.1, gt=0)
+    """Largest spread of a ring's FWHM over azimuth, as a fraction of it (median of the rings)."""
+    fwhm_ratio: float | None = Field(1.2, gt=0)
+    """Largest FWHM of the rings over that of the accepted version (median of the rings)."""
+    chi2: tuple[float, float] | None = None
+    """Smallest and largest reduced χ² of counting statistics; null: real rings are spotty, only
+    compared with the accepted version."""
+    chi2_ratio: float | None = Field(2.0, gt=0)
+    """Largest reduced χ² over that of the accepted version."""
+    harmonics: float | None = Field(0.05, gt=0)
+    """Largest amplitude of cos χ, sin χ, cos 2χ, sin 2χ in the residuals, pixels."""
+    beam_centre_sigma: float | None = Field(0.05, gt=0)
+    """Largest standard deviation of the beam centre in pixels."""
+    distance_sigma: float | None = Field(5e-5, gt=0)
+    """Largest relative standard deviation of the distance."""
+    halves: float | None = Field(3.0, gt=0)
+    """Largest difference between refinements of odd and even sectors in its σ."""
+    modules: float | None = Field(0.2, gt=0)
+    """Largest shift of a module in pixels, where it is known to a third of this."""
+    min_rings: int | None = Field(4, ge=1)
+    """Least number of rings."""
+    masked: float | None = Field(0.15, gt=0, le=1)
+    """Largest fraction of masked pixels, gaps of a known detector not counted."""
+    missing: float | None = Field(0.25, gt=0, le=1)
+    """Largest fraction of the calibrant's rings, between the first and the last that were seen,
+    that were not seen."""
+    unexplained: float | None = Field(0.05, gt=0)
+    """Highest peak of the profile that is no ring of the calibrant, over the highest ring."""
+    wavelength: float | None = Field(5.0, gt=0)
+    """Largest refined minus given wavelength in its σ (images at several distances only)."""
+
+
+def metrics(
+    found: "PowderCalibration",
+    *,
+    modules: Sequence[Rectangle] | None = None,
+    gaps: NDArray[np.bool_] | None = None,
+    given_wavelength: float | None = None,
+) -> Metrics:
+    """Measure a calibration.
+
+    Residuals are those of ``found.detector``, also if it was replaced by another one.
+
+    Parameters
+    ----------
+    found : PowderCalibration
+    modules : sequence of (slow start, stop, fast start, stop), optional
+        The detector's modules, for their residuals.
+    gaps : (slow, fast) bool array, optional
+        Pixels that the detector does not have; they do not count as masked.
+    given_wavelength : float, optional
+        Å; what was believed before it was refined.
+
+    Returns
+    -------
+    dict
+        JSON-ready; angles in degrees unless a name says otherwise.
+    """
+    from hklflow.calibration import assess_rings as rings
+    from hklflow.calibration.powder_cycles import FWHM
+
+    seen = rings.residuals_of(found)
+    table = rings.ring_table(found, seen)
+    harmonics, scale = rings.harmonics(seen)
+    normal, width = found.detector.normal, np.median(found.points.width)
+    return {
+        "convergence": {
+            "reason": found.reason,
+            "cycles": len(found.history),
+            "median_off_fwhm": float(np.median(np.abs(seen.off)) / FWHM / width),
+            "history": [cycle.to_dict() for cycle in found.history],
+        },
+        "calibrant": found.calibrant.record(),
+        "wavelength": _wavelength(found, given_wavelength),
+        "beam_centre_px": list(found.beam_centre),
+        "beam_centre_sigma_px": list(found.beam_centre_sigma),
+        "direct_distance_m": found.direct_distance,
+        "direct_distance_sigma_m": found.direct_distance_sigma,
+        "normal": normal.tolist(),
+        "tilt_deg": float(np.degrees(np.arccos(min(1.0, abs(float(normal[2])))))),
+        "rings": table,
+        "d_spacings": rings.d_spacings(table),
+        "rms_px": float(np.sqrt(np.mean(seen.off_px**2))),
+        "sector_spread": _median([row["sector_spread"] for row in table]),
+        "chi2": found.chi2,
+        "extra_sigma_deg": found.extra_sigma_deg,
+        "harmonics_px": harmonics,
+        "radial_scale": scale,
+        "halves": _halves(found),
+        "modules": None if modules is None else rings.modules(seen, modules),
+        "coverage": rings.coverage(found, gaps),
+    }
+
+
+def judge(
+    metrics: Mapping[str, Any], limits: GateLimits, accepted: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Compare metrics with limits.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Of `metrics`, or read back from JSON.
+    limits : GateLimits
+    accepted : mapping, optional
+        Metrics of the accepted version; without them nothing is compared with it.
+
+    Returns
+    -------
+    list of dict
+        Gates: name, value, limit, passed, sentence. A value that could not be measured
+        (None) does not pass.
+    """
+    m, rings, coverage = metrics, metrics["d_spacings"], metrics["coverage"]
+    gates = []
+
+    def most(name: str, value: float | None, what: str, unit: str = "") -> None:
+        limit = getattr(limits, name)
+        if limit is not None:
+            passed = value is not None and value <= limit
+            gates.append(_gate(name, value, limit, passed, what, f"at most {limit:g}{unit}", unit))
+
+    if limits.settled:
+        reason = m["convergence"]["reason"]
+        gates.append(
+            {
+                "name": "settled",
+                "value": reason,
+                "limit": "settled",
+                "passed": reason in ("settled", "still"),
+                "sentence": f"the refinement ended after {m['convergence']['cycles']} cycles: "
+                f"{reason}",
+            }
+        )
+    most("median_off", m["convergence"]["median_off_fwhm"], "median of Δ2θ over the FWHM")
+    most("ring_pull", rings["max_pull"], "largest mean Δd/d of a ring", " σ")
+    most("ring_rms", rings["rms"], "weighted rms of the rings' Δd/d")
+    most("trend", rings["slope_pull"], "slope of Δd/d against 2θ", " σ")
+    most("rms", m["rms_px"], "rms of Δ2θ", " px")
+    most("sector_spread", m["sector_spread"], "spread of the FWHM over azimuth")
+    if limits.chi2 is not None:
+        low, high = limits.chi2
+        gates.append(
+            _gate(
+                "chi2",
+                m["chi2"],
+                list(limits.chi2),
+                low <= m["chi2"] <= high,
+                "reduced χ²",
+                f"from {low:g} to {high:g}",
+            )
+        )
+    largest = max(abs(value) for name, value in m["harmonics_px"].items() if name != "sigma")
+    most("harmonics", largest, "largest azimuthal harmonic of the residuals", " px")
+    most("beam_centre_sigma", max(m["beam_centre_sigma_px"]), "σ of the beam centre", " px")
+    relative = m["direct_distance_sigma_m"] / m["direct_distance_m"]
+    most("distance_sigma", relative, "relative σ of the distance")
+    halves = None if m["halves"] is None else m["halves"]["max_pull"]
+    most("halves", halves, "difference between odd and even sectors", " σ")
+    if m["modules"] is not None and limits.modules is not None:
+        known = [
+            abs(row[f"{name}_px"])
+            for row in m["modules"]
+            for name in ("radial", "tangential")
+            if row[f"{name}_px"] is not None and row[f"{name}_sigma_px"] <= limits.modules / 3
+        ]
+        most("modules", max(known, default=None), "largest shift of a module", " px")
+    if limits.min_rings is not None:
+        n = coverage["rings"]
+        passed = n >= limits.min_rings
+        told = f"at least {limits.min_rings}"
+        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", told))
+    most("masked", coverage["masked_fraction"], "fraction of masked pixels")
+    most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings not seen")
+    most("unexplained", coverage["unexplained"], "highest peak that is no ring of the calibrant")
+    if m["wavelength"]["pull"] is not None:
+        most("wavelength", abs(m["wavelength"]["pull"]), "refined minus given wavelength", " σ")
+    if accepted is not None:
+        ratio = _ratio(_widths(m), _widths(accepted))
+        most("fwhm_ratio", ratio, "FWHM of the rings over the accepted version's")
+        most("chi2_ratio", m["chi2"] / accepted["chi2"], "reduced χ² over the accepted version's")
+    return gates
+
+
+def change(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """How far calibration `a` (its metrics) is from `b`; reported, never judged.
+
+    Returns
+    -------
+    dict
+        beam_centre_px (slow, fast) and direct_distance_mm: a minus b; tilt_deg: angle
+        between the detectors' normals.
+    """
+    along = float(np.clip(np.dot(a["normal"], b["normal"]), -1.0, 1.0))
+    across = float(np.linalg.norm(np.cross(a["normal"], b["normal"])))
+    return {
+        "beam_centre_px": np.subtract(a["beam_centre_px"], b["beam_centre_px"]).tolist(),
+        "direct_distance_mm": 1e3 * (a["direct_distance_m"] - b["direct_distance_m"]),
+        "tilt_deg": float(np.degrees(np.arctan2(across, along))),
+    }
+
+
+def _gate(
+    name: str, value: Any, limit: Any, passed: bool, what: str, allowed: str, unit: str = ""
+) -> dict[str, Any]:
+    number = "not measured" if value is None else f"{value:.3g}{unit}"
+    verb = "keeps" if passed else "misses"
+    sentence = f"{what}: {number}, {verb} the limit ({allowed})"
+    return {
+        "name": name, "value": value, "limit": limit, "passed": bool(passed), "sentence": sentence
+    }  # fmt: skip
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _widths(m: Mapping[str, Any]) -> dict[int, float]:
+    return {row["ring"]: row["fwhm_deg"] for row in m["rings"] if row["fwhm_deg"] is not None}
+
+
+def _ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
+    return _median([ours[ring] / theirs[ring] for ring in ours if ring in theirs])
+
+
+def _wavelength(found: "PowderCalibration", given: float | None) -> dict[str, Any]:
+    sigma = found.wavelength_sigma
+    if sigma is None:
+        source = (
+            "taken as given: one image cannot tell a wrong wavelength, it would only change the "
+            "distance; measure it, or take images at two or more distances"
+        )
+    else:
+        source = "refined from images at several settings"
+    pull = None if sigma is None or given is None else (found.wavelength - given) / sigma
+    return {
+        "value_A": found.wavelength, "sigma_A": sigma, "given_A": given, "pull": pull,
+        "source": source,
+    }  # fmt: skip
+
+
+def _halves(found: "PowderCalibration") -> dict[str, Any] | None:
+    """Odd and even sectors refined apart: differences in σ; None if they are too few."""
+    from hklflow.calibration import ring_fit
+    from hklflow.calibration.powder_cycles import beam_and_distance
+
+    def described(poni: Any) -> Floats:
+        detector = poni.detector()
+        tilt = np.degrees(np.arcsin(detector.normal[:2]))
+        return np.concatenate([beam_and_distance(detector), tilt])
+
+    odd = (found.points.ring + found.points.sector) % 2 == 1
+    values, spreads = [], []
+    for half in (odd, ~odd):
+        points = found.points.keep(half)
+        if len(points) < 3 * len(ring_fit.PARAMETERS):
+            return None
+        # The scatter beyond counting statistics is that of all points.
+        total = replace(points, sigma=np.hypot(points.sigma, np.radians(found.extra_sigma_deg)))
+        free = ring_fit.PARAMETERS
+        try:
+            poni, covariance = ring_fit.least_squares_fit(
+                [points], [ring_fit.Setting()], [total.sigma], found.calibrant.d, found.poni, free
+            )
+        except HklflowError:  # a half that does not determine the geometry
+            return None
+        values.append(described(poni))
+        spreads.append(np.diag(ring_fit.propagated(described, poni, free, covariance)))
+    difference = values[0] - values[1]
+    pulls = difference / np.sqrt(spreads[0] + spreads[1])
+    return {
+        "beam_centre_px": difference[:2].tolist(),
+        "direct_distance_mm": 1e3 * float(difference[2]),
+        "tilt_deg": difference[3:].tolist(),
+        "pulls": pulls.tolist(),
+        "max_pull": float(np.abs(pulls).max()),
+    }

@@ -1,0 +1,266 @@
+"""What the ring points of a calibration show: tables of numbers for `calibration.assess`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.calibration.calibrants import two_theta
+from hklflow.calibration.powder import PowderCalibration, Profile
+from hklflow.calibration.powder_cycles import FWHM
+from hklflow.calibration.ring_fit import two_theta_at
+from hklflow.calibration.rings import N_SECTORS
+
+Floats = NDArray[np.float64]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Observed minus calculated 2θ of the points, one row each.
+
+    Attributes
+    ----------
+    off, sigma : (n,) array
+        Radians; errors with the scatter beyond counting statistics.
+    off_px, sigma_px : (n,) array
+        The same in pixels, along the direction in which 2θ rises.
+    along : (n, 2) array
+        That direction on the image (slow, fast), unit vectors.
+    chi : (n,) array
+        Azimuth in radians, pyFAI's chi.
+    radius : (n,) array
+        Distance from the beam centre in pixels.
+    slow, fast : (n,) array
+        Pixel coordinates.
+    """
+
+    off: Floats
+    sigma: Floats
+    off_px: Floats
+    sigma_px: Floats
+    along: Floats
+    chi: Floats
+    radius: Floats
+    slow: Floats
+    fast: Floats
+
+
+def residuals_of(found: PowderCalibration) -> Residuals:
+    """Residuals of ``found.points`` with ``found.detector``."""
+    points, detector = found.points, found.detector
+    slow, fast = points.slow, points.fast
+    calculated = two_theta(found.calibrant.d[points.ring], found.wavelength)
+    off = two_theta_at(detector, slow, fast) - calculated
+    sigma = np.hypot(points.sigma, np.radians(found.extra_sigma_deg))
+    gradient = np.stack(
+        [
+            two_theta_at(detector, slow + 0.5, fast) - two_theta_at(detector, slow - 0.5, fast),
+            two_theta_at(detector, slow, fast + 0.5) - two_theta_at(detector, slow, fast - 0.5),
+        ],
+        axis=1,
+    )
+    pixel = np.linalg.norm(gradient, axis=1)
+    position = detector.lab(slow, fast)
+    centre = detector.intersect(np.array([0.0, 0.0, 1.0]))
+    return Residuals(
+        off,
+        sigma,
+        off / pixel,
+        sigma / pixel,
+        gradient / pixel[:, None],
+        np.arctan2(position[:, 1], -position[:, 0]),
+        np.hypot(slow - centre[0], fast - centre[1]),
+        slow,
+        fast,
+    )
+
+
+def ring_table(found: PowderCalibration, seen: Residuals) -> Rows:
+    """Each ring: mean Δd/d and its standard error, widths, azimuth covered."""
+    rows = []
+    for ring in np.unique(found.points.ring):
+        own = found.points.ring == ring
+        angle = float(two_theta(found.calibrant.d[[ring]], found.wavelength)[0])
+        weight = seen.sigma[own] ** -2
+        # Bragg's law: Δd/d = -Δθ cot θ.
+        slope = -0.5 / np.tan(angle / 2)
+        width, width_sigma = found.points.width[own], found.points.width_sigma[own]
+        scatter = max(float(np.var(width) - np.mean(width_sigma**2)), 0.0)
+        rows.append(
+            {
+                "ring": int(ring),
+                "d_A": float(found.calibrant.d[ring]),
+                "two_theta_deg": float(np.degrees(angle)),
+                "points": int(own.sum()),
+                "azimuth_fraction": float(own.sum() / N_SECTORS),
+                "mean": float(slope * np.sum(weight * seen.off[own]) / weight.sum()),
+                "sem": float(abs(slope) / np.sqrt(weight.sum())),
+                "rms_px": float(np.sqrt(np.mean(seen.off_px[own] ** 2))),
+                "fwhm_deg": _ring_fwhm(found, angle, float(np.median(width))),
+                "sector_fwhm_deg": float(np.degrees(FWHM * np.median(width))),
+                "sector_spread": float(np.sqrt(scatter) / width.mean()) if len(width) > 5 else None,
+            }
+        )
+    return rows
+
+
+def _ring_fwhm(found: PowderCalibration, angle: float, width: float) -> float | None:
+    """FWHM in degrees of a pseudo-Voigt fitted to the profile; None if it cannot be fitted."""
+    from scipy.optimize import curve_fit
+
+    guess = float(np.degrees(FWHM * width))
+    centre = float(np.degrees(angle))
+    rings = np.degrees(found.calibrant.two_theta(found.wavelength))
+    others = np.abs(rings - centre)
+    reach = min(3 * guess, 0.5 * float(others[others > 1e-9].min(initial=np.inf)))
+    profile = found.profile
+    near = np.abs(profile.two_theta_deg - centre) < reach
+    if near.sum() < 10:
+        return None
+    x, y, sigma = (a[near] for a in (profile.two_theta_deg, profile.counts, profile.sigma))
+
+    def model(x: Floats, height: float, at: float, fwhm: float, eta: float, b: float, c: float
+              ) -> Floats:  # fmt: skip
+        u = 2 * (x - at) / fwhm
+        shape: Floats = eta / (1 + u**2) + (1 - eta) * np.exp(-np.log(2) * u**2)
+        return height * shape + b + c * (x - centre)
+
+    low = float(y.min())
+    start = [float(y.max()) - low + 1e-9, centre, guess, 0.3, low, 0.0]
+    bounds = (
+        [0, centre - reach, 0.2 * guess, 0, -np.inf, -np.inf],
+        [np.inf, centre + reach, 2 * reach + guess, 1, np.inf, np.inf],
+    )
+    try:
+        best, _ = curve_fit(model, x, y, start, sigma, bounds=bounds)
+    except RuntimeError:  # no convergence
+        return None
+    return float(best[2])
+
+
+def d_spacings(table: Rows) -> dict[str, float]:
+    """Δd/d of all rings: weighted mean and rms, largest mean in σ, slope against 2θ."""
+    mean, sem, angle = (
+        np.array([row[name] for row in table]) for name in ("mean", "sem", "two_theta_deg")
+    )
+    weight = sem**-2
+    middle = float(np.sum(weight * angle) / weight.sum())
+    spread = float(np.sum(weight * (angle - middle) ** 2))
+    # One ring has no slope.
+    slope = float(np.sum(weight * (angle - middle) * mean)) / spread if spread > 0 else 0.0
+    return {
+        "mean": float(np.sum(weight * mean) / weight.sum()),
+        "rms": float(np.sqrt(np.sum(weight * mean**2) / weight.sum())),
+        "max_pull": float(np.abs(mean / sem).max()),
+        "slope_per_deg": slope,
+        "slope_pull": abs(slope) * float(np.sqrt(spread)),
+    }
+
+
+def harmonics(seen: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
+    """Amplitudes in pixels of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and radial scale.
+
+    All are fitted together. A beam centre that is wrong shows in cos χ and sin χ, a tilt
+    also in cos 2χ and sin 2χ, a distance in the radial scale (Δr / r = -ΔL / L).
+    """
+    names = ("cos", "sin", "cos2", "sin2")
+    chi = seen.chi
+    columns = [np.cos(chi), np.sin(chi), np.cos(2 * chi), np.sin(2 * chi), seen.radius]
+    design = np.stack(columns, axis=1) / seen.sigma_px[:, None]
+    best = np.linalg.lstsq(design, seen.off_px / seen.sigma_px, rcond=None)[0]
+    sigma = np.sqrt(np.diag(np.linalg.pinv(design.T @ design)))
+    amplitudes: dict[str, Any] = dict(zip(names, best[:4].tolist(), strict=True))
+    return (
+        {**amplitudes, "sigma": sigma[:4].tolist()},
+        {"value": float(best[4]), "sigma": float(sigma[4])},
+    )
+
+
+def modules(seen: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) -> Rows:
+    """Shift of each module: radial (median of its points) and tangential, in pixels.
+
+    Rings show radial shifts only; the tangential one follows from how the radial ones
+    turn within the module, with a larger σ. None: too few points.
+    """
+    rows = []
+    for s0, s1, f0, f1 in rectangles:
+        own = (seen.slow >= s0) & (seen.slow < s1) & (seen.fast >= f0) & (seen.fast < f1)
+        row: dict[str, Any] = {"module": [s0, s1, f0, f1], "points": int(own.sum())}
+        shift: list[float | None] = [None] * 4
+        if own.sum() >= 5:
+            off, sigma, along = seen.off_px[own], seen.sigma_px[own], seen.along[own]
+            design = along / sigma[:, None]
+            normal = design.T @ design
+            middle = along.mean(axis=0)
+            length = float(np.linalg.norm(middle))
+            # Rings all around a module that holds the beam have no common direction.
+            if length > 0.1 and np.linalg.cond(normal) < 1e8:
+                radial = middle / length
+                across = np.array([-radial[1], radial[0]])
+                inverse = np.linalg.inv(normal)
+                best = inverse @ design.T @ (off / sigma)
+                scatter = 1.4826 * np.median(np.abs(off - np.median(off)))
+                shift = [
+                    float(np.median(off)),
+                    float(1.2533 * scatter / np.sqrt(len(off))),
+                    float(across @ best),
+                    float(np.sqrt(across @ inverse @ across)),
+                ]
+        names = ("radial_px", "radial_sigma_px", "tangential_px", "tangential_sigma_px")
+        rows.append({**row, **dict(zip(names, shift, strict=True))})
+    return rows
+
+
+def coverage(found: PowderCalibration, gaps: NDArray[np.bool_] | None) -> dict[str, Any]:
+    """Rings, azimuth and pixels used; rings that were not seen, peaks that are no rings."""
+    existing = np.ones(found.bad.shape, bool) if gaps is None else ~gaps
+    points, n_out = found.points, found.rejected
+    numbers = np.array(found.rings)
+    between = np.arange(numbers[0], numbers[-1] + 1)
+    wanted = _apart(found, between[found.calibrant.used[between]])
+    missing = np.setdiff1d(wanted, np.concatenate([numbers, found.outliers.ring]))
+    peaks = _unexplained(found)
+    return {
+        "rings": len(numbers),
+        "azimuth_fraction": len(np.unique(points.sector)) / N_SECTORS,
+        "masked_fraction": float((found.bad & existing).sum() / existing.sum()),
+        "rejected_fraction": n_out / (n_out + len(points)),
+        "missing_rings": missing.tolist(),
+        "missing_fraction": len(missing) / max(len(wanted), 1),
+        "unexplained_peaks": peaks[:10],
+        "unexplained": peaks[0]["relative_height"] if peaks else 0.0,
+    }
+
+
+def _apart(found: PowderCalibration, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rings that are far enough from their neighbours to be fitted."""
+    rings = np.degrees(found.calibrant.two_theta(found.wavelength))
+    step = float(np.median(np.diff(found.profile.two_theta_deg)))  # half a pixel
+    gap = np.diff(rings, prepend=-np.inf, append=np.inf)
+    nearest = np.minimum(gap[:-1], gap[1:])
+    return numbers[0.45 * nearest[numbers] > 6 * step]
+
+
+def _unexplained(found: PowderCalibration) -> Rows:
+    """Peaks of the profile that are no ring, the highest first; heights over the highest ring."""
+    from scipy.ndimage import median_filter
+    from scipy.signal import find_peaks
+
+    profile: Profile = found.profile
+    angle = profile.two_theta_deg
+    above = profile.counts - median_filter(profile.counts, 81)
+    highest = max(float(above[np.abs(angle - at).argmin()]) for at in found.two_theta_deg.values())
+    rings = np.degrees(found.calibrant.two_theta(found.wavelength))
+    width = float(np.degrees(np.median(found.points.width)))
+    near = 3 * width + 3 * float(np.median(np.diff(angle)))
+    peaks, _ = find_peaks(above, prominence=0.01 * max(highest, 1e-9))
+    rows = []
+    for i in peaks:
+        inside = min(found.two_theta_deg.values()) < angle[i] < max(found.two_theta_deg.values())
+        if inside and above[i] > 8 * profile.sigma[i] and np.abs(rings - angle[i]).min() > near:
+            height = float(above[i] / highest)
+            rows.append({"two_theta_deg": float(angle[i]), "relative_height": height})
+    return sorted(rows, key=lambda row: -row["relative_height"])

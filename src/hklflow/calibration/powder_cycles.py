@@ -1,0 +1,244 @@
+"""The cycles that lead from a starting geometry to the refined one, for one image or several.
+
+1. search: few inner rings first, with the tilts held, then more; each ring is looked for
+   within some pixels. All rings at once would be taken for their neighbours.
+2. window: the window of the fits shrinks to the rings' width.
+3. profile: the same sectors of all rings, until nothing moves.
+
+Medians of abs(Δ2θ) are compared within a step only, where the rings are the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.calibration.calibrants import Calibrant
+from hklflow.calibration.converge import Cycle, Reason, converge
+from hklflow.calibration.ring_fit import PARAMETERS, RingFit, Setting, propagated, robust_fit
+from hklflow.calibration.rings import RingPoints, mean_two_theta, pixel_angle, ring_points
+from hklflow.core.corrections import polarization as polarization_factor
+from hklflow.core.corrections import solid_angle
+from hklflow.core.geometry import Detector
+from hklflow.errors import HklflowError
+from hklflow.formats.poni import Poni
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+RING_SCHEDULE = (4, 8, 14, 22)
+
+SEARCH_PIXELS = 12
+
+FWHM = 2 * float(np.sqrt(2 * np.log(2)))
+
+
+def response(detector: Detector, polarization: float) -> Floats:
+    """Relative counts (slow, fast) of one intensity over the image.
+
+    A ring of finite width on a falling response would appear at too small an angle.
+    """
+    return solid_angle(detector) * polarization_factor(detector, polarization)
+
+
+@dataclass(frozen=True)
+class Image:
+    """Counts (slow, fast; 0 where bad), bad pixels and setting of an image."""
+
+    counts: Floats
+    bad: Bools
+    setting: Setting
+
+
+def prepared(counts: ArrayLike, bad: ArrayLike, setting: Setting | None = None) -> Image:
+    """Check the shapes, and mask what is not a number.
+
+    Raises
+    ------
+    HklflowError
+        If the shapes differ or the image is not 2-D.
+    """
+    values = np.ascontiguousarray(counts, dtype=np.float64)
+    masked = np.asarray(bad, dtype=bool)
+    if values.ndim != 2 or masked.shape != values.shape:
+        raise HklflowError(
+            f"the powder image is {values.shape} and its mask {masked.shape}; they must be one "
+            "2-D shape"
+        )
+    masked = masked | ~np.isfinite(values)
+    return Image(np.where(masked, 0.0, values), masked, setting or Setting())
+
+
+@dataclass(frozen=True)
+class _State:
+    """Between cycles: the geometry, and the fit that led to it (None at the start)."""
+
+    poni: Poni
+    fit: RingFit | None = None
+    width: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What `refine` ends with."""
+
+    fit: RingFit
+    history: list[Cycle]
+    reason: Reason
+
+
+def beam_and_distance(detector: Detector) -> Floats:
+    """Beam centre (slow, fast) in pixels and distance along the beam in metres."""
+    along = np.array([0.0, 0.0, 1.0])
+    slow, fast = detector.intersect(along)
+    return np.array([float(slow), float(fast), detector.distance / (detector.normal @ along)])
+
+
+class _Cycles:
+    """The steps of the loops: points of all images, then a fit."""
+
+    def __init__(
+        self,
+        images: Sequence[Image],
+        calibrant: Calibrant,
+        polarization: float,
+        min_rings: int,
+        min_points: int,
+    ) -> None:
+        self.images, self.calibrant, self.polarization = images, calibrant, polarization
+        self.settings = [image.setting for image in images]
+        self.min_rings, self.min_points = min_rings, min_points
+        self.known: list[NDArray[np.int64]] | None = None
+
+    def points(
+        self, poni: Poni, n_rings: int | None, window: float | None, search: bool
+    ) -> list[RingPoints]:
+        """Points of each image: of its `n_rings` innermost rings, or of all."""
+        wavelength = float(poni.wavelength or 0)
+        rings = self.calibrant.two_theta(wavelength)
+        found = []
+        for image in self.images:
+            detector = image.setting.detector(poni.detector())
+            used = self.calibrant.used[: len(rings)].copy()
+            if n_rings is not None:
+                angle = mean_two_theta(detector)[~image.bad]
+                used &= (rings > angle.min()) & (rings < angle.max())
+                used[np.flatnonzero(used)[n_rings:]] = False
+            found.append(
+                ring_points(
+                    image.counts / response(detector, self.polarization),
+                    image.bad,
+                    detector,
+                    rings,
+                    used=used,
+                    window=window,
+                    search=search,
+                )
+            )
+        return found
+
+    def require(self, points: Sequence[RingPoints], poni: Poni) -> None:
+        """Raise if the points are too few."""
+        n_points, n_rings = sum(map(len, points)), _n_rings(points)
+        if n_rings < self.min_rings or n_points < self.min_points:
+            raise HklflowError(
+                f"{n_points} points on {n_rings} rings of {self.calibrant.name} were found, "
+                f"{self.min_points} points on {self.min_rings} rings are needed; check distance "
+                f"({poni.dist:.6g} m), beam centre, wavelength, calibrant and mask"
+            )
+
+    def step(
+        self, state: _State, found: list[RingPoints], free: tuple[str, ...], what: str
+    ) -> tuple[_State, Cycle]:
+        """Refine against the points found."""
+        fit = robust_fit(found, self.settings, self.calibrant.d, state.poni, free)
+        everything = [part for pair in zip(fit.points, fit.rejected, strict=True) for part in pair]
+        off = np.concatenate([part.residual for part in everything])
+        width = float(np.median(np.concatenate([part.width for part in everything])))
+        centre = beam_and_distance(fit.poni.detector())
+        spread = propagated(
+            lambda p: beam_and_distance(p.detector()), fit.poni, free, fit.covariance
+        )
+        cycle = Cycle(
+            (float(centre[0]), float(centre[1])),
+            float(centre[2]),
+            float(np.sqrt(spread[2, 2])),
+            float(np.median(np.abs(off))),
+            FWHM * width,
+            _n_rings(fit.points),
+            sum(map(len, fit.points)),
+            what,
+        )
+        return _State(fit.poni, fit, width), cycle
+
+
+def _n_rings(points: Sequence[RingPoints]) -> int:
+    return len(np.unique(np.concatenate([part.ring for part in points])))
+
+
+def refine(
+    images: Sequence[Image],
+    calibrant: Calibrant,
+    poni: Poni,
+    *,
+    free: tuple[str, ...] = PARAMETERS,
+    polarization: float,
+    min_rings: int,
+    min_points: int,
+    max_cycles: int,
+) -> Refined:
+    """Refine one geometry against the rings of images at known settings.
+
+    Raises
+    ------
+    HklflowError
+        If too few points are found or the loop does not settle in `max_cycles`.
+    """
+    cycles = _Cycles(images, calibrant, polarization, min_rings, min_points)
+    state = _State(poni)
+    history: list[Cycle] = []
+    reach = SEARCH_PIXELS * pixel_angle(mean_two_theta(poni.detector()))
+    for n_rings in RING_SCHEDULE:
+        tilted = n_rings != RING_SCHEDULE[0]
+        chosen = tuple(name for name in free if tilted or name in PARAMETERS[:3])
+
+        def search(
+            at: _State, n_rings: int = n_rings, chosen: tuple[str, ...] = chosen
+        ) -> tuple[_State, Cycle]:
+            found = cycles.points(at.poni, n_rings, reach, search=True)
+            cycles.require(found, at.poni)
+            return cycles.step(at, found, chosen, f"search {n_rings} rings")
+
+        loop = converge(search, state, max_cycles=4)
+        state, history = loop.state, history + loop.history
+
+    for _ in range(2):
+        window = 4 * state.width if state.width else None
+        found = cycles.points(state.poni, None, window, search=False)
+        cycles.require(found, state.poni)
+        state, cycle = cycles.step(state, found, free, "window")
+        history.append(cycle)
+    window = 4 * state.width
+    known = [part.key for part in cycles.points(state.poni, None, window, search=False)]
+
+    def profile(at: _State) -> tuple[_State, Cycle]:
+        found = cycles.points(at.poni, None, window, search=False)
+        for i, part in enumerate(found):
+            # Sectors at the limit of what can be fitted must not come and go for ever.
+            found[i] = part.keep(np.isin(part.key, known[i]))
+            known[i] = found[i].key
+        cycles.require(found, at.poni)
+        return cycles.step(at, found, free, "profile")
+
+    final = converge(profile, state, max_cycles=max_cycles)
+    history += final.history
+    if final.reason == "cap" or final.state.fit is None:
+        last, before = final.history[-1], final.history[-2:][0]
+        moved = np.hypot(*np.subtract(last.beam_centre, before.beam_centre))
+        raise HklflowError(
+            f"the geometry still moved by {moved:.2g} px in the last of {max_cycles} cycles, its "
+            f"distance by {abs(last.distance - before.distance):.2g} m; check calibrant, "
+            "wavelength and mask"
+        )
+    return Refined(final.state.fit, history, final.reason)

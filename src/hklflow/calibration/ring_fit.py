@@ -1,0 +1,241 @@
+"""Least squares of ring points: one geometry, one image or several at known displacements.
+
+Points of few strong grains lie off by more than counting statistics says. They are left
+out by their distance from the others, and what scatter remains is added to the errors of
+all points, so that the covariance is honest and no strong sector decides alone.
+
+rot3 turns the detector about the beam, which rings do not see: it is not refined.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq, least_squares
+
+from hklflow.calibration.calibrants import two_theta
+from hklflow.calibration.rings import RingPoints
+from hklflow.core.geometry import Detector, rotation_matrix
+from hklflow.errors import HklflowError
+from hklflow.formats.poni import Poni
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+PARAMETERS = ("dist", "poni1", "poni2", "rot1", "rot2")
+
+BEAM = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Known displacement of the detector from the reference setting.
+
+    The detector is shifted along the beam, then turned about the sample with the arm.
+
+    Attributes
+    ----------
+    offset : float
+        Along the beam, metres.
+    arm : float
+        Radians.
+    arm_axis : (3,)
+        Lab axis of the arm; about the default, lab y, positive angles move the detector
+        towards lab x.
+    """
+
+    offset: float = 0.0
+    arm: float = 0.0
+    arm_axis: tuple[float, float, float] = (0.0, 1.0, 0.0)
+
+    def detector(self, reference: Detector) -> Detector:
+        """The detector at this setting."""
+        if self.offset == 0 and self.arm == 0:
+            return reference
+        turn = rotation_matrix(self.arm_axis, self.arm)
+        return replace(
+            reference,
+            origin=turn @ (reference.origin + self.offset * BEAM),
+            slow=turn @ reference.slow,
+            fast=turn @ reference.fast,
+        )
+
+
+@dataclass(frozen=True)
+class RingFit:
+    """A refined geometry.
+
+    Attributes
+    ----------
+    poni : Poni
+        At the reference setting.
+    free : tuple of n str
+        What was refined: of `PARAMETERS` and "wavelength".
+    covariance : (n, n) array
+        In the order of `free`; metres, radians, Å.
+    points, rejected : list of RingPoints
+        Of each image, with residuals of the refined geometry.
+    extra : float
+        Scatter in 2θ beyond counting statistics, radians.
+    """
+
+    poni: Poni
+    free: tuple[str, ...]
+    covariance: Floats
+    points: list[RingPoints]
+    rejected: list[RingPoints]
+    extra: float
+
+
+def with_values(poni: Poni, free: Sequence[str], values: ArrayLike) -> Poni:
+    """Replace the refined parameters."""
+    numbers = np.asarray(values, dtype=np.float64).tolist()
+    return replace(poni, **dict(zip(free, numbers, strict=True)))
+
+
+def values_of(poni: Poni, free: Sequence[str]) -> Floats:
+    """The refined parameters."""
+    return np.array([getattr(poni, name) for name in free], dtype=np.float64)
+
+
+def two_theta_at(detector: Detector, slow: Floats, fast: Floats) -> Floats:
+    """2θ (n,) in radians of pixel coordinates (n,)."""
+    position = detector.lab(slow, fast)
+    angle: Floats = np.arctan2(np.hypot(position[:, 0], position[:, 1]), position[:, 2])
+    return angle
+
+
+def residuals(points: RingPoints, poni: Poni, setting: Setting, d: Floats) -> Floats:
+    """Observed minus calculated 2θ (n,) in radians of points on rings of spacings d in Å."""
+    seen = two_theta_at(setting.detector(poni.detector()), points.slow, points.fast)
+    return seen - two_theta(d[points.ring], float(poni.wavelength or 0))
+
+
+def least_squares_fit(
+    points: Sequence[RingPoints],
+    settings: Sequence[Setting],
+    sigma: Sequence[Floats],
+    d: Floats,
+    poni: Poni,
+    free: tuple[str, ...],
+) -> tuple[Poni, Floats]:
+    """Refine `free` against points with errors `sigma` (radians) in each image.
+
+    Returns
+    -------
+    poni : Poni
+    covariance : (n, n) array
+        From the Jacobian, as the errors are given.
+
+    Raises
+    ------
+    HklflowError
+        If the points do not determine the parameters.
+    """
+    # Metres and radians are alike in size here, but not in effect: scale by a pixel.
+    angle = poni.pixel1 / poni.dist
+    wavelength = float(poni.wavelength or 0)
+    sizes = {"rot1": angle, "rot2": angle, "wavelength": wavelength * angle}
+    scale = np.array([sizes.get(name, poni.pixel1) for name in free])
+    start = values_of(poni, free)
+
+    def weighted(p: Floats) -> Floats:
+        moved = with_values(poni, free, start + p * scale)
+        parts = zip(points, settings, sigma, strict=True)
+        return np.concatenate([residuals(part, moved, at, d) / s for part, at, s in parts])
+
+    fit = least_squares(weighted, np.zeros(len(free)), jac="3-point", x_scale=1.0, method="lm")
+    jacobian = np.asarray(fit.jac, dtype=np.float64)
+    normal = jacobian.T @ jacobian
+    if not np.linalg.cond(normal) < 1e13:
+        raise HklflowError(
+            f"the {sum(map(len, points))} ring points do not determine {', '.join(free)} (their "
+            "normal matrix is singular); more rings or a larger part of their azimuth are needed"
+        )
+    covariance = np.asarray(np.linalg.inv(normal) * np.outer(scale, scale), dtype=np.float64)
+    return with_values(poni, free, start + fit.x * scale), covariance
+
+
+def extra_sigma(off: Floats, sigma: Floats, n_free: int) -> float:
+    """Scatter (radians) beyond `sigma` that makes the reduced χ² of the residuals 1.
+
+    Few grains in the beam and distortions of the detector move ring centres by more
+    than counting statistics does, and by as much on strong rings as on weak ones.
+    """
+    wanted = len(off) - n_free
+
+    def excess(extra: float) -> float:
+        return float(np.sum(off**2 / (sigma**2 + extra**2))) - wanted
+
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(brentq(excess, 0.0, 10 * float(np.sqrt(np.mean(off**2))) + 1e-12))
+
+
+def robust_fit(
+    found: Sequence[RingPoints],
+    settings: Sequence[Setting],
+    d: Floats,
+    poni: Poni,
+    free: tuple[str, ...],
+    cut: float = 5.0,
+) -> RingFit:
+    """Refine, leave out points beyond `cut` robust standard deviations, and repeat.
+
+    Raises
+    ------
+    HklflowError
+        If the points do not determine the parameters.
+    """
+    ends = np.cumsum([len(part) for part in found])[:-1]
+    sigma = np.concatenate([part.sigma for part in found])
+    good = np.ones(len(sigma), dtype=bool)
+
+    def all_residuals(at: Poni) -> Floats:
+        parts = zip(found, settings, strict=True)
+        return np.concatenate([residuals(part, at, setting, d) for part, setting in parts])
+
+    off = all_residuals(poni)
+    # At first all points count about alike: strong grains must not draw the geometry to them.
+    extra = 1.4826 * float(np.median(np.abs(off - np.median(off))))
+    covariance = np.empty((0, 0))
+    for _ in range(30):
+        kept = [part.keep(g) for part, g in zip(found, np.split(good, ends), strict=True)]
+        total = np.hypot(sigma, extra)
+        errors = [s[g] for s, g in zip(np.split(total, ends), np.split(good, ends), strict=True)]
+        poni, covariance = least_squares_fit(kept, settings, errors, d, poni, free)
+        off = all_residuals(poni)
+        spread = max(1.4826 * float(np.median(np.abs(off[good] / total[good]))), 1.0)
+        before, was = extra, good
+        # Once out does not mean out for ever: the geometry has moved since.
+        good = np.abs(off) < cut * spread * total
+        if good.sum() <= len(free):
+            good = was
+        extra = extra_sigma(off[good], sigma[good], len(free))
+        if np.array_equal(good, was) and abs(extra - before) <= 0.01 * extra:
+            break
+    parts = [replace(part, residual=r) for part, r in zip(found, np.split(off, ends), strict=True)]
+    return RingFit(
+        poni,
+        free,
+        covariance,
+        [part.keep(g) for part, g in zip(parts, np.split(was, ends), strict=True)],
+        [part.keep(~g) for part, g in zip(parts, np.split(was, ends), strict=True)],
+        before,
+    )
+
+
+def propagated(
+    function: Callable[[Poni], Floats], poni: Poni, free: Sequence[str], covariance: Floats
+) -> Floats:
+    """Covariance (m, m) of a function's values (m,), by central differences."""
+    at = values_of(poni, free)
+    columns = []
+    for i, step in enumerate(0.1 * np.sqrt(np.diag(covariance))):
+        move = np.zeros(len(at))
+        move[i] = step
+        up, down = (function(with_values(poni, free, at + s * move)) for s in (1, -1))
+        columns.append((up - down) / (2 * step))
+    jacobian = np.stack(columns, axis=1)
+    return np.asarray(jacobian @ covariance @ jacobian.T)
