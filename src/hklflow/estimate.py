@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hklflow.config import Experiment, PoniFile, simulation_description
+from hklflow.config import Experiment, PoniFile, PowderImage, simulation_description
 from hklflow.errors import HklflowError
 
 _FACTOR = 1.3  # asked for, over what was measured
@@ -116,8 +116,8 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
         counts["simulate"] = {
             key: len(experiment.rotation(*key).parts) for key in experiment.all_rotations()
         }
-        counts["simulate"][experiment_wide] = len(kinds) - kinds.count(PoniFile)
-    counts["powder_calibration"] = {experiment_wide: len(kinds) - kinds.count(PoniFile)}
+        counts["simulate"][experiment_wide] = kinds.count(PowderImage)
+    counts["powder_calibration"] = {experiment_wide: kinds.count(PowderImage)}
     counts["import_poni"] = {experiment_wide: kinds.count(PoniFile)}
     counts["sum_scans"] = dict.fromkeys(sums, 1)
     for rule in ("import_scan", "pixel_mask", "find_peaks", "frame_scale"):
@@ -322,7 +322,7 @@ class Estimate:
         experiment = self._experiment
         row = experiment.rotation(sample, scan, rotation)
         entry = experiment.config.calibrations.get(row.calibration or "")
-        if entry is None or isinstance(entry, PoniFile) or entry.distance is None:
+        if not isinstance(entry, PowderImage) or entry.distance is None:
             self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
             return _Q
         side = math.sqrt(pixels)

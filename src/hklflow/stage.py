@@ -190,6 +190,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
                 raise HklflowError(
                     f"{field}: {path} does not exist; make it first or mend the path"
                 )
+    used = _calibrations([path for paths in read.values() for path in paths])
     started = datetime.now(UTC)
     clock = time.perf_counter()
     final = outputs.paths()
@@ -219,6 +220,8 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
             },
             "outputs": {field: [p.name for p in paths] for field, paths in final.items()},
         }
+        if used:
+            record["calibrations"] = used
         for field, paths in temporary.items():
             for source, target in zip(paths, final[field], strict=True):
                 if not source.exists():
@@ -231,6 +234,22 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         for paths in temporary.values():
             for path in paths:
                 path.unlink(missing_ok=True)
+
+
+def _calibrations(read: Sequence[Path]) -> list[Record]:
+    """Versions of the calibration store that the inputs belong to.
+
+    Raises
+    ------
+    HklflowError
+        If a file of a version is not as it was published.
+    """
+    if not any((path.parent / "record.json").exists() for path in read):
+        return []
+    from hklflow.calibration.store import calibration_of
+
+    found = [calibration_of(path) for path in read]
+    return [item for item in found if item is not None]
 
 
 def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:

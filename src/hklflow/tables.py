@@ -39,6 +39,7 @@ SCAN_COLUMNS = (
     "goniometer",
     "calibration",
     "frames",
+    "run",
 )
 
 Row = dict[str, str]
@@ -66,6 +67,8 @@ class Rotation:
     calibration: str | None
     frames: int | None = None
     """Number of frames expected in each raw scan."""
+    run: int | None = None
+    """Run number, by which calibrations say what they apply to."""
     where: str = ""
     """Table and row, for messages."""
 
@@ -151,19 +154,13 @@ def read_scans(
             temperature = _number(row["temperature"], "temperature", where, problems)
             if temperature is not None and temperature < 0:
                 problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
-        frames = None
-        if row["frames"]:
-            number = _number(row["frames"], "frames", where, problems)
-            if number is not None and (number < 1 or number != int(number)):
-                problems.append(f"{where}: frames {row['frames']!r} is not a number of frames")
-            else:
-                frames = None if number is None else int(number)
         rotation = Rotation(
             row["rotation"],
             row["raw"],
             _goniometer(row["goniometer"], where, problems),
             row["calibration"] or None,
-            frames,
+            _whole(row["frames"], "frames", 1, where, problems),
+            _whole(row["run"], "run", 0, where, problems),
             where,
         )
         for raw in rotation.parts if rotation.raw else ():
@@ -323,6 +320,17 @@ def _number(text: str, what: str, where: str, problems: list[str]) -> float | No
         return value
     problems.append(f"{where}: {what} {text!r} is not a number")
     return None
+
+
+def _whole(text: str, what: str, least: int, where: str, problems: list[str]) -> int | None:
+    """Read a whole number that may be left out."""
+    number = _number(text, what, where, problems) if text else None
+    if number is None:
+        return None
+    if number < least or number != int(number):
+        problems.append(f"{where}: {what} {text!r} is not a whole number from {least} up")
+        return None
+    return int(number)
 
 
 def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float]]:

@@ -73,7 +73,7 @@ def every_product(wildcards):
     used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
     wanted += [
         paths.calibration("geometry.json").format(calibration=name)
-        for name in sorted(used - {None})
+        for name in sorted(used.intersection(POWDER + PONI))
     ]
     for sample, parent in experiment.stacks():
         wanted += [
@@ -236,11 +236,17 @@ def repeated_raw_files(wildcards):
 
 
 def calibrated_geometry(wildcards):
-    """Calibration of the rotation at hand; none if the raw file holds the geometry."""
-    row = rotation_at(wildcards)
-    if row.calibration is None:
-        return []
-    return paths.calibration("geometry.json").format(calibration=row.calibration)
+    """Calibration of the rotation at hand; none if the raw file holds the geometry.
+
+    Of a calibration store it is the immutable file of the version chosen: an index that
+    changes with every proposal would make everything again.
+    """
+    rotation_at(wildcards)
+    key = (wildcards.sample, wildcards.scan, wildcards.rotation)
+    try:
+        return experiment.geometry_file(*key) or []
+    except HklflowError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def calibration_file(wildcards):

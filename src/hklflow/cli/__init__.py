@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from hklflow import __version__
+from hklflow.cli import calibration
 from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.check import check_experiment
 from hklflow.cli.explain import explain
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.init import init_experiment
+from hklflow.cli.mask import app as mask
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError
 
@@ -34,6 +36,8 @@ app.command(init_experiment, name="init")
 app.command(sample)
 app.command(scan)
 app.command(config)
+app.command(mask)
+app.command(calibration.app)
 app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 sample.command(add_sample, name="add")

@@ -61,6 +61,7 @@ def add_scan(
     goniometer: str = "",
     calibration: str = "",
     frames: int | None = None,
+    run: int | None = None,
     directory: Path = Path(),
 ) -> None:
     """Add one rotation of a scan to the table of scans.
@@ -92,6 +93,8 @@ def add_scan(
         A detector geometry of the configuration.
     frames
         Number of frames expected.
+    run
+        Run number, by which calibrations say what they apply to.
     directory
         Folder of the experiment.
     """
@@ -107,6 +110,7 @@ def add_scan(
         "goniometer": goniometer,
         "calibration": calibration,
         "frames": "" if frames is None else str(frames),
+        "run": "" if run is None else str(run),
     }
     folder = experiment(directory)
     folder.add("scans", [row])

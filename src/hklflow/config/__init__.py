@@ -3,7 +3,14 @@
 from hklflow.config.experiment import Experiment
 from hklflow.config.layers import Layer, merged, read_yaml, setters, value_in
 from hklflow.config.load import load
-from hklflow.config.models import Calibration, Config, PoniFile, PowderImage, Simulation
+from hklflow.config.models import (
+    Calibration,
+    Config,
+    PoniFile,
+    PowderImage,
+    Simulation,
+    StoredGeometry,
+)
 from hklflow.config.simulated import simulated_raws, simulation_description
 from hklflow.flags import files, flags
 from hklflow.tables import Rotation, Sample, Scan
@@ -19,6 +26,7 @@ __all__ = [
     "Sample",
     "Scan",
     "Simulation",
+    "StoredGeometry",
     "files",
     "flags",
     "load",

@@ -4,13 +4,19 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hklflow import stages
 from hklflow.config.layers import Layer
-from hklflow.config.models import Config
+from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
+from hklflow.errors import HklflowError
 from hklflow.paths import Paths
 from hklflow.tables import Rotation, Sample, Scan, series_ends
+
+if TYPE_CHECKING:
+    from hklflow.calibration.states import State
+    from hklflow.calibration.store import Store, Version
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Experiment:
     """Facility, configuration file, command line: what holds for all samples, lowest first."""
     resolved: dict[tuple[str, str | None], Config] = field(default_factory=dict)
     """Configuration of the samples and scans for which a layer says something else."""
+    _versions: "dict[tuple[str, str, int | None], Version]" = field(default_factory=dict)
 
     @cached_property
     def paths(self) -> Paths:
@@ -86,6 +93,81 @@ class Experiment:
     def raws(self) -> dict[str, tuple[str, str, str]]:
         """(sample, scan, rotation) of every raw file or pattern."""
         return {raw: key for key in self._rotations for raw in self.rotation(*key).parts}
+
+    def geometry_file(self, sample: str, scan: str, rotation: str) -> str | None:
+        """File of a rotation's detector geometry; None if its raw file holds the geometry.
+
+        Raises
+        ------
+        HklflowError
+            If the calibration store has no accepted version for the rotation.
+        """
+        name = self.rotation(sample, scan, rotation).calibration
+        if name is None:
+            return None
+        if not isinstance(self.config.calibrations[name], StoredGeometry):
+            return self.paths.calibration("geometry.json").format(calibration=name)
+        path = self.version(sample, scan, rotation).artefact("geometry.json")
+        return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
+
+    def version(self, sample: str, scan: str, rotation: str) -> "Version":
+        """Version of the calibration store for a rotation.
+
+        Raises
+        ------
+        HklflowError
+            If there is none, or the rotation's calibration is not of the store.
+        """
+        row = self.rotation(sample, scan, rotation)
+        entry = self.config.calibrations.get(row.calibration or "")
+        if not isinstance(entry, StoredGeometry):
+            raise HklflowError(
+                f"{sample} {scan} {rotation} has no calibration of a store, but "
+                f"{row.calibration or 'the geometry in its raw file'}"
+            )
+        key = (str(row.calibration), f"{sample}/{scan}", row.run)
+        if key not in self._versions:
+            state = self.state(str(row.calibration))
+            self._versions[key] = self.store(str(row.calibration)).resolve(
+                state.kind,
+                state.id,
+                scan=key[1],
+                run=row.run,
+                pin=entry.pin,
+                allow_default=entry.allow_default,
+            )
+        return self._versions[key]
+
+    def stored(self, name: str) -> StoredGeometry:
+        """Entry of `calibrations` that stands for the store.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such entry, or it is of another kind.
+        """
+        entry = self.config.calibrations.get(name)
+        if isinstance(entry, StoredGeometry):
+            return entry
+        known = [n for n, e in self.config.calibrations.items() if isinstance(e, StoredGeometry)]
+        raise HklflowError(
+            f"{name!r} is not a calibration with a store; `calibrations` of the configuration has "
+            f"{', '.join(known) or 'none'} (an entry with `store` and `state`)"
+        )
+
+    def store(self, name: str) -> "Store":
+        """Calibration store of an entry of `calibrations`."""
+        from hklflow.calibration.store import Store
+
+        return Store(self.base / self.stored(name).store)
+
+    def state(self, name: str) -> "State":
+        """State of the instrument that an entry of `calibrations` describes."""
+        from hklflow.calibration.states import read_schema, state_of
+
+        entry = self.stored(name)
+        schema = read_schema(entry.state_schema and self.base / entry.state_schema)
+        return state_of("geometry", entry.state, schema, entry.aliases)
 
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
         """Scans of a sample, or those of one parent (itself too), from cold to warm.

@@ -7,7 +7,7 @@ from typing import Any
 
 from hklflow.config.experiment import Experiment
 from hklflow.config.layers import merged
-from hklflow.config.models import Config, PoniFile
+from hklflow.config.models import Config, PoniFile, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, layers_of_experiment, resolved, validated
 from hklflow.config.simulated import simulation_problems
 from hklflow.errors import HklflowError
@@ -70,6 +70,8 @@ def load(
                 problems += [f"{row.where}: {problem}" for problem in raw_problems(row, base)]
     for name, calibration in config.calibrations.items():
         check_name(name, "calibration", "config", problems)
+        if isinstance(calibration, StoredGeometry):
+            continue
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
         if not simulated and not (base / given).is_file():
             problems.append(f"config: calibrations.{name}: {given} does not exist")
@@ -84,6 +86,7 @@ def load(
     experiment = Experiment(config, base, samples, scans, tuple(layers), own)
     if not problems:
         problems += simulation_problems(experiment)
+        problems += _state_problems(experiment)
     if problems:
         raise _report(problems)
     return experiment
@@ -109,6 +112,16 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
     if parent.cell is not None:
         for problem in cell_problems(parent.cell):
             yield f"config: refine_parent.cell: {problem}"
+
+
+def _state_problems(experiment: Experiment) -> Iterator[str]:
+    """Say what is wrong with the set-points of stored calibrations."""
+    for name, entry in experiment.config.calibrations.items():
+        if isinstance(entry, StoredGeometry):
+            try:
+                experiment.state(name)
+            except HklflowError as error:
+                yield f"config: calibrations.{name}: {error}"
 
 
 def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:

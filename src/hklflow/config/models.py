@@ -7,6 +7,7 @@ A field that has an imported module's name would shadow it in the class body, so
 stage modules are reached through their package.
 """
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -31,6 +32,7 @@ import hklflow.stages.sum_scans
 import hklflow.stages.temperature_series
 import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
+from hklflow.calibration.assess import GateLimits
 
 
 class _Section(BaseModel):
@@ -51,13 +53,48 @@ class PoniFile(stages.import_poni.Params):
     """PONI file."""
 
 
+class StoredGeometry(_Section):
+    """A calibration of the store: for each rotation the version that was accepted for its run.
+
+    Versions are made and judged with `hklflow calibration`.
+    """
+
+    store: str
+    """Folder of the store."""
+    state: dict[str, Any]
+    """Set-points of the instrument that make the state, see `hklflow calibration states`."""
+    state_schema: Path | None = None
+    """JSON file of the set-points that make a state; None: the packaged one."""
+    aliases: dict[str, str] = Field(default_factory=dict)
+    """State id -> state id, where a set-point lies on the edge of its step."""
+    pin: int | None = Field(None, ge=0)
+    """Version to be used whatever the store says; None: the highest accepted one that applies."""
+    allow_default: bool = False
+    """Whether version 0, the set-points themselves, may be used where no version is accepted. What
+    is made with it is marked as diagnostic."""
+    gates: GateLimits = GateLimits()
+    """What a candidate must keep to be accepted."""
+    polarization: float = Field(ge=0, le=1)
+    """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
+    orientation: int = Field(2, ge=1, le=4)
+    """How the images lie (pyFAI's detector orientation): 2 is an image seen from the sample with
+    its first row at the top."""
+    sensor_attenuation: float | None = Field(None, gt=0)
+    """Attenuation coefficient of the sensor in 1/m; None: no correction for its efficiency."""
+
+
 def _kind(value: Any) -> str:
-    is_poni = isinstance(value, PoniFile) or (isinstance(value, dict) and "poni" in value)
-    return "poni" if is_poni else "image"
+    for tag, model in (("store", StoredGeometry), ("poni", PoniFile)):
+        if isinstance(value, model) or (isinstance(value, dict) and tag in value):
+            return tag
+    return "image"
 
 
 Calibration = Annotated[
-    Annotated[PowderImage, Tag("image")] | Annotated[PoniFile, Tag("poni")], Discriminator(_kind)
+    Annotated[PowderImage, Tag("image")]
+    | Annotated[PoniFile, Tag("poni")]
+    | Annotated[StoredGeometry, Tag("store")],
+    Discriminator(_kind),
 ]
 
 

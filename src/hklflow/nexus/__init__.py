@@ -8,7 +8,12 @@ for each stage that led to the file.
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
-from hklflow.nexus.provenance import Record, read_provenance, write_provenance
+from hklflow.nexus.provenance import (
+    Record,
+    calibrations,
+    read_provenance,
+    write_provenance,
+)
 from hklflow.nexus.scale import read_scale, write_scale
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
@@ -44,6 +49,7 @@ __all__ = [
     "read_box",
     "read_mask",
     "read_peaks",
+    "calibrations",
     "read_provenance",
     "read_scale",
     "read_scan",

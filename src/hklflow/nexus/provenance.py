@@ -1,4 +1,4 @@
-"""History of a product: one NXprocess for each stage that led to it."""
+"""History of a product: one NXprocess for each stage that led to it, and its calibrations."""
 
 import json
 from collections.abc import Sequence
@@ -28,6 +28,37 @@ def write_provenance(path: Path, history: Sequence[Record]) -> None:
             note = add_group(process, "record", "NXnote")
             note["type"] = "application/json"
             note["data"] = json.dumps(record)
+        _write_calibrations(entry, history)
+
+
+def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
+    """Say which versions of the calibration store a product rests on, for people and programs."""
+    used = calibrations(history)
+    if "calibration" in entry:
+        del entry["calibration"]
+    entry.attrs["hklflow_quality"] = quality(used)
+    if not used:
+        return
+    collection = add_group(entry, "calibration", "NXcollection")
+    for item in used:
+        name = f"{item['kind']}_{item['state_id']}_v_{item['version']:04d}"
+        group = add_group(collection, name, "NXcollection")
+        for key, value in item.items():
+            group[key] = value if isinstance(value, int | float) else str(value)
+
+
+def calibrations(history: Sequence[Record]) -> list[Record]:
+    """Versions of the calibration store in a history, each once."""
+    found: list[Record] = []
+    for record in history:
+        found += [item for item in record.get("calibrations", []) if item not in found]
+    return found
+
+
+def quality(used: Sequence[Record]) -> str:
+    """Give `diagnostic` if a calibration is one that nobody accepted, else `reduced`."""
+    diagnostic = any(item["quality"] == "diagnostic" for item in used)
+    return "diagnostic" if diagnostic else "reduced"
 
 
 def read_provenance(path: Path) -> list[Record]:

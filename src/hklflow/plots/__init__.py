@@ -3,6 +3,7 @@
 Figures are made without pyplot, so that they work without a display and in threads.
 """
 
+from hklflow.plots.calibration import assessment, comparison
 from hklflow.plots.common import save
 from hklflow.plots.detector import (
     detector_image,
@@ -18,6 +19,8 @@ from hklflow.plots.series import intensities, series, temperature_series
 from hklflow.plots.volumes import coverage, slices
 
 __all__ = [
+    "assessment",
+    "comparison",
     "coverage",
     "detector_image",
     "frame_mask",

@@ -90,7 +90,10 @@ def _masked(
     """Draw an image with masked pixels in the colour of their reason, and the reasons' numbers."""
     figure = figure_of(13, 5.6)
     left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
-    draw_detector(left, np.where(last >= 0, 0, image), None)
+    shown = np.where(last >= 0, 0, image)
+    draw_detector(left, shown, None)
+    if not shown.any():
+        left.get_images()[0].set_alpha(0.0)  # there are no counts to show: the ground is grey
     colours = [_REASONS[i % len(_REASONS)] for i in range(len(names))]
     overlay = np.zeros((*last.shape, 4), np.float32)
     for number, colour in enumerate(colours):
@@ -103,7 +106,7 @@ def _masked(
             left.plot(fast + 0.5, slow + 0.5, "o", mfc="none", mec=colour, ms=7, mew=1.2)
     left.set_title("masked pixels in colour")
     labels = [textwrap.shorten(name, 44, placeholder=" …") for name in names] or ["none"]
-    right.barh(range(len(labels)), numbers or [0], color=colours or "0.4")
+    right.barh(range(len(labels)), numbers or [0], color=colours or "0.4", edgecolor="0.3")
     right.set_yticks(range(len(labels)), labels)
     right.invert_yaxis()
     for i, number in enumerate(numbers):

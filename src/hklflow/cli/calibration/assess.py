@@ -1,0 +1,182 @@
+"""Figures, gates and report page of a candidate."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.cli.calibration.build import Request
+    from hklflow.cli.calibration.target import Target
+
+Record = dict[str, Any]
+
+
+def assessed(
+    to: "Target", name: str, request: "Request", files: dict[str, Path], folder: Path
+) -> tuple[dict[str, Path], Record]:
+    """Judge the geometry of a candidate, and write what people judge it by.
+
+    Returns
+    -------
+    files : dict of Path
+        Those given with ``metrics.json``, ``parameters.json``, ``report.html`` and pictures.
+    record : dict
+        For the store.
+    """
+    from hklflow import plots
+
+    data = stage.read_json(files["geometry.json"])
+    accepted = to.accepted()
+    before: Record = {}
+    if accepted is not None:
+        before = stage.read_json(accepted.artefact("geometry.json"))
+    metrics = measured(data)
+    gates = _gates(to, request, metrics, measured(before))
+    moved = difference(data, before) if before else {}
+    files = {**files, "metrics.json": folder / "metrics.json",
+             "parameters.json": folder / "parameters.json",
+             "report.html": folder / "report.html"}  # fmt: skip
+    stage.write_json(files["metrics.json"], {"metrics": metrics, "gates": gates, "change": moved})
+    stage.write_json(files["parameters.json"], _parameters(request))
+    if metrics:
+        files["assessment.png"] = folder / "assessment.png"
+        plots.save(plots.assessment(metrics, f"candidate {name}"), files["assessment.png"])
+    record: Record = {
+        "source": request.source,
+        "inputs": [{"path": str(p), "sha256": stage.fingerprint(p)} for p in request.files],
+        # As JSON has it: no numpy, no infinities.
+        "metrics": stage.read_json(files["metrics.json"])["metrics"],
+        "gates": gates,
+        "parentVersion": None if accepted is None else accepted.number,
+    }
+    if "calibrant" in metrics:
+        record["calibrant"] = metrics["calibrant"]
+    compared = accepted.name if accepted is not None else None
+    files["report.html"].write_text(
+        _page(to, name, request, data, record, moved, compared, files), encoding="utf-8"
+    )
+    return files, record
+
+
+def measured(data: Record) -> Record:
+    """Metrics of a geometry file; none of an imported one."""
+    found: Record = data.get("metrics", {})
+    return found if isinstance(found.get("rings"), list) else {}
+
+
+def difference(a: Record, b: Record) -> Record:
+    """How far one geometry file is from another: beam centre, distance along the beam, tilt."""
+    from hklflow.calibration.assess import change
+
+    return change(summary(a), summary(b))
+
+
+def summary(data: Record) -> Record:
+    """Beam centre, distance along the beam and normal of a geometry file.
+
+    Poni and rot trade against each other, these do not.
+    """
+    import numpy as np
+
+    from hklflow.core.geometry import BEAM, detector_from_dict
+
+    detector = detector_from_dict(data["detector"])
+    slow, fast = detector.intersect(BEAM)
+    return {
+        "beam_centre_px": [float(slow), float(fast)],
+        "direct_distance_m": detector.distance / float(BEAM @ detector.normal),
+        "tilt_deg": float(np.degrees(np.arccos(min(1.0, float(BEAM @ detector.normal))))),
+        "normal": detector.normal.tolist(),
+    }
+
+
+def _gates(to: "Target", request: "Request", metrics: Record, before: Record) -> list[Record]:
+    from hklflow.calibration.assess import judge
+
+    if metrics:
+        return judge(metrics, to.entry.gates, before or None)
+    return [
+        {
+            "name": "measured",
+            "value": None,
+            "limit": None,
+            "passed": False,
+            "sentence": f"the geometry was imported ({request.source}): nothing says how good it "
+            "is",
+        }
+    ]
+
+
+def _parameters(request: "Request") -> Record:
+    return {
+        "source": request.source,
+        "files": [str(path) for path in request.files],
+        "params": dict(request.params),
+    }
+
+
+def _page(
+    to: "Target",
+    name: str,
+    request: "Request",
+    data: Record,
+    record: Record,
+    moved: Record,
+    compared: str | None,
+    files: dict[str, Path],
+) -> str:
+    """Page of a candidate."""
+    from html import escape
+
+    from hklflow.calibration import report
+
+    found, sigma = summary(data), data.get("sigma", {})
+    centre_sigma = data.get("beam_centre_sigma_px") or (None, None)
+    distance_sigma = record["metrics"].get("direct_distance_sigma_m")
+    rows: list[report.Row] = [
+        ("beam centre, slow (px)", found["beam_centre_px"][0], centre_sigma[0],
+         moved and moved["beam_centre_px"][0]),
+        ("beam centre, fast (px)", found["beam_centre_px"][1], centre_sigma[1],
+         moved and moved["beam_centre_px"][1]),
+        ("distance along the beam (mm)", 1e3 * found["direct_distance_m"],
+         distance_sigma and 1e3 * distance_sigma, moved and moved["direct_distance_mm"]),
+        ("tilt (degrees)", found["tilt_deg"], None, moved and moved["tilt_deg"]),
+    ]  # fmt: skip
+    rows += [
+        (f"{key} ({'m' if key in ('dist', 'poni1', 'poni2') else 'rad'})", value, sigma.get(key),
+         None)
+        for key, value in data.get("poni", {}).items()
+        if key in ("dist", "poni1", "poni2", "rot1", "rot2", "rot3")
+    ]  # fmt: skip
+    against = f"change against {compared}" if compared else "no accepted version"
+    parameters = report.table(
+        ("parameter", "value", "standard deviation", against),
+        [tuple(None if cell == {} else cell for cell in row) for row in rows],
+    )
+    sections = [
+        ("Verdict", report.verdict(record["gates"])),
+        ("Gates", report.gates_table(record["gates"])),
+        ("Parameters", parameters),
+    ]
+    pictures = {
+        "rings.png": "The calibrant's image with the rings of this geometry, its profile, and "
+        "observed minus calculated 2θ.",
+        "assessment.png": "Rings, their widths, azimuthal harmonics; convergence or modules.",
+    }
+    shown = [report.figure(files[f], text) for f, text in pictures.items() if f in files]
+    if shown:
+        sections.append(("Pictures", "\n".join(shown)))
+    if rings := record["metrics"].get("rings"):
+        columns = list(rings[0])
+        sections.append(("Rings", report.table(columns, [list(row.values()) for row in rings])))
+    if "wavelength" in record["metrics"]:
+        told = record["metrics"]["wavelength"]
+        sections.append(("Wavelength", f"<p>{told['value_A']} Å, {escape(told['source'])}.</p>"))
+    made = [(str(i["path"]), str(i["sha256"])) for i in record["inputs"]]
+    sections += [
+        ("Made from", report.table(("file", "SHA-256"), made)),
+        ("With", f"<pre>{escape(json.dumps(_parameters(request), indent=1))}</pre>"),
+    ]
+    return report.page(f"Calibration {to.name}: candidate {name}, state {to.state.id}", sections)

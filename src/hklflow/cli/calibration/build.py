@@ -1,0 +1,211 @@
+"""From a measurement to the files of a candidate: geometry, figures, gates, report page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from hklflow import stage
+from hklflow.errors import HklflowError
+from hklflow.stages import import_poni, powder_calibration
+
+if TYPE_CHECKING:
+    from hklflow.cli.calibration.target import Target
+
+HC = 12398.419843320026
+"""Planck's constant times the speed of light in eV Å (CODATA 2018)."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a candidate is made of; `parameters.json` of a version holds it.
+
+    Attributes
+    ----------
+    source : str
+        ``powder``, ``poni``, ``geometry`` (a file of this workflow) or ``default``.
+    files : sequence of Path
+        Images or the file that is imported.
+    params : mapping
+        Parameters of the stage that makes it, as given; the state's set-points lie below.
+    """
+
+    source: str
+    files: tuple[Path, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def from_state(target: "Target") -> Record:
+    """Parameters of a powder calibration that the set-points of the state say."""
+    state, entry = target.state.values, target.entry
+    given = {
+        "pixel_size": state.get("pixel_size"),
+        "wavelength": HC / state["energy"] if "energy" in state else None,
+        "distance": state.get("distance"),
+        "sensor_thickness": state.get("thickness"),
+        "sensor_attenuation": entry.sensor_attenuation,
+        "polarization": entry.polarization,
+        "orientation": entry.orientation,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def settings(pairs: Sequence[str]) -> Record:
+    """Read ``key=value`` of `--set`; values are JSON, or text where they are not.
+
+    Raises
+    ------
+    HklflowError
+        If one has no `=`.
+    """
+    found: Record = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise HklflowError(f"--set {pair!r} is not key=value; write for example max_rings=14")
+        try:
+            found[key.strip().replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key.strip().replace("-", "_")] = value
+    return found
+
+
+def powder_params(target: "Target", given: Mapping[str, Any]) -> powder_calibration.Params:
+    """Parameters of a powder calibration: the state's, and above them what was given.
+
+    Raises
+    ------
+    HklflowError
+        With every parameter that is wrong.
+    """
+    try:
+        return powder_calibration.Params.model_validate({**from_state(target), **given})
+    except ValidationError as error:
+        told = [
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (it is {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise HklflowError("; ".join(told)) from error
+
+
+def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Path]:
+    """Make the geometry of a request in a folder.
+
+    Returns
+    -------
+    dict of Path
+        Name of the artefact -> file.
+
+    Raises
+    ------
+    HklflowError
+        If a file is missing or the calibration fails.
+    """
+    for path in request.files:
+        if not path.is_file():
+            raise HklflowError(f"{path} does not exist; give the file of the calibration")
+    geometry, poni = folder / "geometry.json", folder / "geometry.poni"
+    files = {"geometry.json": geometry, "geometry.poni": poni}
+    if request.source == "powder":
+        files["rings.png"] = folder / "rings.png"
+        powder_calibration.main(
+            inputs=powder_calibration.Inputs(image=request.files[0]),
+            outputs=powder_calibration.Outputs(
+                geometry=geometry, poni=poni, picture=files["rings.png"]
+            ),
+            params=powder_params(target, request.params),
+        )
+    elif request.source == "poni":
+        _import_poni(target, request, geometry)
+    elif request.source == "geometry":
+        stage.write_json(geometry, _checked(request.files[0]))
+    else:
+        stage.write_json(geometry, _set_points(target))
+    if not poni.exists():
+        _write_poni(geometry, poni)
+    _check_state(target, stage.read_json(geometry), geometry)
+    return files
+
+
+def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
+    known = from_state(target)
+    shape = target.state.values.get("shape")
+    import_poni.main(
+        inputs=import_poni.Inputs(poni=request.files[0]),
+        outputs=import_poni.Outputs(geometry=geometry),
+        params=import_poni.Params.model_validate(
+            {name: known[name] for name in
+             ("polarization", "sensor_thickness", "sensor_attenuation") if name in known}
+            | ({} if shape is None else {"shape": tuple(shape)})
+            | dict(request.params)
+        ),
+    )  # fmt: skip
+
+
+def _checked(path: Path) -> Record:
+    """Content of a geometry file, without the history that its folder has and the store not."""
+    from hklflow.formats.assemble import calibrated
+
+    data = stage.read_json(path)
+    calibrated(data, path)
+    return {key: value for key, value in data.items() if key != "provenance"}
+
+
+def _set_points(target: "Target") -> Record:
+    """Geometry that the set-points describe, the beam in the middle of the detector."""
+    from hklflow.calibration.powder_guess import guess_poni
+    from hklflow.core.geometry import detector_to_dict
+
+    known, shape = from_state(target), target.state.values.get("shape")
+    lacking = [n for n in ("pixel_size", "wavelength", "distance") if n not in known]
+    if shape is None or lacking:
+        raise HklflowError(
+            f"the state of {target.name} does not say "
+            f"{', '.join(lacking + (['shape'] if shape is None else []))}, which the default "
+            "geometry needs"
+        )
+    shape = (int(shape[0]), int(shape[1]))
+    centre = (shape[0] / 2, shape[1] / 2)
+    poni = guess_poni(
+        shape, tuple(known["pixel_size"]), known["distance"], centre, known["orientation"],
+        known["wavelength"],
+    )  # fmt: skip
+    return {
+        "source": "default",
+        "detector": detector_to_dict(poni.detector())
+        | {name: known[name] for name in ("sensor_thickness", "sensor_attenuation")
+           if name in known},
+        "beam": {"wavelength_A": known["wavelength"], "polarization": known["polarization"]},
+        "beam_centre_px": centre,
+    }  # fmt: skip
+
+
+def _write_poni(geometry: Path, path: Path) -> None:
+    from hklflow.formats import assemble, poni
+
+    detector, beam = assemble.calibrated(stage.read_json(geometry), geometry)
+    poni.write_poni(path, poni.poni_from_detector(detector, wavelength=beam.wavelength))
+
+
+def _check_state(target: "Target", data: Record, path: Path) -> None:
+    """Refuse a geometry that cannot be one of this state."""
+    from hklflow.formats.assemble import calibrated
+
+    detector, beam = calibrated(data, path)
+    values, problems = target.state.values, []
+    if (shape := values.get("shape")) is not None and tuple(shape) != detector.shape:
+        problems.append(f"a detector of {detector.shape} pixels, not {tuple(shape)}")
+    if (energy := values.get("energy")) is not None:
+        found = HC / beam.wavelength
+        if abs(found / energy - 1) > 1e-3:
+            problems.append(f"an energy of {found:.1f} eV, not {energy:.1f} eV")
+    if problems:
+        raise HklflowError(
+            f"the geometry has {' and '.join(problems)}, as the state of {target.name} says; "
+            "give the file of this state or mend `state`"
+        )

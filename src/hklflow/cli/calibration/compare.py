@@ -1,0 +1,110 @@
+"""`hklflow calibration compare`: versions and candidates side by side."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hklflow.cli.calibration.target import in_words, target
+from hklflow.errors import HklflowError
+
+
+def compare(
+    *names: str,
+    output: Path | None = None,
+    json_: bool = False,
+    calibration: str | None = None,
+    directory: Path = Path(),
+) -> None:
+    """Compare versions and candidates: a table, and a page with pictures side by side.
+
+    Changes are against the first one.
+
+    Example: `hklflow calibration compare v_0001 morning/02 --output compare.html`
+
+    Parameters
+    ----------
+    names
+        `v_0001`, or a candidate's name (its last iteration unless `name/02` says which).
+    output
+        HTML page to write.
+    json_
+        JSON instead of a table.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow import stage
+
+    if len(names) < 2:
+        raise HklflowError("name two or more versions or candidates, as v_0001 morning/02")
+    to = target(directory, calibration)
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        item = to.item(name)
+        path = item.path / "geometry.json"
+        found[in_words(item)] = {"data": stage.read_json(path), "record": item.record}
+    if len(found) < 2:
+        raise HklflowError(f"{', '.join(names)} are the same; name different ones")
+    first = next(iter(found.values()))["data"]
+    rows = [_row(name, one["data"], first, one["record"]) for name, one in found.items()]
+    if json_:
+        print(json.dumps(rows, indent=1))
+    else:
+        print("\t".join(rows[0]))
+        for row in rows:
+            print("\t".join("" if v is None else f"{v:.8g}" if isinstance(v, float) else str(v)
+                            for v in row.values()))  # fmt: skip
+    if output is not None:
+        _write_page(output, to.name, found, rows)
+
+
+def _row(name: str, data: Any, first: Any, record: Any) -> dict[str, Any]:
+    """Figures of one of them."""
+    from hklflow.cli.calibration.assess import difference, measured, summary
+
+    own, moved, metrics = summary(data), difference(data, first), measured(data)
+    failed = [gate["name"] for gate in record.get("gates", []) if not gate["passed"]]
+    return {
+        "name": name,
+        "beam_slow_px": own["beam_centre_px"][0],
+        "beam_fast_px": own["beam_centre_px"][1],
+        "distance_mm": 1e3 * own["direct_distance_m"],
+        "tilt_deg": own["tilt_deg"],
+        "change_beam_slow_px": moved["beam_centre_px"][0],
+        "change_beam_fast_px": moved["beam_centre_px"][1],
+        "change_distance_mm": moved["direct_distance_mm"],
+        "change_tilt_deg": moved["tilt_deg"],
+        "rings": len(metrics["rings"]) if metrics else None,
+        "rms_px": metrics.get("rms_px"),
+        "chi2": metrics.get("chi2"),
+        "failed_gates": ",".join(failed),
+    }
+
+
+def _write_page(
+    output: Path, calibration: str, found: dict[str, dict[str, Any]], rows: list[dict[str, Any]]
+) -> None:
+    from hklflow import plots, publish
+    from hklflow.calibration import report
+    from hklflow.cli.calibration.assess import measured
+
+    names = list(found)
+    table = report.table(
+        ("", *names), [(key, *(row[key] for row in rows)) for key in rows[0] if key != "name"]
+    )
+    sections = [("Figures", table)]
+    metrics = {name: measured(one["data"]) for name, one in found.items()}
+    metrics = {name: one for name, one in metrics.items() if one}
+    if metrics:
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "comparison.png"
+            plots.save(plots.comparison(metrics, " and ".join(metrics)), picture)
+            sections.append(("Pictures", report.figure(picture, "Rings, widths, harmonics.")))
+    for name, one in found.items():
+        sections.append((f"Gates of {name}", report.gates_table(one["record"].get("gates", []))))
+    temporary = publish.partial(output, "compare")
+    temporary.write_text(report.page(f"Calibration {calibration}: {', '.join(names)}", sections),
+                         encoding="utf-8")  # fmt: skip
+    publish.publish([(temporary, output)])

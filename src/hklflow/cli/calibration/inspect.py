@@ -1,0 +1,261 @@
+"""What there is: `hklflow calibration list`, `show`, `apply`, `affected`, `states`, `verify` ..."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hklflow.cli.calibration.target import in_words, target
+from hklflow.errors import HklflowError
+
+
+def list_all(
+    *, json_: bool = False, calibration: str | None = None, directory: Path = Path()
+) -> None:
+    """List versions and candidates of a state, separated by tabs.
+
+    Example: `hklflow calibration list`; `hklflow calibration list --json`
+
+    Parameters
+    ----------
+    json_
+        JSON instead of a table.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.calibration.store import Candidate, Version
+
+    to = target(directory, calibration)
+    columns = ("name", "status", "applies_to", "author", "date", "failed_gates", "comments")
+    rows = []
+    items: list[Version | Candidate] = [*to.versions()]
+    items += to.store.candidates(to.state.kind, to.state.id)
+    for item in items:
+        record = item.record
+        failed = [gate["name"] for gate in record.get("gates", []) if not gate["passed"]]
+        rows.append(
+            (
+                in_words(item),
+                getattr(item, "status", "candidate"),
+                record.get("appliesTo") or "",
+                record.get("author") or "",
+                record.get("timestamp") or "",
+                ",".join(failed),
+                record.get("comments") or "",
+            )
+        )
+    _print(columns, rows, json_)
+
+
+def show(
+    name: str, /, *, json_: bool = False, calibration: str | None = None, directory: Path = Path()
+) -> None:
+    """Show a version or a candidate: its record, its gates, where its report is.
+
+    Example: `hklflow calibration show v_0003`; `hklflow calibration show morning/02 --json`
+
+    Parameters
+    ----------
+    name
+        `v_0003`, or a candidate's name (its last iteration unless `name/02` says which).
+    json_
+        The whole record as JSON.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    to = target(directory, calibration)
+    item = to.item(name)
+    status = getattr(item, "status", "candidate")
+    if json_:
+        print(json.dumps({**item.record, "status": status, "path": str(item.path)}, indent=1))
+        return
+    print(f"{in_words(item)} of {to.name}, state {to.state.id}: {status}")
+    for key, value in item.record.items():
+        if isinstance(value, str | int | float) and value != "":
+            print(f"  {key:20s} {value}")
+    for gate in item.record.get("gates", []):
+        print(f"  {'passed' if gate['passed'] else 'FAILED':20s} {gate['sentence']}")
+    print(f"  {'folder':20s} {item.path}")
+
+
+def apply(scan: str | None = None, /, *, json_: bool = False, directory: Path = Path()) -> None:
+    """Say which version each rotation is reduced with, and why; nothing is changed.
+
+    Example: `hklflow calibration apply quartz/100K`; `hklflow calibration apply --json`
+
+    Parameters
+    ----------
+    scan
+        `sample/scan`; without it all scans.
+    json_
+        JSON instead of a table.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.cli.folder import experiment as folder_of
+    from hklflow.config import StoredGeometry, load
+
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    keys = [key for key in experiment.all_rotations() if scan in (None, f"{key[0]}/{key[1]}")]
+    if not keys:
+        raise HklflowError(f"there is no scan {scan!r}; scans are named `sample/scan`")
+    rows = []
+    for key in keys:
+        name = experiment.rotation(*key).calibration
+        entry = experiment.config.calibrations.get(name or "")
+        version, why = "", "from the raw file" if entry is None else f"calibration {name}"
+        if isinstance(entry, StoredGeometry):
+            try:
+                found = experiment.version(*key)
+            except HklflowError as error:
+                why = str(error)
+            else:
+                version = found.path.name
+                record = found.record
+                why = (
+                    "pinned in the configuration" if entry.pin is not None
+                    else "the set-points: no version is accepted" if found.number == 0
+                    else f"highest accepted that applies ({record.get('appliesTo')})"
+                )  # fmt: skip
+        rows.append((*key, name or "", version, why))
+    _print(("sample", "scan", "rotation", "calibration", "version", "why"), rows, json_)
+
+
+def affected(
+    version: str,
+    /,
+    *,
+    json_: bool = False,
+    calibration: str | None = None,
+    directory: Path = Path(),
+) -> None:
+    """List the products that were made with a version.
+
+    Example: `hklflow calibration affected 3`
+
+    Parameters
+    ----------
+    version
+        Number of the version.
+    json_
+        JSON instead of a table.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow import stage
+    from hklflow.nexus import calibrations
+
+    to = target(directory, calibration)
+    found = to.version(version)
+    results = to.experiment.base / to.experiment.config.results
+    rows = []
+    for path in sorted([*results.rglob("*.nxs"), *results.rglob("*.json")]):
+        if path.name.startswith("."):
+            continue
+        for used in calibrations(stage.provenance(path)):
+            if (used["kind"], used["state_id"], used["version"]) == (
+                found.kind, found.state_id, found.number,
+            ):  # fmt: skip
+                rows.append((str(path.relative_to(to.experiment.base)), used["status"]))
+    _print(("product", "status_at_use"), rows, json_)
+
+
+def states(*, json_: bool = False, directory: Path = Path()) -> None:
+    """Show the state of every stored calibration, and the set-points that states are made of.
+
+    Example: `hklflow calibration states`
+
+    Parameters
+    ----------
+    json_
+        JSON instead of a table.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.calibration.states import read_schema
+    from hklflow.cli.folder import experiment as folder_of
+    from hklflow.config import StoredGeometry, load
+
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    rows: list[Sequence[Any]] = []
+    for name, entry in experiment.config.calibrations.items():
+        if isinstance(entry, StoredGeometry):
+            state = experiment.state(name)
+            rows.append((name, state.id, json.dumps(state.values)))
+            for warning in state.warnings:
+                print(f"warning: {name}: {warning}")
+    _print(("calibration", "state", "set-points"), rows, json_)
+    if not json_:
+        print()
+        keys = read_schema().keys.items()
+        columns = ("set-point", "unit", "step", "needed", "meaning")
+        _print(columns, [(name, key.unit or "", "exact" if key.step is None else key.step,
+                          "geometry" in key.required, key.description) for name, key in keys
+                         if "geometry" in key.kinds], json_)  # fmt: skip
+
+
+def reindex(
+    *, dry_run: bool = False, calibration: str | None = None, directory: Path = Path()
+) -> int:
+    """Make the indices of a store anew from its records; exit code 1 if something is amiss.
+
+    Example: `hklflow calibration reindex --dry-run`
+
+    Parameters
+    ----------
+    dry_run
+        Only say what would change.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    to = target(directory, calibration)
+    report = to.store.reindex(dry_run=dry_run)
+    would = "would be " if dry_run else ""
+    for path in report.rebuilt:
+        print(f"{path} {would}made again")
+    for path in report.removed:
+        print(f"{path} {would}removed: a killed process had left it")
+    for problem in report.problems:
+        print(problem)
+    return 1 if report.problems else 0
+
+
+def verify(*, calibration: str | None = None, directory: Path = Path()) -> int:
+    """Check every record and every file of a store against its checksum; exit code 1 if one fails.
+
+    Example: `hklflow calibration verify`
+
+    Parameters
+    ----------
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    to = target(directory, calibration)
+    problems = to.store.verify()
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} problems in {to.store.root}")
+    return 1 if problems else 0
+
+
+def _print(columns: Sequence[str], rows: Iterable[Sequence[Any]], as_json: bool) -> None:
+    """Print rows separated by tabs, or a JSON list of objects."""
+    rows = list(rows)
+    if as_json:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
+        return
+    print("\t".join(columns))
+    for row in rows:
+        print("\t".join(" ".join(str(value).split()) for value in row))

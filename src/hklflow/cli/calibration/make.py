@@ -1,0 +1,227 @@
+"""`hklflow calibration init | propose | iterate | cancel`: candidates for the store."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from hklflow.cli.calibration.target import Target, in_words, target
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.calibration.store import Candidate
+    from hklflow.cli.calibration.build import Request
+
+Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
+Start = Annotated[str | None, Parameter(name="--from")]
+
+
+def init_state(
+    *,
+    author: str,
+    comments: str = "set-points of the configuration",
+    calibration: str | None = None,
+    directory: Path = Path(),
+) -> None:
+    """Make the state's folder in the store, with the geometry of the set-points as version 0.
+
+    Version 0 is used only where `allow_default` is set, and what it makes is marked as diagnostic.
+
+    Example: `hklflow calibration init --author "M. Curie"`
+
+    Parameters
+    ----------
+    author
+        Who does this.
+    comments
+        For people.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.cli.calibration.build import Request, make_files
+
+    to = target(directory, calibration)
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_files(to, Request("default"), Path(folder))
+        version = to.store.init(to.state, files, author=author, comments=comments)
+    print(f"state {to.state.id} of {to.name}: {version.path}")
+
+
+def propose(
+    name: str,
+    /,
+    *,
+    author: str,
+    image: tuple[Path, ...] = (),
+    poni: Path | None = None,
+    geometry: Path | None = None,
+    calibrant: str | None = None,
+    given: Settings = (),
+    start: Start = None,
+    comments: str = "",
+    calibration: str | None = None,
+    directory: Path = Path(),
+) -> None:
+    """Make a candidate from a powder image, a PONI file or a geometry, and judge it.
+
+    Nothing that is reduced changes before the candidate is accepted. Energy, pixel size and the
+    distance to start from are those of the state. The report is a page to open in a browser.
+
+    Example: `hklflow calibration propose morning --image raw/CeO2.tif --calibrant CeO2 --author
+    "M. Curie"`; `hklflow calibration propose old --poni old.poni --author "M. Curie"`
+
+    Parameters
+    ----------
+    name
+        Name of the candidate: letters, digits, `.`, `+` and `-`.
+    author
+        Who does this.
+    image
+        Image of a powder calibrant.
+    poni
+        PONI file of pyFAI.
+    geometry
+        Product of this workflow: `geometry.json`.
+    calibrant
+        Calibrant of the image: a name that pyFAI knows, or a file of d-spacings.
+    given
+        Further parameters of `powder_calibration`, as `min_rings=5`.
+    start
+        Version or candidate whose distance and beam centre are the start.
+    comments
+        For people.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.cli.calibration.build import Request, settings
+
+    sources = {"powder": image, "poni": poni, "geometry": geometry}
+    chosen = [source for source, value in sources.items() if value]
+    if len(chosen) != 1:
+        raise HklflowError("give one of --image, --poni and --geometry")
+    to = target(directory, calibration)
+    params = settings(given)
+    if calibrant is not None:
+        params["calibrant"] = calibrant
+    if chosen[0] != "powder" and (params or start):
+        raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{chosen[0]}")
+    if start is not None:
+        params = _start(to, start) | params
+    files = image or (poni or geometry,)
+    request = Request(chosen[0], tuple(f.absolute() for f in files if f is not None), params)
+    _propose(to, name, request, author, comments)
+
+
+def iterate(
+    name: str,
+    /,
+    *,
+    author: str,
+    given: Settings = (),
+    image: tuple[Path, ...] = (),
+    comments: str = "",
+    calibration: str | None = None,
+    directory: Path = Path(),
+) -> None:
+    """Make the next iteration of a candidate, with other parameters, beside those before.
+
+    Example: `hklflow calibration iterate morning --set max_rings=14 --set purge_rings=[3,7]
+    --author "M. Curie"`
+
+    Parameters
+    ----------
+    name
+        The candidate, or one of its iterations (`morning/01`) as the start; else the last.
+    author
+        Who does this.
+    given
+        What is different, `key=value`.
+    image
+        Other images than before.
+    comments
+        For people.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow import stage
+    from hklflow.cli.calibration.build import Request, settings
+
+    to = target(directory, calibration)
+    before = to.candidate(name)
+    said = stage.read_json(before.path / "parameters.json")
+    if said["source"] != "powder":
+        raise HklflowError(
+            f"candidate {in_words(before)} was imported from a file; only those made from images "
+            "can be iterated"
+        )
+    files = image or tuple(Path(path) for path in said["files"])
+    request = Request(
+        "powder", tuple(f.absolute() for f in files), said["params"] | settings(given)
+    )
+    _propose(to, before.name, request, author, comments)
+
+
+def cancel(name: str, /, *, calibration: str | None = None, directory: Path = Path()) -> None:
+    """Delete a candidate that was never published.
+
+    Example: `hklflow calibration cancel morning`
+
+    Parameters
+    ----------
+    name
+        Name of the candidate.
+    calibration
+        Entry of `calibrations` in config.yaml; not needed where only one has a store.
+    directory
+        Folder of the experiment.
+    """
+    to = target(directory, calibration)
+    to.candidate(name)
+    to.store.cancel(name)
+    print(f"candidate {name} is deleted")
+
+
+def _start(to: Target, given: str) -> dict[str, Any]:
+    """Distance and beam centre of a version or candidate."""
+    from hklflow import stage
+
+    found = stage.read_json(to.item(given).path / "geometry.json")
+    if "beam_centre_px" not in found or "poni" not in found:
+        raise HklflowError(
+            f"{given} was not made from an image, so it has no beam centre to start from; give "
+            "--set distance=... and --set beam_centre=[slow,fast]"
+        )
+    return {"distance": found["poni"]["dist"], "beam_centre": found["beam_centre_px"]}
+
+
+def _propose(to: Target, name: str, request: "Request", author: str, comments: str) -> "Candidate":
+    """Make and judge a candidate, and say what came out."""
+    from hklflow.cli.calibration.assess import assessed
+    from hklflow.cli.calibration.build import make_files
+
+    # Before the work, not after it.
+    to.store.state(to.state.kind, to.state.id)
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_files(to, request, Path(folder))
+        files, record = assessed(to, name, request, files, Path(folder))
+        record |= {"author": author, "comments": comments}
+        candidate = to.store.new_iteration(to.state, name, files, record)
+    print(f"candidate {in_words(candidate)} of {to.name}, state {to.state.id}")
+    _tell(record["gates"])
+    print(f"report: {candidate.path / 'report.html'}")
+    return candidate
+
+
+def _tell(gates: "list[Mapping[str, Any]]") -> None:
+    failed = [gate for gate in gates if not gate["passed"]]
+    for gate in failed:
+        print(f"  failed: {gate['sentence']}")
+    print(f"{len(gates) - len(failed)} of {len(gates)} gates passed")

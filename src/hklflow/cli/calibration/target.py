@@ -1,0 +1,115 @@
+"""What the commands act on: an entry of `calibrations` with its store and its state."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hklflow.cli.folder import experiment as folder_of
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.calibration.states import State
+    from hklflow.calibration.store import Candidate, Store, Version
+    from hklflow.config import Experiment, StoredGeometry
+
+
+@dataclass(frozen=True)
+class Target:
+    """A stored calibration of an experiment."""
+
+    experiment: "Experiment"
+    name: str
+
+    @property
+    def entry(self) -> "StoredGeometry":
+        """Entry of the configuration."""
+        return self.experiment.stored(self.name)
+
+    @property
+    def store(self) -> "Store":
+        """Store of the entry."""
+        return self.experiment.store(self.name)
+
+    @property
+    def state(self) -> "State":
+        """State that the entry's set-points make."""
+        return self.experiment.state(self.name)
+
+    def versions(self) -> "list[Version]":
+        """Versions of the state, the lowest number first."""
+        return self.store.versions(self.state.kind, self.state.id)
+
+    def version(self, given: str) -> "Version":
+        """Version of the state by its number, `3` or `v_0003`.
+
+        Raises
+        ------
+        HklflowError
+            If there is no such version.
+        """
+        match = re.fullmatch(r"(?:v_)?(\d+)", given)
+        if match is None:
+            raise HklflowError(f"{given!r} is no version; write its number, as 3 or v_0003")
+        return self.store.version(self.state.kind, self.state.id, int(match[1]))
+
+    def item(self, given: str) -> "Version | Candidate":
+        """Return a version (`v_0003`) or a candidate (`name`, `name/02`)."""
+        if re.fullmatch(r"v_\d+", given):
+            return self.version(given)
+        return self.candidate(given)
+
+    def candidate(self, given: str) -> "Candidate":
+        """Candidate of the state by its name, its latest iteration unless `name/02` says which.
+
+        Raises
+        ------
+        HklflowError
+            If there is none, or it is of another state.
+        """
+        found = self.store.candidate(given)
+        if (found.kind, found.state_id) != (self.state.kind, self.state.id):
+            raise HklflowError(
+                f"candidate {given!r} is of state {found.state_id}, but {self.name} has state "
+                f"{self.state.id}; name the entry it is of with --calibration"
+            )
+        return found
+
+    def accepted(self) -> "Version | None":
+        """Accepted version with the highest number, with which new ones are compared."""
+        found = [v for v in self.versions() if v.status == "accepted"]
+        return found[-1] if found else None
+
+
+def target(directory: Path, name: str | None) -> Target:
+    """Entry of this name, or the only one that has a store.
+
+    Raises
+    ------
+    HklflowError
+        If there is none or it is not clear which.
+    """
+    from hklflow.config import StoredGeometry, load
+
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    if name is None:
+        names = [n for n, e in experiment.config.calibrations.items()
+                 if isinstance(e, StoredGeometry)]  # fmt: skip
+        if len(names) != 1:
+            raise HklflowError(
+                f"{folder.config} has {len(names)} calibrations with a store"
+                f"{': ' + ', '.join(names) if names else ''}; "
+                + ("name one with --calibration" if names else "see config/README.md, calibrations")
+            )
+        name = names[0]
+    experiment.stored(name)
+    for warning in experiment.state(name).warnings:
+        print(f"warning: {warning}")
+    return Target(experiment, name)
+
+
+def in_words(item: "Version | Candidate") -> str:
+    """Short name of a version or a candidate."""
+    iteration = getattr(item, "iteration", None)
+    return item.name if iteration is None else f"{item.name}/{iteration:02d}"

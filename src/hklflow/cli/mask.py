@@ -1,0 +1,319 @@
+"""`hklflow mask show`, `add` and `import`: a mask file looked at, and one more step in it.
+
+A mask file is changed by writing it anew beside its place and renaming; what stood in it
+is kept byte for byte.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+app = App(name="mask", help="Mask files: steps, in order, that mask pixels or free them again.")
+
+Kind = Literal["rectangle", "circle", "annulus", "ring", "polygon", "beamstop", "edges", "detector"]
+Op = Literal["add", "subtract"]
+
+_NEW = """\
+# Pixels to mask or to free: one step in a line, in this order; (slow, fast) in pixels.
+# Used with `pixel_mask: {mask_file: ...}` in the configuration; see `hklflow mask --help`.
+"""
+
+
+@app.command
+def show(
+    file: Path,
+    /,
+    *,
+    shape: str | None = None,
+    image: Path | None = None,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+) -> None:
+    """Tell what each step of a mask file masks and frees, and draw it.
+
+    Example: `hklflow mask show config/mask.yaml --image raw/quartz_0001.cbf -o mask.png`
+
+    Parameters
+    ----------
+    file
+        Mask file.
+    shape
+        Rows and columns of the detector, such as `1043,981`.
+    image
+        An image of the detector instead, or a raw file, of which the first frame is taken.
+    output
+        Picture to write, PNG.
+    """
+    from hklflow import mask_steps
+    from hklflow.core import mask_shapes
+
+    if (shape is None) == (image is None):
+        raise HklflowError("give either --shape, such as 1043,981, or --image")
+    if output is not None and output.suffix.lower() != ".png":
+        raise HklflowError(f"--output {output} is no name of a picture; end it in .png")
+    pixels = _blank(shape or "") if image is None else _counts(image)
+    found = mask_steps.read(file)
+    size = (pixels.shape[0], pixels.shape[1])
+    drawn = mask_shapes.draw(size, found.core_steps(size))
+    names = [
+        f"{number} {mask_steps.name(step)}" for number, step in enumerate(found.steps, start=1)
+    ]
+    print(f"{'added':>9} {'freed':>9}  step")
+    for name, step, (added, freed) in zip(names, found.steps, drawn.changes, strict=True):
+        idle = "" if added or freed else f"  <- {step.op}s nothing"
+        print(f"{added:9d} {freed:9d}  {name}{idle}")
+    masked = int((drawn.bits != 0).sum())
+    print(f"{masked} of {pixels.size} pixels masked ({100 * masked / pixels.size:.3g} %)")
+    if output is not None:
+        from hklflow import plots
+
+        plots.save(plots.mask_steps(pixels, drawn.last, names, str(file)), output)
+
+
+@app.command
+def add(
+    file: Path,
+    kind: Kind,
+    /,
+    *,
+    slow: float | None = None,
+    fast: float | None = None,
+    radius: float | None = None,
+    inner: float | None = None,
+    outer: float | None = None,
+    slow_min: float | None = None,
+    slow_max: float | None = None,
+    fast_min: float | None = None,
+    fast_max: float | None = None,
+    corners: tuple[str, ...] = (),
+    arm_angle: float | None = None,
+    arm_width: float | None = None,
+    arm_length: float | None = None,
+    width: int | None = None,
+    detector: str | None = None,
+    op: Op | None = None,
+    comment: str | None = None,
+) -> None:
+    """Append a step to a mask file, which is made if it is not there.
+
+    Example: `hklflow mask add config/mask.yaml circle --slow 30 --fast 200 --radius 5
+    --op subtract --comment "no shadow here"`
+
+    Parameters
+    ----------
+    file
+        Mask file.
+    kind
+        What to draw; `edges` are those of the detector, and of its modules if it is named;
+        `detector` are the gaps of a named detector.
+    slow, fast
+        Centre of a circle, annulus (ring) or beamstop in pixels.
+    radius
+        Of a circle or beamstop.
+    inner, outer
+        Radii of an annulus.
+    slow_min, slow_max, fast_min, fast_max
+        Limits of a rectangle.
+    corners
+        Corners of a polygon, `slow,fast` each, such as `--corners 0,0 9,0 9,9`; one that begins
+        with a minus has an option of its own, `--corners=-9,0`.
+    arm_angle
+        Direction of a beamstop's arm in degrees, from +fast towards +slow.
+    arm_width, arm_length
+        Of a beamstop's arm; without a length it goes to the border.
+    width
+        Of edges in pixels.
+    detector
+        Name of the detector, as pyFAI knows it.
+    op
+        Mask the pixels (`add`), or free what earlier steps masked (`subtract`).
+    comment
+        For people.
+    """
+    given: dict[str, Any] = {} if kind in ("edges", "detector") else {"shape": kind}
+    numbers = {
+        **{"slow": slow, "fast": fast, "radius": radius, "inner": inner, "outer": outer},
+        **{"slow_min": slow_min, "slow_max": slow_max, "fast_min": fast_min, "fast_max": fast_max},
+        **{"arm_angle": arm_angle, "arm_width": arm_width, "arm_length": arm_length},
+    }
+    given |= {key: _plain(value) for key, value in numbers.items() if value is not None}
+    if corners:
+        given["corners"] = [_corner(text) for text in corners]
+    if width is not None:
+        given["edges"] = width
+    if detector is not None:
+        given["detector"] = detector
+    _append(file, given | _said(op=op, comment=comment), kind)
+
+
+@app.command(name="import")
+def import_image(
+    file: Path,
+    image: str,
+    /,
+    *,
+    bad: Literal["nonzero", "zero"] | None = None,
+    op: Op | None = None,
+    comment: str | None = None,
+) -> None:
+    """Append a mask image to a mask file, which is made if it is not there.
+
+    The image stays where it is; the mask file has its name, relative to the mask file.
+
+    Example: `hklflow mask import config/mask.yaml raw/beamline.tif --bad zero`
+
+    Parameters
+    ----------
+    file
+        Mask file.
+    image
+        Image of any format that fabio reads, .npy, .png, or an NXmx mask as `file.h5:/path`.
+    bad
+        Pixels of the image that are bad (default `nonzero`).
+    op
+        Mask the pixels (`add`), or free what earlier steps masked (`subtract`).
+    comment
+        For people.
+    """
+    from hklflow.formats.mask_images import read_mask_image, split_name
+
+    pixels = read_mask_image(image, bad or "nonzero")
+    path, dataset = split_name(image)
+    if not path.is_absolute():
+        path = Path(os.path.relpath(path, file.parent))
+    name = f"{path}:{dataset}" if dataset else str(path)
+    _append(file, {"image": name} | _said(bad=bad, op=op, comment=comment), "image")
+    print(f"{int(pixels.sum())} of {pixels.shape[0]} x {pixels.shape[1]} pixels are bad in it")
+
+
+def _append(file: Path, given: dict[str, Any], kind: str) -> None:
+    """Append a step if the file is right with it, else change nothing."""
+    from hklflow import mask_steps
+
+    needed = {"edges": "edges", "detector": "detector"}.get(kind)
+    if needed is not None and needed not in given:
+        raise HklflowError(f"{kind}: --{'width' if needed == 'edges' else needed} is not given")
+    if kind == "detector" and "edges" in given:
+        raise HklflowError("detector: --width is for edges")
+    try:
+        step = mask_steps.step(given)
+    except HklflowError as error:
+        raise HklflowError(f"{kind}: {error}") from error
+    path = file.resolve()
+    with _locked(path):
+        content = path.read_bytes() if path.exists() else _NEW.encode()
+        try:
+            old = mask_steps.parse(content.decode("utf-8-sig"), str(file))
+        except UnicodeDecodeError as error:
+            raise HklflowError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
+        new = _with_step(content, given)
+        try:
+            kept = mask_steps.parse(new.decode("utf-8-sig"), str(file)) == [*old, step]
+        except HklflowError:
+            kept = False
+        if not kept:
+            raise HklflowError(
+                f"a line at the end of {file} would not be its last step; write one step in a "
+                "line, each after `- `, or add this one by hand"
+            )
+        _replace(path, new)
+    print(f"step {len(old) + 1} of {file}: {mask_steps.name(step)} ({step.op})")
+
+
+def _with_step(content: bytes, given: dict[str, Any]) -> bytes:
+    """Content with one more line, indented as the steps before it."""
+    import yaml
+
+    node = yaml.compose(content.decode("utf-8-sig"), yaml.SafeLoader)
+    indent = 0 if node is None else node.start_mark.column
+    newline = b"\r\n" if b"\r\n" in content else b"\n"
+    line = yaml.safe_dump(
+        given, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    ).strip()
+    if content and not content.endswith(b"\n"):
+        content += newline
+    return content + f"{' ' * indent}- {line}".encode() + newline
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put new content in the place of a file."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as out:
+            out.write(content)
+            out.flush()
+            if path.exists():
+                os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One command at a time changes a mask file."""
+    try:
+        lock = path.with_name(f".{path.name}.lock").open("a")
+    except OSError as error:
+        raise HklflowError(
+            f"{path} cannot be written in its folder ({error.strerror}); make the folder first"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _said(**given: str | None) -> dict[str, str]:
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _plain(value: float) -> float | int:
+    """Whole numbers without a point: the file is for people."""
+    return int(value) if value.is_integer() else value
+
+
+def _corner(text: str) -> list[float | int]:
+    try:
+        slow, fast = (_plain(float(part)) for part in text.split(","))
+    except ValueError:
+        raise HklflowError(f"--corners {text!r} is no corner; give slow,fast") from None
+    return [slow, fast]
+
+
+def _blank(text: str) -> "NDArray[np.float64]":
+    import numpy as np
+
+    try:
+        rows, columns = (int(part) for part in text.split(","))
+    except ValueError:
+        rows = columns = 0
+    if rows < 1 or columns < 1:
+        raise HklflowError(f"--shape {text!r} is no shape; give rows,columns, such as 1043,981")
+    return np.zeros((rows, columns))
+
+
+def _counts(path: Path) -> "NDArray[np.float64]":
+    """Counts of an image or of the first frame of a raw file, 0 where there is none."""
+    import numpy as np
+
+    from hklflow.core import masks
+    from hklflow.formats import images, raw
+
+    if raw.is_hdf5(path):
+        with raw.open_frames(path) as frames:
+            pixels = frames.read(0, 1)[0]
+    else:
+        pixels = images.read_image(path)
+    flagged = masks.flagged(pixels, masks.flag_value(pixels.dtype))
+    return np.where(flagged, 0, pixels).astype(np.float64)
