@@ -120,18 +120,16 @@ class _Cycles:
         found = []
         for image in self.images:
             detector = image.setting.detector(poni.detector())
-            used = self.calibrant.used[: len(rings)].copy()
-            if n_rings is not None:
-                angle = mean_two_theta(detector)[~image.bad]
-                used &= (rings > angle.min()) & (rings < angle.max())
-                used[np.flatnonzero(used)[n_rings:]] = False
+            # For a search the response of the image matters little.
+            relative = 1.0 if search else response(detector, self.polarization)
             found.append(
                 ring_points(
-                    image.counts / response(detector, self.polarization),
+                    image.counts / relative,
                     image.bad,
                     detector,
                     rings,
-                    used=used,
+                    used=self.calibrant.used[: len(rings)],
+                    innermost=n_rings,
                     window=window,
                     search=search,
                 )
@@ -199,6 +197,7 @@ def refine(
     state = _State(poni)
     history: list[Cycle] = []
     reach = SEARCH_PIXELS * pixel_angle(mean_two_theta(poni.detector()))
+    n_found = 0
     for n_rings in RING_SCHEDULE:
         tilted = n_rings != RING_SCHEDULE[0]
         chosen = tuple(name for name in free if tilted or name in PARAMETERS[:3])
@@ -212,6 +211,9 @@ def refine(
 
         loop = converge(search, state, max_cycles=4)
         state, history = loop.state, history + loop.history
+        if tilted and loop.cycle.rings == n_found:
+            break  # there are no more
+        n_found = loop.cycle.rings
 
     for _ in range(2):
         window = 4 * state.width if state.width else None

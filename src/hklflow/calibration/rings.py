@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector, azimuth
+from hklflow.core.geometry import Detector, azimuth, two_theta
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +66,7 @@ def ring_points(
     rings: Floats,
     *,
     used: NDArray[np.bool_] | None = None,
+    innermost: int | None = None,
     window: float | None = None,
     search: bool = False,
 ) -> RingPoints:
@@ -80,6 +81,8 @@ def ring_points(
         2θ in radians of all rings, rising.
     used : (n,) bool array, optional
         Rings to fit; the others only limit their neighbours' windows. Default all.
+    innermost : int, optional
+        Fit only so many of them, the innermost on the image.
     window : float, optional
         Half width in 2θ (radians) of what is fitted; default 6 pixels. Never more
         than 0.45 of the way to the next ring.
@@ -87,7 +90,7 @@ def ring_points(
         Begin at the highest place of the window rather than at its middle: for a
         geometry that is wrong by some pixels.
     """
-    angle, chi = mean_two_theta(detector), azimuth(detector)
+    angle, chi = (two_theta if search else mean_two_theta)(detector), azimuth(detector)
     pixel = pixel_angle(angle)
     half = 6 * pixel if window is None else window
     gap = np.full(len(rings), np.inf)
@@ -100,9 +103,10 @@ def ring_points(
     flat_counts = image.ravel()[keep]
     n_sectors = N_SECTORS
     rows: list[tuple[float, ...]] = []
-    for number, ring in enumerate(rings):
-        if used is not None and not used[number]:
-            continue
+    wanted = np.ones(len(rings), bool) if used is None else used
+    on_image = (rings > flat_angle[:1]) & (rings < flat_angle[-1:])
+    for number in np.flatnonzero(wanted & on_image)[:innermost]:
+        ring = float(rings[number])
         reach = min(half, 0.45 * gap[number])
         first, last = np.searchsorted(flat_angle, [ring - reach, ring + reach])
         if reach < 1.5 * pixel or last - first < 30:

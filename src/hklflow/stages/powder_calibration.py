@@ -1,16 +1,18 @@
-"""Refine the detector's geometry from the rings of a powder calibrant, with pyFAI."""
+"""Refine the detector's geometry from the rings of a powder calibrant."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hklflow.core.geometry import Detector, Floats
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -28,8 +30,12 @@ class Outputs(stage.Outputs):
 
 
 class Params(stage.Params):
-    calibrant: str = "CeO2"
-    """Calibrant, by pyFAI's name."""
+    calibrant: str | Path = "CeO2"
+    """Calibrant: pyFAI's name, or a file (`x.D`) of d-spacings in Å, one per line, falling."""
+    max_rings: int | None = Field(None, ge=1)
+    """Use only so many of its rings, from the innermost; None: all."""
+    purge_rings: tuple[int, ...] = ()
+    """Rings not to use; the innermost is 0."""
     wavelength: float = Field(gt=0)
     """Wavelength in Å."""
     pixel_size: tuple[float, float] = Field()
@@ -40,7 +46,10 @@ class Params(stage.Params):
     """Approximate beam centre (slow, fast) in pixels; None: found from the rings' symmetry."""
     orientation: int = Field(2, ge=1, le=4)
     """How the image lies (pyFAI's detector orientation): 2 is an image seen from the sample with
-    its first row at the top."""
+    its first row at the top. Taken as given: rings look the same in a mirror."""
+    detector: str | None = None
+    """pyFAI's name of the detector, such as Pilatus 1M: its shape, pixel size and gaps are compared
+    with the image, and the gaps masked."""
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
@@ -51,8 +60,21 @@ class Params(stage.Params):
     """Least number of rings."""
     mask_image: Path | None = None
     """Mask image: nonzero is bad. Negative pixels are always bad."""
+    dark: Path | None = None
+    """Dark image, subtracted."""
+    flat: Path | None = None
+    """Flat-field image (relative response of the pixels): the image less the dark one is divided
+    by it. Pixels where it is not positive are bad."""
     max_rms: float = Field(0.02, gt=0)
     """Largest rms of observed minus calculated 2θ in degrees that is accepted."""
+
+    @field_validator("calibrant", mode="after")
+    @classmethod
+    def _file_or_name(cls, value: str | Path) -> str | Path:
+        # A path is an input of the rule, and its hash is recorded.
+        from hklflow.calibration.calibrants import is_file
+
+        return Path(value) if is_file(value) else str(value)
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -62,20 +84,35 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
-    from hklflow.calibration import powder
+    from hklflow.calibration import assess, calibrants, detectors, powder
     from hklflow.core import defects, geometry, masks
     from hklflow.errors import HklflowError
     from hklflow.formats import images, poni
 
     image = images.read_image(inputs.image)
     bad = masks.flagged(image, masks.flag_value(image.dtype))
+    known = None
+    if params.detector is not None:
+        known = detectors.known_detector(params.detector)
+        known.check(image, bad | (image == 0), params.pixel_size)
+        bad |= known.gaps
     if params.mask_image is not None:
-        bad |= images.read_image(params.mask_image) != 0
+        bad |= _of_shape(params.mask_image, "mask_image", image.shape) != 0
     bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
+    counts = np.where(bad, 0.0, image)
+    if params.dark is not None:
+        counts -= _of_shape(params.dark, "dark", image.shape)
+    if params.flat is not None:
+        response = _of_shape(params.flat, "flat", image.shape).astype(np.float64)
+        bad |= ~(response > 0)
+        # Its mean is 1, for the errors are those of counts.
+        counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
     found = powder.calibrate_powder(
-        image,
+        counts,
         bad,
-        calibrant=params.calibrant,
+        calibrant=calibrants.read_calibrant(
+            params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
+        ),
         wavelength=params.wavelength,
         pixel_size=params.pixel_size,
         orientation=params.orientation,
@@ -89,6 +126,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"the rings of {inputs.image} fit with an rms of {found.rms_deg:.4f} deg, above the "
             f"limit of {params.max_rms} deg; check calibrant and wavelength, or raise `max_rms`"
         )
+    metrics = assess.metrics(
+        found,
+        modules=known.modules if known is not None else None,
+        gaps=known.gaps if known is not None else None,
+    )
+    gates = assess.judge(metrics, assess.GateLimits())
     detector = replace(
         found.detector,
         sensor_thickness=params.sensor_thickness,
@@ -113,7 +156,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "points rejected": found.rejected,
                 "reduced chi2 of counting statistics": found.chi2,
                 "scatter beyond counting statistics in degrees": found.extra_sigma_deg,
+                **metrics,
             },
+            "gates": gates,
         },
     )
     poni.write_poni(outputs.poni, found.poni)
@@ -121,18 +166,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     two_theta = np.degrees(geometry.two_theta(detector))
     edges = np.linspace(two_theta.min(), two_theta.max(), 1001)
     weight, _ = np.histogram(two_theta[~bad], edges)
-    total, _ = np.histogram(two_theta[~bad], edges, weights=image[~bad].astype(float))
+    total, _ = np.histogram(two_theta[~bad], edges, weights=counts[~bad])
     seen = weight > 0
     lines = np.array(list(found.two_theta_deg.values()))
     observed = np.array([found.two_theta_deg[int(ring)] for ring in found.points.ring])
     residual = np.degrees(found.points.residual)
     title = (
-        f"{params.calibrant}: distance {1e3 * found.poni.dist:.4f}"
+        f"{found.calibrant.name}: distance {1e3 * found.poni.dist:.4f}"
         f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg"
         f" on {len(found.rings)} rings"
     )
     picture = plots.powder(
-        image,
+        counts,
         bad,
         [_ring(detector, line) for line in np.radians(lines)],
         (0.5 * (edges[1:] + edges[:-1]))[seen],
@@ -143,6 +188,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     print(title)
+    print(metrics["wavelength"]["source"])
+    for gate in gates:
+        if not gate["passed"]:
+            print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def _of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
+    """Read an image that must have the shape of the powder image."""
+    from hklflow.errors import HklflowError
+    from hklflow.formats import images
+
+    found = images.read_image(path)
+    if found.shape != shape:
+        raise HklflowError(
+            f"{name}: {path} has {found.shape} pixels but the powder image has {shape}; give the "
+            "one of the same detector, and turned the same way"
+        )
+    return found
 
 
 def _ring(detector: "Detector", two_theta: float) -> "tuple[Floats, Floats]":

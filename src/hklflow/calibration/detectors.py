@@ -1,0 +1,135 @@
+"""Detectors that pyFAI knows by name: pixel size, shape and gaps, compared with an image.
+
+The gaps tell whether an image was turned over, as far as they are not symmetric themselves
+(those of a PILATUS are: only a transposed image shows). Rings do not tell it at all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.errors import HklflowError
+
+Bools = NDArray[np.bool_]
+
+TURNS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "as it is": lambda a: a,
+    "flipped up-down": lambda a: a[::-1],
+    "flipped left-right": lambda a: a[:, ::-1],
+    "turned by 180°": lambda a: a[::-1, ::-1],
+    "transposed": lambda a: a.T,
+    "turned by 90° to the left": lambda a: np.rot90(a),
+    "turned by 90° to the right": lambda a: np.rot90(a, -1),
+    "transposed and turned by 180°": lambda a: a.T[::-1, ::-1],
+}
+"""Ways to turn an image (slow, fast) over."""
+
+
+@dataclass(frozen=True)
+class KnownDetector:
+    """A detector of pyFAI's list.
+
+    Attributes
+    ----------
+    name : str
+    pixel_size : (slow, fast)
+        Metres.
+    gaps : (slow, fast) bool array
+        True where there are no pixels; its shape is the detector's.
+    """
+
+    name: str
+    pixel_size: tuple[float, float]
+    gaps: Bools
+
+    @property
+    def modules(self) -> list[tuple[int, int, int, int]]:
+        """Rectangles (slow start, stop, fast start, stop) between gaps that go all across."""
+        rows, columns = (_runs(~np.all(self.gaps, axis=axis)) for axis in (1, 0))
+        return [(*row, *column) for row in rows for column in columns]
+
+    def check(
+        self, image: NDArray[Any], unlit: Bools, pixel_size: tuple[float, float] | None = None
+    ) -> None:
+        """Compare an image with the detector.
+
+        Parameters
+        ----------
+        image : (slow, fast) array
+        unlit : (slow, fast) bool array
+            Pixels that count nothing: flagged, negative or 0.
+        pixel_size : (slow, fast), optional
+            Metres, as it is believed to be.
+
+        Raises
+        ------
+        HklflowError
+            If shape or pixel size differ, or there are counts where the detector has
+            gaps; told is which way to turn the image would fit.
+        """
+        if pixel_size is not None and not np.allclose(pixel_size, self.pixel_size, rtol=1e-3):
+            raise HklflowError(
+                f"pixel_size {tuple(pixel_size)} m is not that of {self.name}, "
+                f"{self.pixel_size} m; mend pixel_size or detector"
+            )
+        if not self.gaps.any():
+            fit = {way: 1.0 for way, turn in TURNS.items() if turn(image).shape == self.gaps.shape}
+        else:
+            fit = {
+                way: float(turn(unlit)[self.gaps].mean())
+                for way, turn in TURNS.items()
+                if turn(image).shape == self.gaps.shape
+            }
+        best = max(fit.values(), default=0.0)
+        fitting = [way for way, share in fit.items() if share > best - 0.01]
+        advice = (
+            f"it fits if the image is {' or '.join(fitting)}"
+            if best > 0.95
+            else "no way to turn it fits: check the detector's name"
+        )
+        if image.shape != self.gaps.shape:
+            raise HklflowError(
+                f"the image has {image.shape} pixels but {self.name} has {self.gaps.shape}; "
+                f"{advice}"
+            )
+        if "as it is" not in fitting or best <= 0.95:
+            share = 100 * (1 - fit["as it is"])
+            raise HklflowError(
+                f"{share:.0f} % of the pixels in the gaps of {self.name} have counts; {advice}"
+            )
+
+
+def _runs(flags: NDArray[Any]) -> list[tuple[int, int]]:
+    """Start and stop of each run of True."""
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def known_detector(name: str) -> KnownDetector:
+    """Look a detector up in pyFAI, such as ``Pilatus 1M``.
+
+    Raises
+    ------
+    HklflowError
+        If pyFAI does not know it.
+    """
+    from pyFAI.detectors import ALL_DETECTORS, detector_factory
+
+    lower = name.lower()
+    spellings = (lower, lower.replace(" ", "_"), lower.replace(" ", ""))
+    key = next((spelling for spelling in spellings if spelling in ALL_DETECTORS), None)
+    if key is None:
+        near = get_close_matches(spellings[-1], list(ALL_DETECTORS), n=3, cutoff=0.6)
+        told = f"perhaps {', '.join(near)}" if near else "for example Pilatus 1M or Eiger2 4M"
+        raise HklflowError(f"detector {name!r} is not known to pyFAI; {told}")
+    found = detector_factory(key)
+    shape = found.max_shape
+    if shape is None or found.pixel1 is None or found.pixel2 is None:
+        raise HklflowError(f"pyFAI knows no shape of detector {name!r}; leave `detector` out")
+    mask = found.mask
+    gaps = np.zeros(shape, bool) if mask is None else np.asarray(mask) != 0
+    return KnownDetector(name, (float(found.pixel1), float(found.pixel2)), gaps)
