@@ -524,7 +524,7 @@ def test_what_was_added_before_a_crash_is_run(folder: Path, watch: Watching) -> 
     write_raw(folder / "raw/a.h5")
     _plan(folder, "quartz|a|||r1|raw/a.h5|phi=0:0.1|")
     with (folder / "config/scans.tsv").open("a") as table:
-        table.write("quartz\ta\t\t\tr1\traw/a.h5\tphi=0:0.1\t\t\n")
+        table.write("quartz\ta\t\t\tr1\traw/a.h5\tphi=0:0.1\t\t\t\n")
     assert watch("--until-complete").wait(timeout=60) == 0
     assert _runs(folder) == [["a r1"]]
 
