@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from hklflow import __version__
 from hklflow.cli import calibration
 from hklflow.cli.add import add_sample, add_scan
+from hklflow.cli.calibrant import calibrant
 from hklflow.cli.check import check_experiment
 from hklflow.cli.explain import explain
 from hklflow.cli.import_ini import import_ini
@@ -38,6 +39,7 @@ app.command(scan)
 app.command(config)
 app.command(mask)
 app.command(calibration.app)
+app.command(calibrant)
 app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 sample.command(add_sample, name="add")
