@@ -1,5 +1,7 @@
 """Simulated powder images of calibrants with known rings."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,6 +13,28 @@ Floats = NDArray[np.float64]
 
 CALIBRANTS = {"CeO2": (5.411651, "F"), "LaB6": (4.156826, "P"), "Si": (5.431179, "diamond")}
 """Cubic lattice parameter in Å and absence rule (NIST SRM 674b, 660c, 640e)."""
+
+
+@dataclass(frozen=True)
+class Grains:
+    """Few strong grains on part of the rings.
+
+    Attributes
+    ----------
+    fraction : float
+        Of the sectors of 10° of all rings.
+    number : int
+        Grains in such a sector.
+    strength : float
+        Highest counts of a grain over those of its ring; each has at least a tenth of it.
+    size : float
+        Standard deviation of a grain's spot, pixels.
+    """
+
+    fraction: float = 0.15
+    number: int = 3
+    strength: float = 10.0
+    size: float = 1.0
 
 
 def calibrant_rings(name: str, d_min: float) -> tuple[Floats, Floats]:
@@ -92,6 +116,7 @@ def powder_image(
     b_iso: float = 0.5,
     background: Background | None = None,
     polarization: float | None = 0.99,
+    grains: Grains | None = None,
     seed: int = 0,
 ) -> NDArray[np.int32]:
     """Poisson image (slow, fast) of a calibrant; gaps are -1, dead pixels 0.
@@ -100,6 +125,7 @@ def powder_image(
     scaled so that the highest has `peak_counts`. Parameters as in
     `powder_expected`.
     """
+    generator = np.random.default_rng(seed)
     rays = detector.rays(
         [0, 0, detector.shape[0], detector.shape[0]], [0, detector.shape[1], 0, detector.shape[1]]
     )
@@ -116,6 +142,40 @@ def powder_image(
         background=background,
         polarization=polarization,
     )
-    image = np.random.default_rng(seed).poisson(mean).astype(np.int32)
+    if grains is not None:
+        heights = peak_counts * heights / heights.max()
+        # A stream of its own: the same seed gives the same noise without grains.
+        scattered = np.random.default_rng([seed, 1])
+        mean += _grains(detector, 2 * theta, heights, ring_width, grains, scattered)
+    image = generator.poisson(mean).astype(np.int32)
     image[detector.gap_mask] = -1
     return image
+
+
+def _grains(
+    detector: DetectorModel,
+    two_theta: Floats,
+    heights: Floats,
+    ring_width: float,
+    grains: Grains,
+    generator: np.random.Generator,
+) -> Floats:
+    """Counts (slow, fast) of strong grains: at random places within the rings' profile."""
+    total = np.zeros(detector.shape)
+    reach = int(np.ceil(4 * grains.size))
+    chosen = np.argwhere(generator.random((len(two_theta), 36)) < grains.fraction)
+    for ring, sector in np.repeat(chosen, grains.number, axis=0):
+        angle = two_theta[ring] + ring_width * generator.normal()
+        chi = np.radians(10 * (sector + generator.random()))
+        strength = heights[ring] * grains.strength * generator.uniform(0.1, 1.0)
+        ray = np.array([np.sin(angle) * np.cos(chi), np.sin(angle) * np.sin(chi), np.cos(angle)])
+        slow, fast = (float(value) for value in detector.project(ray))
+        if not (0 <= slow < detector.shape[0] and 0 <= fast < detector.shape[1]):
+            continue
+        rows, columns = (slice(max(int(at) - reach, 0), int(at) + reach + 1) for at in (slow, fast))
+        i, j = np.ogrid[rows, columns]
+        i, j = i[: detector.shape[0] - rows.start], j[:, : detector.shape[1] - columns.start]
+        square = (i + 0.5 - slow) ** 2 + (j + 0.5 - fast) ** 2
+        total[rows, columns] += strength * np.exp(-0.5 * square / grains.size**2)
+    total[detector.gap_mask | detector.dead_mask] = 0.0
+    return total
