@@ -1,6 +1,6 @@
 """The grid of reciprocal space, and how finely pixel-frames must be divided for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,8 @@ def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
         Along (frame, slow, fast): the largest component in units of the grid's
         step, over the detector's corners and edge centres and twelve angles.
     """
+    # Between displaced modules lies a step, which no pixel spans.
+    rotation = replace(rotation, detector=rotation.detector.plane)
     n_slow, n_fast = rotation.detector.shape
     slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
     frames = np.linspace(0, rotation.scan.n_frames, 13)[:, None]

@@ -7,7 +7,9 @@ x of the image are at ``c + s + R(ω) (x - c)`` on the ideal plane (the *effecti
 Where no module is: a point of the image in a gap moves with the module nearest to the middle of
 its cell, the cells being what the modules' edges and the middles between them divide the image
 into; cells at the rim reach to infinity. A point of the plane in no displaced module is taken
-from the module whose edge is nearest, so that the tails of a spot at an edge are continuous.
+from the module whose edge is nearest, so that the tails of a spot at an edge are continuous;
+where modules have moved apart by more than the gap between them, that may be a pixel of the
+neighbour, which does not see this point.
 """
 
 from dataclasses import dataclass

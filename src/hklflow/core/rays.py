@@ -2,30 +2,45 @@
 
 `geometry.q_lab` says the same for any points; for a megapixel it takes ten times as long,
 most of it for arrays that the system hands out page by page. The numbers are the same to the
-last bit: terms are added up in the order in which `numpy.einsum` adds them.
+last bit: terms are added up in the order in which `numpy.einsum` adds them. Detectors with
+displaced modules take the long way, some rows at a time.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core import geometry
 from hklflow.core.geometry import Detector, Rotation
 
 Floats = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
+# Rows whose arrays stay in the cache.
+_ROWS = 32
+
 
 def directions(detector: Detector, first: int, out: Floats) -> None:
     """Fill ``out`` (rows, fast, 3) with unit vectors to the pixels of rows from ``first`` on."""
-    _directions(_plane(detector), first, out)
+    if detector.modules is None:
+        _directions(_plane(detector), first, out)
+        return
+    for rows, unit in _by_modules(detector, (0.5, 0.5), first, first + len(out)):
+        out[rows.start - first : rows.stop - first] = unit
 
 
 def polarization(detector: Detector, fraction: float) -> Floats:
     """See `corrections.polarization`."""
     factor = np.empty(detector.shape)
-    _polarization(_plane(detector), fraction, factor)
+    if detector.modules is None:
+        _polarization(_plane(detector), fraction, factor)
+        return factor
+    for rows, unit in _by_modules(detector, (0.5, 0.5), 0, detector.shape[0]):
+        x, y = unit[..., 0], unit[..., 1]
+        factor[rows] = fraction * (1 - x * x) + (1 - fraction) * (1 - y * y)
     return factor
 
 
@@ -37,7 +52,23 @@ def q_lab(rotation: Rotation, shift: tuple[float, float], out: NDArray[np.floati
     shift : (slow, fast)
         Where in each pixel, 0 to 1.
     """
-    _q_lab(_plane(rotation.detector), shift, rotation.beam.k, out)
+    detector, k = rotation.detector, rotation.beam.k
+    if detector.modules is None:
+        _q_lab(_plane(detector), shift, k, out)
+        return
+    for rows, unit in _by_modules(detector, shift, 0, detector.shape[0]):
+        out[:, rows] = np.moveaxis(k * (unit - geometry.BEAM), -1, 0)
+
+
+def _by_modules(
+    detector: Detector, shift: tuple[float, float], first: int, last: int
+) -> Iterator[tuple[slice, Floats]]:
+    """Rows, and unit vectors (rows, fast, 3) to their pixels where modules are displaced."""
+    fast = np.arange(detector.shape[1]) + shift[1]
+    for top in range(first, last, _ROWS):
+        rows = slice(top, min(top + _ROWS, last))
+        slow = np.arange(rows.start, rows.stop)[:, None] + shift[0]
+        yield rows, geometry.directions(detector.lab(slow, fast))
 
 
 class _Plane(NamedTuple):
