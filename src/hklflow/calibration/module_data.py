@@ -1,0 +1,227 @@
+"""What the fit of modules is given, and how it depends on modules and geometry.
+
+A ring point says how far off its module is along the ring's radius, a Bragg peak says it along
+slow and fast.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.calibration.rings import ring_points
+from hklflow.core.geometry import Detector
+from hklflow.core.modules import Modules
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RingImage:
+    """Ring points of one powder image, each from pixels of one module.
+
+    Attributes
+    ----------
+    detector : Detector
+        Starting geometry of this image; its modules are not used.
+    slow, fast : (n,) array
+        Pixel coordinates of the points on the image.
+    two_theta : (n,) array
+        Calculated 2θ of each point's ring, radians.
+    sigma : (n,) array
+        Of the point's place in 2θ, radians.
+    """
+
+    detector: Detector
+    slow: Floats
+    fast: Floats
+    two_theta: Floats
+    sigma: Floats
+
+
+@dataclass(frozen=True)
+class BraggPeaks:
+    """Residuals of the Bragg peaks of one rotation scan.
+
+    Attributes
+    ----------
+    detector : Detector
+        Refined geometry; the predictions were made with it and the starting modules.
+    slow, fast : (n,) array
+        Observed pixel coordinates on the image.
+    off_slow, off_fast : (n,) array
+        Observed minus predicted, pixels.
+    sigma_slow, sigma_fast : (n,) array
+        Pixels.
+    """
+
+    detector: Detector
+    slow: Floats
+    fast: Floats
+    off_slow: Floats
+    off_fast: Floats
+    sigma_slow: Floats
+    sigma_fast: Floats
+
+
+class Rows(NamedTuple):
+    """Residuals of some points, and how they change.
+
+    Attributes
+    ----------
+    residual : (n,) array
+        Over its σ.
+    by_module : (n, 3) array
+        Derivatives by the module's shift along slow and fast and by its rotation.
+    by_detector : (n, p) array
+        Derivatives by the free parameters of the detector.
+    pixels : (n,) array
+        How many pixels a residual of 1 is.
+    """
+
+    residual: Floats
+    by_module: Floats
+    by_detector: Floats
+    pixels: Floats
+
+
+def _turning(modules: Modules, number: Ints, slow: Floats, fast: Floats) -> Floats:
+    """Derivative (2, n) of the effective coordinates by the rotation of the module."""
+    at = np.stack(modules.displaced(slow, fast))
+    off = at - (modules.centres + modules.shift)[number].T
+    return np.stack([-modules.aspect * off[1], off[0] / modules.aspect])
+
+
+class Rings:
+    """A powder image in the fit: distance, beam centre and two tilts are free."""
+
+    per_point, free = 1, 5
+
+    def __init__(self, image: RingImage, modules: Modules) -> None:
+        use = modules.module_at(image.slow, image.fast) >= 0
+        self.off_module = int(np.sum(~use))
+        self.detector, self.modules = replace(image.detector, modules=modules), modules
+        self.slow, self.fast = (np.asarray(a, np.float64)[use] for a in (image.slow, image.fast))
+        self.two_theta, self.sigma = image.two_theta[use], image.sigma[use]
+        self.number = modules.module_at(self.slow, self.fast)
+
+    def rows(self) -> Rows:
+        """Residuals of all points at the present geometry."""
+        detector, modules = self.detector, self.modules
+        at = detector.lab(self.slow, self.fast)
+        angle, gradient = two_theta_gradient(at)
+        axes = np.stack(
+            [detector.slow * detector.pixel_size[0], detector.fast * detector.pixel_size[1]]
+        )
+        by_shift = gradient @ axes.T
+        turning = _turning(modules, self.number, self.slow, self.fast)
+        by_turn = np.einsum("ni,in->n", by_shift, turning)
+        centre = detector.plane.lab(detector.shape[0] / 2, detector.shape[1] / 2)
+        tilts = [
+            np.einsum("ni,ni->n", gradient, np.cross(axis, at - centre))
+            for axis in (detector.slow, detector.fast)
+        ]
+        by_detector = np.column_stack([gradient, *tilts])
+        weight = 1 / self.sigma
+        return Rows(
+            (angle - self.two_theta) * weight,
+            np.column_stack([by_shift, by_turn]) * weight[:, None],
+            by_detector * weight[:, None],
+            self.sigma / np.linalg.norm(by_shift, axis=1),
+        )
+
+    def move(self, modules: Modules, step: Floats) -> None:
+        """Take new modules, and add to the free parameters."""
+        self.modules = modules
+        tilt = step[3] * self.detector.slow + step[4] * self.detector.fast
+        self.detector = replace(self.detector.moved(step[:3], tilt), modules=modules)
+
+
+class Bragg:
+    """A rotation scan in the fit: shift, rotation and distance are free."""
+
+    per_point, free = 2, 4
+
+    def __init__(self, peaks: BraggPeaks, modules: Modules) -> None:
+        use = modules.module_at(peaks.slow, peaks.fast) >= 0
+        self.off_module = int(np.sum(~use))
+        self.detector, self.modules = replace(peaks.detector, modules=modules), modules
+        self.slow, self.fast = (np.asarray(a, np.float64)[use] for a in (peaks.slow, peaks.fast))
+        self.sigma = np.stack([peaks.sigma_slow, peaks.sigma_fast])[:, use]
+        # What the start has of it is taken away, so that `rows` can put it on as it is now.
+        self.off = np.stack([peaks.off_slow, peaks.off_fast])[:, use] - np.stack(
+            modules.displaced(self.slow, self.fast)
+        )
+        self.number = modules.module_at(self.slow, self.fast)
+        self.moved = np.zeros(self.free)
+
+    def rows(self) -> Rows:
+        """Residuals of all points at the present geometry."""
+        detector, modules = self.detector, self.modules
+        at = np.stack(modules.displaced(self.slow, self.fast))
+        one, zero = np.ones_like(self.slow), np.zeros_like(self.slow)
+        turning = _turning(modules, self.number, self.slow, self.fast)
+        by_module = np.stack([np.stack([one, zero]), np.stack([zero, one]), turning], axis=-1)
+        from_centre = at - np.array(detector.shape)[:, None] / 2
+        turn = np.stack([-modules.aspect * from_centre[1], from_centre[0] / modules.aspect])
+        foot = np.stack(detector.plane.intersect(detector.normal))
+        by_detector = np.stack(
+            [by_module[..., 0], by_module[..., 1], turn, at - foot[:, None]], axis=-1
+        )
+        off = self.off + at + by_detector @ self.moved
+        return Rows(
+            (off / self.sigma).ravel(),
+            (by_module / self.sigma[..., None]).reshape(-1, 3),
+            (by_detector / self.sigma[..., None]).reshape(-1, self.free),
+            self.sigma.ravel(),
+        )
+
+    def move(self, modules: Modules, step: Floats) -> None:
+        """Take new modules, and add to the free parameters."""
+        self.moved = self.moved + step
+        self.detector, self.modules = replace(self.detector, modules=modules), modules
+
+
+def two_theta_gradient(at: Floats) -> tuple[Floats, Floats]:
+    """2θ (n,) of lab positions and its gradient (n, 3)."""
+    across = np.hypot(at[:, 0], at[:, 1])
+    square = across**2 + at[:, 2] ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        outward = np.nan_to_num(at[:, :2] / across[:, None])
+    gradient = np.column_stack([outward * (at[:, 2] / square)[:, None], -across / square])
+    return np.arctan2(across, at[:, 2]), gradient
+
+
+def ring_image(
+    image: Floats, bad: Mask, detector: Detector, rings: Floats, window: float | None = None
+) -> RingImage:
+    """Fit ring points on each module apart, so that none is of two modules' pixels.
+
+    Parameters
+    ----------
+    image : (slow, fast) array
+        Counts, divided by what makes the response fall along a ring's profile.
+    bad : (slow, fast) bool array
+    detector : Detector
+        With modules; good to some pixels.
+    rings : (n,) array
+        2θ in radians, rising.
+    window : float, optional
+        Half width in 2θ (radians) of what is fitted, see `rings.ring_points`.
+
+    Raises
+    ------
+    ValueError
+        If the detector has no modules.
+    """
+    if detector.modules is None:
+        raise ValueError("the detector has no modules")
+    parts = []
+    for m, (s0, s1, f0, f1) in enumerate(detector.modules.rectangles):
+        cut = np.s_[s0:s1, f0:f1]
+        found = ring_points(image[cut], bad[cut], detector.patch(m), rings, window=window)
+        parts.append([found.slow + s0, found.fast + f0, rings[found.ring], found.sigma])
+    return RingImage(detector, *np.concatenate(parts, axis=1))

@@ -1,0 +1,80 @@
+"""Rectangles of a detector's modules, from the gaps between them."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core.modules import Modules
+from hklflow.errors import HklflowError
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
+    """Rectangles (n, 4) of modules between the gaps of a mask.
+
+    A gap is two or more neighbouring rows, or columns, that are masked from one end of a
+    rectangle to the other; the rectangles between gaps are searched again, so that modules need
+    not lie on a grid. Single masked lines (dead ones) are no gaps.
+
+    Parameters
+    ----------
+    bad : (slow, fast) bool array
+        True where there is no pixel.
+    smallest : int
+        Smallest side of a module in pixels.
+
+    Raises
+    ------
+    HklflowError
+        If nothing is left.
+    """
+    mask: Mask = np.asarray(bad, dtype=np.bool_)
+    found: list[tuple[int, int, int, int]] = []
+    waiting = [(0, mask.shape[0], 0, mask.shape[1])]
+    while waiting:
+        s0, s1, f0, f1 = box = waiting.pop()
+        part = mask[s0:s1, f0:f1]
+        rows, columns = (_between_gaps(np.asarray(part.all(axis=i)), smallest) for i in (1, 0))
+        parts = [(s0 + a, s0 + b, f0 + c, f0 + d) for a, b in rows for c, d in columns]
+        if parts == [box]:
+            found.append(box)
+        else:
+            waiting += parts
+    if not found:
+        raise HklflowError(
+            f"the mask leaves no module of {smallest} pixels or more between its gaps; give the "
+            "mask of the gaps alone"
+        )
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _between_gaps(full: Mask, smallest: int) -> list[tuple[int, int]]:
+    """Runs between two or more neighbouring lines that are masked; also cuts such rims off."""
+    gap = full.copy()
+    gap[1:-1] &= full[:-2] | full[2:]
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], gap.astype(np.int8), [1]])))
+    runs = edges.reshape(-1, 2).tolist()
+    return [(a, b) for a, b in runs if b - a >= smallest]
+
+
+def detector_modules(name: str) -> Modules:
+    """Modules of a detector that pyFAI knows, where they should be.
+
+    Raises
+    ------
+    HklflowError
+        If pyFAI does not know the name, or knows no gaps of this detector.
+    """
+    from pyFAI.detectors import detector_factory
+
+    try:
+        known = detector_factory(name)
+    except RuntimeError:
+        raise HklflowError(
+            f"detector {name!r} is not known to pyFAI; give a mask of its gaps instead"
+        ) from None
+    mask = known.mask
+    if mask is None or not np.any(mask):
+        raise HklflowError(f"pyFAI knows no gaps of detector {name!r}; give a mask of them instead")
+    return Modules.ideal(modules_from_gaps(mask), known.pixel2 / known.pixel1)
