@@ -265,13 +265,13 @@ def _core(item: Step, shape: tuple[int, int], folder: Path) -> "mask_shapes.Shap
     from hklflow.formats import mask_images
 
     if isinstance(item, Edges):
-        gaps = mask_images.detector_gaps(item.detector) if item.detector else None
+        gaps = mask_images.detector_gaps(item.detector, shape) if item.detector else None
         return mask_shapes.Edges(shape, item.edges, item.op, gaps)
     if isinstance(item, Image):
         bad = mask_images.read_mask_image(str(folder / item.image), item.bad)
         return mask_shapes.Pixels(shape, bad, item.op)
     if isinstance(item, Gaps):
-        gaps = mask_images.detector_gaps(item.detector)
+        gaps = mask_images.detector_gaps(item.detector, shape)
         return mask_shapes.Pixels(shape, gaps, item.op)
     return _core_shape(item)
 

@@ -127,8 +127,7 @@ def test_what_is_no_mask_is_told(tmp_path, truth, name, write, told):
 @pytest.mark.parametrize("name", ["Pilatus 1M", "pilatus_100k", "Eiger2 CdTe 1M", "Jungfrau 1M"])
 def test_gaps_are_those_of_pyfai(name):
     detector = detector_factory(name)
-    gaps = detector_gaps(name)
-    assert gaps.shape == detector.shape
+    gaps = detector_gaps(name, detector.shape)
     assert np.array_equal(gaps, detector.mask != 0)
 
 
@@ -138,7 +137,7 @@ def test_gaps_of_a_pilatus_1m_are_where_its_modules_are_not():
     for row in range(5):
         for column in range(2):
             good[212 * row : 212 * row + 195, 494 * column : 494 * column + 487] = True
-    assert np.array_equal(detector_gaps("Pilatus 1M"), ~good)
+    assert np.array_equal(detector_gaps("Pilatus 1M", good.shape), ~good)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +147,9 @@ def test_gaps_of_a_pilatus_1m_are_where_its_modules_are_not():
         ("/etc/passwd", "knows no detector"),
         ("detector", "no gaps"),
         ("Jungfrau 500k", "no gaps"),
+        ("Pilatus 1M", r"has 1043 × 981 pixels .* the image 981 × 1043"),
     ],
 )
-def test_detectors_without_gaps_are_told(name, told):
+def test_detectors_without_gaps_or_of_another_shape_are_told(name, told):
     with pytest.raises(HklflowError, match=told):
-        detector_gaps(name)
+        detector_gaps(name, (981, 1043))

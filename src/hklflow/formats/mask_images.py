@@ -96,8 +96,15 @@ def _png(path: Path) -> NDArray[Any]:
     return np.asarray(pixels[..., :3].max(axis=2))
 
 
-def detector_gaps(name: str) -> BoolImage:
-    """Gaps and other pixels without a measurement of a detector, by pyFAI's name for it.
+def detector_gaps(name: str, shape: tuple[int, int]) -> BoolImage:
+    """Gaps and other pixels without a measurement of a detector.
+
+    Parameters
+    ----------
+    name : str
+        Of the detector, as pyFAI knows it.
+    shape : (slow, fast)
+        Of the image to be masked.
 
     Returns
     -------
@@ -107,7 +114,7 @@ def detector_gaps(name: str) -> BoolImage:
     Raises
     ------
     HklflowError
-        If pyFAI knows no such detector, or no gaps of it.
+        If pyFAI knows no such detector, or no gaps of it, or the image has another shape.
     """
     import difflib
 
@@ -122,4 +129,10 @@ def detector_gaps(name: str) -> BoolImage:
     mask = ALL_DETECTORS[key]().mask
     if mask is None:
         raise HklflowError(f"pyFAI knows no gaps of the detector {name}; import a mask image")
+    if mask.shape != shape:
+        sizes = [f"{rows} × {columns}" for rows, columns in (mask.shape, shape)]
+        raise HklflowError(
+            f"the detector {name} has {sizes[0]} pixels (slow × fast), the image {sizes[1]}; name "
+            "the detector of this image"
+        )
     return np.asarray(mask != 0)

@@ -73,7 +73,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if known is not None:
         gaps |= known
     if params.detector is not None:
-        gaps |= mask_images.detector_gaps(params.detector)
+        gaps |= mask_images.detector_gaps(params.detector, shape)
     with raw.open_frames(scan.raw) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
         # Pairs of frames keep the sampling cheap for files with large chunks, and tell noise.
