@@ -105,11 +105,12 @@ def metrics(
         JSON-ready; angles in degrees unless a name says otherwise.
     """
     from hklflow.calibration import assess_rings as rings
-    from hklflow.calibration.powder_cycles import FWHM
+    from hklflow.calibration.powder_cycles import FWHM, beam_and_distance
 
     seen = rings.residuals_of(found)
     table = rings.ring_table(found, seen)
     harmonics, scale = rings.harmonics(seen)
+    centre = beam_and_distance(found.detector)
     normal, width = found.detector.normal, np.median(found.points.width)
     return {
         "convergence": {
@@ -120,9 +121,9 @@ def metrics(
         },
         "calibrant": found.calibrant.record(),
         "wavelength": _wavelength(found, given_wavelength),
-        "beam_centre_px": list(found.beam_centre),
+        "beam_centre_px": centre[:2].tolist(),
         "beam_centre_sigma_px": list(found.beam_centre_sigma),
-        "direct_distance_m": found.direct_distance,
+        "direct_distance_m": float(centre[2]),
         "direct_distance_sigma_m": found.direct_distance_sigma,
         "normal": normal.tolist(),
         "tilt_deg": float(np.degrees(np.arccos(min(1.0, abs(float(normal[2])))))),

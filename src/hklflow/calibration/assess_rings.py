@@ -163,8 +163,9 @@ def d_spacings(table: Rows) -> dict[str, float]:
 def harmonics(seen: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
     """Amplitudes in pixels of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and radial scale.
 
-    All are fitted together. A beam centre that is wrong shows in cos χ and sin χ, a tilt
-    also in cos 2χ and sin 2χ, a distance in the radial scale (Δr / r = -ΔL / L).
+    All are fitted together. A wrong beam centre shows in cos χ and sin χ, so does a wrong tilt
+    (growing as r²); an ellipse, as of pixels that are not square, in cos 2χ and sin 2χ; a wrong
+    distance in the radial scale (Δr / r = -ΔL / L).
     """
     names = ("cos", "sin", "cos2", "sin2")
     chi = seen.chi
