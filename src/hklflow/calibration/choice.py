@@ -69,8 +69,11 @@ def check_accept(
     applies_to: str,
     supersede: Sequence[int],
     allow_overlap: bool,
+    own: int | None = None,
 ) -> None:
     """Refuse a version that would be used for the same scans as an accepted one.
+
+    ``own`` is its number, if it has one: another process may just have accepted it.
 
     Raises
     ------
@@ -90,7 +93,8 @@ def check_accept(
     over = [
         v
         for v in accepted
-        if v.number not in supersede and expression.overlaps(applies.parse(v.applies_to or ""))
+        if v.number not in (own, *supersede)
+        and expression.overlaps(applies.parse(v.applies_to or ""))
     ]
     if over and not allow_overlap:
         told = ", ".join(f"version {v.number} (`{v.applies_to}`)" for v in over)

@@ -6,6 +6,7 @@ temporary name says who writes, so that what a killed writer left can be told fr
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hklflow import publish
 from hklflow.calibration.layout import RECORD, TEMPORARY, check_file
 from hklflow.errors import HklflowError
 
@@ -104,10 +104,27 @@ def claim_file(target: Path, content: bytes) -> bool:
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Put a complete file in its place, instead of what is there."""
+    """Put a complete file in its place, instead of what is there; for what can be made again."""
     with temporary(target.parent) as path:
         path.write_bytes(content)
-        publish.publish([(path, target)])
+        path.replace(target)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Whether this process is the only one in a block for this folder; it spares work, no more."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        except OSError:  # a file system without locks
+            yield True
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:

@@ -76,20 +76,23 @@ def content(root: Path, kind: str, state_id: str) -> dict[str, Any]:
     }
 
 
-def write(root: Path, kind: str, state_id: str) -> dict[str, Any]:
-    """Write the index anew; returns its content.
+def write(root: Path, kind: str, state_id: str) -> None:
+    """Write the index anew, unless another process is at it.
 
-    Whoever writes last looks once more whether it is still true, so that of several processes
-    none leaves an old one.
+    Who has written looks once more whether it is still true: what was published meanwhile by
+    one who left the work to him is then told, too.
     """
     path = layout.store_path(root, kind, state_id, file=layout.INDEX)
     with disk.telling(str(path)):
         while True:
             before = _stamp(path.parent)
-            data = content(root, kind, state_id)
-            disk.replace_file(path, disk.json_bytes(data, str(path)))
+            with disk.alone(path.parent) as alone:
+                if not alone:
+                    return
+                data = content(root, kind, state_id)
+                disk.replace_file(path, disk.json_bytes(data, str(path)))
             if _stamp(path.parent) == before:
-                return data
+                return
 
 
 def _stamp(folder: Path) -> list[tuple[int, list[int]]]:

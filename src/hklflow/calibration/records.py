@@ -19,6 +19,7 @@ from hklflow.errors import HklflowError
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Figure = float | str | list[float] | None
 StateId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
@@ -66,8 +67,8 @@ class Calibrant(_Part):
 
 class Gate(_Part):
     name: Text
-    value: float | None
-    limit: float | None
+    value: Figure
+    limit: Figure
     passed: bool
     sentence: str | None = None
 

@@ -177,7 +177,9 @@ class Store(Reader):
         where = (version.kind, version.state_id)
         event = statuses.event(status, author, comments)
         statuses.check(str(version.path), statuses.current(version.path), status)
-        replaced = self._replaced(*where, status, version.applies_to, supersede, allow_overlap)
+        replaced = self._replaced(
+            *where, status, version.applies_to, supersede, allow_overlap, version.number
+        )
 
         def following(old: str) -> Mapping[str, Any]:
             statuses.check(str(version.path), old, status)
@@ -263,12 +265,13 @@ class Store(Reader):
         applies_to: str | None,
         supersede: Iterable[int],
         allow_overlap: bool,
+        own: int | None = None,
     ) -> list[int]:
         """Versions to be superseded, after the check that the new one may be accepted."""
         replaced = list(supersede)
         if status == "accepted":
             where = (self.root, kind, state_id)
-            choice.check_accept(*where, applies_to or "", replaced, allow_overlap)
+            choice.check_accept(*where, applies_to or "", replaced, allow_overlap, own)
         elif replaced:
             raise HklflowError(f"a version that is {status} supersedes no other; leave it out")
         return replaced
@@ -358,7 +361,8 @@ class Store(Reader):
     def index(self, kind: str, state_id: str) -> dict[str, Any]:
         """Content of the index of a state, made anew from the records and written."""
         self.state(kind, state_id)
-        return index.write(self.root, kind, state_id)
+        index.write(self.root, kind, state_id)
+        return index.content(self.root, kind, state_id)
 
     def reindex(self, dry_run: bool = False) -> Report:
         """Make every index anew and remove what killed writers left; see `Report`."""
