@@ -550,6 +550,38 @@ def test_flags_of_integers_add_to_nothing() -> None:
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("samples", [(1, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("limit", [0.4, 8.0])
+def test_flags_are_counted_once_inside_and_outside_of_the_grid(
+    limit: float, samples: tuple[int, int, int], threads: int
+) -> None:
+    simulation = settings(shape=(50, 70), n_frames=3)[0]
+    frames = np.full((3, 50, 70), 7, dtype=np.uint32)
+    flagged = np.random.default_rng(1).random(frames.shape) < 0.01
+    frames[flagged] = 0xFFFFFFFF
+    sums = empty(simulation, binning.Grid.symmetric(limit, 0.1), samples, threads=threads)
+    sums.add(frames, 0)
+    assert sums.invalid == np.count_nonzero(flagged & simulation.live)
+    assert sums.used == 3 * np.count_nonzero(simulation.live) - sums.invalid
+
+
+def test_what_is_just_outside_stays_there() -> None:
+    simulation = settings(n_frames=20)[0]
+    frames = np.full((20, 50, 56), 7, dtype=np.uint32)
+    whole = binning.Grid.symmetric(2.0, 0.2)
+    part = binning.Grid(whole.first + 7 * whole.step, whole.step, (7, 7, 7))
+    volumes = []
+    for grid in (whole, part):
+        sums = empty(simulation, grid)
+        sums.add(frames, 0)
+        volumes.append(sums.total()[0])
+    expected = volumes[0][7:14, 7:14, 7:14]
+    assert expected.sum() > 1000
+    # Positions are in single precision: a few pixels may be at the edge of a voxel.
+    assert np.abs(volumes[1] - expected).sum() < 0.01 * expected.sum()
+
+
 @pytest.mark.parametrize("samples", [(1, 1, 1), (2, 2, 2)])
 def test_the_artefact_mask_parts_the_whole(samples: tuple[int, int, int]) -> None:
     simulation = settings(n_frames=30, flux=20.0)[0]

@@ -176,17 +176,26 @@ def _add(n: int, records: _Records, sums: Sums) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _invalid(frames: NDArray[Any], starts: I64, norm: F32, limit: np.uint32) -> int:
-    """Pixel-frames that are used but no measurement, in pieces of a row with these norms."""
+def _invalid(
+    frames: NDArray[Any],
+    begin: int,
+    stride: int,
+    row: int,
+    group: int,
+    steps: Steps,
+    pixels: Pixels,
+    limit: np.uint32,
+) -> int:
+    """Pixel-frames of a group that are used but no measurement; its row begins at ``begin``."""
+    n_fast = pixels.q.shape[3]
+    left, right = group * LANES, min((group + 1) * LANES, n_fast)
+    norm = pixels.norm[row * n_fast + left : row * n_fast + right]
     total = 0
-    for start in starts:
-        values = frames[start : start + norm.size]
-        bad = np.uint32(0)
+    for z in steps.frames:
+        values = frames[z * stride + begin + left : z * stride + begin + right]
         for j in range(values.size):
             # A negative number becomes one that is too large.
-            wrong = (np.uint32(values[j]) >= limit) & (norm[j] > 0)
-            bad = np.uint32(bad + np.uint32(wrong))
-        total += np.int64(bad)
+            total += (np.uint32(values[j]) >= limit) & (norm[j] > 0)
     return total
 
 
@@ -335,7 +344,7 @@ def add_block(
     records = _Records(
         np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.float32)
     )
-    inside = np.zeros(2, np.int64)
+    inside = np.zeros(3, np.int64)
     tables = _Tables(
         n_steps,
         address(steps.to_voxel),
@@ -351,15 +360,15 @@ def add_block(
         for left in range(0, n_groups, _STRIP_GROUPS):
             right = min(left + _STRIP_GROUPS, n_groups)
             for row in range(top, min(top + ROWS, first_row + n_rows)):
-                i = row - first_row
-                if part.counted[top // ROWS]:
-                    ends = (left * LANES, min(right * LANES, n_fast))
-                    norms = pixels.norm[row * n_fast + ends[0] : row * n_fast + ends[1]]
-                    starts = steps.frames * stride + i * n_fast + ends[0]
-                    invalid += _invalid(frames, starts, norms, limit)
-                n = 0
+                i, n = row - first_row, 0
                 for g in range(left, right):
-                    if not (pixels.live[row, g] and part.tiles[top // ROWS, g // TILE_GROUPS]):
+                    if not pixels.live[row, g]:
+                        continue
+                    if not part.tiles[top // ROWS, g // TILE_GROUPS]:
+                        if part.counted[top // ROWS]:
+                            invalid += _invalid(
+                                frames, i * n_fast, stride, row, g, steps, pixels, limit
+                            )
                         continue
                     first = row * n_fast + g * LANES
                     values = address(frames) + size * (i * n_fast + g * LANES)
@@ -396,6 +405,12 @@ def add_block(
                                 shares, values, address(in_shares), q + 3 * q_plane * sub,
                                 q_plane, norm, mask, mask_offsets, np.uint32(NOWHERE), tables, n,
                             )  # fmt: skip
+                    if inside[2] > 0:
+                        inside[2] = 0
+                        if part.counted[top // ROWS]:
+                            invalid += _invalid(
+                                frames, i * n_fast, stride, row, g, steps, pixels, limit
+                            )
                     if n > _ENOUGH:
                         overflow |= _add(n, records, sums)
                         n = 0

@@ -57,10 +57,29 @@ def store_lanes(builder: Any, value: Any, pointer: Any) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
 
 
+def fetch(builder: Any, pointer: Any, *, write: bool) -> None:
+    """Bring memory into the cache; the address may be anything."""
+    pointer = builder.bitcast(pointer, I8.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [pointer, I32(int(write)), I32(3), I32(1)])
+
+
+def bit_select(builder: Any, mask: int, these: Any, others: Any) -> Any:
+    """Bits of a mask from these 32-bit integers, the rest from others."""
+    here = builder.and_(these, constant(I32, mask))
+    return builder.or_(here, builder.and_(others, constant(I32, ~mask & 0xFFFFFFFF)))
+
+
 def load_counts(builder: Any, values: Any, offsets: Any, step: Any, signed: bool) -> Any:
-    """Counts of a step as 32-bit integers; negative ones become too large to be valid."""
+    """Counts of a step as 32-bit integers; negative ones become too large to be valid.
+
+    The next sixteen are on their way into the cache: frames are too many streams for the
+    processor to foresee.
+    """
     scalar = values.type.pointee
     at = builder.gep(values, [item_at(builder, offsets, I64, step)])
+    fetch(builder, builder.gep(at, [I64(LANES)]), write=False)
     counts = load_lanes(builder, at, scalar)
     if scalar.width == 32:
         return counts
@@ -125,10 +144,7 @@ def prefetch(typing_context, at):  # type: ignore[no-untyped-def]
     """Bring the memory at an address (int64) into the cache, to be written."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = pointer_to(builder, args[0], I8)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [pointer, I32(1), I32(3), I32(1)])
+        fetch(builder, pointer_to(builder, args[0], I8), write=True)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -12,6 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from hklflow.core.bricks import EDGE
 from hklflow.core.lanes import (
     F32,
     I1,
@@ -19,6 +20,7 @@ from hklflow.core.lanes import (
     I32,
     I64,
     LANES,
+    bit_select,
     call,
     compress,
     constant,
@@ -91,9 +93,10 @@ def follow(  # type: ignore[no-untyped-def]
     voxel_out, counts_out, norm_out : of uint32, uint32, float32
         Records from ``n_out`` on; room for 16 (n_steps + 1) of them and 16 more.
     n_out : int64
-    inside_out : of int64 (2,)
-        Raised by the number of (pixel, step) that were recorded, and by the number of pixels
-        of which a record has more than 2³² - 1 counts.
+    inside_out : of int64 (3,)
+        Raised by the number of (pixel, step) that were recorded, by the number of pixels of
+        which a record has more than 2³² - 1 counts, and by that of pixels with a norm that
+        are no measurement on some step.
 
     Returns
     -------
@@ -151,16 +154,37 @@ class _Follow:
         self.voxel = cgutils.alloca_once_value(b, constant(I32, NOWHERE))
         self.counts = cgutils.alloca_once_value(b, constant(I32, 0))
         self.norm = cgutils.alloca_once_value(b, constant(F32, 0.0))
-        self.inside = cgutils.alloca_once_value(b, constant(I32, 0))
+        self.inside = cgutils.alloca_once_value(b, I64(0))
         self.wrapped = cgutils.alloca_once_value(b, constant(I1, 0))
+        self.valid = cgutils.alloca_once_value(b, constant(I1, 1))
 
     def emit(self) -> Any:
         """The loop over the steps, and the last records."""
         b = self.builder
+        # Two loops: the mask takes a tenth of one.
+        with b.if_else(b.icmp_unsigned("!=", self.excluded, I64(0))) as (masked, plain):
+            with masked:
+                self._loop(masked=True)
+            with plain:
+                self._loop(masked=False)
+        self._write(b.icmp_unsigned("!=", b.load(self.voxel), constant(I32, NOWHERE)))
+        invalid = b.and_(self.live, b.not_(b.load(self.valid)))
+        found = (
+            b.load(self.inside),
+            count_lanes(b, b.load(self.wrapped)),
+            count_lanes(b, invalid),
+        )
+        for i, more in enumerate(found):
+            place = b.gep(pointer_to(b, self.inside_out, I64), [I64(i)])
+            b.store(b.add(b.load(place), more), place)
+        return b.load(self.n_out)
+
+    def _loop(self, *, masked: bool) -> None:
+        b = self.builder
         with cgutils.for_range(b, self.n_steps, intp=I64) as loop:
             step = loop.index
             counts = load_counts(b, self.values, self.offsets, step, self.signed)
-            voxel = self._voxel(step, counts)
+            voxel, inside = self._voxel(step, counts, masked=masked)
             before = b.load(self.voxel)
             changed = b.icmp_unsigned("!=", voxel, before)
             self._write(b.and_(changed, b.icmp_unsigned("!=", before, constant(I32, NOWHERE))))
@@ -168,25 +192,19 @@ class _Follow:
             kept = b.select(changed, constant(I32, 0), b.load(self.counts))
             total = b.add(kept, counts)
             b.store(total, self.counts)
-            wrapped = b.and_(
-                b.icmp_unsigned("<", total, counts),
-                b.icmp_unsigned("!=", voxel, constant(I32, NOWHERE)),
-            )
+            wrapped = b.and_(inside, b.icmp_unsigned("<", total, counts))
             b.store(b.or_(b.load(self.wrapped), wrapped), self.wrapped)
             kept = b.select(changed, constant(F32, 0.0), b.load(self.norm))
             norm = splat(b, item_at(b, self.step_norm, F32, step))
             b.store(b.fadd(kept, norm), self.norm)
-        self._write(b.icmp_unsigned("!=", b.load(self.voxel), constant(I32, NOWHERE)))
-        inside = call(b, "llvm.vector.reduce.add.v16i32", I32, [b.load(self.inside)])
-        for i, more in enumerate((b.zext(inside, I64), count_lanes(b, b.load(self.wrapped)))):
-            place = b.gep(pointer_to(b, self.inside_out, I64), [I64(i)])
-            b.store(b.add(b.load(place), more), place)
-        return b.load(self.n_out)
 
-    def _voxel(self, step: Any, counts: Any) -> Any:
+    def _voxel(self, step: Any, counts: Any, *, masked: bool) -> tuple[Any, Any]:
+        """Voxel of each pixel, or `NOWHERE`, and whether it has one."""
         b = self.builder
         base = b.mul(step, I64(12))
-        inside = b.and_(self.live, b.icmp_unsigned("<", counts, self.invalid_from))
+        valid = b.icmp_unsigned("<", counts, self.invalid_from)
+        b.store(b.and_(b.load(self.valid), valid), self.valid)
+        inside, signs = b.and_(self.live, valid), constant(I32, 0)
         index = []
         for axis in range(3):
             row = [
@@ -196,39 +214,41 @@ class _Follow:
             at = row[3]
             for i in range(3):
                 at = call(b, "llvm.fma.v16f32", at.type, [row[i], self.q[i], at])
-            at = call(b, "llvm.floor.v16f32", at.type, [at])
+            # Rounded towards zero, which is down where it is inside.
+            signs = b.or_(signs, b.bitcast(at, vector_of(I32)))
             index.append(b.fptosi(at, vector_of(I32)))
             ahead = b.sub(index[axis], self.window[2 * axis])
             inside = b.and_(inside, b.icmp_unsigned("<", ahead, self.window[2 * axis + 1]))
-        one = b.select(inside, constant(I32, 1), constant(I32, 0))
-        b.store(b.add(b.load(self.inside), one), self.inside)
+        inside = b.and_(inside, b.icmp_signed(">=", signs, constant(I32, 0)))
+        b.store(b.add(b.load(self.inside), count_lanes(b, inside)), self.inside)
         voxel = self._brick(index)
-        voxel = b.or_(voxel, self._excluded(step))
-        return b.select(inside, voxel, constant(I32, NOWHERE))
+        if masked:
+            voxel = b.or_(voxel, self._excluded(step))
+        return b.select(inside, voxel, constant(I32, NOWHERE)), inside
 
     def _brick(self, index: list[Any]) -> Any:
         """Place of a voxel in the memory of `Bricks`."""
         b = self.builder
-        three = constant(I32, 3)
+        three, six = constant(I32, 3), constant(I32, 6)
         # Counted from an origin after rounding, so that no choice of it moves a pixel.
-        index = [*index[:2], b.sub(index[2], self.window[8])]
-        h, k, l = index  # noqa: E741
-        far = [b.ashr(i, three) for i in index]
-        voxel = b.add(h, b.mul(far[0], constant(I32, 512 - 8)))
-        voxel = b.add(voxel, b.add(b.shl(k, three), b.mul(far[1], self.window[6])))
-        far_l = b.mul(far[2], self.window[7])
-        return b.add(voxel, b.add(b.shl(l, constant(I32, 6)), far_l))
+        h, k, l = (*index[:2], b.sub(index[2], self.window[8]))  # noqa: E741
+        # Nine bits within a brick; above them stands the number of the brick on h.
+        voxel = bit_select(b, 0o7, h, b.shl(k, three))
+        voxel = bit_select(b, 0o77, voxel, b.shl(l, six))
+        voxel = bit_select(b, 0o777, voxel, b.shl(h, six))
+        for i, (far, more) in enumerate(((k, EDGE**2), (l, EDGE**3))):
+            step = b.add(self.window[6 + i], constant(I32, more))
+            voxel = b.add(voxel, b.mul(b.ashr(far, three), step))
+        return voxel
 
     def _excluded(self, step: Any) -> Any:
         b = self.builder
-        bits = cgutils.alloca_once_value(b, I16(0))
-        with b.if_then(b.icmp_unsigned("!=", self.excluded, I64(0))):
-            at = b.add(self.excluded, item_at(b, self.excluded_offsets, I64, step))
-            b.store(b.load(pointer_to(b, at, I16), align=1), bits)
+        at = b.add(self.excluded, item_at(b, self.excluded_offsets, I64, step))
+        bits = b.load(pointer_to(b, at, I16), align=1)
         # Bytes in the order of little-endian memory: pixel 0 is bit 7, pixel 8 is bit 15.
         places = [I16(1 << (8 * (i // 8) + 7 - i % 8)) for i in range(LANES)]
         lanes = ir.Constant(vector_of(I16), places)
-        here = b.and_(splat(b, b.load(bits)), lanes)
+        here = b.and_(splat(b, bits), lanes)
         marked = b.icmp_unsigned("!=", here, constant(I16, 0))
         return b.select(marked, constant(I32, EXCLUDED), constant(I32, 0))
 
