@@ -287,8 +287,11 @@ def test_a_poni_file_refuses_modules(tmp_path: Any) -> None:
     with pytest.raises(HklflowError, match="cannot hold the displacements of the detector's 4"):
         poni.poni_from_detector(flat(displaced()))
     told = poni.poni_from_detector(flat(displaced()).plane)
-    poni.write_poni(tmp_path / "a.poni", told, note="4 displaced modules are not in this file")
-    assert "# 4 displaced modules are not in this file\n" in (tmp_path / "a.poni").read_text()
+    assert poni.modules_note(flat()) is None
+    note = poni.modules_note(flat(displaced()))
+    poni.write_poni(tmp_path / "a.poni", told, note)
+    text = (tmp_path / "a.poni").read_text()
+    assert "# Only the plane of this detector: its 4 modules are displaced" in text
     assert poni.read_poni(tmp_path / "a.poni") == told
 
 

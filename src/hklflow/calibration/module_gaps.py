@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.calibration.detectors import known_detector
 from hklflow.core.modules import Modules
 from hklflow.errors import HklflowError
 
@@ -66,15 +67,7 @@ def detector_modules(name: str) -> Modules:
     HklflowError
         If pyFAI does not know the name, or knows no gaps of this detector.
     """
-    from pyFAI.detectors import detector_factory
-
-    try:
-        known = detector_factory(name)
-    except RuntimeError:
-        raise HklflowError(
-            f"detector {name!r} is not known to pyFAI; give a mask of its gaps instead"
-        ) from None
-    mask = known.mask
-    if mask is None or not np.any(mask):
+    known = known_detector(name)
+    if not known.gaps.any():
         raise HklflowError(f"pyFAI knows no gaps of detector {name!r}; give a mask of them instead")
-    return Modules.ideal(modules_from_gaps(mask), known.pixel2 / known.pixel1)
+    return Modules.ideal(modules_from_gaps(known.gaps), known.pixel_size[1] / known.pixel_size[0])

@@ -218,6 +218,16 @@ def poni_from_detector(
     )
 
 
+def modules_note(detector: Detector) -> str | None:
+    """What to write into the PONI file of `Detector.plane`; None if the detector has no modules."""
+    if detector.modules is None:
+        return None
+    return (
+        f"Only the plane of this detector: its {len(detector.modules)} modules are displaced on it "
+        "as hklflow's own geometry file says, and programs that read this file do not know it."
+    )
+
+
 def read_poni(path: str | Path) -> Poni:
     """Read a PONI file of version 1, 2, 2.1 or 3 (the last entry counts, as in pyFAI).
 
@@ -306,7 +316,7 @@ def write_poni(path: str | Path, poni: Poni, note: str | None = None) -> None:
     Parameters
     ----------
     note : str, optional
-        One line of comment, such as that modules' displacements are not in the file.
+        One line of comment, such as `modules_note`.
     """
     config: dict[str, Any] = {"pixel1": poni.pixel1, "pixel2": poni.pixel2}
     if poni.shape is not None:
