@@ -14,7 +14,7 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em;
        color: #222; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
-table { border-collapse: collapse; margin: 0.6em 0; }
+table { border-collapse: collapse; margin: 0.6em 0; display: block; overflow-x: auto; }
 td, th { border-bottom: 1px solid #ddd; padding: 0.2em 0.8em; text-align: left; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
 tr.failed td { background: #fbe3e0; } tr.passed td:first-child { color: #17692b; }
@@ -28,11 +28,11 @@ Row = Sequence[Any]
 
 
 def number(value: Any) -> str:
-    """Text of a value: six digits of a number, a dash for nothing."""
+    """Text of a value: seven digits of a number, a dash for nothing."""
     if isinstance(value, bool) or value is None:
         return {None: "–", True: "yes", False: "no"}[value]
     if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else "–"
+        return f"{value:.7g}" if math.isfinite(value) else "–"
     if isinstance(value, list | tuple):
         return ", ".join(number(item) for item in value)
     return str(value)

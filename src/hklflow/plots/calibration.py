@@ -58,7 +58,8 @@ def draw_widths(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
         (line,) = axes.plot(angle, whole, "o", ms=3, label=f"{name} whole ring".strip())
         axes.plot(angle, sectors, ".", ms=3, color=line.get_color(), alpha=0.5,
                   label=f"{name} sectors".strip())  # fmt: skip
-    axes.set(xlabel="2θ (deg)", ylabel="FWHM (deg)", ylim=(0, None))
+    axes.set(xlabel="2θ (deg)", ylabel="FWHM (deg)")
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     axes.set_title("a wrong geometry makes the whole ring wider than its sectors", fontsize=9)
     axes.legend(**SMALL)
 

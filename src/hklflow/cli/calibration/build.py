@@ -133,18 +133,22 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
 
 
 def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
-    known = from_state(target)
-    shape = target.state.values.get("shape")
+    from hklflow.formats.poni import read_poni
+
+    known, path = from_state(target), request.files[0]
+    given: Record = {
+        name: known[name]
+        for name in ("polarization", "sensor_thickness", "sensor_attenuation")
+        if name in known
+    }
+    # What the file says itself is compared with the state.
+    if (shape := target.state.values.get("shape")) is not None and read_poni(path).shape is None:
+        given["shape"] = tuple(shape)
     import_poni.main(
-        inputs=import_poni.Inputs(poni=request.files[0]),
+        inputs=import_poni.Inputs(poni=path),
         outputs=import_poni.Outputs(geometry=geometry),
-        params=import_poni.Params.model_validate(
-            {name: known[name] for name in
-             ("polarization", "sensor_thickness", "sensor_attenuation") if name in known}
-            | ({} if shape is None else {"shape": tuple(shape)})
-            | dict(request.params)
-        ),
-    )  # fmt: skip
+        params=import_poni.Params.model_validate(given),
+    )
 
 
 def _checked(path: Path) -> Record:

@@ -61,6 +61,10 @@ def accept(
     to = target(directory, calibration)
     before = _used(to)
     item = to.item(name)
+    if applies_to is None and in_words(item) != item.path.name:
+        raise HklflowError(
+            "say --applies-to: which runs or scans it is for, as '>=1040' or 'quartz/*'"
+        )
     # What was overridden when it was published need not be said again.
     known = {gate["name"] for gate in item.record.get("overriddenGates", [])}
     gates = [gate for gate in item.record.get("gates", []) if gate["name"] not in known]
@@ -94,10 +98,6 @@ def _accepted(
                 "--override-gate are for candidates"
             )
         return to.store.set_status(item, "accepted", **decision)
-    if applies_to is None:
-        raise HklflowError(
-            "say --applies-to: which runs or scans it is for, as '>=1040' or 'quartz/*'"
-        )
     record = _record(item) | {"overriddenGates": overridden}
     return to.store.publish(
         to.state, item.files(), record, status="accepted", applies_to=applies_to, **decision
