@@ -4,9 +4,9 @@
 how far two calibrations are apart. Judged are beam centre, distance along the beam and d-spacings:
 poni and rot trade against each other (their correlations are near ±1).
 
-What one image cannot show is said, not judged: a wrong wavelength leaves residuals as good
-as the right one (all distances scale with it), and so does a calibrant whose rings are those
-of the right one, all scaled.
+What one image cannot show is said, not judged: a wrong wavelength changes the distance by as
+much and leaves residuals as good as the right one (at angles beyond some 15° a large error
+shows in the trend), and so does a calibrant whose rings are those of the right one, all scaled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -277,8 +277,8 @@ def _wavelength(found: "PowderCalibration", given: float | None) -> dict[str, An
     sigma = found.wavelength_sigma
     if sigma is None:
         source = (
-            "taken as given: one image cannot tell a wrong wavelength, it would only change the "
-            "distance; measure it, or take images at two or more distances"
+            "taken as given: one image cannot tell a wrong wavelength from a wrong distance (but "
+            "weakly, at large angles); measure it, or take images at two or more distances"
         )
     else:
         source = "refined from images at several settings"

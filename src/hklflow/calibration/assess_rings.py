@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from hklflow.calibration.calibrants import two_theta
 from hklflow.calibration.powder import PowderCalibration, Profile
 from hklflow.calibration.powder_cycles import FWHM
-from hklflow.calibration.ring_fit import two_theta_at
-from hklflow.calibration.rings import N_SECTORS
+from hklflow.calibration.ring_fit import extra_sigma, two_theta_at
+from hklflow.calibration.rings import N_SECTORS, RingPoints
 
 Floats = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -24,7 +24,8 @@ class Residuals:
     Attributes
     ----------
     off, sigma : (n,) array
-        Radians; errors with the scatter beyond counting statistics.
+        Radians; errors with the scatter beyond counting statistics that sectors of a ring
+        have about the ring's mean (so that rings that are off do not excuse themselves).
     off_px, sigma_px : (n,) array
         The same in pixels, along the direction in which 2θ rises.
     along : (n, 2) array
@@ -54,7 +55,7 @@ def residuals_of(found: PowderCalibration) -> Residuals:
     slow, fast = points.slow, points.fast
     calculated = two_theta(found.calibrant.d[points.ring], found.wavelength)
     off = two_theta_at(detector, slow, fast) - calculated
-    sigma = np.hypot(points.sigma, np.radians(found.extra_sigma_deg))
+    sigma = np.hypot(points.sigma, _within(points, off, np.radians(found.extra_sigma_deg)))
     gradient = np.stack(
         [
             two_theta_at(detector, slow + 0.5, fast) - two_theta_at(detector, slow - 0.5, fast),
@@ -76,6 +77,15 @@ def residuals_of(found: PowderCalibration) -> Residuals:
         slow,
         fast,
     )
+
+
+def _within(points: RingPoints, off: Floats, extra: float) -> float:
+    """Scatter (radians) of sectors about the mean of their ring, beyond counting statistics."""
+    _, ring = np.unique(points.ring, return_inverse=True)
+    weight = 1 / (points.sigma**2 + extra**2)
+    mean = np.bincount(ring, weight * off) / np.bincount(ring, weight)
+    n_free = min(len(mean), len(off) - 1)
+    return extra_sigma(off - mean[ring], points.sigma, n_free)
 
 
 def ring_table(found: PowderCalibration, seen: Residuals) -> Rows:
