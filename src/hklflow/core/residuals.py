@@ -91,7 +91,7 @@ class Problem:
             mine = self.which[rows] == i
             if (only is None or only == i) and mine.any():
                 rotation = self.parameters.rotation_of(values, i)
-                difference[mine], zeta[mine] = _compare(
+                difference[mine], zeta[mine] = compare(
                     rotation, ub, hkl[mine], self.position[rows[mine]]
                 )
         return difference, zeta
@@ -114,9 +114,18 @@ class Problem:
         return np.stack(columns, axis=1)
 
 
-def _compare(
-    rotation: Rotation, ub: Floats, hkl: Floats, position: Floats
-) -> tuple[Floats, Floats]:
+def compare(rotation: Rotation, ub: Floats, hkl: Floats, position: Floats) -> tuple[Floats, Floats]:
+    """Observed minus predicted (n, 3), in pixels and frames, and |zeta| (n,) of reflections.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array
+        1/Å.
+    hkl : (n, 3) array
+    position : (n, 3) array
+        Observed (slow, fast, frame); NaN comes out where a reflection does not cross the sphere.
+    """
     angles, q_lab = ewald_crossings(rotation, ub, hkl)
     observed = rotation.scan.angle(position[:, 2])
     # The crossing nearest to where the peak was seen, whole turns aside.

@@ -8,8 +8,11 @@ from pydantic import Field, field_validator
 from hklflow import stage
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.calibration.calibrants import Calibrant
+    from hklflow.calibration.detectors import KnownDetector
     from hklflow.core.geometry import Detector, Floats
 
 VERSION = 2
@@ -84,35 +87,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
-    from hklflow.calibration import assess, calibrants, detectors, powder
-    from hklflow.core import defects, geometry, masks
+    from hklflow.calibration import assess, powder
+    from hklflow.core import geometry
     from hklflow.errors import HklflowError
-    from hklflow.formats import images, poni
+    from hklflow.formats import poni
 
-    image = images.read_image(inputs.image)
-    bad = masks.flagged(image, masks.flag_value(image.dtype))
-    known = None
-    if params.detector is not None:
-        known = detectors.known_detector(params.detector)
-        known.check(image, bad | (image == 0), params.pixel_size)
-        bad |= known.gaps
-    if params.mask_image is not None:
-        bad |= _of_shape(params.mask_image, "mask_image", image.shape) != 0
-    bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
-    counts = np.where(bad, 0.0, image)
-    if params.dark is not None:
-        counts -= _of_shape(params.dark, "dark", image.shape)
-    if params.flat is not None:
-        response = _of_shape(params.flat, "flat", image.shape).astype(np.float64)
-        bad |= ~(response > 0)
-        # Its mean is 1, for the errors are those of counts.
-        counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
+    counts, bad, known = prepare(inputs.image, params)
     found = powder.calibrate_powder(
         counts,
         bad,
-        calibrant=calibrants.read_calibrant(
-            params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
-        ),
+        calibrant=calibrant_of(params),
         wavelength=params.wavelength,
         pixel_size=params.pixel_size,
         orientation=params.orientation,
@@ -192,6 +176,50 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for gate in gates:
         if not gate["passed"]:
             print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":
+    """Counts (slow, fast) of an image less the dark one over the flat field, bad pixels, detector.
+
+    Raises
+    ------
+    HklflowError
+        If a file cannot be read, or shapes or the detector do not fit.
+    """
+    import numpy as np
+
+    from hklflow.calibration import detectors
+    from hklflow.core import defects, masks
+    from hklflow.formats import images
+
+    image = images.read_image(path)
+    bad = masks.flagged(image, masks.flag_value(image.dtype))
+    known = None
+    if params.detector is not None:
+        known = detectors.known_detector(params.detector)
+        known.check(image, bad | (image == 0), params.pixel_size)
+        bad |= known.gaps
+    if params.mask_image is not None:
+        bad |= _of_shape(params.mask_image, "mask_image", image.shape) != 0
+    bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
+    counts = np.where(bad, 0.0, image)
+    if params.dark is not None:
+        counts -= _of_shape(params.dark, "dark", image.shape)
+    if params.flat is not None:
+        response = _of_shape(params.flat, "flat", image.shape).astype(np.float64)
+        bad |= ~(response > 0)
+        # Its mean is 1, for the errors are those of counts.
+        counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
+    return counts, bad, known
+
+
+def calibrant_of(params: Params) -> "Calibrant":
+    """Calibrant with the rings that are to be used."""
+    from hklflow.calibration.calibrants import read_calibrant
+
+    return read_calibrant(
+        params.calibrant, max_rings=params.max_rings, purge_rings=params.purge_rings
+    )
 
 
 def _of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
