@@ -33,7 +33,7 @@ def assessed(
     if accepted is not None:
         before = stage.read_json(accepted.artefact("geometry.json"))
     metrics = measured(data)
-    gates = _gates(to, request, metrics, measured(before))
+    gates = _gates(to, request, data, measured(before))
     moved = difference(data, before) if before else {}
     files = {**files, "metrics.json": folder / "metrics.json",
              "parameters.json": folder / "parameters.json",
@@ -82,7 +82,7 @@ def summary(data: Record) -> Record:
 
     from hklflow.core.geometry import BEAM, detector_from_dict
 
-    detector = detector_from_dict(data["detector"])
+    detector = detector_from_dict(data["detector"]).plane
     slow, fast = detector.intersect(BEAM)
     return {
         "beam_centre_px": [float(slow), float(fast)],
@@ -92,11 +92,20 @@ def summary(data: Record) -> Record:
     }
 
 
-def _gates(to: "Target", request: "Request", metrics: Record, before: Record) -> list[Record]:
+def _gates(to: "Target", request: "Request", data: Record, before: Record) -> list[Record]:
     from hklflow.calibration.assess import judge
 
-    if metrics:
-        return judge(metrics, to.entry.gates, before or None)
+    if metrics := measured(data):
+        gates = judge(metrics, to.entry.gates, before or None)
+        for number, other in enumerate(metrics.get("others", []), start=2):
+            gates += [
+                gate | {"name": f"{gate['name']}.{number}",
+                        "sentence": f"image {number}: {gate['sentence']}"}
+                for gate in judge(other, to.entry.gates)
+            ]  # fmt: skip
+        return gates
+    if "module_metrics" in data:
+        return _module_gates(data["module_metrics"], to.entry.gates.modules)
     return [
         {
             "name": "measured",
@@ -109,12 +118,35 @@ def _gates(to: "Target", request: "Request", metrics: Record, before: Record) ->
     ]
 
 
+def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
+    """Whether the modules are known, and whether knowing them helps."""
+    better, sigma = metrics["improvement"], metrics["largest_sigma_px"]
+    gates: list[Record] = [
+        {
+            "name": "improvement",
+            "value": better,
+            "limit": 1.0,
+            "passed": better < 1.0,
+            "sentence": f"residuals are {better:.3f} times what they were without the shifts of "
+            "the modules (less than 1 is better)",
+        }
+    ]
+    if limit is not None:
+        gates.append(
+            {
+                "name": "module_sigma",
+                "value": sigma,
+                "limit": limit,
+                "passed": sigma <= limit,
+                "sentence": f"the least known module is known to {sigma:.3f} px (at most "
+                f"{limit:g})",
+            }
+        )
+    return gates
+
+
 def _parameters(request: "Request") -> Record:
-    return {
-        "source": request.source,
-        "files": [str(path) for path in request.files],
-        "params": dict(request.params),
-    }
+    return request.to_dict()
 
 
 def _page(
@@ -171,9 +203,12 @@ def _page(
     if rings := record["metrics"].get("rings"):
         columns = list(rings[0])
         sections.append(("Rings", report.table(columns, [list(row.values()) for row in rings])))
+    if modules := data.get("module_metrics", {}).get("modules"):
+        told = [list(row.values()) for row in modules]
+        sections.append(("Modules", report.table(list(modules[0]), told)))
     if "wavelength" in record["metrics"]:
-        told = record["metrics"]["wavelength"]
-        sections.append(("Wavelength", f"<p>{told['value_A']} Å, {escape(told['source'])}.</p>"))
+        known = record["metrics"]["wavelength"]
+        sections.append(("Wavelength", f"<p>{known['value_A']} Å, {escape(known['source'])}.</p>"))
     made = [(str(i["path"]), str(i["sha256"])) for i in record["inputs"]]
     sections += [
         ("Made from", report.table(("file", "SHA-256"), made)),

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from hklflow import stage
+from hklflow.cli.calibration import several
 from hklflow.errors import HklflowError
 from hklflow.stages import import_poni, powder_calibration
 
@@ -28,16 +29,37 @@ class Request:
     Attributes
     ----------
     source : str
-        ``powder``, ``poni``, ``geometry`` (a file of this workflow) or ``default``.
+        ``powder``, ``modules`` (of powder images), ``bragg``, ``poni``, ``geometry`` (a file of
+        this workflow) or ``default``.
     files : sequence of Path
         Images or the file that is imported.
     params : mapping
         Parameters of the stage that makes it, as given; the state's set-points lie below.
+    offsets, arms_deg : sequence of float
+        Settings of several images: metres beyond the first, degrees of the arm.
+    scan : str
+        ``sample/scan`` whose Bragg peaks are used.
     """
 
     source: str
     files: tuple[Path, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
+    offsets: tuple[float, ...] = ()
+    arms_deg: tuple[float, ...] = ()
+    scan: str = ""
+
+    def to_dict(self) -> Record:
+        """JSON-ready."""
+        return asdict(self) | {"files": [str(path) for path in self.files]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Request":
+        """Request of a ``parameters.json``."""
+        names = {item.name for item in fields(cls)}
+        given = {key: value for key, value in data.items() if key in names}
+        for key in ("offsets", "arms_deg"):
+            given[key] = tuple(given.get(key, ()))
+        return cls(**given | {"files": tuple(Path(path) for path in data["files"])})
 
 
 def from_state(target: "Target") -> Record:
@@ -111,7 +133,16 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
             raise HklflowError(f"{path} does not exist; give the file of the calibration")
     geometry, poni = folder / "geometry.json", folder / "geometry.poni"
     files = {"geometry.json": geometry, "geometry.poni": poni}
-    if request.source == "powder":
+    if request.source == "modules":
+        params = powder_params(target, request.params)
+        stage.write_json(geometry, several.modules_of_rings(request.files, params))
+    elif request.source == "bragg":
+        stage.write_json(geometry, _from_bragg(target, request))
+    elif request.source == "powder" and len(request.files) > 1:
+        params = powder_params(target, request.params)
+        found = several.series(request.files, params, request.offsets, request.arms_deg)
+        stage.write_json(geometry, found)
+    elif request.source == "powder":
         files["rings.png"] = folder / "rings.png"
         powder_calibration.main(
             inputs=powder_calibration.Inputs(image=request.files[0]),
@@ -126,9 +157,12 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
         stage.write_json(geometry, _checked(request.files[0]))
     else:
         stage.write_json(geometry, _set_points(target))
-    if not poni.exists():
+    data = stage.read_json(geometry)
+    if "modules" in data["detector"]:
+        del files["geometry.poni"]  # a PONI file cannot hold modules
+    elif not poni.exists():
         _write_poni(geometry, poni)
-    _check_state(target, stage.read_json(geometry), geometry)
+    _check_state(target, data, geometry)
     return files
 
 
@@ -148,6 +182,49 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
         inputs=import_poni.Inputs(poni=path),
         outputs=import_poni.Outputs(geometry=geometry),
         params=import_poni.Params.model_validate(given),
+    )
+
+
+def _from_bragg(target: "Target", request: Request) -> Record:
+    """Modules from the peaks of a scan that was reduced with a version of this state."""
+    experiment = target.experiment
+    sample, _, scan = request.scan.partition("/")
+    if (sample, scan) not in experiment.scans:
+        raise HklflowError(f"--bragg {request.scan}: there is no such scan; write sample/scan")
+    rotations = experiment.rotations(sample, scan)
+    other = {experiment.rotation(sample, scan, name).calibration for name in rotations}
+    if other != {target.name}:
+        raise HklflowError(
+            f"--bragg {request.scan}: its rotations have the calibrations "
+            f"{', '.join(str(name) for name in sorted(map(str, other)))}, not only {target.name}"
+        )
+    versions = {experiment.version(sample, scan, name).number for name in rotations}
+    if len(versions) > 1:
+        raise HklflowError(
+            f"--bragg {request.scan}: its rotations have several versions "
+            f"({', '.join(map(str, sorted(versions)))}); reduce them with one, by `pin`"
+        )
+
+    def product(pattern: str, **more: str) -> Path:
+        path = experiment.base / pattern.format(sample=sample, scan=scan, **more)
+        if not path.is_file():
+            raise HklflowError(f"{path} does not exist; run `snakemake {path}` first")
+        return path
+
+    def of_rotations(name: str) -> dict[str, Path]:
+        return {r: product(experiment.paths.rotation(name), rotation=r) for r in rotations}
+
+    used = experiment.version(sample, scan, rotations[0])
+    name = request.params.get("detector")
+    if unknown := sorted(set(request.params) - {"detector"}):
+        raise HklflowError(f"--set {', '.join(unknown)} is not for --bragg; only detector is")
+    return several.modules_of_peaks(
+        stage.read_json(used.artefact("geometry.json")),
+        product(experiment.paths.scan("orientation.json")),
+        of_rotations("scan.nxs"),
+        of_rotations("peaks.nxs"),
+        of_rotations("mask.nxs"),
+        None if name is None else str(name),
     )
 
 

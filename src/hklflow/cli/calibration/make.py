@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -59,20 +60,31 @@ def propose(
     image: tuple[Path, ...] = (),
     poni: Path | None = None,
     geometry: Path | None = None,
+    bragg: str | None = None,
+    level: Literal["detector", "module"] = "detector",
     calibrant: str | None = None,
+    offset: tuple[float, ...] = (),
+    arm: tuple[float, ...] = (),
     given: Settings = (),
     start: Start = None,
     comments: str = "",
     calibration: str | None = None,
     directory: Path = Path(),
 ) -> None:
-    """Make a candidate from a powder image, a PONI file or a geometry, and judge it.
+    """Make a candidate from powder images, Bragg peaks, a PONI file or a geometry, and judge it.
 
     Nothing that is reduced changes before the candidate is accepted. Energy, pixel size and the
     distance to start from are those of the state. The report is a page to open in a browser.
 
+    Images at several distances or arm angles are refined together, and the wavelength with them
+    where distances differ. With `--level module` the images (with displaced beam centres) or the
+    Bragg peaks say where the detector's modules are.
+
     Example: `hklflow calibration propose morning --image raw/CeO2.tif --calibrant CeO2 --author
-    "M. Curie"`; `hklflow calibration propose old --poni old.poni --author "M. Curie"`
+    "M. Curie"`; `hklflow calibration propose two --image near.tif far.tif --offset 0 0.1 ...`;
+    `hklflow calibration propose tiles --level module --image a.tif b.tif c.tif d.tif ...`;
+    `hklflow calibration propose tiles --bragg quartz/300K ...`; `hklflow calibration propose old
+    --poni old.poni ...`
 
     Parameters
     ----------
@@ -81,7 +93,15 @@ def propose(
     author
         Who does this.
     image
-        Image of a powder calibrant.
+        Image of a powder calibrant, or several.
+    bragg
+        Scan (`sample/scan`) whose Bragg peaks say where the modules are; it must be refined.
+    level
+        `detector`: the geometry as a whole. `module`: shifts and turns of the modules in its plane.
+    offset
+        Distance of each image beyond that of the first, in m.
+    arm
+        Angle of the detector's arm at each image, in degrees.
     poni
         PONI file of pyFAI.
     geometry
@@ -101,20 +121,39 @@ def propose(
     """
     from hklflow.cli.calibration.build import Request, settings
 
-    sources = {"powder": image, "poni": poni, "geometry": geometry}
+    sources = {"image": image, "poni": poni, "geometry": geometry, "bragg": bragg}
     chosen = [source for source, value in sources.items() if value]
     if len(chosen) != 1:
-        raise HklflowError("give one of --image, --poni and --geometry")
+        raise HklflowError("give one of --image, --bragg, --poni and --geometry")
+    (source,) = chosen
+    if level == "module" and source in ("poni", "geometry"):
+        raise HklflowError(f"--level module is for --image and --bragg, not for --{source}")
+    if (offset or arm) and (source != "image" or level == "module"):
+        raise HklflowError("--offset and --arm are for the images of a series, at detector level")
+    if len(image) > 1 and level == "detector" and not (offset or arm):
+        raise HklflowError(
+            f"{len(image)} images are refined together by where the detector stood: give --offset "
+            "or --arm for each; or say --level module"
+        )
     to = target(directory, calibration)
     params = settings(given)
     if calibrant is not None:
         params["calibrant"] = calibrant
-    if chosen[0] != "powder" and (params or start):
-        raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{chosen[0]}")
+    if source in ("poni", "geometry") and (params or start):
+        raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{source}")
+    if source == "bragg" and (calibrant or start):
+        raise HklflowError("--calibrant and --from are for --image, not for --bragg")
     if start is not None:
         params = _start(to, start) | params
     files = image or (poni or geometry,)
-    request = Request(chosen[0], tuple(f.absolute() for f in files if f is not None), params)
+    request = Request(
+        {"image": "modules" if level == "module" else "powder"}.get(source, source),
+        tuple(f.absolute() for f in files if f is not None),
+        params,
+        offset,
+        arm,
+        bragg or "",
+    )
     _propose(to, name, request, author, comments)
 
 
@@ -156,16 +195,14 @@ def iterate(
 
     to = target(directory, calibration)
     before = to.candidate(name)
-    said = stage.read_json(before.path / "parameters.json")
-    if said["source"] != "powder":
+    said = Request.from_dict(stage.read_json(before.path / "parameters.json"))
+    if said.source in ("poni", "geometry"):
         raise HklflowError(
-            f"candidate {in_words(before)} was imported from a file; only those made from images "
-            "can be iterated"
+            f"candidate {in_words(before)} was imported from a file; only those made from "
+            "measurements can be iterated"
         )
-    files = image or tuple(Path(path) for path in said["files"])
-    request = Request(
-        "powder", tuple(f.absolute() for f in files), said["params"] | settings(given)
-    )
+    files = tuple(path.absolute() for path in image) or said.files
+    request = replace(said, files=files, params={**said.params, **settings(given)})
     _propose(to, before.name, request, author, comments)
 
 

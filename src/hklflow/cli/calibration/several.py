@@ -1,0 +1,238 @@
+"""Several measurements at once: images at known settings, modules from rings or Bragg peaks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow import stage
+from hklflow.errors import HklflowError
+from hklflow.stages import powder_calibration
+
+if TYPE_CHECKING:
+    from hklflow.calibration.module_data import BraggPeaks
+    from hklflow.calibration.modules import ModuleFit
+    from hklflow.core.modules import Modules
+
+Record = dict[str, Any]
+
+_NEAR = 0.25  # of an index: what is further off is another lattice's
+
+
+def series(
+    images: Sequence[Path],
+    params: powder_calibration.Params,
+    offsets: Sequence[float],
+    arms_deg: Sequence[float],
+) -> Record:
+    """One geometry of images at known distances or arm angles, as ``geometry.json`` has it.
+
+    Parameters
+    ----------
+    images : sequence of Path
+    params
+        What holds for all images.
+    offsets, arms_deg : sequence of float
+        One for each image, or none: metres beyond the first setting, degrees.
+
+    Raises
+    ------
+    HklflowError
+        If numbers differ, or the calibration fails.
+    """
+    from hklflow.calibration import assess
+    from hklflow.calibration.powder_series import PowderImage, calibrate_powder_series
+    from hklflow.core.geometry import detector_to_dict
+
+    for name, given in (("--offset", offsets), ("--arm", arms_deg)):
+        if given and len(given) != len(images):
+            raise HklflowError(f"{len(given)} values of {name} for {len(images)} images; give one "
+                               "for each")  # fmt: skip
+    prepared = [powder_calibration.prepare(path, params) for path in images]
+    found = calibrate_powder_series(
+        [
+            PowderImage(
+                counts, bad, offsets[i] if offsets else 0.0, arms_deg[i] if arms_deg else 0.0
+            )
+            for i, (counts, bad, _) in enumerate(prepared)
+        ],
+        calibrant=powder_calibration.calibrant_of(params),
+        **params.model_dump(include={"wavelength", "pixel_size", "orientation", "distance",
+                                     "beam_centre", "polarization", "min_rings"}),
+    )  # fmt: skip
+    of_images = []
+    for one, (_, _, known) in zip(found.images, prepared, strict=True):
+        gaps = None if known is None else known.gaps
+        of_images.append(assess.metrics(one, gaps=gaps, given_wavelength=params.wavelength))
+    sigma = np.sqrt(np.diag(found.covariance))
+    detector = replace(
+        found.poni.detector(),
+        sensor_thickness=params.sensor_thickness,
+        sensor_attenuation=params.sensor_attenuation,
+    )
+    return {
+        "source": f"powder series of {len(images)}: {images[0]} ...",
+        "detector": detector_to_dict(detector),
+        "beam": {"wavelength_A": found.wavelength, "polarization": params.polarization},
+        "poni": asdict(found.poni),
+        "sigma": dict(zip(found.free, sigma.tolist(), strict=True)),
+        "correlation": found.correlation,
+        "beam_centre_px": of_images[0]["beam_centre_px"],
+        "beam_centre_sigma_px": of_images[0]["beam_centre_sigma_px"],
+        "metrics": {**of_images[0], "others": of_images[1:]},
+    }
+
+
+def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) -> Record:
+    """Modules from images at displaced beam centres, each with a geometry of its own.
+
+    Raises
+    ------
+    HklflowError
+        If a calibration fails, or the images cannot determine the modules.
+    """
+    from hklflow.calibration import powder
+    from hklflow.calibration.modules import fit_modules, ring_image
+    from hklflow.calibration.powder_cycles import response
+    from hklflow.core.geometry import detector_to_dict
+
+    rings, modules = [], None
+    for path in stage.progress(images, len(images), "images"):
+        counts, bad, _ = powder_calibration.prepare(path, params)
+        found = powder.calibrate_powder(
+            counts,
+            bad,
+            calibrant=powder_calibration.calibrant_of(params),
+            **params.model_dump(include={"wavelength", "pixel_size", "orientation", "distance",
+                                         "beam_centre", "polarization", "min_rings"}),
+        )  # fmt: skip
+        modules = modules or _ideal(params.detector, bad, params.pixel_size)
+        detector = replace(found.detector, modules=modules)
+        angles = found.calibrant.two_theta(found.wavelength)
+        even = np.where(bad, 0.0, counts / response(detector, params.polarization))
+        rings.append(ring_image(even, bad, detector, angles))
+    assert modules is not None
+    fit = fit_modules(modules, rings)
+    detector = replace(
+        fit.detectors[0],
+        sensor_thickness=params.sensor_thickness,
+        sensor_attenuation=params.sensor_attenuation,
+    )
+    return {
+        "source": f"modules of {len(images)} powder images: {images[0]} ...",
+        "detector": detector_to_dict(detector),
+        "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
+        "module_metrics": _metrics(fit),
+    }
+
+
+def modules_of_peaks(
+    start: Record,
+    orientation: Path,
+    scans: Mapping[str, Path],
+    peaks: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    detector_name: str | None,
+) -> Record:
+    """Modules from the Bragg peaks of a refined scan; the geometry as a whole stays.
+
+    Parameters
+    ----------
+    start : dict
+        Content of the ``geometry.json`` that the scan was reduced with.
+    orientation : Path
+        The scan's ``orientation.json``.
+    scans, peaks, masks : mapping
+        Rotation -> scan file, peak table, pixel mask.
+    detector_name : str or None
+        pyFAI's name of the detector; None: modules are found by the gaps in the mask.
+
+    Raises
+    ------
+    HklflowError
+        If there are no modules, or the peaks cannot determine them.
+    """
+    from hklflow import nexus
+    from hklflow import orientation as products
+    from hklflow.calibration.modules import fit_modules
+    from hklflow.core.geometry import detector_from_dict, detector_to_dict, from_dict
+
+    refined = stage.read_json(orientation)
+    names = list(refined["rotations"])
+    observed = products.read(names, [scans[n] for n in names], [peaks[n] for n in names])
+    ub = np.asarray(refined["UB"], dtype=np.float64)
+    lists = []
+    for name, table in zip(names, observed.peaks, strict=True):
+        rotation = from_dict(refined["rotations"][name])
+        hkl = rotation.hkl(ub, table.frame, table.slow, table.fast)
+        whole = np.rint(hkl)
+        near = np.all(np.abs(hkl - whole) < _NEAR, axis=1) & np.any(whole != 0, axis=1)
+        lists.append(_peaks_of(rotation, ub, whole[near], table.position[near], table.sigma[near]))
+    detector = detector_from_dict(start["detector"])
+    modules = detector.modules
+    if modules is None:
+        gaps = nexus.read_mask(masks[names[0]]) != 0 if detector_name is None else None
+        modules = _ideal(detector_name, gaps, detector.pixel_size)
+    fit = fit_modules(modules, bragg=lists, levels=("detector", "module"))
+    not_kept = ("provenance", "metrics", "gates")
+    kept = {key: value for key, value in start.items() if key not in not_kept}
+    return {
+        **kept,
+        "source": f"modules of Bragg peaks: {orientation}",
+        "detector": detector_to_dict(replace(detector, modules=fit.modules)),
+        "module_metrics": _metrics(fit),
+    }
+
+
+def _peaks_of(
+    rotation: Any,
+    ub: NDArray[np.float64],
+    hkl: NDArray[np.float64],
+    position: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+) -> "BraggPeaks":
+    from hklflow.calibration.module_data import BraggPeaks
+    from hklflow.core.residuals import compare
+
+    off, _ = compare(rotation, ub, hkl, position)
+    seen = np.all(np.isfinite(off), axis=1)
+    return BraggPeaks(
+        rotation.detector, position[seen, 0], position[seen, 1], off[seen, 0], off[seen, 1],
+        sigma[seen, 0], sigma[seen, 1],
+    )  # fmt: skip
+
+
+def _ideal(
+    name: str | None, bad: NDArray[np.bool_] | None, pixel_size: tuple[float, float]
+) -> "Modules":
+    """Modules where they should be: of a detector that pyFAI knows, or between the gaps."""
+    from hklflow.calibration.modules import detector_modules, modules_from_gaps
+    from hklflow.core.modules import Modules
+
+    if name is not None:
+        return detector_modules(name)
+    if bad is None:
+        raise HklflowError("the modules are not known; say --set detector=..., pyFAI's name")
+    return Modules.ideal(modules_from_gaps(bad), pixel_size[1] / pixel_size[0])
+
+
+def _metrics(fit: "ModuleFit") -> Record:
+    return {
+        **fit.metrics(),
+        "largest_sigma_px": float(np.max(fit.shift_sigma)),
+        "rms_shift_px": float(np.sqrt(np.mean(fit.modules.shift**2))),
+        "improvement": _improvement(fit),
+    }
+
+
+def _improvement(fit: "ModuleFit") -> float:
+    """Rms of all residuals after over that before."""
+    rows = [row for row in fit.table if row.rms_before_px and row.rms_after_px is not None]
+    before, after = (
+        sum(row.points * float(getattr(row, f"rms_{when}_px")) ** 2 for row in rows)
+        for when in ("before", "after")
+    )
+    return float(np.sqrt(after / before))
