@@ -170,3 +170,27 @@ def test_problems_of_images_are_told_together(tmp_path):
     assert lines[2].startswith("  step 3 (image gone.tif): ")
     assert "1043 × 981" in lines[3]
     assert lines[4].startswith("  step 5 (edges 1 of nonsense): ")
+
+
+@pytest.mark.parametrize(
+    "name", ["Pilatus 1M", "pilatus_100k", "Eiger2 CdTe 1M", "Jungfrau 1M", "Lambda 2M"]
+)
+def test_gaps_are_those_of_pyfai(name):
+    mask = detector_factory(name).mask
+    assert np.array_equal(mask_steps.detector_gaps(name, mask.shape), mask != 0)
+
+
+def test_gaps_of_a_pilatus_1m_are_where_its_modules_are_not():
+    """By the maker's drawing: 5 x 2 modules of 195 x 487 pixels, 17 and 7 pixels apart."""
+    good = np.zeros((1043, 981), bool)
+    for row in range(5):
+        for column in range(2):
+            good[212 * row : 212 * row + 195, 494 * column : 494 * column + 487] = True
+    assert np.array_equal(mask_steps.detector_gaps("Pilatus 1M", good.shape), ~good)
+
+
+def test_a_detector_that_is_not_known_or_of_another_shape():
+    with pytest.raises(HklflowError, match="not known"):
+        mask_steps.detector_gaps("/etc/hosts", (981, 1043))
+    with pytest.raises(HklflowError, match=r"has 1043 × 981 pixels .* the image 981 × 1043"):
+        mask_steps.detector_gaps("Pilatus 1M", (981, 1043))

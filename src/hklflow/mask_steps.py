@@ -247,6 +247,26 @@ def core_steps(
     return found
 
 
+def detector_gaps(name: str, shape: tuple[int, int]) -> "masks.BoolImage":
+    """Gaps of a detector that pyFAI knows, for an image of a shape (slow, fast).
+
+    Raises
+    ------
+    HklflowError
+        If pyFAI knows no such detector, or the image has another shape.
+    """
+    from hklflow.calibration.detectors import known_detector
+
+    gaps = known_detector(name).gaps
+    if gaps.shape != shape:
+        sizes = [f"{rows} × {columns}" for rows, columns in (gaps.shape, shape)]
+        raise HklflowError(
+            f"the detector {name} has {sizes[0]} pixels (slow × fast), the image {sizes[1]}; name "
+            "the detector of this image"
+        )
+    return gaps
+
+
 def name(item: Step) -> str:
     """Describe a step in a few words: what it is, and its comment."""
     if isinstance(item, Edges):
@@ -265,13 +285,13 @@ def _core(item: Step, shape: tuple[int, int], folder: Path) -> "mask_shapes.Shap
     from hklflow.formats import mask_images
 
     if isinstance(item, Edges):
-        gaps = mask_images.detector_gaps(item.detector, shape) if item.detector else None
+        gaps = detector_gaps(item.detector, shape) if item.detector else None
         return mask_shapes.Edges(shape, item.edges, item.op, gaps)
     if isinstance(item, Image):
         bad = mask_images.read_mask_image(str(folder / item.image), item.bad)
         return mask_shapes.Pixels(shape, bad, item.op)
     if isinstance(item, Gaps):
-        gaps = mask_images.detector_gaps(item.detector, shape)
+        gaps = detector_gaps(item.detector, shape)
         return mask_shapes.Pixels(shape, gaps, item.op)
     return _core_shape(item)
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imsave
 from PIL import Image
-from pyFAI.detectors import detector_factory
 
 from hklflow.errors import HklflowError
-from hklflow.formats.mask_images import detector_gaps, read_mask_image, split_name
+from hklflow.formats.mask_images import read_mask_image, split_name
 
 SHAPE = (37, 52)
 
@@ -122,34 +121,3 @@ def _transparent(path, values):
 def test_what_is_no_mask_is_told(tmp_path, truth, name, write, told):
     with pytest.raises(HklflowError, match=told):
         read_mask_image(str(write(tmp_path / name, truth)))
-
-
-@pytest.mark.parametrize("name", ["Pilatus 1M", "pilatus_100k", "Eiger2 CdTe 1M", "Jungfrau 1M"])
-def test_gaps_are_those_of_pyfai(name):
-    detector = detector_factory(name)
-    gaps = detector_gaps(name, detector.shape)
-    assert np.array_equal(gaps, detector.mask != 0)
-
-
-def test_gaps_of_a_pilatus_1m_are_where_its_modules_are_not():
-    """By the maker's drawing: 5 x 2 modules of 195 x 487 pixels, 17 and 7 pixels apart."""
-    good = np.zeros((1043, 981), bool)
-    for row in range(5):
-        for column in range(2):
-            good[212 * row : 212 * row + 195, 494 * column : 494 * column + 487] = True
-    assert np.array_equal(detector_gaps("Pilatus 1M", good.shape), ~good)
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("Piltus 1M", "did you mean Pilatus 1M"),
-        ("/etc/passwd", "knows no detector"),
-        ("detector", "no gaps"),
-        ("Jungfrau 500k", "no gaps"),
-        ("Pilatus 1M", r"has 1043 × 981 pixels .* the image 981 × 1043"),
-    ],
-)
-def test_detectors_without_gaps_or_of_another_shape_are_told(name, told):
-    with pytest.raises(HklflowError, match=told):
-        detector_gaps(name, (981, 1043))

@@ -1,4 +1,4 @@
-"""Masks that others made: images of any format, NXmx masks in HDF5, detectors known by name."""
+"""Masks that others made: images of any format, NXmx masks in HDF5."""
 
 from pathlib import Path
 from typing import Any
@@ -94,45 +94,3 @@ def _png(path: Path) -> NDArray[Any]:
     if pixels.shape[2] == 4 and (pixels[..., 3] < 1).any():
         raise HklflowError(f"{path} is transparent in places; save it without transparency")
     return np.asarray(pixels[..., :3].max(axis=2))
-
-
-def detector_gaps(name: str, shape: tuple[int, int]) -> BoolImage:
-    """Gaps and other pixels without a measurement of a detector.
-
-    Parameters
-    ----------
-    name : str
-        Of the detector, as pyFAI knows it.
-    shape : (slow, fast)
-        Of the image to be masked.
-
-    Returns
-    -------
-    NDArray
-        bool (slow, fast).
-
-    Raises
-    ------
-    HklflowError
-        If pyFAI knows no such detector, or no gaps of it, or the image has another shape.
-    """
-    import difflib
-
-    from pyFAI.detectors import ALL_DETECTORS
-
-    key = name.strip().lower().replace(" ", "_")
-    if key not in ALL_DETECTORS:
-        known = {alias.lower(): alias for kind in ALL_DETECTORS.values() for alias in kind.aliases}
-        close = difflib.get_close_matches(name.lower(), known, n=3)
-        told = f"did you mean {' or '.join(known[k] for k in close)}?" if close else "check it"
-        raise HklflowError(f"pyFAI knows no detector {name!r}; {told}")
-    mask = ALL_DETECTORS[key]().mask
-    if mask is None:
-        raise HklflowError(f"pyFAI knows no gaps of the detector {name}; import a mask image")
-    if mask.shape != shape:
-        sizes = [f"{rows} × {columns}" for rows, columns in (mask.shape, shape)]
-        raise HklflowError(
-            f"the detector {name} has {sizes[0]} pixels (slow × fast), the image {sizes[1]}; name "
-            "the detector of this image"
-        )
-    return np.asarray(mask != 0)

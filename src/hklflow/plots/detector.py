@@ -15,8 +15,19 @@ from hklflow.plots.common import IMAGE, SMALL, figure_of, halves, log_range
 
 Floats = NDArray[np.float64]
 
-# Colours that viridis does not have.
-_REASONS = ("0.45", "red", "orange", "magenta", "white", "deeppink", "brown", "tomato")
+# Colours that viridis does not have. Of two reasons the picture shows the later one: gaps and
+# shapes are large, and a defect in them is one pixel.
+_BITS = {
+    MaskBit.GAP: "0.45",
+    MaskBit.VIRTUAL: "0.7",
+    MaskBit.USER: "red",
+    MaskBit.CLUSTER: "brown",
+    MaskBit.UNDER_RESPONDING: "tan",
+    MaskBit.DEAD: "white",
+    MaskBit.OVER_RESPONDING: "orange",
+    MaskBit.NOISY: "magenta",
+}
+_STEPS = ("0.45", "red", "orange", "magenta", "white", "tan", "brown", "deeppink")
 _FEW = 200  # pixels that are circled
 
 
@@ -53,13 +64,13 @@ def draw_detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | Non
 
 def pixel_mask(image: NDArray[Any], bits: NDArray[np.uint32], title: str) -> Figure:
     """The sampled frames with the mask over them, and how many pixels each bit takes."""
-    reasons = [bit for bit in MaskBit if (bits & bit).any()]
+    reasons = [bit for bit in _BITS if (bits & bit).any()]
     last = np.full(bits.shape, -1)
     for number, bit in enumerate(reasons):
-        # A defect goes before the gap or shape that it lies in: of those there are many.
         last[(bits & bit) != 0] = number
     numbers = [int(((bits & bit) != 0).sum()) for bit in reasons]
-    return _masked(image, last, [bit.label for bit in reasons], numbers, title)
+    colours = [_BITS[bit] for bit in reasons]
+    return _masked(image, last, [bit.label for bit in reasons], numbers, colours, title)
 
 
 def mask_steps(
@@ -77,7 +88,8 @@ def mask_steps(
         Of the picture.
     """
     numbers = [int((last == number).sum()) for number in range(len(names))]
-    return _masked(image, last, names, numbers, title)
+    colours = [_STEPS[number % len(_STEPS)] for number in range(len(names))]
+    return _masked(image, last, names, numbers, colours, title)
 
 
 def _masked(
@@ -85,6 +97,7 @@ def _masked(
     last: NDArray[Any],
     names: Sequence[str],
     numbers: Sequence[int],
+    colours: Sequence[str],
     title: str,
 ) -> Figure:
     """Draw an image with masked pixels in the colour of their reason, and the reasons' numbers."""
@@ -94,7 +107,6 @@ def _masked(
     draw_detector(left, shown, None)
     if not shown.any():
         left.get_images()[0].set_alpha(0.0)  # there are no counts to show: the ground is grey
-    colours = [_REASONS[i % len(_REASONS)] for i in range(len(names))]
     overlay = np.zeros((*last.shape, 4), np.float32)
     for number, colour in enumerate(colours):
         overlay[last == number] = to_rgba(colour)
@@ -107,10 +119,20 @@ def _masked(
     left.set_title("masked pixels in colour")
     labels = [textwrap.shorten(name, 44, placeholder=" …") for name in names] or ["none"]
     right.barh(range(len(labels)), numbers or [0], color=colours or "0.4", edgecolor="0.3")
+    # Some bars are too short for their colour to be seen.
+    right.scatter(
+        [0] * len(colours),
+        range(len(colours)),
+        s=60,
+        marker="s",
+        c=colours,
+        ec="0.3",
+        clip_on=False,
+    )
     right.set_yticks(range(len(labels)), labels)
     right.invert_yaxis()
     for i, number in enumerate(numbers):
-        right.text(number, i, f" {number}", va="center", **SMALL)
+        right.text(number, i, f"   {number}", va="center", **SMALL)
     right.set_xlabel(f"pixels (of {last.size})")
     right.margins(x=0.2)
     figure.suptitle(title)

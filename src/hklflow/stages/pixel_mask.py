@@ -62,7 +62,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.core import defects, masks
     from hklflow.core.noise import PairDispersion
     from hklflow.core.statistics import FrameStatistics
-    from hklflow.formats import mask_images, raw
+    from hklflow.formats import raw
 
     scan = nexus.read_scan(inputs.scan)
     n = scan.rotation.scan.n_frames
@@ -73,7 +73,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if known is not None:
         gaps |= known
     if params.detector is not None:
-        gaps |= mask_images.detector_gaps(params.detector, shape)
+        gaps |= mask_steps.detector_gaps(params.detector, shape)
     with raw.open_frames(scan.raw) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
         # Pairs of frames keep the sampling cheap for files with large chunks, and tell noise.
