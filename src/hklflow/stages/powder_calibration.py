@@ -135,7 +135,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "metrics": {
                 "rms of 2theta in degrees": found.rms_deg,
                 "rms by ring": found.ring_rms_deg,
-                "rings": len(found.rings),
                 "points": len(found.points),
                 "points rejected": found.rejected,
                 "reduced chi2 of counting statistics": found.chi2,

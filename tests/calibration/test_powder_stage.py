@@ -1,0 +1,153 @@
+"""The stage: detector by name, dark and flat images, own calibrant, metrics and gates."""
+
+import json
+import shlex
+
+import fabio
+import numpy as np
+import pytest
+
+from hklflow.core.simulate import Background, DetectorModel
+from hklflow.core.simulate_powder import powder_image
+from hklflow.errors import HklflowError
+from hklflow.flags import files, flags
+from hklflow.stages import powder_calibration as stage
+
+# A Pilatus 300k: 3 modules of 195 × 487 pixels.
+MODEL = DetectorModel(
+    (619, 487),
+    0.15,
+    (300.0, 240.0),
+    tilt=(0.01, -0.015),
+    gaps=((195, 212, 0, 487), (407, 424, 0, 487)),
+)
+PARAMS = {
+    "calibrant": "LaB6",
+    "wavelength": 0.4,
+    "pixel_size": (172e-6, 172e-6),
+    "distance": 0.152,
+    "beam_centre": (MODEL.beam_centre[0] + 1, MODEL.beam_centre[1] + 1),
+    "polarization": 0.99,
+    "detector": "Pilatus 300k",
+}
+
+
+def write(path, image):
+    fabio.tifimage.TifImage(data=image).write(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Image, dark and flat of a detector whose response falls across every ring."""
+    folder = tmp_path_factory.mktemp("powder")
+    clean = powder_image(
+        MODEL, 0.4, "LaB6", ring_width=1.5e-3, peak_counts=3000.0, background=Background(air=30.0)
+    )
+    rng = np.random.default_rng(5)
+    # Stripes of 20 pixels: rings that cross one are pulled to the better side.
+    response = np.broadcast_to(1 + 0.5 * ((np.arange(487) // 20) % 2), clean.shape)
+    dark = np.broadcast_to(50.0 + 0.5 * np.arange(619)[:, None], clean.shape)
+    image = rng.poisson(np.clip(clean, 0, None) * response) + dark
+    image = np.where(clean < 0, -1, image).astype(np.int32)
+    write(folder / "image.tif", image)
+    write(folder / "dark.tif", dark.astype(np.float32))
+    flat = response.astype(np.float32).copy()
+    flat[300, 300] = 0.0
+    write(folder / "flat.tif", 7 * flat)
+    return folder
+
+
+def run(folder, name, image="image.tif", **changes):
+    outputs = stage.Outputs(
+        geometry=folder / f"{name}.json",
+        poni=folder / f"{name}.poni",
+        picture=folder / f"{name}.png",
+    )
+    stage.main(
+        inputs=stage.Inputs(image=folder / image),
+        outputs=outputs,
+        params=stage.Params(**{**PARAMS, **changes}),
+    )
+    return json.loads(outputs.geometry.read_text())
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    return run(folder, "all", dark=folder / "dark.tif", flat=folder / "flat.tif")
+
+
+def test_dark_and_flat(folder, made):
+    off = np.subtract(made["beam_centre_px"], MODEL.beam_centre)
+    assert np.abs(off).max() < 0.01
+    assert np.abs(off / made["beam_centre_sigma_px"]).max() < 4
+    raw = run(folder, "raw")
+    # Edges of stripes are no noise.
+    assert raw["metrics"]["chi2"] > 3 * made["metrics"]["chi2"]
+
+
+def test_metrics_and_gates_are_beside_what_was_there(made):
+    metrics, gates = made["metrics"], {gate["name"]: gate for gate in made["gates"]}
+    assert len(metrics["rings"]) == metrics["coverage"]["rings"] >= 5
+    assert metrics["rms of 2theta in degrees"] < 0.01
+    assert metrics["calibrant"]["name"] == "LaB6"
+    assert len(metrics["modules"]) == 3
+    # Gaps of a known detector are not masked pixels.
+    assert metrics["coverage"]["masked_fraction"] < 0.01
+    assert gates["modules"]["passed"]
+    assert gates["rms"]["passed"]
+    assert set(made) >= {"detector", "beam", "poni", "sigma", "correlation", "source"}
+
+
+def test_images_that_do_not_belong_together(folder):
+    write(folder / "small.tif", np.ones((50, 40), np.float32))
+    for name in ("dark", "flat", "mask_image"):
+        with pytest.raises(HklflowError, match=rf"{name}: .* has \(50, 40\) .*\(619, 487\)"):
+            run(folder, "bad", **{name: folder / "small.tif"})
+    with pytest.raises(HklflowError, match=r"Pilatus 1M has \(1043, 981\)"):
+        run(folder, "bad", detector="Pilatus 1M")
+    image = fabio.open(str(folder / "image.tif")).data
+    write(folder / "turned.tif", np.ascontiguousarray(image.T))
+    with pytest.raises(HklflowError, match="it fits if the image is transposed"):
+        run(folder, "bad", image="turned.tif")
+    assert not (folder / "bad.json").exists()
+
+
+def test_a_file_of_d_spacings_is_an_input_of_the_rule(folder):
+    given = stage.Params(**{**PARAMS, "calibrant": "house.D", "purge_rings": (1, 4)})
+    assert files(given) == ["house.D"]
+    assert "--calibrant=house.D" in flags(given).split()
+    named = stage.Params(**PARAMS)
+    assert files(named) == []
+    assert named.calibrant == "LaB6"
+    with pytest.raises(HklflowError, match=r"cannot be read from .*house\.D"):
+        run(folder, "own", calibrant=folder / "house.D")
+
+
+def test_command_line(folder, monkeypatch, capsys):
+    """What a rule runs: flags of all new parameters, an own calibrant with its hash on record."""
+    from pyFAI.calibrant import get_calibrant
+
+    from hklflow import stage as contract
+
+    d = np.array(get_calibrant("LaB6").dspacing)
+    (folder / "house.D").write_text("\n".join(f"{x:.8f}" for x in d))
+    params = stage.Params(
+        **{**PARAMS, "calibrant": folder / "house.D", "max_rings": 9, "purge_rings": (1, 4)},
+        dark=folder / "dark.tif",
+        flat=folder / "flat.tif",
+    )
+    words = ["stage", f"--image={folder / 'image.tif'}"]
+    words += [f"--{n}={folder / f'own.{e}'}" for n, e in
+              (("geometry", "json"), ("poni", "poni"), ("picture", "png"))]  # fmt: skip
+    monkeypatch.setattr("sys.argv", words + shlex.split(flags(params)))
+    with pytest.raises(SystemExit) as end:
+        contract.command(stage.main)
+    assert end.value.code in (0, None), capsys.readouterr().err
+    data = json.loads((folder / "own.json").read_text())
+    record = data["metrics"]["calibrant"]
+    assert record["source"] == str(folder / "house.D")
+    assert (record["max_rings"], record["purged_rings"]) == (9, [1, 4])
+    assert {row["ring"] for row in data["metrics"]["rings"]} <= {0, 2, 3, 5, 6, 7, 8}
+    inputs = data["provenance"][-1]["inputs"]
+    assert {"image", "calibrant", "dark", "flat"} <= set(inputs)
