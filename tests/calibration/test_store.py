@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.privilege import without_privilege_to_read_all
 
-from hklflow.calibration import disk, layout, records
+from hklflow.calibration import choice, disk, layout, records, statuses
 from hklflow.calibration.states import read_schema, state_of
 from hklflow.calibration.store import Store, calibration_of
 from hklflow.errors import HklflowError
@@ -134,6 +134,29 @@ def test_an_empty_folder_made_by_hand_is_not_replaced(store, publish):
     empty.mkdir()
     assert publish().number == 2
     assert not list(empty.iterdir())
+
+
+@pytest.mark.parametrize("taken", ["an empty folder", "a folder", "a file", "a dead link"])
+def test_a_place_that_is_taken_is_not_claimed(tmp_path, taken):
+    """A rename alone would replace an empty folder."""
+    new, place = tmp_path / "new", tmp_path / "v_0001"
+    new.mkdir()
+    (new / "record.json").write_text("new")
+    if taken == "a file":
+        place.write_text("old")
+    elif taken == "a dead link":
+        place.symlink_to(tmp_path / "nothing")
+    else:
+        place.mkdir()
+        if taken == "a folder":
+            (place / "record.json").write_text("old")
+    before = tree(tmp_path)
+    assert not disk.claim_folder(new, place)
+    assert tree(tmp_path) == before
+    assert (new / "record.json").read_text() == "new"
+    disk.remove(place)
+    assert disk.claim_folder(new, place)
+    assert (place / "record.json").read_text() == "new"
 
 
 def test_a_record_says_everything_and_fits_its_schema(store, publish, files):
@@ -413,8 +436,6 @@ def test_what_is_superseded_may_overlap(store, publish):
 
 def test_a_scan_has_a_version_at_every_moment(store, publish, monkeypatch):
     """The old version gets its status after the new one can be seen, not before."""
-    from hklflow.calibration import statuses
-
     publish("*")
     seen = []
     append = statuses.append
@@ -426,6 +447,22 @@ def test_a_scan_has_a_version_at_every_moment(store, publish, monkeypatch):
     monkeypatch.setattr(statuses, "append", watched)
     publish("*", supersede=[1])
     assert seen == [2]
+
+
+def test_who_is_second_to_accept_is_told_so(store, publish, monkeypatch):
+    """And not that the version overlaps with itself."""
+    version = publish("*", "proposed")
+    check = choice.check_accept
+
+    def overtaken(*args):
+        monkeypatch.undo()
+        store.set_status(version, "accepted", **WHO)
+        check(*args)
+
+    monkeypatch.setattr(choice, "check_accept", overtaken)
+    with pytest.raises(HklflowError, match="is accepted and cannot become accepted"):
+        store.set_status(version, "accepted", **WHO)
+    assert [e["status"] for e in version.events()] == ["proposed", "accepted"]
 
 
 @pytest.mark.parametrize("status", ["proposed", "rejected"])

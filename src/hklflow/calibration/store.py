@@ -94,7 +94,8 @@ class Store(Reader):
             Name in the version's folder -> file that is copied. ``parameters.json`` must be
             there; the number of the version is added to it.
         record : mapping
-            What is known of it, see `records.Record`; the store fills `records.OWNED`.
+            What is known of it, see `records.Record`. What the store knows itself (number, who,
+            when, checksums) takes the place of what stands there.
         status : {"proposed", "accepted", "rejected"}
         author, comments : str
             Who, and why; neither may be empty.
@@ -279,7 +280,7 @@ class Store(Reader):
     def _supersede(self, version: Version, replaced: Iterable[int], author: str) -> None:
         for number in replaced:
             old = self.version(version.kind, version.state_id, number)
-            if old.status == "accepted":  # somebody may have withdrawn it meanwhile
+            if old.status == "accepted":  # else somebody has withdrawn it meanwhile
                 why = f"superseded by version {version.number}"
                 self.set_status(old, "superseded", author=author, comments=why)
 
