@@ -184,8 +184,8 @@ class _Fit:
         condition = self._solve(self._normal()[0], self._active(turning)).condition
         if condition > _MAX_CONDITION:
             raise HklflowError(
-                f"the points of {len(self.data)} images or scans cannot determine the "
-                f"{' and '.join(sorted(self.levels))} level: condition number {condition:.1e} "
+                f"the points cannot determine the {' and '.join(sorted(self.levels))} level "
+                f"(powder images and scans: {len(self.data)}): condition number {condition:.1e} "
                 f"(limit {_MAX_CONDITION:.0e}); one beam centre leaves tangential directions "
                 "free: give powder images at displaced beam centres, or Bragg peaks"
             )
