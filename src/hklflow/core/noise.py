@@ -71,6 +71,22 @@ def _add_pair(first, second, bad, flag_from, share, total, largest, pairs):  # t
 
 
 @numba.njit(cache=True, nogil=True)
+def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untyped-def]
+    """Mean t of each judged pixel without its largest ones, 0 elsewhere."""
+    means = np.zeros(total.shape, np.float32)
+    for i in range(total.shape[0]):
+        for j in range(total.shape[1]):
+            if not judged[i, j]:
+                continue
+            left_out = n_left_out[pairs[i, j]]
+            rest = total[i, j]
+            for k in range(left_out):
+                rest -= largest[i, j, len(largest[i, j]) - 1 - k]
+            means[i, j] = rest / (pairs[i, j] - left_out)
+    return means
+
+
+@numba.njit(cache=True, nogil=True)
 def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
     """Keep the loud pixels whose value is above that of their neighbours."""
     result = np.zeros(loud.shape, np.bool_)
@@ -111,7 +127,7 @@ class PairDispersion:
         self._n_trimmed = max(1, round(TRIMMED * n_pairs))
         self._total = np.zeros(bad.shape)
         self._largest = np.zeros((*bad.shape, self._n_trimmed), np.float32)
-        self._pairs = np.zeros(bad.shape, np.int32)
+        self._pairs = np.zeros(bad.shape, np.uint16)
 
     def add(self, pair: NDArray[Any]) -> None:
         """Add two consecutive frames (2, slow, fast)."""
@@ -158,18 +174,16 @@ class PairDispersion:
             bool (slow, fast).
         """
         judged = ~bad & (self._pairs >= MIN_PAIRS)
+        numbers = np.arange(int(self._pairs.max()) + 1)
         # A pixel with fewer pairs has fewer to leave out.
-        keep = np.minimum(self._n_trimmed, np.maximum(1, np.rint(TRIMMED * self._pairs)))
-        rank = np.arange(self._n_trimmed)[::-1]
-        left_out = np.where(rank < keep[..., None], self._largest, 0).sum(axis=2)
-        kept = np.maximum(self._pairs - keep, 1)
-        trimmed = np.where(judged, (self._total - left_out) / kept, 0.0)
+        n_left_out = np.maximum(1, np.rint(TRIMMED * numbers)).astype(np.int64)
+        means = _means(self._total, self._largest, self._pairs, judged, n_left_out)
         chance = false_pixels / max(int(judged.sum()), 1)
-        limits = np.zeros(int(self._pairs.max()) + 1)
+        limits = np.zeros(len(numbers), np.float32)
         for pairs in np.unique(self._pairs[judged]):
             limits[pairs] = dispersion_limit(int(pairs), chance) / pairs
-        loud = judged & (trimmed > limits[self._pairs])
-        return _alone(trimmed, judged, loud, contrast)
+        loud = judged & (means > limits[self._pairs])
+        return _alone(means, judged, loud, contrast)
 
 
 def dispersion_limit(pairs: int, chance: float) -> float:

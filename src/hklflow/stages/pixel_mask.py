@@ -92,6 +92,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=drawn.bits)
     if params.find_defects:
         noisy = dispersion.noisy(bits != 0)
+        del dispersion
         bits |= defects.find_defects(sampled.summed, bits != 0)
         constant = defects.find_constant(
             sampled.summed, sampled.maximum_image, sampled.valid_frames
