@@ -232,6 +232,38 @@ def test_the_table_speaks_of_radius_and_tangent() -> None:
         assert row.points > 200
 
 
+def test_pixels_need_not_be_square() -> None:
+    aspect, size = 0.7, np.array([1.0, 0.7])
+    rng = np.random.default_rng(9)
+    angle = rng.normal(0, 1e-3, len(ONE_M))
+    scaled = ONE_M * np.array([1, 1, aspect, aspect])
+    shift = made.in_gauge(scaled, rng.normal(0, 0.3, (len(ONE_M), 2)), angle) / size
+    true = Modules(ONE_M, shift, angle, aspect)
+    rings, chi = (
+        a.ravel() for a in np.meshgrid(made.two_theta(), np.radians(np.arange(0, 360, 2)))
+    )
+    rays = np.stack([np.sin(rings) * np.cos(chi), np.sin(rings) * np.sin(chi), np.cos(rings)], 1)
+    images = []
+    for setting in made.settings(ONE_M, made.FOUR):
+        square = setting.detector()
+        detector = replace(square, pixel_size=(made.PIXEL, aspect * made.PIXEL))
+        slow, fast = replace(detector, modules=true).intersect(rays)
+        on = true.module_at(slow, fast) >= 0
+        images.append(
+            RingImage(detector, slow[on], fast[on], rings[on], np.full(int(on.sum()), 1e-6))
+        )
+    plane = rng.uniform(0, [1043, 981], (6000, 2))
+    image = np.stack(true.undisplaced(*plane.T), axis=1)
+    on = true.module_at(*image.T) >= 0
+    one = np.full(int(on.sum()), 0.01)
+    peaks = BraggPeaks(images[0].detector, *image[on].T, *(image - plane)[on].T, one, one)
+    for data in ({"images": images}, {"bragg": [peaks]}):
+        fit = fit_modules(Modules.ideal(ONE_M, aspect), **data)
+        assert np.all(fit.rotation_sigma > 0)
+        assert fit.modules.shift == pytest.approx(shift, abs=2e-3)
+        assert fit.modules.rotation == pytest.approx(angle, abs=1e-5)
+
+
 def test_bad_requests_are_refused() -> None:
     boxes = made.pilatus(2, 1)
     shift, angle = np.zeros((2, 2)), np.zeros(2)
