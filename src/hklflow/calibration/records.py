@@ -105,6 +105,22 @@ class Record(_Part):
     artefacts: list[Artefact]
 
 
+OWNED = (
+    "schema",
+    "kind",
+    "stateId",
+    "version",
+    "appliesTo",
+    "author",
+    "comments",
+    "timestamp",
+    "copiedFrom",
+    "parametersSha256",
+    "artefacts",
+)
+"""Fields that the store itself fills, whatever it is given."""
+
+
 def validate(record: Mapping[str, Any], where: str) -> None:
     """Check a record against the schema.
 

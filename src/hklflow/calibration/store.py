@@ -94,8 +94,7 @@ class Store(Reader):
             Name in the version's folder -> file that is copied. ``parameters.json`` must be
             there; the number of the version is added to it.
         record : mapping
-            What is known of it, see `records.Record`. What the store knows itself (number, who,
-            when, checksums) takes the place of what stands there.
+            What is known of it, see `records.Record`; the store fills `records.OWNED`.
         status : {"proposed", "accepted", "rejected"}
         author, comments : str
             Who, and why; neither may be empty.
