@@ -11,7 +11,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from hklflow.calibration import candidates, choice, disk, index, layout, publishing, statuses
+from hklflow.calibration import (
+    candidates,
+    choice,
+    disk,
+    index,
+    layout,
+    publishing,
+    records,
+    statuses,
+)
 from hklflow.calibration.candidates import Candidate
 from hklflow.calibration.index import Report
 from hklflow.calibration.reading import Reader
@@ -22,7 +31,7 @@ from hklflow.errors import HklflowError
 __all__ = ["Candidate", "Report", "Store", "Version", "calibration_of"]
 
 # Fields of a record that mean nothing in another state.
-_OF_A_STATE = ("stateId", "candidate", "parentVersion")
+_OF_A_STATE = ("candidate", "parentVersion")
 
 
 class Store(Reader):
@@ -244,10 +253,11 @@ class Store(Reader):
         names = [item["file"] for item in version.record["artefacts"]]
         for name in names:
             calibration_of(version.path / name)
+        left_out = (*records.OWNED, *_OF_A_STATE)
         return self._publish(
             state,
             {name: version.path / name for name in names},
-            {name: v for name, v in version.record.items() if name not in _OF_A_STATE},
+            {name: v for name, v in version.record.items() if name not in left_out},
             status,
             author,
             comments,
