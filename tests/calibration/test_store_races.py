@@ -1,5 +1,6 @@
 """Several processes on one store, and processes that are killed."""
 
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from hklflow.calibration import disk, layout
+from hklflow.calibration import disk, index, layout
 from hklflow.calibration.states import read_schema, state_of
 from hklflow.calibration.store import Store
 from hklflow.errors import HklflowError
@@ -303,6 +304,43 @@ with store.lock(state, "lab6"):
             Store(store.root).cancel("lab6")
     assert not list((folder_of(store) / "candidates").glob(".*"))
     store.cancel("lab6")
+
+
+def test_a_lock_whose_file_was_removed_is_taken_anew(store, monkeypatch):
+    """Its last owner removes the file between our opening and locking it."""
+    lock_file = folder_of(store) / "candidates/.lock-lab6"
+    flock = fcntl.flock
+
+    def overtaken(*args):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock_file.unlink()
+        flock(*args)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with store.lock(STATE, "lab6"):
+        with (
+            pytest.raises(HklflowError, match="is being worked on"),
+            Store(store.root).lock(STATE, "lab6"),
+        ):
+            pass
+        assert lock_file.exists()
+    assert not lock_file.exists()
+
+
+def test_the_index_has_what_was_published_while_it_was_made(store, publish, monkeypatch):
+    """Who publishes meanwhile leaves the index to the process that is at it."""
+    content = index.content
+
+    def overtaken(*args):
+        found = content(*args)
+        monkeypatch.setattr(index, "content", content)
+        publish("7")
+        return found
+
+    monkeypatch.setattr(index, "content", overtaken)
+    publish("5")
+    assert [v.number for v in store.versions("geometry", STATE.id)] == [0, 1, 2]
+    assert store.verify() == []
 
 
 def test_iterations_of_many_processes_stand_beside_each_other(store, start):
