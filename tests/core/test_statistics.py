@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hklflow.core.statistics import FrameStatistics, propose_peak_threshold
+from hklflow.core.statistics_kernels import _bounds, _is_calm, _surely_calm
 from hklflow.errors import HklflowError
 
 SHAPE = (40, 52)
@@ -185,3 +186,30 @@ def test_the_proposed_threshold_is_above_the_noise_and_below_a_peak():
     assert (frames >= threshold).sum() <= 5
     with pytest.raises(HklflowError):
         propose_peak_threshold(result, 0)
+
+
+def test_the_quick_look_calls_no_cells_calm_that_are_not():
+    """For 2 x 2 cells; the judgement itself is tested by the backgrounds above."""
+    rng = np.random.default_rng(8)
+    n, found = 4000, np.zeros(3, int)
+    for level in (0.05, 1.0, 30.0):
+        size = rng.integers(0, 17, (2, n)).astype(np.int32)
+        rate = rng.normal(level, 0.2 * level, (2, n)).astype(np.float32)
+        ring = rng.random((2, n)) < 0.8
+        cells = rng.poisson(size * level * rng.choice([0.5, 1.0, 3.0], (2, n))).astype(np.uint32)
+        # Around the limit of the largest pixel.
+        limit = 1.5 * level + 6 * np.sqrt(level + 1)
+        largest = rng.uniform(0.3 * limit, 1.3 * limit, (2, n)).astype(np.uint8)
+        low, top = np.full(n, np.inf, np.float32), np.zeros(n, np.float32)
+        for r in range(2):
+            _bounds(largest[r], cells[r], size[r], rate[r], ring[r], low, top)
+        state = np.zeros(n // 2, np.uint8)
+        _surely_calm(low, top, state)
+        for q in range(n // 2):
+            here = (slice(0, 2), slice(2 * q, 2 * q + 2))
+            calm = _is_calm(largest[here], cells[here], size[here], rate[here], ring[here])
+            used = (ring[here] & (size[here] > 0)).any()
+            assert (state[q] == 0) == (not used)
+            assert calm or state[q] != 1
+            found[state[q]] += 1
+    assert (found[1:] > 300).all()

@@ -77,8 +77,8 @@ class Scratch(NamedTuple):
     mask_size: NDArray[np.int32]
     mask_near: NDArray[np.uint8]
     mask_sizes: NDArray[np.int32]
-    fill_at: NDArray[np.int64]
-    fill_cell: NDArray[np.int64]
+    fill_at: NDArray[np.uint32]
+    fill_cell: NDArray[np.uint32]
     fill_more: NDArray[np.float32]
     bits: NDArray[np.uint64]
 
@@ -360,8 +360,9 @@ class FrameStore:
             mask_size=size,
             mask_near=near,
             mask_sizes=sizes,
-            fill_at=fill_at,
-            fill_cell=cell_row * columns + cell_column,
+            # Unsigned, so that no index can count from the end: that would be asked each time.
+            fill_at=fill_at.astype(np.uint32),
+            fill_cell=(cell_row * columns + cell_column).astype(np.uint32),
             fill_more=np.asarray((fill_at * _GOLDEN) % 1.0, np.float32),
             bits=np.zeros(across // LANES, np.uint64),
         )

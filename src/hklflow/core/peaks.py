@@ -25,14 +25,9 @@ from hklflow.core.background import dispersion
 from hklflow.core.frame_store import COLUMNS, ROWS, FrameStore
 from hklflow.core.peaks_boxes import Scene
 from hklflow.core.peaks_link import BlobLinker, Blobs, blob_extents
-from hklflow.core.peaks_screen import (
-    DEPTH,
-    SCRATCH,
-    leave_out,
-    screen,
-    test_strong,
-)
+from hklflow.core.peaks_screen import DEPTH, SCRATCH
 from hklflow.core.peaks_segments import FitLimits, fit_blobs
+from hklflow.core.peaks_strong import find_strong
 from hklflow.core.peaks_table import (
     FIELDS,
     PeakFlag,
@@ -97,6 +92,11 @@ def find_peaks(
     return search.finish()
 
 
+def _room_for(n: int) -> tuple[I64, I64, F64]:
+    """Places that may be strong in a band of rows; those that are, and their values, of frames."""
+    return np.zeros(n, np.int64), np.zeros((_TESTED, n), np.int64), np.zeros((_TESTED, n, 3))
+
+
 class PeakSearch:
     """The search as an accumulator: `add` blocks in order, then `finish` once.
 
@@ -133,7 +133,7 @@ class PeakSearch:
         self._statistics = statistics
         self._frames: FrameStore | None = None
         self._slots = params.max_frames + 2 * params.margin_frames + DEPTH + _LINKED + _TESTED
-        self._found = np.zeros((_TESTED, 4096), np.int64)
+        self._found = _room_for(4096)
         self._strong_at = np.zeros((self._slots, 1024), np.int64)
         self._strong_number = np.zeros(self._slots, np.int64)
         self._new_at: list[I64] = []
@@ -197,47 +197,28 @@ class PeakSearch:
         if self.gain is None:
             self.gain = dispersion(*frames.around(begin))
             frames.n_sigma = p.n_sigma * np.sqrt(self.gain)
-        n_sigma = float(p.n_sigma * np.sqrt(self.gain))
-        limits = int(min(frames.most_one, p.threshold)), int(frames.most_sum)
-        numbers = np.zeros(end - begin, np.int64)
-        while True:
-            screen(frames.store, begin, end, n_sigma, *limits, self._wide, self._found, numbers)
-            if numbers.max() <= self._found.shape[1]:
-                break
-            self._found = np.zeros((_TESTED, 2 * numbers.max()), np.int64)
-        for number, n in zip(range(begin, end), numbers, strict=True):
-            self._test_one(number, np.sort(self._found[number - begin, :n]), n_sigma)
+        limits = float(p.n_sigma * np.sqrt(self.gain)), float(p.threshold)
+        most = int(min(frames.most_one, p.threshold)), int(frames.most_sum)
+        shape, numbers = np.array(self._mask.shape), np.zeros(end - begin, np.int64)
+        found = self._found
+        while more := find_strong(
+            frames.store, begin, end, shape, frames.top, limits, most, self._wide, *found, numbers
+        ):
+            found = self._found = _room_for(more)
+        for k, number in enumerate(range(begin, end)):
+            n, slot = numbers[k], number % self._slots
+            at = found[1][k, :n]
+            self._new_at.append(np.stack([np.full(n, number), at, np.full(n, number)], axis=1))
+            self._new_values.append(found[2][k, :n].copy())
+            if n > self._strong_at.shape[1]:
+                more = 2 * n - self._strong_at.shape[1]
+                self._strong_at = np.pad(self._strong_at, ((0, 0), (0, more)))
+            self._strong_at[slot, :n] = at
+            self._strong_number[slot] = n
         self._tested = end
         if len(self._new_at) >= _LINKED:
             self._link()
             self._fit_pending(everything=False)
-
-    def _test_one(self, number: int, found: I64, n_sigma: float) -> None:
-        """Keep the pixels of a frame that are strong indeed."""
-        assert self._frames is not None
-        frames = self._frames
-        at, values = np.empty(found.size, np.int64), np.empty((found.size, 3))
-        slots = np.arange(number - DEPTH // 2, number + DEPTH // 2 + 1) % self._slots
-        n = test_strong(
-            frames.store,
-            slots,
-            np.array(self._mask.shape),
-            frames.top,
-            n_sigma,
-            self.params.threshold,
-            found,
-            at,
-            values,
-        )
-        leave_out(frames.store, number % self._slots, at[:n], frames.top)
-        frame = np.full(n, number)
-        self._new_at.append(np.stack([frame, at[:n], frame], axis=1))
-        self._new_values.append(values[:n])
-        if n > self._strong_at.shape[1]:
-            more = 2 * n - self._strong_at.shape[1]
-            self._strong_at = np.pad(self._strong_at, ((0, 0), (0, more)))
-        self._strong_at[number % self._slots, :n] = at[:n]
-        self._strong_number[number % self._slots] = n
 
     def _link(self) -> None:
         """Link the new strong voxels and take the blobs that ended."""

@@ -7,7 +7,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.frame_store import COLUMNS, ROWS, Store
-from hklflow.core.peaks_screen import voxel
+from hklflow.core.peaks_strips import STRIP
+from hklflow.core.peaks_strong import voxel
 from hklflow.core.peaks_table import PeakFlag
 
 #: What a voxel is; more than one may be true.
@@ -53,6 +54,19 @@ def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-def]
+    """Copy valid counts and tell what they are; return the largest narrow number."""
+    largest = line.dtype.type(0)
+    for x in range(line.size):
+        largest = max(largest, line[x])
+        value = float(line[x])
+        good = kept[x] != 0
+        counts[x] = value if good else 0.0
+        kind[x] = np.uint8(good) * (np.uint8(VALID) | (np.uint8(value >= saturation) << 2))
+    return largest
+
+
+@njit(cache=True, nogil=True)
 def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     """Cut the box between two corners.
 
@@ -67,7 +81,7 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     Returns
     -------
     counts : (frames, slow, fast) float64
-        0 where there is no measurement.
+        0 where there is no measurement. The columns are filled up to a multiple of `STRIP`.
     kind : (frames, slow, fast) uint8
         Bits `VALID`, `FOREIGN` (a strong voxel of another blob), `OVERLOAD`, `OWN`.
     level : (frames,)
@@ -77,27 +91,28 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     image, keep = store.counts, store.keep
     slots, _, width = image.shape
     nz, ny, nx = high[0] - low[0], high[1] - low[1], high[2] - low[2]
-    counts = np.zeros((nz, ny, nx))
-    kind = np.zeros((nz, ny, nx), np.uint8)
+    across = -(-nx // STRIP) * STRIP
+    counts = np.zeros((nz, ny, across))
+    kind = np.zeros((nz, ny, across), np.uint8)
     level = np.empty(nz)
+    left = COLUMNS + low[2]
     for z in range(nz):
         slot = (low[0] + z) % slots
         quiet = store.quiet[slot, 0]
         level[z] = quiet / store.quiet[slot, 1] if quiet > 0.0 else 1.0
-        all_measured = store.flagged[slot] == 0
+        look = store.flagged[slot] > 0
         for y in range(ny):
             row = ROWS + low[1] + y
+            line, kept = image[slot, row, left : left + nx], keep[row, left : left + nx]
+            largest = _copy_row(line, kept, scene.saturation, counts[z, y], kind[z, y])
+            if not look and largest < scene.top:
+                continue
             for x in range(nx):
-                column = COLUMNS + low[2] + x
-                value = float(image[slot, row, column])
-                if keep[row, column] == 0:
-                    continue
-                if value >= scene.top or not all_measured:
-                    value = voxel(store, slot, row * width + column, scene.top)
-                    if value < 0.0:
-                        continue
-                counts[z, y, x] = value
-                kind[z, y, x] = VALID if value < scene.saturation else VALID | OVERLOAD
+                if kept[x] != 0 and (look or counts[z, y, x] >= scene.top):
+                    value = voxel(store, slot, row * width + left + x, scene.top)
+                    counts[z, y, x], kind[z, y, x] = max(value, 0.0), 0
+                    if value >= 0.0:
+                        kind[z, y, x] = VALID if value < scene.saturation else VALID | OVERLOAD
         n = scene.strong_number[slot]
         places = scene.strong_at[slot, :n]
         first = np.searchsorted(places, (ROWS + low[1]) * width)

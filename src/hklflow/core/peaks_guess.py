@@ -11,10 +11,33 @@ from hklflow.core.peaks_fit import add_profile
 
 #: Standard deviations along frames and along pixels of the shapes that are tried.
 _ALONG, _ACROSS = (0.5, 1.2, 2.6), (0.7, 1.3, 2.3)
+_SHAPES = 3
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _add_row(counts, use, expected, fast, slow, sums):  # type: ignore[no-untyped-def]
+    """Add a row of voxels to the sums of P times the excess, and of P², of three shapes P."""
+    a0 = a1 = a2 = b0 = b1 = b2 = 0.0
+    f0, f1, f2 = fast[0], fast[1], fast[2]
+    for x in range(counts.size):
+        p0, p1, p2 = use[x] * f0[x], use[x] * f1[x], use[x] * f2[x]
+        over = counts[x] - expected
+        a0 += p0 * over
+        a1 += p1 * over
+        a2 += p2 * over
+        b0 += p0 * p0
+        b1 += p1 * p1
+        b2 += p2 * p2
+    sums[0, 0] += slow[0] * a0
+    sums[1, 0] += slow[1] * a1
+    sums[2, 0] += slow[2] * a2
+    sums[0, 1] += slow[0] * slow[0] * b0
+    sums[1, 1] += slow[1] * slow[1] * b1
+    sums[2, 1] += slow[2] * slow[2] * b2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def guess_significance(counts, use, level, low, centre, background, gain):  # type: ignore[no-untyped-def]
+def guess_significance(counts, use, level, low, columns, centre, background, gain):  # type: ignore[no-untyped-def]
     """Largest significance of a Gaussian at a place, in standard deviations of the background.
 
     Parameters
@@ -25,6 +48,8 @@ def guess_significance(counts, use, level, low, centre, background, gain):  # ty
         Relative background of each frame.
     low : (3,)
         First voxel of the box.
+    columns : int
+        Columns of the box without those that fill it up.
     centre : (3,)
         Of the Gaussian.
     background : float
@@ -33,41 +58,34 @@ def guess_significance(counts, use, level, low, centre, background, gain):  # ty
         Variance of the counts over the counts.
     """
     nz, ny, nx = counts.shape
-    n = len(_ACROSS)
-    along = np.zeros((len(_ALONG), nz))
-    slow, fast = np.zeros((n, ny)), np.zeros((n, nx))
-    for k in range(len(_ALONG)):
+    along, fast = np.zeros((_SHAPES, nz)), np.zeros((_SHAPES, nx))
+    line, slow = np.zeros((_SHAPES, ny)), np.empty((ny, _SHAPES))
+    for k in range(_SHAPES):
         add_profile(low[0], centre[0], _ALONG[k], along[k])
-    for k in range(n):
-        add_profile(low[1], centre[1], _ACROSS[k], slow[k])
-        add_profile(low[2], centre[2], _ACROSS[k], fast[k])
-    excess, norm = np.zeros((len(_ALONG), n)), np.zeros((len(_ALONG), n))
+        add_profile(low[1], centre[1], _ACROSS[k], line[k])
+        add_profile(low[2], centre[2], _ACROSS[k], fast[k, :columns])
+    slow[:] = line.T
+    total, sums = np.zeros((_SHAPES, _SHAPES, 2)), np.empty((_SHAPES, 2))
     for z in range(nz):
-        expected = background * level[z]
-        for k in range(n):
-            total = weight = 0.0
-            for y in range(ny):
-                a = b = 0.0
-                for x in range(nx):
-                    p = fast[k, x] * use[z, y, x]
-                    a += p * (counts[z, y, x] - expected)
-                    b += p * p
-                total += slow[k, y] * a
-                weight += slow[k, y] ** 2 * b
-            for m in range(len(_ALONG)):
+        sums[:] = 0.0
+        for y in range(ny):
+            _add_row(counts[z, y], use[z, y], background * level[z], fast, slow[y], sums)
+        for m in range(_SHAPES):
+            for k in range(_SHAPES):
                 # Weights P / mu, so the score is sum P (n - mu) / mu; its variance sum P² / mu.
-                excess[m, k] += along[m, z] * total / level[z]
-                norm[m, k] += along[m, z] ** 2 * weight / level[z]
+                total[m, k, 0] += along[m, z] * sums[k, 0] / level[z]
+                total[m, k, 1] += along[m, z] ** 2 * sums[k, 1] / level[z]
     best = 0.0
-    for m in range(len(_ALONG)):
-        for k in range(n):
-            if norm[m, k] <= 0.0 or excess[m, k] <= 0.0:
+    for m in range(_SHAPES):
+        for k in range(_SHAPES):
+            excess, norm = total[m, k]
+            if norm <= 0.0 or excess <= 0.0:
                 continue
-            intensity = excess[m, k] / norm[m, k]
+            intensity = excess / norm
             # The peak's own counts are noise as well: those of a typical voxel.
-            typical = _typical(along[m]) * _typical(slow[k]) * _typical(fast[k])
+            typical = _typical(along[m]) * _typical(line[k]) * _typical(fast[k])
             noise = gain * (background + intensity * typical)
-            best = max(best, intensity * np.sqrt(norm[m, k] / noise))
+            best = max(best, intensity * np.sqrt(norm / noise))
     return best
 
 

@@ -280,3 +280,90 @@ def lowest_bit(typingctx: Any, word: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return signature, generate
+
+
+@compiled_word
+def box_sums(
+    typingctx: Any, kind: Any, image: Any, slots: Any, frame: Any, line: Any, keep: Any, out: Any
+) -> Any:
+    """Add up the boxes of 1, 3 and 5 voxels on an edge around a pixel, without masked pixels.
+
+    `kind` is a count; ``image`` and ``keep`` are addresses of the first pixel of the largest box
+    (two rows up, two columns to the left) in the first slot and in the mask, ``slots`` that of
+    five numbers of slots (int64), ``frame`` and ``line`` the bytes from one slot, and one row, to
+    the next; three pixels beyond the box are read. ``out`` is the address of six 64-bit floats:
+    the three sums, the valid pixels of 3 x 3 and of 5 x 5, and the largest of all counts.
+    """
+    signature = types.void(kind, *[types.int64] * 6)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        narrow, wide = _KINDS[signature.args[0]]
+        image, slots, frame, line, keep, out = args[1:]
+        real = narrow == _F32
+        # Sums of many floats need more digits than one has.
+        wide = ir.DoubleType() if real else wide
+
+        def widened(value: Any) -> Any:
+            return (builder.fpext if real else builder.zext)(value, ir.VectorType(wide, 8))
+
+        def only(value: Any, columns: tuple[int, ...]) -> Any:
+            nothing = ir.Constant(value.type, [ir.Constant(value.type.element, 0)] * 8)
+            chosen = [ir.Constant(ir.IntType(1), k in columns) for k in range(8)]
+            return builder.select(
+                ir.Constant(ir.VectorType(ir.IntType(1), 8), chosen), value, nothing
+            )
+
+        add = builder.fadd if real else builder.add
+        kept, bits = [], _I64(0)
+        for a in range(5):
+            at = builder.add(keep, builder.mul(line, _I64(a)))
+            row = only(_load(builder, at, narrow, 8, _I64(0)), (0, 1, 2, 3, 4))
+            kept.append(row)
+            nothing = ir.Constant(row.type, [ir.Constant(narrow, 0)] * 8)
+            compare = builder.fcmp_ordered if real else builder.icmp_unsigned
+            mask = builder.zext(builder.bitcast(compare("!=", row, nothing), _I8), _I64)
+            bits = builder.or_(bits, builder.shl(mask, _I64(8 * a)))
+        rows3, rows5, largest, one = [], [], None, None
+        for z in range(5):
+            pointer = builder.gep(builder.inttoptr(slots, _I64.as_pointer()), [_I64(z)])
+            start = builder.add(image, builder.mul(builder.load(pointer), frame))
+            for a in range(5):
+                at = builder.add(start, builder.mul(line, _I64(a)))
+                row = _load(builder, at, narrow, 8, _I64(0))
+                row = (builder.fmul if real else builder.and_)(row, kept[a])
+                bigger = row if largest is None else _above(builder, row, largest)
+                largest = row if largest is None else builder.select(bigger, row, largest)
+                value = widened(row)
+                rows5.append(value)
+                if 1 <= a <= 3 and 1 <= z <= 3:
+                    rows3.append(value)
+                if a == z == 2:
+                    one = builder.extract_element(value, _I32(2))
+        total = []
+        for rows, columns in ((rows3, (1, 2, 3)), (rows5, (0, 1, 2, 3, 4))):
+            value = rows[0]
+            for row in rows[1:]:
+                value = add(value, row)
+            parts = [builder.extract_element(value, _I32(k)) for k in columns]
+            while len(parts) > 1:
+                parts = [add(parts[0], parts[1]), *parts[2:]]
+            total.append(parts[0])
+        most = builder.extract_element(largest, _I32(0))
+        for k in range(1, 5):
+            other = builder.extract_element(largest, _I32(k))
+            compare = builder.fcmp_ordered if real else builder.icmp_unsigned
+            most = builder.select(compare(">", other, most), other, most)
+        number = [
+            builder.ctpop(builder.and_(bits, _I64(mask))) for mask in (0x0E0E0E00, 0x1F1F1F1F1F)
+        ]
+        double = ir.DoubleType()
+        for k, value in enumerate((one, *total, *number, most)):
+            if value.type == _F32:
+                value = builder.fpext(value, double)
+            elif value.type != double:
+                value = builder.uitofp(value, double)
+            pointer = builder.inttoptr(out, double.as_pointer())
+            builder.store(value, builder.gep(pointer, [_I64(k)]))
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -10,9 +10,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.peaks_boxes import OVERLOAD, VALID, clip_box, cut_box, moments, usable
-from hklflow.core.peaks_fit import N_PARAMETERS, add_model, fit_peak
+from hklflow.core.peaks_fit import add_model, fit_peak
 from hklflow.core.peaks_guess import guess_significance
 from hklflow.core.peaks_link import split_maxima
+from hklflow.core.peaks_strips import N_PARAMETERS
 from hklflow.core.peaks_table import FIELDS, PeakFlag
 
 _NARROW = 0.25  # voxels: below this width the centre within the voxel is not measurable
@@ -121,7 +122,7 @@ def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type:
     start[7] = max(mean_noise / 27.0, 0.01)
     counts, kind, level = cut_box(scene, low, high, at)
     use = usable(kind)
-    start[0] = max(((counts - start[7]) * use).sum(), weights[best], 1.0)
+    start[0] = max((counts * use).sum() - start[7] * use.sum(), weights[best], 1.0)
     segments.p[k] = start
     return counts, kind, level, use
 
@@ -154,6 +155,7 @@ def _significance(segments, k):  # type: ignore[no-untyped-def]
 def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no-untyped-def]
     """Fit a segment from `begin` and return -ln of its posterior."""
     counts, _, level, use = box
+    columns = segments.high[k, 2] - low[2]
     start, max_log = begin.copy(), np.log(limits.max_width)
     narrow, precision = np.zeros(3, np.bool_), np.zeros(3)
     for a in range(3):
@@ -167,7 +169,7 @@ def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no
             if narrow[a]:
                 start[1 + a] = np.floor(start[1 + a]) + 0.5
         p, covariance, information, chi2, number, converged, value = fit_peak(
-            counts, use, extra, level, low, start, precision, max_log,
+            counts, use, extra, level, low, columns, start, precision, max_log,
             _ITERATIONS if final else _FIRST_ITERATIONS,
         )  # fmt: skip
         segments.p[k], segments.covariance[k] = p, covariance
@@ -307,7 +309,8 @@ def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
     counts, _, level, use = box
     background = max(noise.mean() / 27.0, 1e-3)
     centre = segments.start[0, 1:4]
-    guess = guess_significance(counts, use, level, segments.low[0], centre, background, limits.gain)
+    low, columns = segments.low[0], segments.high[0, 2] - segments.low[0, 2]
+    guess = guess_significance(counts, use, level, low, columns, centre, background, limits.gain)
     return guess < _NEARLY * limits.min_significance
 
 
@@ -375,7 +378,7 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
         var_intensity = segments.covariance[k, 0, 0] * scale
         background = p[7]
         for a in range(1, 3):
-            background += p[7 + a] * (p[1 + a] - low[a] - 0.5 * counts.shape[a])
+            background += p[7 + a] * (p[1 + a] - 0.5 * (low[a] + segments.high[k, a]))
         background = max(background, 0.0)
         significance = _significance(segments, k)
     else:
@@ -397,8 +400,9 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
             flags |= _EDGE
     if 4 * width[0] > limits.max_frames:
         flags |= _LONG
+    limit = background + max(np.sqrt(limits.gain * background), 0.5)
     seen, n_above, n_frames, largest = _core(
-        counts, kind, low, centre, width, background + max(np.sqrt(limits.gain * background), 0.5)
+        counts, kind, low, segments.high[k], centre, width, limit
     )
     flags |= seen
     for a in range(3):
@@ -409,14 +413,14 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def _core(counts, kind, low, centre, width, limit):  # type: ignore[no-untyped-def]
+def _core(counts, kind, low, high, centre, width, limit):  # type: ignore[no-untyped-def]
     """Look at the voxels within two widths.
 
     Returns the flags of what they are, the number of those above `limit` and of the frames
     that have them, and the largest counts.
     """
     flags, above, frames, largest = 0, 0, 0, 0.0
-    nz, ny, nx = counts.shape
+    nz, ny, nx = high - low
     off, reach = np.empty(3), np.empty(3)
     for a in range(3):
         off[a], reach[a] = low[a] + 0.5 - centre[a], np.hypot(width[a], 0.5)

@@ -123,6 +123,31 @@ def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
     return top <= 1.5 * middle + 6.0 * np.sqrt(middle + 1.0)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-untyped-def]
+    """Lower `low` to the means and backgrounds of a row of used cells, raise `top` to pixels."""
+    for k in range(cells.size):
+        used = ring[k] & (size[k] > 0)
+        mean = np.float32(cells[k]) / np.float32(max(size[k], np.int32(1)))
+        least = min(mean, max(rate[k], np.float32(0.0)))
+        low[k] = min(low[k], least if used else np.float32(np.inf))
+        top[k] = max(top[k], np.float32(largest[k]) if used else np.float32(0.0))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _surely_calm(low, top, state):  # type: ignore[no-untyped-def]
+    """For pairs of columns: 1 where `_is_calm` must be true, 0 where no cell is used, else 2.
+
+    The middle of the means is not below the lowest.
+    """
+    for q in range(state.size):
+        least, most = min(low[2 * q], low[2 * q + 1]), max(top[2 * q], top[2 * q + 1])
+        limit = np.float32(1.5) * least + np.float32(6.0) * np.sqrt(least + np.float32(1.0))
+        calm = most <= np.float32(0.999) * limit
+        used = least < np.float32(np.inf)
+        state[q] = (np.uint8(1) if calm else np.uint8(2)) * np.uint8(used)
+
+
 @njit(cache=True, nogil=True)
 def _add_calm(cells, size, ring, calm, counts, pixels):  # type: ignore[no-untyped-def]
     for k in range(cells.size):
@@ -155,16 +180,25 @@ def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: 
     # Of the even and the odd rows of a patch row.
     added, number = np.zeros((2, columns), cells.dtype), np.zeros((2, columns), np.int32)
     calm = np.empty(columns, np.bool_)
+    low, top = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    state = np.empty(columns // 2, np.uint8)
     for pair in range(0, rows, 2):
+        low[:], top[:] = np.inf, 0.0
         for r in range(pair, min(pair + 2, rows)):
             i = ROWS + CELL * r
             part = image[i : i + CELL, COLUMNS : COLUMNS + CELL * columns]
             _largest(part[0], part[1], part[2], part[3], line, largest[r - pair])
-        for c in range(0, columns, 2):
-            here = (slice(pair, pair + 2), slice(c, c + 2))
-            calm[c : c + 2] = _is_calm(
-                largest[:, c : c + 2], cells[here], size[here], rate[here], ring[here]
-            )
+            _bounds(largest[r - pair], cells[r], size[r], rate[r], ring[r], low, top)
+        _surely_calm(low, top, state)
+        for q in range(columns // 2):
+            c = 2 * q
+            yes = state[q] == 1
+            if state[q] == 2:
+                here = (slice(pair, pair + 2), slice(c, c + 2))
+                yes = _is_calm(
+                    largest[:, c : c + 2], cells[here], size[here], rate[here], ring[here]
+                )
+            calm[c] = calm[c + 1] = yes
         for r in range(pair, min(pair + 2, rows)):
             _add_calm(cells[r], size[r], ring[r], calm, added[r % 2], number[r % 2])
             if r % side[0] < side[0] - 1 and r < rows - 1:
