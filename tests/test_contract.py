@@ -1,5 +1,6 @@
 """What every stage and every rule must have."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -37,6 +38,25 @@ def _rules() -> dict[str, str]:
 
 
 RULES = _rules()
+
+
+CORE = sorted((REPOSITORY / "src/hklflow/core").glob("*.py"))
+OUTSIDE = {"io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "urllib"}
+TOUCHES = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "fromfile", "tofile"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_what_computes_touches_no_file(path: Path) -> None:
+    """Arrays in, arrays out: whatever reads or writes is a stage's matter."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert OUTSIDE.isdisjoint(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert str(node.module).split(".")[0] not in OUTSIDE
+        elif isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            assert name not in TOUCHES, f"{path}:{node.lineno} calls {name}"
 
 
 # ------------------------------------------------------------------------------ stages
