@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hklflow.calibration.module_data import Bragg, Rings
 from hklflow.calibration.modules import (
     BraggPeaks,
     RingImage,
@@ -230,6 +231,42 @@ def test_the_table_speaks_of_radius_and_tangent() -> None:
         assert row.rms_before_px is not None
         assert row.rms_before_px > 0.2
         assert row.points > 200
+
+
+def test_derivatives_are_those_of_the_residuals() -> None:
+    aspect, rng = 0.7, np.random.default_rng(10)
+    shift, turn = rng.normal(0, 0.5, (10, 2)), rng.normal(0, 0.02, 10)
+    start = Modules(ONE_M, shift, turn, aspect)
+    detector = made.settings(ONE_M, made.FOUR)[1].detector()
+    detector = replace(detector, pixel_size=(made.PIXEL, aspect * made.PIXEL))
+    detector = detector.moved([0, 0, 0], [0.1, 0.2, 0.3])
+    slow, fast = rng.uniform(0, 1, (2, 400)) * np.array([[1043], [981]])
+    slow, fast = (a[start.module_at(slow, fast) >= 0] for a in (slow, fast))
+    one = np.ones(len(slow))
+    data = (
+        lambda: Rings(RingImage(detector, slow, fast, one, 1e-3 * one), start),
+        lambda: Bragg(BraggPeaks(detector, slow, fast, one, one, one, 2 * one), start),
+    )
+    for make in data:
+        rows = make().rows()
+        n = make().free
+        assert len(np.unique(make().number)) == 10
+
+        def change(by: np.ndarray, step: np.ndarray, make=make) -> np.ndarray:
+            found = []
+            for sign in (1, -1):
+                datum = make()
+                moved = Modules(ONE_M, shift + sign * by[:2], turn + sign * by[2], aspect)
+                datum.move(moved, sign * step)
+                found.append(datum.rows().residual)
+            return (found[0] - found[1]) / 2
+
+        for i, size in enumerate((1e-3, 1e-3, 1e-5)):
+            expected = change(size * np.eye(3)[i], np.zeros(n)) / size
+            assert rows.by_module[:, i] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        for i in range(n):
+            expected = change(np.zeros(3), 1e-6 * np.eye(n)[i]) / 1e-6
+            assert rows.by_detector[:, i] == pytest.approx(expected, rel=1e-4, abs=1e-3)
 
 
 def test_pixels_need_not_be_square() -> None:
