@@ -12,14 +12,23 @@ from hklflow.calibration.module_data import Bragg, Rings
 from hklflow.calibration.modules import (
     BraggPeaks,
     RingImage,
+    bragg_peaks,
     detector_modules,
     fit_modules,
     modules_from_gaps,
     ring_image,
 )
-from hklflow.core.geometry import Detector
+from hklflow.core import symmetry
+from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.modules import Modules
-from hklflow.core.simulate import DetectorModel
+from hklflow.core.refinement import Peaks, Refined, refine
+from hklflow.core.simulate import (
+    CrystalModel,
+    DetectorModel,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+)
 from hklflow.core.simulate_powder import calibrant_rings, powder_image
 from hklflow.errors import HklflowError
 
@@ -231,6 +240,49 @@ def test_the_table_speaks_of_radius_and_tangent() -> None:
         assert row.rms_before_px is not None
         assert row.rms_before_px > 0.2
         assert row.points > 200
+
+
+def test_from_a_refinement_and_back() -> None:
+    """Spots of the simulator's displaced modules; the second refinement fits to the noise."""
+    boxes = made.pilatus(3, 2)
+    shape, pixel, foot = (619, 981), made.PIXEL, (300.0, 470.0)
+    shift = made.in_gauge(boxes, np.random.default_rng(11).normal(0, 0.4, (6, 2)), np.zeros(6))
+    rng, columns = np.random.default_rng(12), []
+    for box, by in zip(boxes, shift, strict=True):
+        simulation = Simulation(
+            DetectorModel(shape, 0.12, (foot[0] - by[0], foot[1] - by[1]), (pixel, pixel)),
+            GoniometerModel(),
+            ScanModel(0.0, np.radians(0.5), 150, 0.5),
+            CrystalModel((7.1, 7.1, 7.1, 90.0, 90.0, 90.0), (0.4, -1.2, 0.7), scale=1.0, b_iso=0.1),
+        )
+        truth = simulation.true_peaks()
+        at = np.stack([truth.frame, truth.slow, truth.fast], axis=1)
+        on = (at[:, 1] > box[0]) & (at[:, 1] < box[1]) & (at[:, 2] > box[2]) & (at[:, 2] < box[3])
+        columns.append(at[on & (truth.zeta > 0.1)])
+    seen = np.concatenate(columns)
+    peaks = Peaks(*(seen + rng.normal(0, 0.1, seen.shape)).T, *np.full((3, len(seen)), 0.01))
+    header = simulation.raw_header()
+    detector = Detector(shape, (pixel, pixel), header["origin"], header["slow"], header["fast"])
+    rotation = Rotation(
+        Beam(0.5),
+        detector,
+        Goniometer(header["axis_names"], header["axes"], header["angles"], header["scan_axis"]),
+        Scan(header["start"], header["step"], 150),
+    )
+
+    def refined(detector: Detector) -> Refined:
+        free = ("cell", "orientation", "detector_x", "detector_y")
+        start = [replace(rotation, detector=detector)]
+        return refine(start, [peaks], simulation.ub, symmetry.space_group("P23"), free=free)
+
+    first = refined(detector)
+    fit = fit_modules(Modules.ideal(boxes), bragg=bragg_peaks(first, [peaks]))
+    assert fit.points > 300
+    assert rms(shift) > 0.2
+    assert rms(fit.modules.shift - shift) < 0.05
+    second = refined(replace(detector, modules=fit.modules))
+    assert first.rmsd[:2].max() > 0.25
+    assert second.rmsd[:2].max() < 0.11
 
 
 def test_derivatives_are_those_of_the_residuals() -> None:

@@ -4,6 +4,7 @@ A ring point says how far off its module is along the ring's radius, a Bragg pea
 slow and fast.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from hklflow.calibration.rings import ring_points
 from hklflow.core.geometry import Detector
 from hklflow.core.modules import Modules
+from hklflow.core.refinement import Peaks, Refined
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -225,3 +227,24 @@ def ring_image(
         found = ring_points(image[cut], bad[cut], detector.patch(m), rings, window=window)
         parts.append([found.slow + s0, found.fast + f0, rings[found.ring], found.sigma])
     return RingImage(detector, *np.concatenate(parts, axis=1))
+
+
+def bragg_peaks(refined: Refined, peaks: Sequence[Peaks]) -> list[BraggPeaks]:
+    """Residuals of a refinement, one list for each rotation.
+
+    Parameters
+    ----------
+    peaks : sequence of Peaks
+        What was refined, in the order of its rotations. Peaks that passed its tests are taken,
+        also those held out.
+    """
+    use = refined.used | refined.held_out
+    last = np.cumsum([len(p.frame) for p in peaks])
+    found = []
+    for rotation, p, end in zip(refined.rotations, peaks, last, strict=True):
+        rows = slice(end - len(p.frame), end)
+        good = use[rows]
+        places = (p.slow[good], p.fast[good])
+        off, sigma = refined.residuals[rows][good].T, p.sigma[good].T
+        found.append(BraggPeaks(rotation.detector, *places, *off[:2], *sigma[:2]))
+    return found

@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hklflow.calibration.module_data import Bragg, BraggPeaks, RingImage, Rings, Rows, ring_image
+from hklflow.calibration.module_data import (
+    Bragg,
+    BraggPeaks,
+    RingImage,
+    Rings,
+    Rows,
+    bragg_peaks,
+    ring_image,
+)
 from hklflow.calibration.module_gaps import detector_modules, modules_from_gaps
 from hklflow.calibration.module_table import ModuleRow, table
 from hklflow.core.geometry import Detector
@@ -35,6 +43,7 @@ __all__ = [
     "ModuleFit",
     "ModuleRow",
     "RingImage",
+    "bragg_peaks",
     "detector_modules",
     "fit_modules",
     "modules_from_gaps",
