@@ -131,7 +131,7 @@ def test_the_default_geometry_is_that_of_the_set_points(
     same = initialised("compare", "v_0000", "v_0000")
     assert same.code == 2
     assert "the same" in same.err
-    assert np.linalg.norm(data["detector"]["origin"]) == pytest.approx(
+    assert np.linalg.norm(data["detector"]["origin_m"]) == pytest.approx(
         np.hypot(np.hypot(75, 72) * 400e-6, 0.08), rel=1e-12
     )
 

@@ -91,7 +91,7 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = json.loads((_version(finished, 1) / "geometry.json").read_text())
-    data["detector"]["origin"][0] += 40e-6  # a tenth of a pixel
+    data["detector"]["origin_m"][0] += 40e-6  # a tenth of a pixel
     del data["metrics"]
     moved = finished / "moved.json"
     moved.write_text(json.dumps(data))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,14 +256,17 @@ def _set_points(target: "Target") -> Record:
         shape, tuple(known["pixel_size"]), known["distance"], centre, known["orientation"],
         known["wavelength"],
     )  # fmt: skip
+    detector = replace(
+        poni.detector(),
+        sensor_thickness=known.get("sensor_thickness"),
+        sensor_attenuation=known.get("sensor_attenuation"),
+    )
     return {
         "source": "default",
-        "detector": detector_to_dict(poni.detector())
-        | {name: known[name] for name in ("sensor_thickness", "sensor_attenuation")
-           if name in known},
+        "detector": detector_to_dict(detector),
         "beam": {"wavelength_A": known["wavelength"], "polarization": known["polarization"]},
         "beam_centre_px": centre,
-    }  # fmt: skip
+    }
 
 
 def _write_poni(geometry: Path, path: Path) -> None:
