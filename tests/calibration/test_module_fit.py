@@ -259,8 +259,11 @@ def test_from_a_refinement_and_back() -> None:
         at = np.stack([truth.frame, truth.slow, truth.fast], axis=1)
         on = (at[:, 1] > box[0]) & (at[:, 1] < box[1]) & (at[:, 2] > box[2]) & (at[:, 2] < box[3])
         columns.append(at[on & (truth.zeta > 0.1)])
-    seen = np.concatenate(columns)
-    peaks = Peaks(*(seen + rng.normal(0, 0.1, seen.shape)).T, *np.full((3, len(seen)), 0.01))
+    seen = rng.permutation(np.concatenate(columns))
+    seen = seen + rng.normal(0, 0.1, seen.shape)
+    # As if measured in two scans.
+    parts = (seen[: len(seen) // 3], seen[len(seen) // 3 :])
+    peaks = [Peaks(*part.T, *np.full((3, len(part)), 0.01)) for part in parts]
     header = simulation.raw_header()
     detector = Detector(shape, (pixel, pixel), header["origin"], header["slow"], header["fast"])
     rotation = Rotation(
@@ -272,11 +275,11 @@ def test_from_a_refinement_and_back() -> None:
 
     def refined(detector: Detector) -> Refined:
         free = ("cell", "orientation", "detector_x", "detector_y")
-        start = [replace(rotation, detector=detector)]
-        return refine(start, [peaks], simulation.ub, symmetry.space_group("P23"), free=free)
+        start = [replace(rotation, detector=detector)] * 2
+        return refine(start, peaks, simulation.ub, symmetry.space_group("P23"), free=free)
 
     first = refined(detector)
-    fit = fit_modules(Modules.ideal(boxes), bragg=bragg_peaks(first, [peaks]))
+    fit = fit_modules(Modules.ideal(boxes), bragg=bragg_peaks(first, peaks))
     assert fit.points > 300
     assert rms(shift) > 0.2
     assert rms(fit.modules.shift - shift) < 0.05
