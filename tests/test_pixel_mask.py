@@ -141,6 +141,8 @@ def test_edges_image_shapes_and_the_mask_file_in_this_order(
     told = capsys.readouterr().out
     assert "120 pixels that a step frees stay masked" in told
     assert "circle: 0 pixels added, 5 freed" in told
+    # Both reasons stand where a step lies over a gap.
+    assert (masked(scan, edges=2, find_defects=False)[0, 33:35] == 257).all()
     with pytest.raises(HklflowError, match=r"60 × 60 pixels .* 60 × 70"):
         masked(scan, image=tmp_path / "other.npy")
 

@@ -77,10 +77,11 @@ def test_strongly_noisy_pixels_are_found_and_no_other(seed, n_peaks):
 def test_no_good_pixel_is_lost_when_the_beam_changes(factor):
     rng = np.random.default_rng(7)
     expected = rates(rng, 300)
-    expected[::3, 1] *= factor
-    counts = rng.poisson(expected * 20).astype(np.uint16)
+    expected[:, 1] *= factor
+    counts = rng.poisson(expected * 20)
     bad = np.zeros(SHAPE, bool)
-    assert not dispersion(counts, bad).noisy(bad).any()
+    # Not even without the comparison with neighbours, which have the same beam.
+    assert not dispersion(counts, bad).noisy(bad, contrast=0).any()
 
 
 def test_a_spot_that_comes_back_on_the_same_pixels_is_no_noise():
@@ -95,7 +96,15 @@ def test_a_spot_that_comes_back_on_the_same_pixels_is_no_noise():
     assert np.argwhere(found.noisy(bad)).tolist() == [[70, 80]]
     # It is the comparison with the neighbours that tells them apart.
     assert found.noisy(bad, contrast=0)[30, 40]
-    # Half of the spot in a gap: the three pixels beside it are told apart all the same.
+
+
+def test_the_quarter_of_a_spot_that_a_gap_leaves_is_no_noise():
+    rng = np.random.default_rng(12)
+    slow, fast = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
+    spot = 3000 * np.exp(-((slow - 30.3) ** 2 + (fast - 40.3) ** 2) / (2 * 0.6**2))
+    counts = rng.poisson(2 + spot * rng.uniform(0, 1, (30, 2, 1, 1)))
+    bad = np.zeros(SHAPE, bool)
+    bad[31:] = True
     bad[:, 41:] = True
     assert not dispersion(counts, bad).noisy(bad).any()
 

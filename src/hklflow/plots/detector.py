@@ -65,7 +65,7 @@ def draw_detector(axes: Axes, image: NDArray[Any], mask: NDArray[np.bool_] | Non
 def pixel_mask(image: NDArray[Any], bits: NDArray[np.uint32], title: str) -> Figure:
     """The sampled frames with the mask over them, and how many pixels each bit takes."""
     reasons = [bit for bit in _BITS if (bits & bit).any()]
-    last = np.full(bits.shape, -1)
+    last = np.full(bits.shape, -1, np.int8)
     for number, bit in enumerate(reasons):
         last[(bits & bit) != 0] = number
     numbers = [int(((bits & bit) != 0).sum()) for bit in reasons]
