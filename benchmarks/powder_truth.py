@@ -3,7 +3,7 @@
 Each start is 5 mm, 2 px and 0.5° wrong. "spotty": 15 % of the sectors hold few strong grains.
 The wrong calibrant must miss a gate, or be refused. A few images are made by pyFAI instead.
 
-python benchmarks/powder_truth.py [SEEDS]
+python benchmarks/powder_truth.py [SEEDS [CeO2|LaB6 [smooth|spotty|pyfai]]]
 """
 
 import sys
@@ -149,10 +149,12 @@ def rms(values):
 def main() -> None:
     np.set_printoptions(precision=4, suppress=True)
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    for calibrant in ("CeO2", "LaB6"):
-        for grains in (None, Grains()):
-            simulated(calibrant, seeds, grains)
-        by_pyfai(calibrant, max(seeds // 4, 1))
+    for calibrant in sys.argv[2:3] or ("CeO2", "LaB6"):
+        for kind in sys.argv[3:4] or ("smooth", "spotty", "pyfai"):
+            if kind == "pyfai":
+                by_pyfai(calibrant, max(seeds // 4, 1))
+            else:
+                simulated(calibrant, seeds, Grains() if kind == "spotty" else None)
 
 
 if __name__ == "__main__":

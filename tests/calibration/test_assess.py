@@ -219,6 +219,15 @@ def test_coverage(found, metrics):
     assert "masked" in failed(assess.metrics(replace(found, bad=bad)))
 
 
+def test_sectors_left_out(found, metrics):
+    assert metrics["coverage"]["rejected_fraction"] < 0.05
+    half = np.arange(len(found.points)) % 2 == 0
+    halved = replace(found, points=found.points.keep(half), outliers=found.points.keep(~half))
+    m = assess.metrics(halved)
+    assert m["coverage"]["rejected_fraction"] == pytest.approx(0.5, abs=0.01)
+    assert "rejected" in failed(m)
+
+
 def test_limits(metrics):
     assert failed(metrics, assess.GateLimits(min_rings=99)) == {"min_rings"}
     assert failed(metrics, assess.GateLimits(rms=1e-6)) == {"rms"}

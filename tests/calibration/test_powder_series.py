@@ -130,7 +130,7 @@ def test_arm():
     assert np.abs(np.subtract(found.images[1].beam_centre, centre)).max() < 0.05
     # The wrong way round is not this geometry.
     turned_back = [images[0], PowderImage(images[1].counts, images[1].bad, arm_deg=-9.0)]
-    with pytest.raises(HklflowError):
+    with pytest.raises(HklflowError, match=r"image 2 of 2 \(offset 0 m, arm -9 deg\).*signs"):
         calibrated(turned_back)
 
 

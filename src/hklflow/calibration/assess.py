@@ -69,6 +69,8 @@ class GateLimits(BaseModel):
     """Least number of rings."""
     masked: float | None = Field(0.15, gt=0, le=1)
     """Largest fraction of masked pixels, gaps of a known detector not counted."""
+    rejected: float | None = Field(0.25, gt=0, le=1)
+    """Largest fraction of ring sectors left out as outliers."""
     missing: float | None = Field(0.25, gt=0, le=1)
     """Largest fraction of the calibrant's rings, between the first and the last that were seen,
     that were not seen."""
@@ -220,6 +222,7 @@ def judge(
         told = f"at least {limits.min_rings}"
         gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", told))
     most("masked", coverage["masked_fraction"], "fraction of masked pixels")
+    most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
     most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings not seen")
     most("unexplained", coverage["unexplained"], "highest peak that is no ring of the calibrant")
     if m["wavelength"]["pull"] is not None:

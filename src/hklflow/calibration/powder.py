@@ -249,6 +249,8 @@ def result(
     used = [int(ring) for ring in np.unique(points.ring)]
     calculated = np.degrees(two_theta(calibrant.d[used], wavelength))
     in_free = "wavelength" in fit.free
+    # Several images share the parameters.
+    own_free = len(fit.free) * len(points) / sum(map(len, fit.points))
     return PowderCalibration(
         detector=detector,
         poni=poni,
@@ -263,7 +265,7 @@ def result(
         ring_rms_deg={
             ring: float(np.sqrt(np.mean(off[points.ring == ring] ** 2))) for ring in used
         },
-        chi2=float(np.sum((points.residual / points.sigma) ** 2) / (len(points) - len(fit.free))),
+        chi2=float(np.sum((points.residual / points.sigma) ** 2) / (len(points) - own_free)),
         extra_sigma_deg=float(np.degrees(fit.extra)),
         points=points,
         outliers=fit.rejected[number],

@@ -20,6 +20,8 @@ from hklflow.formats.poni import Poni
 
 Floats = NDArray[np.float64]
 
+MIN_IMAGE_POINTS = 10
+
 
 @dataclass(frozen=True)
 class PowderImage:
@@ -110,8 +112,8 @@ def calibrate_powder_series(
     Raises
     ------
     HklflowError
-        If shapes differ, the wavelength is to be refined from one setting, or what
-        `calibrate_powder` raises.
+        If shapes differ, the wavelength is to be refined from one setting, an image does
+        not fit with the others, or what `calibrate_powder` raises.
     """
     if not images:
         raise HklflowError("the series has no powder images; give one or more")
@@ -152,6 +154,13 @@ def calibrate_powder_series(
         max_cycles=max_cycles,
     )
     fit = found.fit
+    for number, (image, points) in enumerate(zip(images, fit.points, strict=True), start=1):
+        if len(points) < MIN_IMAGE_POINTS or len(points) < len(fit.rejected[number - 1]):
+            raise HklflowError(
+                f"only {len(points)} ring points of powder image {number} of {len(images)} (offset "
+                f"{image.offset:g} m, arm {image.arm_deg:g} deg) fit with the other images; check "
+                "its offset, its arm angle and their signs"
+            )
     sigma = np.sqrt(np.diag(fit.covariance))
     return PowderSeries(
         poni=fit.poni,

@@ -179,7 +179,7 @@ def robust_fit(
     d: Floats,
     poni: Poni,
     free: tuple[str, ...],
-    cut: float = 5.0,
+    cut: float = 4.0,
 ) -> RingFit:
     """Refine, leave out points beyond `cut` robust standard deviations, and repeat.
 

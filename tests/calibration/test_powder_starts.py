@@ -1,0 +1,69 @@
+"""Powder calibration from bad starts, of spotty rings, and of a second simulator's image."""
+
+import numpy as np
+import pytest
+from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, true_centre
+
+from hklflow.calibration.powder import calibrate_powder
+from hklflow.calibration.ring_fit import PARAMETERS
+from hklflow.core.simulate import Background, DetectorModel
+from hklflow.core.simulate_powder import Grains, powder_image
+
+
+@pytest.mark.parametrize(("far", "along", "tilt"), [(5e-3, 0.7, 0.5), (-5e-3, 3.9, -0.5)])
+def test_starts_that_are_wrong_and_rings_that_are_spotty(far, along, tilt):
+    """5 mm, 2 px and 0.5° wrong; 15 % of the sectors hold few grains ten times as strong."""
+    turn = np.radians(tilt) / np.sqrt(2)
+    model = DetectorModel(
+        (420, 400), 0.2, (205.0, 190.0), (200e-6, 200e-6), (turn, -turn),
+        gaps=((200, 212, 0, 400),),
+    )  # fmt: skip
+    image = powder_image(
+        model, 0.35, "LaB6", ring_width=1.2e-3, peak_counts=2000.0,
+        background=Background(air=20.0), grains=Grains(0.15, 3, 10.0), seed=9,
+    )  # fmt: skip
+    slow, fast = model.beam_centre
+    start = (slow + 2 * np.cos(along), fast + 2 * np.sin(along))
+    result = calibrate_powder(
+        image, image < 0, calibrant="LaB6", wavelength=0.35, pixel_size=(200e-6, 200e-6),
+        orientation=2, distance=0.2 + far, beam_centre=start,
+    )  # fmt: skip
+    off = np.subtract(result.beam_centre, model.beam_centre)
+    assert np.abs(off).max() < 0.01
+    assert np.abs(off / result.beam_centre_sigma).max() < 4
+    assert result.poni.dist == pytest.approx(0.2, rel=5e-5)
+    assert abs(result.poni.dist - 0.2) < 4 * result.sigma["dist"]
+    # About 15 % are left out, and the good ones stay.
+    share = result.rejected / (result.rejected + len(result.points))
+    assert 0.05 < share < 0.25
+    assert result.reason == "settled"
+    # The way is on record: from where it began, step by step.
+    first, last = result.history[0], result.history[-1]
+    assert abs(last.distance - 0.2) < 0.02 * abs(far)
+    assert first.what == "search 4 rings"
+    assert last.what == "profile"
+    assert last.median_off < 0.1 * first.median_off
+
+
+def test_an_image_of_pyfai():
+    """A second simulator: pyFAI's own image of the calibrant, with noise."""
+    from pyFAI.calibrant import get_calibrant
+    from pyFAI.detectors import Detector as PyfaiDetector
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+    integrator = AzimuthalIntegrator(
+        *(TRUTH[name] for name in PARAMETERS), 0.0, wavelength=WAVELENGTH * 1e-10,
+        detector=PyfaiDetector(PIXEL, PIXEL, max_shape=SHAPE, orientation=3),
+    )  # fmt: skip
+    mean = get_calibrant("CeO2", wavelength=WAVELENGTH * 1e-10).fake_calibration_image(
+        integrator, Imax=1000.0, Imin=20.0, resolution=0.12, peak_shape="gaussian"
+    )
+    image = np.random.default_rng(4).poisson(mean)
+    result = calibrate_powder(
+        image, np.zeros(SHAPE, bool), calibrant="CeO2", wavelength=WAVELENGTH,
+        pixel_size=(PIXEL, PIXEL), orientation=3, distance=0.204,
+        beam_centre=tuple(true_centre() + 1.4),
+    )  # fmt: skip
+    # pyFAI samples the profile at pixel centres: good to some parts in 100 000.
+    assert np.abs(np.array(result.beam_centre) - true_centre()).max() < 0.01
+    assert result.poni.dist == pytest.approx(TRUTH["dist"], rel=5e-5)
