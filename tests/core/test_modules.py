@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hklflow.core import corrections, geometry, prediction
+from hklflow.core import corrections, geometry, prediction, rays
 from hklflow.core.binning import Accumulator
 from hklflow.core.grid import Grid, pixel_pitch
 from hklflow.core.modules import Modules
@@ -152,12 +152,29 @@ def test_a_module_moved_by_whole_pixels_gives_the_same_volume() -> None:
     assert not np.array_equal(ignored[0], plain[0])
 
 
+def test_tables_of_rays_are_those_of_the_geometry() -> None:
+    simulated = simulation(DetectorModel(SHAPE, 0.08, FOOT, PIXEL))
+    rotation = rotation_of(simulated, tilted(displaced()))
+    slow, fast = np.arange(90)[:, None], np.arange(100)
+    table = np.empty((3, *SHAPE))
+    rays.q_lab(rotation, (0.25, 0.75), table)
+    assert np.array_equal(np.moveaxis(table, 0, -1), rotation.q_lab(slow + 0.25, fast + 0.75))
+    unit = np.empty((50, 100, 3))
+    rays.directions(rotation.detector, 37, unit)
+    expected = geometry.directions(rotation.detector.pixel_centres())
+    assert np.array_equal(unit, expected[37:87])
+    x, y = expected[..., 0], expected[..., 1]
+    assert rays.polarization(rotation.detector, 0.9) == pytest.approx(
+        0.9 * (1 - x**2) + 0.1 * (1 - y**2), abs=1e-14
+    )
+
+
 def test_modules_in_place_change_no_bit() -> None:
     modules = Modules.ideal(BOXES, ASPECT)
     without, within = tilted(None), tilted(modules)
     assert np.array_equal(within.pixel_centres(), without.pixel_centres())
-    rays = np.random.default_rng(3).normal([0.0, 0.0, 0.4], 0.5, (500, 3))
-    for ours, theirs in zip(within.intersect(rays), without.intersect(rays), strict=True):
+    towards = np.random.default_rng(3).normal([0.0, 0.0, 0.4], 0.5, (500, 3))
+    for ours, theirs in zip(within.intersect(towards), without.intersect(towards), strict=True):
         assert np.isnan(theirs).any()
         assert np.array_equal(ours, theirs, equal_nan=True)
 

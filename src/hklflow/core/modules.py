@@ -101,15 +101,28 @@ class Modules:
     def module_at(self, slow: ArrayLike, fast: ArrayLike) -> Ints:
         """Numbers of the modules that hold pixel coordinates of the image; -1 in gaps."""
         at = np.asarray(slow, dtype=np.float64), np.asarray(fast, dtype=np.float64)
-        near = self._nearest(*at)
+        near = self.nearest(*at)
         s0, s1, f0, f1 = self.rectangles.T[:, near]
         inside = (at[0] >= s0) & (at[0] < s1) & (at[1] >= f0) & (at[1] < f1)
         return np.where(inside, near, -1)
 
+    def nearest(self, slow: ArrayLike, fast: ArrayLike) -> Ints:
+        """Numbers of the modules with which pixel coordinates of the image move."""
+        edges_slow, edges_fast, nearest = self._cells
+        i = np.searchsorted(edges_slow, slow, side="right")
+        j = np.searchsorted(edges_fast, fast, side="right")
+        found: Ints = nearest[i, j]
+        return found
+
+    @property
+    def turns(self) -> Floats:
+        """Cosine minus 1, without loss for small angles, and sine (n, 2) of the rotations."""
+        return np.stack([-2 * np.sin(0.5 * self.rotation) ** 2, np.sin(self.rotation)], axis=1)
+
     def displaced(self, slow: ArrayLike, fast: ArrayLike) -> tuple[Floats, Floats]:
         """Effective coordinates (slow, fast) on the ideal plane of pixel coordinates."""
         slow, fast = (np.asarray(a, dtype=np.float64) for a in (slow, fast))
-        return self._forward(self._nearest(slow, fast), slow, fast)
+        return self._forward(self.nearest(slow, fast), slow, fast)
 
     def undisplaced(self, slow: ArrayLike, fast: ArrayLike) -> tuple[Floats, Floats]:
         """Pixel coordinates (slow, fast) of the image seen at effective coordinates.
@@ -120,7 +133,7 @@ class Modules:
         """
         slow, fast = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (slow, fast)))
         at = np.stack([slow.ravel(), fast.ravel()])
-        near = self._nearest(*at)
+        near = self.nearest(*at)
         found = np.stack(self._backward(near, *at))
         # Points at an edge may belong to a neighbour, which is at most `reach` away.
         lost = np.flatnonzero(self._outside(near, *found) > 0)
@@ -133,7 +146,7 @@ class Modules:
         best, least = np.full_like(at, np.nan), np.full(at.shape[1], np.inf)
         for step in np.ndindex(3, 3):
             by = (np.array(step) - 1) * self._reach
-            near = self._nearest(at[0] + by[0], at[1] + by[1])
+            near = self.nearest(at[0] + by[0], at[1] + by[1])
             there = np.stack(self._backward(near, at[0], at[1]))
             far = self._outside(near, *there)
             best = np.where(far < least, there, best)
@@ -178,13 +191,6 @@ class Modules:
             least = np.minimum(far, least)
         return edges[0], edges[1], nearest
 
-    def _nearest(self, slow: Floats, fast: Floats) -> Ints:
-        edges_slow, edges_fast, nearest = self._cells
-        i = np.searchsorted(edges_slow, slow, side="right")
-        j = np.searchsorted(edges_fast, fast, side="right")
-        found: Ints = nearest[i, j]
-        return found
-
     @cached_property
     def _reach(self) -> float:
         """Largest displacement of a corner along slow or fast, in pixels."""
@@ -201,14 +207,9 @@ class Modules:
         far: Floats = np.maximum(np.maximum(s0 - slow, slow - s1), np.maximum(f0 - fast, fast - f1))
         return far
 
-    def _turn(self, module: Ints) -> tuple[Floats, Floats]:
-        """Give cos ω - 1, without loss for small ω, and sin ω."""
-        angle = self.rotation[module]
-        return -2 * np.sin(0.5 * angle) ** 2, np.sin(angle)
-
     def _forward(self, module: Ints, slow: Floats, fast: Floats) -> tuple[Floats, Floats]:
         # Written as x + what is added, so that modules without displacement change no bit.
-        cos1, sin = self._turn(module)
+        cos1, sin = self.turns[module, 0], self.turns[module, 1]
         ds, df = slow - self.centres[module, 0], fast - self.centres[module, 1]
         return (
             slow + (self.shift[module, 0] + cos1 * ds - sin * self.aspect * df),
@@ -216,7 +217,7 @@ class Modules:
         )
 
     def _backward(self, module: Ints, slow: Floats, fast: Floats) -> tuple[Floats, Floats]:
-        cos1, sin = self._turn(module)
+        cos1, sin = self.turns[module, 0], self.turns[module, 1]
         slow, fast = slow - self.shift[module, 0], fast - self.shift[module, 1]
         ds, df = slow - self.centres[module, 0], fast - self.centres[module, 1]
         return (

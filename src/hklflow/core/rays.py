@@ -2,8 +2,7 @@
 
 `geometry.q_lab` says the same for any points; for a megapixel it takes ten times as long,
 most of it for arrays that the system hands out page by page. The numbers are the same to the
-last bit: terms are added up in the order in which `numpy.einsum` adds them. Detectors with
-displaced modules take the long way, some rows at a time.
+last bit: terms are added up in the order in which `numpy.einsum` adds them.
 """
 
 from collections.abc import Iterator
@@ -64,11 +63,18 @@ def _by_modules(
     detector: Detector, shift: tuple[float, float], first: int, last: int
 ) -> Iterator[tuple[slice, Floats]]:
     """Rows, and unit vectors (rows, fast, 3) to their pixels where modules are displaced."""
-    fast = np.arange(detector.shape[1]) + shift[1]
+    modules, plane = detector.modules, _plane(detector)
+    assert modules is not None
+    centres, shifts, turns = modules.centres, modules.shift, modules.turns
+    fast = np.arange(detector.shape[1], dtype=np.float64) + shift[1]
+    unit = np.empty((_ROWS, len(fast), 3))
     for top in range(first, last, _ROWS):
         rows = slice(top, min(top + _ROWS, last))
-        slow = np.arange(rows.start, rows.stop)[:, None] + shift[0]
-        yield rows, geometry.directions(detector.lab(slow, fast))
+        slow = np.arange(rows.start, rows.stop, dtype=np.float64) + shift[0]
+        part = unit[: len(slow)]
+        near = modules.nearest(slow[:, None], fast)
+        _displaced_directions(plane, near, centres, shifts, turns, modules.aspect, slow, fast, part)
+        yield rows, part
 
 
 class _Plane(NamedTuple):
@@ -107,6 +113,29 @@ def _directions(plane: _Plane, first: int, out: Floats) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             x, y, z = _towards(plane, first + i + 0.5, j + 0.5)
+            out[i, j, 0], out[i, j, 1], out[i, j, 2] = x, y, z
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _displaced_directions(
+    plane: _Plane,
+    module: NDArray[np.int64],
+    centres: Floats,
+    shifts: Floats,
+    turns: Floats,
+    aspect: float,
+    slow: Floats,
+    fast: Floats,
+    out: Floats,
+) -> None:
+    """As `Modules.displaced` and `Detector.lab`, term by term."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            m = module[i, j]
+            ds, df = slow[i] - centres[m, 0], fast[j] - centres[m, 1]
+            at_slow = slow[i] + (shifts[m, 0] + turns[m, 0] * ds - turns[m, 1] * aspect * df)
+            at_fast = fast[j] + (shifts[m, 1] + turns[m, 0] * df + turns[m, 1] / aspect * ds)
+            x, y, z = _towards(plane, at_slow, at_fast)
             out[i, j, 0], out[i, j, 1], out[i, j, 2] = x, y, z
 
 
