@@ -10,6 +10,30 @@ from hklflow.core.simulate import Background, DetectorModel
 from hklflow.core.simulate_powder import Grains, powder_image
 
 
+def test_grains_are_where_they_are_said_to_be():
+    """In their sectors, within the rings' profile, and nothing else changes."""
+    model = DetectorModel((200, 200), 0.1, (100.0, 100.0), (200e-6, 200e-6))
+    options = {"ring_width": 2e-3, "peak_counts": 500.0, "seed": 3}
+    smooth = powder_image(model, 0.35, "CeO2", **options)
+    none = powder_image(model, 0.35, "CeO2", grains=Grains(0.0), **options)
+    np.testing.assert_array_equal(none, smooth)
+    # So strong that noise does not matter, and so small that each is a pixel or few.
+    spotty = powder_image(model, 0.35, "CeO2", grains=Grains(0.15, 1, 1e6, 0.1), **options)
+    strong = np.argwhere(spotty > 1e5) + 0.5 - 100.0
+    assert len(strong) > 10
+    rings = 2 * np.arcsin(0.35 / 2 * np.sqrt([3, 4, 8, 11, 12, 16, 19, 20]) / 5.41165)
+    angle = np.arctan(np.hypot(*strong.T) * 2e-3)
+    off = np.abs(angle[:, None] - rings).min(axis=1)
+    # 4 σ of the profile and a pixel.
+    assert off.max() < 8e-3 + 2e-3
+    # 36 sectors of each ring, 15 % of them.
+    ring = np.abs(angle[:, None] - rings).argmin(axis=1)
+    sector = np.floor(np.degrees(np.arctan2(*strong.T)) / 10)
+    inside = np.tan(rings) * 0.1 < 100 * 200e-6
+    seen = {(r, s) for r, s in zip(ring, sector, strict=True) if inside[r]}
+    assert len(seen) / (36 * inside.sum()) == pytest.approx(0.15, abs=0.07)
+
+
 @pytest.mark.parametrize(("far", "along", "tilt"), [(5e-3, 0.7, 0.5), (-5e-3, 3.9, -0.5)])
 def test_starts_that_are_wrong_and_rings_that_are_spotty(far, along, tilt):
     """5 mm, 2 px and 0.5° wrong; 15 % of the sectors hold few grains ten times as strong."""
