@@ -104,7 +104,12 @@ def metrics(
     Returns
     -------
     dict
-        JSON-ready; angles in degrees unless a name says otherwise.
+        JSON-ready; units are in the names. Of each ring (`rings`): mean Δd/d with its standard
+        error `sem`, rms, FWHM of the whole ring and of its sectors. Of all rings
+        (`d_spacings`): weighted rms, largest mean in its σ, slope; `rms_px`; `harmonics_px`
+        over azimuth; `radial_scale` (Δr / r); `chi2` of counting statistics; `halves` (odd
+        against even sectors); `modules`; `coverage`; `convergence` with its history;
+        `wavelength` with where it comes from; beam centre, distance along the beam, tilt.
     """
     from hklflow.calibration import assess_rings as rings
     from hklflow.calibration.powder_cycles import FWHM, beam_and_distance
