@@ -493,6 +493,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "pixel_mask": [
         {},
+        {"mask_file": "a mask.yaml", "detector": "Pilatus 1M"},
         {"edges": 3, "image": "-a b.tif", "find_defects": False, "sample_frames": 12},
         {"shapes": [{"shape": "circle", "slow": -3, "fast": 2, "radius": 4}]},
         {

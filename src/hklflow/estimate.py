@@ -62,7 +62,7 @@ COSTS: Mapping[str, Cost] = {
     "import_poni": Cost(),
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
     "import_scan": Cost(),
-    "pixel_mask": Cost(280, per_mpixel=180, seconds=4, disk_pixel=4),
+    "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
     "frame_scale": Cost(250, per_mpixel=100),
     "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),
     "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),

@@ -96,7 +96,8 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
     moved = finished / "moved.json"
     moved.write_text(json.dumps(data))
     assert hklflow(finished, "propose", "second", "--geometry", str(moved), "--author", "A") == 0
-    assert "Nothing to be done" in snakemake(finished, "--dry-run").stderr
+    idle = snakemake(finished, "--dry-run")
+    assert "Nothing to be done" in idle.stdout + idle.stderr
 
     accept = ("accept", "second", "--applies-to", ">=1040", "--author", "A", "--comments", "moved",
               "--override-gate", "measured", "--reason", "a test")  # fmt: skip

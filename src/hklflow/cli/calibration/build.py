@@ -158,9 +158,7 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     else:
         stage.write_json(geometry, _set_points(target))
     data = stage.read_json(geometry)
-    if "modules" in data["detector"]:
-        del files["geometry.poni"]  # a PONI file cannot hold modules
-    elif not poni.exists():
+    if not poni.exists():
         _write_poni(geometry, poni)
     _check_state(target, data, geometry)
     return files
@@ -273,7 +271,9 @@ def _write_poni(geometry: Path, path: Path) -> None:
     from hklflow.formats import assemble, poni
 
     detector, beam = assemble.calibrated(stage.read_json(geometry), geometry)
-    poni.write_poni(path, poni.poni_from_detector(detector, wavelength=beam.wavelength))
+    # A PONI file cannot hold modules: it says so, and has the plane that they are in.
+    plane = poni.poni_from_detector(detector.plane, wavelength=beam.wavelength)
+    poni.write_poni(path, plane, poni.modules_note(detector))
 
 
 def _check_state(target: "Target", data: Record, path: Path) -> None:
