@@ -218,6 +218,8 @@ def test_the_examples_of_the_template_are_good(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     for raw in raws:
         (tmp_path / raw.replace("####", "0001")).touch()
+    mask = tmp_path / data["pixel_mask"]["mask_file"]
+    mask.write_text("- {shape: circle, slow: 840, fast: 730, radius: 25}\n")
     facility = Path(data["facility"])
     assert not facility.is_absolute()
     data["facility"] = facility.name  # beside the experiments in the example
@@ -229,6 +231,8 @@ def test_the_examples_of_the_template_are_good(tmp_path: Path) -> None:
     assert len(experiment.config.pixel_mask.shapes) == 3
     assert isinstance(experiment.config.calibrations["powder"], config.PowderImage)
     assert isinstance(experiment.config.calibrations["lab"], config.PoniFile)
+    assert isinstance(experiment.config.calibrations["beamline"], config.StoredGeometry)
+    assert len(experiment.state("beamline").id) == 16
     assert experiment.rotation("quartz", "100K", "r1").is_series
     # By the temperature ranges of its sample.
     assert experiment.scans["quartz", "100K"].parent == "100K"
