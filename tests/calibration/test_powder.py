@@ -1,8 +1,5 @@
 """Powder calibration against images made by a separate, plain vector formula."""
 
-import json
-
-import fabio
 import numpy as np
 import pytest
 from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, d_spacings, simulate, true_centre
@@ -12,7 +9,6 @@ from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.powder_guess import find_beam_centre, find_distance
 from hklflow.calibration.ring_fit import PARAMETERS
 from hklflow.errors import HklflowError
-from hklflow.formats.poni import detector_from_poni
 
 
 def calibrate(image, bad, name, **changes):
@@ -142,44 +138,3 @@ def test_ring_angles(name):
     ours = read_calibrant(name).two_theta(WAVELENGTH)[:10]
     d = np.sort(d_spacings(name))[::-1][:10]
     np.testing.assert_allclose(ours, 2 * np.arcsin(WAVELENGTH / 2 / d), rtol=2e-5)
-
-
-@pytest.mark.real_data
-def test_ceo2_on_a_pilatus(real_data):
-    from pyFAI.detectors import detector_factory
-
-    folder = real_data / "powder_ceo2_pilatus1m"
-    image = fabio.open(str(folder / "CeO2_Pilatus1M.tif")).data
-    bad = (detector_factory("Pilatus1M").mask > 0) | (image < 0)
-    result = calibrate_powder(
-        image,
-        bad,
-        calibrant="CeO2",
-        wavelength=0.4066,
-        pixel_size=(PIXEL, PIXEL),
-        # As fabio reads it; the published PONI is for the image flipped up-down.
-        orientation=3,
-        # The header's: 3 mm and 30 pixels off.
-        distance=0.21143,
-        beam_centre=(515.77, 498.18),
-    )
-    reference = json.loads((folder / "reference.json").read_text())["analytic_flip"]
-    assert result.rms_deg <= 0.006
-    assert len(result.rings) == reference["n_rings_measured"]
-    # Two refinements of one image by different points. The point of normal incidence
-    # and the tilt trade against each other; the beam centre is much better known.
-    expected = detector_from_poni(
-        dist=reference["dist_m"],
-        **{name: reference[name] for name in PARAMETERS[1:]},
-        rot3=reference["rot3"],
-        pixel1=PIXEL,
-        pixel2=PIXEL,
-        shape=image.shape,
-    )
-    beam = expected.intersect(np.array([0, 0, 1.0]))
-    assert np.abs(np.array(result.beam_centre) - beam).max() < 0.3
-    assert result.poni.dist == pytest.approx(reference["dist_m"], rel=3e-4)
-    assert result.poni.poni1 == pytest.approx(reference["poni1"], abs=PIXEL)
-    assert result.poni.poni2 == pytest.approx(reference["poni2"], abs=PIXEL)
-    assert result.poni.rot1 == pytest.approx(reference["rot1"], abs=6e-4)
-    assert result.poni.rot2 == pytest.approx(reference["rot2"], abs=6e-4)

@@ -1,5 +1,8 @@
-"""Powder calibration from bad starts, of spotty rings, and of a second simulator's image."""
+"""Powder calibration from bad starts, of spotty rings, of images by pyFAI and of a real one."""
 
+import json
+
+import fabio
 import numpy as np
 import pytest
 from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, true_centre
@@ -8,6 +11,7 @@ from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.ring_fit import PARAMETERS
 from hklflow.core.simulate import Background, DetectorModel
 from hklflow.core.simulate_powder import Grains, powder_image
+from hklflow.formats.poni import detector_from_poni
 
 
 def test_grains_are_where_they_are_said_to_be():
@@ -91,3 +95,44 @@ def test_an_image_of_pyfai():
     # pyFAI samples the profile at pixel centres: good to some parts in 100 000.
     assert np.abs(np.array(result.beam_centre) - true_centre()).max() < 0.01
     assert result.poni.dist == pytest.approx(TRUTH["dist"], rel=5e-5)
+
+
+@pytest.mark.real_data
+def test_ceo2_on_a_pilatus(real_data):
+    from pyFAI.detectors import detector_factory
+
+    folder = real_data / "powder_ceo2_pilatus1m"
+    image = fabio.open(str(folder / "CeO2_Pilatus1M.tif")).data
+    bad = (detector_factory("Pilatus1M").mask > 0) | (image < 0)
+    result = calibrate_powder(
+        image,
+        bad,
+        calibrant="CeO2",
+        wavelength=0.4066,
+        pixel_size=(PIXEL, PIXEL),
+        # As fabio reads it; the published PONI is for the image flipped up-down.
+        orientation=3,
+        # The header's: 3 mm and 30 pixels off.
+        distance=0.21143,
+        beam_centre=(515.77, 498.18),
+    )
+    reference = json.loads((folder / "reference.json").read_text())["analytic_flip"]
+    assert result.rms_deg <= 0.006
+    assert len(result.rings) == reference["n_rings_measured"]
+    # Two refinements of one image by different points. The point of normal incidence
+    # and the tilt trade against each other; the beam centre is much better known.
+    expected = detector_from_poni(
+        dist=reference["dist_m"],
+        **{name: reference[name] for name in PARAMETERS[1:]},
+        rot3=reference["rot3"],
+        pixel1=PIXEL,
+        pixel2=PIXEL,
+        shape=image.shape,
+    )
+    beam = expected.intersect(np.array([0, 0, 1.0]))
+    assert np.abs(np.array(result.beam_centre) - beam).max() < 0.3
+    assert result.poni.dist == pytest.approx(reference["dist_m"], rel=3e-4)
+    assert result.poni.poni1 == pytest.approx(reference["poni1"], abs=PIXEL)
+    assert result.poni.poni2 == pytest.approx(reference["poni2"], abs=PIXEL)
+    assert result.poni.rot1 == pytest.approx(reference["rot1"], abs=6e-4)
+    assert result.poni.rot2 == pytest.approx(reference["rot2"], abs=6e-4)

@@ -98,7 +98,7 @@ def ring_points(
     gap[:-1] = np.minimum(gap[:-1], np.diff(rings))
     # Sort once; each ring is then a slice.
     keep = np.flatnonzero(~bad.ravel())
-    keep = keep[np.argsort(angle.ravel()[keep], kind="stable")]
+    keep = keep[np.argsort(angle.ravel()[keep])]
     flat_angle, flat_chi = angle.ravel()[keep], chi.ravel()[keep]
     flat_counts = image.ravel()[keep]
     n_sectors = N_SECTORS
