@@ -808,6 +808,19 @@ def test_a_candidate_that_is_not_there_or_not_clear_is_told(store, files):
     assert OTHER.id in str(told.value)
 
 
+def test_a_name_in_two_states_is_clear_within_one(store, files):
+    store.init(OTHER, files, **WHO)
+    ours = store.new_iteration(STATE, "lab6", files, {})
+    theirs = store.new_iteration(OTHER, "lab6", files, {})
+    assert store.candidate("lab6", kind="geometry", state_id=STATE.id) == ours
+    assert store.candidate("lab6/01", kind="geometry", state_id=OTHER.id) == theirs
+    store.cancel("lab6", kind="geometry", state_id=OTHER.id)
+    assert store.candidate("lab6") == ours
+    for cannot in (store.candidate, store.cancel):
+        with pytest.raises(HklflowError, match=f"no candidate lab6 in .*{OTHER.id}"):
+            cannot("lab6", kind="geometry", state_id=OTHER.id)
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".a", "a b", "a\n", "-a", "é", "_"])
 def test_names_that_name_no_folder_are_refused(store, files, name):
     before = tree(store.root)

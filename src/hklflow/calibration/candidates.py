@@ -112,8 +112,10 @@ def add(
                 return Candidate(kind, state_id, name, iteration, target, written)
 
 
-def find(root: Path, text: str) -> Candidate:
-    """Candidate by ``name`` (its last iteration) or ``name/iteration``, searched in all states.
+def find(root: Path, text: str, kind: str | None = None, state_id: str | None = None) -> Candidate:
+    """Candidate by ``name`` (its last iteration) or ``name/iteration``.
+
+    The search is in all states, or in those of a kind, or in the state of an id.
 
     Raises
     ------
@@ -125,22 +127,20 @@ def find(root: Path, text: str) -> Candidate:
     if count and not count.isdecimal():
         raise HklflowError(f"candidate {text!r}: {count!r} is no iteration; write {name}/02")
     places = [
-        (kind, state_id, numbers)
-        for kind, state_id in layout.state_folders(root)
-        if (
-            numbers := layout.iteration_numbers(
-                layout.store_path(root, kind, state_id, candidate=name)
-            )
-        )
+        (*place, numbers)
+        for place in layout.state_folders(root)
+        if kind in (None, place[0]) and state_id in (None, place[1])
+        if (numbers := layout.iteration_numbers(layout.store_path(root, *place, candidate=name)))
     ]
     if not places:
+        where = "/".join(str(part) for part in (root, kind, state_id) if part is not None)
         raise HklflowError(
-            f"there is no candidate {name} in {root}; `hklflow calibration list` shows them"
+            f"there is no candidate {name} in {where}; `hklflow calibration list` shows them"
         )
     if len(places) > 1:
-        where = " and ".join(f"{kind}/{state_id}" for kind, state_id, _ in places)
+        where = " and ".join("/".join(place[:2]) for place in places)
         raise HklflowError(
-            f"candidate {name} is in {where} of {root}; cancel or rename one of them"
+            f"candidate {name} is in {where} of {root}; say in which state, or give its folder"
         )
     kind, state_id, numbers = places[0]
     iteration = int(count) if count else numbers[-1]

@@ -333,18 +333,30 @@ class Store(Reader):
         """Every iteration of every candidate, by name and number."""
         return candidates.listed(self.root, kind, state_id)
 
-    def candidate(self, text: str) -> Candidate:
-        """Candidate by name (the last iteration) or name/iteration, searched over all states.
+    def candidate(
+        self, text: str, kind: str | None = None, state_id: str | None = None
+    ) -> Candidate:
+        """Candidate by name (the last iteration) or name/iteration.
+
+        It is searched over all states, or in those of a kind, or in the state of an id.
 
         Raises
         ------
         HklflowError
             If there is none, or in several states.
         """
-        return candidates.find(self.root, text)
+        return candidates.find(self.root, text, kind, state_id)
 
-    def cancel(self, name: str, *, author: str = "", comments: str = "") -> None:
-        """Remove a candidate with all its iterations.
+    def cancel(
+        self,
+        name: str,
+        *,
+        kind: str | None = None,
+        state_id: str | None = None,
+        author: str = "",
+        comments: str = "",
+    ) -> None:
+        """Remove a candidate with all its iterations; it is searched as by `candidate`.
 
         Raises
         ------
@@ -353,7 +365,7 @@ class Store(Reader):
         """
         if "/" in name:
             raise HklflowError(f"{name} is one iteration; cancel {name.split('/')[0]} as a whole")
-        found = candidates.find(self.root, name)
+        found = candidates.find(self.root, name, kind, state_id)
         where = (found.kind, found.state_id)
         for version in self.versions(*where):
             if (version.record.get("candidate") or {}).get("name") == found.name:
