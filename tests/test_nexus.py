@@ -567,3 +567,27 @@ def test_master_plots_itself(moved_master: Path, nxload: Callable[[Path], Any]) 
     assert plottable.nxsignal.nxname == "data"
     assert [axis.nxname for axis in plottable.nxaxes] == ["Ql", "Qk", "Qh"]
     assert root["f1/frame_sums"].nxsignal.nxname == "frame_sum"
+
+
+def test_a_version_of_two_statuses_stands_once(tmp_path: Path) -> None:
+    """It was superseded between two jobs of one run."""
+    path = tmp_path / "product.nxs"
+    with h5py.File(path, "w") as file:
+        file.create_group("entry")
+    version = {"kind": "geometry", "state_id": "0" * 16, "version": 1, "quality": "reduced"}
+    history = [
+        {"stage": "import_scan", "version": "1", "stage_version": 1, "started": "now",
+         "calibrations": [version | {"status": status}]}
+        for status in ("accepted", "superseded", "accepted")
+    ]  # fmt: skip
+    nexus.write_provenance(path, history)
+    nexus.write_provenance(path, history)  # again: the old one is replaced
+    with h5py.File(path) as file:
+        (group,) = file["entry/calibration"].values()
+        assert group["status"][()].decode() == "accepted, superseded"
+        assert file["entry"].attrs["hklflow_quality"] == "reduced"
+    diagnostic = [version | {"version": 0, "status": "default", "quality": "diagnostic"}]
+    nexus.write_provenance(path, [*history, history[0] | {"calibrations": diagnostic}])
+    with h5py.File(path) as file:
+        assert len(file["entry/calibration"]) == 2
+        assert file["entry"].attrs["hklflow_quality"] == "diagnostic"

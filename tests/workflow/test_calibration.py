@@ -92,7 +92,6 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
 ) -> None:
     data = json.loads((_version(finished, 1) / "geometry.json").read_text())
     data["detector"]["origin_m"][0] += 40e-6  # a tenth of a pixel
-    del data["metrics"]
     moved = finished / "moved.json"
     moved.write_text(json.dumps(data))
     assert hklflow(finished, "propose", "second", "--geometry", str(moved), "--author", "A") == 0

@@ -159,7 +159,7 @@ class Experiment:
         """Calibration store of an entry of `calibrations`."""
         from hklflow.calibration.store import Store
 
-        return Store(self.base / self.stored(name).store)
+        return Store(self.base / Path(self.stored(name).store).expanduser())
 
     def state(self, name: str) -> "State":
         """State of the instrument that an entry of `calibrations` describes."""

@@ -48,11 +48,21 @@ def _write_calibrations(entry: h5py.Group, history: Sequence[Record]) -> None:
 
 
 def calibrations(history: Sequence[Record]) -> list[Record]:
-    """Versions of the calibration store in a history, each once."""
-    found: list[Record] = []
+    """Versions of the calibration store in a history, each once.
+
+    One that was used under two statuses (it was superseded meanwhile) has both, and the worse
+    quality.
+    """
+    found: dict[tuple[str, str, int], Record] = {}
     for record in history:
-        found += [item for item in record.get("calibrations", []) if item not in found]
-    return found
+        for item in record.get("calibrations", []):
+            key = (item["kind"], item["state_id"], item["version"])
+            known = found.setdefault(key, dict(item))
+            if item["status"] not in known["status"].split(", "):
+                known["status"] += f", {item['status']}"
+            if item["quality"] == "diagnostic":
+                known["quality"] = "diagnostic"
+    return list(found.values())
 
 
 def quality(used: Sequence[Record]) -> str:

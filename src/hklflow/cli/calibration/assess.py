@@ -26,6 +26,7 @@ def assessed(
         For the store.
     """
     from hklflow import plots
+    from hklflow.cli.calibration.build import read_files
 
     data = stage.read_json(files["geometry.json"])
     accepted = to.accepted()
@@ -45,11 +46,11 @@ def assessed(
         plots.save(plots.assessment(metrics, f"candidate {name}"), files["assessment.png"])
     record: Record = {
         "source": request.source,
-        "inputs": [{"path": str(p), "sha256": stage.fingerprint(p)} for p in request.files],
+        "inputs": [{"path": str(p), "sha256": stage.fingerprint(p)} for p in read_files(request)],
         # As JSON has it: no numpy, no infinities.
         "metrics": stage.read_json(files["metrics.json"])["metrics"],
         "gates": gates,
-        "parentVersion": None if accepted is None else accepted.number,
+        "parentVersion": request.parent,
     }
     if "calibrant" in metrics:
         record["calibrant"] = metrics["calibrant"]

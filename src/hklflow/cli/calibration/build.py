@@ -39,6 +39,8 @@ class Request:
         Settings of several images: metres beyond the first, degrees of the arm.
     scan : str
         ``sample/scan`` whose Bragg peaks are used.
+    parent : int or None
+        Version that the refinement starts from.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Request:
     offsets: tuple[float, ...] = ()
     arms_deg: tuple[float, ...] = ()
     scan: str = ""
+    parent: int | None = None
 
     def to_dict(self) -> Record:
         """JSON-ready."""
@@ -57,6 +60,8 @@ class Request:
         """Request of a ``parameters.json``."""
         names = {item.name for item in fields(cls)}
         given = {key: value for key, value in data.items() if key in names}
+        if missing := sorted({"source", "files", "params"} - given.keys()):
+            raise HklflowError(f"parameters.json lacks {', '.join(missing)}; propose it anew")
         for key in ("offsets", "arms_deg"):
             given[key] = tuple(given.get(key, ()))
         return cls(**given | {"files": tuple(Path(path) for path in data["files"])})
@@ -94,7 +99,28 @@ def settings(pairs: Sequence[str]) -> Record:
             found[key.strip().replace("-", "_")] = json.loads(value)
         except json.JSONDecodeError:
             found[key.strip().replace("-", "_")] = value
+    # Who iterates from another folder means the same files.
+    for key in ("mask_image", "dark", "flat"):
+        if found.get(key) is not None:
+            found[key] = str(Path(found[key]).absolute())
+    if "calibrant" in found:
+        found["calibrant"] = calibrant(found["calibrant"])
     return found
+
+
+def calibrant(given: str) -> str:
+    """Name of a calibrant, or the absolute path of its file."""
+    from hklflow.calibration.calibrants import is_file
+
+    return str(Path(given).absolute()) if is_file(given) else given
+
+
+def read_files(request: Request) -> list[Path]:
+    """Every file that a request reads, for the record."""
+    named = [request.params.get(key) for key in ("mask_image", "dark", "flat")]
+    known = str(request.params.get("calibrant", ""))
+    named += [known] if known.startswith("/") else []
+    return [*request.files, *(Path(path) for path in named if path)]
 
 
 def powder_params(target: "Target", given: Mapping[str, Any]) -> powder_calibration.Params:
@@ -105,8 +131,13 @@ def powder_params(target: "Target", given: Mapping[str, Any]) -> powder_calibrat
     HklflowError
         With every parameter that is wrong.
     """
+    known = from_state(target)
+    if taken := sorted({name.replace("-", "_") for name in given} & (set(known) - {"distance"})):
+        raise HklflowError(
+            f"--set {', '.join(taken)}: the entry {target.name} and its state say that; mend them"
+        )
     try:
-        return powder_calibration.Params.model_validate({**from_state(target), **given})
+        return powder_calibration.Params.model_validate({**known, **given})
     except ValidationError as error:
         told = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (it is {item['input']!r})"
@@ -160,7 +191,7 @@ def make_files(target: "Target", request: Request, folder: Path) -> dict[str, Pa
     data = stage.read_json(geometry)
     if not poni.exists():
         _write_poni(geometry, poni)
-    _check_state(target, data, geometry)
+    check_state(target, data, geometry)
     return files
 
 
@@ -185,6 +216,8 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
 
 def _from_bragg(target: "Target", request: Request) -> Record:
     """Modules from the peaks of a scan that was reduced with a version of this state."""
+    from hklflow.nexus import calibrations
+
     experiment = target.experiment
     sample, _, scan = request.scan.partition("/")
     if (sample, scan) not in experiment.scans:
@@ -213,26 +246,44 @@ def _from_bragg(target: "Target", request: Request) -> Record:
         return {r: product(experiment.paths.rotation(name), rotation=r) for r in rotations}
 
     used = experiment.version(sample, scan, rotations[0])
+    geometry = used.artefact("geometry.json")
+    orientation = product(experiment.paths.scan("orientation.json"))
+    files = {name: of_rotations(name) for name in ("scan.nxs", "peaks.nxs", "mask.nxs")}
+    sha256 = stage.fingerprint(geometry)
+    for path in (orientation, *(p for paths in files.values() for p in paths.values())):
+        made_with = {str(item["sha256"]) for item in calibrations(stage.provenance(path))}
+        if sha256 not in made_with:
+            raise HklflowError(
+                f"{path} was not made with {used.name}, which is used now; run `snakemake` first"
+            )
     name = request.params.get("detector")
     if unknown := sorted(set(request.params) - {"detector"}):
         raise HklflowError(f"--set {', '.join(unknown)} is not for --bragg; only detector is")
     return several.modules_of_peaks(
-        stage.read_json(used.artefact("geometry.json")),
-        product(experiment.paths.scan("orientation.json")),
-        of_rotations("scan.nxs"),
-        of_rotations("peaks.nxs"),
-        of_rotations("mask.nxs"),
+        stage.read_json(geometry),
+        orientation,
+        files["scan.nxs"],
+        files["peaks.nxs"],
+        files["mask.nxs"],
         None if name is None else str(name),
     )
 
 
 def _checked(path: Path) -> Record:
-    """Content of a geometry file, without the history that its folder has and the store not."""
+    """Geometry of a file; figures that stand in it are another one's, or were changed by hand."""
+    from hklflow.core.geometry import detector_from_dict
     from hklflow.formats.assemble import calibrated
 
     data = stage.read_json(path)
-    calibrated(data, path)
-    return {key: value for key, value in data.items() if key != "provenance"}
+    try:
+        calibrated(data, path)
+        detector_from_dict(data["detector"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise HklflowError(
+            f"{path} is no geometry of this workflow ({type(error).__name__}: {error}); give a "
+            "geometry.json"
+        ) from error
+    return {"source": f"geometry:{path}", "detector": data["detector"], "beam": data["beam"]}
 
 
 def _set_points(target: "Target") -> Record:
@@ -276,20 +327,35 @@ def _write_poni(geometry: Path, path: Path) -> None:
     poni.write_poni(path, plane, poni.modules_note(detector))
 
 
-def _check_state(target: "Target", data: Record, path: Path) -> None:
-    """Refuse a geometry that cannot be one of this state."""
+def check_state(target: "Target", data: Record, path: Path) -> None:
+    """Refuse a geometry that cannot be one of this state.
+
+    Raises
+    ------
+    HklflowError
+        If shape, pixel size, energy (to a step of the state) or polarisation differ.
+    """
+    from hklflow.calibration.states import read_schema
     from hklflow.formats.assemble import calibrated
 
     detector, beam = calibrated(data, path)
     values, problems = target.state.values, []
     if (shape := values.get("shape")) is not None and tuple(shape) != detector.shape:
         problems.append(f"a detector of {detector.shape} pixels, not {tuple(shape)}")
+    if (size := values.get("pixel_size")) is not None and any(
+        abs(a / b - 1) > 1e-6 for a, b in zip(detector.pixel_size, size, strict=True)
+    ):
+        problems.append(f"pixels of {detector.pixel_size} m, not {tuple(size)}")
     if (energy := values.get("energy")) is not None:
-        found = HC / beam.wavelength
-        if abs(found / energy - 1) > 1e-3:
+        found, step = HC / beam.wavelength, read_schema().keys["energy"].step or 1.0
+        # A wavelength that was refined has a gate of its own.
+        refined = "wavelength" in data.get("sigma", {})
+        if abs(found - energy) > (1e-3 * energy if refined else step):
             problems.append(f"an energy of {found:.1f} eV, not {energy:.1f} eV")
+    if abs(beam.polarization - target.entry.polarization) > 1e-9:
+        problems.append(f"a polarisation of {beam.polarization}, not {target.entry.polarization}")
     if problems:
         raise HklflowError(
-            f"the geometry has {' and '.join(problems)}, as the state of {target.name} says; "
-            "give the file of this state or mend `state`"
+            f"the geometry has {' and '.join(problems)}, as {target.name} says; give the file of "
+            "this state, or mend the configuration"
         )

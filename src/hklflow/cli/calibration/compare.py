@@ -37,6 +37,8 @@ def compare(
     """
     from hklflow import stage
 
+    if output is not None and not output.absolute().parent.is_dir():
+        raise HklflowError(f"--output {output}: there is no such folder; make it first")
     if len(names) < 2:
         raise HklflowError("name two or more versions or candidates, as v_0001 morning/02")
     to = target(directory, calibration)
@@ -44,6 +46,8 @@ def compare(
     for name in names:
         item = to.item(name)
         path = item.path / "geometry.json"
+        if not path.is_file():
+            raise HklflowError(f"{in_words(item)} has no geometry.json; compare others")
         found[in_words(item)] = {"data": stage.read_json(path), "record": item.record}
     if len(found) < 2:
         raise HklflowError(f"{', '.join(names)} are the same; name different ones")

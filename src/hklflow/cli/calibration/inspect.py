@@ -1,6 +1,7 @@
 """What there is: `hklflow calibration list`, `show`, `apply`, `affected`, `states`, `verify` ..."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def show(
     print(f"{in_words(item)} of {to.name}, state {to.state.id}: {status}")
     for key, value in item.record.items():
         if isinstance(value, str | int | float) and value != "":
-            print(f"  {key:20s} {value}")
+            print(f"  {key:20s} {' '.join(str(value).split())}")
     for gate in item.record.get("gates", []):
         print(f"  {'passed' if gate['passed'] else 'FAILED':20s} {gate['sentence']}")
     print(f"  {'folder':20s} {item.path}")
@@ -119,7 +120,7 @@ def apply(scan: str | None = None, /, *, json_: bool = False, directory: Path = 
                 record = found.record
                 why = (
                     "pinned in the configuration" if entry.pin is not None
-                    else "the set-points: no version is accepted" if found.number == 0
+                    else "the set-points: no accepted version applies" if found.number == 0
                     else f"highest accepted that applies ({record.get('appliesTo')})"
                 )  # fmt: skip
         rows.append((*key, name or "", version, why))
@@ -159,7 +160,12 @@ def affected(
     for path in sorted([*results.rglob("*.nxs"), *results.rglob("*.json")]):
         if path.name.startswith("."):
             continue
-        for used in calibrations(stage.provenance(path)):
+        try:
+            history = stage.provenance(path)
+        except HklflowError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
+        for used in calibrations(history):
             if (used["kind"], used["state_id"], used["version"]) == (
                 found.kind, found.state_id, found.number,
             ):  # fmt: skip
@@ -191,7 +197,7 @@ def states(*, json_: bool = False, directory: Path = Path()) -> None:
             state = experiment.state(name)
             rows.append((name, state.id, json.dumps(state.values)))
             for warning in state.warnings:
-                print(f"warning: {name}: {warning}")
+                print(f"warning: {name}: {warning}", file=sys.stderr)
     _print(("calibration", "state", "set-points"), rows, json_)
     if not json_:
         print()

@@ -10,7 +10,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.calibration.store import Candidate, Version
 
-# A rejected candidate keeps what people read, not what programs would use.
+# A rejected candidate keeps figures and report; its pictures are not needed any more.
 _KEPT_OF_REJECTED = (".json", ".html")
 
 
@@ -65,20 +65,21 @@ def accept(
         raise HklflowError(
             "say --applies-to: which runs or scans it is for, as '>=1040' or 'quartz/*'"
         )
-    # What was overridden when it was published need not be said again.
-    known = {gate["name"] for gate in item.record.get("overriddenGates", [])}
-    gates = [gate for gate in item.record.get("gates", []) if gate["name"] not in known]
-    overridden = _overridden(gates, override_gate, reason, in_words(item))
+    overridden = _overridden(_gates_of(item), override_gate, reason, in_words(item))
+    _check_none_is_lost(to, item, applies_to, supersede)
     version = _accepted(
         to, item, applies_to, overridden, author=author, comments=comments, supersede=supersede,
         allow_overlap=allow_overlap,
     )  # fmt: skip
     print(f"{in_words(item)} is accepted as {version.name} for {version.applies_to}")
     after = _used(target(directory, to.name))
-    changed = [key for key in after if after[key] != before.get(key)]
+    changed = [key for key in {**before, **after} if after.get(key) != before.get(key)]
     for key in changed:
-        print(f"  {' '.join(key)}: {before.get(key, 'none')} -> {after[key]}")
-    print(f"{len(changed)} rotations will be reduced anew")
+        print(f"  {' '.join(key)}: {before.get(key, 'none')} -> {after.get(key, 'none')}")
+    print(
+        f"{len(changed)} rotations will be reduced anew; where one is of a parent, its children "
+        "will be refined anew, too"
+    )
 
 
 def _accepted(
@@ -92,11 +93,14 @@ def _accepted(
     from hklflow.calibration.store import Version
 
     if isinstance(item, Version):
-        if applies_to is not None or overridden:
+        if applies_to is not None:
             raise HklflowError(
-                f"{item.name} is published already, for {item.applies_to}; --applies-to and "
-                "--override-gate are for candidates"
+                f"{item.name} is published already, for {item.applies_to}; --applies-to is for "
+                "candidates"
             )
+        # Its record cannot change any more, its events can tell.
+        told = "".join(f" ({gate['name']} overridden: {gate['reason']})" for gate in overridden)
+        decision["comments"] += told
         return to.store.set_status(item, "accepted", **decision)
     record = _record(item) | {"overriddenGates": overridden}
     return to.store.publish(
@@ -120,7 +124,7 @@ def reject(
     Parameters
     ----------
     name
-        Candidate, its last iteration unless `name/02` says which.
+        Candidate, its last iteration unless `name/02` says which; or a version that is proposed.
     author
         Who decides.
     comments
@@ -130,8 +134,22 @@ def reject(
     directory
         Folder of the experiment.
     """
+    from hklflow.calibration.store import Version
+
     to = target(directory, calibration)
-    candidate = to.candidate(name)
+    candidate = to.item(name)
+    if isinstance(candidate, Version):
+        to.store.set_status(candidate, "rejected", author=author, comments=comments)
+        print(f"{candidate.name} is rejected")
+        return
+    for version in to.versions():
+        known = version.record.get("candidate") or {}
+        same = (known.get("name"), known.get("iteration")) == (candidate.name, candidate.iteration)
+        if same and version.status == "accepted":
+            raise HklflowError(
+                f"{in_words(candidate)} is accepted as {version.name}; stop its use with `hklflow "
+                f"calibration withdraw {version.number}`"
+            )
     kept = {n: p for n, p in candidate.files().items() if p.suffix in _KEPT_OF_REJECTED}
     version = to.store.publish(
         to.state, kept, _record(candidate), status="rejected", author=author, comments=comments,
@@ -206,8 +224,13 @@ def copy(
     directory
         Folder of the experiment.
     """
+    from hklflow import stage
+    from hklflow.cli.calibration.build import check_state
+
     source, goal = target(directory, calibration), target(directory, to)
     found = source.version(version)
+    geometry = found.artefact("geometry.json")
+    check_state(goal, stage.read_json(geometry), geometry)
     copied = goal.store.copy(
         found, goal.state, author=author, comments=comments, applies_to=applies_to
     )
@@ -215,6 +238,50 @@ def copy(
         f"{found.name} of {source.name} is proposed as {copied.name} of {goal.name}; accept it "
         f"with `hklflow calibration accept {copied.name} --calibration {goal.name} ...`"
     )
+
+
+def _gates_of(item: "Version | Candidate") -> list[Mapping[str, Any]]:
+    """Gates of a candidate, or of a proposed version, that are not yet overridden."""
+    gates: list[Mapping[str, Any]] = list(item.record.get("gates", []))
+    if not gates:
+        raise HklflowError(f"{in_words(item)} has no gates: nothing says how good it is; propose "
+                           "it again")  # fmt: skip
+    if item.record.get("copiedFrom"):
+        # What was measured was measured in another state.
+        donor = item.record["copiedFrom"]
+        told = f"it was measured in state {donor['stateId']}, of which it is version"
+        return [
+            {"name": "copied", "value": None, "limit": None, "passed": False,
+             "sentence": f"{told} {donor['version']}"}
+        ]  # fmt: skip
+    return gates
+
+
+def _check_none_is_lost(
+    to: Target, item: "Version | Candidate", applies_to: str | None, supersede: tuple[int, ...]
+) -> None:
+    """Refuse to supersede a version that is the only one for a rotation that this is not for."""
+    from hklflow.calibration import applies
+
+    text = item.record.get("appliesTo") if applies_to is None else applies_to
+    new = applies.parse(str(text))
+    left = [
+        applies.parse(version.applies_to or "")
+        for version in to.versions()
+        if version.status == "accepted" and version.number not in supersede
+    ]
+    lost = []
+    for key, name in _used(to).items():
+        scan, run = f"{key[0]}/{key[1]}", to.experiment.rotation(*key).run
+        gone = int(name.removeprefix("v_")) in supersede and to.entry.pin is None
+        if gone and not any(expression.covers(scan, run) for expression in (new, *left)):
+            lost.append(" ".join(key))
+    if lost:
+        raise HklflowError(
+            f"{', '.join(lost)} would be left without a version: what is superseded applies to "
+            f"them, `{new.text}` does not; say --allow-overlap instead of --supersede, or apply it "
+            "to more"
+        )
 
 
 def _overridden(

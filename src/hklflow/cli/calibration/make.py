@@ -136,15 +136,19 @@ def propose(
             "or --arm for each; or say --level module"
         )
     to = target(directory, calibration)
-    params = settings(given)
+    params, parent = settings(given), None
     if calibrant is not None:
-        params["calibrant"] = calibrant
+        params |= settings((f"calibrant={calibrant}",))
     if source in ("poni", "geometry") and (params or start):
         raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{source}")
     if source == "bragg" and (calibrant or start):
         raise HklflowError("--calibrant and --from are for --image, not for --bragg")
     if start is not None:
         params = _start(to, start) | params
+        if not hasattr(began := to.item(start), "iteration"):
+            parent = began.number
+    if bragg is not None:
+        parent = _used_by(to, bragg)
     files = image or (poni or geometry,)
     request = Request(
         {"image": "modules" if level == "module" else "powder"}.get(source, source),
@@ -153,6 +157,7 @@ def propose(
         offset,
         arm,
         bragg or "",
+        parent,
     )
     _propose(to, name, request, author, comments)
 
@@ -221,9 +226,16 @@ def cancel(name: str, /, *, calibration: str | None = None, directory: Path = Pa
         Folder of the experiment.
     """
     to = target(directory, calibration)
-    to.candidate(name)
-    to.store.cancel(name)
+    to.store.cancel(name, kind=to.state.kind, state_id=to.state.id)
     print(f"candidate {name} is deleted")
+
+
+def _used_by(to: Target, scan: str) -> int:
+    """Version that a scan (`sample/scan`) is reduced with."""
+    key = (scan.partition("/")[0], scan.partition("/")[2])
+    if key not in to.experiment.scans:
+        raise HklflowError(f"--bragg {scan}: there is no such scan; write sample/scan")
+    return to.experiment.version(*key, to.experiment.rotations(*key)[0]).number
 
 
 def _start(to: Target, given: str) -> dict[str, Any]:
@@ -241,11 +253,15 @@ def _start(to: Target, given: str) -> dict[str, Any]:
 
 def _propose(to: Target, name: str, request: "Request", author: str, comments: str) -> "Candidate":
     """Make and judge a candidate, and say what came out."""
+    from hklflow.calibration.layout import check_name
     from hklflow.cli.calibration.assess import assessed
     from hklflow.cli.calibration.build import make_files
 
     # Before the work, not after it.
     to.store.state(to.state.kind, to.state.id)
+    check_name(name, "candidate")
+    if not author.strip():
+        raise HklflowError("--author is empty; say who proposes")
     with tempfile.TemporaryDirectory() as folder:
         files = make_files(to, request, Path(folder))
         files, record = assessed(to, name, request, files, Path(folder))

@@ -1,6 +1,7 @@
 """What the commands act on: an entry of `calibrations` with its store and its state."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,15 +66,9 @@ class Target:
         Raises
         ------
         HklflowError
-            If there is none, or it is of another state.
+            If the state has none of this name.
         """
-        found = self.store.candidate(given)
-        if (found.kind, found.state_id) != (self.state.kind, self.state.id):
-            raise HklflowError(
-                f"candidate {given!r} is of state {found.state_id}, but {self.name} has state "
-                f"{self.state.id}; name the entry it is of with --calibration"
-            )
-        return found
+        return self.store.candidate(given, kind=self.state.kind, state_id=self.state.id)
 
     def accepted(self) -> "Version | None":
         """Accepted version with the highest number, with which new ones are compared."""
@@ -105,7 +100,7 @@ def target(directory: Path, name: str | None) -> Target:
         name = names[0]
     experiment.stored(name)
     for warning in experiment.state(name).warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {warning}", file=sys.stderr)
     return Target(experiment, name)
 
 
