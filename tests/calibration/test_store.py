@@ -35,6 +35,7 @@ VALUES = {
 STATE = state_of("geometry", VALUES, read_schema())
 OTHER = state_of("geometry", VALUES | {"distance": 0.700}, read_schema())
 WHO = {"author": "M. Curie", "comments": "the rings are sharp"}
+PROPOSED = {"author": "P. Curie"}
 
 
 @pytest.fixture(autouse=True)
@@ -283,7 +284,7 @@ def test_the_audit_says_who_did_what(store, publish, files):
     first = publish(">=5", "proposed")
     store.set_status(first, "accepted", author="P. Curie", comments="judged")
     publish("*", supersede=[1])
-    store.new_iteration(STATE, "lab6", files, {})
+    store.new_iteration(STATE, "lab6", files, PROPOSED)
     store.cancel("lab6")
     lines = (state_folder(store) / "audit.jsonl").read_text().splitlines()
     told = [json.loads(line) for line in lines]
@@ -516,7 +517,7 @@ def test_files_with_names_that_cannot_be_are_refused(store, files, name):
     with pytest.raises(HklflowError, match="file"):
         store.publish(STATE, given, {}, status="accepted", applies_to="*", **WHO)
     with pytest.raises(HklflowError, match="file"):
-        store.new_iteration(STATE, "lab6", given, {})
+        store.new_iteration(STATE, "lab6", given, PROPOSED)
 
 
 def test_a_rejected_version_may_lack_the_geometry(store, files):
@@ -578,7 +579,7 @@ def test_a_link_to_a_version_counts_as_the_version(store, publish, tmp_path):
 
 
 def test_other_files_belong_to_no_version(store, files, tmp_path):
-    candidate = store.new_iteration(STATE, "lab6", files, {})
+    candidate = store.new_iteration(STATE, "lab6", files, PROPOSED)
     assert calibration_of(candidate.path / "geometry.json") is None
     assert calibration_of(files["geometry.json"]) is None
     assert calibration_of(state_folder(store) / "state.json") is None
@@ -663,7 +664,7 @@ def test_a_damaged_version_that_is_not_accepted_does_not_matter(store, publish):
 
 
 def test_verify_names_everything_that_is_not_as_it_was_written(store, publish, files):
-    candidate = store.new_iteration(STATE, "lab6", files, {})
+    candidate = store.new_iteration(STATE, "lab6", files, PROPOSED)
     paths = [publish(f"{n}").path for n in range(1, 8)]
     folder = state_folder(store)
     assert store.verify() == []
@@ -769,7 +770,7 @@ def test_iterations_stand_beside_each_other(store, files):
         files["metrics.json"].write_text(f'{{"rms": 0.{n}}}')
         made = store.new_iteration(STATE, "lab6", files, {"author": "P. Curie", "gates": []})
         assert (made.name, made.iteration, made.path.name) == ("lab6", n, f"0{n}")
-    store.new_iteration(STATE, "CeO2.b", files, {})
+    store.new_iteration(STATE, "CeO2.b", files, PROPOSED)
     found = store.candidates("geometry", STATE.id)
     assert [(c.name, c.iteration) for c in found] == [
         ("CeO2.b", 1),
@@ -796,12 +797,12 @@ def test_a_candidate_that_is_not_there_or_not_clear_is_told(store, files):
     store.init(OTHER, files, **WHO)
     with pytest.raises(HklflowError, match="no candidate lab6"):
         store.candidate("lab6")
-    store.new_iteration(STATE, "lab6", files, {})
+    store.new_iteration(STATE, "lab6", files, PROPOSED)
     with pytest.raises(HklflowError, match="no iteration 02; it has 01"):
         store.candidate("lab6/02")
     with pytest.raises(HklflowError, match="'x' is no iteration"):
         store.candidate("lab6/x")
-    store.new_iteration(OTHER, "lab6", files, {})
+    store.new_iteration(OTHER, "lab6", files, PROPOSED)
     with pytest.raises(HklflowError) as told:
         store.candidate("lab6")
     assert STATE.id in str(told.value)
@@ -810,8 +811,8 @@ def test_a_candidate_that_is_not_there_or_not_clear_is_told(store, files):
 
 def test_a_name_in_two_states_is_clear_within_one(store, files):
     store.init(OTHER, files, **WHO)
-    ours = store.new_iteration(STATE, "lab6", files, {})
-    theirs = store.new_iteration(OTHER, "lab6", files, {})
+    ours = store.new_iteration(STATE, "lab6", files, PROPOSED)
+    theirs = store.new_iteration(OTHER, "lab6", files, PROPOSED)
     assert store.candidate("lab6", kind="geometry", state_id=STATE.id) == ours
     assert store.candidate("lab6/01", kind="geometry", state_id=OTHER.id) == theirs
     store.cancel("lab6", kind="geometry", state_id=OTHER.id)
@@ -825,7 +826,7 @@ def test_a_name_in_two_states_is_clear_within_one(store, files):
 def test_names_that_name_no_folder_are_refused(store, files, name):
     before = tree(store.root)
     with pytest.raises(HklflowError, match="may only have letters"):
-        store.new_iteration(STATE, name, files, {})
+        store.new_iteration(STATE, name, files, PROPOSED)
     with pytest.raises(HklflowError):
         store.cancel(name)
     assert tree(store.root) == before
@@ -839,7 +840,7 @@ def test_links_among_the_candidates_are_not_followed(store, files, tmp_path):
     candidates.mkdir()
     (candidates / "lab6").symlink_to(outside)
     with pytest.raises(HklflowError, match="symbolic link"):
-        store.new_iteration(STATE, "lab6", files, {})
+        store.new_iteration(STATE, "lab6", files, PROPOSED)
     with pytest.raises(HklflowError, match="symbolic link"):
         store.candidate("lab6")
     with pytest.raises(HklflowError, match="symbolic link"):
@@ -851,12 +852,12 @@ def test_links_among_the_candidates_are_not_followed(store, files, tmp_path):
 def test_cancel_removes_what_was_never_published(store, files):
     before = tree(store.root)
     for _ in range(2):
-        store.new_iteration(STATE, "lab6", files, {})
+        store.new_iteration(STATE, "lab6", files, PROPOSED)
     with pytest.raises(HklflowError, match="cancel lab6 as a whole"):
         store.cancel("lab6/01")
     store.cancel("lab6")
     assert tree(store.root) == before
-    candidate = store.new_iteration(STATE, "lab6", files, {})
+    candidate = store.new_iteration(STATE, "lab6", files, PROPOSED)
     assert candidate.iteration == 1
     store.publish(
         STATE, candidate.files(), candidate.record, status="rejected", applies_to=None, **WHO
@@ -864,6 +865,78 @@ def test_cancel_removes_what_was_never_published(store, files):
     with pytest.raises(HklflowError, match=r"was published as .*v_0001"):
         store.cancel("lab6")
     assert store.candidate("lab6").iteration == 1
+
+
+def swap_record(path, **changes):
+    """Change what a record says; None takes a field away."""
+    record = disk.read_object(path / "record.json") | changes
+    kept = {name: value for name, value in record.items() if value is not None}
+    (path / "record.json").write_text(json.dumps(kept))
+
+
+TAMPERED = {
+    "was changed": lambda path: (path / "geometry.json").write_text('{"distance": 0.9}'),
+    "is missing": lambda path: (path / "report.html").unlink(),
+    "was added": lambda path: (path / "extra.json").write_text("{}"),
+    "artefacts": lambda path: swap_record(path, artefacts=None),
+    "author": lambda path: swap_record(path, author=" "),
+    "gates": lambda path: swap_record(path, gates=[{"name": "rms"}]),
+    "not of this folder": lambda path: swap_record(
+        path, candidate={"name": "lab6", "iteration": 2}
+    ),
+    "not valid JSON": lambda path: (path / "record.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("told", TAMPERED)
+def test_a_candidate_that_is_not_what_was_judged_is_refused(store, files, told):
+    good = store.new_iteration(STATE, "good", files, PROPOSED)
+    path = store.new_iteration(STATE, "lab6", files, PROPOSED).path
+    assert store.verify() == []
+    TAMPERED[told](path)
+    with pytest.raises(HklflowError, match=told) as refused:
+        store.candidate("lab6").files()
+    assert str(path) in str(refused.value)
+    (problem,) = store.verify()
+    assert told in problem
+    assert str(path) in problem
+    assert good in store.candidates("geometry", STATE.id)
+    store.cancel("lab6")
+    assert store.verify() == []
+
+
+def test_a_candidate_copied_to_another_state_is_refused(store, files):
+    store.init(OTHER, files, **WHO)
+    ours = store.new_iteration(STATE, "lab6", files, PROPOSED).path
+    theirs = store.root / "geometry" / OTHER.id / "candidates/lab6/01"
+    shutil.copytree(ours, theirs)
+    with pytest.raises(HklflowError, match=f"geometry/{STATE.id}, not of this folder"):
+        store.candidate("lab6", kind="geometry", state_id=OTHER.id)
+    assert store.candidates("geometry", OTHER.id) == []
+    (problem,) = store.verify()
+    assert str(theirs) in problem
+
+
+def test_a_candidate_without_an_author_is_not_made(store, files):
+    before = tree(store.root)
+    with pytest.raises(HklflowError, match="candidate lab6: author"):
+        store.new_iteration(STATE, "lab6", files, {})
+    assert tree(store.root) == before
+
+
+def test_a_text_that_is_no_utf_8_is_refused(store, files):
+    """What the system makes of the argument b"M\\xff"."""
+    before = tree(store.root)
+    wrong = {"author": "M\udcff", "comments": "why"}
+    with pytest.raises(HklflowError, match=r"no UTF-8 \(at the end of .*M.udcff"):
+        store.publish(STATE, files, {}, status="proposed", applies_to="*", **wrong)
+    with pytest.raises(HklflowError, match="no UTF-8"):
+        store.new_iteration(STATE, "lab6", files, wrong)
+    assert tree(store.root) == before
+    store.new_iteration(STATE, "lab6", files, PROPOSED)
+    store.cancel("lab6", **wrong)
+    last = (state_folder(store) / "audit.jsonl").read_bytes().splitlines()[-1]
+    assert json.loads(last)["author"] == wrong["author"]
 
 
 # ------------------------------------------------------ full disks and permissions
@@ -879,7 +952,7 @@ def test_a_full_disk_leaves_nothing(store, files):
         with pytest.raises(HklflowError, match=r"cannot be written .*too large.*make room"):
             store.publish(STATE, files, {}, status="accepted", applies_to="*", **WHO)
         with pytest.raises(HklflowError, match=r"cannot be written .*too large.*make room"):
-            store.new_iteration(STATE, "lab6", files, {})
+            store.new_iteration(STATE, "lab6", files, PROPOSED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert tree(store.root) == before
@@ -901,7 +974,7 @@ who = {"author": "x", "comments": "y"}
 for attempt in (
     lambda: store.publish(state, files, {}, status="proposed", applies_to="*", **who),
     lambda: store.withdraw(version, **who),
-    lambda: store.new_iteration(state, "lab6", files, {}),
+    lambda: store.new_iteration(state, "lab6", files, who),
 ):
     try:
         attempt()

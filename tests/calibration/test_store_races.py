@@ -32,6 +32,7 @@ VALUES = {
 }
 STATE = state_of("geometry", VALUES, read_schema())
 WHO = {"author": "M. Curie", "comments": "race"}
+PROPOSED = {"author": "P. Curie"}
 
 # What every process starts with; it waits for the others, so that all begin together.
 BEGIN = """
@@ -294,12 +295,12 @@ with store.lock(state, "lab6"):
     assert process.stdout.readline() == "held\n"
     files = {"geometry.json": store.root.parent / "made/geometry.json"}
     with pytest.raises(HklflowError, match=f"lab6 is being worked on by process {process.pid}"):
-        store.new_iteration(STATE, "lab6", files, {})
-    assert store.new_iteration(STATE, "other", files, {}).iteration == 1
+        store.new_iteration(STATE, "lab6", files, PROPOSED)
+    assert store.new_iteration(STATE, "other", files, PROPOSED).iteration == 1
     process.kill()
     process.wait()
     with store.lock(STATE, "lab6"):  # its owner is dead; it has left its file
-        assert store.new_iteration(STATE, "lab6", files, {}).iteration == 1
+        assert store.new_iteration(STATE, "lab6", files, PROPOSED).iteration == 1
         with pytest.raises(HklflowError, match="is being worked on"):
             Store(store.root).cancel("lab6")
     assert not list((folder_of(store) / "candidates").glob(".*"))
@@ -348,7 +349,7 @@ def test_iterations_of_many_processes_stand_beside_each_other(store, start):
 done = 0
 while done < 5:
     try:
-        store.new_iteration(state, "lab6", files, {"from": me})
+        store.new_iteration(state, "lab6", files, {"from": me, **who})
         done += 1
     except HklflowError as error:
         assert "is being worked on" in str(error), error

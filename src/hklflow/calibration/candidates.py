@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hklflow.calibration import disk, layout, statuses
+from hklflow.calibration import disk, layout, records, statuses
 from hklflow.errors import HklflowError
 
 
@@ -37,12 +37,29 @@ class Candidate:
     record: dict[str, Any]
 
     def files(self) -> dict[str, Path]:
-        """Its files but the record, as `Store.publish` wants them."""
-        return {
-            path.name: path
-            for path in sorted(self.path.iterdir())
-            if path.name != layout.RECORD and path.is_file()
-        }
+        """Its files but the record, as `Store.publish` wants them; errors as in `check`."""
+        self.check()
+        return {item["file"]: self.path / item["file"] for item in self.record["artefacts"]}
+
+    def check(self) -> None:
+        """Compare its files with those that were judged.
+
+        Raises
+        ------
+        HklflowError
+            Naming the first that is missing, was changed or was added.
+        """
+        known = {item["file"]: item["sha256"] for item in self.record["artefacts"]}
+        what = "since the candidate was judged; restore it, or make another iteration"
+        for name, sha256 in known.items():
+            path = self.path / layout.check_file(name)
+            if path.is_symlink() or not path.is_file():
+                raise HklflowError(f"{path} is missing {what}")
+            if disk.sha256(path) != sha256:
+                raise HklflowError(f"{path} was changed {what}")
+        for path in sorted(self.path.iterdir()):
+            if path.name not in {*known, layout.RECORD}:
+                raise HklflowError(f"{path} was added after the candidate was judged; move it away")
 
 
 def read(root: Path, kind: str, state_id: str, name: str, iteration: int) -> Candidate:
@@ -51,26 +68,57 @@ def read(root: Path, kind: str, state_id: str, name: str, iteration: int) -> Can
     Raises
     ------
     HklflowError
-        If it is damaged, or it or its candidate is a symbolic link.
+        If it is damaged or that of another folder, or it or its candidate is a symbolic link.
     """
     path = layout.store_path(root, kind, state_id, candidate=name, iteration=iteration)
-    for folder in (path.parent, path):
-        if folder.is_symlink():
-            raise HklflowError(f"{folder} is a symbolic link, not a candidate; remove it")
-    record = disk.read_object(path / layout.RECORD)
+    _refuse_links(path.parent, path)
+    where = path / layout.RECORD
+    record = disk.read_object(where)
+    records.validate(record, str(where), records.Proposal)
+    origin = record["candidate"]
+    found = (record["kind"], record["stateId"], origin["name"], origin["iteration"])
+    if found != (kind, state_id, name, iteration):
+        raise HklflowError(
+            f"{where} is that of iteration {found[3]} of candidate {found[2]} of "
+            f"{found[0]}/{found[1]}, not of this folder; make the candidate here anew"
+        )
     return Candidate(kind, state_id, name, iteration, path, record)
 
 
+def _refuse_links(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_symlink():
+            raise HklflowError(f"{folder} is a symbolic link, not a candidate; remove it")
+
+
 def listed(root: Path, kind: str, state_id: str) -> list[Candidate]:
-    """Every iteration of every candidate of a state, by name and number; errors as in `read`."""
+    """Every iteration that is not damaged of every candidate of a state, by name and number."""
+    return [found for found in _tried(root, kind, state_id) if isinstance(found, Candidate)]
+
+
+def problems(root: Path, kind: str, state_id: str) -> Iterator[str]:
+    """Sentences on the candidates of a state that are damaged; every file is hashed."""
+    for found in _tried(root, kind, state_id):
+        try:
+            if isinstance(found, HklflowError):
+                raise found
+            found.check()
+        except HklflowError as error:
+            yield str(error)
+
+
+def _tried(root: Path, kind: str, state_id: str) -> Iterator[Candidate | HklflowError]:
+    """Every iteration, or why it cannot be read."""
     folder = layout.store_path(root, kind, state_id) / "candidates"
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [
-        read(root, kind, state_id, name, iteration)
-        for name in names
-        if not name.startswith(".")
-        for iteration in layout.iteration_numbers(folder / name)
-    ]
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        # Of a link, that it is one is told once, whatever it leads to.
+        for iteration in [1] if path.is_symlink() else layout.iteration_numbers(path):
+            try:
+                yield read(root, kind, state_id, path.name, iteration)
+            except HklflowError as error:
+                yield error
 
 
 def add(
@@ -83,8 +131,7 @@ def add(
 ) -> Candidate:
     """Put the next iteration beside the others, in one act."""
     folder = layout.store_path(root, kind, state_id, candidate=name)
-    if folder.is_symlink():
-        raise HklflowError(f"{folder} is a symbolic link, not a candidate; remove it")
+    _refuse_links(folder)
     disk.check_sources(files)
     proposed = {key: record[key] for key in ("author", "comments") if key in record}
     proposed["timestamp"] = statuses.now()
@@ -93,8 +140,7 @@ def add(
         folder.mkdir(parents=True, exist_ok=True)
     with disk.telling(where), disk.temporary(folder) as new:
         new.mkdir()
-        for file, source in files.items():
-            disk.copy(source, new / file)
+        sums = {file: disk.copy(source, new / file) for file, source in files.items()}
         while True:
             iteration = max(layout.iteration_numbers(folder), default=0) + 1
             written = {
@@ -104,8 +150,10 @@ def add(
                 # A version has the author and the comments of who judged it; these stay here.
                 "candidate": {**proposed, "name": name, "iteration": iteration},
                 "timestamp": proposed["timestamp"],
+                "artefacts": [{"file": file, "sha256": sums[file]} for file in sorted(sums)],
             }
             disk.write(new / layout.RECORD, disk.json_bytes(written, f"candidate {name}"))
+            records.validate(written, f"candidate {name}", records.Proposal)
             disk.sync(new)
             target = layout.store_path(root, kind, state_id, candidate=name, iteration=iteration)
             if disk.claim_folder(new, target):
@@ -113,36 +161,11 @@ def add(
 
 
 def find(root: Path, text: str, kind: str | None = None, state_id: str | None = None) -> Candidate:
-    """Candidate by ``name`` (its last iteration) or ``name/iteration``.
-
-    The search is in all states, or in those of a kind, or in the state of an id.
-
-    Raises
-    ------
-    HklflowError
-        If there is none, or several states have one of this name.
-    """
+    """Candidate by ``name`` (its last iteration) or ``name/iteration``; errors as in `place`."""
     name, _, count = text.partition("/")
-    layout.check_name(name, "candidate")
     if count and not count.isdecimal():
         raise HklflowError(f"candidate {text!r}: {count!r} is no iteration; write {name}/02")
-    places = [
-        (*place, numbers)
-        for place in layout.state_folders(root)
-        if kind in (None, place[0]) and state_id in (None, place[1])
-        if (numbers := layout.iteration_numbers(layout.store_path(root, *place, candidate=name)))
-    ]
-    if not places:
-        where = "/".join(str(part) for part in (root, kind, state_id) if part is not None)
-        raise HklflowError(
-            f"there is no candidate {name} in {where}; `hklflow calibration list` shows them"
-        )
-    if len(places) > 1:
-        where = " and ".join("/".join(place[:2]) for place in places)
-        raise HklflowError(
-            f"candidate {name} is in {where} of {root}; say in which state, or give its folder"
-        )
-    kind, state_id, numbers = places[0]
+    kind, state_id, numbers = place(root, name, kind, state_id)
     iteration = int(count) if count else numbers[-1]
     if iteration not in numbers:
         raise HklflowError(
@@ -152,9 +175,42 @@ def find(root: Path, text: str, kind: str | None = None, state_id: str | None = 
     return read(root, kind, state_id, name, iteration)
 
 
+def place(
+    root: Path, name: str, kind: str | None = None, state_id: str | None = None
+) -> tuple[str, str, list[int]]:
+    """Kind and id of the state that has a candidate, and the numbers of its iterations.
+
+    The search is in all states, or in those of a kind, or in the state of an id.
+
+    Raises
+    ------
+    HklflowError
+        If there is none, or several states have one of this name.
+    """
+    layout.check_name(name, "candidate")
+    places = [
+        (*state, numbers)
+        for state in layout.state_folders(root)
+        if kind in (None, state[0]) and state_id in (None, state[1])
+        if (numbers := layout.iteration_numbers(layout.store_path(root, *state, candidate=name)))
+    ]
+    if not places:
+        where = "/".join(str(part) for part in (root, kind, state_id) if part is not None)
+        raise HklflowError(
+            f"there is no candidate {name} in {where}; `hklflow calibration list` shows them"
+        )
+    if len(places) > 1:
+        where = " and ".join(f"{found[0]}/{found[1]}" for found in places)
+        raise HklflowError(
+            f"candidate {name} is in {where} of {root}; say in which state, or give its folder"
+        )
+    return places[0]
+
+
 def remove(root: Path, kind: str, state_id: str, name: str) -> None:
     """Remove all iterations of a candidate; it is gone for readers at once."""
     folder = layout.store_path(root, kind, state_id, candidate=name)
+    _refuse_links(folder)
     with disk.telling(f"{folder.parent}"), disk.temporary(folder.parent) as doomed:
         folder.rename(doomed)
 
@@ -202,7 +258,7 @@ def _lock(path: Path, name: str) -> int:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise HklflowError(
                     f"candidate {name} is being worked on by {owner or 'another process'}; "
-                    "wait for it, or choose another --name"
+                    "wait for it, or propose under a new name"
                 ) from error
             raise
         os.close(file)

@@ -129,7 +129,9 @@ def alone(folder: Path) -> Iterator[bool]:
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """Append one line of JSON by a single write, so that lines of several writers do not mix."""
-    line = json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    # What is no UTF-8 becomes an escape of JSON: the history loses no line.
+    line = text.encode(errors="backslashreplace") + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         if os.write(file, line) != len(line):
@@ -198,15 +200,20 @@ def json_bytes(data: Mapping[str, Any], where: str) -> bytes:
     Raises
     ------
     HklflowError
-        If a value is not finite.
+        If a value is not finite, or a text cannot be written as UTF-8.
     """
     try:
         text = json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except UnicodeEncodeError as error:
+        wrong = error.object[max(error.start - 20, 0) : error.end]
+        raise HklflowError(
+            f"{where} holds a text that is no UTF-8 (at the end of {wrong!r}); write it in UTF-8"
+        ) from error
     except ValueError as error:
         raise HklflowError(
             f"{where} holds a number that is not finite ({error}); give null for what is not known"
         ) from error
-    return text.encode() + b"\n"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hklflow.calibration import disk, layout, statuses
+from hklflow.calibration import candidates, disk, layout, statuses
 from hklflow.calibration.states import state_id as id_of
 from hklflow.calibration.versions import read_version
 from hklflow.errors import HklflowError
@@ -142,7 +142,7 @@ def verify(root: Path) -> list[str]:
                 problems.append(f"{path} is no name of a version; write v_0001, or move it away")
             else:
                 problems += _version_problems(path)
-        problems += _candidate_problems(folder / "candidates")
+        problems += candidates.problems(root, kind, state_id)
         problems += _audit_problems(folder / layout.AUDIT)
         index = folder / layout.INDEX
         true = disk.json_bytes(content(root, kind, state_id), str(index))
@@ -202,20 +202,6 @@ def _event_problems(path: Path) -> Iterator[str]:
             statuses.check(str(path), before["status"], after["status"])
     except HklflowError as error:
         yield str(error)
-
-
-def _candidate_problems(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith("."):
-            continue
-        if path.is_symlink():
-            yield f"{path} is a symbolic link, not a candidate; remove it"
-            continue
-        for number in layout.iteration_numbers(path):
-            try:
-                disk.read_object(path / f"{number:02d}" / layout.RECORD)
-            except HklflowError as error:
-                yield str(error)
 
 
 def _audit_problems(path: Path) -> Iterator[str]:

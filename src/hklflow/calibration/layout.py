@@ -65,7 +65,8 @@ def store_path(
         raise HklflowError(f"calibration kind {kind!r} may only have small letters and digits")
     if not is_state_id(state_id):
         raise HklflowError(
-            f"state {state_id!r} is no id of 16 hexadecimal digits; `hklflow state show` tells it"
+            f"state {state_id!r} is no id of 16 hexadecimal digits; "
+            "`hklflow calibration states` lists them"
         )
     path = root / kind / state_id
     if version is not None:

@@ -105,6 +105,20 @@ class Record(_Part):
     artefacts: list[Artefact]
 
 
+class Proposal(_Part):
+    """What the record of a candidate says at least."""
+
+    kind: Text
+    stateId: StateId  # noqa: N815
+    candidate: Origin
+    author: Text
+    """Who proposed it."""
+    timestamp: AwareDatetime
+    gates: list[Gate] = []
+    artefacts: list[Artefact]
+    """Its files, as they were judged."""
+
+
 OWNED = (
     "schema",
     "kind",
@@ -121,8 +135,8 @@ OWNED = (
 """Fields that the store itself fills, whatever it is given."""
 
 
-def validate(record: Mapping[str, Any], where: str) -> None:
-    """Check a record against the schema.
+def validate(record: Mapping[str, Any], where: str, model: type[BaseModel] = Record) -> None:
+    """Check the record of a version, or of what else a model describes.
 
     Raises
     ------
@@ -130,7 +144,7 @@ def validate(record: Mapping[str, Any], where: str) -> None:
         With everything that is wrong, and ``where`` it stands.
     """
     try:
-        Record.model_validate(record)
+        model.model_validate(record)
     except ValidationError as error:
         problems = []
         for item in error.errors():

@@ -330,7 +330,7 @@ class Store(Reader):
                 self._held.remove(where)
 
     def candidates(self, kind: str, state_id: str) -> list[Candidate]:
-        """Every iteration of every candidate, by name and number."""
+        """Every iteration of every candidate by name and number; `verify` names damaged ones."""
         return candidates.listed(self.root, kind, state_id)
 
     def candidate(
@@ -365,18 +365,17 @@ class Store(Reader):
         """
         if "/" in name:
             raise HklflowError(f"{name} is one iteration; cancel {name.split('/')[0]} as a whole")
-        found = candidates.find(self.root, name, kind, state_id)
-        where = (found.kind, found.state_id)
+        # Not read, so that a damaged one can go, too.
+        where = candidates.place(self.root, name, kind, state_id)[:2]
         for version in self.versions(*where):
-            if (version.record.get("candidate") or {}).get("name") == found.name:
+            if (version.record.get("candidate") or {}).get("name") == name:
                 raise HklflowError(
-                    f"candidate {found.name} was published as {version.path}; what was published "
-                    "stays"
+                    f"candidate {name} was published as {version.path}; what was published stays"
                 )
-        with candidates.locked(self.root, *where, found.name):
-            candidates.remove(self.root, *where, found.name)
+        with candidates.locked(self.root, *where, name):
+            candidates.remove(self.root, *where, name)
         event = {"timestamp": statuses.now(), "author": author, "comments": comments}
-        publishing.audit(self.root, *where, "cancelled", event, candidate=found.name)
+        publishing.audit(self.root, *where, "cancelled", event, candidate=name)
 
     # --------------------------------------------------------------------- upkeep
 
