@@ -292,8 +292,8 @@ def test_the_audit_says_who_did_what(store, publish, files):
         ("default", 0, "M. Curie"),
         ("proposed", 1, "M. Curie"),
         ("accepted", 1, "P. Curie"),
-        ("accepted", 2, "M. Curie"),
         ("superseded", 1, "M. Curie"),
+        ("accepted", 2, "M. Curie"),
         ("cancelled", None, ""),
     ]
     assert told[-1]["candidate"] == "lab6"
@@ -700,6 +700,42 @@ def test_verify_names_everything_that_is_not_as_it_was_written(store, publish, f
     assert not [p for p in problems if str(paths[4]) in p or "\n" in p]
 
 
+def test_a_store_that_is_not_there_is_told(tmp_path):
+    assert "does not exist" in " ".join(Store(tmp_path / "none").verify())
+    (tmp_path / "file").write_text("")
+    assert "is not a folder" in " ".join(Store(tmp_path / "file").verify())
+    (tmp_path / "empty").mkdir()
+    assert Store(tmp_path / "empty").verify() == []
+
+
+UNTOLD = {
+    "is gone": lambda version: shutil.rmtree(version),
+    "record.json was changed": lambda version: swap_record(version, comments="better"),
+    "status lacks events": lambda version: (version / "status/0002.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("told", UNTOLD)
+def test_what_the_history_tells_otherwise_is_named(store, publish, told):
+    version = publish()
+    store.withdraw(version, **WHO)
+    assert store.verify() == []
+    UNTOLD[told](version.path)
+    store.reindex()
+    (problem,) = store.verify()
+    assert told in problem
+    assert str(version.path) in problem
+
+
+def test_a_history_without_sums_is_fine(store, publish):
+    publish()
+    audit = state_folder(store) / "audit.jsonl"
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [len(line.pop("recordSha256")) for line in lines] == [64, 64]
+    audit.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert store.verify() == []
+
+
 def test_parameters_of_another_version_are_told(store, publish):
     """Even if their checksum is that of the record."""
     path = publish().path
@@ -958,6 +994,75 @@ def test_a_full_disk_leaves_nothing(store, files):
     assert tree(store.root) == before
     assert not list(store.root.rglob(".tmp*"))
     assert store.publish(STATE, files, {}, status="accepted", applies_to="*", **WHO).number == 1
+
+
+def test_nothing_begins_that_the_history_could_not_tell(store, publish, files):
+    version = publish("1")
+    store.new_iteration(STATE, "lab6", files, PROPOSED)
+    audit = state_folder(store) / "audit.jsonl"
+    audit.rename(audit.with_name("kept"))
+    audit.mkdir()
+    before = tree(store.root)
+    for attempt in (
+        lambda: publish("2"),
+        lambda: store.withdraw(version, **WHO),
+        lambda: store.cancel("lab6"),
+    ):
+        with pytest.raises(HklflowError, match=r"audit.jsonl cannot be written .*then repeat"):
+            attempt()
+    assert tree(store.root) == before
+
+
+def test_a_history_that_fails_late_leaves_one_version_for_a_scan(store, publish, monkeypatch):
+    publish("*")
+
+    def full(path, line):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, "append_line", full)
+    with pytest.raises(HklflowError, match=r"this is done \(accepted\)") as told:
+        publish("*", supersede=[1])
+    assert "repeat" not in str(told.value)
+    assert [v.status for v in store.versions("geometry", STATE.id)][1:] == [
+        "superseded",
+        "accepted",
+    ]
+
+
+def test_a_version_that_cannot_be_superseded_is_told(store, publish, monkeypatch):
+    publish("*")
+
+    def full(version, following):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(statuses, "append", full)
+    with pytest.raises(HklflowError, match=r"v_0002 is accepted, but .*withdraw v_0001") as told:
+        publish("*", supersede=[1])
+    assert "repeat" not in str(told.value)
+    last = (state_folder(store) / "audit.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["version"] == 2
+    assert [p for p in store.verify() if "CalibrationIndex" in p] == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o775])
+def test_a_group_that_may_write_the_root_may_go_on(tmp_path, files, mode):
+    root = tmp_path / "calibration"
+    root.mkdir()
+    root.chmod(mode)
+    shared = Store(root)
+    before = os.umask(0o077)
+    try:
+        shared.init(STATE, files, **WHO)
+        shared.new_iteration(STATE, "lab6", files, PROPOSED)
+        with shared.lock(STATE, "held"):
+            lock = state_folder(shared) / "candidates/.lock-held"
+            needed = [lock, state_folder(shared) / "audit.jsonl"]
+            needed += [path for path in root.rglob("*") if path.is_dir()]
+            assert root / "geometry" / STATE.id / "v_0000/status" in needed
+            allowed = {bool(path.stat().st_mode & 0o020) for path in needed}
+    finally:
+        os.umask(before)
+    assert allowed == {mode == 0o775}
 
 
 TRIES = """

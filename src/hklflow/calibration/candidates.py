@@ -137,9 +137,9 @@ def add(
     proposed["timestamp"] = statuses.now()
     where = f"candidate {name} in {folder.parent}"
     with disk.telling(where):
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(folder)
     with disk.telling(where), disk.temporary(folder) as new:
-        new.mkdir()
+        disk.make_folder(new)
         sums = {file: disk.copy(source, new / file) for file, source in files.items()}
         while True:
             iteration = max(layout.iteration_numbers(folder), default=0) + 1
@@ -230,7 +230,7 @@ def locked(root: Path, kind: str, state_id: str, name: str) -> Iterator[None]:
     folder = layout.store_path(root, kind, state_id, candidate=name)
     path = folder.with_name(f".lock-{name}")
     with disk.telling(str(path)):
-        path.parent.mkdir(exist_ok=True)
+        disk.make_folder(path.parent)
         file = _lock(path, name)
     try:
         yield
@@ -247,6 +247,7 @@ def _lock(path: Path, name: str) -> int:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last owner may have removed the file since it was opened: then take the new one.
             if os.fstat(file).st_ino == path.stat().st_ino:
+                disk.share(path)
                 os.ftruncate(file, 0)
                 os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
                 return file

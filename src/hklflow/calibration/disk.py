@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,14 +32,14 @@ _OWNER = re.compile(re.escape(TEMPORARY) + r"([0-9]+)-[0-9a-f]{8}-(.+)")
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
+def telling(what: str, then: str = "repeat") -> Iterator[None]:
     """Turn an error of the system into one sentence: "<what> cannot be written (...)"."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise HklflowError(
-            f"{what} cannot be written ({reason}); make room or mend the permissions, then repeat"
+            f"{what} cannot be written ({reason}); make room or mend the permissions, then {then}"
         ) from error
 
 
@@ -50,6 +51,23 @@ def temporary(parent: Path) -> Iterator[Path]:
         yield path
     finally:
         remove(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, for everybody who may write where they stand."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        share(path)
+
+
+def share(path: Path) -> None:
+    """Let the group write what stands in a folder where it may write, whatever the umask."""
+    above, own = path.parent.stat(), path.stat()
+    mine = own.st_uid == os.geteuid() and own.st_gid == above.st_gid
+    wanted = above.st_mode & (0o070 if path.is_dir() else 0o060)
+    if mine and above.st_mode & stat.S_IWGRP and own.st_mode & wanted != wanted:
+        path.chmod(stat.S_IMODE(own.st_mode) | wanted)
 
 
 def remove(path: Path) -> None:
@@ -134,6 +152,7 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
     line = text.encode(errors="backslashreplace") + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        share(path)
         if os.write(file, line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file)

@@ -5,6 +5,8 @@ out the same, byte by byte, whenever it is made again.
 """
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -83,7 +85,7 @@ def write(root: Path, kind: str, state_id: str) -> None:
     one who left the work to him is then told, too.
     """
     path = layout.store_path(root, kind, state_id, file=layout.INDEX)
-    with disk.telling(str(path)):
+    with disk.telling(str(path), "run `hklflow calibration reindex`"):
         while True:
             before = _stamp(path.parent)
             with disk.alone(path.parent) as alone:
@@ -133,6 +135,9 @@ def _record_problems(folder: Path) -> Iterator[str]:
 
 def verify(root: Path) -> list[str]:
     """Sentences on everything in a store that is not as it was written; every file is hashed."""
+    if not root.is_dir():
+        what = "is not a folder" if os.path.lexists(root) else "does not exist"
+        return [f"the store {root} {what}; mend its path, or run `hklflow calibration init`"]
     problems: list[str] = []
     for kind, state_id in layout.state_folders(root):
         folder = layout.store_path(root, kind, state_id)
@@ -206,8 +211,25 @@ def _event_problems(path: Path) -> Iterator[str]:
 
 def _audit_problems(path: Path) -> Iterator[str]:
     lines = path.read_bytes().splitlines() if path.is_file() else []
+    events: Counter[int] = Counter()
     for number, line in enumerate(lines, start=1):
         try:
-            json.loads(line)
+            told = json.loads(line)
         except ValueError:
             yield f"{path}, line {number} is not JSON: a writer was stopped there"
+            continue
+        if not isinstance(told, dict):
+            yield f"{path}, line {number} is not a JSON object; restore it"
+        elif isinstance(version := told.get("version"), int):
+            events[version] += 1
+            record = path.parent / f"v_{version:04d}" / layout.RECORD
+            known = told.get("recordSha256")  # older lines have none
+            if known is not None and record.is_file() and disk.sha256(record) != known:
+                yield f"{record} was changed after it was published; restore it"
+    there = layout.version_numbers(path.parent)
+    for version, count in events.items():
+        folder = path.parent / f"v_{version:04d}"
+        if version not in there:
+            yield f"{folder} is gone, though {path.name} tells of it; restore it"
+        elif len(layout.status_numbers(folder)) < count:
+            yield f"{folder / 'status'} lacks events: {path.name} tells of {count}; restore them"

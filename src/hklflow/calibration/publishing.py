@@ -3,10 +3,11 @@
 import os
 import pwd
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hklflow.calibration import applies, disk, index, layout, records, statuses, versions
+from hklflow.calibration import applies, disk, layout, records, statuses, versions
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
 from hklflow.errors import HklflowError
@@ -26,7 +27,7 @@ def write_version(
     number: int | None = None,
     donor: Mapping[str, Any] | None = None,
 ) -> Version:
-    """Publish a version with its first status event.
+    """Publish a version with its first status event; the caller tells the history and the index.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def write_version(
     parameters = disk.read_object(files[layout.PARAMETERS]) if layout.PARAMETERS in files else {}
     folder = layout.store_path(root, kind, state_id)
     with disk.telling(str(folder)), disk.temporary(folder) as new:
-        (new / "status").mkdir(parents=True)
+        disk.make_folder(new / "status")
         disk.write(statuses.path_of(new, 1), disk.json_bytes(event, "the status"))
         disk.sync(new / "status")
         copied = {
@@ -81,9 +82,6 @@ def write_version(
                 break
             if number is not None:
                 raise HklflowError(f"{target} exists: somebody else has just made it; look there")
-    more = {"copiedFrom": donor} if donor else {}
-    audit(root, kind, state_id, status, event, version=free, **more)
-    index.write(root, kind, state_id)
     return versions.numbered(root, kind, state_id, free)
 
 
@@ -121,6 +119,22 @@ def _number(
     disk.sync(new)
 
 
+def check_audit(root: Path, kind: str, state_id: str) -> None:
+    """Refuse to begin what could not be told in the history of a state."""
+    path = layout.store_path(root, kind, state_id, file=layout.AUDIT)
+    with disk.telling(str(path)), suppress(FileNotFoundError):  # the first line makes it
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+
+
+def audit_published(root: Path, version: Version, event: Mapping[str, Any]) -> None:
+    """Tell in the history that a version was published, and the sum of its record."""
+    donor = version.record.get("copiedFrom")
+    more: dict[str, Any] = {"copiedFrom": donor} if donor else {}
+    more["recordSha256"] = disk.sha256(version.path / layout.RECORD)
+    where = (version.kind, version.state_id)
+    audit(root, *where, event["status"], event, version=version.number, **more)
+
+
 def audit(
     root: Path, kind: str, state_id: str, action: str, event: Mapping[str, Any], **more: Any
 ) -> None:
@@ -134,7 +148,7 @@ def audit(
         "user": _user(),
         **more,
     }
-    with disk.telling(f"this is done ({action}), but {path}"):
+    with disk.telling(f"this is done ({action}), but {path}", "write there that it is done"):
         disk.append_line(path, line)
 
 

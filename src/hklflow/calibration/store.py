@@ -74,11 +74,15 @@ class Store(Reader):
             "canonical": state.canonical,
         }
         with disk.telling(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(folder)
             disk.claim_file(folder / layout.STATE, disk.json_bytes(described, layout.STATE))
-        return publishing.write_version(
+        publishing.check_audit(self.root, state.kind, state.id)
+        version = publishing.write_version(
             self.root, state, files, {}, event, applies_to=None, number=0
         )
+        publishing.audit_published(self.root, version, event)
+        index.write(self.root, state.kind, state.id)
+        return version
 
     def publish(
         self,
@@ -152,10 +156,16 @@ class Store(Reader):
         replaced = self._replaced(
             state.kind, state.id, status, applies_to, supersede, allow_overlap
         )
+        publishing.check_audit(self.root, state.kind, state.id)
         version = publishing.write_version(
             self.root, state, files, record, event, applies_to=applies_to or None, donor=donor
         )
-        self._supersede(version, replaced, author)
+        try:
+            # At once: what fails later must not leave two versions for a scan.
+            self._supersede(version, replaced, author)
+        finally:
+            publishing.audit_published(self.root, version, event)
+            index.write(self.root, state.kind, state.id)
         return version
 
     def set_status(
@@ -194,11 +204,14 @@ class Store(Reader):
             statuses.check(str(version.path), old, status)
             return event
 
+        publishing.check_audit(self.root, *where)
         with disk.telling(f"the status of {version.path}"):
             statuses.append(version.path, following)
-        publishing.audit(self.root, *where, status, event, version=version.number)
-        self._supersede(version, replaced, author)
-        index.write(self.root, *where)
+        try:
+            self._supersede(version, replaced, author)
+        finally:
+            publishing.audit(self.root, *where, status, event, version=version.number)
+            index.write(self.root, *where)
         return self.version(*where, version.number)
 
     def withdraw(self, version: Version, *, author: str, comments: str) -> Version:
@@ -291,7 +304,15 @@ class Store(Reader):
             old = self.version(version.kind, version.state_id, number)
             if old.status == "accepted":  # else somebody has withdrawn it meanwhile
                 why = f"superseded by version {version.number}"
-                self.set_status(old, "superseded", author=author, comments=why)
+                try:
+                    self.set_status(old, "superseded", author=author, comments=why)
+                except HklflowError as error:
+                    if statuses.current(old.path) != "accepted":
+                        raise
+                    raise HklflowError(
+                        f"{version.path} is accepted, but {old.path} cannot be superseded "
+                        f"({error.__cause__ or error}); mend this, then withdraw {old.name}"
+                    ) from error
 
     # ---------------------------------------------------------------- candidates
 
@@ -372,6 +393,7 @@ class Store(Reader):
                 raise HklflowError(
                     f"candidate {name} was published as {version.path}; what was published stays"
                 )
+        publishing.check_audit(self.root, *where)
         with candidates.locked(self.root, *where, name):
             candidates.remove(self.root, *where, name)
         event = {"timestamp": statuses.now(), "author": author, "comments": comments}
