@@ -44,14 +44,12 @@ def hklflow(folder: Path, *arguments: str) -> int:
     return ended.value.code
 
 
-def jobs(told: str) -> set[tuple[str, str]]:
-    """(rule, scan) of what a dry run would do; the scan is empty for rules of the sample."""
-    found = set()
-    for block in re.split(r"\n(?=\[)", told):
-        for match in re.finditer(r"^(?:local)?rule (\w+):(.*?)(?=^\S|\Z)", block, re.M | re.S):
-            scan = re.search(r"wildcards: .*scan=(\w+)", match[2])
-            found.add((match[1], scan[1] if scan else ""))
-    return found
+def jobs(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """What a dry run would do: number of jobs of each rule, and every job's message."""
+    told = snakemake(folder, "--dry-run").stdout
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", told, flags=re.MULTILINE))
+    messages = re.findall(r"^Job \d+: (.*)$", told, flags=re.MULTILINE)
+    return {rule: int(n) for rule, n in counts.items() if rule not in ("all", "total")}, messages
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +105,13 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
     assert hklflow(finished, *accept, "--allow-overlap") == 0
     assert "hexa 100K r1: v_0001 -> v_0002" in capsys.readouterr().out
 
-    told = snakemake(finished, "--dry-run").stdout
-    of_scan = {
-        "import_scan", "pixel_mask", "find_peaks", "frame_scale", "refine", "accept", "mask_3d",
-        "transform", "merge", "scan_file",
+    counts, messages = jobs(finished)
+    assert counts == {
+        "import_scan": 1, "pixel_mask": 1, "find_peaks": 1, "frame_scale": 1, "refine": 1,
+        "accept": 1, "mask_3d": 1, "transform": 1, "merge": 2, "scan_file": 1,
+        "temperature_series": 1, "stack": 2, "overview": 1,
     }  # fmt: skip
-    of_sample = {"temperature_series", "stack", "overview", "all"}
-    expected = {(rule, "100K") for rule in of_scan} | {(rule, "") for rule in of_sample}
-    assert jobs(told) == expected
+    assert not any("hexa 300K" in message for message in messages)
 
     run = snakemake(finished, "--cores", "2")
     assert run.returncode == 0, run.stdout + run.stderr
@@ -132,7 +129,26 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
 
     withdraw = ("withdraw", "2", "--author", "A", "--comments", "a test")
     assert hklflow(finished, *withdraw) == 0
-    assert ("import_scan", "100K") in jobs(snakemake(finished, "--dry-run").stdout)
+    assert "import hexa 100K r1" in jobs(finished)[1]
+
+
+def test_the_children_of_a_parent_follow_it(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(_version(finished, 1) / "geometry.json")
+    assert hklflow(finished, "propose", "third", "--geometry", file, "--author", "A") == 0
+    accept = ("accept", "third", "--applies-to", "hexa/300K", "--author", "A", "--comments", "x",
+              "--override-gate", "measured", "--reason", "a test", "--allow-overlap")  # fmt: skip
+    assert hklflow(finished, *accept) == 0
+    told = capsys.readouterr().out
+    assert "hexa 300K r1: v_0001 -> " in told
+    assert "100K" not in told
+    counts, messages = jobs(finished)
+    assert "import hexa 300K r1" in messages
+    assert counts["refine"] == counts["transform"] == 2
+    number = told.split("is accepted as v_")[1][:4]
+    withdraw = ("withdraw", number, "--author", "A", "--comments", "a test")
+    assert hklflow(finished, *withdraw) == 0
 
 
 def test_a_file_that_was_changed_is_refused(finished: Path) -> None:
@@ -155,7 +171,7 @@ def test_without_an_accepted_version_the_commands_are_named(tmp_path: Path) -> N
     run = snakemake(folder, "--dry-run")
     assert run.returncode == 1
     assert "hklflow calibration" in run.stdout + run.stderr
-    assert "Traceback" not in run.stdout + run.stderr
+    assert "Traceback (most recent call last)" not in run.stdout + run.stderr
 
 
 def test_the_default_is_used_on_request_and_marked(tmp_path: Path) -> None:
