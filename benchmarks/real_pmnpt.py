@@ -25,7 +25,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow import nexus, plots, stage
+from hklflow import mask_steps, nexus, plots, stage
 from hklflow.core import geometry, lattice
 from hklflow.core.grid import Grid
 from hklflow.core.scan import RotationScan
@@ -120,7 +120,7 @@ def orientation(scan: RotationScan, ub: Floats, grid: Grid) -> dict[str, Any]:
     }
 
 
-def find_mask(out: Path, *shapes: pixel_mask.Shape) -> None:
+def find_mask(out: Path, *shapes: mask_steps.Shape) -> None:
     """Pixel mask, with shapes drawn over it."""
     stage.run(
         pixel_mask.main,
@@ -334,7 +334,7 @@ def corrected(data: Path, out: Path, bins: int, first: int = 0, last: int = 400)
     n_slow, n_fast = scan.rotation.detector.shape
     find_mask(
         out,
-        pixel_mask.Rectangle(
+        mask_steps.Rectangle(
             shape="rectangle", slow_min=0, slow_max=n_slow, fast_min=SHADOW, fast_max=n_fast
         ),
     )
