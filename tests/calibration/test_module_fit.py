@@ -279,7 +279,8 @@ def test_from_a_refinement_and_back() -> None:
         return refine(start, peaks, simulation.ub, symmetry.space_group("P23"), free=free)
 
     first = refined(detector)
-    fit = fit_modules(Modules.ideal(boxes), bragg=bragg_peaks(first, peaks))
+    lists = [bragg_peaks(r, first.ub, p) for r, p in zip(first.rotations, peaks, strict=True)]
+    fit = fit_modules(Modules.ideal(boxes), bragg=lists)
     assert fit.points > 300
     assert rms(shift) > 0.2
     assert rms(fit.modules.shift - shift) < 0.05

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jsonschema
 import pytest
 from tests.privilege import without_privilege_to_read_all
 
@@ -199,7 +200,6 @@ def test_a_record_says_everything_and_fits_its_schema(store, publish, files):
 
 def test_the_schema_of_the_record_is_in_step(store, publish):
     """For who reads the store with other programs."""
-    jsonschema = pytest.importorskip("jsonschema")
     path = Path(records.__file__).with_name("record_schema.json")
     schema = records.Record.model_json_schema(by_alias=True)
     cure = "write Record.model_json_schema(by_alias=True) to it, sorted, indent=1"

@@ -1,6 +1,8 @@
 """`hklflow calibrant`: rings of powders, against Bragg's law."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,14 @@ def test_an_unknown_name_is_told(hklflow: Hklflow) -> None:
     assert done.code == 2
     assert "LaB7" in done.err
     assert "LaB6" in done.err
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    command = [sys.executable, "-c", "from hklflow.cli import main; main(['calibrant', 'list'])"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.close()
+    assert "BrokenPipeError" not in run.stderr.read()
+    run.stderr.close()
+    assert run.wait(timeout=60) == 0

@@ -48,9 +48,10 @@ class KnownDetector:
 
     @property
     def modules(self) -> list[tuple[int, int, int, int]]:
-        """Rectangles (slow start, stop, fast start, stop) between gaps that go all across."""
-        rows, columns = (_runs(~np.all(self.gaps, axis=axis)) for axis in (1, 0))
-        return [(*row, *column) for row in rows for column in columns]
+        """Rectangles (slow start, stop, fast start, stop) between the gaps."""
+        from hklflow.calibration.module_gaps import modules_from_gaps
+
+        return [tuple(box) for box in modules_from_gaps(self.gaps).tolist()]
 
     def check(
         self, image: NDArray[Any], unlit: Bools, pixel_size: tuple[float, float] | None = None
@@ -101,12 +102,6 @@ class KnownDetector:
             raise HklflowError(
                 f"{share:.0f} % of the pixels in the gaps of {self.name} have counts; {advice}"
             )
-
-
-def _runs(flags: NDArray[Any]) -> list[tuple[int, int]]:
-    """Start and stop of each run of True."""
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
 def known_detector(name: str) -> KnownDetector:

@@ -4,7 +4,6 @@ A ring point says how far off its module is along the ring's radius, a Bragg pea
 slow and fast.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.calibration.rings import ring_points
-from hklflow.core.geometry import Detector
+from hklflow.core.geometry import Detector, Rotation
 from hklflow.core.modules import Modules
-from hklflow.core.refinement import Peaks, Refined
+from hklflow.core.residuals import Peaks, compare
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+_NEAR = 0.25  # of an index: what is further off is another lattice's
 
 
 @dataclass(frozen=True)
@@ -229,22 +230,21 @@ def ring_image(
     return RingImage(detector, *np.concatenate(parts, axis=1))
 
 
-def bragg_peaks(refined: Refined, peaks: Sequence[Peaks]) -> list[BraggPeaks]:
-    """Residuals of a refinement, one list for each rotation.
+def bragg_peaks(rotation: Rotation, ub: Floats, peaks: Peaks) -> BraggPeaks:
+    """Residuals of the peaks of one refined rotation that its lattice indexes.
 
     Parameters
     ----------
-    peaks : sequence of Peaks
-        What was refined, in the order of its rotations. Peaks that passed its tests are taken,
-        also those held out.
+    rotation : Rotation
+        Refined geometry.
+    ub : (3, 3) array
+        1/Å.
+    peaks : Peaks
     """
-    use = refined.used | refined.held_out
-    last = np.cumsum([len(p.frame) for p in peaks])
-    found = []
-    for rotation, p, end in zip(refined.rotations, peaks, last, strict=True):
-        rows = slice(end - len(p.frame), end)
-        good = use[rows]
-        places = (p.slow[good], p.fast[good])
-        off, sigma = refined.residuals[rows][good].T, p.sigma[good].T
-        found.append(BraggPeaks(rotation.detector, *places, *off[:2], *sigma[:2]))
-    return found
+    hkl = rotation.hkl(ub, peaks.frame, peaks.slow, peaks.fast)
+    whole = np.rint(hkl)
+    off, _ = compare(rotation, ub, whole, peaks.position)
+    good = np.all(np.abs(hkl - whole) < _NEAR, axis=1) & np.any(whole != 0, axis=1)
+    good &= np.all(np.isfinite(off), axis=1)
+    places = (peaks.slow[good], peaks.fast[good])
+    return BraggPeaks(rotation.detector, *places, *off[good, :2].T, *peaks.sigma[good, :2].T)

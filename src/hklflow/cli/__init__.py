@@ -4,6 +4,7 @@ The computing is `snakemake`; these commands prepare what it reads and start it.
 the commands import little, and what is heavy inside functions, so that ``--help`` is quick.
 """
 
+import os
 import shlex
 import sys
 import traceback
@@ -61,9 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tokens[at:] = [f"--command={shlex.join(tokens[at + 1 :])}"]
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except (CycloptsError, HklflowError) as error:
         print(f"hklflow: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # Who reads has had enough, as `| head`; what Python still flushes goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except Exception:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
         traceback.print_exc()
         sys.exit(1)

@@ -15,7 +15,7 @@ from hklflow.paths import Paths
 from hklflow.tables import Rotation, Sample, Scan, series_ends
 
 if TYPE_CHECKING:
-    from hklflow.calibration.states import State
+    from hklflow.calibration.states import Schema, State
     from hklflow.calibration.store import Store, Version
 
 
@@ -163,11 +163,17 @@ class Experiment:
 
     def state(self, name: str) -> "State":
         """State of the instrument that an entry of `calibrations` describes."""
-        from hklflow.calibration.states import read_schema, state_of
+        from hklflow.calibration.states import state_of
 
         entry = self.stored(name)
-        schema = read_schema(entry.state_schema and self.base / entry.state_schema)
-        return state_of("geometry", entry.state, schema, entry.aliases)
+        return state_of("geometry", entry.state, self.state_schema(name), entry.aliases)
+
+    def state_schema(self, name: str) -> "Schema":
+        """Set-points that make a state: the entry's own schema, or the packaged one."""
+        from hklflow.calibration.states import read_schema
+
+        own = self.stored(name).state_schema
+        return read_schema(own and self.base / own)
 
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
         """Scans of a sample, or those of one parent (itself too), from cold to warm.

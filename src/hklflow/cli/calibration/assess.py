@@ -40,7 +40,7 @@ def assessed(
              "parameters.json": folder / "parameters.json",
              "report.html": folder / "report.html"}  # fmt: skip
     stage.write_json(files["metrics.json"], {"metrics": metrics, "gates": gates, "change": moved})
-    stage.write_json(files["parameters.json"], _parameters(request))
+    stage.write_json(files["parameters.json"], request.to_dict())
     if metrics:
         files["assessment.png"] = folder / "assessment.png"
         plots.save(plots.assessment(metrics, f"candidate {name}"), files["assessment.png"])
@@ -146,10 +146,6 @@ def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
     return gates
 
 
-def _parameters(request: "Request") -> Record:
-    return request.to_dict()
-
-
 def _page(
     to: "Target",
     name: str,
@@ -168,14 +164,13 @@ def _page(
     found, sigma = summary(data), data.get("sigma", {})
     centre_sigma = data.get("beam_centre_sigma_px") or (None, None)
     distance_sigma = record["metrics"].get("direct_distance_sigma_m")
+    slow_moved, fast_moved = moved.get("beam_centre_px", (None, None))
     rows: list[report.Row] = [
-        ("beam centre, slow (px)", found["beam_centre_px"][0], centre_sigma[0],
-         moved and moved["beam_centre_px"][0]),
-        ("beam centre, fast (px)", found["beam_centre_px"][1], centre_sigma[1],
-         moved and moved["beam_centre_px"][1]),
+        ("beam centre, slow (px)", found["beam_centre_px"][0], centre_sigma[0], slow_moved),
+        ("beam centre, fast (px)", found["beam_centre_px"][1], centre_sigma[1], fast_moved),
         ("distance along the beam (mm)", 1e3 * found["direct_distance_m"],
-         distance_sigma and 1e3 * distance_sigma, moved and moved["direct_distance_mm"]),
-        ("tilt (degrees)", found["tilt_deg"], None, moved and moved["tilt_deg"]),
+         distance_sigma and 1e3 * distance_sigma, moved.get("direct_distance_mm")),
+        ("tilt (degrees)", found["tilt_deg"], None, moved.get("tilt_deg")),
     ]  # fmt: skip
     rows += [
         (f"{key} ({'m' if key in ('dist', 'poni1', 'poni2') else 'rad'})", value, sigma.get(key),
@@ -184,10 +179,7 @@ def _page(
         if key in ("dist", "poni1", "poni2", "rot1", "rot2", "rot3")
     ]  # fmt: skip
     against = f"change against {compared}" if compared else "no accepted version"
-    parameters = report.table(
-        ("parameter", "value", "standard deviation", against),
-        [tuple(None if cell == {} else cell for cell in row) for row in rows],
-    )
+    parameters = report.table(("parameter", "value", "standard deviation", against), rows)
     sections = [
         ("Verdict", report.verdict(record["gates"])),
         ("Gates", report.gates_table(record["gates"])),
@@ -213,6 +205,6 @@ def _page(
     made = [(str(i["path"]), str(i["sha256"])) for i in record["inputs"]]
     sections += [
         ("Made from", report.table(("file", "SHA-256"), made)),
-        ("With", f"<pre>{escape(json.dumps(_parameters(request), indent=1))}</pre>"),
+        ("With", f"<pre>{escape(json.dumps(request.to_dict(), indent=1))}</pre>"),
     ]
     return report.page(f"Calibration {to.name}: candidate {name}, state {to.state.id}", sections)

@@ -14,6 +14,7 @@ from hklflow.errors import HklflowError
 from hklflow.stages import import_poni, powder_calibration
 
 if TYPE_CHECKING:
+    from hklflow.calibration.store import Version
     from hklflow.cli.calibration.target import Target
 
 HC = 12398.419843320026
@@ -32,7 +33,7 @@ class Request:
         ``powder``, ``modules`` (of powder images), ``bragg``, ``poni``, ``geometry`` (a file of
         this workflow) or ``default``.
     files : sequence of Path
-        Images or the file that is imported.
+        Images, products, or the file that is imported.
     params : mapping
         Parameters of the stage that makes it, as given; the state's set-points lie below.
     offsets, arms_deg : sequence of float
@@ -214,25 +215,45 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
     )
 
 
-def _from_bragg(target: "Target", request: Request) -> Record:
-    """Modules from the peaks of a scan that was reduced with a version of this state."""
+def bragg_products(
+    target: "Target", given: str
+) -> "tuple[Version, Path, dict[str, dict[str, Path]]]":
+    """What a scan's modules are found from, all made with one version of this state.
+
+    Parameters
+    ----------
+    given : str
+        ``sample/scan``.
+
+    Returns
+    -------
+    version : Version
+    orientation : Path
+    files : dict
+        Name of a product -> rotation -> file.
+
+    Raises
+    ------
+    HklflowError
+        If there is no such scan, a product is absent, or was made with another version.
+    """
     from hklflow.nexus import calibrations
 
     experiment = target.experiment
-    sample, _, scan = request.scan.partition("/")
+    sample, _, scan = given.partition("/")
     if (sample, scan) not in experiment.scans:
-        raise HklflowError(f"--bragg {request.scan}: there is no such scan; write sample/scan")
+        raise HklflowError(f"--bragg {given}: there is no such scan; write sample/scan")
     rotations = experiment.rotations(sample, scan)
     other = {experiment.rotation(sample, scan, name).calibration for name in rotations}
     if other != {target.name}:
         raise HklflowError(
-            f"--bragg {request.scan}: its rotations have the calibrations "
+            f"--bragg {given}: its rotations have the calibrations "
             f"{', '.join(str(name) for name in sorted(map(str, other)))}, not only {target.name}"
         )
     versions = {experiment.version(sample, scan, name).number for name in rotations}
     if len(versions) > 1:
         raise HklflowError(
-            f"--bragg {request.scan}: its rotations have several versions "
+            f"--bragg {given}: its rotations have several versions "
             f"({', '.join(map(str, sorted(versions)))}); reduce them with one, by `pin`"
         )
 
@@ -246,21 +267,26 @@ def _from_bragg(target: "Target", request: Request) -> Record:
         return {r: product(experiment.paths.rotation(name), rotation=r) for r in rotations}
 
     used = experiment.version(sample, scan, rotations[0])
-    geometry = used.artefact("geometry.json")
     orientation = product(experiment.paths.scan("orientation.json"))
     files = {name: of_rotations(name) for name in ("scan.nxs", "peaks.nxs", "mask.nxs")}
-    sha256 = stage.fingerprint(geometry)
+    sha256 = stage.fingerprint(used.artefact("geometry.json"))
     for path in (orientation, *(p for paths in files.values() for p in paths.values())):
         made_with = {str(item["sha256"]) for item in calibrations(stage.provenance(path))}
         if sha256 not in made_with:
             raise HklflowError(
                 f"{path} was not made with {used.name}, which is used now; run `snakemake` first"
             )
+    return used, orientation, files
+
+
+def _from_bragg(target: "Target", request: Request) -> Record:
+    """Modules from the peaks of a scan that was reduced with a version of this state."""
+    used, orientation, files = bragg_products(target, request.scan)
     name = request.params.get("detector")
     if unknown := sorted(set(request.params) - {"detector"}):
         raise HklflowError(f"--set {', '.join(unknown)} is not for --bragg; only detector is")
     return several.modules_of_peaks(
-        stage.read_json(geometry),
+        stage.read_json(used.artefact("geometry.json")),
         orientation,
         files["scan.nxs"],
         files["peaks.nxs"],
@@ -271,13 +297,11 @@ def _from_bragg(target: "Target", request: Request) -> Record:
 
 def _checked(path: Path) -> Record:
     """Geometry of a file; figures that stand in it are another one's, or were changed by hand."""
-    from hklflow.core.geometry import detector_from_dict
     from hklflow.formats.assemble import calibrated
 
     data = stage.read_json(path)
     try:
         calibrated(data, path)
-        detector_from_dict(data["detector"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise HklflowError(
             f"{path} is no geometry of this workflow ({type(error).__name__}: {error}); give a "
@@ -335,7 +359,6 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
     HklflowError
         If shape, pixel size, energy (to a step of the state) or polarisation differ.
     """
-    from hklflow.calibration.states import read_schema
     from hklflow.formats.assemble import calibrated
 
     detector, beam = calibrated(data, path)
@@ -347,7 +370,7 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
     ):
         problems.append(f"pixels of {detector.pixel_size} m, not {tuple(size)}")
     if (energy := values.get("energy")) is not None:
-        found, step = HC / beam.wavelength, read_schema().keys["energy"].step or 1.0
+        found, step = HC / beam.wavelength, target.schema.keys["energy"].step or 0.0
         # A wavelength that was refined has a gate of its own.
         refined = "wavelength" in data.get("sigma", {})
         if abs(found - energy) > (1e-3 * energy if refined else step):

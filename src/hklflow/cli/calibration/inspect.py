@@ -199,10 +199,14 @@ def states(*, json_: bool = False, directory: Path = Path()) -> None:
             for warning in state.warnings:
                 print(f"warning: {name}: {warning}", file=sys.stderr)
     _print(("calibration", "state", "set-points"), rows, json_)
-    if not json_:
+    if json_:
+        return
+    columns = ("set-point", "unit", "step", "needed", "meaning")
+    # Entries may have a schema of their own.
+    schemas = {experiment.stored(row[0]).state_schema for row in rows} or {None}
+    for own in sorted(schemas, key=str):
         print()
-        keys = read_schema().keys.items()
-        columns = ("set-point", "unit", "step", "needed", "meaning")
+        keys = read_schema(own and experiment.base / own).keys.items()
         _print(columns, [(name, key.unit or "", "exact" if key.step is None else key.step,
                           "geometry" in key.required, key.description) for name, key in keys
                          if "geometry" in key.kinds], json_)  # fmt: skip

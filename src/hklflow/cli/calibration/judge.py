@@ -58,10 +58,12 @@ def accept(
     directory
         Folder of the experiment.
     """
+    from hklflow.calibration.store import Candidate
+
     to = target(directory, calibration)
     before = _used(to)
     item = to.item(name)
-    if applies_to is None and in_words(item) != item.path.name:
+    if applies_to is None and isinstance(item, Candidate):
         raise HklflowError(
             "say --applies-to: which runs or scans it is for, as '>=1040' or 'quartz/*'"
         )

@@ -119,7 +119,8 @@ def propose(
     directory
         Folder of the experiment.
     """
-    from hklflow.cli.calibration.build import Request, settings
+    from hklflow.calibration.store import Version
+    from hklflow.cli.calibration.build import Request, bragg_products, settings
 
     sources = {"image": image, "poni": poni, "geometry": geometry, "bragg": bragg}
     chosen = [source for source, value in sources.items() if value]
@@ -145,14 +146,16 @@ def propose(
         raise HklflowError("--calibrant and --from are for --image, not for --bragg")
     if start is not None:
         params = _start(to, start) | params
-        if not hasattr(began := to.item(start), "iteration"):
+        if isinstance(began := to.item(start), Version):
             parent = began.number
+    files = image or tuple(path for path in (poni, geometry) if path is not None)
     if bragg is not None:
-        parent = _used_by(to, bragg)
-    files = image or (poni or geometry,)
+        used, orientation, products = bragg_products(to, bragg)
+        parent = used.number
+        files = (orientation, *(path for one in products.values() for path in one.values()))
     request = Request(
         {"image": "modules" if level == "module" else "powder"}.get(source, source),
-        tuple(f.absolute() for f in files if f is not None),
+        tuple(path.absolute() for path in files),
         params,
         offset,
         arm,
@@ -228,14 +231,6 @@ def cancel(name: str, /, *, calibration: str | None = None, directory: Path = Pa
     to = target(directory, calibration)
     to.store.cancel(name, kind=to.state.kind, state_id=to.state.id)
     print(f"candidate {name} is deleted")
-
-
-def _used_by(to: Target, scan: str) -> int:
-    """Version that a scan (`sample/scan`) is reduced with."""
-    key = (scan.partition("/")[0], scan.partition("/")[2])
-    if key not in to.experiment.scans:
-        raise HklflowError(f"--bragg {scan}: there is no such scan; write sample/scan")
-    return to.experiment.version(*key, to.experiment.rotations(*key)[0]).number
 
 
 def _start(to: Target, given: str) -> dict[str, Any]:

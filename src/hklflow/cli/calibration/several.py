@@ -13,13 +13,16 @@ from hklflow.errors import HklflowError
 from hklflow.stages import powder_calibration
 
 if TYPE_CHECKING:
-    from hklflow.calibration.module_data import BraggPeaks
     from hklflow.calibration.modules import ModuleFit
     from hklflow.core.modules import Modules
 
 Record = dict[str, Any]
 
-_NEAR = 0.25  # of an index: what is further off is another lattice's
+# Parameters of the stage that the fits of the rings take as they are.
+_OF_FIT = {
+    "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
+    "min_rings",
+}  # fmt: skip
 
 
 def series(
@@ -60,9 +63,8 @@ def series(
             for i, (counts, bad, _) in enumerate(prepared)
         ],
         calibrant=powder_calibration.calibrant_of(params),
-        **params.model_dump(include={"wavelength", "pixel_size", "orientation", "distance",
-                                     "beam_centre", "polarization", "min_rings"}),
-    )  # fmt: skip
+        **params.model_dump(include=_OF_FIT),
+    )
     of_images = []
     for one, (_, _, known) in zip(found.images, prepared, strict=True):
         gaps = None if known is None else known.gaps
@@ -106,9 +108,8 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
             counts,
             bad,
             calibrant=powder_calibration.calibrant_of(params),
-            **params.model_dump(include={"wavelength", "pixel_size", "orientation", "distance",
-                                         "beam_centre", "polarization", "min_rings"}),
-        )  # fmt: skip
+            **params.model_dump(include=_OF_FIT),
+        )
         modules = modules or _ideal(params.detector, bad, params.pixel_size)
         detector = replace(found.detector, modules=modules)
         angles = found.calibrant.two_theta(found.wavelength)
@@ -157,20 +158,17 @@ def modules_of_peaks(
     """
     from hklflow import nexus
     from hklflow import orientation as products
-    from hklflow.calibration.modules import fit_modules
+    from hklflow.calibration.modules import bragg_peaks, fit_modules
     from hklflow.core.geometry import detector_from_dict, detector_to_dict, from_dict
 
     refined = stage.read_json(orientation)
     names = list(refined["rotations"])
     observed = products.read(names, [scans[n] for n in names], [peaks[n] for n in names])
     ub = np.asarray(refined["UB"], dtype=np.float64)
-    lists = []
-    for name, table in zip(names, observed.peaks, strict=True):
-        rotation = from_dict(refined["rotations"][name])
-        hkl = rotation.hkl(ub, table.frame, table.slow, table.fast)
-        whole = np.rint(hkl)
-        near = np.all(np.abs(hkl - whole) < _NEAR, axis=1) & np.any(whole != 0, axis=1)
-        lists.append(_peaks_of(rotation, ub, whole[near], table.position[near], table.sigma[near]))
+    lists = [
+        bragg_peaks(from_dict(refined["rotations"][name]), ub, table)
+        for name, table in zip(names, observed.peaks, strict=True)
+    ]
     detector = detector_from_dict(start["detector"])
     modules = detector.modules
     if modules is None:
@@ -185,24 +183,6 @@ def modules_of_peaks(
         "detector": detector_to_dict(replace(detector, modules=fit.modules)),
         "module_metrics": _metrics(fit),
     }
-
-
-def _peaks_of(
-    rotation: Any,
-    ub: NDArray[np.float64],
-    hkl: NDArray[np.float64],
-    position: NDArray[np.float64],
-    sigma: NDArray[np.float64],
-) -> "BraggPeaks":
-    from hklflow.calibration.module_data import BraggPeaks
-    from hklflow.core.residuals import compare
-
-    off, _ = compare(rotation, ub, hkl, position)
-    seen = np.all(np.isfinite(off), axis=1)
-    return BraggPeaks(
-        rotation.detector, position[seen, 0], position[seen, 1], off[seen, 0], off[seen, 1],
-        sigma[seen, 0], sigma[seen, 1],
-    )  # fmt: skip
 
 
 def _ideal(

@@ -10,7 +10,7 @@ from hklflow.cli.folder import experiment as folder_of
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
-    from hklflow.calibration.states import State
+    from hklflow.calibration.states import Schema, State
     from hklflow.calibration.store import Candidate, Store, Version
     from hklflow.config import Experiment, StoredGeometry
 
@@ -36,6 +36,11 @@ class Target:
     def state(self) -> "State":
         """State that the entry's set-points make."""
         return self.experiment.state(self.name)
+
+    @property
+    def schema(self) -> "Schema":
+        """Set-points that make a state."""
+        return self.experiment.state_schema(self.name)
 
     def versions(self) -> "list[Version]":
         """Versions of the state, the lowest number first."""
