@@ -6,7 +6,7 @@ CORES ?= all
 # In the order in which they begin: the test of Slurm mostly waits.
 SLOWEST := tests/slurm tests/workflow tests
 
-.PHONY: help setup setup-slurm setup-dev demo test lint bench lock schema clean
+.PHONY: help setup setup-slurm setup-xfel setup-dev demo test lint bench lock schema clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
@@ -15,9 +15,11 @@ help:
 	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
 	@echo "make setup   set up only (virtual environment in $(VENV))"
 	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
+	@echo "make setup-xfel    that, and what reads raw files of the European XFEL, see docs/constants.md"
 
 setup: $(VENV)/.installed
 setup-slurm: $(VENV)/.installed-slurm
+setup-xfel: $(VENV)/.installed-xfel
 setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed: envs/requirements.lock pyproject.toml
@@ -29,6 +31,10 @@ $(VENV)/.installed: envs/requirements.lock pyproject.toml
 
 $(VENV)/.installed-slurm: $(VENV)/.installed envs/requirements-slurm.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-slurm.lock
+	touch $@
+
+$(VENV)/.installed-xfel: $(VENV)/.installed envs/requirements-xfel.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-xfel.lock
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.lock

@@ -13,4 +13,5 @@ lock() {
 }
 lock envs/requirements.lock
 lock envs/requirements-slurm.lock --extra slurm -c envs/requirements.lock
-lock envs/requirements-dev.lock --extra test --extra lint --extra slurm -c envs/requirements-slurm.lock
+lock envs/requirements-xfel.lock --extra slurm --extra xfel -c envs/requirements-slurm.lock
+lock envs/requirements-dev.lock --extra test --extra lint --extra slurm --extra xfel -c envs/requirements-xfel.lock

@@ -1,0 +1,1 @@
+"""Constants of detectors: raw runs -> offset, noise, gain and status of every pixel."""

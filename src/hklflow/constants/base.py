@@ -1,0 +1,115 @@
+"""What all measurements share: load some frames, calculate, put the result in its place.
+
+Memory is bounded whatever the number of memory cells and frames: a cell's frames are taken at
+once, of as many rows as there is room for.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.files import Constants, Quantity
+from hklflow.constants.gathered import CellFrames, Gathered
+from hklflow.errors import HklflowError
+
+# Bytes that a pixel-frame takes while it is worked on: as read, and as floats in a few places.
+_BYTES = 40
+
+
+class Process(ABC):
+    """The physics of one measurement."""
+
+    @abstractmethod
+    def initiate(self, cells: int, shape: tuple[int, int]) -> dict[str, Quantity]:
+        """Name and size the results; (..., cells, ss, fs) arrays with what holds without data."""
+
+    @abstractmethod
+    def calculate(
+        self, frames: Sequence[CellFrames], cell: int, rows: slice
+    ) -> Mapping[str, NDArray[Any]]:
+        """Results (..., rows, fs) of one memory cell, with the names of `initiate`.
+
+        Parameters
+        ----------
+        frames : sequence of CellFrames
+            One of each input file; some may have no frames.
+        cell : int
+            Place of the memory cell in ``cell_ids``.
+        rows : slice
+            Rows of the ASIC that the frames are.
+        """
+
+
+def process(
+    what: Process,
+    inputs: Sequence[Gathered],
+    memory: float,
+    shown: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> Constants:
+    """Process the gathered frames of one ASIC.
+
+    Parameters
+    ----------
+    what : Process
+    inputs : sequence of Gathered
+        Of the same ASIC and memory cells.
+    memory : float
+        MB for the frames that are worked on at a time.
+    shown : callable
+        Passes the parts through and shows progress.
+
+    Raises
+    ------
+    HklflowError
+        If the inputs are of different ASICs or memory cells.
+    """
+    first = inputs[0]
+    for other in inputs[1:]:
+        _require_alike(first, other)
+    results = what.initiate(first.cells, first.shape)
+    parts = list(_parts(inputs, memory))
+    for cell, rows in shown(parts, len(parts)):
+        found = what.calculate([one.cell(cell, rows) for one in inputs], cell, rows)
+        for name, values in found.items():
+            results[name].values[..., cell, rows, :] = values
+    about = first.about
+    return Constants(
+        {
+            "detector": about.detector,
+            "module": about.module,
+            "asic": about.asic,
+            "digital": about.digital,
+            "cell_ids": first.cell_ids.tolist(),
+            "measures": [one.about.measure for one in inputs],
+            "runs": [list(one.about.runs) for one in inputs],
+            "frames": [one.frames.tolist() for one in inputs],
+        },
+        results,
+    )
+
+
+def _parts(inputs: Sequence[Gathered], memory: float) -> Iterator[tuple[int, slice]]:
+    n_rows, n_fast = inputs[0].shape
+    for cell in range(inputs[0].cells):
+        frames = max(sum(int(one.frames[cell]) for one in inputs), 1)
+        size = int(np.clip(memory * 1e6 / (_BYTES * frames * n_fast), 1, n_rows))
+        for row in range(0, n_rows, size):
+            yield cell, slice(row, min(row + size, n_rows))
+
+
+def _require_alike(first: Gathered, other: Gathered) -> None:
+    for name in ("detector", "module", "asic", "digital"):
+        mine, theirs = getattr(first.about, name), getattr(other.about, name)
+        if mine != theirs:
+            raise HklflowError(
+                f"{other.about.measure} is of {name} {theirs} and {first.about.measure} of {mine}; "
+                "give files of one ASIC"
+            )
+    if first.cell_ids.tolist() != other.cell_ids.tolist() or first.shape != other.shape:
+        raise HklflowError(
+            f"{other.about.measure} has {other.cells} memory cells of {other.shape} pixels and "
+            f"{first.about.measure} {first.cells} of {first.shape}; measure them alike"
+        )

@@ -1,0 +1,195 @@
+"""Files of constants: those of one ASIC on the way, and the detector's ``constants.nxs``.
+
+``/entry/instrument/detector`` has the quantities of an ASIC or a module; in the detector's file
+these stand in ``module_NN`` below it. An array over the stages of gain has them first, then memory
+cells, then (ss, fs).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.errors import HklflowError
+from hklflow.nexus.entry import add_array, add_group, create, open_entry
+
+DEFINITION = "hklflow_detector_constants"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One array of constants.
+
+    Attributes
+    ----------
+    values : array
+    units : str
+        Empty for a number.
+    attrs : dict
+        Such as `source`: per stage, which measurement it is from.
+    """
+
+    values: NDArray[Any]
+    units: str = ""
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Quantities of an ASIC or a module, and what is known of them.
+
+    Attributes
+    ----------
+    about : dict
+        Plain data (JSON): detector, module, asic, measure, runs ...
+    quantities : dict
+        Name -> `Quantity`.
+    """
+
+    about: dict[str, Any]
+    quantities: dict[str, Quantity]
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Values of a quantity."""
+        try:
+            return self.quantities[name].values
+        except KeyError:
+            raise HklflowError(
+                f"these constants have no {name} (they have {', '.join(self.quantities)})"
+            ) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.quantities
+
+
+def write_part(path: Path, title: str, constants: Constants) -> None:
+    """Write the quantities of one ASIC or module; the first one is the default plot."""
+    with create(path, title, "overview") as entry:
+        entry["definition"] = DEFINITION
+        group = _detector(entry)
+        add_quantities(group, constants)
+        _overview(entry, group, next(iter(constants.quantities)))
+
+
+def read_part(path: Path) -> Constants:
+    """Quantities of one ASIC or module.
+
+    Raises
+    ------
+    HklflowError
+        If the file holds none.
+    """
+    with open_entry(path) as entry:
+        return read_quantities(entry["instrument/detector"])
+
+
+def add_quantities(group: h5py.Group, constants: Constants) -> None:
+    """Store quantities in a group, each packed by (stage and) memory cell."""
+    group.attrs["about"] = json.dumps(constants.about)
+    for name, item in constants.quantities.items():
+        add_array(group, name, item.values, item.units, **item.attrs)
+
+
+def read_quantities(group: h5py.Group) -> Constants:
+    """Read what `add_quantities` stored."""
+    quantities = {
+        name: Quantity(
+            item[()],
+            str(item.attrs.get("units", "")),
+            {key: value for key, value in item.attrs.items() if key != "units"},
+        )
+        for name, item in group.items()
+        if isinstance(item, h5py.Dataset)
+    }
+    return Constants(json.loads(group.attrs["about"]), quantities)
+
+
+@contextmanager
+def create_detector(path: Path, title: str, about: Mapping[str, Any]) -> Iterator[h5py.Group]:
+    """Make the detector's file; gives ``/entry/instrument/detector`` to put ``module_NN`` in."""
+    with create(path, title, "overview") as entry:
+        entry["definition"] = DEFINITION
+        group = _detector(entry)
+        group.attrs["about"] = json.dumps(dict(about))
+        yield group
+        first = next(item for item in group.values() if isinstance(item, h5py.Group))
+        shown = "pixel_mask" if "pixel_mask" in first else next(iter(first))
+        _overview(entry, first, shown)
+
+
+class DetectorConstants:
+    """An open detector's file.
+
+    Attributes
+    ----------
+    about : dict
+    modules : tuple of int
+        Numbers of the modules that it has.
+    """
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._group = group
+        self.about: dict[str, Any] = json.loads(group.attrs["about"])
+        self.modules = tuple(
+            sorted(int(n.removeprefix("module_")) for n in group if n.startswith("module_"))
+        )
+
+    def module(self, number: int) -> Constants:
+        """All quantities of a module, in memory."""
+        return read_quantities(self.group(number))
+
+    def group(self, number: int) -> h5py.Group:
+        """Group of a module, to read parts of its arrays.
+
+        Raises
+        ------
+        HklflowError
+            If the file has no such module.
+        """
+        if number not in self.modules:
+            raise HklflowError(
+                f"{self._group.file.filename} has no module {number} (it has "
+                f"{', '.join(map(str, self.modules))})"
+            )
+        return self._group[module_name(number)]
+
+
+@contextmanager
+def open_constants(path: Path) -> Iterator[DetectorConstants]:
+    """Open a detector's file of constants.
+
+    Raises
+    ------
+    HklflowError
+        If it is none.
+    """
+    with open_entry(path) as entry:
+        if "definition" not in entry or entry["definition"].asstr()[()] != DEFINITION:
+            raise HklflowError(
+                f"{path} holds no detector constants (its definition is not {DEFINITION})"
+            )
+        yield DetectorConstants(entry["instrument/detector"])
+
+
+def module_name(number: int) -> str:
+    """Name of a module's group."""
+    return f"module_{number:02d}"
+
+
+def _detector(entry: h5py.Group) -> h5py.Group:
+    instrument = add_group(entry, "instrument", "NXinstrument")
+    return add_group(instrument, "detector", "NXdetector")
+
+
+def _overview(entry: h5py.Group, group: h5py.Group, name: str) -> None:
+    """Make the default plot: an image (ss, fs), of the first stage and memory cell."""
+    values = group[name]
+    image = values[(0,) * (values.ndim - 2)] if values.ndim > 1 else values[()]
+    data = add_group(entry, "overview", "NXdata", signal=name)
+    add_array(data, name, np.asarray(image), long_name=f"{name} (first stage, first memory cell)")
