@@ -90,12 +90,16 @@ class Gathered:
         self.frames = np.diff(self._start)
         self.shape: tuple[int, int] = file["analog"].shape[1:]
 
-    def cell(self, number: int) -> CellFrames:
-        """Frames of a memory cell."""
-        at = slice(int(self._start[number]), int(self._start[number + 1]))
-        return CellFrames(
-            *(self._file[name][at] for name in ("analog", "digital", "train", "step"))
-        )
+    @property
+    def cells(self) -> int:
+        """Number of memory cells in use."""
+        return len(self.cell_ids)
+
+    def cell(self, index: int, rows: slice = slice(None)) -> CellFrames:
+        """Frames of a memory cell (by its place in `cell_ids`), whole or some of their rows."""
+        at = slice(int(self._start[index]), int(self._start[index + 1]))
+        analog, digital = (self._file[name][at, rows] for name in ("analog", "digital"))
+        return CellFrames(analog, digital, self._file["train"][at], self._file["step"][at])
 
 
 @contextmanager
