@@ -2,14 +2,15 @@
 
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
 ``{rotation}``, ``{part}``, ``{parent}`` and ``{kind}`` (``transform`` or
-``masked_transform``).
+``masked_transform``); for constants ``{constants}``, ``{run}``, ``{measure}``,
+``{module}``, ``{asic}`` and ``{current}``.
 Names of samples and scans have no ``_``: folders with one are free for other products.
 """
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-RESERVED = frozenset({"calibration", "overview", "logs", "benchmarks"})
+RESERVED = frozenset({"calibration", "constants", "overview", "logs", "benchmarks"})
 """Folders of the results that no sample may be called."""
 
 
@@ -25,6 +26,26 @@ class Paths:
     def calibration(self, name: str) -> str:
         """Product of a calibration: ``geometry.json``, ``geometry.poni``, ``rings.png``."""
         return self._at("calibration", "{calibration}", name)
+
+    def constants(self, name: str) -> str:
+        """Product of a detector's constants, such as ``constants.nxs``."""
+        return self._at("constants", "{constants}", name)
+
+    def run(self, name: str) -> str:
+        """Product of one run of constants, such as ``facts.json``."""
+        return self._at("constants", "{constants}", "runs", "{run}", name)
+
+    def gathered(self) -> str:
+        """Folder of the gathered frames of a module in one measure: ``asic_<number>.h5``."""
+        return self._at("constants", "{constants}", "gathered", "{measure}", "module_{module}")
+
+    def asic(self, name: str) -> str:
+        """Product of one ASIC, such as ``dark.nxs``."""
+        return self._at("constants", "{constants}", "module_{module}", "asic_{asic}", name)
+
+    def module(self, name: str) -> str:
+        """Product of one module, such as ``module.nxs``."""
+        return self._at("constants", "{constants}", "module_{module}", name)
 
     def rotation(self, name: str) -> str:
         """Product of one rotation of a scan, such as ``peaks.nxs``."""

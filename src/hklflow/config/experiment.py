@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hklflow import stages
 from hklflow.config.layers import Layer
+from hklflow.config.constants import PhotonCounter, Stored
 from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
 from hklflow.errors import HklflowError
@@ -107,11 +108,45 @@ class Experiment:
             return None
         if not isinstance(self.config.calibrations[name], StoredGeometry):
             return self.paths.calibration("geometry.json").format(calibration=name)
-        path = self.version(sample, scan, rotation).artefact("geometry.json")
+        return self._relative(self.version(sample, scan, rotation).artefact("geometry.json"))
+
+    def constants_file(self, sample: str, scan: str, rotation: str, counter: bool) -> str | None:
+        """File of the detector's constants for a rotation; None if there is none to be used.
+
+        Parameters
+        ----------
+        counter : bool
+            Of a photon counter (True), or of an integrating detector.
+
+        Raises
+        ------
+        HklflowError
+            If the store has no accepted version for the rotation.
+        """
+        name = self.settings(sample, scan).correct_frames.constants
+        entry = self.config.constants.get(name or "")
+        if entry is None or isinstance(entry, PhotonCounter) is not counter:
+            return None
+        if entry.stored is None:
+            return self.paths.constants("constants.nxs").format(constants=name)
+        found = self.version(sample, scan, rotation, "constants")
+        return self._relative(found.artefact("constants.nxs"))
+
+    def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
 
-    def version(self, sample: str, scan: str, rotation: str) -> "Version":
+    def stored_name(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> str:
+        """Entry of the configuration that a rotation has its geometry or constants of; or none."""
+        if kind == "constants":
+            return self.settings(sample, scan).correct_frames.constants or ""
+        return self.rotation(sample, scan, rotation).calibration or ""
+
+    def version(self, sample: str, scan: str, rotation: str, kind: str = "geometry") -> "Version":
         """Version of the calibration store for a rotation.
+
+        Parameters
+        ----------
+        kind : {"geometry", "constants"}
 
         Raises
         ------
@@ -119,27 +154,37 @@ class Experiment:
             If there is none, or the rotation's calibration is not of the store.
         """
         row = self.rotation(sample, scan, rotation)
-        entry = self.config.calibrations.get(row.calibration or "")
-        if not isinstance(entry, StoredGeometry):
+        name = self.stored_name(sample, scan, rotation, kind)
+        if self.stored_kinds.get(name) != kind:
             raise HklflowError(
-                f"{sample} {scan} {rotation} has no calibration of a store, but "
-                f"{row.calibration or 'the geometry in its raw file'}"
+                f"{sample} {scan} {rotation} has no {kind} of a store, but "
+                f"{name or 'what is in its raw file'}"
             )
-        key = (str(row.calibration), f"{sample}/{scan}", row.run)
+        entry = self.stored(name)
+        key = (name, f"{sample}/{scan}", row.run)
         if key not in self._versions:
-            state = self.state(str(row.calibration))
-            self._versions[key] = self.store(str(row.calibration)).resolve(
+            state = self.state(name)
+            self._versions[key] = self.store(name).resolve(
                 state.kind,
                 state.id,
                 scan=key[1],
                 run=row.run,
                 pin=entry.pin,
-                allow_default=entry.allow_default,
+                allow_default=isinstance(entry, StoredGeometry) and entry.allow_default,
             )
         return self._versions[key]
 
-    def stored(self, name: str) -> StoredGeometry:
-        """Entry of `calibrations` that stands for the store.
+    @property
+    def stored_kinds(self) -> dict[str, str]:
+        """Entries with a store, and their kind: `geometry` of calibrations, or `constants`."""
+        geometries = self.config.calibrations.items()
+        constants = self.config.constants.items()
+        return {name: "geometry" for name, e in geometries if isinstance(e, StoredGeometry)} | {
+            name: "constants" for name, e in constants if e.stored is not None
+        }
+
+    def stored(self, name: str) -> Stored:
+        """Place in the store of an entry of `calibrations` or `constants`.
 
         Raises
         ------
@@ -149,24 +194,28 @@ class Experiment:
         entry = self.config.calibrations.get(name)
         if isinstance(entry, StoredGeometry):
             return entry
-        known = [n for n, e in self.config.calibrations.items() if isinstance(e, StoredGeometry)]
+        constants = self.config.constants.get(name)
+        if constants is not None and constants.stored is not None:
+            return constants.stored
         raise HklflowError(
-            f"{name!r} is not a calibration with a store; `calibrations` of the configuration has "
-            f"{', '.join(known) or 'none'} (an entry with `store` and `state`)"
+            f"{name!r} is nothing with a store; `calibrations` (entries with `store` and `state`) "
+            "and `constants` (with `stored`) of the configuration have "
+            f"{', '.join(self.stored_kinds) or 'none'}"
         )
 
     def store(self, name: str) -> "Store":
-        """Calibration store of an entry of `calibrations`."""
+        """Calibration store of an entry."""
         from hklflow.calibration.store import Store
 
         return Store(self.base / Path(self.stored(name).store).expanduser())
 
     def state(self, name: str) -> "State":
-        """State of the instrument that an entry of `calibrations` describes."""
+        """State of the instrument that an entry describes."""
         from hklflow.calibration.states import state_of
 
         entry = self.stored(name)
-        return state_of("geometry", entry.state, self.state_schema(name), entry.aliases)
+        kind = self.stored_kinds[name]
+        return state_of(kind, entry.state, self.state_schema(name), entry.aliases)
 
     def state_schema(self, name: str) -> "Schema":
         """Set-points that make a state: the entry's own schema, or the packaged one."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hklflow.config import constants
 from hklflow.config.experiment import Experiment
 from hklflow.config.layers import merged
 from hklflow.config.models import Config, PoniFile, StoredGeometry
@@ -75,7 +76,12 @@ def load(
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
         if not simulated and not (base / given).is_file():
             problems.append(f"config: calibrations.{name}: {given} does not exist")
-    if not scans and not problems:
+    for name, entry in config.constants.items():
+        check_name(name, "constants", "config", problems)
+        if name in config.calibrations:
+            problems.append(f"config: {name} is in both calibrations and constants; rename one")
+        problems += constants.problems(name, entry)
+    if not scans and not problems and not config.constants:
         problems.append(f"{base / config.scans} has no scans")
     if not config.results.strip() or re.search("[{}]", config.results):
         problems.append(f"config: results: {config.results!r} cannot be the folder of the products")
@@ -87,6 +93,7 @@ def load(
     if not problems:
         problems += simulation_problems(experiment)
         problems += _state_problems(experiment)
+        problems += _use_problems(experiment)
     if problems:
         raise _report(problems)
     return experiment
@@ -116,12 +123,36 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
 
 def _state_problems(experiment: Experiment) -> Iterator[str]:
     """Say what is wrong with the set-points of stored calibrations."""
-    for name, entry in experiment.config.calibrations.items():
-        if isinstance(entry, StoredGeometry):
-            try:
-                experiment.state(name)
-            except HklflowError as error:
-                yield f"config: calibrations.{name}: {error}"
+    for name in experiment.stored_kinds:
+        try:
+            experiment.state(name)
+        except HklflowError as error:
+            yield f"config: {name}: {error}"
+
+
+def _use_problems(experiment: Experiment) -> Iterator[str]:
+    """Say what is wrong with the use of constants."""
+    known = experiment.config.constants
+    for name, entry in known.items():
+        geometry = getattr(entry, "geometry", None)
+        if geometry is not None and geometry not in experiment.config.calibrations:
+            yield f"config: constants.{name}: there is no calibration {geometry!r}"
+    for (sample, scan), row in experiment.scans.items():
+        used = experiment.settings(sample, scan).correct_frames.constants
+        if used is None:
+            continue
+        if used not in known:
+            yield (
+                f"config: correct_frames.constants of {sample}/{scan}: {used!r} is not one of "
+                f"{', '.join(known) or 'none defined'} in `constants`"
+            )
+        elif isinstance(known[used], constants.IntegratingDetector):
+            sums = [name for name, rotation in row.rotations.items() if rotation.is_sum]
+            if sums:
+                yield (
+                    f"{row.rotations[sums[0]].where}: repeated scans of an integrating detector "
+                    "cannot be summed before they are corrected; give each a row of its own"
+                )
 
 
 def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ import hklflow.stages.temperature_series
 import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
 from hklflow.calibration.assess import GateLimits
+from hklflow.config.constants import DetectorConstants, Stored, UsedConstants
 
 
 class _Section(BaseModel):
@@ -53,22 +54,12 @@ class PoniFile(stages.import_poni.Params):
     """PONI file."""
 
 
-class StoredGeometry(_Section):
+class StoredGeometry(Stored):
     """A calibration of the store: for each rotation the version that was accepted for its run.
 
     Versions are made and judged with `hklflow calibration`.
     """
 
-    store: str
-    """Folder of the store."""
-    state: dict[str, Any]
-    """Set-points of the instrument that make the state, see `hklflow calibration states`."""
-    state_schema: Path | None = None
-    """JSON file of the set-points that make a state; None: the packaged one."""
-    aliases: dict[str, str] = Field(default_factory=dict)
-    """State id -> state id, where a set-point lies on the edge of its step."""
-    pin: int | None = Field(None, ge=0)
-    """Version to be used whatever the store says; None: the highest accepted one that applies."""
     allow_default: bool = False
     """Whether version 0, the set-points themselves, may be used where no version is accepted. What
     is made with it is marked as diagnostic."""
@@ -126,8 +117,12 @@ class Config(_Section):
     """Table of scans and their rotations."""
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     """Detector geometries, by the name that the table of scans uses."""
+    constants: dict[str, DetectorConstants] = Field(default_factory=dict)
+    """Constants of detectors (offsets, gains, flat fields, bad pixels), by name."""
     frame_blocks: int = Field(1, ge=1, le=1000)
     """Blocks of frames of a rotation that are transformed by jobs of their own, for a cluster."""
+    correct_frames: UsedConstants = UsedConstants()
+    """Use of a detector's constants."""
     sum_scans: stages.sum_scans.Settings = stages.sum_scans.Settings()
     """Sum of repeated scans."""
     import_scan: stages.import_scan.Params = stages.import_scan.Params()

@@ -17,6 +17,7 @@ from hklflow.tables import Sample, Scan
 
 # Sections that a sample or a scan may have otherwise than the experiment.
 PER_SCAN = (
+    "correct_frames",
     "sum_scans",
     "import_scan",
     "pixel_mask",

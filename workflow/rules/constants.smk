@@ -1,0 +1,590 @@
+# Constants of detectors: raw runs -> constants.nxs, proposed to the calibration store.
+#
+# Integrating detectors: preprocess -> sanity -> gather (a module of a measure) -> dark, x-rays, pulse
+# capacitor, current source (an ASIC) -> merge currents -> combine -> mask -> join modules -> join all.
+# Photon counters: dark, flood, stability, rate -> mask and flat field.
+# Then both: report -> propose.
+from hklflow.config import constants as hklconstants
+from hklflow.constants.runs import raw_files as files_of_run
+
+BRANCHES = {
+    name: hklconstants.branch(entry)
+    for name, entry in settings.constants.items()
+    if isinstance(entry, hklconstants.IntegratingDetector)
+}
+COUNTERS = {
+    name: entry for name, entry in settings.constants.items() if name not in BRANCHES
+}
+
+
+def every_constant(wildcards):
+    """Products of all constants that the configuration defines."""
+    names = ("constants.nxs", "histograms.png", "maps.png", "table.json")
+    wanted = [
+        paths.constants(name).format(constants=of)
+        for of in settings.constants
+        for name in names
+    ]
+    wanted += [
+        paths.constants("proposed.json").format(constants=of)
+        for of, entry in settings.constants.items()
+        if entry.stored is not None
+    ]
+    return wanted
+
+
+# Only what is needed to judge constants: scans that use them need an accepted version.
+rule constants:
+    input:
+        every_constant,
+    localrule: True
+
+
+wildcard_constraints:
+    constants=one_of(settings.constants),
+    run=one_of({run for b in BRANCHES.values() for run in b.runs}),
+    measure=one_of({measure for b in BRANCHES.values() for measure in b.measures}),
+    current=one_of({current for b in BRANCHES.values() for current in b.currents}),
+    module=r"\d+",
+    asic=r"\d+",
+
+
+# ------------------------------------------------------------------------- functions
+
+
+def at(wildcards):
+    """Entry of the constants at hand."""
+    return settings.constants[wildcards.constants]
+
+
+def told(**given):
+    """Params function: flags of what these functions of (entry, branch, wildcards) return."""
+
+    @known
+    def inner(wildcards):
+        entry, branch = at(wildcards), BRANCHES.get(wildcards.constants)
+        values = {name: of(entry, branch, wildcards) for name, of in given.items()}
+        return " ".join(
+            f"--{name.replace('_', '-')} {' '.join(shlex.quote(str(v)) for v in value)}"
+            for name, value in values.items()
+            if value
+        )
+
+    return inner
+
+
+def whole_detector(**given):
+    """The same, with how the detector is divided."""
+    return told(
+        layout=lambda e, b, w: [e.layout],
+        detector=lambda e, b, w: [e.detector],
+        module_size=lambda e, b, w: e.module_size,
+        asic_size=lambda e, b, w: e.asic_size,
+        **given,
+    )
+
+
+def constants_flags(section):
+    """Params function: flags of a section of the entry at hand."""
+
+    @known
+    def inner(wildcards):
+        return hklconfig.flags(getattr(at(wildcards), section))
+
+    return inner
+
+
+def raw_of_run(wildcards):
+    """Raw files of a run."""
+    run = BRANCHES[wildcards.constants].runs[wildcards.run]
+    return listed_files(run, wildcards.constants, at(wildcards).layout)
+
+
+def listed_files(run, name, layout):
+    """Files that a run of the configuration stands for."""
+    try:
+        return files_of_run(run, Path.cwd())
+    except HklflowError as error:
+        raise WorkflowError(f"constants {name}: {error}") from None
+
+
+def of_runs(name):
+    """Input function: this product of all runs of the measure at hand."""
+
+    @known
+    def inner(wildcards):
+        branch = BRANCHES[wildcards.constants]
+        return [
+            paths.run(name).format(constants=wildcards.constants, run=run)
+            for run in branch.runs_of(wildcards.measure)
+        ]
+
+    return inner
+
+
+def gathered(measure):
+    """Input function: gathered frames of a measure for the module at hand."""
+
+    @known
+    def inner(wildcards):
+        own = dict(wildcards.items()) | {"measure": measure.format(**wildcards)}
+        return paths.gathered().format(**own)
+
+    return inner
+
+
+def of_measured(name, measure):
+    """Input function: this product of the ASIC at hand, if the measure was made."""
+
+    @known
+    def inner(wildcards):
+        made = BRANCHES[wildcards.constants].measures
+        if not any(m == measure or m.startswith(f"{measure}_") for m in made):
+            return []
+        return paths.asic(name).format(**dict(wildcards.items()))
+
+    return inner
+
+
+def of_currents(wildcards):
+    """Current-source results of the ASIC at hand, of all currents."""
+    pattern = paths.asic("current_source_{current}.nxs")
+    own = dict(wildcards.items())
+    return [
+        pattern.format(**own, current=current)
+        for current in BRANCHES[wildcards.constants].currents
+    ]
+
+
+def of_asics(wildcards):
+    """Masked constants of the ASICs of the module at hand."""
+    return [
+        paths.asic("masked.nxs").format(**dict(wildcards.items()), asic=asic)
+        for asic in BRANCHES[wildcards.constants].asics(int(wildcards.module))
+    ]
+
+
+def of_modules(wildcards):
+    """Constants of all modules."""
+    return [
+        paths.module("module.nxs").format(constants=wildcards.constants, module=module)
+        for module in BRANCHES[wildcards.constants].modules
+    ]
+
+
+def optional(**names):
+    """Params function: flags of inputs that may be empty."""
+
+    @known
+    def inner(wildcards, input):
+        return " ".join(
+            f"--{flag.replace('_', '-')} {shlex.quote(str(input[name]))}"
+            for flag, name in names.items()
+            if input[name]
+        )
+
+    return inner
+
+
+# ----------------------------------------------------------------- integrating detectors
+
+
+rule constants_preprocess:
+    input:
+        raw=raw_of_run,
+    output:
+        facts=paths.run("facts.json"),
+    log:
+        paths.log("constants_preprocess", "constants", "run"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("constants_preprocess"),
+        runtime=minutes("constants_preprocess"),
+    params:
+        raw=braced("raw"),
+        flags=whole_detector(
+            run=lambda e, b, w: [w.run], modules=lambda e, b, w: b.modules
+        ),
+        version=stages.constants_preprocess.VERSION,
+    message:
+        "{wildcards.constants}: what run {wildcards.run} holds"
+    shell:
+        "python -m hklflow.stages.constants_preprocess --raw {params.raw}"
+        " --facts {output.facts:q} {params.flags} > {log:q} 2>&1"
+
+
+rule constants_sanity:
+    input:
+        raw=raw_of_run,
+        facts=paths.run("facts.json"),
+    output:
+        report=paths.run("sanity.json"),
+    log:
+        paths.log("constants_sanity", "constants", "run"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("constants_sanity"),
+        runtime=minutes("constants_sanity"),
+    params:
+        raw=braced("raw"),
+        flags=whole_detector(strict=lambda e, b, w: e.strict),
+        version=stages.constants_sanity.VERSION,
+    message:
+        "{wildcards.constants}: checks of run {wildcards.run}"
+    shell:
+        "python -m hklflow.stages.constants_sanity --raw {params.raw} --facts {input.facts:q}"
+        " --report {output.report:q} {params.flags} > {log:q} 2>&1"
+
+
+# One job reads a module's files once, for all its ASICs.
+rule gather:
+    input:
+        facts=of_runs("facts.json"),
+        sanity=of_runs("sanity.json"),
+    output:
+        gathered=temp(directory(paths.gathered())),
+    log:
+        paths.log("gather", "constants", "measure", "module"),
+    benchmark:
+        paths.benchmark("gather", "constants", "measure", "module")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("gather"),
+        runtime=minutes("gather"),
+    params:
+        facts=braced("facts"),
+        sanity=braced("sanity"),
+        asics=lambda w, output: " ".join(
+            shlex.quote(f"{output.gathered}/asic_{asic}.h5")
+            for asic in range(BRANCHES[w.constants].detector.asics)
+        ),
+        flags=whole_detector(
+            measure=lambda e, b, w: [w.measure], module=lambda e, b, w: [w.module]
+        ),
+        own=constants_flags("gather"),
+        version=stages.gather.VERSION,
+    message:
+        "{wildcards.constants}: gather {wildcards.measure} of module {wildcards.module}"
+    shell:
+        "python -m hklflow.stages.gather --facts {params.facts} --sanity {params.sanity}"
+        " --gathered {params.asics} {params.flags} {params.own} > {log:q} 2>&1"
+
+
+rule process_dark:
+    input:
+        high=gathered("dark_high"),
+        medium=gathered("dark_medium"),
+        low=gathered("dark_low"),
+    output:
+        constants=paths.asic("dark.nxs"),
+    log:
+        paths.log("process_dark", "constants", "module", "asic"),
+    benchmark:
+        paths.benchmark("process_dark", "constants", "module", "asic")
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("process_dark"),
+        runtime=minutes("process_dark"),
+    params:
+        flags=constants_flags("process_dark"),
+        version=stages.process_dark.VERSION,
+    message:
+        "{wildcards.constants}: offset and noise of ASIC {wildcards.module}/{wildcards.asic}"
+    shell:
+        "python -m hklflow.stages.process_dark"
+        " --high {input.high:q}/asic_{wildcards.asic}.h5"
+        " --medium {input.medium:q}/asic_{wildcards.asic}.h5"
+        " --low {input.low:q}/asic_{wildcards.asic}.h5"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule process_xray:
+    input:
+        gathered=gathered("xray"),
+        dark=paths.asic("dark.nxs"),
+    output:
+        constants=paths.asic("xray.nxs"),
+    log:
+        paths.log("process_xray", "constants", "module", "asic"),
+    benchmark:
+        paths.benchmark("process_xray", "constants", "module", "asic")
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("process_xray"),
+        runtime=minutes("process_xray"),
+    params:
+        flags=constants_flags("process_xray"),
+        version=stages.process_xray.VERSION,
+    message:
+        "{wildcards.constants}: gain of ASIC {wildcards.module}/{wildcards.asic} from fluorescence"
+    shell:
+        "python -m hklflow.stages.process_xray"
+        " --gathered {input.gathered:q}/asic_{wildcards.asic}.h5 --dark {input.dark:q}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule process_pulse_capacitor:
+    input:
+        gathered=gathered("pulse_capacitor"),
+        dark=paths.asic("dark.nxs"),
+    output:
+        constants=paths.asic("pulse_capacitor.nxs"),
+    log:
+        paths.log("process_pulse_capacitor", "constants", "module", "asic"),
+    benchmark:
+        paths.benchmark("process_pulse_capacitor", "constants", "module", "asic")
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("process_pulse_capacitor"),
+        runtime=minutes("process_pulse_capacitor"),
+    params:
+        flags=constants_flags("process_pulse_capacitor"),
+        version=stages.process_pulse_capacitor.VERSION,
+    message:
+        "{wildcards.constants}: pulse capacitor of ASIC {wildcards.module}/{wildcards.asic}"
+    shell:
+        "python -m hklflow.stages.process_pulse_capacitor"
+        " --gathered {input.gathered:q}/asic_{wildcards.asic}.h5 --dark {input.dark:q}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule process_current_source:
+    input:
+        gathered=gathered("current_source_{current}"),
+        dark=paths.asic("dark.nxs"),
+    output:
+        constants=paths.asic("current_source_{current}.nxs"),
+    log:
+        paths.log("process_current_source", "constants", "module", "asic", "current"),
+    benchmark:
+        paths.benchmark(
+            "process_current_source", "constants", "module", "asic", "current"
+        )
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("process_current_source"),
+        runtime=minutes("process_current_source"),
+    params:
+        flags=constants_flags("process_current_source"),
+        version=stages.process_current_source.VERSION,
+    message:
+        "{wildcards.constants}: current source {wildcards.current} of ASIC"
+        " {wildcards.module}/{wildcards.asic}"
+    shell:
+        "python -m hklflow.stages.process_current_source"
+        " --gathered {input.gathered:q}/asic_{wildcards.asic}.h5 --dark {input.dark:q}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule merge_current_source:
+    input:
+        currents=of_currents,
+    output:
+        merged=paths.asic("merged.nxs"),
+    log:
+        paths.log("merge_current_source", "constants", "module", "asic"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("merge_current_source"),
+        runtime=minutes("merge_current_source"),
+    params:
+        names=told(currents=lambda e, b, w: b.currents),
+        files=braced("currents"),
+        flags=constants_flags("merge_current_source"),
+        version=stages.merge_current_source.VERSION,
+    message:
+        "{wildcards.constants}: best current of ASIC {wildcards.module}/{wildcards.asic}"
+    shell:
+        "python -m hklflow.stages.merge_current_source --currents {params.files}"
+        " --merged {output.merged:q} {params.names} {params.flags} > {log:q} 2>&1"
+
+
+rule combine_constants:
+    input:
+        dark=paths.asic("dark.nxs"),
+        xray=of_measured("xray.nxs", "xray"),
+        pulse_capacitor=of_measured("pulse_capacitor.nxs", "pulse_capacitor"),
+        current_source=of_measured("merged.nxs", "current_source"),
+        gain_map=lambda w: at(w).gain_map or [],
+    output:
+        constants=paths.asic("combined.nxs"),
+    log:
+        paths.log("combine_constants", "constants", "module", "asic"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("combine_constants"),
+        runtime=minutes("combine_constants"),
+    params:
+        measured=optional(
+            xray="xray",
+            pulse_capacitor="pulse_capacitor",
+            current_source="current_source",
+            gain_map="gain_map",
+        ),
+        size=told(
+            module_size=lambda e, b, w: b.detector.module,
+            asic_size=lambda e, b, w: b.detector.asic,
+        ),
+        flags=constants_flags("combine_constants"),
+        version=stages.combine_constants.VERSION,
+    message:
+        "{wildcards.constants}: gains of ASIC {wildcards.module}/{wildcards.asic}"
+    shell:
+        "python -m hklflow.stages.combine_constants --dark {input.dark:q} {params.measured}"
+        " --constants {output.constants:q} {params.size} {params.flags} > {log:q} 2>&1"
+
+
+rule mask_constants:
+    input:
+        constants=paths.asic("combined.nxs"),
+        files=lambda w: hklconfig.files(at(w).mask_constants),
+    output:
+        constants=paths.asic("masked.nxs"),
+    log:
+        paths.log("mask_constants", "constants", "module", "asic"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("mask_constants"),
+        runtime=minutes("mask_constants"),
+    params:
+        flags=constants_flags("mask_constants"),
+        version=stages.mask_constants.VERSION,
+    message:
+        "{wildcards.constants}: mask of ASIC {wildcards.module}/{wildcards.asic}"
+    shell:
+        "python -m hklflow.stages.mask_constants --constants {input.constants:q}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule join_module:
+    input:
+        asics=of_asics,
+    output:
+        constants=paths.module("module.nxs"),
+    log:
+        paths.log("join_module", "constants", "module"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("join_module"),
+        runtime=minutes("join_module"),
+    params:
+        asics=braced("asics"),
+        flags=told(
+            detector=lambda e, b, w: [e.detector],
+            module=lambda e, b, w: [w.module],
+            module_size=lambda e, b, w: e.module_size,
+            asic_size=lambda e, b, w: e.asic_size,
+            numbers=lambda e, b, w: b.asics(int(w.module)),
+        ),
+        version=stages.join_module.VERSION,
+    message:
+        "{wildcards.constants}: join the ASICs of module {wildcards.module}"
+    shell:
+        "python -m hklflow.stages.join_module --asics {params.asics}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule join_constants:
+    input:
+        modules=of_modules,
+    output:
+        constants=paths.constants("constants.nxs"),
+    log:
+        paths.log("join_constants", "constants"),
+    wildcard_constraints:
+        constants=one_of(BRANCHES),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("join_constants"),
+        runtime=minutes("join_constants"),
+    params:
+        modules=braced("modules"),
+        flags=told(
+            numbers=lambda e, b, w: b.modules,
+            absent=lambda e, b, w: [m for m in e.modules if m not in b.modules],
+            title=lambda e, b, w: [f"constants of {w.constants}"],
+        ),
+        version=stages.join_constants.VERSION,
+    message:
+        "{wildcards.constants}: join the modules"
+    shell:
+        "python -m hklflow.stages.join_constants --modules {params.modules}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+# ----------------------------------------------------------------------------- both
+
+
+rule constants_report:
+    input:
+        constants=paths.constants("constants.nxs"),
+    output:
+        histograms=report(
+            paths.constants("histograms.png"),
+            caption="../report/constants_histograms.rst",
+            category="1 Detector",
+            labels={"of": "{constants}", "shows": "constants: histograms"},
+        ),
+        maps=report(
+            paths.constants("maps.png"),
+            caption="../report/constants_maps.rst",
+            category="1 Detector",
+            labels={"of": "{constants}", "shows": "constants: maps"},
+        ),
+        table=paths.constants("table.json"),
+    log:
+        paths.log("constants_report", "constants"),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("constants_report"),
+        runtime=minutes("constants_report"),
+    params:
+        version=stages.constants_report.VERSION,
+    message:
+        "{wildcards.constants}: pictures and table of the constants"
+    shell:
+        "python -m hklflow.stages.constants_report --constants {input.constants:q}"
+        " --histograms {output.histograms:q} --maps {output.maps:q} --table {output.table:q}"
+        " > {log:q} 2>&1"
+
+
+rule propose_constants:
+    input:
+        constants=paths.constants("constants.nxs"),
+        report=[
+            paths.constants(name)
+            for name in ("histograms.png", "maps.png", "table.json")
+        ],
+    output:
+        proposed=paths.constants("proposed.json"),
+    log:
+        paths.log("propose_constants", "constants"),
+    localrule: True
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("propose_constants"),
+        runtime=minutes("propose_constants"),
+    params:
+        report=braced("report"),
+        flags=lambda w: hklconfig.flags(experiment.proposal(w.constants)),
+        version=stages.propose_constants.VERSION,
+    message:
+        "propose the constants {wildcards.constants} to the calibration store"
+    shell:
+        "python -m hklflow.stages.propose_constants --constants {input.constants:q}"
+        " --report {params.report} --proposed {output.proposed:q} {params.flags} > {log:q} 2>&1"
