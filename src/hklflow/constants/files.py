@@ -70,11 +70,18 @@ class Constants:
 
 def write_part(path: Path, title: str, constants: Constants) -> None:
     """Write the quantities of one ASIC or module; the first one is the default plot."""
+    with create_part(path, title) as group:
+        add_quantities(group, constants)
+
+
+@contextmanager
+def create_part(path: Path, title: str) -> Iterator[h5py.Group]:
+    """Make the file of one ASIC or module; gives the group for its quantities."""
     with create(path, title, "overview") as entry:
         entry["definition"] = DEFINITION
         group = _detector(entry)
-        add_quantities(group, constants)
-        _overview(entry, group, next(iter(constants.quantities)))
+        yield group
+        _overview(entry, group, "pixel_mask" if "pixel_mask" in group else next(iter(group)))
 
 
 def read_part(path: Path) -> Constants:
@@ -91,7 +98,7 @@ def read_part(path: Path) -> Constants:
 
 def add_quantities(group: h5py.Group, constants: Constants) -> None:
     """Store quantities in a group, each packed by (stage and) memory cell."""
-    group.attrs["about"] = json.dumps(constants.about)
+    set_about(group, constants.about)
     for name, item in constants.quantities.items():
         add_array(group, name, item.values, item.units, **item.attrs)
 
@@ -107,7 +114,18 @@ def read_quantities(group: h5py.Group) -> Constants:
         for name, item in group.items()
         if isinstance(item, h5py.Dataset)
     }
-    return Constants(json.loads(group.attrs["about"]), quantities)
+    return Constants(about_of(group), quantities)
+
+
+def about_of(group: h5py.Group) -> dict[str, Any]:
+    """What is known of the quantities in a group."""
+    about: dict[str, Any] = json.loads(group.attrs["about"])
+    return about
+
+
+def set_about(group: h5py.Group, about: Mapping[str, Any]) -> None:
+    """Say what the quantities in a group are of."""
+    group.attrs["about"] = json.dumps(dict(about))
 
 
 @contextmanager
@@ -116,7 +134,7 @@ def create_detector(path: Path, title: str, about: Mapping[str, Any]) -> Iterato
     with create(path, title, "overview") as entry:
         entry["definition"] = DEFINITION
         group = _detector(entry)
-        group.attrs["about"] = json.dumps(dict(about))
+        set_about(group, about)
         yield group
         first = next(item for item in group.values() if isinstance(item, h5py.Group))
         shown = "pixel_mask" if "pixel_mask" in first else next(iter(first))
@@ -135,7 +153,7 @@ class DetectorConstants:
 
     def __init__(self, group: h5py.Group) -> None:
         self._group = group
-        self.about: dict[str, Any] = json.loads(group.attrs["about"])
+        self.about = about_of(group)
         self.modules = tuple(
             sorted(int(n.removeprefix("module_")) for n in group if n.startswith("module_"))
         )

@@ -1,0 +1,145 @@
+"""ASICs put together to modules, and modules to the detector's file.
+
+What is missing stands there too, with what says so: NaN, ``NO_DARK_DATA`` and a dead pixel.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants import files
+from hklflow.constants.detectors import Integrating
+from hklflow.constants.status import Bit
+from hklflow.core.masks import MaskBit
+from hklflow.errors import HklflowError
+from hklflow.nexus.entry import add_array, open_entry
+
+# What a pixel without data holds, where it is not NaN or 0.
+_ABSENT = {"constants_status": Bit.NO_DARK_DATA, "pixel_mask": MaskBit.DEAD}
+
+
+def join_asics(
+    group: h5py.Group, detector: Integrating, module: int, asics: Mapping[int, Path]
+) -> dict[str, Any]:
+    """Put the ASICs of a module together, one quantity after the other.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where the module's quantities go.
+    detector : Integrating
+    module : int
+    asics : mapping
+        Number of an ASIC -> its file; what is not in it is absent.
+
+    Returns
+    -------
+    dict
+        What is known of the module.
+
+    Raises
+    ------
+    HklflowError
+        If files are of other ASICs than they should be, or do not fit each other.
+    """
+    with ExitStack() as stack:
+        parts = {
+            number: stack.enter_context(open_entry(path))["instrument/detector"]
+            for number, path in asics.items()
+        }
+        abouts = {number: files.about_of(part) for number, part in parts.items()}
+        for number, about in abouts.items():
+            if (about["module"], about["asic"]) != (module, number):
+                raise HklflowError(
+                    f"{asics[number]} is of ASIC {about['asic']} of module {about['module']}, not "
+                    f"of {number} of {module}; check the paths"
+                )
+        first = next(iter(abouts.values()))
+        reference = next(iter(parts.values()))
+        for number, part in parts.items():
+            if set(part) != set(reference) or abouts[number]["cell_ids"] != first["cell_ids"]:
+                raise HklflowError(
+                    f"{asics[number]} has other quantities or memory cells than the module's "
+                    "other ASICs; make the ASICs of a module alike"
+                )
+        for name, dataset in reference.items():
+            whole = _filled(name, dataset.shape[:-2], detector.module, dataset.dtype)
+            for number, part in parts.items():
+                if part[name].shape[:-2] != dataset.shape[:-2]:
+                    raise HklflowError(
+                        f"{name} of {asics[number]} has shape {part[name].shape}, of another "
+                        f"ASIC {dataset.shape}; make the ASICs of a module alike"
+                    )
+                whole[..., *detector.box(number)] = part[name][()]
+            attrs = dict(dataset.attrs)
+            if "source" in attrs:
+                attrs["source"] = _sources([part[name].attrs["source"] for part in parts.values()])
+            add_array(group, name, whole, **attrs)
+    absent = [number for number in range(detector.asics) if number not in asics]
+    about = {key: value for key, value in first.items() if key != "asic"}
+    return about | {"absent_asics": absent}
+
+
+def join_modules(
+    group: h5py.Group, modules: Mapping[int, Path], absent: Sequence[int]
+) -> dict[str, Any]:
+    """Put the modules' files together; modules that are absent hold nothing but that they are.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        ``/entry/instrument/detector`` of the detector's file.
+    modules : mapping
+        Number of a module -> its file.
+    absent : sequence of int
+
+    Returns
+    -------
+    dict
+        What is known of the detector.
+    """
+    with ExitStack() as stack:
+        parts = {
+            number: stack.enter_context(open_entry(path))["instrument/detector"]
+            for number, path in modules.items()
+        }
+        abouts = {number: files.about_of(part) for number, part in parts.items()}
+        for number, part in parts.items():
+            part.file.copy(part, group, files.module_name(number))
+        first = next(iter(parts))
+        for number in absent:
+            place = group.create_group(files.module_name(number))
+            files.set_about(place, abouts[first] | {"module": number, "absent": True})
+            for name, dataset in parts[first].items():
+                shape = dataset.shape
+                empty = _filled(name, shape[:-2], (shape[-2], shape[-1]), dataset.dtype)
+                add_array(place, name, empty, **dataset.attrs)
+    return {
+        "detector": abouts[first]["detector"],
+        "cell_ids": abouts[first]["cell_ids"],
+        "digital": abouts[first]["digital"],
+        "runs": abouts[first]["runs"],
+        "measures": abouts[first]["measures"],
+        "modules": sorted([*modules, *absent]),
+        "absent_modules": list(absent),
+        "absent_asics": {str(n): about["absent_asics"] for n, about in abouts.items()},
+    }
+
+
+def _filled(
+    name: str, leading: tuple[int, ...], size: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    empty = np.nan if dtype.kind == "f" else int(_ABSENT.get(name, 0))
+    return np.full((*leading, *size), empty, dtype)
+
+
+def _sources(found: Sequence[Any]) -> Any:
+    """Sources of a quantity: of every stage the one of all ASICs, or all that occur."""
+    rows = [[str(item) for item in np.atleast_1d(one)] for one in found]
+    joined = ["|".join(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
+    return joined if np.ndim(found[0]) else joined[0]

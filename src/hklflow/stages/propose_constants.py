@@ -1,0 +1,116 @@
+"""Propose a detector's constants to the calibration store, with figures and gates.
+
+A person accepts or rejects them there (`hklflow calibration accept`); only then are scans
+corrected with them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from hklflow import stage
+from hklflow.constants.gates import Gates as Gates
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    constants: Path
+    """Constants of the detector."""
+    report: list[Path]
+    """Pictures and tables for the person who judges."""
+
+
+class Outputs(stage.Outputs):
+    proposed: Path
+    """Which candidate it is, and its gates."""
+
+
+class Params(stage.Params):
+    store: Path
+    """Folder of the store."""
+    name: str
+    """Name of the candidate."""
+    state: dict[str, Any]
+    """Set-points of the instrument that make the state."""
+    author: str
+    """Who proposes."""
+    state_schema: Path | None = None
+    """JSON file of the set-points that make a state; None: the packaged one."""
+    aliases: dict[str, str] = Field(default_factory=dict)
+    """State id -> state id, where a set-point lies on the edge of its step."""
+    gates: Gates = Gates()
+    """What the constants must keep to be accepted."""
+
+    def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
+        """Files that are read: the store changes with every proposal, and is none of them."""
+        return {"state_schema": [self.state_schema] if self.state_schema else []}
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Compare with what is accepted, judge, put the candidate into the store."""
+    import tempfile
+    from contextlib import ExitStack
+
+    from hklflow.calibration import records
+    from hklflow.calibration.states import read_schema, state_of
+    from hklflow.calibration.store import Store
+    from hklflow.constants import files, gates
+
+    state = state_of("constants", params.state, read_schema(params.state_schema), params.aliases)
+    for warning in state.warnings:
+        print(f"warning: {warning}")
+    store = Store(params.store.expanduser())
+    accepted = [v for v in store.versions(state.kind, state.id) if v.status == "accepted"]
+    with ExitStack() as stack:
+        now = stack.enter_context(files.open_constants(inputs.constants))
+        before = None
+        if accepted:
+            before = stack.enter_context(files.open_constants(accepted[-1].artefact(_FILE)))
+        found = gates.figures(now, before)
+        about = now.about
+    verdicts = gates.judge(found, params.gates)
+    paths = [inputs.constants, *inputs.report]
+    record = {
+        "author": params.author,
+        "comments": f"constants of {about['detector']}",
+        "parentVersion": accepted[-1].number if accepted else None,
+        "inputs": [{"path": str(path), "sha256": stage.fingerprint(path)} for path in paths],
+        "software": records.software(),
+        "metrics": found,
+        "gates": verdicts,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = Path(folder) / "parameters.json"
+        stage.write_json(parameters, {"source": "constants", "about": about})
+        named = {path.name: path for path in inputs.report}
+        candidate = store.new_iteration(
+            state, params.name, {_FILE: inputs.constants, "parameters.json": parameters, **named},
+            record,
+        )  # fmt: skip
+    stage.write_json(
+        outputs.proposed,
+        {
+            "state": state.id,
+            "candidate": candidate.name,
+            "iteration": candidate.iteration,
+            "compared with version": accepted[-1].number if accepted else None,
+            "gates": verdicts,
+            "figures": found,
+        },
+    )
+    failed = [gate["sentence"] for gate in verdicts if not gate["passed"]]
+    for sentence in failed:
+        print(f"failed: {sentence}")
+    print(
+        f"proposed as {candidate.name}/{candidate.iteration:02d}, state {state.id}: "
+        f"{len(verdicts) - len(failed)} of {len(verdicts)} gates passed; accept it with "
+        f"`hklflow calibration accept {candidate.name} --calibration {params.name} ...`"
+    )
+
+
+_FILE = "constants.nxs"
+
+if __name__ == "__main__":
+    stage.command(main)
