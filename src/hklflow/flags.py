@@ -57,6 +57,10 @@ def files(params: BaseModel, base: Path = Path()) -> list[str]:
 def _words(flag: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, BaseModel):
+        return [flag, value.model_dump_json(exclude_defaults=True)]
+    if isinstance(value, dict) and any(isinstance(v, list | dict) for v in value.values()):
+        return [flag, json.dumps(value)]
     if isinstance(value, dict):
         return [word for key, item in value.items() for word in _words(f"{flag}.{key}", item)]
     if isinstance(value, list | tuple):

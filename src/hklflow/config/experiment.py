@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow import stages
-from hklflow.config.layers import Layer
 from hklflow.config.constants import PhotonCounter, Stored
+from hklflow.config.layers import Layer
 from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
 from hklflow.errors import HklflowError
@@ -223,6 +223,20 @@ class Experiment:
 
         own = self.stored(name).state_schema
         return read_schema(own and self.base / own)
+
+    def proposal(self, name: str) -> stages.propose_constants.Params:
+        """Parameters of the proposal of constants to the store."""
+        entry = self.config.constants[name].stored
+        assert entry is not None
+        return stages.propose_constants.Params(
+            store=Path(entry.store),
+            name=name,
+            state=entry.state,
+            author=entry.author,
+            state_schema=entry.state_schema,
+            aliases=entry.aliases,
+            gates=entry.gates,
+        )
 
     def scans_of(self, sample: str, parent: str | None = None) -> list[str]:
         """Scans of a sample, or those of one parent (itself too), from cold to warm.

@@ -7,7 +7,6 @@ A field that has an imported module's name would shadow it in the class body, so
 stage modules are reached through their package.
 """
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag

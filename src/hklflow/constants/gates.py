@@ -126,14 +126,15 @@ def judge(found: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
         "the median change of the offset in units of the noise",
     )
     if gates.measured_gains and "gain source" in found:
-        assumed = [source for source in found["gain source"] if "default" in source]
+        sources = found["gain source"]
+        assumed = [source for source in sources if "default" in source]
         verdicts.append(
             {
                 "name": "measured_gains",
                 "value": float(len(assumed)),
                 "limit": 0.0,
                 "passed": not assumed,
-                "sentence": f"gains of high, medium, low are from {', '.join(found['gain source'])}",
+                "sentence": f"gains of high, medium, low are from {', '.join(sources)}",
             }
         )
     return verdicts

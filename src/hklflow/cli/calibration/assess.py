@@ -97,16 +97,16 @@ def _gates(to: "Target", request: "Request", data: Record, before: Record) -> li
     from hklflow.calibration.assess import judge
 
     if metrics := measured(data):
-        gates = judge(metrics, to.entry.gates, before or None)
+        gates = judge(metrics, to.geometry.gates, before or None)
         for number, other in enumerate(metrics.get("others", []), start=2):
             gates += [
                 gate | {"name": f"{gate['name']}.{number}",
                         "sentence": f"image {number}: {gate['sentence']}"}
-                for gate in judge(other, to.entry.gates)
+                for gate in judge(other, to.geometry.gates)
             ]  # fmt: skip
         return gates
     if "module_metrics" in data:
-        return _module_gates(data["module_metrics"], to.entry.gates.modules)
+        return _module_gates(data["module_metrics"], to.geometry.gates.modules)
     return [
         {
             "name": "measured",

@@ -70,7 +70,7 @@ class Request:
 
 def from_state(target: "Target") -> Record:
     """Parameters of a powder calibration that the set-points of the state say."""
-    state, entry = target.state.values, target.entry
+    state, entry = target.state.values, target.geometry
     given = {
         "pixel_size": state.get("pixel_size"),
         "wavelength": HC / state["energy"] if "energy" in state else None,
@@ -375,8 +375,10 @@ def check_state(target: "Target", data: Record, path: Path) -> None:
         refined = "wavelength" in data.get("sigma", {})
         if abs(found - energy) > (1e-3 * energy if refined else step):
             problems.append(f"an energy of {found:.1f} eV, not {energy:.1f} eV")
-    if abs(beam.polarization - target.entry.polarization) > 1e-9:
-        problems.append(f"a polarisation of {beam.polarization}, not {target.entry.polarization}")
+    if abs(beam.polarization - target.geometry.polarization) > 1e-9:
+        problems.append(
+            f"a polarisation of {beam.polarization}, not {target.geometry.polarization}"
+        )
     if problems:
         raise HklflowError(
             f"the geometry has {' and '.join(problems)}, as {target.name} says; give the file of "

@@ -42,6 +42,7 @@ def compare(
     if len(names) < 2:
         raise HklflowError("name two or more versions or candidates, as v_0001 morning/02")
     to = target(directory, calibration)
+    to.require("geometry")
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         item = to.item(name)

@@ -4,10 +4,13 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hklflow.cli.calibration.target import in_words, target
 from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.config import Experiment
 
 
 def list_all(
@@ -98,33 +101,38 @@ def apply(scan: str | None = None, /, *, json_: bool = False, directory: Path = 
         Folder of the experiment.
     """
     from hklflow.cli.folder import experiment as folder_of
-    from hklflow.config import StoredGeometry, load
+    from hklflow.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     keys = [key for key in experiment.all_rotations() if scan in (None, f"{key[0]}/{key[1]}")]
     if not keys:
         raise HklflowError(f"there is no scan {scan!r}; scans are named `sample/scan`")
-    rows = []
-    for key in keys:
-        name = experiment.rotation(*key).calibration
-        entry = experiment.config.calibrations.get(name or "")
-        version, why = "", "from the raw file" if entry is None else f"calibration {name}"
-        if isinstance(entry, StoredGeometry):
-            try:
-                found = experiment.version(*key)
-            except HklflowError as error:
-                why = str(error)
-            else:
-                version = found.path.name
-                record = found.record
-                why = (
-                    "pinned in the configuration" if entry.pin is not None
-                    else "the set-points: no accepted version applies" if found.number == 0
-                    else f"highest accepted that applies ({record.get('appliesTo')})"
-                )  # fmt: skip
-        rows.append((*key, name or "", version, why))
+    rows = [
+        (*key, experiment.stored_name(*key, kind), *_why(experiment, key, kind))
+        for key in keys
+        for kind in ("geometry", "constants")
+        if kind == "geometry" or experiment.stored_name(*key, kind)
+    ]
     _print(("sample", "scan", "rotation", "calibration", "version", "why"), rows, json_)
+
+
+def _why(experiment: "Experiment", key: tuple[str, str, str], kind: str) -> tuple[str, str]:
+    """Version that a rotation's geometry or constants are of, and why."""
+    name = experiment.stored_name(*key, kind)
+    if not name:
+        return "", "from the raw file"
+    if experiment.stored_kinds.get(name) != kind:
+        return "", f"calibration {name}" if kind == "geometry" else f"constants {name}"
+    try:
+        found = experiment.version(*key, kind)
+    except HklflowError as error:
+        return "", str(error)
+    if experiment.stored(name).pin is not None:
+        return found.path.name, "pinned in the configuration"
+    if found.number == 0:
+        return found.path.name, "the set-points: no accepted version applies"
+    return found.path.name, f"highest accepted that applies ({found.record.get('appliesTo')})"
 
 
 def affected(
@@ -187,29 +195,31 @@ def states(*, json_: bool = False, directory: Path = Path()) -> None:
     """
     from hklflow.calibration.states import read_schema
     from hklflow.cli.folder import experiment as folder_of
-    from hklflow.config import StoredGeometry, load
+    from hklflow.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     rows: list[Sequence[Any]] = []
-    for name, entry in experiment.config.calibrations.items():
-        if isinstance(entry, StoredGeometry):
-            state = experiment.state(name)
-            rows.append((name, state.id, json.dumps(state.values)))
-            for warning in state.warnings:
-                print(f"warning: {name}: {warning}", file=sys.stderr)
+    for name in experiment.stored_kinds:
+        state = experiment.state(name)
+        rows.append((name, state.id, json.dumps(state.values)))
+        for warning in state.warnings:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
     _print(("calibration", "state", "set-points"), rows, json_)
     if json_:
         return
     columns = ("set-point", "unit", "step", "needed", "meaning")
     # Entries may have a schema of their own.
-    schemas = {experiment.stored(row[0]).state_schema for row in rows} or {None}
-    for own in sorted(schemas, key=str):
+    schemas = {
+        (kind, experiment.stored(name).state_schema)
+        for name, kind in experiment.stored_kinds.items()
+    } or {("geometry", None)}
+    for kind, own in sorted(schemas, key=str, reverse=True):
         print()
         keys = read_schema(own and experiment.base / own).keys.items()
         _print(columns, [(name, key.unit or "", "exact" if key.step is None else key.step,
-                          "geometry" in key.required, key.description) for name, key in keys
-                         if "geometry" in key.kinds], json_)  # fmt: skip
+                          kind in key.required, key.description) for name, key in keys
+                         if kind in key.kinds], json_)  # fmt: skip
 
 
 def reindex(

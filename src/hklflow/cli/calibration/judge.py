@@ -230,6 +230,7 @@ def copy(
     from hklflow.cli.calibration.build import check_state
 
     source, goal = target(directory, calibration), target(directory, to)
+    source.require("geometry")
     found = source.version(version)
     geometry = found.artefact("geometry.json")
     check_state(goal, stage.read_json(geometry), geometry)
@@ -319,9 +320,9 @@ def _used(to: Target) -> dict[tuple[str, str, str], str]:
     found = {}
     experiment = to.experiment
     for key in experiment.all_rotations():
-        if experiment.rotation(*key).calibration == to.name:
+        if experiment.stored_name(*key, to.kind) == to.name:
             try:
-                found[key] = experiment.version(*key).name
+                found[key] = experiment.version(*key, to.kind).name
             except HklflowError:
                 continue  # `apply` says why
     return found

@@ -28,7 +28,7 @@ def init_state(
 ) -> None:
     """Make the state's folder in the store, with the geometry of the set-points as version 0.
 
-    Version 0 is used only where `allow_default` is set, and what it makes is marked as diagnostic.
+    (Version 0 of constants is empty.) Version 0 is used only where `allow_default` is set, and what it makes is marked as diagnostic.
 
     Example: `hklflow calibration init --author "M. Curie"`
 
@@ -43,11 +43,17 @@ def init_state(
     directory
         Folder of the experiment.
     """
+    from hklflow import stage
     from hklflow.cli.calibration.build import Request, make_files
 
     to = target(directory, calibration)
     with tempfile.TemporaryDirectory() as folder:
-        files = make_files(to, Request("default"), Path(folder))
+        if to.kind == "constants":
+            # Nobody knows constants that were not measured: version 0 only holds the place.
+            files = {"parameters.json": Path(folder) / "parameters.json"}
+            stage.write_json(files["parameters.json"], {"source": "default"})
+        else:
+            files = make_files(to, Request("default"), Path(folder))
         version = to.store.init(to.state, files, author=author, comments=comments)
     print(f"state {to.state.id} of {to.name}: {version.path}")
 
@@ -137,6 +143,7 @@ def propose(
             "or --arm for each; or say --level module"
         )
     to = target(directory, calibration)
+    to.require("geometry")
     params, parent = settings(given), None
     if calibrant is not None:
         params |= settings((f"calibrant={calibrant}",))
@@ -202,6 +209,7 @@ def iterate(
     from hklflow.cli.calibration.build import Request, settings
 
     to = target(directory, calibration)
+    to.require("geometry")
     before = to.candidate(name)
     said = Request.from_dict(stage.read_json(before.path / "parameters.json"))
     if said.source in ("poni", "geometry"):

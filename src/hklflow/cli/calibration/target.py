@@ -1,4 +1,4 @@
-"""What the commands act on: an entry of `calibrations` with its store and its state."""
+"""What the commands act on: an entry of the configuration with its store and its state."""
 
 import re
 import sys
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hklflow.calibration.states import Schema, State
     from hklflow.calibration.store import Candidate, Store, Version
     from hklflow.config import Experiment, StoredGeometry
+    from hklflow.config.constants import Stored
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,33 @@ class Target:
     name: str
 
     @property
-    def entry(self) -> "StoredGeometry":
-        """Entry of the configuration."""
+    def entry(self) -> "Stored":
+        """Place in the store, as the configuration has it."""
         return self.experiment.stored(self.name)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the calibration, `geometry` or `constants`."""
+        return self.experiment.stored_kinds[self.name]
+
+    def require(self, kind: str) -> None:
+        """Raise if the entry is of another kind."""
+        if self.kind != kind:
+            raise HklflowError(
+                f"{self.name} has {self.kind}, and this command is for a {kind}; constants are "
+                "proposed by `snakemake constants` and judged by what `hklflow calibration show` "
+                "says of the candidate"
+            )
+
+    @property
+    def geometry(self) -> "StoredGeometry":
+        """Entry of `calibrations`; errors as in `require`."""
+        from hklflow.config import StoredGeometry
+
+        self.require("geometry")
+        found = self.experiment.config.calibrations[self.name]
+        assert isinstance(found, StoredGeometry)
+        return found
 
     @property
     def store(self) -> "Store":
@@ -89,16 +114,15 @@ def target(directory: Path, name: str | None) -> Target:
     HklflowError
         If there is none or it is not clear which.
     """
-    from hklflow.config import StoredGeometry, load
+    from hklflow.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     if name is None:
-        names = [n for n, e in experiment.config.calibrations.items()
-                 if isinstance(e, StoredGeometry)]  # fmt: skip
+        names = list(experiment.stored_kinds)
         if len(names) != 1:
             raise HklflowError(
-                f"{folder.config} has {len(names)} calibrations with a store"
+                f"{folder.config} has {len(names)} calibrations and constants with a store"
                 f"{': ' + ', '.join(names) if names else ''}; "
                 + ("name one with --calibration" if names else "see config/README.md, calibrations")
             )
