@@ -12,6 +12,7 @@ a job that needs more is given more when it is tried again.
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.config import Experiment, PoniFile, PowderImage, simulation_description
+from hklflow.config.constants import PhotonCounter
+from hklflow.config.constants import branch as constants_branch
 from hklflow.errors import HklflowError
 
 _FACTOR = 1.3  # asked for, over what was measured
@@ -78,6 +81,27 @@ COSTS: Mapping[str, Cost] = {
     "temperature_series": Cost(260, seconds=5),
     "stack": Cost(300, seconds=5),
     "overview": Cost(200, seconds=4),
+    # Of what reads frames, memory is bounded by parameters; times are for runs of 1000 frames.
+    "constants_preprocess": Cost(300, seconds=30),
+    "constants_sanity": Cost(300, seconds=30),
+    "gather": Cost(1500, seconds=300),
+    "process_dark": Cost(1200, seconds=60),
+    "process_xray": Cost(1500, seconds=600),
+    "process_pulse_capacitor": Cost(1200, seconds=120),
+    "process_current_source": Cost(1200, seconds=120),
+    "merge_current_source": Cost(1500, seconds=20),
+    "combine_constants": Cost(1500, seconds=20),
+    "mask_constants": Cost(1500, seconds=20),
+    "join_module": Cost(2000, seconds=120),
+    "join_constants": Cost(800, seconds=120),
+    "counter_dark": Cost(400, per_mpixel=100, seconds=60),
+    "counter_flood": Cost(400, per_mpixel=150, seconds=120),
+    "counter_stability": Cost(400, per_mpixel=150, seconds=300),
+    "counter_rate": Cost(400, per_mpixel=150, seconds=120),
+    "counter_constants": Cost(400, per_mpixel=150),
+    "constants_report": Cost(1500, seconds=60),
+    "propose_constants": Cost(1500, seconds=30),
+    "correct_frames": Cost(600, per_mpixel=200, seconds=3, rate=60, disk=2.5),
 }
 
 
@@ -133,8 +157,36 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     counts["temperature_series"] = dict.fromkeys(samples, 1)
     counts["stack"] = dict.fromkeys(stacks, 2)
     counts["overview"] = {experiment_wide: 1}
+    counts |= _of_constants(experiment)
     present = {rule: {key: n for key, n in jobs.items() if n} for rule, jobs in counts.items()}
     return {rule: jobs for rule, jobs in present.items() if jobs}
+
+
+def _of_constants(experiment: Experiment) -> dict[str, dict[Key, int]]:
+    """Jobs that make detectors' constants, and that use them."""
+    everything: Key = (None, None, None)
+    n: Counter[str] = Counter()
+    for entry in experiment.config.constants.values():
+        n.update(["constants_report", *(["propose_constants"] if entry.stored else [])])
+        if isinstance(entry, PhotonCounter):
+            measured = [kind for kind in ("dark", "flood", "stability", "rate")
+                        if getattr(entry.runs, kind)]  # fmt: skip
+            n.update(["counter_constants", *(f"counter_{kind}" for kind in measured)])
+            continue
+        branch = constants_branch(entry)
+        runs, measures, modules = len(branch.runs), branch.measures, len(branch.modules)
+        asics = sum(len(branch.asics(module)) for module in branch.modules)
+        n.update({"constants_preprocess": runs, "constants_sanity": runs, "join_constants": 1})
+        n.update({"gather": len(measures) * modules, "join_module": modules})
+        n.update(dict.fromkeys(("process_dark", "combine_constants", "mask_constants"), asics))
+        n.update({f"process_{m}": asics for m in ("xray", "pulse_capacitor") if m in measures})
+        n["process_current_source"] += asics * len(branch.currents)
+        n["merge_current_source"] += asics if branch.currents else 0
+    found: dict[str, dict[Key, int]] = {rule: {everything: number} for rule, number in n.items()}
+    found["correct_frames"] = {
+        key: 1 for key in experiment.all_rotations() if experiment.is_corrected(key[0], key[1])
+    }
+    return found
 
 
 class Estimate:
@@ -260,6 +312,8 @@ class Estimate:
     ) -> Shape:
         """Shape of the data of a rotation, or of the first that fits what is given."""
         experiment = self._experiment
+        if not experiment.scans:  # constants only
+            return Shape(1000, 1_000_000, 0)
         for owner, name, row in experiment.all_rotations():
             if sample in (None, owner) and scan in (None, name) and rotation in (None, row):
                 frames, pixels = self._frame_shape(owner, name, row)

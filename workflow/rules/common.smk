@@ -69,12 +69,13 @@ def every_product(wildcards):
     of_parent_scan = [*of_scan, paths.scan("parent.json")]
     of_rotation = [paths.rotation(name) for name in ROTATION_PRODUCTS]
     of_sum = [*of_rotation, paths.rotation("sum.nxs")]
-    wanted = [paths.overview("summary.tsv")]
+    wanted = [paths.overview("summary.tsv")] if experiment.scans else []
     used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
     wanted += [
         paths.calibration("geometry.json").format(calibration=name)
         for name in sorted(used.intersection(POWDER + PONI))
     ]
+    wanted += every_constant(wildcards)
     for sample, parent in experiment.stacks():
         wanted += [
             paths.stack("{kind}.nxs").format(sample=sample, parent=parent, kind=kind)
@@ -225,6 +226,8 @@ def of_stacked(wildcards):
 def raw_files(wildcards):
     """Raw files of the rotation at hand (both ends of an image series), or their sum."""
     row = rotation_at(wildcards)
+    if experiment.is_corrected(wildcards.sample, wildcards.scan):
+        return paths.rotation("corrected.nxs").format(**dict(wildcards.items()))
     if row.is_sum:
         return paths.rotation("sum.nxs").format(**dict(wildcards.items()))
     return experiment.raw_inputs(row)
@@ -247,6 +250,24 @@ def calibrated_geometry(wildcards):
         return experiment.geometry_file(*key) or []
     except HklflowError as error:
         raise WorkflowError(str(error)) from None
+
+
+def used_constants(counter):
+    """Input function: constants of the rotation at hand, if they are of this kind of detector."""
+
+    @known
+    def inner(wildcards):
+        rotation_at(wildcards)
+        key = (wildcards.sample, wildcards.scan, wildcards.rotation)
+        try:
+            return experiment.constants_file(*key, counter) or []
+        except HklflowError as error:
+            raise WorkflowError(
+                f"{error}; `snakemake constants` makes constants, `hklflow calibration accept` "
+                "accepts them"
+            ) from None
+
+    return inner
 
 
 def calibration_file(wildcards):

@@ -180,8 +180,8 @@ class UsedConstants(stages.correct_frames.Settings):
     """How frames are corrected, and with which constants."""
 
     constants: str | None = None
-    """Entry of `constants`. The frames of an integrating detector are corrected with it; of a photon
-    counter the mask and the flat field are used. None: the raw frames as they are."""
+    """Entry of `constants`. The frames of an integrating detector are corrected with it; of a
+    photon counter the mask and the flat field are used. None: the raw frames as they are."""
 
 
 @dataclass(frozen=True)
@@ -282,8 +282,8 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter") -> Iterato
     for current in entry.runs.current_source:
         if not re.fullmatch(r"[A-Za-z0-9.+-]+", current):
             yield f"{where}: runs.current_source: {current!r} cannot be a name; use letters, digits"
-    if len(entry.runs.pulse_capacitor) not in (0, 1, 8):
-        yield f"{where}: runs.pulse_capacitor has {len(entry.runs.pulse_capacitor)} runs, not 1 or 8"
+    if (n := len(entry.runs.pulse_capacitor)) not in (0, 1, 8):
+        yield f"{where}: runs.pulse_capacitor has {n} runs, not 1 or 8"
     for current, runs_of in entry.runs.current_source.items():
         if len(runs_of) not in (1, 4):
             yield f"{where}: runs.current_source.{current} has {len(runs_of)} runs, not 1 or 4"

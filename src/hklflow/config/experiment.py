@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow import stages
-from hklflow.config.constants import PhotonCounter, Stored
+from hklflow.config.constants import IntegratingDetector, PhotonCounter, Stored
 from hklflow.config.layers import Layer
 from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
@@ -131,6 +131,11 @@ class Experiment:
             return self.paths.constants("constants.nxs").format(constants=name)
         found = self.version(sample, scan, rotation, "constants")
         return self._relative(found.artefact("constants.nxs"))
+
+    def is_corrected(self, sample: str, scan: str) -> bool:
+        """Whether the frames of a scan are of an integrating detector, corrected by us."""
+        name = self.settings(sample, scan).correct_frames.constants
+        return isinstance(self.config.constants.get(name or ""), IntegratingDetector)
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
@@ -277,7 +282,7 @@ class Experiment:
         given["angles"] = given["angles"] | settings
         if scanned:
             given["scan_axis"], given["start"], given["step"] = scanned[0]
-        if row.is_series and not row.is_sum:
+        if row.is_series and not row.is_sum and not self.is_corrected(sample, scan):
             given["pattern"] = row.raw
         if row.frames is not None:
             given["n_frames"] = row.frames

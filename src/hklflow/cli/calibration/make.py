@@ -28,7 +28,8 @@ def init_state(
 ) -> None:
     """Make the state's folder in the store, with the geometry of the set-points as version 0.
 
-    (Version 0 of constants is empty.) Version 0 is used only where `allow_default` is set, and what it makes is marked as diagnostic.
+    Version 0 is used only where `allow_default` is set, and what it makes is marked as diagnostic.
+    For constants it is empty, for they must be measured.
 
     Example: `hklflow calibration init --author "M. Curie"`
 
