@@ -87,7 +87,7 @@ class Gathered:
         self._file = file
         self._start: NDArray[np.int64] = file["start"][()]
         self.cell_ids: NDArray[np.int64] = file["cell_id"][()]
-        self.frames = np.diff(self._start)
+        self.frames: NDArray[np.int64] = file["frames"][()]
         self.shape: tuple[int, int] = file["analog"].shape[1:]
 
     @property
@@ -97,7 +97,8 @@ class Gathered:
 
     def cell(self, index: int, rows: slice = slice(None)) -> CellFrames:
         """Frames of a memory cell (by its place in `cell_ids`), whole or some of their rows."""
-        at = slice(int(self._start[index]), int(self._start[index + 1]))
+        begin = int(self._start[index])
+        at = slice(begin, begin + int(self.frames[index]))
         analog, digital = (self._file[name][at, rows] for name in ("analog", "digital"))
         return CellFrames(analog, digital, self._file["train"][at], self._file["step"][at])
 
@@ -135,6 +136,8 @@ class GatheredWriter:
     frames : (cells,) int array
         Frames of each cell that will come.
     shape : (ss, fs)
+    at_most : bool
+        Fewer frames than these may come: what is lost is seen in the pixels only.
     """
 
     def __init__(
@@ -144,7 +147,9 @@ class GatheredWriter:
         cell_ids: NDArray[np.integer[Any]],
         frames: NDArray[np.integer[Any]],
         shape: tuple[int, int],
+        at_most: bool = False,
     ) -> None:
+        self._at_most = at_most
         self._start = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
         self._next = self._start[:-1].copy()
         self._file = h5py.File(path, "w")
@@ -191,8 +196,9 @@ class GatheredWriter:
             self._next[number] = at.stop
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._file["frames"] = self._next - self._start[:-1]
         self._file.close()
-        if kind is None and np.any(self._next != self._start[1:]):
+        if kind is None and not self._at_most and np.any(self._next != self._start[1:]):
             short = int(np.argmax(self._next != self._start[1:]))
             raise HklflowError(
                 f"memory cell {short} has {self._next[short] - self._start[short]} frames instead "
