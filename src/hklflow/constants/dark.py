@@ -1,0 +1,316 @@
+"""Dark frames: offset, noise and gain level of every stage, and where one stage ends.
+
+Each stage is forced in a run of its own. Of a pixel's frames those far from its median are left
+out, for cosmic rays are none of its noise; mean and spread of the rest are then those of a normal
+distribution cut at the same limits and rounded to integers, so that neither the cut nor the
+rounding biases them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import erf, exp, pi, sqrt
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hklflow.constants.base import Process
+from hklflow.constants.detectors import STAGES
+from hklflow.constants.files import Constants, Quantity
+from hklflow.constants.gathered import CellFrames
+from hklflow.constants.status import Bit
+from hklflow.errors import HklflowError
+
+#: Variance of what rounding to integers adds.
+ROUNDING = 1 / 12
+
+# Median absolute deviation of a normal distribution of width 1.
+_MAD = 0.67449
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a dark has to fulfil.
+
+    Attributes
+    ----------
+    clip : float
+        Standard deviations from the median beyond which a value is left out.
+    max_clipped : float
+        Fraction of values left out from which noise and offset are not to be believed.
+    min_frames : int
+    min_separation : float
+        Distance of the gain levels of neighbouring stages, in standard deviations.
+    """
+
+    clip: float = 5.0
+    max_clipped: float = 0.2
+    min_frames: int = 10
+    min_separation: float = 6.0
+
+
+class Dark(Process):
+    """Constants of the dark runs of the stages high, medium, low.
+
+    Parameters
+    ----------
+    digital : {"level", "stage"}
+        See `gathered.About`.
+    limits : Limits
+    """
+
+    def __init__(self, digital: str, limits: Limits) -> None:
+        self._stage = digital == "stage"
+        self._limits = limits
+
+    def initiate(self, cells: int, shape: tuple[int, int]) -> dict[str, Quantity]:
+        """Arrays (3, cells, ss, fs), thresholds and separations (2, cells, ss, fs)."""
+
+        def unknown(stages: int, units: str = "ADU", **attrs: Any) -> Quantity:
+            return Quantity(np.full((stages, cells, *shape), np.nan, np.float32), units, attrs)
+
+        def numbers(fill: int) -> Quantity:
+            return Quantity(np.full((3, cells, *shape), fill, np.uint32))
+
+        return {
+            "offset": unknown(3, source=["dark"] * 3),
+            "offset_errors": unknown(3),
+            "noise": unknown(3),
+            "noise_errors": unknown(3),
+            "level": unknown(3),
+            "level_errors": unknown(3),
+            "gain_threshold": unknown(2),
+            "separation": unknown(2, ""),
+            "n_frames": numbers(0),
+            "n_wrong_stage": numbers(0),
+            "constants_status": numbers(Bit.NO_DARK_DATA),
+        }
+
+    def calculate(
+        self, frames: Sequence[CellFrames], cell: int, rows: slice
+    ) -> Mapping[str, NDArray[Any]]:
+        """Results of one memory cell."""
+        per_stage = [self._one(one, stage) for stage, one in enumerate(frames)]
+        found = {name: np.stack([one[name] for one in per_stage]) for name in per_stage[0]}
+        spread = found.pop("level_spread")
+        if self._stage:
+            steps = np.array([0.5, 1.5])[:, None, None]
+            found["gain_threshold"] = np.broadcast_to(steps, (2, *spread.shape[1:]))
+            return found
+        threshold, separation = thresholds(found["level"], spread)
+        near = np.isfinite(separation) & ~(separation >= self._limits.min_separation)
+        for stage in range(2):
+            found["constants_status"][stage : stage + 2] |= _bit(
+                near[stage], Bit.GAIN_THRESHOLDING_ERROR
+            )
+        return found | {"gain_threshold": threshold, "separation": separation}
+
+    def _one(self, frames: CellFrames, stage: int) -> dict[str, NDArray[Any]]:
+        limits, total = self._limits, len(frames.analog)
+        wanted = stage if self._stage else -1
+        analog = clipped(frames.analog, frames.digital, wanted, wanted, limits.clip)
+        # The level of a digital stage is the mean of whatever stages it was in.
+        digital = clipped(
+            frames.digital, frames.digital, *((0, 2) if self._stage else (-1, -1)),
+            np.inf if self._stage else limits.clip,
+        )  # fmt: skip
+        n, kept = analog[0], np.maximum(analog[1], 1)
+        variance = analog[3] ** 2 - ROUNDING
+        noise = np.sqrt(np.maximum(variance, 0))
+        few = n < limits.min_frames
+        wrong = total - n
+        status = _bit(analog[3] == 0, Bit.DATA_STD_IS_ZERO) | _bit(
+            few | (n - analog[1] > limits.max_clipped * n), Bit.OFFSET_NOISE_EVAL_ERROR
+        )
+        if self._stage:
+            status |= _bit(2 * wrong > total, Bit.WRONG_GAIN_VALUE)
+        if total == 0:
+            status |= np.uint32(Bit.NO_DARK_DATA)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            noise_errors = analog[3] ** 2 / (noise * np.sqrt(2 * np.maximum(kept - 1, 1)))
+        return {
+            "offset": analog[2],
+            "offset_errors": analog[3] / np.sqrt(kept),
+            "noise": noise,
+            "noise_errors": np.where(noise > 0, noise_errors, np.nan),
+            "level": digital[2],
+            "level_errors": digital[3] / np.sqrt(np.maximum(digital[1], 1)),
+            "level_spread": digital[3],
+            "n_frames": analog[1].astype(np.uint32),
+            "n_wrong_stage": wrong.astype(np.uint32),
+            "constants_status": status,
+        }
+
+
+def thresholds(
+    level: NDArray[np.floating[Any]], spread: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where one stage ends and the next begins, and how far they are apart.
+
+    Between levels d of spreads s, the threshold is as many spreads from the one as from the
+    other: t = (d1 s2 + d2 s1) / (s1 + s2).
+
+    Parameters
+    ----------
+    level, spread : (3, ...) arrays
+        Mean and standard deviation of the digital output, ADU.
+
+    Returns
+    -------
+    threshold : (2, ...) array
+        ADU.
+    separation : (2, ...) array
+        (d2 - d1) / sqrt(s1² + s2²), negative if they do not rise.
+    """
+    # An integer is known no better than its rounding, however constant it is.
+    s = np.maximum(spread, sqrt(ROUNDING))
+    threshold = (level[:-1] * s[1:] + level[1:] * s[:-1]) / (s[1:] + s[:-1])
+    return threshold, (level[1:] - level[:-1]) / np.hypot(s[1:], s[:-1])
+
+
+def require_order(constants: Constants, min_separation: float = 6.0) -> None:
+    """Require that the levels of most pixels rise from the stage high to low.
+
+    Pixels whose levels are not apart tell nothing: a dead ASIC is no mistake of the experiment.
+
+    Raises
+    ------
+    HklflowError
+        If dark runs were interchanged.
+    """
+    level = constants["level"].astype(np.float64)
+    if constants.about["digital"] == "stage":
+        apart = np.full(level.shape, 0.35)  # half a stage between two
+    else:
+        frames = np.maximum(constants["n_frames"], 1)
+        spread = constants["level_errors"] * np.sqrt(frames)
+        apart = min_separation * np.maximum(spread, sqrt(ROUNDING))
+    swapped = []
+    for one, two in ((0, 1), (1, 2), (0, 2)):
+        if np.mean(level[one] - level[two] > np.hypot(apart[one], apart[two])) > 0.5:
+            swapped += [f"dark_{STAGES[one]} and dark_{STAGES[two]}"]
+    if swapped:
+        about = constants.about
+        runs = ", ".join(
+            f"{measure} {' '.join(run) or '?'} has {np.nanmedian(values):.5g}"
+            for measure, run, values in zip(about["measures"], about["runs"], level, strict=True)
+        )
+        raise HklflowError(
+            f"gain levels of module {about['module']}, ASIC {about['asic']} do not rise from high "
+            f"to low in most pixels (of run {runs}): {'; '.join(swapped)} are interchanged; give "
+            "each run of the darks to its stage"
+        )
+
+
+def _bit(where: NDArray[np.bool_], bit: Bit) -> NDArray[np.uint32]:
+    return np.where(where, np.uint32(bit), np.uint32(0))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def clipped(values, digital, least, most, clip):  # type: ignore[no-untyped-def]
+    """Mean and spread of each pixel without outliers.
+
+    Parameters
+    ----------
+    values, digital : (n, ss, fs) uint16 arrays
+    least, most : int
+        Use only values whose digital output is of these; -1: all.
+    clip : float
+        Standard deviations from the median beyond which a value is left out; inf: none is.
+
+    Returns
+    -------
+    (4, ss, fs) array
+        Number of values used; of those not left out; mean; standard deviation, the rounding's
+        part in it. NaN where there is none.
+    """
+    n, n_rows, n_fast = values.shape
+    found = np.full((4, n_rows, n_fast), np.nan)
+    counts = np.zeros(65536, np.int64)
+    for row in range(n_rows):
+        for column in range(n_fast):
+            low, high, used = 65536, -1, 0
+            for i in range(n):
+                if least >= 0:
+                    code = digital[i, row, column]
+                    if code < least or code > most:
+                        continue
+                value = int(values[i, row, column])
+                counts[value] += 1
+                used += 1
+                low, high = min(low, value), max(high, value)
+            found[0, row, column] = used
+            found[1, row, column] = 0
+            if used == 0:
+                continue
+            begin, end = low, high
+            if clip < np.inf:
+                begin, end = _limits(counts, low, high, used, clip)
+            kept, mean, spread = _normal(counts[low : high + 1], low, begin, end, clip < np.inf)
+            found[1, row, column] = kept
+            found[2, row, column] = mean
+            found[3, row, column] = spread
+            counts[low : high + 1] = 0
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _limits(counts, low, high, used, clip):  # type: ignore[no-untyped-def]
+    """First and last value within ``clip`` standard deviations of the median."""
+    median, below = low, 0
+    while 2 * (below + counts[median]) < used:
+        below += counts[median]
+        median += 1
+    away, inside = 0, counts[median]
+    while 2 * inside < used:
+        away += 1
+        before = inside
+        if median - away >= low:
+            inside += counts[median - away]
+        if median + away <= high:
+            inside += counts[median + away]
+    # Deviations are integers, of which half are below the median one somewhere within its bin.
+    deviation = 0.5
+    if away > 0:
+        deviation += away - 1 + (0.5 * used - before) / (inside - before)
+    width = clip * deviation / _MAD
+    return int(np.ceil(median - width)), int(np.floor(median + width))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _normal(counts, low, begin, end, cut):  # type: ignore[no-untyped-def]
+    """Number, mean and spread of values; if they are cut, of the normal distribution behind.
+
+    ``counts`` begins with the value ``low``; the cut leaves values from ``begin`` to ``end``.
+    """
+    kept, first = 0, 0.0
+    places = range(max(begin - low, 0), min(end - low + 1, len(counts)))
+    for place in places:
+        kept += counts[place]
+        first += counts[place] * float(place)
+    mean = first / kept
+    second = 0.0
+    for place in places:
+        second += counts[place] * (place - mean) ** 2
+    variance = second / (kept - 1) if kept > 1 else 0.0
+    mean += low
+    if not cut or variance <= 2 * ROUNDING:
+        return kept, mean, sqrt(variance)
+    # Moments of a normal distribution between limits, solved for mu and sigma.
+    smooth = variance - ROUNDING
+    mu, sigma = mean, sqrt(smooth)
+    for _ in range(30):
+        a, b = (begin - 0.5 - mu) / sigma, (end + 0.5 - mu) / sigma
+        inside = 0.5 * (erf(b / sqrt(2.0)) - erf(a / sqrt(2.0)))
+        at_a = exp(-0.5 * a * a) / sqrt(2 * pi) / inside
+        at_b = exp(-0.5 * b * b) / sqrt(2 * pi) / inside
+        shift = at_a - at_b
+        factor = 1 + a * at_a - b * at_b - shift * shift
+        if factor < 0.2:  # cut in the middle of something else than one normal distribution
+            return kept, mean, sqrt(variance)
+        before = sigma
+        mu, sigma = mean - sigma * shift, sqrt(smooth / factor)
+        if abs(sigma - before) < 1e-6 * sigma:
+            break
+    return kept, mu, sqrt(sigma * sigma + ROUNDING)

@@ -1,0 +1,74 @@
+"""Process the dark frames of one ASIC: offset, noise, gain levels and thresholds."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    high: Path
+    """Gathered frames of the dark run with all pixels in high gain."""
+    medium: Path
+    """Gathered frames of the dark run in medium gain."""
+    low: Path
+    """Gathered frames of the dark run in low gain."""
+
+
+class Outputs(stage.Outputs):
+    constants: Path
+    """Constants of the ASIC that darks give."""
+
+
+class Settings(stage.Params):
+    clip: float = Field(5.0, ge=3, le=20)
+    """Values farther from a pixel's median than this many standard deviations are left out."""
+    max_clipped: float = Field(0.2, gt=0, lt=1)
+    """Fraction of values left out from which offset and noise of a pixel are not believed."""
+    min_frames: int = Field(10, ge=2)
+    """Least number of frames of a memory cell."""
+    min_separation: float = Field(6.0, gt=0)
+    """Least distance of the gain levels of neighbouring stages, in standard deviations."""
+
+
+class Params(Settings):
+    memory: float = Field(500.0, gt=0)
+    """Memory for the frames that are worked on at a time, in MB."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Process all memory cells; interchanged runs are an error."""
+    from contextlib import ExitStack
+
+    from hklflow.constants import dark
+    from hklflow.constants.base import process
+    from hklflow.constants.files import write_part
+    from hklflow.constants.gathered import open_gathered
+
+    limits = dark.Limits(**params.model_dump(exclude={"memory"}))
+    with ExitStack() as stack:
+        runs = [
+            stack.enter_context(open_gathered(path))
+            for path in (inputs.high, inputs.medium, inputs.low)
+        ]
+        digital = runs[0].about.digital
+        constants = process(
+            dark.Dark(digital, limits),
+            runs,
+            params.memory,
+            lambda parts, total: stage.progress(parts, total, "dark: parts of memory cells"),
+        )
+    dark.require_order(constants, params.min_separation)
+    about = constants.about
+    write_part(
+        outputs.constants,
+        f"dark of module {about['module']}, ASIC {about['asic']} of {about['detector']}",
+        constants,
+    )
+
+
+if __name__ == "__main__":
+    stage.command(main)
