@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.config import Experiment, PoniFile, PowderImage, simulation_description
-from hklflow.config.constants import PhotonCounter
+from hklflow.config.constants import PhotonCounter, counter_runs
 from hklflow.config.constants import branch as constants_branch
 from hklflow.errors import HklflowError
 
@@ -169,9 +169,7 @@ def _of_constants(experiment: Experiment) -> dict[str, dict[Key, int]]:
     for entry in experiment.config.constants.values():
         n.update(["constants_report", *(["propose_constants"] if entry.stored else [])])
         if isinstance(entry, PhotonCounter):
-            measured = [kind for kind in ("dark", "flood", "stability", "rate")
-                        if getattr(entry.runs, kind)]  # fmt: skip
-            n.update(["counter_constants", *(f"counter_{kind}" for kind in measured)])
+            n.update(["counter_constants", *(f"counter_{kind}" for kind in counter_runs(entry))])
             continue
         branch = constants_branch(entry)
         runs, measures, modules = len(branch.runs), branch.measures, len(branch.modules)

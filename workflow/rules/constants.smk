@@ -97,13 +97,13 @@ def constants_flags(section):
 def raw_of_run(wildcards):
     """Raw files of a run."""
     run = BRANCHES[wildcards.constants].runs[wildcards.run]
-    return listed_files(run, wildcards.constants, at(wildcards).layout)
+    return listed_files(run, wildcards.constants)
 
 
-def listed_files(run, name, layout):
+def listed_files(run, name):
     """Files that a run of the configuration stands for."""
     try:
-        return files_of_run(run, Path.cwd())
+        return files_of_run(run, Path())
     except HklflowError as error:
         raise WorkflowError(f"constants {name}: {error}") from None
 

@@ -34,6 +34,7 @@ import hklflow.stages.process_xray
 import hklflow.stages.propose_constants  # noqa: F401  (used as `stages.propose_constants`)
 from hklflow import stages
 from hklflow.constants.detectors import Integrating, integrating
+from hklflow.constants.runs import raw_files
 from hklflow.errors import HklflowError
 
 
@@ -249,16 +250,19 @@ def _run_name(measure: str, number: int, of: int) -> str:
     return measure if of == 1 else f"{measure}.{number}"
 
 
-def problems(name: str, entry: "IntegratingDetector | PhotonCounter") -> Iterator[str]:
-    """Say what is wrong with an entry that only its parts together show."""
+def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path) -> Iterator[str]:
+    """Say what is wrong with an entry that only its parts together, or its files, show."""
     where = f"config: constants.{name}"
     if isinstance(entry, PhotonCounter):
-        runs = entry.runs
-        if not (runs.dark or runs.flood or runs.stability or runs.rate):
-            yield f"{where}: runs has none; give dark, flood, stability or rate"
-        if runs.rate and entry.counter_rate is None:
-            yield f"{where}: runs.rate needs counter_rate with the transmission of each run"
+        yield from _counter_problems(where, entry, base)
         return
+    for run in {run for runs in branch(entry).measures.values() for run in runs}:
+        try:
+            raw_files(run, base)
+        except HklflowError as error:
+            yield f"{where}: {error}"
+    if entry.gain_map is not None and not (base / entry.gain_map).is_file():
+        yield f"{where}: gain_map: {entry.gain_map} does not exist"
     try:
         n_asics = branch(entry).detector.asics
     except HklflowError as error:
@@ -287,3 +291,26 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter") -> Iterato
     for current, runs_of in entry.runs.current_source.items():
         if len(runs_of) not in (1, 4):
             yield f"{where}: runs.current_source.{current} has {len(runs_of)} runs, not 1 or 4"
+
+
+def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[str]:
+    from hklflow.formats.raw import find_files
+
+    runs = entry.runs
+    if not counter_runs(entry):
+        yield f"{where}: runs has none; give dark, flood, stability or rate"
+    if runs.rate and entry.counter_rate is None:
+        yield f"{where}: runs.rate needs counter_rate with the transmission of each run"
+    for run in [run for found in counter_runs(entry).values() for run in found]:
+        try:
+            find_files(base / run)
+        except HklflowError as error:
+            yield f"{where}: {error}"
+
+
+def counter_runs(entry: PhotonCounter) -> dict[str, tuple[str, ...]]:
+    """Measurement of a photon counter -> its raw files or patterns; those that were made."""
+    runs = entry.runs
+    found = {"dark": runs.dark, "flood": runs.flood, "stability": runs.stability}
+    made = {name: (run,) for name, run in found.items() if run is not None}
+    return made | ({"rate": runs.rate} if runs.rate else {})

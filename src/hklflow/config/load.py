@@ -80,7 +80,7 @@ def load(
         check_name(name, "constants", "config", problems)
         if name in config.calibrations:
             problems.append(f"config: {name} is in both calibrations and constants; rename one")
-        problems += constants.problems(name, entry)
+        problems += constants.problems(name, entry, base)
     if not scans and not problems and not config.constants:
         problems.append(f"{base / config.scans} has no scans")
     if not config.results.strip() or re.search("[{}]", config.results):
