@@ -52,7 +52,7 @@ def run_facts(
     if not parts:
         raise HklflowError(
             f"run {run}: none of its {len(files)} files holds frames of a {detector.name} in "
-            f"layout {layout!r} ({files[0] if files else 'no file'}); mend the run's path or the layout"
+            f"layout {layout!r}; mend the run's path or its layout"
         )
     everywhere = trains_of([part for found in parts.values() for part in found])
     outliers = outlier_trains(everywhere)
