@@ -115,16 +115,16 @@ def combine(
             found[f"{name}_errors"] = _quantity(ratio.errors)
 
     gains: list[Measured] = []
-    for stage, one in enumerate(measured):
-        if one is None or (stage > 0 and gains[-1].source == NONE):
+    for stage, part in enumerate(measured):
+        if part is None or (stage > 0 and gains[-1].source == NONE):
             gains.append(_given(stage, gain_map, default_gain, status.shape[1:]))
         else:
-            gains.append(_product(gains[-1], one) if stage > 0 else one)
+            gains.append(_product(gains[-1], part) if stage > 0 else part)
         status[stage] |= gains[-1].status
     sources = [gain.source for gain in gains]
     gain = np.stack([gain.values for gain in gains])
     errors = np.stack([gain.errors for gain in gains])
-    status[~np.isfinite(gain)] |= Bit.VALUE_IS_NAN
+    status[~np.isfinite(gain)] |= np.uint32(Bit.VALUE_IS_NAN)
     quantities = {
         "offset": found.pop("offset"),
         "offset_errors": found.pop("offset_errors"),

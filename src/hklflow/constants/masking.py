@@ -88,15 +88,15 @@ def mask_constants(
             here = values[stage]
             far = beyond(here, known.get(f"{name}_{STAGES[stage]}"))
             far |= outliers(here, n_sigma, ~bad(status[stage]) & ~far)
-            status[stage][far] |= bit
-            status[stage][~np.isfinite(here)] |= Bit.VALUE_IS_NAN
-    status[constants["gain"] == 0] |= Bit.VALUE_OUT_OF_RANGE
+            status[stage][far] |= np.uint32(bit)
+            status[stage][~np.isfinite(here)] |= np.uint32(Bit.VALUE_IS_NAN)
+    status[constants["gain"] == 0] |= np.uint32(Bit.VALUE_OUT_OF_RANGE)
     cells, shape = status.shape[1], status.shape[2:]
     by_user = _user(user, cells, shape)
-    status[:, by_user] |= Bit.NON_SENSITIVE
+    status[:, by_user] |= np.uint32(Bit.NON_SENSITIVE)
     border = np.ones(shape, bool)
     border[edges : shape[0] - edges, edges : shape[1] - edges] = False
-    status[..., border] |= Bit.NON_STANDARD_SIZE
+    status[..., border] |= np.uint32(Bit.NON_STANDARD_SIZE)
 
     sources = constants.about["gain_source"]
     measured = np.isfinite(constants["offset"]).any(axis=(1, 2, 3))
@@ -104,8 +104,8 @@ def mask_constants(
         g for g, name in enumerate(STAGES) if name in stages and sources[g] != NONE and measured[g]
     ]
     mask = pixel_mask(status, constants["gain"], used or [0], max_bad_cells)
-    mask[border] |= MaskBit.USER
-    mask[by_user.mean(axis=0) > max_bad_cells] |= MaskBit.USER
+    mask[border] |= np.uint32(MaskBit.USER)
+    mask[by_user.mean(axis=0) > max_bad_cells] |= np.uint32(MaskBit.USER)
     quantities = dict(constants.quantities)
     quantities["constants_status"] = Quantity(status, "", bit_names(Bit))
     quantities["pixel_mask"] = Quantity(mask, "", bit_names(MaskBit))

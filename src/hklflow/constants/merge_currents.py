@@ -60,7 +60,7 @@ def merge_currents(
     found = valid.any(axis=0)
     chosen = np.where(found, best + 1, 0).astype(np.uint16)
     bits = np.zeros((3, *chosen.shape), np.uint32)
-    bits[1:, ~found] |= Bit.CI2_EVAL_ERROR
+    bits[1:, ~found] |= np.uint32(Bit.CI2_EVAL_ERROR)
 
     quantities: dict[str, Quantity] = {}
     chi2, freedom = np.zeros(chosen.shape), np.zeros(chosen.shape)
@@ -81,7 +81,7 @@ def merge_currents(
                 np.where(found, mean, middle),
                 np.where(found, mean_error, spread),
             )
-            bits[upper, ~found] |= Bit.INTERPOLATED
+            bits[upper, ~found] |= np.uint32(Bit.INTERPOLATED)
         else:
             mean, mean_error = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
         quantities[name] = Quantity(mean.astype(np.float32))

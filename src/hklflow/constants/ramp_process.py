@@ -119,8 +119,10 @@ class RampProcess(Process):
             value, error = slope_ratio(lines, upper)
             found |= {name: value, f"{name}_errors": error}
             lost = ~np.isfinite(value) | ((status & FitStatus.SATURATED_EARLY) != 0)
-            bits[upper][lost] |= self.failed
-            bits[upper][lines.curved[upper - 1 : upper + 1].any(axis=0)] |= Bit.CI_LINEAR_DEVIATION
+            bits[upper][lost] |= np.uint32(self.failed)
+            bits[upper][lines.curved[upper - 1 : upper + 1].any(axis=0)] |= np.uint32(
+                Bit.CI_LINEAR_DEVIATION
+            )
         names = ("slope", "slope_errors", "intercept", "intercept_errors", "residual", "points")
         return {
             **found,
@@ -135,19 +137,19 @@ def fit_status(lines: Lines, fit: Fit) -> NDArray[np.uint32]:
     reached = lines.reached
     status = np.zeros(reached.shape[1:], np.uint32)
     beyond = [np.ones(status.shape, bool), reached[1:].sum(axis=0) > 0, reached[2] > 0]
-    status[~beyond[1]] |= FitStatus.NO_SWITCH_HM
+    status[~beyond[1]] |= np.uint32(FitStatus.NO_SWITCH_HM)
     if fit.stages > 2:
-        status[beyond[1] & ~beyond[2]] |= FitStatus.NO_SWITCH_ML
+        status[beyond[1] & ~beyond[2]] |= np.uint32(FitStatus.NO_SWITCH_ML)
     few = (FitStatus.TOO_FEW_H, FitStatus.TOO_FEW_M, FitStatus.TOO_FEW_L)
     for stage in range(fit.stages):
         short = beyond[stage] & (lines.points[stage] < fit.least)
         cut_off = short & (lines.points[stage] + lines.saturated[stage] >= fit.least)
-        status[short & ~cut_off] |= few[stage]
-        status[cut_off] |= FitStatus.SATURATED_EARLY
+        status[short & ~cut_off] |= np.uint32(few[stage])
+        status[cut_off] |= np.uint32(FitStatus.SATURATED_EARLY)
         if stage + 1 < fit.stages:  # the last stage saturates at its end in any case
             early = lines.saturated[stage] > _SATURATED * reached[stage]
-            status[early] |= FitStatus.SATURATED_EARLY
-        status[lines.curved[stage]] |= FitStatus.NON_LINEAR
+            status[early] |= np.uint32(FitStatus.SATURATED_EARLY)
+        status[lines.curved[stage]] |= np.uint32(FitStatus.NON_LINEAR)
     return status
 
 
@@ -171,8 +173,8 @@ def mark_outliers(
     for upper, name in enumerate((n for n in RATIOS if n in constants), 1):
         values = constants[name].astype(np.float64)
         far = beyond(values, limits.get(name)) | outliers(values, n_sigma, clean)
-        status[far] |= FitStatus.RATIO_OUTLIER
-        bits[upper][far] |= Bit.CI_GAIN_OUT_OF_THRESHOLD
+        status[far] |= np.uint32(FitStatus.RATIO_OUTLIER)
+        bits[upper][far] |= np.uint32(Bit.CI_GAIN_OUT_OF_THRESHOLD)
     return constants
 
 
