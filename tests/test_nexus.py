@@ -303,7 +303,7 @@ def test_volumes_are_read_side_by_side(tmp_path: Path) -> None:
     with nexus.open_volume(tmp_path / "0") as one, nexus.open_volume(tmp_path / "1") as other:
         reader = SideBySide([one, other])
         for first, last in ((0, 16), (16, 20)):
-            for rows, counts, norm in reader.strips(first, last):
+            for rows, (counts, norm) in reader.strips(first, last):
                 assert norm.dtype == np.float32
                 found[0, :, first:last, rows], found[1, :, first:last, rows] = counts, norm
     for i, arrays in enumerate(volumes):

@@ -185,7 +185,7 @@ class GatheredWriter:
         order = np.argsort(cell, kind="stable")
         of = np.asarray(cell, np.int64)[order]
         begins = np.flatnonzero(np.diff(of, prepend=-1))
-        for begin, end in zip(begins, [*begins[1:], len(of)], strict=True):
+        for begin, end in zip(begins, np.append(begins[1:], len(of))[: len(begins)], strict=True):
             number, rows = int(of[begin]), order[begin:end]
             at = slice(int(self._next[number]), int(self._next[number]) + len(rows))
             if at.stop > self._start[number + 1]:

@@ -56,7 +56,9 @@ def window_sums(values: Any, half: int, out: Any) -> None:
 def _rates(sums: Any, sizes: I32, least: int, rate: F32) -> None:
     for j in range(rate.size):
         # One count more than seen: a window without counts does not prove a zero rate.
-        mean = (np.float32(sums[j]) + np.float32(1.0)) / np.float32(max(sizes[j], 1))
+        # Read noise can make sums of floats negative.
+        seen = max(np.float32(sums[j]), np.float32(0.0))
+        mean = (seen + np.float32(1.0)) / np.float32(max(sizes[j], 1))
         rate[j] = mean if sizes[j] >= least else rate[j]
 
 

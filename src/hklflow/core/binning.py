@@ -12,6 +12,12 @@ exactly, and ``C / M²`` stays the variance of a voxel. Dividing the counts even
 would correlate neighbouring voxels, and C / M² would be wrong by 1.3 to 2 times.
 Data that are not counts (floating point) are divided evenly.
 
+Read noise. What an integrating detector has measured is photons and a normal number of the known
+variance R. The whole photons next to it are dealt, and the rest, whole, to one sub-sample at
+random: a share has the mean λ / n and, as the rest is the noise where that is below a third of a
+photon, the variance ``(λ + R) / n``; shares are not correlated. ``C + Σ R / n`` is then an
+unbiased estimate of the variance of C, and takes the place that C has for photons alone.
+
 Threads. Each thread owns some planes of the grid and adds to them what falls there;
 it looks only at the tiles of the detector that may reach them. Every voxel gets its
 counts in the same order whatever the number of threads or of passes over the frames,
@@ -47,6 +53,8 @@ class Box(NamedTuple):
     counts, norm, clean_counts, clean_norm : (l, k, h) arrays
         Of everything, and without what the artefact mask excluded; the same arrays if it
         excluded nothing here.
+    variance, clean_variance : (l, k, h) arrays or None
+        Of the counts, where it is not the counts: with read noise.
     """
 
     first: tuple[int, int, int]
@@ -54,6 +62,8 @@ class Box(NamedTuple):
     norm: NDArray[Any]
     clean_counts: NDArray[Any]
     clean_norm: NDArray[Any]
+    variance: NDArray[Any] | None = None
+    clean_variance: NDArray[Any] | None = None
 
 
 class Accumulator:
@@ -81,6 +91,10 @@ class Accumulator:
         volume without that mask can be had as their sum.
     invalid_from : float
         Values from here on are no measurement (flags, saturated pixels).
+    valid_from : float
+        Nor are values below, of floats; of integers negative ones never are.
+    read_variance : (slow, fast) array, optional
+        Variance of the read noise in photons², of frames that are photons and read noise.
     seed : int
         Of the dealing of photons, 0 or more. Sweeps whose volumes are added or compared
         need different seeds: sweeps of the same geometry that share one send the same
@@ -111,11 +125,18 @@ class Accumulator:
         seed: int = 0,
         planes: tuple[int, int] | None = None,
         threads: int = 1,
+        valid_from: float = 0.0,
+        read_variance: NDArray[np.floating[Any]] | None = None,
     ) -> None:
         if pixel_norm.shape != rotation.detector.shape:
             raise HklflowError(
                 f"the pixel norm has shape {pixel_norm.shape}, the detector "
                 f"{rotation.detector.shape}; mask, flat field and frames must agree"
+            )
+        if read_variance is not None and read_variance.shape != pixel_norm.shape:
+            raise HklflowError(
+                f"the read noise has shape {read_variance.shape}, the detector {pixel_norm.shape}; "
+                "correct the frames again"
             )
         if len(frame_norm) != rotation.scan.n_frames:
             raise HklflowError(
@@ -124,6 +145,7 @@ class Accumulator:
         self.rotation, self.grid, self.samples = rotation, grid, samples
         self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
         self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
+        self.valid_from, self.read_variance = valid_from, read_variance
         # Spread over all bits, so that neighbouring seeds share nothing.
         self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         # Written so that NaN is left out as well.
@@ -172,7 +194,7 @@ class Accumulator:
         Parameters
         ----------
         frames : (n, slow, fast) array
-            Counts; negative or NaN values are flags and add to nothing.
+            Counts; NaN and what is below `valid_from` are flags and add to nothing.
         first : int
             Frame number of the block's first frame.
         excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
@@ -198,7 +220,8 @@ class Accumulator:
         if not (rows_contiguous and frames.dtype.isnative):
             frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
         if self._engine is None:
-            fast = voxel_bytes(frames.dtype, n_fast, self.samples) == 8
+            noisy = self.read_variance is not None
+            fast = voxel_bytes(frames.dtype, n_fast, self.samples, noisy) == 8
             self._engine = Lanes(self) if fast else Plain(self)
         rows = slice(row, row + frames.shape[1])
         if excluded is None or not excluded[:, rows].any():
@@ -267,10 +290,16 @@ class Accumulator:
                         more = tuple(np.empty_like(a) for a in clean)
                         if excluded.box((l, k, h), *more):
                             counts, norm, measured = counts + more[0], norm + more[1], True
-                            if np.any(counts < clean[0]):
+                            if counts.dtype.kind == "u" and np.any(counts < clean[0]):
                                 raise overflow()
-                    if measured:
-                        yield Box((l, k, h), counts, norm, *clean)
+                    if not measured:
+                        continue
+                    box = Box((l, k, h), counts, norm, *clean)
+                    if self.read_variance is not None and isinstance(engine, Plain):
+                        own, other = engine.read_noise((l, k, h), size)
+                        variances = counts + own + other, clean[0] + own
+                        box = box._replace(variance=variances[0], clean_variance=variances[1])
+                    yield box
 
     def total(self) -> tuple[Floats, Floats]:
         """(C, M) of shape (l, k, h) of everything; all planes must fit into memory."""
@@ -290,8 +319,12 @@ class Accumulator:
         return counts, norm
 
 
-def voxel_bytes(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> int:
-    """Bytes of a voxel that is touched: 8, or 16 where the fast loop can't be used."""
+def voxel_bytes(
+    frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int], read_noise: bool = False
+) -> int:
+    """Bytes of a voxel that is touched: 8; 16 where the fast loop can't be used, 32 with noise."""
+    if read_noise:
+        return 32
     whole = frames.kind in "ui" and frames.itemsize <= 4
     fast = whole and n_fast >= LANES and int(np.prod(samples)) in DEALT
     return 8 if fast else 16

@@ -35,6 +35,20 @@ class Plain:
         self.excluded = (
             Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
         )
+        self._read_variance = np.zeros((0, 0))
+        self._noise: Bricks | None = None
+        if sums.read_variance is not None:
+            self._read_variance = np.ascontiguousarray(sums.read_variance, np.float64)
+            self._noise = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
+
+    def read_noise(
+        self, first: tuple[int, int, int], shape: tuple[int, int, int]
+    ) -> tuple[Floats, Floats]:
+        """Read variance in a box of voxels, of what is kept and of what is excluded."""
+        kept, excluded = np.zeros((2, *shape))
+        if self._noise is not None:
+            self._noise.box(first, kept, excluded)
+        return kept, excluded
 
     def add(
         self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
@@ -55,11 +69,14 @@ class Plain:
             excluded,
             bool(np.issubdtype(frames.dtype, np.integer)),
             sums.seed,
+            float(sums.valid_from),
             float(sums.invalid_from),
+            self._read_variance,
             self.kept.counts,
             self.kept.norm,
             other.counts,
             other.norm,
+            (self._noise or self.kept).counts,
         )
 
 

@@ -1,7 +1,7 @@
 """The transform's loop one pixel at a time, for what the fast one (`lanes_follow`) can't do.
 
-Floating-point frames (expected counts, images that others corrected), numbers of
-sub-samples that are no power of two, and pixels with very many photons.
+Floating-point frames (expected counts, images that others corrected, photons with read noise),
+numbers of sub-samples that are no power of two, and pixels with very many photons.
 """
 
 from typing import Any
@@ -58,6 +58,21 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None:
+    """Deal the whole photons next to a value, and give the rest to one sub-sample; see `deal`."""
+    whole = max(int(np.floor(value + 0.5)), 0)
+    if whole > 0:
+        deal(whole, place, seed, dealt)
+    else:
+        dealt[:] = 0.0
+    # Another stream than that of the photons.
+    other = seed ^ np.uint64(0xA0761D6478BD642F)
+    state = _next_random(other ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
+    s = int(((_next_random(state) >> np.uint64(32)) * np.uint64(len(dealt))) >> np.uint64(32))
+    dealt[s] += value - whole
+
+
+@numba.njit(cache=True, nogil=True)
 def add_block(
     frames: NDArray[Any],
     first_frame: int,
@@ -71,11 +86,14 @@ def add_block(
     excluded: NDArray[np.uint8],
     deal_photons: bool,
     seed: np.uint64,
+    valid_from: float,
     invalid_from: float,
+    read_variance: Floats,
     counts: Floats,
     norm: Floats,
     counts_excluded: Floats,
     norm_excluded: Floats,
+    noise: Floats,
 ) -> tuple[int, int]:
     """Add a block of frames to the flat memory of `Bricks`; nothing is checked.
 
@@ -96,8 +114,14 @@ def add_block(
         Bit-packed along fast.
     deal_photons : bool
         Deal whole photons to the sub-samples instead of dividing the counts.
+    valid_from, invalid_from : float
+        Values below, and from there on, are no measurement.
+    read_variance : (slow, fast) array, or empty
+        Of frames with read noise, whose photons are dealt as well.
     counts, norm, counts_excluded, norm_excluded
         See `Bricks`.
+    noise
+        Sums of the read variance: of what is kept at 2 v, of what is excluded at 2 v + 1.
 
     Returns
     -------
@@ -112,7 +136,8 @@ def add_block(
     n_sub = n_phi * n_pix
     share = 1.0 / n_sub
     dealt = np.zeros(n_sub, dtype=np.float64)
-    masked = excluded.size > 0
+    masked, noisy = excluded.size > 0, read_variance.size > 0
+    extra = 0.0
     inside = 0
     invalid = 0
     for z in range(n_frames):
@@ -124,12 +149,16 @@ def add_block(
                 if not weight > 0:
                     continue
                 n = float(frames[z, i - first_row, j])
-                if not 0 <= n < invalid_from:  # negative and NaN are flags
+                if not valid_from <= n < invalid_from:  # NaN is a flag
                     invalid += 1
                     continue
                 weight = weight * frame_norm[z] * share
-                if deal_photons and n_sub > 1 and n > 0:
-                    place = ((first_frame + z) * n_slow + i) * n_fast + j
+                place = ((first_frame + z) * n_slow + i) * n_fast + j
+                if noisy:
+                    extra = read_variance[i, j] * share
+                if noisy and n_sub > 1:
+                    deal_noisy(n, place, seed, dealt)
+                elif deal_photons and n_sub > 1 and n > 0:
                     deal(int(n), place, seed, dealt)
                 else:
                     dealt[:] = n * share
@@ -157,4 +186,6 @@ def add_block(
                         else:
                             counts[2 * v] += dealt[a * n_pix + b]
                             norm[2 * v + 1] += weight
+                        if noisy:
+                            noise[2 * v + is_excluded] += extra
     return inside, invalid

@@ -14,6 +14,9 @@ with the pooled rate ``r = Σ C / Σ M`` and the variance ``s²`` of S between v
 of the neighbourhood. Where the neighbourhood is flat within Poisson noise, V = 0
 and μ is pooled over many voxels; where there is structure, μ is the voxel's own
 count. S itself is never smoothed.
+
+With read noise the variance of C is not its mean. Its unbiased estimate, photons and read
+variance, fluctuates as C does, so all of this holds with it in the place of C, but for S.
 """
 
 from typing import Any, NamedTuple
@@ -78,6 +81,7 @@ def derive(
     reach: int,
     data: NDArray[Any],
     errors: NDArray[Any],
+    variance: Floats | None = None,
 ) -> None:
     """`intensity` of some planes and rows, into given arrays of any precision.
 
@@ -89,10 +93,17 @@ def derive(
         Of `counts`, along l and k.
     data, errors : (planes, k, h) arrays
         Filled in these rows.
+    variance : (l, k, h) array, optional
+        Of the counts, where it is not the counts: with read noise.
     """
     _check(counts, norm, reach)
     l, k = (planes.start, planes.stop), (rows.start, rows.stop)  # noqa: E741
-    kernels.derive(counts, norm, l, k, reach, data, errors, False)
+    if variance is None:
+        kernels.derive(counts, norm, l, k, reach, data, errors, False)
+        return
+    kernels.derive(variance, norm, l, k, reach, data, errors, False)
+    own = counts[planes, rows], norm[planes, rows]
+    data[:, rows] = np.divide(*own, out=np.full(own[0].shape, np.nan), where=own[1] > 0)
 
 
 def _check(counts: Floats, norm: Floats, reach: int) -> None:
@@ -136,6 +147,33 @@ def add(
         Filled from the plane and row ``at`` on.
     """
     return Sums(*kernels.add(parts_counts, parts_norm, counts, norm, *at))
+
+
+def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int] = (0, 0)) -> Sums:
+    """`add` for volumes with read noise, of which some may have none.
+
+    Parameters
+    ----------
+    parts : three (n, l, k, h) arrays
+        Counts, norm and variance of the counts.
+    sums : three (l, k, h) float64 arrays
+        Filled from the plane and row ``at`` on.
+    """
+    found = add(parts[0], parts[1], sums[0], sums[1], at)
+    counts, norm, variance = (np.asarray(part, dtype=np.float64) for part in parts)
+    _, n_l, n_k, _ = counts.shape
+    here = np.s_[at[0] : at[0] + n_l, at[1] : at[1] + n_k]
+    sums[2][here] = variance.sum(axis=0)
+    # What photons and read noise let expect; as in `disagreement`.
+    read = np.maximum(variance - counts, 0.0)
+    rate = np.maximum(sums[0][here], 0.0) / np.where(sums[1][here] > 0, sums[1][here], np.inf)
+    use = (norm > 0) & (norm * rate + read >= kernels.NORMAL)
+    pooled = np.sum(counts * use, axis=0) / np.maximum(np.sum(norm * use, axis=0), 1e-300)
+    expected = np.where(use, np.maximum(pooled, 0.0) * norm + read, 1.0)
+    several = use & (use.sum(axis=0) > 1)
+    chi2 = float(np.sum(several * (counts - pooled * norm) ** 2 / expected))
+    dof = int(several.sum()) - int(several.any(axis=0).sum())
+    return found._replace(chi2=chi2, dof=dof)
 
 
 def disagreement(volumes: list[tuple[Floats, Floats]]) -> tuple[float, int]:

@@ -30,7 +30,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 _SIGNIFICANT = 3.0
 
 # Expected counts that make the Poisson distribution close to normal.
-_NORMAL = 25.0
+NORMAL = 25.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -303,7 +303,7 @@ def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-
             if n > 1:
                 for h in range(n_h):
                     # No part expects more than all of them have.
-                    if c[h] > 0.99 * _NORMAL and m[h] > 0:
+                    if c[h] > 0.99 * NORMAL and m[h] > 0:
                         part, terms = _disagreement(parts_counts, parts_norm, l, k, h, c[h] / m[h])
                         row_chi2 += part
                         dof += terms
@@ -319,7 +319,7 @@ def _disagreement(counts, norm, l, k, h, rate):  # type: ignore[no-untyped-def] 
     c, m, terms = 0.0, 0.0, 0
     for i in range(counts.shape[0]):
         # What is expected decides which volumes are compared, never the count itself.
-        if norm[i, l, k, h] * rate >= _NORMAL:
+        if norm[i, l, k, h] * rate >= NORMAL:
             c += float(counts[i, l, k, h])
             m += float(norm[i, l, k, h])
             terms += 1
@@ -327,7 +327,7 @@ def _disagreement(counts, norm, l, k, h, rate):  # type: ignore[no-untyped-def] 
         return 0.0, 0
     chi2, pooled = 0.0, c / m
     for i in range(counts.shape[0]):
-        if norm[i, l, k, h] * rate >= _NORMAL:
+        if norm[i, l, k, h] * rate >= NORMAL:
             mu = pooled * float(norm[i, l, k, h])
             chi2 += (float(counts[i, l, k, h]) - mu) ** 2 / mu
     return chi2, terms - 1

@@ -22,8 +22,8 @@ from hklflow.core.peaks_rows import add_counts, lowest_bit, pack_row
 ROWS, COLUMNS = 4, 64
 #: Frames that are added to the sums together: rows of theirs fit in a cache.
 SUMMED = 8
-#: Value of a pixel that is no measurement, in the list of odd ones.
-FLAGGED = -1.0
+#: Value of a pixel that is no measurement, in the list of odd ones: below every measurement.
+FLAGGED = -np.inf
 #: Part of the pixels of the first frame that may be too large for 8 bits.
 _MANY = 0.002
 _GOLDEN = 0.6180339887498949
@@ -148,7 +148,7 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def pack_floats(raw, slot, top, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
+def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
     """As `pack_integers`, of floats; only values that are no measurement are odd."""
     counts, keep = store.counts[slot], store.keep
     rows, columns = raw.shape
@@ -162,7 +162,7 @@ def pack_floats(raw, slot, top, invalid_from, store, scratch, line):  # type: ig
         out[COLUMNS + columns :] = 0.0
         for j in range(columns):
             value = raw[i - ROWS, j]
-            good = (value >= 0.0) and (value < invalid_from)
+            good = (value >= valid_from) and (value < invalid_from)
             out[COLUMNS + j] = np.float32(value) if good and kept[COLUMNS + j] else 0.0
             if not good and kept[COLUMNS + j]:
                 if number < where.size:
@@ -217,7 +217,7 @@ def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untype
         i, j = divmod(store.odd_at[slot, k], width)
         r, c = (i - ROWS) // CELL, (j - COLUMNS) // CELL
         value = store.odd_value[slot, k]
-        if value >= 0.0:
+        if value > FLAGGED:
             scratch.cells[r, c] += int(min(value - top, most_in_cell))
             continue
         flagged += 1
@@ -270,7 +270,9 @@ class FrameStore:
     n_sigma
         Cells that exceed the background by so much do not count for it.
     invalid_from
-        Values from here on are no measurement; negative and NaN never are one.
+        Values from here on are no measurement; NaN never is one.
+    valid_from
+        Nor are values below, of floats; of integers negative ones never are.
     sums
         Whether the images `total`, the sum of the narrow counts, and `most`, their maximum, are
         wanted (of integers only; without the odd pixels, and with the borders).
@@ -285,13 +287,14 @@ class FrameStore:
         window: int,
         n_sigma: float,
         invalid_from: float = np.inf,
+        valid_from: float = 0.0,
         sums: bool = False,
     ) -> None:
         self.mask, self.dtype, self.slots = mask, dtype, slots
         self.half, self.n_sigma = window_cells(window), n_sigma
         self.n_frames = self._summed = 0
         self.sums = sums
-        self._invalid_from = invalid_from
+        self._invalid_from, self._valid_from = invalid_from, valid_from
         bits = 8 * dtype.itemsize
         if dtype.kind == "i":
             # Negative numbers are large ones when they are read without their sign.
@@ -402,12 +405,11 @@ class FrameStore:
         frame = np.ascontiguousarray(frame)
         if self.dtype.kind == "f" and self.dtype.itemsize not in (4, 8):
             frame = frame.astype(np.float64)
-        pack = pack_floats
+        pack, limit = pack_floats, self._valid_from
         if self.dtype.kind != "f":
-            frame, pack = frame.view(f"u{self.dtype.itemsize}"), pack_integers
+            frame, pack, limit = frame.view(f"u{self.dtype.itemsize}"), pack_integers, int(self.top)
         slot = self.n_frames % self.slots
-        top = self.top if pack is pack_floats else int(self.top)
-        common = (frame, slot, top, self._invalid_from)
+        common = (frame, slot, limit, self._invalid_from)
         while (number := pack(*common, self.store, self.scratch, self._line)) > self._room():
             self._make_room(2 * number)
         describe(

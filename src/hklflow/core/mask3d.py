@@ -80,6 +80,8 @@ class Mask3dParams:
     overload_from
         Values from here on, below ``flag_from``, are overloaded: not summed, and seeds where
         they are not there on most frames; None if there is none.
+    valid_from
+        Values below are no measurement, of floats; of integers negative ones never are.
     """
 
     seed_counts: float = 400.0
@@ -94,6 +96,7 @@ class Mask3dParams:
     afterglow_frames: int = 0
     flag_from: float | None = None
     overload_from: float | None = None
+    valid_from: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -123,7 +126,7 @@ class _Binner:
         self.good = ~mask
         self.flag = math.inf if params.flag_from is None else float(params.flag_from)
         over = self.flag if params.overload_from is None else float(params.overload_from)
-        self.over = min(over, self.flag)
+        self.over, self.valid_from = min(over, self.flag), float(params.valid_from)
         cells = [np.arange(0, n, self.cell) for n in mask.shape]
         by_row = np.add.reduceat(self.good.astype(np.int32), cells[0], axis=0)
         self.n_good = np.add.reduceat(by_row, cells[1], axis=1)
@@ -134,7 +137,8 @@ class _Binner:
     def add(self, frame: NDArray[Any], *cells: NDArray[Any]) -> None:
         """Write counts, valid pixels and overloaded pixels of a frame to ``cells``."""
         if frame.dtype.kind not in "iu":
-            kernels.bin_any(frame, self.good, self.cell, self.flag, self.over, *cells)
+            limits = self.valid_from, self.flag, self.over
+            kernels.bin_any(frame, self.good, self.cell, *limits, *cells)
             return
         frame = np.ascontiguousarray(frame)
         words = frame.view(f"u{frame.itemsize}")

@@ -26,7 +26,7 @@ _SLACK = 1e-9  # relative; more than the rounding of a mean
 
 
 @numba.njit(cache=True, nogil=True)
-def _cell(frame, keep, rows, columns, flag_from, overload_from):  # type: ignore[no-untyped-def]
+def _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from):  # type: ignore[no-untyped-def]
     """Sum of the valid pixels of one cell, their number, and the number of overloaded pixels."""
     total, valid, overloaded = 0.0, 0, 0
     for i in range(rows[0], rows[1]):
@@ -35,7 +35,7 @@ def _cell(frame, keep, rows, columns, flag_from, overload_from):  # type: ignore
                 continue
             value = np.float64(frame[i, j])
             # Written so that NaN fails it.
-            if value >= 0.0 and value < overload_from:
+            if value >= valid_from and value < overload_from:
                 total += value
                 valid += 1
             elif value >= overload_from and value < flag_from:
@@ -44,14 +44,16 @@ def _cell(frame, keep, rows, columns, flag_from, overload_from):  # type: ignore
 
 
 @numba.njit(cache=True, nogil=True)
-def bin_any(frame, keep, cell, flag_from, overload_from, counts, valid, overloaded):  # type: ignore[no-untyped-def]
+def bin_any(  # type: ignore[no-untyped-def]
+    frame, keep, cell, valid_from, flag_from, overload_from, counts, valid, overloaded
+):
     """Sum one frame (slow, fast) of any type over cells; ``keep`` is true for good pixels."""
     n_slow, n_fast = frame.shape
     for a in range(-(-n_slow // cell)):
         rows = (a * cell, min((a + 1) * cell, n_slow))
         for b in range(-(-n_fast // cell)):
             columns = (b * cell, min((b + 1) * cell, n_fast))
-            found = _cell(frame, keep, rows, columns, flag_from, overload_from)
+            found = _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from)
             counts[a, b], valid[a, b], overloaded[a, b] = found
 
 
@@ -93,7 +95,7 @@ def bin_integers(  # type: ignore[no-untyped-def]
                     total += sums[j]
                 counts[a, b], valid[a, b], overloaded[a, b] = total, n_good[a, b], 0
             else:
-                found = _cell(frame, keep, rows, columns, flag_from, overload_from)
+                found = _cell(frame, keep, rows, columns, 0.0, flag_from, overload_from)
                 counts[a, b], valid[a, b], overloaded[a, b] = found
 
 
@@ -135,7 +137,8 @@ def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
             excess[a, b], capped[a, b], variance[a, b] = -np.inf, 0.0, 0.0
             continue
         median = 0.5 * (rates[(others - 1) // 2, i] + rates[others // 2, i])
-        limit = median + _CLIP * np.sqrt(median + 1.0)
+        # Read noise can make sums of floats negative.
+        limit = median + _CLIP * np.sqrt(max(median, 0.0) + 1.0)
         total = 0.0
         used = 0
         while used < others and rates[used, i] <= limit:
@@ -143,7 +146,7 @@ def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
             used += 1
         level = total / used
         excess[a, b] = counts[own, a, b] - level
-        variance[a, b] = level * (1.0 + 1.0 / used) + 1.0
+        variance[a, b] = max(level, 0.0) * (1.0 + 1.0 / used) + 1.0
         capped[a, b] = min(excess[a, b], _CAP * np.sqrt(variance[a, b]))
 
 

@@ -44,8 +44,10 @@ def flag_value(dtype: np.dtype[Any]) -> int | None:
     return int(np.iinfo(dtype).max) if np.issubdtype(dtype, np.unsignedinteger) else None
 
 
-def flagged(frames: NDArray[Any], flag_from: float | None = None) -> BoolImage:
-    """Mark values that are no measurement: negative, not finite, or ``>= flag_from``.
+def flagged(
+    frames: NDArray[Any], flag_from: float | None = None, valid_from: float = 0.0
+) -> BoolImage:
+    """Mark values that are no measurement: not finite, below ``valid_from``, or ``>= flag_from``.
 
     Parameters
     ----------
@@ -53,8 +55,10 @@ def flagged(frames: NDArray[Any], flag_from: float | None = None) -> BoolImage:
         (..., slow, fast), any real type.
     flag_from
         Smallest value that is a flag, see :func:`flag_value`; None where there is none.
+    valid_from
+        Smallest value that is a measurement; below 0 where read noise makes values negative.
     """
-    bad = ~np.isfinite(frames) | (frames < 0)
+    bad = ~np.isfinite(frames) | (frames < valid_from)
     if flag_from is not None:
         bad |= frames >= flag_from
     return np.asarray(bad)

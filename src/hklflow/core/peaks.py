@@ -174,6 +174,7 @@ class PeakSearch:
             window=self.params.window,
             n_sigma=self.params.n_sigma * np.sqrt(self.gain or 1.0),
             invalid_from=self.params.invalid_from,
+            valid_from=self.params.valid_from,
             sums=self._statistics is not None,
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hklflow.core.frame_store import COLUMNS, ROWS, Store
+from hklflow.core.frame_store import COLUMNS, FLAGGED, ROWS, Store
 from hklflow.core.peaks_strips import STRIP
 from hklflow.core.peaks_strong import voxel
 from hklflow.core.peaks_table import PeakFlag
@@ -110,8 +110,9 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
             for x in range(nx):
                 if kept[x] != 0 and (look or counts[z, y, x] >= scene.top):
                     value = voxel(store, slot, row * width + left + x, scene.top)
-                    counts[z, y, x], kind[z, y, x] = max(value, 0.0), 0
-                    if value >= 0.0:
+                    counts[z, y, x] = value if value > FLAGGED else 0.0
+                    kind[z, y, x] = 0
+                    if value > FLAGGED:
                         kind[z, y, x] = VALID if value < scene.saturation else VALID | OVERLOAD
         n = scene.strong_number[slot]
         places = scene.strong_at[slot, :n]

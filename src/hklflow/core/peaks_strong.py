@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from hklflow.core.background import CELL
-from hklflow.core.frame_store import COLUMNS, ROWS
+from hklflow.core.frame_store import COLUMNS, FLAGGED, ROWS
 from hklflow.core.peaks_rows import box_sums
 from hklflow.core.peaks_screen import BAND, DEPTH, PANEL, band_thresholds, screen_band
 
@@ -86,7 +86,7 @@ def _cut_box(  # type: ignore[no-untyped-def]
                 if value >= top or some_flagged:
                     here = a * width + b
                     value = _listed(odd_at, odd_value, slot, odd_number[slot], here, value)
-                if value >= 0.0:
+                if value > FLAGGED:
                     total += value
                     number += 1
         if number > 0:
@@ -215,7 +215,7 @@ def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
                 value = float(counts[slot, i, j])
                 if value >= top or some_flagged:
                     value = voxel(store, slot, i * width + j, top)
-                if value >= 0.0:
+                if value > FLAGGED:
                     total += value
                     number += 1
     store.quiet[slot, 0] -= total

@@ -80,6 +80,8 @@ class PeakParams:
         Counts from which a voxel is saturated: found, but left out of the fit.
     invalid_from
         Counts from which a value is a flag and not a measurement.
+    valid_from
+        Counts below which a float is one; of integers negative ones always are.
     sigma_floor
         Added in quadrature to the centroids' standard deviations, pixels and frames.
 
@@ -102,6 +104,7 @@ class PeakParams:
     prominence: float = 3.0
     saturation: float = np.inf
     invalid_from: float = np.inf
+    valid_from: float = 0.0
     sigma_floor: float = 0.0
 
     def __post_init__(self) -> None:

@@ -35,6 +35,9 @@ class RotationScan:
         Kelvin.
     saturation : float or None
         Counts at which a pixel is saturated.
+    underload : float
+        Frames of floating point: values below are no measurement. 0 for counted photons; below
+        it where read noise makes values negative. Negative integers are flags whatever it is.
     """
 
     raw: str
@@ -46,3 +49,4 @@ class RotationScan:
     monitor_source: str
     temperature: float | None = None
     saturation: float | None = None
+    underload: float = 0.0

@@ -108,8 +108,10 @@ class FrameStatistics:
         lie in it with half of their good pixels; None for no background.
     invalid_from
         Values from here on are no measurement (2^16 - 1, 2^32 - 1), see
-        :func:`hklflow.core.masks.flag_value`; infinity if there is none. Negative and non-finite
-        values never are one.
+        :func:`hklflow.core.masks.flag_value`; infinity if there is none. Non-finite values never
+        are one.
+    valid_from
+        Nor are values below, of floats; of integers negative ones never are.
     labels
         Radial label (slow, fast) of each pixel, from 0 up, negative = none; None for no
         radial sums. Those that are the same all over a cell cost little.
@@ -126,6 +128,7 @@ class FrameStatistics:
         annulus: BoolImage | None = None,
         *,
         invalid_from: float = np.inf,
+        valid_from: float = 0.0,
         labels: NDArray[np.integer[Any]] | None = None,
     ) -> None:
         ring = np.zeros(mask.shape, bool) if annulus is None else annulus
@@ -136,7 +139,7 @@ class FrameStatistics:
         if annulus is not None and not (ring & ~mask).any():
             raise HklflowError("no good pixel in the background annulus: widen q_min to q_max")
         self._mask = np.ascontiguousarray(mask, np.bool_)
-        self._flag = float(invalid_from)
+        self._flag, self._valid_from = float(invalid_from), float(valid_from)
         good = _in_cells(~self._mask).sum(axis=(1, 3))
         inside = _in_cells(ring & ~self._mask).sum(axis=(1, 3))
         self._ring = (2 * inside >= good) & (inside > 0)
@@ -206,6 +209,7 @@ class FrameStatistics:
                 window=_WINDOW,
                 n_sigma=_N_SIGMA,
                 invalid_from=self._flag,
+                valid_from=self._valid_from,
                 sums=True,
             )
         assert self._own_frames is not None
@@ -235,8 +239,9 @@ class FrameStatistics:
         radial_n = np.zeros(self._n_labels, np.int64)
         if self._sum_type is np.float64:
             images = self._total, self._top, self._unseen
+            valid = self._valid_from, self._flag
             found = add_float_frame(
-                frame, self._mask, self._flag, self._labels, *images, radial, radial_n
+                frame, self._mask, *valid, self._labels, *images, radial, radial_n
             )
             total, flagged, best, at = found
         else:

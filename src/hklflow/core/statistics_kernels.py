@@ -12,7 +12,9 @@ F64 = NDArray[np.float64]
 
 
 @njit(cache=True, nogil=True)
-def add_float_frame(frame, mask, invalid_from, labels, total, top, unseen, radial, radial_n):  # type: ignore[no-untyped-def]
+def add_float_frame(  # type: ignore[no-untyped-def]
+    frame, mask, valid_from, invalid_from, labels, total, top, unseen, radial, radial_n
+):
     """Add a frame of floats; return its sum, flagged pixels, largest value and where it stands."""
     frame_sum, best = 0.0, 0.0
     flagged, best_at = 0, -1
@@ -23,7 +25,7 @@ def add_float_frame(frame, mask, invalid_from, labels, total, top, unseen, radia
                 continue
             value = np.float64(frame[i, j])
             # Written so that NaN and infinity fail it.
-            if not (value >= 0 and value < invalid_from):
+            if not (value >= valid_from and value < invalid_from):
                 flagged += 1
                 unseen[i, j] += 1
                 continue
@@ -111,7 +113,8 @@ def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
     for i in range(size.shape[0]):
         for j in range(size.shape[1]):
             if use[i, j] and size[i, j] > 0:
-                mean = cells[i, j] / size[i, j]
+                # Read noise can make sums of floats negative.
+                mean = max(cells[i, j] / size[i, j], 0.0)
                 low, high, total = min(low, mean), max(high, mean), total + mean
                 top = max(top, float(largest[i, j]))
                 around = min(around, max(float(rate[i, j]), 0.0))
@@ -129,7 +132,7 @@ def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-unty
     for k in range(cells.size):
         used = ring[k] & (size[k] > 0)
         mean = np.float32(cells[k]) / np.float32(max(size[k], np.int32(1)))
-        least = min(mean, max(rate[k], np.float32(0.0)))
+        least = min(max(mean, np.float32(0.0)), max(rate[k], np.float32(0.0)))
         low[k] = min(low[k], least if used else np.float32(np.inf))
         top[k] = max(top[k], np.float32(largest[k]) if used else np.float32(0.0))
 

@@ -170,6 +170,7 @@ def scan(
         monitor_source="none" if said.monitor == "none" else raw,
         temperature=said.temperature if said.temperature is not None else header.temperature,
         saturation=_first(said.saturation, header.saturation),
+        underload=_first(header.underload, 0.0),
     )
 
 

@@ -22,6 +22,7 @@ from hklflow.formats.nxtransformations import (
     placement,
 )
 from hklflow.formats.raw import Header
+from hklflow.formats.write_raw import READ_VARIANCE
 
 Floats = NDArray[np.float64]
 
@@ -206,6 +207,8 @@ def read_nexus_header(path: Path) -> Header:
         detectors = _detectors(entry, path)
         if detectors:
             fields.update(_detector_fields(detectors[0], shape))
+            if frames.dtype.kind == "f":
+                fields.update(_noise_fields(detectors[0], shape))
         for group in [] if instrument is None else find_class(instrument, "NXattenuator"):
             if "attenuator_transmission" in group:
                 value = np.asarray(group["attenuator_transmission"][()], dtype=np.float64)
@@ -290,4 +293,20 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
         node = group.get(name, specific.get(name))
         if node is not None and "saturation" not in fields:
             fields["saturation"] = float(np.ravel(node[()])[0])
+    return fields
+
+
+def _noise_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
+    """What frames of floating point say of read noise; integers flag by negative numbers."""
+    fields: dict[str, Any] = {}
+    if "underload_value" in group:
+        fields["underload"] = float(np.ravel(group["underload_value"][()])[0])
+    if READ_VARIANCE in group:
+        variance = np.asarray(group[READ_VARIANCE][()], dtype=np.float64)
+        if variance.shape != shape or not np.all((variance >= 0) & np.isfinite(variance)):
+            raise HklflowError(
+                f"the read noise in {group.file.filename} has shape {variance.shape}, the frames "
+                f"have {shape}, or it is not known of every pixel; correct the frames again"
+            )
+        fields["read_variance"] = variance
     return fields

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector, Goniometer
+from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -217,6 +218,10 @@ class Header:
         True where the pixel is bad.
     saturation : float or None
         Largest count that can be trusted.
+    underload : float or None
+        Smallest value that is a measurement, of frames of floating point.
+    read_variance : (slow, fast) array or None
+        Variance of the read noise in photons², where values are photons and read noise.
     polarization : float or None
         Fraction of the intensity with the electric vector along lab x.
     sensor_material : str or None
@@ -235,6 +240,8 @@ class Header:
     temperature: float | None = None
     pixel_mask: NDArray[np.bool_] | None = None
     saturation: float | None = None
+    underload: float | None = None
+    read_variance: NDArray[np.float64] | None = None
     polarization: float | None = None
     sensor_material: str | None = None
 
@@ -283,6 +290,16 @@ def read_header(raw: Raw) -> Header:
     from hklflow.formats.images import read_image_header
 
     return read_image_header(raw)
+
+
+def read_variance(scan: RotationScan) -> NDArray[np.float32] | None:
+    """Variance of the read noise (slow, fast) in photons², of an integrating detector's frames.
+
+    None where photons are counted. In pixels that are not to be used it is 0.
+    """
+    # Photon counters' files are not opened for it.
+    found = read_header(scan.raw).read_variance if scan.underload < 0 else None
+    return None if found is None else found.astype(np.float32)
 
 
 def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.frame_sum import FrameSum, SumType, largest_count, sum_types
-from hklflow.core.geometry import Detector, Goniometer
+from hklflow.core.geometry import Detector
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Frames, Header, find_files, is_hdf5, open_frames, read_header
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxWriter, described
 
 # Read-back of one setting differs by this much and means nothing: relative, and for angles and
 # pixels in parts of a frame's width and of a pixel.
@@ -360,13 +360,10 @@ def _described(repeats: Sequence[Repeat], kind: SumType) -> dict[str, Any]:
     header, shape = repeats[0].header, repeats[0].frames.shape
     headers = [repeat.header for repeat in repeats]
     masks = [repeat.mask for repeat in repeats if repeat.mask is not None]
-    described: dict[str, Any] = {
+    return described(header) | {
         "shape": shape[1:],
         "n_frames": shape[0],
         "dtype": kind.dtype,
-        "wavelength": header.wavelength,
-        "polarization": header.polarization,
-        "attenuator_transmission": header.transmission,
         "saturation": kind.saturation,
         "exposure": _added([h.exposure_time for h in headers]),
         "monitor": _added([h.monitor for h in headers]),
@@ -374,29 +371,7 @@ def _described(repeats: Sequence[Repeat], kind: SumType) -> dict[str, Any]:
         if header.temperature is None
         else float(np.mean([h.temperature for h in headers])),
         "pixel_mask": np.bitwise_or.reduce(masks) if masks else None,
-        "sensor_material": header.sensor_material,
-        "sample_name": None,
-        "instrument_name": None,
     }
-    detector: Detector | None = header.detector
-    if detector is not None:
-        names = ("pixel_size", "origin", "slow", "fast", "sensor_thickness")
-        described |= {name: getattr(detector, name) for name in names}
-    goniometer: Goniometer | None = header.goniometer
-    if goniometer is not None:
-        described |= {
-            "axis_names": goniometer.names,
-            "axes": goniometer.axes,
-            "angles": goniometer.angles,
-            "scan_axis": goniometer.scan,
-        }
-    for key, value in (
-        ("start", header.start_deg),
-        ("step", header.step_deg),
-        ("scan_angles", header.angles_deg),
-    ):
-        described[key] = None if value is None else np.radians(value)
-    return described
 
 
 def _added(values: Sequence[Any]) -> Any:

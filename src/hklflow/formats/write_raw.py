@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.formats.raw import Header
 from hklflow.formats.write_images import partial
+
+#: In NXdetector, which has no name for it: variance of the read noise (slow, fast), photons².
+READ_VARIANCE = "read_variance"
 
 _DETECTOR = "/entry/instrument/detector"
 _AXES = "/entry/sample/transformations"
@@ -44,6 +48,39 @@ def _write_angles(
     if end is not None:
         _field(group, f"{name}_end", end, "deg")
         _field(group, f"{name}_increment_set", end - begin, "deg")
+
+
+def described(header: Header) -> dict[str, Any]:
+    """Keyword arguments of `NXmxWriter` for what a raw file says that others are made from."""
+    found: dict[str, Any] = {
+        "wavelength": header.wavelength,
+        "polarization": header.polarization,
+        "attenuator_transmission": header.transmission,
+        "exposure": header.exposure_time,
+        "monitor": header.monitor,
+        "temperature": header.temperature,
+        "sensor_material": header.sensor_material,
+        "sample_name": None,
+        "instrument_name": None,
+    }
+    detector, goniometer = header.detector, header.goniometer
+    if detector is not None:
+        names = ("pixel_size", "origin", "slow", "fast", "sensor_thickness")
+        found |= {name: getattr(detector, name) for name in names}
+    if goniometer is not None:
+        found |= {
+            "axis_names": goniometer.names,
+            "axes": goniometer.axes,
+            "angles": goniometer.angles,
+            "scan_axis": goniometer.scan,
+        }
+    for key, value in (
+        ("start", header.start_deg),
+        ("step", header.step_deg),
+        ("scan_angles", header.angles_deg),
+    ):
+        found[key] = None if value is None else np.radians(value)
+    return found
 
 
 class NXmxWriter:
@@ -92,8 +129,12 @@ class NXmxWriter:
     attenuator_transmission : float or (n_frames,) array or None
     polarization : float or None
         Fraction with the electric vector along lab x; written as Stokes vector.
-    saturation : int or None
+    saturation : float or None
         First count that is not to be believed.
+    underload : float or None
+        Smallest value that is a measurement, for frames of floating point.
+    read_variance : (slow, fast) array or None
+        Variance of the read noise in photons².
     sample_name, instrument_name : str or None
     dtype : numpy dtype
         Of the pixels as stored.
@@ -130,7 +171,9 @@ class NXmxWriter:
         temperature: float | None = None,
         attenuator_transmission: ArrayLike | None = 1.0,
         polarization: float | None = None,
-        saturation: int | None = 2**31 - 1,
+        saturation: float | None = 2**31 - 1,
+        underload: float | None = None,
+        read_variance: ArrayLike | None = None,
         sample_name: str | None = "sample",
         instrument_name: str | None = "simulated beamline",
         dtype: Any = np.uint32,
@@ -149,6 +192,8 @@ class NXmxWriter:
             lengths["monitor"] = (np.shape(monitor), (n_frames,))
         if pixel_mask is not None:
             lengths["pixel_mask"] = (np.shape(pixel_mask), shape)
+        if read_variance is not None:
+            lengths["read_variance"] = (np.shape(read_variance), shape)
         if scan_angles is not None:
             lengths["scan_angles"] = (np.shape(scan_angles), (n_frames,))
         for name, (found, wanted) in lengths.items():
@@ -193,6 +238,8 @@ class NXmxWriter:
                 # DIALS 3.12 takes one number only.
                 ("frame_time", exposure, "s"),
                 ("saturation_value", saturation, None),
+                ("underload_value", underload, None),
+                (READ_VARIANCE, read_variance, "photon^2"),
                 ("bit_depth_image", 8 * self._dtype.itemsize, None),
             ):
                 if value is not None:

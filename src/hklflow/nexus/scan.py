@@ -46,6 +46,8 @@ def write_scan(
         _add_modules(detector, rotation.detector)
         if scan.saturation is not None:
             add_array(detector, "saturation_value", scan.saturation)
+        if scan.underload != 0:
+            add_array(detector, "underload_value", scan.underload)
         goniometer = add_group(instrument, "goniometer", "NXtransformations")
         for name, axis, setting in zip(
             rotation.goniometer.names,
@@ -99,6 +101,7 @@ def read_scan(path: Path) -> RotationScan:
             monitor_source=source.removeprefix("monitor (").removesuffix(")"),
             temperature=_optional(entry["sample"], "temperature"),
             saturation=_optional(detector, "saturation_value"),
+            underload=_optional(detector, "underload_value") or 0.0,
         )
 
 

@@ -30,14 +30,25 @@ class TransformWriter:
         Å and degrees.
     counts_dtype : numpy dtype
         Of the counts as stored.
+    variance : bool
+        Whether the boxes have variances of the counts.
     """
 
     def __init__(
-        self, path: Path, masked_path: Path, grid: Grid, cell: Floats, counts_dtype: Any
+        self,
+        path: Path,
+        masked_path: Path,
+        grid: Grid,
+        cell: Floats,
+        counts_dtype: Any,
+        variance: bool = False,
     ) -> None:
+        self._names = ("counts", "norm", "variance") if variance else ("counts", "norm")
         titles = ("counts and norm, all", "counts and norm, without the 3-D mask")
         self._writers = [
-            VolumeWriter(where, grid, cell, title, counts_dtype, False, fast=True)
+            VolumeWriter(
+                where, grid, cell, title, counts_dtype, False, fast=True, variance=variance
+            )
             for where, title in zip((path, masked_path), titles, strict=True)
         ]
         self._stack = ExitStack()
@@ -60,11 +71,13 @@ class TransformWriter:
         full, masked = (writer.datasets for writer in self._writers)
         for box in boxes:
             at = tuple(slice(i, i + n) for i, n in zip(box.first, box.counts.shape, strict=True))
-            full["counts"][at], full["norm"][at] = box.counts, box.norm
+            for name in self._names:
+                full[name][at] = getattr(box, name)
             if box.clean_counts is not box.counts:
-                masked["counts"][at], masked["norm"][at] = box.clean_counts, box.clean_norm
+                for name in self._names:
+                    masked[name][at] = getattr(box, f"clean_{name}")
                 continue
-            for name in ("counts", "norm"):
+            for name in self._names:
                 _copy_chunks(full[name], masked[name], box.first, box.counts.shape)
 
     def note(self, notes: dict[str, Any]) -> None:

@@ -61,6 +61,8 @@ class VolumeWriter:
         Of the counts as stored.
     derived : bool
         Whether S and its errors will be written too.
+    variance : bool
+        Whether the variance of the counts will be, where that is not the counts: with read noise.
     fast : bool
         Pack with bitshuffle and LZ4, ten times faster than gzip: for volumes that only hklflow
         reads. Gzip needs no plugin.
@@ -75,11 +77,14 @@ class VolumeWriter:
         counts_dtype: Any,
         derived: bool,
         fast: bool = False,
+        variance: bool = False,
     ) -> None:
         self._grid, self._cell, self._title, self._fast = grid, cell, title, fast
         self._context = create(path, title, "transform")
         # The norm is a sum of up to 1e5 terms: single precision keeps 6e-8 of it.
         self._types: dict[str, Any] = {"counts": counts_dtype, "norm": np.float32}
+        if variance:
+            self._types["variance"] = np.float32
         if derived:
             self._types = {"data": np.float32, "data_errors": np.float32} | self._types
 
@@ -106,9 +111,11 @@ class VolumeWriter:
         for name, dtype in self._types.items():
             # What was not measured: no counts, no norm, no S.
             fill = np.nan if name.startswith("data") else 0
-            self._group.create_dataset(
+            dataset = self._group.create_dataset(
                 name, shape=shape, dtype=dtype, chunks=self._chunks, fillvalue=fill, **packed
             )
+            if name == "variance":
+                dataset.attrs["description"] = "of the counts: photons and read noise"
         for i, name in enumerate(("Qh", "Qk", "Ql")):
             add_array(
                 self._group,
@@ -124,7 +131,7 @@ class VolumeWriter:
         return self
 
     def write(self, first: int, **arrays: NDArray[Any]) -> None:
-        """Write planes from ``first`` on: counts, norm and, if derived, data and data_errors.
+        """Write planes from ``first`` on: all that was announced, by name.
 
         Raises
         ------
@@ -216,6 +223,17 @@ class OpenVolume:
         return bool(np.issubdtype(self.group["counts"].dtype, np.integer))
 
     @property
+    def has_variance(self) -> bool:
+        """Whether the counts have a variance of their own, with read noise."""
+        return "variance" in self.group
+
+    def variance(self, region: Any) -> Floats:
+        """Variance of the counts in a region (l, k, h): of photons, the counts."""
+        name = "variance" if self.has_variance else "counts"
+        values: Floats = self.group[name][region].astype(np.float64)
+        return values
+
+    @property
     def notes(self) -> dict[str, Any]:
         """What was done."""
         found: dict[str, Any] = json.loads(text(self.group.parent["notes/notes"]))
@@ -231,15 +249,26 @@ class OpenVolume:
 
 
 class SideBySide:
-    """Reads planes of several volumes of the same grid so that each chunk is unpacked once."""
+    """Reads planes of several volumes of the same grid so that each chunk is unpacked once.
+
+    Attributes
+    ----------
+    noisy : bool
+        Whether a volume has a variance of its own, with read noise.
+    """
 
     def __init__(self, volumes: Sequence[OpenVolume]) -> None:
-        self._stored = [[volume.group[name] for volume in volumes] for name in ("counts", "norm")]
+        names = ["counts", "norm"]
+        self.noisy = any(volume.has_variance for volume in volumes)
+        self._stored = [[volume.group[name] for volume in volumes] for name in names]
+        if self.noisy:
+            variances = ["variance" if v.has_variance else "counts" for v in volumes]
+            self._stored.append([v.group[n] for v, n in zip(volumes, variances, strict=True)])
         self._memory = [
             np.empty(0, np.result_type(*(d.dtype for d in datasets))) for datasets in self._stored
         ]
 
-    def strips(self, first: int, last: int) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    def strips(self, first: int, last: int) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
         """Some planes in strips along k.
 
         Parameters
@@ -251,8 +280,9 @@ class SideBySide:
         ------
         rows : slice
             Along k.
-        counts, norm : (n, last - first, rows, h) arrays
-            As stored; overwritten by the next strip.
+        sums : list of (n, last - first, rows, h) arrays
+            Counts, norm and, with read noise in any of the volumes, variance of the counts, as
+            stored; overwritten by the next strip.
         """
         _, n_k, n_h = self._stored[0][0].shape
         step = self._stored[0][0].chunks[1]
@@ -260,14 +290,14 @@ class SideBySide:
             rows = slice(k, min(k + step, n_k))
             shape = (len(self._stored[0]), last - first, rows.stop - k, n_h)
             size = int(np.prod(shape))
-            for i in range(2):
-                if self._memory[i].size < size:
-                    self._memory[i] = np.empty(size, self._memory[i].dtype)
-            counts, norm = (memory[:size].reshape(shape) for memory in self._memory)
-            for strip, datasets in zip((counts, norm), self._stored, strict=True):
+            for i, memory in enumerate(self._memory):
+                if memory.size < size:
+                    self._memory[i] = np.empty(size, memory.dtype)
+            sums = [memory[:size].reshape(shape) for memory in self._memory]
+            for strip, datasets in zip(sums, self._stored, strict=True):
                 for i, dataset in enumerate(datasets):
                     dataset.read_direct(strip, np.s_[first:last, rows], np.s_[i])
-            yield rows, counts, norm
+            yield rows, sums
 
 
 @contextmanager

@@ -62,6 +62,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         counts_type = first_part.group["counts"].dtype
         largest = np.iinfo(counts_type).max if counts_type.kind == "u" else np.inf
 
+        noisy = first_part.has_variance
+
         def added(volumes: list[nexus.OpenVolume], first: int, last: int) -> list[Any]:
             slabs = [volume.slab(first, last) for volume in volumes]
             counts, norm = (np.sum([slab[i] for slab in slabs], axis=0) for i in (0, 1))
@@ -70,7 +72,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     f"a voxel of {outputs.transform} has more than {largest} counts; mask the "
                     "direct beam or use a finer grid"
                 )
-            return [counts, norm]
+            if not noisy:
+                return [counts, norm]
+            return [counts, norm, sum(v.variance(slice(first, last)) for v in volumes)]
 
         def boxes() -> Iterator[Box]:
             planes = first_part.grid.shape[2]
@@ -80,6 +84,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 sums = (*added(kinds[0], first, last), *added(kinds[1], first, last))
                 for k, h in product(*(range(0, n, 64) for n in sums[0].shape[1:])):
                     box = [volume[:, k : k + 64, h : h + 64] for volume in sums]
+                    if noisy:
+                        box = [box[0], box[1], box[3], box[4], box[2], box[5]]
                     if box[1].any():
                         yield Box((first, k, h), *box)
 
@@ -90,6 +96,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 first_part.grid,
                 first_part.cell,
                 counts_type,
+                noisy,
             )
         )
         writer.write(boxes())

@@ -1,4 +1,12 @@
-"""Find Bragg peaks, the frames' sums and their background, in one pass over a rotation."""
+"""Find Bragg peaks, the frames' sums and their background, in one pass over a rotation.
+
+Frames of an integrating detector are photons and read noise. With the noise's variance added to
+them, their variance is their mean, as it is of counted photons: so the search and the fits hold as
+they are. What is added belongs to the background of a peak and is taken out of the table again;
+the statistics are those of the frames without it. In a pixel that has switched its gain the
+variance added is that of the most sensitive stage: no bias, but a variance that is too small, by
+less than a tenth of that of the photons which such a pixel holds.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +96,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
+    noise = raw.read_variance(scan)
     with raw.open_frames(scan.raw) as frames:
         invalid_from = masks.flag_value(frames.dtype) or np.inf
         statistics, q_bins = _statistics(scan, bad, params.annulus, invalid_from)
@@ -102,11 +111,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 threshold=np.inf if params.threshold is None else params.threshold,
                 saturation=np.inf if scan.saturation is None else scan.saturation,
                 invalid_from=invalid_from,
+                valid_from=scan.underload,
             ),
-            statistics=statistics,
+            statistics=statistics if noise is None else None,
         )
         blocks = frames.stream(params.block, scan.first, scan.first + n, threads=threads)
         for block in stage.progress(blocks, n, "peak search frames", len):
+            if noise is not None:
+                statistics.add(block)
+                block = block + noise
             search.add(block)
     peaks = search.finish()
     pixels, frames_floor = params.sigma_floor
@@ -116,6 +129,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         var_fast=peaks.var_fast + pixels**2,
         var_frame=peaks.var_frame + frames_floor**2,
     )
+    if noise is not None:
+        last = np.array(bad.shape) - 1
+        at = np.clip(np.stack([peaks.slow, peaks.fast], axis=1).astype(int), 0, last)
+        under = noise[at[:, 0], at[:, 1]]
+        peaks = replace(peaks, background=peaks.background - under)
     result = statistics.result()
     nexus.write_peaks(outputs.peaks, peaks)
     stage.write_json(outputs.metrics, {"peaks": len(peaks.frame), "blobs": peaks.counts})
@@ -159,6 +177,7 @@ def _statistics(
             bad,
             annulus=(q >= low) & (q <= high),
             invalid_from=invalid_from,
+            valid_from=scan.underload,
             labels=np.digitize(q_cell, edges) - 1,
         ),
         0.5 * (edges[1:] + edges[:-1]),

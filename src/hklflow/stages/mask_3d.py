@@ -1,6 +1,8 @@
 """Flag the sensor's artefacts around strong Bragg peaks, frame by frame."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -59,13 +61,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     n_good = max(int((~bad).sum()), 1)
     worst, fractions = 0, np.zeros(n)
+    noise = raw.read_variance(scan)
     with raw.open_frames(scan.raw) as frames:
         settings = mask3d.Mask3dParams(
             **params.model_dump(exclude={"block"}),
             flag_from=masks.flag_value(frames.dtype),
             overload_from=scan.saturation,
+            valid_from=scan.underload,
         )
-        blocks = frames.stream(params.block, scan.first, scan.first + n, threads=threads)
+        blocks: Iterable[Any] = frames.stream(
+            params.block, scan.first, scan.first + n, threads=threads
+        )
+        if noise is not None:
+            # The variance is then the mean, as that of photons.
+            blocks = (block + noise for block in blocks)
         shape = (n, *scan.rotation.detector.shape)
         done = 0
         packed_worst = np.zeros((1, shape[1], -(-shape[2] // 8)), np.uint8)

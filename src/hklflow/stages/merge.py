@@ -75,18 +75,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 )
         grid = reference.grid
         sections, shells, sums = Sections(grid), Shells(grid, reference.cell), []
+        noisy = any(v.has_variance for v in volumes)
         dtype = np.uint64 if all(v.counts_are_whole for v in volumes) else np.float64
         writer = stack.enter_context(
-            nexus.VolumeWriter(outputs.volume, grid, reference.cell, params.title, dtype, True)
+            nexus.VolumeWriter(
+                outputs.volume, grid, reference.cell, params.title, dtype, True, variance=noisy
+            )
         )
         for slab in _slabs(volumes, params):
             counts, norm = slab.counts[slab.own], slab.norm[slab.own]
             data, errors = np.empty((2, *counts.shape), np.float32)
+            own = {"data": data, "data_errors": errors, "counts": counts, "norm": norm}
+            if slab.variance is not None:
+                own["variance"] = slab.variance[slab.own]
+            derived = slab.counts, slab.norm, slab.own
             for rows in writer.strips:
-                estimator.derive(slab.counts, slab.norm, slab.own, rows, params.pool, data, errors)
-                writer.write_rows(
-                    slab.first, rows, data=data, data_errors=errors, counts=counts, norm=norm
-                )
+                estimator.derive(*derived, rows, params.pool, data, errors, slab.variance)
+                writer.write_rows(slab.first, rows, **own)
             sections.add(slab.first, data, errors, norm)
             shells.add(slab.first, norm)
             sums.append(slab.sums)
@@ -105,7 +110,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             {
                 "estimator": "data = counts / norm (Poisson maximum likelihood)",
                 "errors": (
-                    "sqrt(expected counts) / norm, expected from the voxel and its neighbours "
+                    f"sqrt({'expected variance' if noisy else 'expected counts'}) / norm, "
+                    "expected from the voxel and its neighbours "
                     f"within {params.pool} voxels (hklflow.core.estimator)"
                 ),
                 "files": [str(path) for path in inputs.volumes],
@@ -136,6 +142,8 @@ class _Slab(NamedTuple):
         Its own planes among these.
     sums : estimator.Sums
         Of its own planes.
+    variance : (l, k, h) array or None
+        Of the counts, where it is not the counts: with read noise.
     """
 
     first: int
@@ -143,6 +151,7 @@ class _Slab(NamedTuple):
     norm: "NDArray[np.float64]"
     own: slice
     sums: "estimator.Sums"
+    variance: "NDArray[np.float64] | None"
 
 
 def _slabs(volumes: "list[OpenVolume]", params: Params) -> "Iterator[_Slab]":
@@ -157,14 +166,17 @@ def _slabs(volumes: "list[OpenVolume]", params: Params) -> "Iterator[_Slab]":
     rotations = SideBySide(volumes)
     # Two slabs are held, of whole layers of the files' chunks.
     size, margin = max(params.slab // (2 * PLANES), 1) * PLANES, params.pool
-    # Counts and norm of this slab and of the next; what is not of the volume stays 0.
-    now, then = (np.zeros((2, size + 2 * margin, n_k, n_h)) for _ in range(2))
+    # Sums of this slab and of the next; what is not of the volume stays 0.
+    n_sums = 3 if rotations.noisy else 2
+    now, then = (np.zeros((n_sums, size + 2 * margin, n_k, n_h)) for _ in range(2))
 
     def read(first: int, target: "NDArray[np.float64]") -> estimator.Sums:
         last = min(first + size, planes)
         parts = [
-            estimator.add(counts, norm, target[0], target[1], (margin, rows.start))
-            for rows, counts, norm in rotations.strips(first, last)
+            estimator.add_noisy(found, list(target), (margin, rows.start))
+            if rotations.noisy
+            else estimator.add(found[0], found[1], target[0], target[1], (margin, rows.start))
+            for rows, found in rotations.strips(first, last)
         ]
         return estimator.Sums(*(sum(terms) for terms in zip(*parts, strict=True)))
 
@@ -179,7 +191,8 @@ def _slabs(volumes: "list[OpenVolume]", params: Params) -> "Iterator[_Slab]":
             then[:, :margin] = now[:, size : size + margin]
         held = slice(margin - before, margin + last - first + behind)
         own = slice(before, before + last - first)
-        yield _Slab(first, now[0, held], now[1, held], own, sums)
+        variance = now[2, held] if rotations.noisy else None
+        yield _Slab(first, now[0, held], now[1, held], own, sums, variance)
         if last < planes:
             now, then, sums = then, now, next_sums
 

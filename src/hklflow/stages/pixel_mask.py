@@ -79,14 +79,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         # Pairs of frames keep the sampling cheap for files with large chunks, and tell noise.
         n_pairs = max(1, min(params.sample_frames, n) // 2)
         starts = 2 * np.linspace(0, max(n // 2 - 1, 0), n_pairs).astype(int)
-        statistics = FrameStatistics(gaps, invalid_from=invalid_from)
+        statistics = FrameStatistics(gaps, invalid_from=invalid_from, valid_from=scan.underload)
         dispersion = PairDispersion(gaps, n_pairs, flag_from=invalid_from)
         always_flagged = np.ones(shape, bool)
         for start in stage.progress(starts.tolist(), len(starts), "sampled frame pairs"):
             block = frames.read(scan.first + start, scan.first + min(start + 2, n))
-            always_flagged &= masks.flagged(block, invalid_from).all(axis=0)
+            always_flagged &= masks.flagged(block, invalid_from, scan.underload).all(axis=0)
             statistics.add(block)
-            if len(block) == 2:
+            # Where there is read noise, the detector's constants tell the noisy pixels.
+            if len(block) == 2 and scan.underload >= 0:
                 dispersion.add(block)
     sampled = statistics.result()
     bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=drawn.bits)

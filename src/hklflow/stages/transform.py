@@ -105,6 +105,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n_frames = rotation.scan.n_frames
     number, of = params.part
     begin, end = (n_frames * i // of for i in (number, number + 1))
+    noise = raw.read_variance(scan)
     with (
         raw.open_frames(scan.raw) as frames,
         nexus.open_frame_mask(inputs.frame_mask) as excluded,
@@ -114,10 +115,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             grid,
             np.asarray(orientation["cell"]),
             binning.counts_type(frames.dtype, frames.shape[2], samples),
+            noise is not None,
         ) as writer,
     ):
         # In voxels of 8 bytes.
-        memory = 8e6 * params.memory / binning.voxel_bytes(frames.dtype, frames.shape[2], samples)
+        voxel = binning.voxel_bytes(frames.dtype, frames.shape[2], samples, noise is not None)
+        memory = 8e6 * params.memory / voxel
         ranges = coverage.passes_needed(rotation, ub, grid, (begin, end), memory)
         if len(ranges) > 1:
             print(f"{len(ranges)} passes over the frames, for the volumes are beyond `memory`")
@@ -140,6 +143,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 ),
                 planes=planes,
                 threads=threads,
+                valid_from=scan.underload,
+                read_variance=noise,
             )
             bands = frames.bands(
                 params.block, scan.first + begin, scan.first + end, threads=threads

@@ -1,0 +1,54 @@
+"""Memory cells of different measurements, matched by the numbers that the detector gives them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.files import Constants
+from hklflow.errors import HklflowError
+
+
+def cell_ids(constants: Constants) -> NDArray[np.int64]:
+    """Numbers of the memory cells, (cells,)."""
+    return np.asarray(constants.about["cell_ids"], np.int64)
+
+
+def of_cells(
+    constants: Constants, name: str, wanted: NDArray[np.int64], missing: float
+) -> NDArray[Any]:
+    """Values (..., cell, ss, fs) of a quantity in the cells that are wanted.
+
+    Parameters
+    ----------
+    constants : Constants
+    name : str
+    wanted : (cells,) array
+        Numbers of memory cells.
+    missing : float
+        Value of cells that were not measured.
+    """
+    values = constants[name]
+    own = cell_ids(constants)
+    result = np.full((*values.shape[:-3], len(wanted), *values.shape[-2:]), missing, values.dtype)
+    _, there, here = np.intersect1d(wanted, own, return_indices=True)
+    result[..., there, :, :] = values[..., here, :, :]
+    return result
+
+
+def require_same_asic(first: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
+    """Refuse what is of different ASICs, by what is known of it.
+
+    Raises
+    ------
+    HklflowError
+        If detector, module or ASIC differ.
+    """
+    for other in others:
+        for name in ("detector", "module", "asic"):
+            if first[name] != other[name]:
+                raise HklflowError(
+                    f"{name} {other[name]} does not go with {name} {first[name]}; give files of "
+                    "one ASIC"
+                )

@@ -1,0 +1,292 @@
+r"""Frames of a module corrected to photons, with what their variance is.
+
+The stage of gain g of a pixel comes from its digital output, and
+
+.. math:: x = \frac{A - o_g - c}{G_g E_γ F}, \qquad
+          \mathrm{var}(x) = \left(\frac{n_g}{G_g E_γ F}\right)^2 + μ
+
+with the offset o, the noise n and the gain G (ADU/keV; negative where the output falls with
+charge) of pixel, memory cell and stage, the common mode c of stage high, the flat field F if there
+is one, and the expected photons μ, which ``max(x, 0)`` stands for where nothing better is known.
+The noise of the converter's own steps, 1/12 ADU², which the dark's noise is without, is added.
+What is known of the constants' own errors is not part of it: they do not average over frames.
+
+A value is NaN where its stage has no constants or status bits against it, where the gain bits mean
+nothing, where the pixel is masked, and at that end of the converter that charge cannot reach;
+at the other end the pixel is saturated.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants import common_mode, correct_kernels
+from hklflow.constants.detectors import STAGES, Integrating
+from hklflow.constants.files import Constants
+from hklflow.constants.status import bad
+from hklflow.core.masks import MaskBit
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+#: Variance of rounding to whole ADU.
+_ROUNDING = 1 / 12
+_OUTCOMES = (*STAGES, "saturated", "no value")
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Some frames of a module.
+
+    Attributes
+    ----------
+    photons : (n, ss, fs) float32 array
+    stage : (n, ss, fs) uint8 array
+        0 high, 1 medium, 2 low, 255 none.
+    shift : (n, parts) array
+        Common mode, ADU; NaN where it is not known, no columns if none is wanted.
+    numbers : dict
+        Pixels in each stage, saturated ones and those without a value.
+    """
+
+    photons: NDArray[np.float32]
+    stage: NDArray[np.uint8]
+    shift: Floats
+    numbers: dict[str, int]
+
+
+class Correction:
+    """What corrects the frames of one module.
+
+    Parameters
+    ----------
+    constants : Constants
+        Offset, noise, gain, status and, where the gain is a level, thresholds; optional are the
+        pixel mask and the flat field.
+    detector : Integrating
+    energy : float
+        Of the photons, keV.
+    shared : {"none", "module", "asic", "row"}
+        Whose common mode is taken off.
+    least : float
+        Fraction of dark pixels that a common mode needs.
+    flat : bool
+        Apply the flat field, if there is one.
+
+    Attributes
+    ----------
+    cell_ids : (cells,) array
+    factor : (3, cells, ss, fs) array
+        Photons per ADU; NaN where a stage is not to be used.
+    mask : (ss, fs) uint32 array
+        NXmx bits.
+
+    Raises
+    ------
+    HklflowError
+        If a quantity is missing, or of another shape than the detector's modules.
+    """
+
+    def __init__(
+        self,
+        constants: Constants,
+        detector: Integrating,
+        energy: float,
+        *,
+        shared: common_mode.Kind = "none",
+        least: float = 0.2,
+        flat: bool = True,
+    ) -> None:
+        self.detector, self.energy, self._least = detector, energy, least
+        self.cell_ids = np.asarray(constants.about["cell_ids"], np.int64)
+        shape = (3, len(self.cell_ids), *detector.module)
+        names = ("offset", "noise", "gain", "constants_status")
+        offset, noise, gain, status = (_of_shape(constants, name, shape) for name in names)
+        usable = ~bad(status) & np.isfinite(offset) & np.isfinite(gain) & (gain != 0) & (noise >= 0)
+        self.mask = np.zeros(detector.module, np.uint32)
+        if "pixel_mask" in constants:
+            self.mask |= _of_shape(constants, "pixel_mask", detector.module)
+        per_photon = gain.astype(np.float32) * np.float32(energy)
+        if flat and "flatfield" in constants:
+            field = _of_shape(constants, "flatfield", detector.module)
+            per_photon *= np.where(field > 0, field, np.nan)
+            usable &= np.isfinite(per_photon)
+        usable &= self.mask == 0
+        # A pixel that can't be used in stage high measures nothing of a usual frame.
+        dead = ~usable[0].any(axis=0) & (self.mask == 0)
+        self.mask[dead] |= np.uint32(MaskBit.DEAD)
+        usable &= ~dead
+        per_photon[~usable] = np.nan
+        self._offset = offset.astype(np.float32)
+        self._noise = np.where(usable, noise, np.nan).astype(np.float32)
+        self.factor = 1 / per_photon
+        self._threshold: NDArray[Any] | None = None
+        if detector.codes is None:
+            wanted = (2, *shape[1:])
+            self._threshold = _of_shape(constants, "gain_threshold", wanted).astype(np.float32)
+        self._parts = common_mode.boxes(shared, detector)
+        self._group = common_mode.groups(self._parts, detector.module)
+
+    def read_variance(self, cell: int) -> Floats:
+        """Variance of the read noise (3, ss, fs) in photons²; NaN where it is not known."""
+        noise, factor = (a[:, cell].astype(np.float64) for a in (self._noise, self.factor))
+        found: Floats = (noise**2 + _ROUNDING) * factor**2
+        return found
+
+    def variance(self, expected: Floats, stage: NDArray[np.uint8], cell: int) -> Floats:
+        """Variance (n, ss, fs) of values of which so many photons are expected, in photons²."""
+        read = self.read_variance(cell)
+        found = np.full(stage.shape, np.nan)
+        for number in range(len(STAGES)):
+            found = np.where(stage == number, read[number] + np.maximum(expected, 0.0), found)
+        return found
+
+    @property
+    def saturation(self) -> float:
+        """Photons from which half of the pixels are saturated."""
+        end = np.where(self.factor[2] > 0, self.detector.saturation, 0.0)
+        most = (end - self._offset[2]) * self.factor[2]
+        known = most[np.isfinite(most)]
+        return float(np.median(known)) if known.size else np.inf
+
+    def correct(
+        self,
+        analog: NDArray[np.uint16],
+        digital: NDArray[Any],
+        cell: int,
+        step: float = 0.0,
+        overload: float = np.nan,
+    ) -> Corrected:
+        """Correct frames (n, ss, fs) of one memory cell (by its place in `cell_ids`).
+
+        Parameters
+        ----------
+        analog, digital : (n, ss, fs) arrays
+            As the detector gives them: levels, or codes of the stage.
+        step : float
+            Photons are rounded to multiples of this power of two; 0: they are not.
+        overload : float
+            Value of saturated pixels.
+        """
+        if analog.shape[1:] != self.detector.module or analog.shape != digital.shape:
+            raise HklflowError(
+                f"frames of {analog.shape} (analogue) and {digital.shape} (digital) pixels are not "
+                f"of modules of {self.detector.module}; give constants of this detector"
+            )
+        stage = self.stages(digital, cell)
+        offset, factor = self._offset[:, cell], self.factor[:, cell]
+        shift = np.zeros((len(analog), 0))
+        if len(self._parts):
+            dark = np.where(np.isfinite(factor[0]), offset[0], np.nan)
+            noise, photon = self._noise[0, cell], 1 / factor[0]
+            shift = common_mode.find(analog, stage, dark, noise, photon, self._parts, self._least)
+        taken = np.nan_to_num(shift) if shift.shape[1] else np.zeros((len(analog), 1))
+        out, numbers = np.empty(analog.shape, np.float32), np.zeros(len(_OUTCOMES), np.int64)
+        correct_kernels.photons(
+            analog,
+            stage,
+            offset,
+            factor,
+            taken,
+            self._group,
+            float(self.detector.saturation),
+            step,
+            overload,
+            out,
+            numbers,
+        )
+        return Corrected(out, stage, shift, dict(zip(_OUTCOMES, numbers.tolist(), strict=True)))
+
+    def stages(self, digital: NDArray[Any], cell: int) -> NDArray[np.uint8]:
+        """Stage of gain (n, ss, fs) that the digital output tells; 255 where it tells none."""
+        stage = np.empty(digital.shape, np.uint8)
+        if self._threshold is not None:
+            correct_kernels.stages_of_levels(digital, self._threshold[:, cell], stage)
+            return stage
+        assert self.detector.codes is not None
+        table = np.full(max(self.detector.codes) + 2, correct_kernels.NO_STAGE, np.uint8)
+        table[list(self.detector.codes)] = np.arange(len(STAGES))
+        correct_kernels.stages_of_codes(np.ascontiguousarray(digital), table, stage)
+        return stage
+
+
+class Tally:
+    """What became of the pixels of a detector's frames, and their mean.
+
+    Parameters
+    ----------
+    mask : (slow, fast) bool array
+        Pixels that are not counted.
+    read_variance : (3, slow, fast) array
+        Of the stages, photons².
+    """
+
+    def __init__(self, mask: NDArray[np.bool_], read_variance: Floats) -> None:
+        self._good, self._read = ~mask, read_variance
+        self._sum, self._seen = np.zeros(mask.shape), np.zeros(mask.shape, np.int64)
+        self._numbers = dict.fromkeys(_OUTCOMES, 0)
+        self._frames = 0
+        self._shifts: list[Floats] = []
+        self._switched = np.zeros((2, 2))
+
+    def add(self, block: NDArray[np.float32], stage: NDArray[np.uint8], saturation: float) -> None:
+        """Add corrected frames (n, slow, fast) and their stages.
+
+        Saturated pixels are not in the mean.
+        """
+        self._frames += len(block)
+        measured = (block < saturation) & self._good
+        self._sum += np.sum(block, axis=0, where=measured, dtype=np.float64, initial=0.0)
+        self._seen += measured.sum(axis=0)
+        for number, name in enumerate(STAGES):
+            self._numbers[name] += int(((stage == number) & measured).sum())
+        saturated = int(((block >= saturation) & self._good).sum())
+        self._numbers["saturated"] += saturated
+        self._numbers["no value"] += int((np.isnan(block) & self._good).sum())
+        for number in (1, 2):
+            at = np.nonzero((stage == number) & measured)
+            more = (self._read[number] - self._read[0])[at[1:]]
+            self._switched[number - 1] += np.nansum(more), block[at].sum(dtype=np.float64)
+
+    def add_shift(self, shift: Floats) -> None:
+        """Add the common modes (n, parts) of some frames."""
+        self._shifts.append(shift.ravel())
+
+    @property
+    def mean(self) -> Floats:
+        """Mean photons (slow, fast); 0 where there are none."""
+        found: Floats = self._sum / np.maximum(self._seen, 1)
+        return found
+
+    def metrics(self) -> dict[str, Any]:
+        """Fractions, common mode and read noise, as plain data."""
+        total = max(int(self._good.sum()) * self._frames, 1)
+        shifts = np.concatenate([*self._shifts, np.zeros(0)])
+        known = shifts[np.isfinite(shifts)]
+        noise = np.sqrt(self._read[0][self._good])
+        lacks = dict(zip(STAGES[1:], self._switched.tolist(), strict=True))
+        return {
+            "frames": self._frames,
+            "fractions": {name: n / total for name, n in self._numbers.items()},
+            "fraction masked": 1 - float(self._good.mean()),
+            "read noise in photons": float(np.nanmedian(noise)) if noise.size else None,
+            "common mode rms in ADU": float(np.sqrt(np.mean(known**2))) if known.size else None,
+            "common modes found": int(known.size),
+            "common modes not found": int(shifts.size - known.size),
+            "read variance beyond that of stage high, per photon": {
+                name: more / photons if photons > 0 else None
+                for name, (more, photons) in lacks.items()
+            },
+        }
+
+
+def _of_shape(constants: Constants, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    values = constants[name]
+    if values.shape != shape:
+        raise HklflowError(
+            f"{name} of module {constants.about.get('module', '?')} has shape {values.shape}, not "
+            f"{shape}; give constants of this detector"
+        )
+    return values

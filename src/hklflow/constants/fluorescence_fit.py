@@ -1,0 +1,502 @@
+"""Fit of one pixel's spectrum: peaks of 0, 1, 2 ... photons, all of their pile-up in it.
+
+Of an output x in ADU the expectation is, with ``*`` for a convolution,
+
+    m(x) = sum_k a_k N(x; mu + k S, sigma) * (1 + b U + b² / 2 U*U)
+
+N is normal, U even between 0 and S: the part of a photon's charge that a pixel gets if it shares
+the photon with a neighbour. b is the mean number of such parts in a frame. Parts come on top of
+whole photons as often as on top of none: a plateau between 0 and 1 photon alone lets the ones
+behind it push the peak of one photon down, by some tenths of a per cent.
+
+One peak more than fitted has the weight that Poisson's law gives it. Where K-beta is not filtered,
+a fraction of the photons has its energy. Bins are integrated, not sampled. The likelihood is
+Poisson's; its maximum is found by Fisher scoring, damped after Levenberg and Marquardt.
+"""
+
+from enum import IntEnum
+from math import erf, exp, pi, sqrt
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+
+class Fit(IntEnum):
+    """What became of a fit: values of ``fit_status``."""
+
+    GOOD = 0
+    NO_FRAMES = 1
+    TOO_FEW_PHOTONS = 2
+    NO_DARK = 3
+    NOT_CONVERGED = 4
+    SINGULAR = 5
+    OUT_OF_BOUNDS = 6
+    NO_PEAK = 7
+
+
+#: Rows of what `fit_all` gives.
+FOUND = ("spacing", "spacing_errors", "width", "width_errors", "photons", "shared", "quality",
+         "chi2", "fit_status")  # fmt: skip
+
+# Counts that a bin may have for no reason, as a fraction of the pixel's: cosmic rays pull nothing.
+_STRAY = 1e-6
+_STEPS = 60
+_FAR = 7.5
+
+
+@njit(cache=True, nogil=True)
+def fill(
+    counts: NDArray[np.int32],
+    analog: NDArray[np.uint16],
+    digital: NDArray[np.uint16],
+    threshold: F64,
+    start: NDArray[np.int32],
+    width: int,
+) -> None:
+    """Add frames to histograms.
+
+    Parameters
+    ----------
+    counts : (ss, fs, bins) int32 array
+        Changed in place.
+    analog, digital : (n, ss, fs) uint16 arrays
+    threshold : (ss, fs) array
+        Frames whose digital output is above are of another stage; NaN: none is.
+    start : (ss, fs) int32 array
+        First value of the first bin, ADU.
+    width : int
+        Values of a bin.
+    """
+    n, n_rows, n_fast = analog.shape
+    top = counts.shape[2] * width
+    per_value = 1.0 / width
+    for row in range(n_rows):
+        for i in range(n):
+            for column in range(n_fast):
+                if digital[i, row, column] > threshold[row, column]:
+                    continue
+                value = int(analog[i, row, column]) - start[row, column]
+                if 0 <= value < top:
+                    # Half a value more, so that rounding never ends in the bin before.
+                    counts[row, column, int((value + 0.5) * per_value)] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fit_all(
+    counts: NDArray[np.int32],
+    first: float,
+    width: int,
+    offset: F64,
+    noise: F64,
+    spacing: float,
+    peaks: int,
+    beta: float,
+    beta_weight: float,
+    min_photons: float,
+) -> F64:
+    """Fit the histograms of many pixels.
+
+    Parameters
+    ----------
+    counts : (pixels, bins) int32 array
+    first : float
+        Lower edge of the first bin, ADU.
+    width : int
+        Width of a bin, ADU.
+    offset, noise : (pixels,) arrays
+        Of the dark, on the scale of ``first``; NaN: not known.
+    spacing : float
+        About the ADU of a photon.
+    peaks : int
+        Photons of the last peak that is fitted.
+    beta : float
+        Energy of K-beta as a multiple of K-alpha; 0: there is none.
+    beta_weight : float
+        Fraction of the photons that are K-beta; NaN: to be fitted.
+    min_photons : float
+
+    Returns
+    -------
+    (len(FOUND), pixels) array
+    """
+    n_pixels, n_bins = counts.shape
+    found = np.full((9, n_pixels), np.nan)
+    free_beta = beta > 0 and not beta_weight >= 0
+    n = peaks + 5 + (1 if free_beta else 0)
+    model, slopes = np.empty(n_bins), np.empty((n, n_bins))
+    theta = np.empty(peaks + 6)
+    for pixel in range(n_pixels):
+        data = counts[pixel]
+        total = data.sum()
+        code = Fit.GOOD.value
+        if total == 0:
+            code = Fit.NO_FRAMES.value
+        elif not (noise[pixel] > 0 and offset[pixel] > -np.inf):
+            code = Fit.NO_DARK.value
+        else:
+            _start(theta, data, first, width, noise[pixel], spacing, peaks)
+            theta[peaks + 5] = beta_weight if beta_weight >= 0 else 0.1
+            photons = 0.0
+            for k in range(1, peaks + 1):
+                photons += k * theta[k]
+            found[4, pixel] = photons
+            if photons < min_photons:
+                code = Fit.TOO_FEW_PHOTONS.value
+        if code == Fit.GOOD.value:
+            covariance = np.zeros((n, n))
+            bounds = (0.4 * spacing, 2.2 * spacing)
+            code = _fit(
+                theta, data, first, width, peaks, beta, n, bounds, model, slopes, covariance
+            )
+            if code == Fit.GOOD.value:
+                mu, s, sigma = theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
+                found[0, pixel] = s
+                found[1, pixel] = sqrt(covariance[peaks + 3, peaks + 3])
+                found[2, pixel] = sigma
+                found[3, pixel] = sqrt(covariance[peaks + 4, peaks + 4])
+                photons = 0.0
+                for k in range(1, peaks + 1):
+                    photons += k * theta[k]
+                found[4, pixel] = photons
+                found[5, pixel] = theta[peaks + 1]
+                found[6, pixel] = _quality(model, first, width, mu, s)
+                found[7, pixel] = _chi2(data, model, n)
+        found[8, pixel] = code
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _start(
+    theta: F64,
+    data: NDArray[np.int32],
+    first: float,
+    width: int,
+    noise: float,
+    spacing: float,
+    peaks: int,
+) -> None:
+    """Write first values: of no photon is the highest peak, of one the next within reach."""
+    half = max(int(0.75 * noise / width), 0)
+    zero = _highest(data, half, 0, int((0.5 * spacing - first) / width))
+    mu = first + (zero + 0.5) * width
+    low = max(0.65 * spacing, 3.5 * noise)
+    begin = zero + int(low / width)
+    one = _highest(data, half, begin, max(zero + int(1.45 * spacing / width), begin + 1))
+    s = max((one - zero) * width, 0.5 * spacing)
+    for k in range(peaks + 1):
+        theta[k] = 0.0
+    for place in range(len(data)):
+        k = int(np.floor((first + (place + 0.5) * width - mu) / s + 0.5))
+        theta[min(max(k, 0), peaks)] += data[place]
+    for k in range(peaks + 1):
+        theta[k] = 0.9 * theta[k] + 0.1
+    theta[peaks + 1] = 0.05
+    theta[peaks + 2] = mu
+    theta[peaks + 3] = s
+    theta[peaks + 4] = noise
+
+
+@njit(cache=True, nogil=True)
+def _highest(data: NDArray[np.int32], half: int, begin: int, end: int) -> int:
+    """Place of the highest mean over ``2 half + 1`` bins."""
+    best, most = begin, -1
+    for place in range(max(begin, half), min(end, len(data) - half)):
+        here = 0
+        for i in range(place - half, place + half + 1):
+            here += data[i]
+        if here > most:
+            best, most = place, here
+    return best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit(
+    theta: F64,
+    data: NDArray[np.int32],
+    first: float,
+    width: int,
+    peaks: int,
+    beta: float,
+    n: int,
+    bounds: tuple[float, float],
+    model: F64,
+    slopes: F64,
+    covariance: F64,
+) -> int:
+    """Maximise the likelihood from a start; gives a code and the covariance."""
+    total = float(data.sum())
+    tried, best = theta.copy(), -np.inf
+    score, information = np.zeros(n), np.zeros((n, n))
+    step, held = np.zeros(n), np.zeros(n, np.bool_)
+    damping, promised = 1e-3, np.inf
+    for _ in range(_STEPS):
+        _expect(tried, first, width, peaks, beta, n, model, slopes, _STRAY * total)
+        likelihood = 0.0
+        for i in range(len(data)):
+            likelihood += (data[i] * np.log(model[i]) if data[i] > 0 else 0.0) - model[i]
+        if likelihood >= best - 1e-9 * abs(best):
+            best = likelihood
+            theta[:] = tried
+            if promised < 1e-5:
+                return _invert(information, held, covariance)
+            damping = max(damping * 0.1, 1e-9)
+            _normal(data, model, slopes, score, information)
+            _hold(theta, score, information, peaks, n, held)
+        else:
+            damping *= 10
+            if damping > 1e8:
+                return Fit.NOT_CONVERGED.value
+        damped = information.copy()
+        for i in range(n):
+            damped[i, i] *= 1 + damping
+        if not _factorise(damped):
+            return Fit.SINGULAR.value
+        step[:] = score
+        _solve(damped, step)
+        # Of a step that is damped much little is promised however far the maximum is.
+        promised = np.inf if damping > 0.1 else np.dot(step, score)
+        tried[:] = theta
+        for i in range(n):
+            tried[i] += step[i]
+        _confine(tried, theta, peaks, n, total)
+        if not bounds[0] < tried[peaks + 3] < bounds[1]:
+            return Fit.OUT_OF_BOUNDS.value
+    return Fit.NOT_CONVERGED.value
+
+
+@njit(cache=True, nogil=True)
+def _confine(tried: F64, theta: F64, peaks: int, n: int, total: float) -> None:
+    """Keep weights positive and steps within reason."""
+    for k in range(peaks + 2):
+        least = 1e-7 * total if k <= peaks else 1e-7
+        tried[k] = max(tried[k], 0.1 * theta[k], least)
+    tried[peaks + 1] = min(tried[peaks + 1], 5.0)
+    sigma = theta[peaks + 4]
+    tried[peaks + 4] = min(max(tried[peaks + 4], 0.5 * sigma), 2 * sigma)
+    tried[peaks + 2] = min(max(tried[peaks + 2], theta[peaks + 2] - 3 * sigma),
+                           theta[peaks + 2] + 3 * sigma)  # fmt: skip
+    tried[peaks + 3] = min(max(tried[peaks + 3], 0.7 * theta[peaks + 3]), 1.4 * theta[peaks + 3])
+    if n > peaks + 5:
+        tried[peaks + 5] = min(max(tried[peaks + 5], 1e-6), 0.9)
+
+
+@njit(cache=True, nogil=True)
+def _hold(
+    theta: F64, score: F64, information: F64, peaks: int, n: int, held: NDArray[np.bool_]
+) -> None:
+    """Hold weights that are zero and would be negative."""
+    total = theta[: peaks + 1].sum()
+    for i in range(n):
+        weight = i <= peaks + 1 or i == peaks + 5
+        least = 1e-6 * total if i <= peaks else 1e-5
+        held[i] = weight and theta[i] < least and score[i] < 0
+        if held[i]:
+            score[i] = 0.0
+            information[i, :] = 0.0
+            information[:, i] = 0.0
+            information[i, i] = 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _expect(
+    theta: F64,
+    first: float,
+    width: int,
+    peaks: int,
+    beta: float,
+    n: int,
+    model: F64,
+    slopes: F64,
+    stray: float,
+) -> None:
+    """Write the expected counts of every bin, and their derivatives by the parameters."""
+    # One peak more, after Poisson: its height falls with a_0, rises with a_1 and the last one.
+    law = theta[1] / ((peaks + 1) * theta[0])
+    last = theta[peaks] * law
+    shape, before = np.zeros((peaks + 2, 6)), np.zeros((peaks + 2, 6))
+    places = np.zeros((4, peaks + 4))
+    for edge in range(len(model) + 1):
+        _cumulate(first + edge * width, theta, peaks, beta, places, shape)
+        if edge > 0:
+            i = edge - 1
+            model[i] = stray
+            slopes[:, i] = 0.0
+            for k in range(peaks + 2):
+                height = theta[k] if k <= peaks else last
+                here = shape[k, 0] - before[k, 0]
+                model[i] += height * here
+                if k <= peaks:
+                    slopes[k, i] += here
+                else:
+                    slopes[peaks, i] += law * here
+                    slopes[1, i] += last / theta[1] * here
+                    slopes[0, i] -= last / theta[0] * here
+                for j in range(1, n - peaks):
+                    slopes[peaks + j, i] += height * (shape[k, j] - before[k, j])
+        before[:] = shape
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cumulate(x: float, theta: F64, peaks: int, beta: float, places: F64, shape: F64) -> None:
+    """Integral to x of what each number of photons gives, and its derivatives.
+
+    Columns of ``shape`` (peaks + 2, 6): the integral; by b, mu, S, sigma, weight of K-beta.
+    """
+    b, mu, s, sigma = theta[peaks + 1], theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
+    cdf, pdf, ramp, curve = places
+    for k in range(peaks + 4):
+        y = x - mu - k * s
+        cdf[k], pdf[k] = _gauss(y, sigma)
+        # Integrals of the normal distribution, twice and three times.
+        ramp[k] = y * cdf[k] + sigma * sigma * pdf[k]
+        curve[k] = 0.5 * ((y * y + sigma * sigma) * cdf[k] + sigma * sigma * y * pdf[k])
+    for k in range(peaks + 2):
+        i, j = k + 1, min(k + 2, peaks + 3)
+        even = (ramp[k] - ramp[i]) / s
+        twice = (curve[k] - 2 * curve[i] + curve[j]) / (s * s)
+        half = 0.5 * b * b
+        shape[k, 0] = b * even + half * twice
+        shape[k, 1] = even + b * twice
+        shape[k, 2] = -b * (cdf[k] - cdf[i]) / s - half * (ramp[k] - 2 * ramp[i] + ramp[j]) / (
+            s * s
+        )
+        shape[k, 3] = (
+            -b * ((k * cdf[k] - i * cdf[i]) + even) / s
+            - half * ((k * ramp[k] - 2 * i * ramp[i] + j * ramp[j]) / s + 2 * twice) / s
+        )
+        shape[k, 4] = sigma * (
+            b * (pdf[k] - pdf[i]) / s + half * (cdf[k] - 2 * cdf[i] + cdf[j]) / (s * s)
+        )
+        shape[k, 5] = 0.0
+        if beta > 0:
+            _add_mixture(x - mu, s, sigma, k, beta, theta[peaks + 5], shape)
+        else:
+            shape[k, 0] += cdf[k]
+            shape[k, 2] -= pdf[k]
+            shape[k, 3] -= k * pdf[k]
+            shape[k, 4] -= (x - mu - k * s) / sigma * pdf[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_mixture(
+    x: float, s: float, sigma: float, k: int, beta: float, weight: float, shape: F64
+) -> None:
+    """Add the lines of k photons, of which 0 ... k are K-beta."""
+    ways = 1.0
+    for of_beta in range(k + 1):
+        place = k + of_beta * (beta - 1)
+        cdf, pdf = _gauss(x - place * s, sigma)
+        rest = k - of_beta
+        share = ways * weight**of_beta * (1 - weight) ** rest
+        slope = 0.0
+        if of_beta > 0:
+            slope += ways * of_beta * weight ** (of_beta - 1) * (1 - weight) ** rest
+        if rest > 0:
+            slope -= ways * rest * weight**of_beta * (1 - weight) ** (rest - 1)
+        shape[k, 0] += share * cdf
+        shape[k, 2] -= share * pdf
+        shape[k, 3] -= share * place * pdf
+        shape[k, 4] -= share * (x - place * s) / sigma * pdf
+        shape[k, 5] += slope * cdf
+        ways = ways * rest / (of_beta + 1)
+
+
+@njit(cache=True, nogil=True)
+def _gauss(y: float, sigma: float) -> tuple[float, float]:
+    """Normal distribution, integrated and not."""
+    z = y / sigma
+    if z < -_FAR:
+        return 0.0, 0.0
+    if z > _FAR:
+        return 1.0, 0.0
+    return 0.5 + 0.5 * erf(z / sqrt(2.0)), exp(-0.5 * z * z) / (sqrt(2 * pi) * sigma)
+
+
+@njit(cache=True, nogil=True)
+def _normal(data: NDArray[np.int32], model: F64, slopes: F64, score: F64, information: F64) -> None:
+    """Write the score and Fisher's information."""
+    n = len(score)
+    score[:] = 0.0
+    information[:] = 0.0
+    for i in range(len(data)):
+        pull, weight = data[i] / model[i] - 1, 1 / model[i]
+        for j in range(n):
+            score[j] += slopes[j, i] * pull
+            scaled = slopes[j, i] * weight
+            for k in range(j + 1):
+                information[j, k] += scaled * slopes[k, i]
+    for j in range(n):
+        for k in range(j):
+            information[k, j] = information[j, k]
+
+
+@njit(cache=True, nogil=True)
+def _factorise(matrix: F64) -> bool:
+    """Factorise in place after Cholesky, the factor in the lower triangle."""
+    n = len(matrix)
+    for j in range(n):
+        for i in range(j, n):
+            value = matrix[i, j]
+            for k in range(j):
+                value -= matrix[i, k] * matrix[j, k]
+            if i > j:
+                matrix[i, j] = value / matrix[j, j]
+            elif value > 0:
+                matrix[j, j] = sqrt(value)
+            else:
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _solve(factor: F64, x: F64) -> None:
+    """Solve in place with the factor of `_factorise`."""
+    n = len(x)
+    for i in range(n):
+        for k in range(i):
+            x[i] -= factor[i, k] * x[k]
+        x[i] /= factor[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            x[i] -= factor[k, i] * x[k]
+        x[i] /= factor[i, i]
+
+
+@njit(cache=True, nogil=True)
+def _invert(information: F64, held: NDArray[np.bool_], covariance: F64) -> int:
+    """Write the covariance; zero for what is held."""
+    factor = information.copy()
+    if not _factorise(factor):
+        return Fit.SINGULAR.value
+    for i in range(len(held)):
+        column = np.zeros(len(held))
+        column[i] = 0.0 if held[i] else 1.0
+        _solve(factor, column)
+        covariance[i, :] = column
+    return Fit.GOOD.value
+
+
+@njit(cache=True, nogil=True)
+def _quality(model: F64, first: float, width: int, mu: float, s: float) -> float:
+    """Height of the peak of one photon over the valley before it, as a fraction of the height."""
+    zero, one = int((mu - first) / width), int((mu + s - first) / width)
+    end = min(one + (one - zero) // 2, len(model))
+    if not 0 <= zero < one < end:
+        return 0.0
+    valley = model[zero : one + 1].min()
+    height = model[zero + int(np.argmin(model[zero : one + 1])) : end].max()
+    return (height - valley) / height
+
+
+@njit(cache=True, nogil=True)
+def _chi2(data: NDArray[np.int32], model: F64, n: int) -> float:
+    """Pearson's chi square of the bins where something is expected, for a degree of freedom."""
+    total, bins = 0.0, 0
+    for i in range(len(data)):
+        if model[i] > 1:
+            total += (data[i] - model[i]) ** 2 / model[i]
+            bins += 1
+    return total / max(bins - n, 1)

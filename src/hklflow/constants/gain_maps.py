@@ -1,0 +1,88 @@
+"""Gains that the factory or somebody else measured: maps of three stages."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.detectors import STAGES, Integrating
+from hklflow.errors import HklflowError
+
+
+def read_gain_map(path: Path, detector: Integrating, module: int, asic: int) -> NDArray[np.float64]:
+    """Gains (3, ss, fs) of an ASIC in ADU/keV; NaN where the map has 0 or what is no number.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npy``, HDF5 with one such dataset, or ``.bin`` (as PSI ships them: doubles without a
+        header): three planes high, medium, low (3, ss, fs) of one module or of the modules
+        stacked along ss.
+    detector : Integrating
+    module, asic : int
+        A map of one module is taken to be of this one.
+
+    Raises
+    ------
+    HklflowError
+        If the file holds no such planes, or not this module's.
+    """
+    planes = _read(path, detector)
+    rows, columns = detector.module
+    if planes.ndim != 3 or planes.shape[0] != len(STAGES) or planes.shape[2] != columns:
+        raise HklflowError(
+            f"{path} has an array of shape {planes.shape}; a gain map of {detector.name} is "
+            f"(3, ss, {columns}), for high, medium and low gain"
+        )
+    modules, rest = divmod(planes.shape[1], rows)
+    if rest or modules == 0 or (modules > 1 and module >= modules):
+        raise HklflowError(
+            f"{path} has {planes.shape[1]} rows and a module {rows}; there is no module {module}"
+        )
+    begin = module * rows if modules > 1 else 0
+    ss, fs = detector.box(asic)
+    found = np.array(planes[:, begin : begin + rows][:, ss, fs], np.float64)
+    found[~np.isfinite(found) | (found == 0)] = np.nan
+    return found
+
+
+def _read(path: Path, detector: Integrating) -> NDArray[Any]:
+    if path.suffix == ".npy":
+        try:
+            planes: NDArray[Any] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise HklflowError(f"{path} is no array ({error}); save it again") from error
+        return planes
+    if path.suffix == ".bin":
+        numbers = np.fromfile(path, np.float64)
+        plane = len(STAGES) * detector.module[1]
+        if numbers.size == 0 or numbers.size % plane:
+            raise HklflowError(
+                f"{path} has {numbers.size} doubles, which are not three planes of rows of "
+                f"{detector.module[1]} pixels; give the detector's own gain map"
+            )
+        return numbers.reshape(len(STAGES), -1, detector.module[1])
+    return _hdf5(path)
+
+
+def _hdf5(path: Path) -> NDArray[Any]:
+    import h5py
+
+    from hklflow.formats.nxfile import open_file
+
+    with open_file(path) as file:
+        found: list[h5py.Dataset] = []
+
+        def look(name: str, node: h5py.HLObject) -> None:
+            if isinstance(node, h5py.Dataset) and node.ndim == 3 and node.shape[0] == len(STAGES):
+                found.append(node)
+
+        file.visititems(look)
+        if len(found) != 1:
+            raise HklflowError(
+                f"{path} has {len(found)} datasets (3, ss, fs); a gain map has one, for high, "
+                "medium and low gain"
+            )
+        planes: NDArray[Any] = found[0][()]
+    return planes

@@ -1,0 +1,258 @@
+"""Gather the frames of one module from raw runs: one file per ASIC, sorted by memory cell.
+
+Scans of the pulse capacitor drive every eighth row of the module's ASICs in each of eight runs,
+those of the current source every fourth column in each of four; of their frames one is assembled
+for each (step, cell) that all the runs have. Rows and columns are those of the module as it is
+built, 8 x 2 ASICs: columns along ss, rows along fs, which start at the outer edges of its halves.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.detectors import Integrating
+from hklflow.constants.gathered import About, GatheredWriter
+from hklflow.constants.layouts import Images, Read, open_part, read_parts
+from hklflow.constants.preprocess import Run
+from hklflow.constants.raw_frames import Frames, Ints, Part, Trains, valid_frames
+from hklflow.errors import HklflowError
+
+#: Digital part of a frame where the gain bits mean nothing.
+NO_STAGE = 255
+
+# Bytes that a pixel of a block takes at a time: as read, assembled, and sorted by cell.
+_BYTES = 16
+
+_RUNS = {"pulse_capacitor": 8, "current_source": 4}
+
+Shown = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """What was gathered of a module: frames, and those that were empty (analogue part 0)."""
+
+    frames: int
+    empty: int
+
+
+def gather(
+    runs: Sequence[Run],
+    measure: str,
+    module: int,
+    outputs: Sequence[Path],
+    memory: float,
+    shown: Shown = lambda items, total: items,
+) -> Gathering:
+    """Gather a module's frames of a measurement.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        In the order in which they drive rows or columns.
+    measure : str
+    module : int
+        One that a run has no files of gives no frames.
+    outputs : sequence of Path
+        One per ASIC, in the order of `Integrating.box`.
+    memory : float
+        MB for the frames that are held at a time.
+    shown : callable
+        Passes the blocks of frames through and shows progress.
+
+    Raises
+    ------
+    HklflowError
+        If the runs are not alike or not as many as the measurement needs, if a file cannot be
+        read, or changed since the run was preprocessed.
+    """
+    detector = _detector(runs, measure, outputs)
+    parts = [_parts_of(run, module) for run in runs]
+    plan = _plan(runs, [valid_frames(p, r.outliers) for p, r in zip(parts, runs, strict=True)])
+    cell_ids = np.array(sorted(frozenset.union(*(run.cells for run in runs))), np.int64)
+    if not np.isin(plan.cell, cell_ids).all():
+        raise HklflowError(
+            f"module {module} of run {runs[0].name} has memory cells that it had not before; the "
+            "raw files changed: run constants_preprocess again"
+        )
+    cell = np.searchsorted(cell_ids, plan.cell)
+    counts = np.bincount(cell, minlength=len(cell_ids))
+    names = tuple(run.name for run in runs)
+    digital = "stage" if detector.codes else "level"
+    empty = 0
+    with ExitStack() as stack:
+        sources = [
+            [stack.enter_context(open_part(run.layout, part, detector)) for part in own]
+            for run, own in zip(runs, parts, strict=True)
+        ]
+        writers = []
+        for asic, path in enumerate(outputs):
+            about = About(detector.name, measure, module, asic, digital, names)
+            writer = GatheredWriter(path, about, cell_ids, counts, detector.asic, at_most=True)
+            writers.append(stack.enter_context(writer))
+        pixels = [driven(measure, i, detector, module) for i in range(len(runs))]
+        blocks = list(_blocks(len(plan.cell), memory, detector))
+        for at in shown(blocks, len(blocks)):
+            analog, levels, full = _assemble(sources, plan, at, pixels, detector)
+            keep = slice(None) if full.all() else np.flatnonzero(full)
+            empty += int(np.count_nonzero(~full))
+            for asic, writer in enumerate(writers):
+                box = (slice(None), *detector.box(asic))
+                writer.append(
+                    cell[at][keep],
+                    plan.train[at][keep],
+                    plan.step[at][keep],
+                    analog[box][keep],
+                    _stages(levels[box][keep], detector),
+                )
+    return Gathering(len(plan.cell) - empty, empty)
+
+
+def driven(measure: str, run: int, detector: Integrating, module: int) -> NDArray[np.bool_]:
+    """Pixels (ss, fs) of a module that a run of a scan in several runs drives.
+
+    Rows are counted from 0 in each half of a module: run i drives rows 7 - i, 15 - i ... of the
+    upper half and i, i + 8 ... of the lower one; run j drives columns j, j + 4 ... The images of
+    modules 0 to 7 of an AGIPD stand on their heads in the order of the European XFEL, so that
+    their columns count backwards; for the rows it comes to the same.
+
+    Parameters
+    ----------
+    measure : str
+        pulse_capacitor or current_source_<current>.
+    run : int
+        Which of the runs.
+    detector : Integrating
+    module : int
+    """
+    n_columns, n_rows = detector.module
+    if measure == "pulse_capacitor":
+        half = n_rows // 2
+        row = np.arange(n_rows)
+        here = np.where(row < half, row % 8 == 7 - run, (row - half) % 8 == run)
+        return np.broadcast_to(here[None, :], detector.module)
+    column = np.arange(n_columns)
+    if detector.name == "agipd" and module < 8:
+        column = column[::-1]
+    return np.broadcast_to((column % 4 == run)[:, None], detector.module)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Frames that will be gathered, sorted by step and cell.
+
+    ``places``: of each run, part and row (n,) of its frame.
+    """
+
+    cell: Ints
+    step: Ints
+    train: Trains
+    places: list[tuple[Ints, Ints]]
+
+
+def _plan(runs: Sequence[Run], frames: Sequence[Frames]) -> _Plan:
+    steps = [
+        found.train.astype(np.int64) - run.first for run, found in zip(runs, frames, strict=True)
+    ]
+    # Frames are sorted by train and cell, so their keys rise.
+    keys = [step << 16 | found.cell for step, found in zip(steps, frames, strict=True)]
+    common = keys[0]
+    for key in keys[1:]:
+        common = np.intersect1d(common, key, assume_unique=True)
+    at = [np.searchsorted(key, common) for key in keys]
+    return _Plan(
+        common & 0xFFFF,
+        common >> 16,
+        frames[0].train[at[0]],
+        [(f.part[i], f.row[i]) for f, i in zip(frames, at, strict=True)],
+    )
+
+
+def _blocks(frames: int, memory: float, detector: Integrating) -> Iterator[slice]:
+    size = max(int(memory * 1e6 / (_BYTES * detector.module[0] * detector.module[1])), 1)
+    for begin in range(0, frames, size):
+        yield slice(begin, min(begin + size, frames))
+
+
+def _assemble(
+    sources: Sequence[Sequence[Read]],
+    plan: _Plan,
+    at: slice,
+    pixels: Sequence[NDArray[np.bool_]],
+    detector: Integrating,
+) -> tuple[Images, Images, NDArray[np.bool_]]:
+    """Analogue and digital part of a block of frames, and which of them are full in all runs."""
+    analog, digital = _read(sources[0], plan.places[0], at, detector)
+    full = _full(analog)
+    for source, place, here in zip(sources[1:], plan.places[1:], pixels[1:], strict=True):
+        other_analog, other_digital = _read(source, place, at, detector)
+        full &= _full(other_analog)
+        np.copyto(analog, other_analog, where=here)
+        np.copyto(digital, other_digital, where=here)
+    return analog, digital, full
+
+
+def _read(
+    readers: Sequence[Read], place: tuple[Ints, Ints], at: slice, detector: Integrating
+) -> tuple[Images, Images]:
+    """Frames of one run, stretch by stretch of its files."""
+    part, row = place[0][at], place[1][at]
+    order = np.lexsort((row, part))
+    part, row = part[order], row[order]
+    analog, digital = (np.empty((len(row), *detector.module), np.uint16) for _ in range(2))
+    cuts = np.flatnonzero((np.diff(part) != 0) | (np.diff(row) != 1)) + 1
+    for stretch in np.split(np.arange(len(row)), cuts):
+        first = int(row[stretch[0]])
+        read = readers[int(part[stretch[0]])](first, first + len(stretch))
+        analog[order[stretch]], digital[order[stretch]] = read
+    return analog, digital
+
+
+def _full(analog: Images) -> NDArray[np.bool_]:
+    """Frames whose analogue part is not 0 in all pixels."""
+    full = np.asarray(analog[:, ::16, ::16].any(axis=(1, 2)))
+    for frame in np.flatnonzero(~full):
+        full[frame] = analog[frame].any()
+    return full
+
+
+def _stages(digital: Images, detector: Integrating) -> Images:
+    """Numbers of the stages for the codes of the gain, where it is digital."""
+    if detector.codes is None:
+        return digital
+    stages = np.full(2**16, NO_STAGE, np.uint16)
+    stages[list(detector.codes)] = np.arange(len(detector.codes))
+    return stages[digital]
+
+
+def _parts_of(run: Run, module: int) -> list[Part]:
+    found = read_parts(run.layout, run.files.get(module, []), run.detector)
+    return [part for part in found if part.module == module]
+
+
+def _detector(runs: Sequence[Run], measure: str, outputs: Sequence[Path]) -> Integrating:
+    detector = runs[0].detector
+    for run in runs[1:]:
+        if run.detector != detector:
+            raise HklflowError(
+                f"run {run.name} is of {run.detector} and run {runs[0].name} of {detector}; gather "
+                "runs of one detector"
+            )
+    kind = "current_source" if measure.startswith("current_source_") else measure
+    if len(runs) not in (1, _RUNS.get(kind, 1)):
+        wanted = f"1 or {_RUNS[kind]} runs" if kind in _RUNS else "1 run"
+        raise HklflowError(
+            f"{measure} has {len(runs)} runs ({', '.join(run.name for run in runs)}) and needs "
+            f"{wanted}; mend the runs in the configuration"
+        )
+    if len(outputs) != detector.asics:
+        raise HklflowError(
+            f"{len(outputs)} files for the {detector.asics} ASICs of a module of {detector.name}; "
+            "give one for each"
+        )
+    return detector

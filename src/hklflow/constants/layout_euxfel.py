@@ -1,0 +1,177 @@
+"""Raw files of the European XFEL: AGIPD and JUNGFRAU, read through EXtra-data.
+
+A file ``RAW-R0101-AGIPD03-S00000.h5`` holds one sequence of one module. ``INDEX/trainId`` lists its
+trains, ``INDEX/<source>/<group>/{first,count}`` where their records are, and a flag says whether
+the number of a train came from the machine. AGIPD has one record per frame, ``image/data``
+(n, 2, 512, 128), analogue then digital part; JUNGFRAU one per train, ``data/adc``
+(t, cells, 512, 1024) with ``gain`` and ``memoryCell`` (255: no frame).
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.detectors import Integrating
+from hklflow.constants.layouts import Images, Layout, Read, require_shape
+from hklflow.constants.raw_frames import Part
+from hklflow.errors import HklflowError
+
+_SOURCES = {
+    "agipd": re.compile(r".+/DET/(\d+)CH0:xtdf"),
+    "jungfrau": re.compile(r".+/DET/(?:JNGFR|RECEIVER-)(\d+):daqOutput"),
+}
+_NO_CELL = 255
+
+
+class Euxfel(Layout):
+    """Layout ``euxfel``."""
+
+    def parts(self, path: Path, detector: Integrating) -> list[Part]:
+        """What INDEX says; none in a file of other devices."""
+        access = _open(path)
+        found = []
+        for source in sorted(access.instrument_sources):
+            match = _SOURCES[detector.name].fullmatch(source)
+            if match is None:
+                continue
+            make = _agipd if detector.name == "agipd" else _jungfrau
+            found.append(make(path, access, source, int(match[1]), detector))
+        return found
+
+    @contextmanager
+    def open(self, part: Part, detector: Integrating) -> Iterator[Read]:
+        """Open the module's source."""
+        access = _open(part.path)
+        pattern = _SOURCES[detector.name]
+        numbers = {s: m for s in access.instrument_sources if (m := pattern.fullmatch(s))}
+        source = next(s for s, match in numbers.items() if int(match[1]) == part.module)
+        group = access.file[f"INSTRUMENT/{source}"]
+        if detector.name == "agipd":
+            data = group["image/data"]
+
+            def read(first: int, last: int) -> tuple[Images, Images]:
+                both = data[first:last]
+                return both[:, 0], both[:, 1]
+        else:
+            adc, gain = group["data/adc"], group["data/gain"]
+            cells = adc.shape[1]
+
+            def read(first: int, last: int) -> tuple[Images, Images]:
+                records = slice(first // cells, -(-last // cells))
+                frames = slice(first % cells, first % cells + last - first)
+                analog, digital = (
+                    item[records].reshape(-1, *detector.module)[frames] for item in (adc, gain)
+                )
+                return analog, digital.astype(np.uint16)
+
+        try:
+            yield read
+        finally:
+            access.close()
+
+
+def _agipd(path: Path, access: Any, source: str, module: int, detector: Integrating) -> Part:
+    group = access.file[f"INSTRUMENT/{source}"]
+    data = group["image/data"]
+    if data.dtype != np.uint16:
+        raise HklflowError(f"{path} holds calibrated images ({data.dtype}); give the raw ones")
+    if data.ndim != 4 or data.shape[1] != 2:
+        raise HklflowError(
+            f"{path} has images {data.shape} of the early layout of 2017, which puts analogue and "
+            "digital parts in turn as frames; it is not supported: convert the run to (n, 2, ss, "
+            "fs), or measure anew"
+        )
+    require_shape(path, data.shape[2:], detector.module)
+    trains, first, count, suspect = _index(access, source, "image")
+    image, header = group["image"], group["header"]
+    pulses = header["pulseCount"][()].astype(np.int64)[: len(trains)]
+    names = ("data", "trainId", "cellId", "pulseId")
+    return Part(
+        path,
+        module,
+        _sequence(path),
+        trains,
+        first,
+        count,
+        image["trainId"][()].reshape(-1).astype(np.uint64),
+        image["cellId"][()].reshape(-1).astype(np.int64),
+        # A detector that never counts writes zeros.
+        pulses if len(pulses) == len(trains) and pulses.any() else None,
+        suspect,
+        {
+            "frames": {f"image/{n}": len(image[n]) for n in names if n in image},
+            "trains": {
+                f"{n}/trainId": len(group[n]["trainId"])
+                for n in ("header", "detector", "trailer")
+                if n in group
+            },
+        },
+    )
+
+
+def _jungfrau(path: Path, access: Any, source: str, module: int, detector: Integrating) -> Part:
+    data = access.file[f"INSTRUMENT/{source}/data"]
+    adc = data["adc"]
+    if adc.dtype != np.uint16:
+        raise HklflowError(f"{path} holds calibrated images ({adc.dtype}); give the raw ones")
+    require_shape(path, adc.shape[2:], detector.module)
+    trains, first, count, suspect = _index(access, source, "data")
+    cells = adc.shape[1]
+    cell = data["memoryCell"][()].astype(np.int64).reshape(-1)
+    return Part(
+        path,
+        module,
+        _sequence(path),
+        trains,
+        first * cells,
+        count * cells,
+        np.repeat(data["trainId"][()].astype(np.uint64), cells),
+        np.where(cell == _NO_CELL, -1, cell),
+        None,
+        suspect,
+        {"frames": {f"data/{n}": len(data[n]) * cells for n in ("adc", "gain", "memoryCell")}},
+    )
+
+
+def _index(
+    access: Any, source: str, group: str
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """Trains as they are listed (zeros too, which EXtra-data leaves out), first, count, suspect."""
+    trains = access.file["INDEX/trainId"][()].astype(np.uint64)
+    index = access.file[f"INDEX/{source}/{group}"]
+    first = index["first"][()].astype(np.int64)
+    if "count" in index:
+        count = index["count"][()].astype(np.int64)
+    else:
+        count = (index["last"][()].astype(np.int64) - first + 1) * (index["status"][()] != 0)
+    suspect = np.zeros(len(trains), bool)
+    # Before format 1.0 nothing said so, and EXtra-data guesses from the order of the numbers.
+    if access.format_version != "0.5":
+        suspect[trains != 0] = ~access.validity_flag
+    n = min(len(trains), len(first), len(count))
+    return trains[:n], first[:n], count[:n], suspect[:n]
+
+
+def _sequence(path: Path) -> int:
+    match = re.search(r"-S(\d+)\.h5$", path.name)
+    return int(match[1]) if match else 0
+
+
+def _open(path: Path) -> Any:
+    try:
+        from extra_data.exceptions import FileStructureError
+        from extra_data.file_access import FileAccess
+    except ImportError:
+        raise HklflowError(
+            f"{path}: raw files of the European XFEL need EXtra-data, which is not installed; run "
+            '`make setup-xfel` or `pip install "hklflow[xfel]"`'
+        ) from None
+    try:
+        return FileAccess(path)
+    except FileStructureError as error:
+        raise KeyError(str(error)) from error

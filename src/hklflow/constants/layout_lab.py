@@ -1,0 +1,98 @@
+"""Laboratory files: a simple layout for one module on a test bench, written by hklflow or by hand.
+
+One HDF5 file holds one part of one module's run; its attributes are
+
+* ``format`` = "hklflow_lab",
+* ``module``: number of the module,
+* ``part``: place of this file among those of the module and run, from 0,
+* ``axes``: what the second and third index of the images run along, such as ["ss", "fs"] (the
+  order of the European XFEL), or ["fs", "-ss"] where they stand turned by 90 degrees; "-" where
+  the index falls along the axis.
+
+and its datasets ``analog`` and ``digital`` (n, ., .) uint16, ``cell`` (n,) (0 if there is only
+one), ``train`` (n,): the number of the trigger, rising by 1, so that a gap tells of lost frames.
+The digital part is the gain's level, or its code where that is digital.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.detectors import Integrating
+from hklflow.constants.layouts import Images, Layout, Read, require_shape
+from hklflow.constants.raw_frames import Part, one_frame_each
+from hklflow.errors import HklflowError
+
+FORMAT = "hklflow_lab"
+
+
+class Lab(Layout):
+    """Layout ``lab``."""
+
+    def parts(self, path: Path, detector: Integrating) -> list[Part]:
+        """Frames of the one module; trains are where the number changes."""
+        with h5py.File(path) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise KeyError(f"its attribute format is not {FORMAT!r}")
+            shape = file["analog"].shape[1:]
+            turned = _axes(path, file)[0].lstrip("-") == "fs"
+            require_shape(path, shape[::-1] if turned else shape, detector.module)
+            train = file["train"][()].astype(np.uint64)
+            trains, first, count = one_frame_each(train)
+            lengths = {name: len(file[name]) for name in ("analog", "digital", "cell", "train")}
+            return [
+                Part(
+                    path,
+                    int(file.attrs["module"]),
+                    int(file.attrs["part"]),
+                    trains,
+                    first,
+                    count,
+                    train,
+                    file["cell"][()].astype(np.int64),
+                    lengths={"frames": lengths},
+                )
+            ]
+
+    @contextmanager
+    def open(self, part: Part, detector: Integrating) -> Iterator[Read]:
+        """Turn the images to (ss, fs)."""
+        with h5py.File(part.path) as file:
+            axes = _axes(part.path, file)
+
+            def read(first: int, last: int) -> tuple[Images, Images]:
+                analog, digital = (file[n][first:last] for n in ("analog", "digital"))
+                return to_common(analog, axes), to_common(digital, axes)
+
+            yield read
+
+
+def to_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np.uint16]:
+    """Turn images (n, ., .) with these axes to (n, ss, fs)."""
+    for number, axis in enumerate(axes, start=1):
+        if axis.startswith("-"):
+            images = np.flip(images, number)
+    return np.swapaxes(images, 1, 2) if axes[0].lstrip("-") == "fs" else images
+
+
+def from_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np.uint16]:
+    """Turn images (n, ss, fs) to these axes."""
+    if axes[0].lstrip("-") == "fs":
+        images = np.swapaxes(images, 1, 2)
+    for number, axis in enumerate(axes, start=1):
+        if axis.startswith("-"):
+            images = np.flip(images, number)
+    return images
+
+
+def _axes(path: Path, file: h5py.File) -> tuple[str, str]:
+    found = [str(axis) for axis in file.attrs["axes"]]
+    if sorted(axis.removeprefix("-") for axis in found) != ["fs", "ss"]:
+        raise HklflowError(
+            f"{path} has axes {found}; they are ss and fs in some order, or -ss, -fs"
+        )
+    return found[0], found[1]

@@ -1,0 +1,180 @@
+"""Judge the constants of an ASIC: bits of ``constants_status`` and the mask of its pixels.
+
+A value is out of bounds if it is outside its absolute range, or further from the median of its
+stage and ASIC than n robust standard deviations of the values that have no bit yet. Bits name the
+measurement that failed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.combine import NONE
+from hklflow.constants.detectors import STAGES
+from hklflow.constants.files import Constants, Quantity
+from hklflow.constants.ramp_process import beyond, bit_names
+from hklflow.constants.ramps import outliers
+from hklflow.constants.status import HARMLESS, Bit, bad
+from hklflow.core.masks import MaskBit
+from hklflow.errors import HklflowError
+
+Range = tuple[float, float]
+
+RANGES: Mapping[str, Mapping[str, Range]] = {
+    "agipd": {"offset_high": (2000, 9000), "noise_high": (2, 40), "gain_high": (2.5, 25)},
+    "jungfrau": {"offset_high": (500, 8000), "noise_high": (2, 60), "gain_high": (20, 150)},
+}
+"""Ranges that hold where the configuration gives none: ADU, and ADU/keV for gains."""
+
+_BITS = {
+    "offset": (Bit.OFFSET_OUT_OF_THRESHOLD,) * 3,
+    "noise": (Bit.NOISE_OUT_OF_THRESHOLD,) * 3,
+    "gain": (Bit.FF_GAIN_DEVIATION, Bit.CI_GAIN_OUT_OF_THRESHOLD, Bit.CI_GAIN_OUT_OF_THRESHOLD),
+}
+
+
+def range_names() -> list[str]:
+    """Names that a range can have: a quantity and a stage of gain."""
+    return [f"{name}_{stage}" for name in _BITS for stage in STAGES]
+
+
+def mask_constants(
+    constants: Constants,
+    n_sigma: float = 5.0,
+    ranges: Mapping[str, Range] | None = None,
+    user: NDArray[np.bool_] | None = None,
+    edges: int = 0,
+    max_bad_cells: float = 0.5,
+    stages: Sequence[str] = STAGES,
+) -> Constants:
+    """Complete the status and make the pixel mask.
+
+    Parameters
+    ----------
+    constants : Constants
+        Of `combine`.
+    n_sigma : float
+        Robust standard deviations beyond which a value is an outlier.
+    ranges : mapping, optional
+        ``<quantity>_<stage>`` -> smallest and largest value; None: those of the detector.
+    user : (ss, fs) or (cell, ss, fs) bool array, optional
+        What the user knows to be bad.
+    edges : int
+        Pixels along the ASIC's border that are masked.
+    max_bad_cells : float
+        Fraction of memory cells above which a bad cell makes a bad pixel.
+    stages : sequence of str
+        Stages of gain that a pixel needs; those of unknown gain or without a dark do not count.
+
+    Returns
+    -------
+    Constants
+        The same quantities, ``constants_status`` completed, and ``pixel_mask`` (ss, fs).
+
+    Raises
+    ------
+    HklflowError
+        If a range or the user's mask does not fit.
+    """
+    known = RANGES.get(constants.about["detector"], {}) if ranges is None else ranges
+    if wrong := [name for name in known if name not in range_names()]:
+        raise HklflowError(f"there is no range {wrong[0]}; use {', '.join(range_names())}")
+    status = constants["constants_status"].astype(np.uint32)
+    for name, bits in _BITS.items():
+        values = constants[name].astype(np.float64)
+        for stage, bit in enumerate(bits):
+            here = values[stage]
+            far = beyond(here, known.get(f"{name}_{STAGES[stage]}"))
+            far |= outliers(here, n_sigma, ~bad(status[stage]) & ~far)
+            status[stage][far] |= np.uint32(bit)
+            status[stage][~np.isfinite(here)] |= np.uint32(Bit.VALUE_IS_NAN)
+    status[constants["gain"] == 0] |= np.uint32(Bit.VALUE_OUT_OF_RANGE)
+    cells, shape = status.shape[1], status.shape[2:]
+    by_user = _user(user, cells, shape)
+    status[:, by_user] |= np.uint32(Bit.NON_SENSITIVE)
+    border = np.ones(shape, bool)
+    border[edges : shape[0] - edges, edges : shape[1] - edges] = False
+    status[..., border] |= np.uint32(Bit.NON_STANDARD_SIZE)
+
+    sources = constants.about["gain_source"]
+    measured = np.isfinite(constants["offset"]).any(axis=(1, 2, 3))
+    used = [
+        g for g, name in enumerate(STAGES) if name in stages and sources[g] != NONE and measured[g]
+    ]
+    mask = pixel_mask(status, constants["gain"], used or [0], max_bad_cells)
+    mask[border] |= np.uint32(MaskBit.USER)
+    mask[by_user.mean(axis=0) > max_bad_cells] |= np.uint32(MaskBit.USER)
+    quantities = dict(constants.quantities)
+    quantities["constants_status"] = Quantity(status, "", bit_names(Bit))
+    quantities["pixel_mask"] = Quantity(mask, "", bit_names(MaskBit))
+    return Constants(constants.about, quantities)
+
+
+def pixel_mask(
+    status: NDArray[np.uint32],
+    gain: NDArray[np.floating[Any]],
+    stages: Sequence[int],
+    max_bad_cells: float,
+) -> NDArray[np.uint32]:
+    """NXmx bits (ss, fs) of pixels that are bad in too many memory cells of any stage.
+
+    Noise makes a pixel noisy; gain out of bounds under- or over-responding, by whether it is below
+    or above the ASIC's median; everything else dead.
+
+    Parameters
+    ----------
+    status : (3, cell, ss, fs) array
+    gain : (3, cell, ss, fs) array
+    stages : sequence of int
+        Stages that count.
+    max_bad_cells : float
+    """
+    mask = np.zeros(status.shape[2:], np.uint32)
+    noisy = Bit.NOISE_OUT_OF_THRESHOLD
+    response = Bit.FF_GAIN_DEVIATION | Bit.CI_GAIN_OUT_OF_THRESHOLD
+    other = ~(noisy | response | Bit.NON_SENSITIVE | HARMLESS) & 0xFFFFFFFF
+    for stage in stages:
+        here, size = status[stage], np.abs(gain[stage])
+        good = size[~bad(here) & np.isfinite(size)]
+        middle = np.median(good) if good.size else np.nan
+        failed = (here & np.uint32(other)) != 0
+        deviates = ((here & np.uint32(response)) != 0) & ~failed
+        with np.errstate(invalid="ignore"):
+            kinds = {
+                MaskBit.DEAD: failed,
+                MaskBit.NOISY: (here & np.uint32(noisy)) != 0,
+                MaskBit.UNDER_RESPONDING: deviates & (size < middle),
+                MaskBit.OVER_RESPONDING: deviates & ~(size < middle),
+            }
+        many = bad(here & ~np.uint32(Bit.NON_SENSITIVE)).mean(axis=0) > max_bad_cells
+        for bit, where in kinds.items():
+            mask[many & where.any(axis=0)] |= np.uint32(bit)
+    return mask
+
+
+def cut_out(
+    image: NDArray[np.bool_], module: tuple[int, int], box: tuple[slice, slice]
+) -> NDArray[np.bool_]:
+    """Part of a mask (..., ss, fs) of a module that is the ASIC's; a mask of the ASIC whole."""
+    size = tuple(side.stop - side.start for side in box)
+    if image.shape[-2:] == module:
+        return image[..., box[0], box[1]]
+    if image.shape[-2:] == size:
+        return image
+    raise HklflowError(
+        f"the user's mask has shape {image.shape}; give one (ss, fs) of the module {module} or "
+        f"of the ASIC {size}, or several of memory cells"
+    )
+
+
+def _user(user: NDArray[np.bool_] | None, cells: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    if user is None:
+        return np.zeros((cells, *shape), bool)
+    if user.shape not in (shape, (cells, *shape)):
+        raise HklflowError(
+            f"the user's mask has shape {user.shape}; the ASIC has {shape} pixels and {cells} "
+            "memory cells"
+        )
+    return np.array(np.broadcast_to(user, (cells, *shape)))

@@ -1,0 +1,173 @@
+"""Facts of a raw run: modules, files, memory cells, trains, and what was lost.
+
+Everything is known without reading a pixel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hklflow.constants.detectors import Integrating, integrating
+from hklflow.constants.layouts import read_parts
+from hklflow.constants.raw_frames import (
+    Frames,
+    Part,
+    Trains,
+    from_ranges,
+    outlier_trains,
+    to_ranges,
+    valid_frames,
+)
+from hklflow.errors import HklflowError
+
+Facts = dict[str, Any]
+
+
+def run_facts(
+    run: str, layout: str, detector: Integrating, files: Sequence[Path], expected: Sequence[int]
+) -> Facts:
+    """Facts of a run as plain data (JSON).
+
+    Numbers of cells and trains are written as [first, last] of their unbroken stretches.
+
+    Parameters
+    ----------
+    run : str
+        Its name.
+    layout : str
+    detector : Integrating
+    files : sequence of Path
+    expected : sequence of int
+        Modules that the detector has.
+
+    Raises
+    ------
+    HklflowError
+        If a file cannot be read, or no file has frames of the detector.
+    """
+    parts = by_module(read_parts(layout, files, detector))
+    if not parts:
+        raise HklflowError(
+            f"run {run}: none of its {len(files)} files holds frames of a {detector.name} in "
+            f"layout {layout!r}; mend the run's path or its layout"
+        )
+    everywhere = trains_of([part for found in parts.values() for part in found])
+    outliers = outlier_trains(everywhere)
+    trains = np.setdiff1d(everywhere, outliers)
+    if len(trains) == 0:
+        raise HklflowError(f"run {run}: its files list no trains; leave it out")
+    frames = {number: valid_frames(found, outliers) for number, found in parts.items()}
+    cells = np.unique(np.concatenate([found.cell for found in frames.values()]))
+    return {
+        "run": run,
+        "layout": layout,
+        "detector": detector.name,
+        "module_size": list(detector.module),
+        "asic_size": list(detector.asic),
+        "expected": list(expected),
+        "missing": sorted(set(expected) - set(parts)),
+        "cells": to_ranges(cells),
+        "trains": {
+            "first": int(trains[0]),
+            "last": int(trains[-1]),
+            "count": len(trains),
+            "gaps": to_ranges(_absent(trains)),
+            "outliers": to_ranges(outliers),
+        },
+        "modules": {
+            str(number): _module_facts(found, frames[number], trains, len(cells))
+            for number, found in parts.items()
+        },
+    }
+
+
+def _module_facts(parts: Sequence[Part], frames: Frames, trains: Trains, cells: int) -> Facts:
+    own = np.intersect1d(trains_of(parts), trains)
+    return {
+        "files": [str(part.path) for part in parts],
+        "parts": [part.number for part in parts],
+        "trains": len(own),
+        "first": int(own[0]) if len(own) else None,
+        "last": int(own[-1]) if len(own) else None,
+        "shift": int(own[0] - trains[0]) if len(own) else None,
+        "lost_trains": to_ranges(np.setdiff1d(trains, own)),
+        "frames": len(frames.train),
+        "lost_frames": len(trains) * cells - len(frames.train),
+    }
+
+
+def _absent(trains: Trains) -> Trains:
+    """Trains between the first and the last one that nothing was measured of."""
+    # Stretches, not all numbers: a run may have paused for long.
+    gaps = np.flatnonzero(np.diff(trains) > 1)
+    return np.concatenate(
+        [*(np.arange(trains[g] + 1, trains[g + 1]) for g in gaps), np.zeros(0, np.uint64)]
+    ).astype(np.uint64)
+
+
+def trains_of(parts: Sequence[Part]) -> Trains:
+    """Trains that files list, sorted, each once, but 0."""
+    listed = np.unique(np.concatenate([*(part.trains for part in parts), np.zeros(0, np.uint64)]))
+    return listed[listed != 0]
+
+
+def by_module(parts: Sequence[Part]) -> dict[int, list[Part]]:
+    """Parts of each module."""
+    found: dict[int, list[Part]] = {}
+    for part in parts:
+        found.setdefault(part.module, []).append(part)
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `gather` needs of the facts of a run.
+
+    Attributes
+    ----------
+    name, layout : str
+    detector : Integrating
+    cells : frozenset of int
+    first : int
+        First train, from which steps are counted.
+    outliers : (t,) uint64 array
+    files : dict
+        Module -> its files.
+    """
+
+    name: str
+    layout: str
+    detector: Integrating
+    cells: frozenset[int]
+    first: int
+    outliers: Trains
+    files: dict[int, list[Path]]
+
+
+def read_run(facts: Mapping[str, Any]) -> Run:
+    """Read facts that `run_facts` wrote.
+
+    Raises
+    ------
+    HklflowError
+        If they are none.
+    """
+    try:
+        ss, fs = facts["module_size"]
+        asic_ss, asic_fs = facts["asic_size"]
+        return Run(
+            facts["run"],
+            facts["layout"],
+            integrating(facts["detector"], (ss, fs), (asic_ss, asic_fs)),
+            frozenset(from_ranges(facts["cells"]).tolist()),
+            facts["trains"]["first"],
+            from_ranges(facts["trains"]["outliers"]).astype(np.uint64),
+            {int(n): [Path(f) for f in item["files"]] for n, item in facts["modules"].items()},
+        )
+    except KeyError as error:
+        raise HklflowError(
+            f"these are no facts of a raw run (they lack {error}); run constants_preprocess again"
+        ) from error

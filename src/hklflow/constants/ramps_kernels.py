@@ -1,0 +1,196 @@
+"""Compiled loops of `ramps`: stages of a pixel's frames, and the line through each stage."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+# Levels of two stages are apart if their means are by this many standard deviations.
+_APART = 6.0
+# Deviations beyond this many robust standard deviations are no part of a line.
+_CLIP = 5.0
+# Frames that a level needs to be one.
+_LEVEL = 5
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fit_pixels(  # type: ignore[no-untyped-def]
+    x, analog, levels, limits, is_stage, stages, trim, floor, ceiling, least, settling, linearity,
+    values, counts, curved,
+):  # fmt: skip
+    """Fill values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels)."""
+    n = len(x)
+    g = np.empty(n, np.int8)
+    xs, ys, es = np.empty(n), np.empty(n), np.empty(n)
+    for p in range(len(analog)):
+        _stages(levels[p], limits[p], is_stage, stages, g)
+        first, second = _switch(g, 1), _switch(g, 2)
+        edges = (0, first, max(second, first), n)
+        for stage in range(stages):
+            start, stop = edges[stage], edges[stage + 1]
+            inside = 0
+            for i in range(start, stop):
+                inside += g[i] == stage
+            counts[1, stage, p] = inside
+            head = math.ceil(trim * inside) if stage > 0 else 0
+            tail = math.ceil(trim * inside) if stop < n else 0
+            m, seen = 0, 0
+            for i in range(start, stop):
+                if g[i] != stage:
+                    continue
+                seen += 1
+                value = analog[p, i]
+                if value < floor or value > ceiling:
+                    counts[2, stage, p] += 1
+                elif head < seen <= inside - tail:
+                    xs[m] = x[i]
+                    ys[m] = value
+                    es[m] = 0.0
+                    if settling > 0 and stage > 0:
+                        es[m] = math.exp(-(x[i] - x[start]) / settling)
+                    m += 1
+            if m >= least:
+                line, points, bent = _line(
+                    xs[:m], ys[:m], es[:m], settling > 0 and stage > 0, linearity
+                )
+                counts[0, stage, p] = points
+                if points >= least:
+                    for k in range(5):
+                        values[k, stage, p] = line[k]
+                    curved[stage, p] = bent
+            else:
+                counts[0, stage, p] = m
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def]
+    """Stage of each frame; -1 where the gain bits mean nothing."""
+    if is_stage:
+        for i in range(len(g)):
+            g[i] = levels[i] if levels[i] < 3 else -1
+        return
+    high, low = limits
+    if math.isnan(high) or (stages > 2 and math.isnan(low)):
+        high, low = _split(levels, stages)
+    for i in range(len(g)):
+        g[i] = (levels[i] > high) + (levels[i] > low)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _split(levels, stages):  # type: ignore[no-untyped-def]
+    """Thresholds in the widest gaps between levels; infinite where there is no second level."""
+    ordered = np.sort(levels).astype(np.float64)
+    n = len(ordered)
+    cuts = np.zeros(2, np.int64)
+    for k in range(stages - 1):
+        best = 0.0
+        for i in range(_LEVEL, n - _LEVEL + 1):
+            gap = ordered[i] - ordered[i - 1]
+            if gap > best and (k == 0 or abs(i - cuts[0]) >= _LEVEL):
+                best, cuts[k] = gap, i
+    found = np.full(2, np.inf)
+    borders = np.sort(np.array([0, cuts[0], cuts[1], n]))
+    borders = borders[np.concatenate((np.array([True]), np.diff(borders) > 0))]
+    k, start = 0, 0
+    for j in range(1, len(borders) - 1):
+        below, above = ordered[start : borders[j]], ordered[borders[j] : borders[j + 1]]
+        if above.mean() - below.mean() > _APART * math.hypot(below.std(), above.std()):
+            found[k] = 0.5 * (below[-1] + above[0])
+            k, start = k + 1, borders[j]
+    return found[0], found[1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _switch(g, stage):  # type: ignore[no-untyped-def]
+    """Place from which frames are of `stage` or beyond, with the fewest exceptions."""
+    wrong = 0
+    for value in g:
+        wrong += 0 <= value < stage
+    best, place = wrong, 0
+    for i in range(len(g)):
+        if g[i] >= stage:
+            wrong += 1
+        elif g[i] >= 0:
+            wrong -= 1
+        if wrong < best or (wrong == best and i + 1 == len(g)):
+            best, place = wrong, i + 1
+    return place
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
+    """Slope, its error, intercept, its error, residual; points; curved.
+
+    Starts from the median slope between halves, which bears a quarter of outliers, then least
+    squares without them.
+    """
+    keep = np.ones(len(x), np.bool_)
+    if settles:
+        slope, _, intercept, _, rest, amplitude = _least_squares(x, y, e, keep, True)
+    else:
+        half = len(x) // 2
+        rises = np.empty(len(x) - half)
+        m = 0
+        for i in range(len(rises)):
+            if x[i + half] > x[i]:
+                rises[m] = (y[i + half] - y[i]) / (x[i + half] - x[i])
+                m += 1
+        if m == 0:
+            return (math.nan, math.nan, math.nan, math.nan, math.nan), 0, False
+        slope, amplitude = np.median(rises[:m]), 0.0
+        intercept = np.median(y - slope * x)
+    slope_error, intercept_error, rest, points = math.nan, math.nan, math.nan, 0
+    for _ in range(2):
+        r = np.abs(y - slope * x - intercept - amplitude * e)
+        # Whole numbers scatter by 0.29 at least.
+        keep = r <= _CLIP * max(1.4826 * np.median(r), 0.3)
+        points = keep.sum()
+        if points < 4:
+            return (math.nan, math.nan, math.nan, math.nan, math.nan), points, False
+        slope, slope_error, intercept, intercept_error, rest, amplitude = _least_squares(
+            x, y, e, keep, settles
+        )
+    r = (y - slope * x - intercept - amplitude * e)[keep]
+    noise = 0.5 * np.mean(np.diff(r) ** 2)
+    systematic = rest * rest - noise
+    rise = abs(slope) * (x[-1] - x[0])
+    curved = systematic > 5 * math.sqrt(2 / points) * noise
+    curved = curved and systematic > (linearity * rise) ** 2
+    return (slope, slope_error, intercept, intercept_error, rest), points, curved
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
+    """Slope, error, intercept, error, residual, amplitude of e; e is made free of the line."""
+    n, xm, ym, em = 0, 0.0, 0.0, 0.0
+    for i in range(len(x)):
+        if keep[i]:
+            n, xm, ym, em = n + 1, xm + x[i], ym + y[i], em + e[i]
+    xm, ym, em = xm / n, ym / n, em / n
+    sxx, sxy, sxe = 0.0, 0.0, 0.0
+    for i in range(len(x)):
+        if keep[i]:
+            d = x[i] - xm
+            sxx, sxy, sxe = sxx + d * d, sxy + d * (y[i] - ym), sxe + d * (e[i] - em)
+    slope, amplitude, tilt, see = sxy / sxx, 0.0, 0.0, math.inf
+    if settles:
+        tilt = sxe / sxx
+        see, sey = 0.0, 0.0
+        for i in range(len(x)):
+            if keep[i]:
+                free = e[i] - em - tilt * (x[i] - xm)
+                see, sey = see + free * free, sey + free * y[i]
+        if see > 1e-9 * n:  # else it is over before the first frame that is used
+            amplitude = sey / see
+            slope -= amplitude * tilt
+        else:
+            see = math.inf
+    intercept = ym - slope * xm - amplitude * em
+    total = 0.0
+    for i in range(len(x)):
+        if keep[i]:
+            total += (y[i] - slope * x[i] - intercept - amplitude * e[i]) ** 2
+    variance = total / (n - 2 - (see < math.inf))
+    slope_error = math.sqrt(variance * (1 / sxx + tilt * tilt / see))
+    intercept_error = math.sqrt(variance * (1 / n + xm * xm / sxx + (tilt * xm - em) ** 2 / see))
+    return slope, slope_error, intercept, intercept_error, math.sqrt(variance), amplitude

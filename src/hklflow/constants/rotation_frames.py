@@ -1,0 +1,211 @@
+"""Raw frames of a rotation measured with an integrating detector, module by module.
+
+They come from a raw file that any photon counter could have written (JUNGFRAU: uint16, the gain in
+the two top bits, modules stacked along slow), or from the files of a run in one of the layouts of
+`hklflow.constants.layouts`. A run's frames are those of every train from its first to its last one
+and of all memory cells in use, in this order: a frame that a module has lost keeps its place, for
+the angle goes by it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants import layouts
+from hklflow.constants.detectors import Integrating
+from hklflow.constants.raw_frames import outlier_trains, valid_frames
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import Frames, Header, open_frames, read_header
+
+_ADC, _GAIN_BIT = np.uint16(0x3FFF), np.uint16(14)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames of one module and one memory cell.
+
+    Attributes
+    ----------
+    module : int
+        Place of the module in the image, from 0.
+    cell : int
+        Number that the detector gives to the memory cell.
+    at : (n,) int64 array
+        Places of the frames in the block.
+    analog, digital : (n, ss, fs) arrays
+    """
+
+    module: int
+    cell: int
+    at: NDArray[np.int64]
+    analog: NDArray[np.uint16]
+    digital: NDArray[np.uint16]
+
+
+class RotationFrames(ABC):
+    """Frames of a rotation; a context manager.
+
+    Attributes
+    ----------
+    n : int
+        Number of frames.
+    cells : tuple of int
+        Memory cells that they are of.
+    header : Header
+        What the raw files say besides.
+    """
+
+    n: int
+    cells: tuple[int, ...]
+    header: Header
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Iterator[Part]:
+        """Frames start..stop (exclusive); what is in no part is lost."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Stacked(RotationFrames):
+    """Frames of a raw file with the gain in the two top bits, modules stacked along slow.
+
+    Parameters
+    ----------
+    raw : str
+        File or pattern.
+    detector : Integrating
+    modules : int
+        Number of modules.
+    cells : sequence of int
+        Memory cells that there are constants of.
+
+    Raises
+    ------
+    HklflowError
+        If frames are of another size or type, or it is not clear which memory cell they are of.
+    """
+
+    def __init__(self, raw: str, detector: Integrating, modules: int, cells: Sequence[int]) -> None:
+        if detector.codes is None:
+            raise HklflowError(
+                f"{raw}: frames of {detector.name} have a digital part of their own; give the "
+                "run's files and `layout`"
+            )
+        if len(cells) != 1:
+            raise HklflowError(
+                f"{raw} does not say which of the {len(cells)} memory cells a frame is of; give "
+                "constants of one"
+            )
+        self._frames: Frames = open_frames(raw)
+        self.n, self.cells = self._frames.shape[0], tuple(cells)
+        wanted = (modules * detector.module[0], detector.module[1])
+        found = self._frames.shape[1:]
+        if self._frames.dtype != np.uint16 or found != wanted:
+            kind = self._frames.dtype
+            self._frames.close()
+            raise HklflowError(
+                f"{raw} has frames of {found} pixels and type {kind}, and {modules} modules of "
+                f"{detector.name} have {wanted} pixels of uint16; give raw frames of this detector"
+            )
+        self.header = read_header(raw)
+        self._detector, self._modules = detector, modules
+
+    def read(self, start: int, stop: int) -> Iterator[Part]:
+        """As `RotationFrames.read`."""
+        block = self._frames.read(start, stop)
+        rows, at = self._detector.module[0], np.arange(len(block))
+        for number in range(self._modules):
+            raw = block[:, number * rows : (number + 1) * rows]
+            yield Part(number, self.cells[0], at, raw & _ADC, raw >> _GAIN_BIT)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._frames.close()
+
+
+class Run(RotationFrames):
+    """Frames of the files of a run.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    layout : str
+    detector : Integrating
+    modules : sequence of int
+        Numbers of the modules in the order of the image.
+
+    Raises
+    ------
+    HklflowError
+        If the files hold no frame that can be used, or cannot be read.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], layout: str, detector: Integrating, modules: Sequence[int]
+    ) -> None:
+        self.header = Header()
+        self._layout, self._detector = layout, detector
+        parts = layouts.read_parts(layout, paths, detector)
+        trains = [part.trains[part.trains != 0] for part in parts]
+        known = np.unique(np.concatenate([*trains, np.zeros(0, np.uint64)]))
+        outliers = outlier_trains(known)
+        self._of = {number: [part for part in parts if part.module == number] for number in modules}
+        frames = {number: valid_frames(own, outliers) for number, own in self._of.items()}
+        used = [found for found in frames.values() if len(found.train)]
+        if not used:
+            raise HklflowError(
+                f"{paths[0]} and the other files of the run hold no frame of modules "
+                f"{', '.join(map(str, modules))} that can be used; check the paths"
+            )
+        first = int(min(found.train[0] for found in used))
+        last = int(max(found.train[-1] for found in used))
+        cells = np.unique(np.concatenate([found.cell for found in used]))
+        self.cells = tuple(int(cell) for cell in cells)
+        self.n = (last - first + 1) * len(cells)
+        # Of each module and frame, the part that holds it and its place there; -1: lost.
+        self._place = np.full((len(modules), self.n, 2), -1, np.int64)
+        for number, found in enumerate(frames.values()):
+            train = found.train.astype(np.int64) - first
+            at = train * len(cells) + np.searchsorted(cells, found.cell)
+            self._place[number, at, 0], self._place[number, at, 1] = found.part, found.row
+        self._stack = ExitStack()
+        self._open: dict[tuple[int, int], Any] = {}
+
+    def read(self, start: int, stop: int) -> Iterator[Part]:
+        """As `RotationFrames.read`."""
+        for number, parts in enumerate(self._of.values()):
+            place = self._place[number, start:stop]
+            for offset, cell in enumerate(self.cells):
+                at = np.flatnonzero(place[:, 0] >= 0)
+                at = at[(at + start) % len(self.cells) == offset]
+                if not len(at):
+                    continue
+                images = [self._image(number, parts, *place[k]) for k in at]
+                analog, digital = (np.stack(kind) for kind in zip(*images, strict=True))
+                yield Part(number, cell, at, analog, digital)
+
+    def _image(self, number: int, parts: list[Any], part: int, row: int) -> tuple[Any, Any]:
+        key = (number, int(part))
+        if key not in self._open:
+            opened = layouts.open_part(self._layout, parts[part], self._detector)
+            self._open[key] = self._stack.enter_context(opened)
+        analog, digital = self._open[key](int(row), int(row) + 1)
+        return analog[0], digital[0]
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._stack.close()

@@ -1,0 +1,364 @@
+"""Checks of a raw run: each tells one thing that can be wrong with it.
+
+What was lost is a warning, for the frames that are there are good; what contradicts itself is an
+error. No check reads pixels. Checks look at different things, so that one fault is told once.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hklflow.constants.preprocess import Facts, trains_of
+from hklflow.constants.raw_frames import Part, Trains, from_ranges, listed
+from hklflow.errors import HklflowError
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A run that is checked.
+
+    Attributes
+    ----------
+    facts : dict
+    parts : dict
+        Module -> its parts in order.
+    """
+
+    facts: Facts
+    parts: Mapping[int, Sequence[Part]]
+
+    @property
+    def outliers(self) -> Trains:
+        """Trains that are no part of the run."""
+        return from_ranges(self.facts["trains"]["outliers"]).astype(np.uint64)
+
+    @property
+    def trains(self) -> dict[int, Trains]:
+        """Trains of each module, sorted, outliers left out."""
+        return {
+            number: np.setdiff1d(trains_of(parts), self.outliers)
+            for number, parts in self.parts.items()
+        }
+
+    @property
+    def whole(self) -> list[int]:
+        """Modules that have as many files as the one with most of them."""
+        most = max(len(parts) for parts in self.parts.values())
+        return [number for number, parts in self.parts.items() if len(parts) == most]
+
+    def each(self) -> Iterator[Part]:
+        """All parts."""
+        for parts in self.parts.values():
+            yield from parts
+
+
+Check = Callable[[Raw], Iterable[str]]
+"""Gives what is wrong, one phrase for each case; nothing if all is well."""
+
+CHECKS: dict[str, tuple[Severity, Check]] = {}
+
+
+def _check(severity: Severity) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        CHECKS[check.__name__] = (severity, check)
+        return check
+
+    return add
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Outcome of a check; ``told`` is one sentence."""
+
+    name: str
+    severity: Severity
+    passed: bool
+    told: str
+
+
+def check_run(raw: Raw) -> list[Finding]:
+    """Make all checks of a run."""
+    findings = []
+    for name, (severity, check) in CHECKS.items():
+        wrong = list(check(raw))
+        told = _sentence(wrong) if wrong else f"{check.__doc__}"
+        findings.append(Finding(name, severity, not wrong, told))
+    return findings
+
+
+def fatal(
+    findings: Sequence[Finding], strict: Sequence[str], ignore: Sequence[str]
+) -> list[Finding]:
+    """Failed checks that end the run: errors that are not ignored, and warnings of ``strict``.
+
+    Raises
+    ------
+    HklflowError
+        If a name is unknown.
+    """
+    unknown = sorted({*strict, *ignore} - {*CHECKS, "all"})
+    if unknown:
+        raise HklflowError(
+            f"there is no check {', '.join(unknown)}; checks are {', '.join(CHECKS)}, or all"
+        )
+    strict = list(CHECKS) if "all" in strict else strict
+    ignore = list(CHECKS) if "all" in ignore else ignore
+    return [
+        found
+        for found in findings
+        if not found.passed
+        and (found.name in strict or (found.severity == "error" and found.name not in ignore))
+    ]
+
+
+def _sentence(wrong: Sequence[str]) -> str:
+    more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return "; ".join(wrong[:3]) + more
+
+
+# ------------------------------------------------------------- files and modules
+
+
+@_check("warning")
+def modules_complete(raw: Raw) -> Iterator[str]:
+    """All modules that are expected are there, and no other."""
+    missing = raw.facts["missing"]
+    if missing:
+        yield f"there are no files of module {_numbers(missing)}"
+    other = sorted(set(raw.parts) - set(raw.facts["expected"]))
+    if other:
+        yield f"module {_numbers(other)} is not among the expected ones"
+
+
+@_check("warning")
+def parts_equal(raw: Raw) -> Iterator[str]:
+    """Every module has as many files as the others."""
+    most = max(len(parts) for parts in raw.parts.values())
+    for number, parts in raw.parts.items():
+        if len(parts) < most:
+            yield f"module {number} has {len(parts)} of {most} files"
+
+
+@_check("warning")
+def parts_in_row(raw: Raw) -> Iterator[str]:
+    """The files of every module are numbered from 0 without a gap."""
+    numbers = sorted({part.number for part in raw.each()})
+    if numbers != list(range(len(numbers))):
+        yield f"files are numbered {_numbers(numbers)}, so that some are missing"
+    for number, parts in raw.parts.items():
+        twice = [n for n, times in Counter(part.number for part in parts).items() if times > 1]
+        if twice:
+            yield f"module {number} has more than one file of number {_numbers(twice)}"
+
+
+# ---------------------------------------------------------------- inside a file
+
+
+@_check("error")
+def frame_arrays_equal(raw: Raw) -> Iterator[str]:
+    """Images, cells and trains of the frames are arrays of equal length."""
+    yield from _unequal(raw, "frames")
+
+
+@_check("error")
+def train_arrays_equal(raw: Raw) -> Iterator[str]:
+    """Header, detector and trailer have as many trains."""
+    yield from _unequal(raw, "trains")
+
+
+def _unequal(raw: Raw, kind: str) -> Iterator[str]:
+    for part in raw.each():
+        lengths = part.lengths.get(kind, {})
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} {n}" for name, n in lengths.items())
+            yield f"{part.path.name} has arrays of unequal length ({said})"
+
+
+@_check("error")
+def index_within_data(raw: Raw) -> Iterator[str]:
+    """The index lists no frame that is not stored."""
+    for part in raw.each():
+        rows, _ = listed(part.first, part.count)
+        # Arrays of unequal length have a check of their own.
+        stored = max([len(part.train), *part.lengths.get("frames", {}).values()])
+        beyond = int(np.count_nonzero((rows < 0) | (rows >= stored)))
+        if beyond:
+            yield f"{part.path.name} lists {beyond} frames beyond the {stored} that it has"
+
+
+@_check("error")
+def no_surplus_frames(raw: Raw) -> Iterator[str]:
+    """Every frame with a train is listed by the index."""
+    for part in raw.each():
+        surplus = np.count_nonzero((part.record() < 0) & (part.train[: part.stored] != 0))
+        if surplus:
+            yield f"{part.path.name} has {surplus} frames that no train lists"
+
+
+@_check("error")
+def frame_trains(raw: Raw) -> Iterator[str]:
+    """The train beside each frame is the one that lists it."""
+    for part in raw.each():
+        record = part.record()
+        rows = np.flatnonzero(record >= 0)
+        wrong = np.count_nonzero(part.trains[record[rows]] != part.train[rows])
+        if wrong:
+            yield f"{part.path.name} has {wrong} frames of another train than lists them"
+
+
+@_check("warning")
+def pulses_counted(raw: Raw) -> Iterator[str]:
+    """Trains have as many frames as the detector's header says."""
+    for part in raw.each():
+        if part.pulses is not None:
+            wrong = np.count_nonzero((part.pulses != part.count) & (part.trains != 0))
+            if wrong:
+                yield f"{part.path.name} has {wrong} trains of other length than its header says"
+
+
+# ----------------------------------------------------------------------- trains
+
+
+@_check("error")
+def trains_rising(raw: Raw) -> Iterator[str]:
+    """The trains of a module rise from file to file and record to record."""
+    for number, parts in raw.parts.items():
+        trains = np.concatenate([part.trains for part in parts]).astype(np.int64)
+        trains = trains[(trains != 0) & ~np.isin(trains, raw.outliers)]
+        falls = np.flatnonzero(np.diff(trains) <= 0)
+        if len(falls):
+            before, after = trains[falls[0]], trains[falls[0] + 1]
+            yield f"train {after} of module {number} comes after {before}"
+
+
+@_check("error")
+def no_embedded_zeros(raw: Raw) -> Iterator[str]:
+    """No train without number stands between others."""
+    for part in raw.each():
+        known = np.flatnonzero(part.trains)
+        zeros = np.count_nonzero(part.trains[: known[-1] + 1] == 0) if len(known) else 0
+        if zeros:
+            yield f"{part.path.name} has {zeros} trains without number between others"
+
+
+@_check("warning")
+def no_trailing_zeros(raw: Raw) -> Iterator[str]:
+    """No frames follow whose train has no number."""
+    for part in raw.each():
+        known = np.flatnonzero(part.trains)
+        end = known[-1] + 1 if len(known) else 0
+        lost = int(part.count[end:].sum())
+        if lost:
+            yield f"{part.path.name} ends with {lost} frames whose train has no number"
+
+
+@_check("warning")
+def no_suspect_trains(raw: Raw) -> Iterator[str]:
+    """Numbers of trains came from the machine."""
+    for part in raw.each():
+        if part.suspect is not None and part.suspect.any():
+            yield f"{part.path.name} has {int(part.suspect.sum())} trains of doubtful number"
+
+
+@_check("warning")
+def no_outliers(raw: Raw) -> Iterator[str]:
+    """No train's number is far from all others."""
+    ranges = raw.facts["trains"]["outliers"]
+    if ranges:
+        yield f"the trains {_ranges(ranges)} are far from the run's"
+
+
+@_check("warning")
+def modules_aligned(raw: Raw) -> Iterator[str]:
+    """All modules begin and end with the same train."""
+    trains = {n: own for n, own in raw.trains.items() if n in raw.whole and len(own)}
+    if not trains:
+        return
+    first = min(int(own[0]) for own in trains.values())
+    last = max(int(own[-1]) for own in trains.values())
+    for number, own in trains.items():
+        late, early = int(own[0]) - first, last - int(own[-1])
+        if late or early:
+            yield f"module {number} begins {late} trains late and ends {early} early"
+
+
+@_check("warning")
+def no_lost_trains(raw: Raw) -> Iterator[str]:
+    """No module lacks trains that others have."""
+    trains = raw.trains
+    everywhere = np.unique(np.concatenate(list(trains.values())))
+    for number, own in trains.items():
+        if len(own):
+            within = everywhere[(everywhere > own[0]) & (everywhere < own[-1])]
+            lost = len(np.setdiff1d(within, own))
+            if lost:
+                yield f"module {number} lacks {lost} of {len(everywhere)} trains"
+
+
+@_check("warning")
+def no_gaps(raw: Raw) -> Iterator[str]:
+    """No train between the first and the last one is missing in all modules."""
+    gaps = raw.facts["trains"]["gaps"]
+    if gaps:
+        yield f"no module has the trains {_ranges(gaps)}"
+
+
+# ------------------------------------------------------------------------ cells
+
+
+@_check("warning")
+def no_lost_pulses(raw: Raw) -> Iterator[str]:
+    """Every train has as many frames as most of them."""
+    usual = Counter(n for part in raw.each() for n in part.count[part.trains != 0].tolist())
+    if not usual:
+        return
+    most = usual.most_common(1)[0][0]
+    for part in raw.each():
+        good = (part.trains != 0) & ~np.isin(part.trains, raw.outliers)
+        odd = np.count_nonzero(part.count[good] != most)
+        if odd:
+            yield f"{part.path.name} has {odd} trains that have not {most} frames"
+
+
+@_check("error")
+def cells_once(raw: Raw) -> Iterator[str]:
+    """A train has one frame of each memory cell."""
+    for part in raw.each():
+        record = part.record()
+        rows = np.flatnonzero((record >= 0) & (part.cell[: part.stored] >= 0))
+        pairs = np.stack([record[rows], part.cell[rows]], axis=1)
+        twice = len(pairs) - len(np.unique(pairs, axis=0))
+        if twice:
+            yield f"{part.path.name} has {twice} frames of a memory cell that the train had before"
+
+
+@_check("error")
+def cells_equal(raw: Raw) -> Iterator[str]:
+    """All modules use the same memory cells."""
+    cells = {
+        number: tuple(c for c in np.unique(np.concatenate([p.cell for p in parts])) if c >= 0)
+        for number, parts in raw.parts.items()
+    }
+    usual = Counter(cells.values()).most_common(1)[0][0]
+    for number, own in cells.items():
+        if own != usual:
+            yield f"module {number} uses {len(own)} memory cells and others {len(usual)} or others"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _ranges(ranges: Sequence[Sequence[int]]) -> str:
+    told = [str(a) if a == b else f"{a} to {b}" for a, b in ranges[:5]]
+    return ", ".join(told) + (" ..." if len(ranges) > 5 else "")
+
+
+def report(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Findings as plain data (JSON)."""
+    return {"checks": [vars(found) for found in findings]}

@@ -1,0 +1,138 @@
+"""Simulated ramps of charge: pulse capacitor and current source, of ASICs with known constants."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.constants.gathered import About, GatheredWriter
+from hklflow.constants.ramps import Segments, abscissa
+from hklflow.constants.simulate import Adus, Floats, Truth
+
+
+@dataclass(frozen=True)
+class Source:
+    """What puts charge into the pixels.
+
+    Attributes
+    ----------
+    rate : (cells, ss, fs) array
+        keV per unit of the ramp; not known to who measures, and of no matter to ratios of slopes.
+    settling : float
+        ADU by which the output is too high right after a switch.
+    decay : float
+        Units of the ramp in which that falls to 1/e.
+    bend : float
+        Charge is lost: of a charge E only E (1 - bend E / switch to medium) arrives.
+    """
+
+    rate: Floats
+    settling: float = 0.0
+    decay: float = 1.0
+    bend: float = 0.0
+
+    def respond(
+        self,
+        truth: Truth,
+        cell: int,
+        x: Floats,
+        rng: np.random.Generator,
+        driven: NDArray[np.bool_] | None = None,
+    ) -> tuple[Adus, Adus]:
+        """Analogue and digital output (n, ss, fs) at places x (n,) of the ramp.
+
+        Parameters
+        ----------
+        truth : Truth
+        cell : int
+        x : (n,) array
+        rng : Generator
+        driven : (ss, fs) bool array, optional
+            Pixels that get charge; None: all.
+        """
+        switch = truth.switch[:, cell]
+        energy = x[:, None, None] * self.rate[cell]
+        energy = energy * (1 - self.bend * energy / switch[0])
+        if driven is not None:
+            energy = np.where(driven, energy, 0.0)
+        analog, digital = truth.respond(energy, cell, rng)
+        if self.settling:
+            stage = truth.stage(energy, cell)
+            begin = np.take_along_axis(switch, np.maximum(stage - 1, 0), axis=0)
+            late = (energy - begin) / (self.rate[cell] * self.decay)
+            excess = np.where(stage > 0, self.settling * np.exp(-np.maximum(late, 0)), 0)
+            analog = np.clip(np.rint(analog + excess), 0, truth.saturation).astype(np.uint16)
+        return analog, digital
+
+
+def pulse_capacitor(
+    truth: Truth, rng: np.random.Generator, rate: float = 10.0, **others: float
+) -> Source:
+    """Pulses of about `rate` keV; the capacitors differ by 5 % between pixels, not cells."""
+    pixels = rate * rng.normal(1, 0.05, truth.shape)
+    return Source(np.broadcast_to(pixels, (truth.cells, *truth.shape)), **others)
+
+
+def current_source(
+    truth: Truth, rng: np.random.Generator, rate: float = 10.0, **others: float
+) -> Source:
+    """A current of about `rate` keV per unit of time that differs by 20 % between pixels."""
+    pixels = rate * np.exp(rng.normal(0, 0.2, truth.shape))
+    return Source(np.broadcast_to(pixels, (truth.cells, *truth.shape)), **others)
+
+
+def driven_rows(rows: int, run: int, runs: int = 8) -> NDArray[np.bool_]:
+    """Rows of an AGIPD module that a run of the pulse capacitor scan drives.
+
+    In the upper half of the module run i drives rows 7 - i, 15 - i ..., in the lower half rows
+    i, i + 8 ...
+    """
+    row = np.arange(rows)
+    upper = row < rows // 2
+    return np.asarray(np.where(upper, row % runs == runs - 1 - run, row % runs == run))
+
+
+def driven_columns(columns: int, run: int, runs: int = 4) -> NDArray[np.bool_]:
+    """Columns that a run of the current source scan drives: run, run + 4 ..."""
+    return np.asarray(np.arange(columns) % runs == run)
+
+
+def write_ramp(
+    path: Path,
+    truth: Truth,
+    source: Source,
+    measure: str,
+    segments: Segments,
+    rng: np.random.Generator,
+    repeats: int = 1,
+    lost: Iterable[int] = (),
+    about: About | None = None,
+) -> None:
+    """Write gathered frames of a ramp.
+
+    Parameters
+    ----------
+    path : Path
+    truth : Truth
+    source : Source
+    measure : str
+    segments : sequence of (n, increment)
+        One ramp.
+    rng : Generator
+    repeats : int
+        Ramps one after the other.
+    lost : iterable of int
+        Steps that are not in the file.
+    about : About, optional
+        Which frames they are; None: ASIC 0 of module 0 of an AGIPD.
+    """
+    step = np.delete(np.arange(repeats * sum(n for n, _ in segments)), list(lost))
+    x = abscissa(segments, step)
+    about = about or About("agipd", measure, 0, 0, "level", ("r0001",))
+    cells = np.arange(truth.cells)
+    with GatheredWriter(path, about, cells, np.full(truth.cells, len(step)), truth.shape) as writer:
+        for cell in cells if len(step) else ():
+            analog, digital = source.respond(truth, int(cell), x, rng)
+            writer.append(np.full(len(step), cell), 1000 + step, step, analog, digital)

@@ -1,0 +1,75 @@
+"""Combine the measurements of one ASIC: offset, noise and gain of every stage."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    dark: Path
+    """Processed darks."""
+    xray: Path | None = None
+    """Processed X-ray fluorescence."""
+    pulse_capacitor: Path | None = None
+    """Processed pulse capacitor."""
+    current_source: Path | None = None
+    """Merged current source."""
+    gain_map: Path | None = None
+    """Gains in ADU/keV that others measured: .npy, .bin of doubles (PSI) or HDF5, planes high,
+    medium, low of one module or of the modules stacked; for stages that were not measured."""
+
+
+class Outputs(stage.Outputs):
+    constants: Path
+    """Combined constants."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    default_gain: tuple[float, float, float] | None = None
+    """Gain of high, medium and low in ADU/keV for stages that were neither measured nor are in a
+    gain map; the constants then say `default`. None: such gains stay unknown."""
+
+
+class Params(Settings):
+    """Settings, and the size of modules."""
+
+    module_size: tuple[int, int] | None = Field(None)
+    """Pixels of a module (ss, fs); None: as the detector has it."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Combine, and tell what each gain is from."""
+    import numpy as np
+
+    from hklflow.constants import files
+    from hklflow.constants.combine import combine
+    from hklflow.constants.detectors import STAGES, integrating
+    from hklflow.constants.gain_maps import read_gain_map
+
+    dark = files.read_part(inputs.dark)
+    others = {
+        name: files.read_part(path)
+        for name in ("xray", "pulse_capacitor", "current_source")
+        if (path := getattr(inputs, name)) is not None
+    }
+    known = None
+    if inputs.gain_map is not None:
+        size = dark["offset"].shape[-2:]
+        detector = integrating(dark.about["detector"], params.module_size, size)
+        known = read_gain_map(inputs.gain_map, detector, dark.about["module"], dark.about["asic"])
+    found = combine(dark, **others, gain_map=known, default_gain=params.default_gain)
+    files.write_part(outputs.constants, "combined constants", found)
+    for name, source, gain in zip(STAGES, found.about["gain_source"], found["gain"], strict=True):
+        finite = gain[np.isfinite(gain)]
+        middle = f"median {np.median(finite):.5g} ADU/keV" if finite.size else "unknown"
+        print(f"gain of {name}: {middle}, from {source}")
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,53 @@
+"""Find the facts of a raw run of an integrating detector: modules, cells, trains, what was lost."""
+
+from pathlib import Path
+from typing import Literal
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    raw: list[Path]
+    """Raw files of the run."""
+
+
+class Outputs(stage.Outputs):
+    facts: Path
+    """Facts of the run (JSON)."""
+
+
+class Params(stage.Params):
+    run: str
+    """Name of the run."""
+    layout: Literal["euxfel", "lab", "jungfrau"]
+    """Layout of the raw files."""
+    detector: Literal["agipd", "jungfrau"]
+    """Detector that was measured with."""
+    module_size: tuple[int, int] | None = None
+    """Pixels (ss, fs) of a module; None: those of the detector."""
+    asic_size: tuple[int, int] | None = None
+    """Pixels (ss, fs) of an ASIC; None: those of the detector."""
+    modules: tuple[int, ...]
+    """Modules that are expected."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Read what the files say of their frames, and write the facts."""
+    from hklflow.constants.detectors import integrating
+    from hklflow.constants.preprocess import run_facts
+
+    detector = integrating(params.detector, params.module_size, params.asic_size)
+    facts = run_facts(params.run, params.layout, detector, inputs.raw, params.modules)
+    stage.write_json(outputs.facts, facts)
+    modules = facts["modules"].values()
+    print(
+        f"run {params.run}: {len(modules)} modules, {facts['trains']['count']} trains, "
+        f"{sum(item['frames'] for item in modules)} frames and "
+        f"{sum(item['lost_frames'] for item in modules)} lost ones"
+    )
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,219 @@
+"""Correct the raw frames of an integrating detector to photons, to be imported as any raw file.
+
+Offset, stage of gain, gain, common mode, flat field and mask are applied, see
+`hklflow.constants.correct`. The file holds 32-bit floats in photons, negative ones too, for the
+read noise has the mean 0; NaN where there is no measurement. With them goes what the later stages
+need: the variance of the read noise of stage high (of pixels that have switched it is larger: the
+metrics say by how much of the photons' variance), the smallest valid value and the saturation.
+Photons are rounded to a power of two below a quarter of the read noise, so that they can be packed;
+what that adds to the variance, half a per cent at most, is in the read noise.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.constants.correct import Correction
+    from hklflow.constants.detectors import Integrating
+    from hklflow.constants.rotation_frames import RotationFrames
+    from hklflow.formats.raw import Header
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    raw: list[Path]
+    """The raw HDF5 file, first and last image of a series, or the files of a run (`layout`)."""
+    constants: Path
+    """The detector's constants."""
+
+
+class Outputs(stage.Outputs):
+    frames: Path
+    """Corrected frames as NXmx (`.nxs`), to be imported as any raw file."""
+    picture: Path
+    """Picture: mean of the corrected frames, and the mask."""
+    metrics: Path
+    """Fractions of pixels in each stage of gain, saturated and without a value; common mode."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    common_mode: Literal["none", "module", "asic", "row"] = "none"
+    """Whose common shift on a frame is taken off: that of a module, of an ASIC, or of each row of
+    an ASIC."""
+    dark_pixels: float = Field(0.2, gt=0, le=1)
+    """Least fraction of pixels without photons from which a common mode is found."""
+    flat_field: bool = True
+    """Apply the flat field of the constants, if they have one."""
+    asic_size: tuple[int, int] | None = None
+    """Pixels (slow, fast) of an ASIC; None: what is usual for the detector."""
+    block: int = Field(16, gt=0, le=512)
+    """Frames held in memory at a time."""
+
+
+class Params(Settings):
+    """Settings, and which rotation."""
+
+    energy: float = Field(gt=0)
+    """Energy of the photons in keV."""
+    pattern: str | None = None
+    """Pattern of an image series (`name_####.cbf`); None for HDF5 files."""
+    layout: str | None = None
+    """Layout of the files of a run (euxfel, lab, jungfrau); None: one raw file with the gain in the
+    two top bits and the modules stacked along slow."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Open constants and frames, correct block after block, write."""
+    import numpy as np
+
+    from hklflow import plots
+    from hklflow.constants.correct import Tally
+    from hklflow.constants.correct_kernels import NO_STAGE
+    from hklflow.formats.nxmx import HC
+    from hklflow.formats.write_raw import NXmxWriter, described
+
+    corrections, detector = _corrections(inputs.constants, params)
+    n_slow, n_fast = detector.module
+    shape = (len(corrections) * n_slow, n_fast)
+    with _open(inputs, params, detector, corrections) as frames:
+        cells = _cells(corrections, frames.cells, inputs.constants)
+        _require_energy(params.energy, frames.header, inputs.raw[0])
+        mask = np.concatenate([one.mask for one in corrections.values()])
+        if frames.header.pixel_mask is not None:
+            mask[frames.header.pixel_mask & (mask == 0)] = 1
+        # Of several memory cells the mean.
+        read = np.concatenate(
+            [
+                np.mean([one.read_variance(cell) for cell in cells.values()], axis=0)
+                for one in corrections.values()
+            ],
+            axis=1,
+        )
+        good = mask == 0
+        step = _step(read[0][good], inputs.constants)
+        saturation = float(np.median([one.saturation for one in corrections.values()]))
+        tally = Tally(~good, read)
+        with NXmxWriter(
+            outputs.frames,
+            **described(frames.header) | {"wavelength": HC / (1000 * params.energy)},
+            shape=shape,
+            n_frames=frames.n,
+            pixel_mask=mask,
+            saturation=saturation,
+            underload=float(np.finfo(np.float32).min),
+            read_variance=np.where(good, read[0] + step**2 / 12, 0.0).astype(np.float32),
+            dtype=np.float32,
+        ) as writer:
+            starts = range(0, frames.n, params.block)
+            for start in stage.progress(starts, len(starts), "blocks of corrected frames"):
+                n = min(params.block, frames.n - start)
+                block = np.full((n, *shape), np.nan, np.float32)
+                stages = np.full((n, *shape), NO_STAGE, np.uint8)
+                for part in frames.read(start, start + n):
+                    correct = list(corrections.values())[part.module].correct
+                    found = correct(part.analog, part.digital, cells[part.cell], step, saturation)
+                    at = part.at, slice(part.module * n_slow, (part.module + 1) * n_slow)
+                    block[at], stages[at] = found.photons, found.stage
+                    tally.add_shift(found.shift)
+                block[:, ~good] = np.nan
+                tally.add(block, stages, saturation)
+                writer.append(block)
+    metrics = tally.metrics() | {"step in photons": step, "saturation in photons": saturation}
+    stage.write_json(outputs.metrics, metrics)
+    title = f"corrected frames of {params.pattern or inputs.raw[0]}: mean"
+    picture = plots.detector_image(tally.mean, title, "photons per frame", ~good)
+    plots.save(picture, outputs.picture)
+    told = ", ".join(f"{name} {value:.3g}" for name, value in metrics["fractions"].items())
+    print(f"{frames.n} frames of {len(corrections)} modules corrected; {told}")
+
+
+def _corrections(path: Path, params: Params) -> "tuple[dict[int, Correction], Integrating]":
+    """Correction of each module by its number, in the order of the image, and the detector."""
+    from hklflow.constants.correct import Correction
+    from hklflow.constants.detectors import integrating
+    from hklflow.constants.files import open_constants
+
+    corrections = {}
+    with open_constants(path) as constants:
+        for number in constants.modules:
+            module = constants.module(number)
+            size = module["offset"].shape[-2:]
+            detector = integrating(str(module.about["detector"]), size, params.asic_size)
+            corrections[number] = Correction(
+                module,
+                detector,
+                params.energy,
+                shared=params.common_mode,
+                least=params.dark_pixels,
+                flat=params.flat_field,
+            )
+    return corrections, detector
+
+
+def _open(
+    inputs: Inputs, params: Params, detector: "Integrating", corrections: "dict[int, Correction]"
+) -> "RotationFrames":
+    from hklflow.constants.rotation_frames import Run, Stacked
+
+    if params.layout is not None:
+        return Run(inputs.raw, params.layout, detector, list(corrections))
+    raw = params.pattern or str(inputs.raw[0])
+    cells = next(iter(corrections.values())).cell_ids.tolist()
+    return Stacked(raw, detector, len(corrections), cells)
+
+
+def _cells(
+    corrections: "dict[int, Correction]", used: tuple[int, ...], path: Path
+) -> dict[int, int]:
+    """Place in the constants of each memory cell that is used."""
+    from hklflow.errors import HklflowError
+
+    known = {tuple(one.cell_ids.tolist()) for one in corrections.values()}
+    ids = list(next(iter(known)))
+    absent = [cell for cell in used if cell not in ids]
+    if len(known) > 1 or absent:
+        what = f"none of memory cell {absent[0]}" if absent else "of different memory cells"
+        raise HklflowError(
+            f"{path} has constants {what}, which the frames use; give constants of this mode"
+        )
+    return {cell: ids.index(cell) for cell in used}
+
+
+def _step(variance: "NDArray[np.float64]", path: Path) -> float:
+    """Power of two that is no more than a quarter of the read noise of most pixels."""
+    import numpy as np
+
+    from hklflow.errors import HklflowError
+
+    if not variance.size:
+        raise HklflowError(f"every pixel is masked in {path}; look at the report of the constants")
+    noise = float(np.sqrt(np.quantile(variance, 0.1)))
+    return float(2.0 ** np.floor(np.log2(noise / 4)))
+
+
+def _require_energy(energy: float, header: "Header", path: Path) -> None:
+    from hklflow.errors import HklflowError
+    from hklflow.formats.nxmx import HC
+
+    if header.wavelength is None:
+        return
+    stated = HC / header.wavelength / 1000
+    if abs(stated / energy - 1) > 0.02:
+        raise HklflowError(
+            f"{path} states a wavelength of {header.wavelength:g} Å, {stated:.4g} keV, but "
+            f"`energy` is {energy:g} keV; mend the wrong one"
+        )
+
+
+if __name__ == "__main__":
+    stage.command(main)

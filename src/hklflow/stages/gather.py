@@ -1,0 +1,73 @@
+"""Gather the frames of one module from raw runs: one file per ASIC, sorted by memory cell."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    facts: list[Path]
+    """Facts of the runs, in the order in which they drive rows or columns; they name the raw
+    files."""
+    sanity: list[Path]
+    """Reports of the runs' checks: what fails them is not gathered."""
+
+
+class Outputs(stage.Outputs):
+    gathered: list[Path]
+    """Frames of each ASIC."""
+
+
+class Params(stage.Params):
+    measure: str
+    """dark_high, dark_medium, dark_low, xray, pulse_capacitor or current_source_<current>."""
+    module: int = Field(ge=0)
+    """Number of the module."""
+    layout: Literal["euxfel", "lab", "jungfrau"]
+    """Layout of the raw files."""
+    detector: Literal["agipd", "jungfrau"]
+    """Detector that was measured with."""
+    module_size: tuple[int, int] | None = None
+    """Pixels (ss, fs) of a module; None: those of the detector."""
+    asic_size: tuple[int, int] | None = None
+    """Pixels (ss, fs) of an ASIC; None: those of the detector."""
+    memory: float = Field(1000, gt=0)
+    """MB for the frames that are held at a time."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Gather the frames that are there in all of the runs."""
+    from hklflow.constants.detectors import integrating
+    from hklflow.constants.gather import gather
+    from hklflow.constants.preprocess import read_run
+    from hklflow.errors import HklflowError
+
+    detector = integrating(params.detector, params.module_size, params.asic_size)
+    runs = [read_run(stage.read_json(path)) for path in inputs.facts]
+    for run, path in zip(runs, inputs.facts, strict=True):
+        if run.detector != detector or run.layout != params.layout:
+            raise HklflowError(
+                f"{path} is of {run.detector} in layout {run.layout}, not of {detector} in layout "
+                f"{params.layout}; run constants_preprocess again"
+            )
+    found = gather(
+        runs,
+        params.measure,
+        params.module,
+        outputs.gathered,
+        params.memory,
+        lambda items, total: stage.progress(items, total, "blocks of frames"),
+    )
+    print(
+        f"{params.measure}, module {params.module}: {found.frames} frames of "
+        f"{len(runs)} runs gathered, {found.empty} were empty"
+    )
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,106 @@
+"""Judge the combined constants of one ASIC, and make the mask of its pixels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    constants: Path
+    """Combined constants."""
+    user: Path | None = None
+    """What the user knows to be bad, nonzero: an image of the module or the ASIC in any format
+    that fabio reads, .png or .npy; or .npy (cell, ss, fs)."""
+
+
+class Outputs(stage.Outputs):
+    constants: Path
+    """The constants with their whole status, and the pixel mask."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    n_sigma: float = Field(5.0, gt=0)
+    """Robust standard deviations from the median of stage and ASIC beyond which offset, noise or
+    gain is an outlier."""
+    default_ranges: bool = True
+    """Whether the detector's own ranges hold where `ranges` has none: for AGIPD offset_high 2000 to
+    9000 ADU, noise_high 2 to 40 ADU, gain_high 2.5 to 25 ADU/keV; for JUNGFRAU offset_high 500 to
+    8000 ADU, noise_high 2 to 60 ADU, gain_high 20 to 150 ADU/keV."""
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Smallest and largest value of `offset_high`, `offset_medium`, `offset_low`, likewise noise
+    (ADU) and gain (ADU/keV)."""
+    edges: int = Field(0, ge=0)
+    """Pixels along the border of each ASIC that are masked."""
+    max_bad_cells: float = Field(0.5, ge=0, le=1)
+    """Fraction of memory cells above which what is bad in a cell is bad in the pixel."""
+    stages: tuple[str, ...] = ("high", "medium", "low")
+    """Stages of gain that a pixel needs; one of unknown gain or without a dark does not
+    count."""
+
+
+class Params(Settings):
+    """Settings, and the size of modules."""
+
+    module_size: tuple[int, int] | None = Field(None)
+    """Pixels of a module (ss, fs); None: as the detector has it."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Judge, mask, tell how much."""
+    from hklflow.constants import files, masking
+    from hklflow.constants.detectors import STAGES, integrating
+    from hklflow.constants.status import bad
+
+    constants = files.read_part(inputs.constants)
+    about = constants.about
+    size = constants["offset"].shape[-2:]
+    user = None
+    if inputs.user is not None:
+        detector = integrating(about["detector"], params.module_size, size)
+        user = masking.cut_out(_read(inputs.user), detector.module, detector.box(about["asic"]))
+    ranges = dict(masking.RANGES.get(about["detector"], {})) if params.default_ranges else {}
+    found = masking.mask_constants(
+        constants,
+        params.n_sigma,
+        ranges | params.ranges,
+        user,
+        params.edges,
+        params.max_bad_cells,
+        params.stages,
+    )
+    files.write_part(outputs.constants, "constants", found)
+    mask = found["pixel_mask"]
+    print(f"{(mask != 0).sum()} of {mask.size} pixels are masked")
+    for name, status in zip(STAGES, found["constants_status"], strict=True):
+        print(f"{name}: {bad(status).sum()} of {status.size} pixels and cells are bad")
+
+
+def _read(path: Path) -> "NDArray[np.bool_]":
+    """Mask (ss, fs) or (cell, ss, fs), True = bad."""
+    import numpy as np
+
+    from hklflow.errors import HklflowError
+    from hklflow.formats.mask_images import read_mask_image
+
+    if path.suffix != ".npy":
+        return read_mask_image(str(path))
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise HklflowError(f"{path} is no array of numbers ({error}); save it again") from error
+    return np.asarray((values != 0) | (values != values))
+
+
+if __name__ == "__main__":
+    stage.command(main)

@@ -1,0 +1,318 @@
+"""Gathering: every voxel lands where the formula says, and what was lost is not there."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.constants.raw_runs import (
+    AGIPD,
+    FIRST,
+    JUNGFRAU,
+    change,
+    gathered,
+    raw,
+    require,
+    written,
+)
+
+from hklflow import stage
+from hklflow.constants.detectors import integrating
+from hklflow.constants.gather import driven
+from hklflow.constants.gathered import open_gathered
+from hklflow.constants.write_layouts import write_run
+from hklflow.errors import HklflowError
+from hklflow.stages import constants_preprocess, constants_sanity
+from hklflow.stages import gather as gather_stage
+
+CELLS = (0, 1, 2)
+
+
+def test_every_voxel_is_where_the_formula_says(tmp_path):
+    cells = (0, 3, 5)
+    modules = {m: raw(AGIPD, m, range(7), cells) for m in (0, 11)}
+    facts = written(tmp_path, AGIPD, modules, trains_per_part=3)
+    assert facts["modules"]["11"]["parts"] == [0, 1, 2]
+    for module in modules:
+        paths, found = gathered(tmp_path / "out", [facts], module)
+        require(paths, AGIPD, module, cells, [range(7)] * 3)
+        assert (found.frames, found.empty) == (21, 0)
+
+
+def test_true_size_of_the_module(tmp_path):
+    detector = integrating("agipd")
+    facts = written(tmp_path, detector, {2: raw(detector, 2, range(2), CELLS)})
+    paths, _ = gathered(tmp_path / "out", [facts], 2)
+    assert len(paths) == 16
+    require(paths, detector, 2, CELLS, [range(2)] * 3)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [[0], [0, 1], [3], [2, 5], [8], [7, 8]],
+    ids=["start", "starts", "middle", "two", "end", "ends"],
+)
+def test_lost_trains_are_dropped_and_steps_kept(tmp_path, lost):
+    kept = [t for t in range(9) if t not in lost]
+    modules = {0: raw(AGIPD, 0, range(9), CELLS), 1: raw(AGIPD, 1, kept, CELLS)}
+    facts = written(tmp_path, AGIPD, modules, trains_per_part=4)
+    paths, _ = gathered(tmp_path / "a", [facts], 1)
+    require(paths, AGIPD, 1, CELLS, [kept] * 3)
+    paths, _ = gathered(tmp_path / "b", [facts], 0)
+    require(paths, AGIPD, 0, CELLS, [range(9)] * 3)
+
+
+def test_lost_frames_of_a_train(tmp_path):
+    frames = raw(AGIPD, 0, range(5), CELLS)
+    frames = frames.only(~((frames.train == FIRST + 2) & (frames.cell == 1)))
+    facts = written(tmp_path, AGIPD, {0: frames})
+    assert facts["modules"]["0"]["lost_frames"] == 1
+    paths, _ = gathered(tmp_path / "out", [facts], 0)
+    require(paths, AGIPD, 0, CELLS, [range(5), [0, 1, 3, 4], range(5)])
+
+
+def test_empty_frames_are_dropped_but_dark_pixels_are_not(tmp_path):
+    frames = raw(AGIPD, 0, range(5), CELLS)
+    frames.analog[4] = 0  # train 1, cell 1
+    frames.analog[7] = 0  # train 2, cell 1: one pixel has charge
+    frames.analog[7, 5, 9] = 12
+    facts = written(tmp_path, AGIPD, {0: frames})
+    paths, found = gathered(tmp_path / "out", [facts], 0)
+    assert (found.frames, found.empty) == (14, 1)
+    for asic, path in enumerate(paths):
+        with open_gathered(path) as file:
+            assert file.frames.tolist() == [5, 4, 5]
+            kept = file.cell(1)
+            assert kept.step.tolist() == [0, 2, 3, 4]
+            np.testing.assert_array_equal(kept.analog[1], frames.analog[7][AGIPD.box(asic)])
+            assert file.cell(2).step.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_contradicts_itself_is_dropped(tmp_path):
+    facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(6), CELLS)})
+    path = facts["modules"]["0"]["files"][0]
+
+    def at(place, value):
+        def make(values):
+            values[place] = value
+            return values
+
+        return make
+
+    change(
+        path,
+        header__pulseCount=at(1, 2),
+        image__trainId=at(3 * 2, FIRST + 5000),
+        flag=at(4, 0),
+        image__cellId=at(3 * 5 + 1, 0),
+    )
+    paths, _ = gathered(tmp_path / "out", [facts], 0)
+    with open_gathered(paths[0]) as file:
+        assert [file.cell(i).step.tolist() for i in range(3)] == [
+            [0, 3, 5],
+            [0, 2, 3],
+            [0, 2, 3, 5],
+        ]
+        np.testing.assert_array_equal(
+            file.cell(0).analog[-1], raw(AGIPD, 0, [5]).analog[0][AGIPD.box(0)]
+        )
+
+
+def test_missing_module_has_no_frames(tmp_path):
+    facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(3), CELLS)})
+    paths, found = gathered(tmp_path / "out", [facts], 5)
+    assert found.frames == 0
+    require(paths, AGIPD, 5, CELLS, [[], [], []])
+
+
+def test_a_detector_without_cells_has_cell_0(tmp_path):
+    facts = written(tmp_path, JUNGFRAU, {1: raw(JUNGFRAU, 1, [0, 1, 4])}, "jungfrau")
+    paths, _ = gathered(tmp_path / "out", [facts], 1)
+    require(paths, JUNGFRAU, 1, (0,), [[0, 1, 4]])
+    with open_gathered(paths[0]) as file:
+        assert file.about.digital == "stage"
+        assert 255 in file.cell(0).digital
+
+
+@pytest.mark.parametrize("memory", [0.001, 0.05, 100])
+def test_blocks_are_bounded_by_memory(tmp_path, memory):
+    blocks = []
+
+    def shown(items, total):
+        for item in items:
+            blocks.append(item.stop - item.start)
+            yield item
+        assert len(blocks) == total
+
+    facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(9), CELLS)}, trains_per_part=4)
+    paths, _ = gathered(tmp_path / "out", [facts], 0, memory=memory, shown=shown)
+    require(paths, AGIPD, 0, CELLS, [range(9)] * 3)
+    frame = 16 * 32 * 2 * 2
+    assert sum(blocks) == 27
+    assert max(blocks) == 1 or max(blocks) * frame < memory * 1e6
+    assert (len(blocks) == 1) == (memory == 100)
+
+
+def test_memory_that_is_used_is_bounded(tmp_path):
+    facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(400), CELLS)})
+    peaks = []
+    for memory in (0.5, 100):
+        tracemalloc.start()
+        gathered(tmp_path / "out", [facts], 0, memory=memory)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 1e6)
+        tracemalloc.stop()
+    # The lists of frames take some 0.3 MB of it; all the frames are 2.5 MB.
+    assert peaks[0] < 1
+    assert peaks[1] > 2.5
+
+
+# ------------------------------------------------------- scans in several runs
+
+
+def _scan(tmp_path, runs, trains=range(4), module=0, lost=()):
+    """Facts of runs whose frames differ by their salt; ``lost``: (run, train) that is not there."""
+    found = []
+    for run in range(runs):
+        kept = [t for t in trains if (run, t) not in lost]
+        values = raw(AGIPD, module, kept, CELLS, salt=run)
+        # Every run starts with another train; steps count from it.
+        frames = replace(values, train=values.train + 1000 * run)
+        whole = {module: frames, module + 1: raw(AGIPD, module + 1, [1000 * run], CELLS)}
+        found.append(written(tmp_path, AGIPD, whole, run=run))
+    return found
+
+
+def _check_scan(paths, facts, steps, driver, module=0):
+    """Each pixel is of the run that drives it: ``driver`` (ss, fs)."""
+    for asic, path in enumerate(paths):
+        box = AGIPD.box(asic)
+        with open_gathered(path) as file:
+            assert file.about.runs == tuple(item["run"] for item in facts)
+            for index, cell in enumerate(CELLS):
+                frames = file.cell(index)
+                assert frames.step.tolist() == list(steps)
+                for run in range(len(facts)):
+                    wanted = raw(AGIPD, module, steps, (cell,), salt=run)
+                    here = (driver == run)[box]
+                    np.testing.assert_array_equal(
+                        frames.analog[:, here], wanted.analog[:, *box][:, here]
+                    )
+                    np.testing.assert_array_equal(
+                        frames.digital[:, here], wanted.digital[:, *box][:, here]
+                    )
+
+
+@pytest.mark.parametrize("memory", [0.01, 100])
+def test_pulse_capacitor_takes_each_row_from_the_run_that_drives_it(tmp_path, memory):
+    facts = _scan(tmp_path, 8)
+    paths, _ = gathered(tmp_path / "out", facts, 0, "pulse_capacitor", memory)
+    # Rows along fs: 7 6 5 4 3 2 1 0 twice in the upper half, 0 1 2 ... in the lower one.
+    rows = [7, 6, 5, 4, 3, 2, 1, 0] * 2 + [0, 1, 2, 3, 4, 5, 6, 7] * 2
+    _check_scan(paths, facts, range(4), np.broadcast_to(rows, (16, 32)))
+
+
+@pytest.mark.parametrize("module", [0, 8])
+def test_current_source_takes_each_column_from_the_run_that_drives_it(tmp_path, module):
+    facts = _scan(tmp_path, 4, module=module)
+    paths, _ = gathered(tmp_path / "out", facts, module, "current_source_80")
+    columns = np.array([3, 2, 1, 0] * 4 if module < 8 else [0, 1, 2, 3] * 4)
+    _check_scan(paths, facts, range(4), np.broadcast_to(columns[:, None], (16, 32)), module)
+
+
+def test_steps_that_a_run_lost_are_lost(tmp_path):
+    facts = _scan(tmp_path, 4, lost=[(0, 0), (2, 2)])
+    paths, _ = gathered(tmp_path / "out", facts, 0, "current_source_20")
+    columns = np.array([3, 2, 1, 0] * 4)[:, None]
+    _check_scan(paths, facts, [1, 3], np.broadcast_to(columns, (16, 32)))
+
+
+def test_a_frame_that_is_empty_in_one_run_is_lost(tmp_path):
+    facts = _scan(tmp_path, 4)
+    change(facts[2]["modules"]["0"]["files"][0], image__data=_blank(4))
+    paths, found = gathered(tmp_path / "out", facts, 0, "current_source_20")
+    assert found.empty == 1
+    with open_gathered(paths[0]) as file:
+        assert file.frames.tolist() == [4, 3, 4]
+        assert file.cell(1).step.tolist() == [0, 2, 3]
+
+
+def _blank(frame):
+    def make(values):
+        values[frame, 0] = 0
+        return values
+
+    return make
+
+
+def test_one_run_of_a_scan_is_taken_as_it_is(tmp_path):
+    facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(4), CELLS)})
+    paths, _ = gathered(tmp_path / "out", [facts], 0, "pulse_capacitor")
+    require(paths, AGIPD, 0, CELLS, [range(4)] * 3)
+
+
+@pytest.mark.parametrize(("measure", "runs"), [("pulse_capacitor", 8), ("current_source_20", 4)])
+@pytest.mark.parametrize("detector", [AGIPD, JUNGFRAU])
+@pytest.mark.parametrize("module", [0, 8])
+def test_the_runs_drive_every_pixel_once(measure, runs, detector, module):
+    pixels = [driven(measure, i, detector, module) for i in range(runs)]
+    assert (np.sum(pixels, axis=0) == 1).all()
+
+
+@pytest.mark.parametrize(("measure", "runs"), [("dark_low", 2), ("pulse_capacitor", 7)])
+def test_number_of_runs_is_checked(tmp_path, measure, runs):
+    facts = [written(tmp_path, AGIPD, {0: raw(AGIPD, 0, [0])}, run=i) for i in range(runs)]
+    with pytest.raises(HklflowError, match=rf"{measure} has {runs} runs \(r0000, r0001.* needs 1"):
+        gathered(tmp_path / "out", facts, 0, measure)
+
+
+def test_changed_files_are_refused(tmp_path):
+    facts = written(tmp_path, AGIPD, {0: raw(AGIPD, 0, range(2), CELLS)})
+    change(facts["modules"]["0"]["files"][0], image__cellId=lambda values: values + 7)
+    with pytest.raises(HklflowError, match="memory cells that it had not before"):
+        gathered(tmp_path / "out", [facts], 0)
+
+
+# -------------------------------------------------------------------- the stages
+
+
+def test_stages_from_raw_files_to_gathered_frames(tmp_path, capsys):
+    modules = {0: raw(AGIPD, 0, range(5), CELLS), 1: raw(AGIPD, 1, [0, 1, 3, 4], CELLS)}
+    files = write_run("euxfel", tmp_path / "raw", 1, AGIPD, modules)
+    common = {
+        "layout": "euxfel",
+        "detector": "agipd",
+        "module_size": (16, 32),
+        "asic_size": (8, 16),
+    }
+    facts, report = tmp_path / "facts.json", tmp_path / "sanity.json"
+    stage.run(
+        constants_preprocess.main,
+        inputs=constants_preprocess.Inputs(raw=files),
+        outputs=constants_preprocess.Outputs(facts=facts),
+        params=constants_preprocess.Params(run="r0001", modules=(0, 1), **common),
+        threads=1,
+    )
+    stage.run(
+        constants_sanity.main,
+        inputs=constants_sanity.Inputs(raw=files, facts=facts),
+        outputs=constants_sanity.Outputs(report=report),
+        params=constants_sanity.Params(),
+        threads=1,
+    )
+    paths = [tmp_path / f"m01a{n:02d}.h5" for n in range(4)]
+    stage.run(
+        gather_stage.main,
+        inputs=gather_stage.Inputs(facts=[facts], sanity=[report]),
+        outputs=gather_stage.Outputs(gathered=paths),
+        params=gather_stage.Params(measure="xray", module=1, **common),
+        threads=1,
+    )
+    require(paths, AGIPD, 1, CELLS, [[0, 1, 3, 4]] * 3)
+    assert "12 frames of 1 runs gathered, 0 were empty" in capsys.readouterr().out
+    wrong = gather_stage.Params(measure="xray", module=1, **(common | {"module_size": (8, 16)}))
+    with pytest.raises(HklflowError, match="run constants_preprocess again"):
+        gather_stage.main(
+            inputs=gather_stage.Inputs(facts=[facts], sanity=[report]),
+            outputs=gather_stage.Outputs(gathered=paths),
+            params=wrong,
+        )

@@ -1,0 +1,279 @@
+"""Layouts: the same frames give the same bytes, and other readers agree about the files."""
+
+import sys
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from tests.constants.raw_runs import (
+    AGIPD,
+    FIRST,
+    JUNGFRAU,
+    change,
+    facts_of,
+    gathered,
+    images,
+    raw,
+    require,
+    written,
+)
+
+from hklflow.constants.detectors import integrating
+from hklflow.constants.layouts import open_part, read_parts
+from hklflow.constants.runs import raw_files
+from hklflow.constants.write_layouts import write_lab, write_run, write_stacked
+from hklflow.errors import HklflowError
+
+CELLS = (0, 1, 2)
+
+
+def _bytes(tmp_path, name, facts, module, memory=0.05):
+    """Bytes of the gathered files (the run's name is the same for all layouts)."""
+    paths, _ = gathered(tmp_path / name, [facts], module, memory=memory)
+    return [path.read_bytes() for path in paths]
+
+
+def test_all_layouts_of_agipd_give_the_same_bytes(tmp_path):
+    modules = {m: raw(AGIPD, m, [0, 1, 2, 4, 5], CELLS) for m in (0, 9)}
+    modules[9] = modules[9].only(modules[9].train != FIRST + 2)
+    facts = [written(tmp_path / n, AGIPD, modules, n, 2) for n in ("euxfel", "lab")]
+    for turned in (("fs", "-ss"), ("-fs", "ss"), ("-ss", "-fs")):
+        folder = tmp_path / "".join(turned)
+        files = write_lab(folder, 1, AGIPD, modules, 3, turned)
+        facts.append(facts_of(files, AGIPD, "lab", (0, 9)))
+    for module in modules:
+        first, *others = (
+            _bytes(tmp_path / f"g{i}", f"m{module}", item, module) for i, item in enumerate(facts)
+        )
+        assert all(other == first for other in others)
+
+
+def test_all_layouts_of_jungfrau_give_the_same_bytes(tmp_path):
+    modules = {m: raw(JUNGFRAU, m, [0, 1, 3, 4]) for m in (0, 1)}
+    facts = [written(tmp_path / n, JUNGFRAU, modules, n, 2) for n in ("euxfel", "lab", "jungfrau")]
+    stacked = tmp_path / "stacked.JF07T32V01.h5"
+    write_stacked(stacked, JUNGFRAU, list(modules.values()))
+    facts.append(facts_of([stacked], JUNGFRAU, "jungfrau", (0, 1)))
+    for module in modules:
+        first, *others = (
+            _bytes(tmp_path / f"g{i}", f"m{module}", item, module) for i, item in enumerate(facts)
+        )
+        assert all(other == first for other in others)
+        paths, _ = gathered(tmp_path / "again", [facts[-1]], module)
+        require(paths, JUNGFRAU, module, (0,), [[0, 1, 3, 4]])
+
+
+def test_axes_of_the_laboratory_are_where_the_image_says(tmp_path):
+    """A lone bright pixel, put by hand where rotated axes want it."""
+    frames = raw(AGIPD, 0, [0])
+    path = write_lab(tmp_path, 1, AGIPD, {0: frames}, axes=("fs", "-ss"))[0]
+    stored = np.ones((1, 32, 16), np.uint16)
+    stored[0, 30, 2] = 777  # fs 30; ss falls along the last index: 15 - 2
+    with h5py.File(path, "r+") as file:
+        file["analog"][...] = stored
+    part = read_parts("lab", [path], AGIPD)[0]
+    with open_part("lab", part, AGIPD) as read:
+        analog, _ = read(0, 1)
+    assert np.argwhere(analog[0] == 777).tolist() == [[13, 30]]
+
+
+def test_frames_that_are_not_good_are_lost(tmp_path):
+    path = tmp_path / "a.h5"
+    write_stacked(path, JUNGFRAU, [raw(JUNGFRAU, 0, range(4))])
+    with h5py.File(path, "r+") as file:
+        file["data/JF07T32V01/is_good_frame"][1] = 0
+    paths, _ = gathered(tmp_path / "out", [facts_of([path], JUNGFRAU, "jungfrau")], 0)
+    require(paths, JUNGFRAU, 0, (0,), [[0, 2, 3]])
+
+
+def test_stacked_files_are_counted_by_name(tmp_path):
+    for number in (0, 1):
+        frames = raw(JUNGFRAU, 0, [2 * number, 2 * number + 1])
+        write_stacked(tmp_path / f"acq{number:04d}.h5", JUNGFRAU, [frames, frames])
+    facts = facts_of(sorted(tmp_path.iterdir()), JUNGFRAU, "jungfrau", (0, 1))
+    assert facts["modules"]["1"]["parts"] == [0, 1]
+    assert facts["trains"]["count"] == 4
+
+
+def test_burst_of_jungfrau_with_cells_in_any_order(tmp_path):
+    cells = (15, 0, 1, 2, 14)
+    frames = raw(JUNGFRAU, 3, range(3), cells)
+    frames = frames.only(~((frames.train == FIRST + 1) & (frames.cell == 2)))
+    files = write_run("euxfel", tmp_path, 1, JUNGFRAU, {3: frames})
+    paths, _ = gathered(tmp_path / "out", [facts_of(files, JUNGFRAU)], 3)
+    require(paths, JUNGFRAU, 3, sorted(cells), [range(3)] * 2 + [[0, 2]] + [range(3)] * 2)
+
+
+# -------------------------------------------------------------- the other reader
+
+
+@pytest.fixture
+def extra_data():
+    return pytest.importorskip("extra_data")
+
+
+def test_extra_data_reads_what_is_written_agipd(tmp_path, extra_data):
+    from extra_data.components import AGIPD1M
+    from extra_data.validation import RunValidator
+
+    detector = integrating("agipd")
+    modules = {m: raw(detector, m, range(3), (0, 4)) for m in (0, 15)}
+    modules[15] = modules[15].only(modules[15].train != FIRST + 1)
+    written(tmp_path, detector, modules, trains_per_part=2)
+    folder = str(tmp_path / "r0001")
+    assert RunValidator(folder).run_checks() == []
+    run = extra_data.RunDirectory(folder)
+    assert run.train_ids == [FIRST, FIRST + 1, FIRST + 2]
+    both = AGIPD1M(run, modules=[0], min_modules=1, raw=True).get_array("image.data")
+    assert both.dims[:3] == ("module", "train", "pulse")
+    both = both.values.reshape(6, 2, *detector.module)
+    analog, digital = images(detector, 0, np.tile([0, 4], 3), np.repeat(range(3), 2) + FIRST)
+    np.testing.assert_array_equal(both[:, 0], analog)
+    np.testing.assert_array_equal(both[:, 1], digital)
+    cells = run["SPB_DET_AGIPD1M-1/DET/15CH0:xtdf", "image.cellId"]
+    assert cells.ndarray()[:, 0].tolist() == [0, 4, 0, 4]
+    assert cells.train_id_coordinates().tolist() == [FIRST, FIRST, FIRST + 2, FIRST + 2]
+
+
+def test_extra_data_reads_what_is_written_jungfrau(tmp_path, extra_data):
+    detector = integrating("jungfrau")
+    written(tmp_path, detector, {1: raw(detector, 1, range(2))})
+    run = extra_data.RunDirectory(str(tmp_path / "r0001"))
+    source = "SPB_IRDA_JF4M/DET/JNGFR01:daqOutput"
+    analog, stage = images(detector, 1, [0, 0], np.arange(2) + FIRST)
+    np.testing.assert_array_equal(run[source, "data.adc"].ndarray()[:, 0], analog)
+    code = np.choose(np.minimum(stage, 3), [0, 1, 3, 2])
+    np.testing.assert_array_equal(run[source, "data.gain"].ndarray()[:, 0], code)
+
+
+@pytest.mark.parametrize("version", ["0.5", "1.0", "1.2"])
+def test_mock_files_of_extra_data_agipd(tmp_path, extra_data, version):
+    from extra_data.tests.mockdata import write_file
+    from extra_data.tests.mockdata.detectors import AGIPDModule
+
+    detector = integrating("agipd")
+    path = tmp_path / "RAW-R0012-AGIPD07-S00000.h5"
+    # The mock files have padding: trains of number 0 behind the others.
+    device = AGIPDModule("SPB_DET_AGIPD1M-1/DET/7CH0", frames_per_train=3)
+    write_file(path, [device], ntrains=5, firsttrain=FIRST, chunksize=4, format_version=version)
+    analog, digital = images(detector, 7, np.tile(range(3), 5), np.repeat(range(5), 3) + FIRST)
+    change(path, image__data=lambda values: np.stack([analog, digital], axis=1))
+    facts = facts_of([path], detector, expected=(7,))
+    assert facts["trains"]["count"] == 5
+    paths, _ = gathered(tmp_path / "out", [facts], 7)
+    require(paths, detector, 7, CELLS, [range(5)] * 3)
+
+
+def test_mock_files_of_extra_data_jungfrau(tmp_path, extra_data):
+    from extra_data.tests.mockdata import write_file
+    from extra_data.tests.mockdata.jungfrau import JUNGFRAUModule
+
+    detector = integrating("jungfrau")
+    path = tmp_path / "RAW-R0012-JNGFR03-S00000.h5"
+    device = JUNGFRAUModule("SPB_IRDA_JF4M/DET/JNGFR03", raw=True)
+    write_file(path, [device], ntrains=2, firsttrain=FIRST, chunksize=1, format_version="1.0")
+    analog, stage = images(detector, 3, np.tile(range(16), 2), np.repeat(range(2), 16) + FIRST)
+    code = np.choose(np.minimum(stage, 3), [0, 1, 3, 2])
+    with h5py.File(path, "r+") as file:
+        data = file["INSTRUMENT/SPB_IRDA_JF4M/DET/JNGFR03:daqOutput/data"]
+        data["memoryCell"][...] = np.arange(16)
+        data["adc"][...] = analog.reshape(data["adc"].shape)
+        data["gain"][...] = code.reshape(data["gain"].shape)
+    paths, _ = gathered(tmp_path / "out", [facts_of([path], detector, expected=(3,))], 3)
+    require(paths, detector, 3, range(16), [range(2)] * 16)
+
+
+def test_old_index_of_first_and_last(tmp_path):
+    files = write_run("euxfel", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, range(3), CELLS)})
+    with h5py.File(files[0], "r+") as file:
+        index = file["INDEX/SPB_DET_AGIPD1M-1/DET/0CH0:xtdf/image"]
+        index["last"] = index["first"][()] + index["count"][()] - 1
+        index["status"] = np.array([1, 0, 1], np.uint64)
+        del index["count"]
+    paths, _ = gathered(tmp_path / "out", [facts_of(files)], 0)
+    require(paths, AGIPD, 0, CELLS, [[0, 2]] * 3)
+
+
+# --------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("layout", ["euxfel", "lab", "jungfrau"])
+def test_truncated_file_is_named(tmp_path, layout):
+    detector = AGIPD if layout != "jungfrau" else JUNGFRAU
+    path = write_run(layout, tmp_path, 1, detector, {0: raw(detector, 0, range(9))})[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(HklflowError, match=rf"{path.name} cannot be read .*; copy it again"):
+        facts_of([path], detector, layout)
+
+
+@pytest.mark.parametrize("layout", ["euxfel", "lab", "jungfrau"])
+def test_file_of_another_layout_is_named(tmp_path, layout):
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        file["data/values"] = [1]
+    with pytest.raises(HklflowError, match=rf"other.h5 is no raw file of layout '{layout}'"):
+        facts_of([path], JUNGFRAU, layout)
+
+
+@pytest.mark.parametrize("layout", ["euxfel", "lab", "jungfrau"])
+def test_size_of_the_images_is_checked(tmp_path, layout):
+    detector = AGIPD if layout != "jungfrau" else JUNGFRAU
+    path = write_run(layout, tmp_path, 1, detector, {0: raw(detector, 0, [0])})[0]
+    other = replace(detector, module=(8, 8), asic=(4, 4))
+    with pytest.raises(HklflowError, match=rf"{path.name} has images of .* have \(8, 8\)"):
+        facts_of([path], other, layout)
+
+
+def test_files_of_2017_and_calibrated_ones_are_refused(tmp_path):
+    path = write_run("euxfel", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0], CELLS)})[0]
+    change(path, image__data=lambda values: values.reshape(6, 1, 16, 32))
+    with pytest.raises(HklflowError, match="early layout of 2017"):
+        facts_of([path])
+    change(path, image__data=lambda values: values.astype(np.float32))
+    with pytest.raises(HklflowError, match="holds calibrated images"):
+        facts_of([path])
+
+
+def test_missing_extra_data_says_how_to_get_it(tmp_path, monkeypatch):
+    path = write_run("euxfel", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0])})[0]
+    monkeypatch.setitem(sys.modules, "extra_data.file_access", None)
+    with pytest.raises(HklflowError, match=r"`make setup-xfel` or `pip install .hklflow\[xfel\]"):
+        facts_of([path])
+
+
+def test_unknown_layout_and_axes(tmp_path):
+    with pytest.raises(HklflowError, match="'cfel' is no layout of raw files; use euxfel, lab"):
+        read_parts("cfel", [], AGIPD)
+    path = write_lab(tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0])})[0]
+    with h5py.File(path, "r+") as file:
+        file.attrs["axes"] = ["ss", "-ss"]
+    with pytest.raises(HklflowError, match=r"has axes \['ss', '-ss'\]"):
+        facts_of([path], AGIPD, "lab")
+
+
+def test_files_of_other_devices_are_left_out(tmp_path):
+    files = write_run("euxfel", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0])})
+    other = write_run("euxfel", tmp_path, 1, JUNGFRAU, {1: raw(JUNGFRAU, 1, [0])})
+    assert list(facts_of([*files, *other])["modules"]) == ["0"]
+    with pytest.raises(HklflowError, match="none of its 1 files holds frames of a agipd"):
+        facts_of(other)
+
+
+def test_files_of_a_run_by_folder_file_and_pattern(tmp_path):
+    folder = tmp_path / "raw" / "r0001"
+    folder.mkdir(parents=True)
+    names = ["RAW-R0001-AGIPD01-S00000.h5", "RAW-R0001-AGIPD00-S00001.h5"]
+    for name in [*names, "RAW-R0001-DA01-S00000.h5", ".RAW-R0001-AGIPD02-S00000.h5", "notes.txt"]:
+        (folder / name).touch()
+    whole = [str(folder / name) for name in sorted(names)]
+    assert raw_files("raw/r0001", tmp_path) == whole
+    assert raw_files(str(folder), tmp_path / "elsewhere") == whole
+    assert raw_files("raw/*/*AGIPD*", tmp_path) == whole
+    assert raw_files(f"raw/r0001/{names[0]}", tmp_path) == [str(folder / names[0])]
+    (folder / "sub").mkdir()
+    (folder / "sub" / "b_d0_f0_1.h5").touch()
+    (folder / "sub" / "a.hdf5").touch()
+    assert raw_files("sub", folder) == [str(folder / "sub" / n) for n in ("a.hdf5", "b_d0_f0_1.h5")]
+    with pytest.raises(HklflowError, match="run 'raw/r0002': no HDF5 file at"):
+        raw_files("raw/r0002", tmp_path)
