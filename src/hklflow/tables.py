@@ -234,7 +234,8 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
     for raw in rotation.parts:
         if not is_series(raw):
             try:
-                if not (base / raw).is_file():
+                # A folder can be a run of a detector that is to be corrected first.
+                if not (base / raw).is_file() and not (base / raw).is_dir():
                     yield f"raw file {raw} does not exist"
             except OSError as error:  # a folder that may not be read, a name that is too long
                 yield f"raw file {raw} cannot be reached ({error.strerror})"
@@ -245,6 +246,11 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
                 series_ends(raw, base)
             except HklflowError as error:
                 yield str(error)
+
+
+def raw_ends(raw: str, base: Path) -> list[str]:
+    """Raw files that a job depends on: the file, or first and last image of a series."""
+    return series_ends(raw, base) if is_series(raw) else [raw]
 
 
 def series_ends(pattern: str, base: Path) -> list[str]:

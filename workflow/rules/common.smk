@@ -92,6 +92,9 @@ def every_product(wildcards):
         )
         wanted += [product.format(sample=sample, scan=scan) for product in own]
     for sample, scan, rotation in experiment.all_rotations():
+        if experiment.is_corrected(sample, scan):
+            own = paths.rotation("corrected.nxs")
+            wanted.append(own.format(sample=sample, scan=scan, rotation=rotation))
         own = (
             of_sum
             if experiment.rotation(sample, scan, rotation).is_sum

@@ -6,6 +6,7 @@
 # Then both: report -> propose.
 from hklflow.config import constants as hklconstants
 from hklflow.constants.runs import raw_files as files_of_run
+from hklflow.tables import is_series, raw_ends
 
 BRANCHES = {
     name: hklconstants.branch(entry)
@@ -229,13 +230,14 @@ rule constants_sanity:
         runtime=minutes("constants_sanity"),
     params:
         raw=braced("raw"),
-        flags=whole_detector(strict=lambda e, b, w: e.strict),
+        flags=whole_detector(),
+        own=constants_flags("constants_sanity"),
         version=stages.constants_sanity.VERSION,
     message:
         "{wildcards.constants}: checks of run {wildcards.run}"
     shell:
         "python -m hklflow.stages.constants_sanity --raw {params.raw} --facts {input.facts:q}"
-        " --report {output.report:q} {params.flags} > {log:q} 2>&1"
+        " --report {output.report:q} {params.flags} {params.own} > {log:q} 2>&1"
 
 
 # One job reads a module's files once, for all its ASICs.
@@ -265,13 +267,12 @@ rule gather:
         flags=whole_detector(
             measure=lambda e, b, w: [w.measure], module=lambda e, b, w: [w.module]
         ),
-        own=constants_flags("gather"),
         version=stages.gather.VERSION,
     message:
         "{wildcards.constants}: gather {wildcards.measure} of module {wildcards.module}"
     shell:
         "python -m hklflow.stages.gather --facts {params.facts} --sanity {params.sanity}"
-        " --gathered {params.asics} {params.flags} {params.own} > {log:q} 2>&1"
+        " --gathered {params.asics} {params.flags} > {log:q} 2>&1"
 
 
 rule process_dark:
@@ -388,7 +389,7 @@ rule merge_current_source:
     input:
         currents=of_currents,
     output:
-        merged=paths.asic("merged.nxs"),
+        constants=paths.asic("merged.nxs"),
     log:
         paths.log("merge_current_source", "constants", "module", "asic"),
     conda:
@@ -397,7 +398,7 @@ rule merge_current_source:
         mem_mb=memory("merge_current_source"),
         runtime=minutes("merge_current_source"),
     params:
-        names=told(currents=lambda e, b, w: b.currents),
+        names=told(names=lambda e, b, w: b.currents),
         files=braced("currents"),
         flags=constants_flags("merge_current_source"),
         version=stages.merge_current_source.VERSION,
@@ -405,7 +406,7 @@ rule merge_current_source:
         "{wildcards.constants}: best current of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
         "python -m hklflow.stages.merge_current_source --currents {params.files}"
-        " --merged {output.merged:q} {params.names} {params.flags} > {log:q} 2>&1"
+        " --constants {output.constants:q} {params.names} {params.flags} > {log:q} 2>&1"
 
 
 rule combine_constants:
@@ -431,10 +432,7 @@ rule combine_constants:
             current_source="current_source",
             gain_map="gain_map",
         ),
-        size=told(
-            module_size=lambda e, b, w: b.detector.module,
-            asic_size=lambda e, b, w: b.detector.asic,
-        ),
+        size=told(module_size=lambda e, b, w: e.module_size),
         flags=constants_flags("combine_constants"),
         version=stages.combine_constants.VERSION,
     message:
@@ -446,8 +444,8 @@ rule combine_constants:
 
 rule mask_constants:
     input:
-        constants=paths.asic("combined.nxs"),
-        files=lambda w: hklconfig.files(at(w).mask_constants),
+        combined=paths.asic("combined.nxs"),
+        user=lambda w: at(w).mask or [],
     output:
         constants=paths.asic("masked.nxs"),
     log:
@@ -458,13 +456,15 @@ rule mask_constants:
         mem_mb=memory("mask_constants"),
         runtime=minutes("mask_constants"),
     params:
+        user=optional(user="user"),
+        size=told(module_size=lambda e, b, w: e.module_size),
         flags=constants_flags("mask_constants"),
         version=stages.mask_constants.VERSION,
     message:
         "{wildcards.constants}: mask of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.mask_constants --constants {input.constants:q}"
-        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+        "python -m hklflow.stages.mask_constants --combined {input.combined:q} {params.user}"
+        " --constants {output.constants:q} {params.size} {params.flags} > {log:q} 2>&1"
 
 
 rule join_module:
@@ -523,6 +523,203 @@ rule join_constants:
     shell:
         "python -m hklflow.stages.join_constants --modules {params.modules}"
         " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+# ----------------------------------------------------------------------- photon counters
+
+
+def counter_raw(kind):
+    """Input function: raw files of a measurement, or both ends of image series."""
+
+    @known
+    def inner(wildcards):
+        runs = hklconstants.counter_runs(at(wildcards))[kind]
+        return [end for run in runs for end in raw_ends(run, Path())]
+
+    return inner
+
+
+def counter_pattern(kind):
+    """Params function: flags of the patterns of image series."""
+
+    @known
+    def inner(wildcards):
+        runs = hklconstants.counter_runs(at(wildcards))[kind]
+        series = [run for run in runs if is_series(run)]
+        if not series:
+            return ""
+        flag = "--patterns" if kind == "rate" else "--pattern"
+        return " ".join([flag, *(shlex.quote(run) for run in series)])
+
+    return inner
+
+
+def counter_geometry(wildcards):
+    """Geometry of the flood, if there is an entry for it."""
+    name = at(wildcards).geometry
+    try:
+        return (experiment.calibration_file(name) if name else None) or []
+    except HklflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def of_counter(kind):
+    """Input function: constants of a measurement, if it was made."""
+
+    @known
+    def inner(wildcards):
+        if kind not in hklconstants.counter_runs(at(wildcards)):
+            return []
+        return paths.constants(f"{kind}.nxs").format(constants=wildcards.constants)
+
+    return inner
+
+
+rule counter_dark:
+    input:
+        raw=counter_raw("dark"),
+    output:
+        constants=paths.constants("dark.nxs"),
+    log:
+        paths.log("counter_dark", "constants"),
+    wildcard_constraints:
+        constants=one_of(COUNTERS),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("counter_dark"),
+        runtime=minutes("counter_dark"),
+    params:
+        raw=braced("raw"),
+        pattern=counter_pattern("dark"),
+        flags=constants_flags("counter_dark"),
+        version=stages.counter_dark.VERSION,
+    message:
+        "{wildcards.constants}: hot pixels"
+    shell:
+        "python -m hklflow.stages.counter_dark --raw {params.raw} {params.pattern}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule counter_flood:
+    input:
+        raw=counter_raw("flood"),
+        geometry=counter_geometry,
+        dark=of_counter("dark"),
+    output:
+        constants=paths.constants("flood.nxs"),
+    log:
+        paths.log("counter_flood", "constants"),
+    wildcard_constraints:
+        constants=one_of(COUNTERS),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("counter_flood"),
+        runtime=minutes("counter_flood"),
+    params:
+        raw=braced("raw"),
+        pattern=counter_pattern("flood"),
+        known=optional(geometry="geometry", dark="dark"),
+        flags=constants_flags("counter_flood"),
+        version=stages.counter_flood.VERSION,
+    message:
+        "{wildcards.constants}: flat field"
+    shell:
+        "python -m hklflow.stages.counter_flood --raw {params.raw} {params.pattern} {params.known}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule counter_stability:
+    input:
+        raw=counter_raw("stability"),
+    output:
+        constants=paths.constants("stability.nxs"),
+    log:
+        paths.log("counter_stability", "constants"),
+    wildcard_constraints:
+        constants=one_of(COUNTERS),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("counter_stability"),
+        runtime=minutes("counter_stability"),
+    params:
+        raw=braced("raw"),
+        pattern=counter_pattern("stability"),
+        flags=constants_flags("counter_stability"),
+        version=stages.counter_stability.VERSION,
+    message:
+        "{wildcards.constants}: pixels that are always strong"
+    shell:
+        "python -m hklflow.stages.counter_stability --raw {params.raw} {params.pattern}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule counter_rate:
+    input:
+        raw=counter_raw("rate"),
+    output:
+        constants=paths.constants("rate.nxs"),
+    log:
+        paths.log("counter_rate", "constants"),
+    wildcard_constraints:
+        constants=one_of(COUNTERS),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("counter_rate"),
+        runtime=minutes("counter_rate"),
+    params:
+        raw=braced("raw"),
+        pattern=counter_pattern("rate"),
+        transmission=told(transmission=lambda e, b, w: e.runs.transmission),
+        flags=constants_flags("counter_rate"),
+        version=stages.counter_rate.VERSION,
+    message:
+        "{wildcards.constants}: dead time"
+    shell:
+        "python -m hklflow.stages.counter_rate --raw {params.raw} {params.pattern} {params.transmission}"
+        " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
+
+
+rule counter_constants:
+    input:
+        dark=of_counter("dark"),
+        flood=of_counter("flood"),
+        stability=of_counter("stability"),
+        rate=of_counter("rate"),
+        files=lambda w: hklconfig.files(at(w).counter_constants),
+    output:
+        constants=paths.constants("constants.nxs"),
+        picture=report(
+            paths.constants("mask.png"),
+            caption="../report/mask.rst",
+            category="1 Detector",
+            labels={"of": "{constants}", "shows": "constants: mask and flat field"},
+        ),
+        metrics=paths.constants("counter.json"),
+    log:
+        paths.log("counter_constants", "constants"),
+    wildcard_constraints:
+        constants=one_of(COUNTERS),
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("counter_constants"),
+        runtime=minutes("counter_constants"),
+    params:
+        measured=optional(
+            dark="dark", flood="flood", stability="stability", rate="rate"
+        ),
+        flags=constants_flags("counter_constants"),
+        version=stages.counter_constants.VERSION,
+    message:
+        "{wildcards.constants}: mask and flat field"
+    shell:
+        "python -m hklflow.stages.counter_constants {params.measured}"
+        " --constants {output.constants:q} --picture {output.picture:q}"
+        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
 
 
 # ----------------------------------------------------------------------------- both

@@ -27,6 +27,44 @@ rule sum_scans:
         " {params.flags} > {log:q} 2>&1"
 
 
+rule correct_frames:
+    input:
+        raw=repeated_raw_files,
+        constants=used_constants(counter=False),
+    output:
+        frames=paths.rotation("corrected.nxs"),
+        picture=report(
+            paths.rotation("corrected.png"),
+            caption="../report/corrected.rst",
+            category="2 Frames",
+            subcategory="{sample} {scan}",
+            labels={"rotation": "{rotation}", "shows": "0 corrected frames"},
+        ),
+        metrics=paths.rotation("corrected.json"),
+    log:
+        paths.log("correct_frames", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("correct_frames", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    resources:
+        mem_mb=memory("correct_frames"),
+        runtime=minutes("correct_frames"),
+    params:
+        raw=braced("raw"),
+        flags=flags_of(
+            lambda w: experiment.correct_params(w.sample, w.scan, w.rotation)
+        ),
+        version=stages.correct_frames.VERSION,
+    message:
+        "correct the frames of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        "python -m hklflow.stages.correct_frames --raw {params.raw}"
+        " --constants {input.constants:q} --frames {output.frames:q} --picture {output.picture:q}"
+        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+
+
 rule import_scan:
     input:
         raw=raw_files,

@@ -100,10 +100,8 @@ class IntegratingDetector(_Section):
     """Modules (`3`) and ASICs (`3/15`) that are left out: all their pixels are masked."""
     runs: Runs
     """Runs that were measured."""
-    strict: tuple[str, ...] = ()
-    """Sanity checks that must pass although they are only warnings."""
-    gather: stages.gather.Settings = stages.gather.Settings()
-    """Gathering of the raw frames."""
+    constants_sanity: stages.constants_sanity.Settings = stages.constants_sanity.Settings()
+    """Checks of the raw runs."""
     process_dark: stages.process_dark.Settings = stages.process_dark.Settings()
     """Offset, noise and thresholds."""
     process_xray: stages.process_xray.Settings | None = None
@@ -126,6 +124,8 @@ class IntegratingDetector(_Section):
     """File of gains (ADU/keV) that the manufacturer measured."""
     mask_constants: stages.mask_constants.Settings = stages.mask_constants.Settings()
     """Limits of good pixels."""
+    mask: str | None = None
+    """Image of pixels that are known to be bad (of a module or an ASIC; nonzero is bad)."""
     stored: StoredConstants | None = None
     """Store that the constants are proposed to; None: scans use them as they are."""
 
@@ -140,7 +140,9 @@ class CounterRuns(_Section):
     stability: str | None = None
     """Rotation scan, in which pixels that are always strong are looked for."""
     rate: tuple[str, ...] = ()
-    """The same beam with one attenuator after the other."""
+    """The same scene behind one attenuator after the other."""
+    transmission: tuple[float, ...] = ()
+    """Transmission of the attenuators of each run of `rate`; only ratios matter."""
 
 
 class PhotonCounter(_Section):
@@ -158,8 +160,8 @@ class PhotonCounter(_Section):
     """Flat field; dead, weak, strong and noisy pixels."""
     counter_stability: stages.counter_stability.Settings = stages.counter_stability.Settings()
     """Pixels that are strong on most frames."""
-    counter_rate: stages.counter_rate.Settings | None = None
-    """Dead time; needed with `runs: rate`."""
+    counter_rate: stages.counter_rate.Settings = stages.counter_rate.Settings()
+    """Dead time."""
     counter_constants: stages.counter_constants.Settings = stages.counter_constants.Settings()
     """Mask and flat field from all of these."""
     stored: StoredConstants | None = None
@@ -183,6 +185,11 @@ class UsedConstants(stages.correct_frames.Settings):
     constants: str | None = None
     """Entry of `constants`. The frames of an integrating detector are corrected with it; of a
     photon counter the mask and the flat field are used. None: the raw frames as they are."""
+    energy: float | None = Field(None, gt=0)
+    """Energy of the scans' photons in keV, for an integrating detector."""
+    layout: Literal["euxfel", "lab", "jungfrau"] | None = None
+    """Layout of the scans' raw files; they are then runs (folders) in the table of scans. None: raw
+    files with all frames, the gain in the two top bits and the modules stacked along slow."""
 
 
 @dataclass(frozen=True)
@@ -261,8 +268,10 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
             raw_files(run, base)
         except HklflowError as error:
             yield f"{where}: {error}"
-    if entry.gain_map is not None and not (base / entry.gain_map).is_file():
-        yield f"{where}: gain_map: {entry.gain_map} does not exist"
+    for key in ("gain_map", "mask"):
+        given = getattr(entry, key)
+        if given is not None and not (base / given).is_file():
+            yield f"{where}: {key}: {given} does not exist"
     try:
         n_asics = branch(entry).detector.asics
     except HklflowError as error:
@@ -299,8 +308,11 @@ def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[
     runs = entry.runs
     if not counter_runs(entry):
         yield f"{where}: runs has none; give dark, flood, stability or rate"
-    if runs.rate and entry.counter_rate is None:
-        yield f"{where}: runs.rate needs counter_rate with the transmission of each run"
+    if len(runs.rate) != len(runs.transmission) or len(runs.rate) == 1:
+        yield (
+            f"{where}: runs.rate has {len(runs.rate)} runs and runs.transmission "
+            f"{len(runs.transmission)} values; give one for each, and two or more"
+        )
     for run in [run for found in counter_runs(entry).values() for run in found]:
         try:
             find_files(base / run)

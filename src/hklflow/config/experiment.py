@@ -11,6 +11,7 @@ from hklflow.config.constants import IntegratingDetector, PhotonCounter, Stored
 from hklflow.config.layers import Layer
 from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
+from hklflow.constants.runs import raw_files
 from hklflow.errors import HklflowError
 from hklflow.paths import Paths
 from hklflow.tables import Rotation, Sample, Scan, series_ends
@@ -107,8 +108,28 @@ class Experiment:
         if name is None:
             return None
         if not isinstance(self.config.calibrations[name], StoredGeometry):
-            return self.paths.calibration("geometry.json").format(calibration=name)
+            return self.calibration_file(name)
         return self._relative(self.version(sample, scan, rotation).artefact("geometry.json"))
+
+    def calibration_file(self, name: str) -> str:
+        """File of a calibration; of a store the highest accepted version, whatever it applies to.
+
+        Raises
+        ------
+        HklflowError
+            If the store has no accepted version.
+        """
+        if not isinstance(self.config.calibrations[name], StoredGeometry):
+            return self.paths.calibration("geometry.json").format(calibration=name)
+        state = self.state(name)
+        versions = self.store(name).versions(state.kind, state.id)
+        accepted = [version for version in versions if version.status == "accepted"]
+        if not accepted:
+            raise HklflowError(
+                f"calibration {name} has no accepted version; accept one with `hklflow "
+                "calibration accept`"
+            )
+        return self._relative(accepted[-1].artefact("geometry.json"))
 
     def constants_file(self, sample: str, scan: str, rotation: str, counter: bool) -> str | None:
         """File of the detector's constants for a rotation; None if there is none to be used.
@@ -257,6 +278,9 @@ class Experiment:
 
     def raw_inputs(self, rotation: Rotation) -> list[str]:
         """Raw files that an import or a sum depends on: files, or both ends of a series."""
+        if (self.base / rotation.raw).is_dir():
+            found = raw_files(rotation.raw, self.base)
+            return [self._relative(Path(path)) for path in found]
         if rotation.is_series and self.config.simulation is None:
             return [end for raw in rotation.parts for end in series_ends(raw, self.base)]
         return list(rotation.parts)
@@ -268,6 +292,17 @@ class Experiment:
         if row.is_series:
             given["patterns"] = row.parts
         return stages.sum_scans.Params(**given)
+
+    def correct_params(self, sample: str, scan: str, rotation: str) -> stages.correct_frames.Params:
+        """Parameters of the correction of an integrating detector's frames."""
+        row = self.rotation(sample, scan, rotation)
+        given = self.settings(sample, scan).correct_frames.model_dump(exclude={"constants"})
+        if row.is_series:
+            given["pattern"] = row.raw
+        entry = self.config.constants[str(self.settings(sample, scan).correct_frames.constants)]
+        if isinstance(entry, IntegratingDetector) and given["asic_size"] is None:
+            given["asic_size"] = entry.asic_size
+        return stages.correct_frames.Params(**given)
 
     def import_params(self, sample: str, scan: str, rotation: str) -> stages.import_scan.Params:
         """Parameters of an import: configuration, then what the table says of this rotation."""

@@ -138,7 +138,15 @@ def _use_problems(experiment: Experiment) -> Iterator[str]:
         if geometry is not None and geometry not in experiment.config.calibrations:
             yield f"config: constants.{name}: there is no calibration {geometry!r}"
     for (sample, scan), row in experiment.scans.items():
-        used = experiment.settings(sample, scan).correct_frames.constants
+        settings = experiment.settings(sample, scan).correct_frames
+        used = settings.constants
+        for rotation in row.rotations.values():
+            is_run = used is not None and settings.layout is not None
+            if not is_run and (experiment.base / rotation.raw).is_dir():
+                yield (
+                    f"{rotation.where}: {rotation.raw} is a folder; give the raw file, or "
+                    "`correct_frames: layout` if it is a run of an integrating detector"
+                )
         if used is None:
             continue
         if used not in known:
@@ -147,6 +155,11 @@ def _use_problems(experiment: Experiment) -> Iterator[str]:
                 f"{', '.join(known) or 'none defined'} in `constants`"
             )
         elif isinstance(known[used], constants.IntegratingDetector):
+            if settings.energy is None:
+                yield (
+                    f"config: correct_frames.energy of {sample}/{scan} is missing: the energy of "
+                    f"the photons in keV, for {used} is an integrating detector"
+                )
             sums = [name for name, rotation in row.rotations.items() if rotation.is_sum]
             if sums:
                 yield (
