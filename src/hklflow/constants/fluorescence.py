@@ -108,7 +108,7 @@ def dark_of(dark: Constants, gathered: Gathered) -> DarkOf:
 
 def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) -> Survey:
     """Find the peak of one photon in some rows of the memory cell with most frames."""
-    cell = int(np.argmax(gathered.frames))
+    cell = int(np.argmax(gathered.frames * np.isfinite(dark.offset).any(axis=(1, 2))))
     frames = int(gathered.frames[cell])
     noise = dark.noise[cell]
     usual = np.nanmedian(noise) if np.isfinite(noise).any() else np.nan
@@ -131,7 +131,7 @@ def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) 
     if not np.isfinite(spacing):
         return Survey(np.nan, 0.0)
     rate = np.count_nonzero(photons > 0.5 * spacing) / np.count_nonzero(use)
-    return Survey(spacing, rate)
+    return Survey(spacing, float(rate))
 
 
 def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -> float:
@@ -243,7 +243,8 @@ class Fluorescence(Process):
             noise[known] = np.nanmedian(self._dark.noise[:, known], axis=0)
         found = self._fit(self._counts, np.where(known, 0.0, np.nan), noise, n_frames.sum(axis=0))
         # Nothing is known of a memory cell for itself.
-        found["constants_status"][0] |= np.uint32(Bit.INTERPOLATED)
+        good = found["fit_status"] == Fit.GOOD
+        found["constants_status"][0, good] |= np.uint32(Bit.INTERPOLATED)
         for name, values in found.items():
             if name != "n_frames":
                 whole = results[name].values
@@ -327,8 +328,8 @@ def fluorescence(
     """
     known = dark_of(dark, gathered)
     found = survey(gathered, known, spectrum, memory)
-    per_cell = found.rate * float(np.median(gathered.frames)) if gathered.cells else 0.0
-    together = gathered.cells > 1 and per_cell < spectrum.photons_per_cell
+    per_cell = found.rate * float(np.median(gathered.frames))
+    together = gathered.cells > 1 and 0 < per_cell < spectrum.photons_per_cell
     what = Fluorescence(spectrum, known, found, together)
     constants = process(what, [gathered], memory, shown)
     what.finish(constants.quantities)

@@ -44,6 +44,8 @@ FOUND = ("spacing", "spacing_errors", "width", "width_errors", "photons", "share
 # Counts that a bin may have for no reason, as a fraction of the pixel's: cosmic rays pull nothing.
 _STRAY = 1e-6
 _STEPS = 60
+# Squared distance to the maximum in standard deviations that is near enough.
+_NEAR = 1e-4
 _FAR = 7.5
 
 
@@ -132,10 +134,10 @@ def fit_all(
         data = counts[pixel]
         total = data.sum()
         code = Fit.GOOD.value
-        if total == 0:
-            code = Fit.NO_FRAMES.value
-        elif not (noise[pixel] > 0 and offset[pixel] > -np.inf):
+        if not (noise[pixel] > 0 and offset[pixel] > -np.inf):
             code = Fit.NO_DARK.value
+        elif total == 0:
+            code = Fit.NO_FRAMES.value
         else:
             _start(theta, data, first, width, noise[pixel], spacing, peaks)
             theta[peaks + 5] = beta_weight if beta_weight >= 0 else 0.1
@@ -160,7 +162,8 @@ def fit_all(
                 photons = 0.0
                 for k in range(1, peaks + 1):
                     photons += k * theta[k]
-                found[4, pixel] = photons
+                # Heights are those of frames without parts.
+                found[4, pixel] = photons * exp(theta[peaks + 1])
                 found[5, pixel] = theta[peaks + 1]
                 found[6, pixel] = _quality(model, first, width, mu, s)
                 found[7, pixel] = _chi2(data, model, n)
@@ -229,9 +232,9 @@ def _fit(
     """Maximise the likelihood from a start; gives a code and the covariance."""
     total = float(data.sum())
     tried, best = theta.copy(), -np.inf
-    score, information = np.zeros(n), np.zeros((n, n))
+    score, information, factor = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
     step, held = np.zeros(n), np.zeros(n, np.bool_)
-    damping, promised = 1e-3, np.inf
+    damping = 1e-3
     for _ in range(_STEPS):
         _expect(tried, first, width, peaks, beta, n, model, slopes, _STRAY * total)
         likelihood = 0.0
@@ -240,24 +243,27 @@ def _fit(
         if likelihood >= best - 1e-9 * abs(best):
             best = likelihood
             theta[:] = tried
-            if promised < 1e-5:
-                return _invert(information, held, covariance)
             damping = max(damping * 0.1, 1e-9)
             _normal(data, model, slopes, score, information)
             _hold(theta, score, information, peaks, n, held)
+            factor[:] = information
+            if not _factorise(factor):
+                return Fit.SINGULAR.value
+            step[:] = score
+            _solve(factor, step)
+            if np.dot(step, score) < _NEAR:
+                return _invert(factor, held, covariance)
         else:
             damping *= 10
             if damping > 1e8:
                 return Fit.NOT_CONVERGED.value
-        damped = information.copy()
+        factor[:] = information
         for i in range(n):
-            damped[i, i] *= 1 + damping
-        if not _factorise(damped):
+            factor[i, i] *= 1 + damping
+        if not _factorise(factor):
             return Fit.SINGULAR.value
         step[:] = score
-        _solve(damped, step)
-        # Of a step that is damped much little is promised however far the maximum is.
-        promised = np.inf if damping > 0.1 else np.dot(step, score)
+        _solve(factor, step)
         tried[:] = theta
         for i in range(n):
             tried[i] += step[i]
@@ -466,11 +472,8 @@ def _solve(factor: F64, x: F64) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _invert(information: F64, held: NDArray[np.bool_], covariance: F64) -> int:
-    """Write the covariance; zero for what is held."""
-    factor = information.copy()
-    if not _factorise(factor):
-        return Fit.SINGULAR.value
+def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
+    """Write the covariance from the factor of the information; zero for what is held."""
     for i in range(len(held)):
         column = np.zeros(len(held))
         column[i] = 0.0 if held[i] else 1.0

@@ -159,10 +159,12 @@ class GatheredWriter:
         self._file["start"] = self._start
         self._file["cell_id"] = np.asarray(cell_ids, np.int64)
         n = int(self._start[-1])
-        for name, dtype in (("analog", np.uint16), ("digital", np.uint16)):
-            self._file.create_dataset(name, (n, *shape), dtype)
-        self._file.create_dataset("train", (n,), np.uint64)
-        self._file.create_dataset("step", (n,), np.int64)
+        self._analog, self._digital = (
+            self._file.create_dataset(name, (n, *shape), np.uint16).id
+            for name in ("analog", "digital")
+        )
+        self._train = np.zeros(n, np.uint64)
+        self._step = np.zeros(n, np.int64)
 
     def __enter__(self) -> "GatheredWriter":
         return self
@@ -185,17 +187,19 @@ class GatheredWriter:
         order = np.argsort(cell, kind="stable")
         of = np.asarray(cell, np.int64)[order]
         begins = np.flatnonzero(np.diff(of, prepend=-1))
+        analog, digital = analog[order], digital[order]
         for begin, end in zip(begins, np.append(begins[1:], len(of))[: len(begins)], strict=True):
             number, rows = int(of[begin]), order[begin:end]
             at = slice(int(self._next[number]), int(self._next[number]) + len(rows))
             if at.stop > self._start[number + 1]:
                 raise HklflowError(f"memory cell {number} has more frames than were counted")
-            parts = (("analog", analog), ("digital", digital), ("train", train), ("step", step))
-            for name, values in parts:
-                self._file[name][at] = values[rows]
+            _write_rows(self._analog, at, analog[begin:end])
+            _write_rows(self._digital, at, digital[begin:end])
+            self._train[at], self._step[at] = train[rows], step[rows]
             self._next[number] = at.stop
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._file["train"], self._file["step"] = self._train, self._step
         self._file["frames"] = self._next - self._start[:-1]
         self._file.close()
         if kind is None and not self._at_most and np.any(self._next != self._start[1:]):
@@ -204,3 +208,10 @@ class GatheredWriter:
                 f"memory cell {short} has {self._next[short] - self._start[short]} frames instead "
                 f"of {self._start[short + 1] - self._start[short]}; the raw files changed meanwhile"
             )
+
+
+def _write_rows(dataset: Any, at: slice, values: NDArray[np.uint16]) -> None:
+    """Write rows of a dataset; h5py's own way takes ten times as long for a few frames."""
+    space = dataset.get_space()
+    space.select_hyperslab((at.start, 0, 0), values.shape)
+    dataset.write(h5py.h5s.create_simple(values.shape), space, np.ascontiguousarray(values))

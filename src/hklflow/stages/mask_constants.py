@@ -15,7 +15,7 @@ VERSION = 1
 
 
 class Inputs(stage.Inputs):
-    constants: Path
+    combined: Path
     """Combined constants."""
     user: Path | None = None
     """What the user knows to be bad, nonzero: an image of the module or the ASIC in any format
@@ -62,7 +62,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.detectors import STAGES, integrating
     from hklflow.constants.status import bad
 
-    constants = files.read_part(inputs.constants)
+    constants = files.read_part(inputs.combined)
     about = constants.about
     size = constants["offset"].shape[-2:]
     user = None
