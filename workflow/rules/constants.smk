@@ -230,14 +230,13 @@ rule constants_sanity:
         runtime=minutes("constants_sanity"),
     params:
         raw=braced("raw"),
-        flags=whole_detector(),
-        own=constants_flags("constants_sanity"),
+        flags=constants_flags("constants_sanity"),
         version=stages.constants_sanity.VERSION,
     message:
         "{wildcards.constants}: checks of run {wildcards.run}"
     shell:
         "python -m hklflow.stages.constants_sanity --raw {params.raw} --facts {input.facts:q}"
-        " --report {output.report:q} {params.flags} {params.own} > {log:q} 2>&1"
+        " --report {output.report:q} {params.flags} > {log:q} 2>&1"
 
 
 # One job reads a module's files once, for all its ASICs.
