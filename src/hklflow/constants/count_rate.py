@@ -1,0 +1,173 @@
+"""Dead time of a photon counter from attenuator steps: what is left of it after corrections.
+
+Of n photons per second a counter with dead time τ tells
+
+    m = n exp(-n τ)      (paralysable: a photon within the dead time starts it again)
+    m = n / (1 + n τ)    (non-paralysable)
+
+A run with the transmission t has n = t n₀(pixel). Each pixel's n₀ is fitted along with the τ that
+pixels share: by Poisson's quasi-likelihood of the counts, in the scores of which nothing but the
+mean is assumed. The error of τ is from the scatter of the pixels' scores (the sandwich), so that
+it holds for counts that dead time makes more regular than photons, or a correction less so.
+
+Where the detector corrects for its dead time, τ is what its correction lacks, and may be
+negative.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Model = Literal["paralysable", "non-paralysable"]
+MODELS: tuple[Model, ...] = ("paralysable", "non-paralysable")
+
+_TURNS = 60
+_FEWEST = 100  # counts of a pixel in all runs, below which it is left out
+
+
+@dataclass(frozen=True)
+class DeadTime:
+    """Dead time of some pixels.
+
+    Attributes
+    ----------
+    model : str
+    decided : bool
+        Whether the other model is excluded by 3 standard errors; far below saturation the two are
+        the same.
+    tau, error : float
+        Seconds; where the model is not decided the error holds what the models differ by.
+    pixels : int
+        That were fitted.
+    chi2 : float
+        Reduced, of all pixels and runs; above 1 if transmissions are wrong.
+    largest_rate : float
+        Photons per second and pixel: the 99.9th percentile of the strongest run.
+    """
+
+    model: Model
+    decided: bool
+    tau: float
+    error: float
+    pixels: int
+    chi2: float
+    largest_rate: float
+
+    def observed(self, rate: Any) -> Any:
+        """Counts per second at rates of photons."""
+        return rate * _told(self.model, np.asarray(rate) * self.tau)[0]
+
+    def limit(self, part: float = 0.01) -> float:
+        """Photons per second from which more than a part is lost (or added); inf if never.
+
+        It is that of |τ|, or of twice its error where that is larger: less is not excluded.
+        """
+        tau = max(abs(self.tau), 2 * self.error)
+        x = -math.log1p(-part) if self.model == "paralysable" else part / (1 - part)
+        return x / tau if tau else math.inf
+
+    def lost(self) -> float:
+        """Part of the photons that is lost at `largest_rate`."""
+        return float(1 - _told(self.model, np.asarray(self.largest_rate * self.tau))[0])
+
+
+def fit_dead_time(
+    counts: Floats, frames: NDArray[np.int64], exposure: float, transmission: Sequence[float]
+) -> DeadTime:
+    """Fit both models and choose the likelier one.
+
+    Parameters
+    ----------
+    counts : (runs, pixels) array
+        Sum of a pixel's counts over the frames of a run.
+    frames : (runs, pixels) int array
+        How many these are.
+    exposure : float
+        Seconds of a frame.
+    transmission : (runs,) sequence
+        Of the attenuator, relative to each other.
+
+    Raises
+    ------
+    HklflowError
+        If there are fewer than 2 transmissions, too few counts, or no solution.
+    """
+    t = np.asarray(transmission, np.float64)
+    if len(np.unique(t)) < 2 or t.min() <= 0 or len(t) != len(counts):
+        raise HklflowError(
+            f"transmissions {t.tolist()} of {len(counts)} runs; give a positive one for each run, "
+            "two or more of them different"
+        )
+    used = (frames > 0).all(axis=0) & (counts.sum(axis=0) >= _FEWEST)
+    if used.sum() < 2:
+        raise HklflowError(
+            f"{int(used.sum())} pixels have {_FEWEST} counts or more; measure longer or brighter"
+        )
+    time = np.asarray(frames[:, used] * exposure, np.float64)
+    fits = [_Fit(counts[:, used], time, t, model) for model in MODELS]
+    difference = fits[0].likelihoods - fits[1].likelihoods
+    scatter = float(np.sqrt(np.sum((difference - difference.mean()) ** 2)))
+    best, other = fits if difference.sum() >= 0 else fits[::-1]
+    decided = abs(float(difference.sum())) > 3 * scatter
+    return DeadTime(
+        best.model,
+        decided,
+        best.tau,
+        best.error if decided else math.hypot(best.error, best.tau - other.tau),
+        int(used.sum()),
+        best.chi2,
+        float(np.quantile(best.rate, 0.999) * t.max()),
+    )
+
+
+class _Fit:
+    """One model, by scoring: all pixels' rates and τ together."""
+
+    def __init__(self, counts: Floats, time: Floats, t: Floats, model: Model) -> None:
+        self.model = model
+        through = time * t[:, None]
+        rate = counts.sum(axis=0) / through.sum(axis=0)
+        tau = 0.0
+        for _ in range(_TURNS):
+            x = t[:, None] * rate * tau
+            part, slope = _told(model, x)
+            mean = through * rate * part
+            by_rate = 1 + x * slope  # d ln(mean) / d ln(rate)
+            by_tau = t[:, None] * rate * slope  # d ln(mean) / d tau
+            left = counts - mean
+            score_rate, score_tau = (left * by_rate).sum(axis=0), (left * by_tau).sum(axis=0)
+            own = (mean * by_rate**2).sum(axis=0)
+            both = (mean * by_rate * by_tau).sum(axis=0)
+            # What a pixel tells of τ beyond its own rate.
+            efficient = score_tau - both / own * score_rate
+            information = float(((mean * by_tau**2).sum(axis=0) - both**2 / own).sum())
+            step = float(efficient.sum()) / information
+            # A step beyond the maximum of the paralysable curve would not come back.
+            step = float(np.clip(step, -0.3 / (t.max() * rate.max()), 0.3 / (t.max() * rate.max())))
+            tau += step
+            rate = rate * np.exp(np.clip((score_rate - both * step) / own, -1, 1))
+            if abs(step) < 1e-6 / math.sqrt(information):
+                break
+        else:
+            raise HklflowError(
+                f"the fit of the {model} dead time does not end; leave out runs in which the "
+                "counts fall although the transmission rises, and check the transmissions"
+            )
+        self.tau, self.rate = tau, rate
+        self.error = math.sqrt(float((efficient**2).sum())) / information
+        self.chi2 = float((left**2 / mean).sum()) / max(left.size - left.shape[1] - 1, 1)
+        self.likelihoods: Floats = (counts * np.log(mean) - mean).sum(axis=0)
+
+
+def _told(model: Model, x: Floats) -> tuple[Floats, Floats]:
+    """Part of the photons that is counted at x = n τ, and d ln(part) / d x."""
+    if model == "paralysable":
+        return np.exp(-x), np.full_like(x, -1.0)
+    return 1 / (1 + x), -1 / (1 + x)

@@ -1,0 +1,110 @@
+"""Simulated photon counters: floods with known responses and defects, and true dead time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.masks import Bits, BoolImage, MaskBit
+
+Floats = NDArray[np.float64]
+
+_DEFECTS = (MaskBit.DEAD, MaskBit.UNDER_RESPONDING, MaskBit.OVER_RESPONDING, MaskBit.NOISY)
+
+
+@dataclass(frozen=True)
+class CounterTruth:
+    """What the pixels (ss, fs) of a counter really are.
+
+    Attributes
+    ----------
+    response : array
+        Relative to an ideal pixel, mean 1 over the good ones; 0 where dead.
+    bits : uint32 array
+        GAP and the defects.
+    fano : array
+        Variance over mean of the counts: 1, or more where noisy.
+    """
+
+    response: Floats
+    bits: Bits
+    fano: Floats
+
+    def flood(
+        self, mean: Floats, n: int, rng: np.random.Generator, block: int = 10
+    ) -> Iterator[NDArray[np.int32]]:
+        """Frames (at most `block`, ss, fs) in which an ideal pixel has these mean counts.
+
+        Gaps are -1. Noisy pixels have rates that change from frame to frame (a gamma law).
+        """
+        rate = mean * self.response
+        noisy = (self.fano > 1) & (rate > 0)
+        gap = (self.bits & np.uint32(MaskBit.GAP)) != 0
+        for start in range(0, n, block):
+            size = min(block, n - start)
+            rates = np.broadcast_to(rate, (size, *rate.shape)).copy()
+            excess = self.fano[noisy] - 1
+            rates[:, noisy] = rng.gamma(rate[noisy] / excess, excess, (size, int(noisy.sum())))
+            counts = rng.poisson(rates).astype(np.int32)
+            counts[:, gap] = -1
+            yield counts
+
+
+def draw(
+    rng: np.random.Generator,
+    gaps: BoolImage,
+    each: int,
+    spread: float = 0.03,
+    fano: float = 4.0,
+) -> CounterTruth:
+    """Draw responses and `each` pixels of every defect.
+
+    Parameters
+    ----------
+    gaps : (ss, fs) bool array
+    each : int
+        Dead, under-responding (0.2 to 0.5), over-responding (1.8 to 3) and noisy pixels.
+    spread : float
+        Standard deviation of the good pixels' responses.
+    fano : float
+        Of the noisy ones.
+    """
+    response = rng.normal(1.0, spread, gaps.shape)
+    bits = np.where(gaps, np.uint32(MaskBit.GAP), np.uint32(0))
+    chosen = rng.choice(np.flatnonzero(~gaps), each * len(_DEFECTS), replace=False)
+    for bit, pixels in zip(_DEFECTS, chosen.reshape(len(_DEFECTS), each), strict=True):
+        bits.flat[pixels] = bit
+    dead, under, over, noisy = (bits == bit for bit in _DEFECTS)
+    response[dead] = 0.0
+    response[under] = rng.uniform(0.2, 0.5, each)
+    response[over] = rng.uniform(1.8, 3.0, each)
+    response /= response[bits == 0].mean()
+    return CounterTruth(response, bits, np.where(noisy, fano, 1.0))
+
+
+def counted(
+    rates: Floats, time: float, tau: float, paralysable: bool, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Count photons one by one with a dead time: no formula of the loss is used.
+
+    Parameters
+    ----------
+    rates : (n,) array
+        Photons per second.
+    time, tau : float
+        Seconds.
+    paralysable : bool
+        Whether a photon that is not counted starts the dead time again.
+    """
+    found = np.zeros(len(rates), np.int64)
+    for k, rate in enumerate(rates):
+        before = 50 * (tau + 1 / rate)  # so that the start is as any moment
+        expected = rate * (time + before)
+        n = int(expected + 8 * np.sqrt(expected) + 20)
+        waits = rng.exponential(1 / rate, n)
+        # Non-paralysable: after each count the dead time, then a wait for the next photon.
+        at = np.cumsum(waits if paralysable else waits + tau) - before
+        seen = waits > tau if paralysable else np.ones(n, bool)
+        found[k] = int((seen & (at >= 0) & (at < time)).sum())
+    return found

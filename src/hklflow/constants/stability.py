@@ -1,0 +1,115 @@
+"""Pixels that are strong in most frames of a rotation: they count what no crystal scatters.
+
+A crystal that turns has reflections in a pixel now and then; a pixel that stands out in half of
+the frames is bad (the idea of dials.find_bad_pixels).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.masks import Bits, BoolImage, MaskBit, flagged
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+MIN_FRAMES = 10
+"""Frames of a pixel below which it is not judged."""
+_WINDOW = 9  # pixels, of the local background
+_AROUND = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """How often each pixel (ss, fs) was strong.
+
+    Attributes
+    ----------
+    fraction : array
+        Of the frames that measured it; NaN where none did.
+    bits : uint32 array
+        NOISY where that is too often.
+    """
+
+    fraction: Floats
+    bits: Bits
+
+
+class Stability:
+    """Count in how many frames each pixel is strong.
+
+    With b the mean of the good pixels around in a square of 9 pixels, and x3 the third highest
+    of the eight nearest (the highest beside bad pixels), a count x is strong if
+    ``x - b > n_sigma sqrt(b + 1)`` and ``x - b > contrast (x3 - b)``: rings and the edges of
+    shadows are in the neighbours too. Up to three bad pixels side by side are found.
+
+    Parameters
+    ----------
+    bad : (ss, fs) bool array
+        Neither judged nor used.
+    flag_from : float
+        Values from here on are no measurement.
+    n_sigma, contrast : float
+    """
+
+    def __init__(
+        self,
+        bad: BoolImage,
+        *,
+        flag_from: float = math.inf,
+        n_sigma: float = 3.0,
+        contrast: float = 3.0,
+    ) -> None:
+        self._bad, self._flag = bad, flag_from
+        self._n_sigma, self._contrast = n_sigma, contrast
+        self._strong = np.zeros(bad.shape, np.int64)
+        self._seen = np.zeros(bad.shape, np.int64)
+
+    def add(self, frames: NDArray[Any]) -> None:
+        """Add frames (n, ss, fs)."""
+        if frames.shape[1:] != self._bad.shape:
+            raise HklflowError(f"frames {frames.shape} do not fit the mask {self._bad.shape}")
+        for frame in frames:
+            good = ~self._bad & ~flagged(frame, self._flag)
+            self._seen += good
+            self._strong[
+                self._strong_pixels(np.where(good, frame, 0).astype(np.float64), good)
+            ] += 1
+
+    def result(self, *, often: float = 0.5) -> Found:
+        """Tell which pixels are strong too often.
+
+        Parameters
+        ----------
+        often : float
+            Fraction of the frames.
+        """
+        fraction = np.full(self._bad.shape, np.nan)
+        np.divide(self._strong, self._seen, where=self._seen > 0, out=fraction)
+        judged = self._seen >= MIN_FRAMES
+        noisy = judged & (np.where(judged, fraction, 0) >= often)
+        return Found(fraction, np.where(noisy, np.uint32(MaskBit.NOISY), np.uint32(0)))
+
+    def _strong_pixels(self, image: Floats, good: BoolImage) -> tuple[NDArray[np.int64], ...]:
+        from scipy.ndimage import uniform_filter
+
+        number = _WINDOW**2 * uniform_filter(good.astype(np.float64), _WINDOW, mode="constant")
+        total = _WINDOW**2 * uniform_filter(image, _WINDOW, mode="constant")
+        others = np.rint(number - good)
+        background = np.maximum(total - image, 0) / np.maximum(others, 1)
+        excess = image - background
+        chosen = good & (others >= 8) & (excess > self._n_sigma * np.sqrt(background + 1))
+        slow, fast = np.nonzero(chosen)
+        near = np.full((len(_AROUND), len(slow)), -np.inf)
+        for k, (i, j) in enumerate(_AROUND):
+            inside = (slow + i >= 0) & (slow + i < image.shape[0])
+            inside &= (fast + j >= 0) & (fast + j < image.shape[1])
+            at = slow[inside] + i, fast[inside] + j
+            near[k, inside] = np.where(good[at], image[at], -np.inf)
+        near.sort(axis=0)
+        rival = np.where(np.isfinite(near[0]), near[-3], near[-1])
+        alone = excess[slow, fast] > self._contrast * (rival - background[slow, fast])
+        return slow[alone], fast[alone]

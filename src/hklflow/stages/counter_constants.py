@@ -1,0 +1,122 @@
+"""Put the measurements of a photon counter together: mask, flat field, dead time.
+
+`pixel_mask: constants` and `transform: flat_field` take the file.
+"""
+
+from pathlib import Path
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    dark: Path | None = None
+    """Constants of the dark."""
+    flood: Path | None = None
+    """Constants of the flood; without them there is no flat field."""
+    stability: Path | None = None
+    """Constants of the stability."""
+    rate: Path | None = None
+    """Constants of the count rate."""
+
+
+class Outputs(stage.Outputs):
+    constants: Path
+    """Constants of the detector; the whole image is module 0."""
+    picture: Path
+    """Picture: the mask over the flat field (without one: over the mask itself)."""
+    metrics: Path
+    """How many pixels have which defect, spread of the flat, dead time, as JSON."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    detector: str | None = None
+    """Detector by pyFAI's name, such as `Pilatus 1M`, whose gaps are masked as gaps; None: the
+    raw files tell."""
+    image: Path | None = None
+    """Mask image of the user (any format that fabio reads, .npy or .png): nonzero is bad."""
+
+
+class Params(Settings):
+    """Settings."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Join what there is."""
+    import numpy as np
+
+    from hklflow import mask_steps, plots
+    from hklflow.constants import counters, files
+    from hklflow.core.masks import MaskBit
+    from hklflow.errors import HklflowError
+    from hklflow.formats import mask_images
+    from hklflow.nexus.entry import add_group
+
+    named = {"dark": inputs.dark, "flood": inputs.flood, "stability": inputs.stability}
+    given = {name: path for name, path in named.items() if path is not None}
+    if not given:
+        raise HklflowError(
+            "no dark, flood or stability is given, so nothing is known of the pixels; give one"
+        )
+    parts = {name: files.read_part(path) for name, path in given.items()}
+    shape = next(iter(parts.values()))["pixel_mask"].shape
+    bits = np.bitwise_or.reduce([counters.part_mask(path, shape) for path in given.values()])
+    if params.detector is not None:
+        gaps = mask_steps.detector_gaps(params.detector, shape)
+        # In the gaps of some writers stand zeros: these pixels are not dead.
+        bits[gaps] = np.uint32(MaskBit.GAP)
+    if params.image is not None:
+        user = mask_images.read_mask_image(str(params.image))
+        if user.shape != shape:
+            raise HklflowError(
+                f"{params.image} has {user.shape} pixels, the detector {shape}; give a mask of it"
+            )
+        bits[user] |= np.uint32(MaskBit.USER)
+    bits = counters.with_clusters(bits)
+    found = {"pixel_mask": counters.mask_quantity(bits)}
+    metrics = {"pixels": bits.size, "numbers": counters.numbers(bits)}
+    shown = (bits == 0).astype(float)
+    if "flood" in parts:
+        found |= {n: parts["flood"].quantities[n] for n in ("flatfield", "flatfield_errors")}
+        shown = np.nan_to_num(parts["flood"]["flatfield"])
+        good = parts["flood"]["flatfield"][bits == 0]
+        metrics["flat"] = {
+            "standard deviation": float(np.nanstd(good)),
+            "median error": float(np.nanmedian(parts["flood"]["flatfield_errors"][bits == 0])),
+            "smooth part": parts["flood"].about["large_scale"],
+        }
+    if inputs.rate is not None:
+        rate = files.read_part(inputs.rate)
+        facts = rate.quantities["observed_rate"].attrs
+        metrics["rate"] = {name: _plain(value) for name, value in facts.items()}
+        found["dead_time"] = files.Quantity(np.array(facts["dead_time"]), "s", dict(facts))
+        found |= {name: rate.quantities[name] for name in ("observed_rate", "true_rate")}
+    abouts = {name: part.about for name, part in parts.items()}
+    about = {
+        "detector": params.detector or "photon counter",
+        "counter": True,
+        "measures": [*parts, *(["rate"] if inputs.rate is not None else [])],
+        "of": abouts,
+    }
+    with files.create_detector(outputs.constants, "constants of a photon counter", about) as group:
+        module = group.create_group(files.module_name(0))
+        files.add_quantities(module, files.Constants(about | {"module": 0}, found))
+        quality = add_group(module, "quality", "NXcollection")
+        for name, part in parts.items():
+            rest = {n: q for n, q in part.quantities.items() if n not in found}
+            files.add_quantities(quality, files.Constants(abouts[name], rest))
+    stage.write_json(outputs.metrics, metrics)
+    title = f"constants of {about['detector']}"
+    plots.save(plots.pixel_mask(shown, bits, title), outputs.picture)
+    print(", ".join(f"{n} {name}" for name, n in counters.numbers(bits).items()))
+
+
+def _plain(value: object) -> object:
+    return value.item() if hasattr(value, "item") else value
+
+
+if __name__ == "__main__":
+    stage.command(main)

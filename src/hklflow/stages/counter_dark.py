@@ -1,0 +1,63 @@
+"""Hot pixels of a photon counter, from frames without X-rays."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    raw: list[Path]
+    """The raw HDF5 file, or first and last image of a series."""
+
+
+class Outputs(stage.Outputs):
+    constants: Path
+    """Counts per frame of every pixel, and the mask with its hot ones."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    block: int = Field(8, gt=0, le=512)
+    """Frames held in memory at a time."""
+
+
+class Params(Settings):
+    """Settings, and which series."""
+
+    pattern: str | None = None
+    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Sum the frames; find what is improbable."""
+    import numpy as np
+
+    from hklflow.constants import counters, files
+    from hklflow.core.masks import MaskBit, combine
+
+    run = counters.measure(
+        params.pattern or str(inputs.raw[0]),
+        params.block,
+        threads,
+        shown=lambda blocks, n: stage.progress(blocks, n, "dark frames", len),
+    )
+    hot, rate = counters.hot_in_the_dark(run.moments, run.bits)
+    # Counts without photons are noise, however regular they are.
+    bits = combine(hot.shape, [(MaskBit.NOISY, hot)], base=run.bits)
+    rates = run.moments.mean.astype(np.float32)
+    found = {
+        "pixel_mask": counters.mask_quantity(bits),
+        "dark_rate": files.Quantity(rates, "counts/frame", {"typical": rate}),
+    }
+    about = run.about | {"measure": "dark", "typical_rate": rate}
+    files.write_part(outputs.constants, f"dark of {run.source}", files.Constants(about, found))
+    print(f"{int(hot.sum())} hot pixels; the others count {rate:.3g} in a frame")
+
+
+if __name__ == "__main__":
+    stage.command(main)

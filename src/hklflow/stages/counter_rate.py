@@ -1,0 +1,135 @@
+"""Dead time of a photon counter that its corrections leave, from attenuator steps."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    raw: list[Path]
+    """The raw HDF5 files, or first and last image of each series: the same scene through
+    different attenuators, one run for each transmission."""
+
+
+class Outputs(stage.Outputs):
+    constants: Path
+    """Dead time of the detector and of its modules, and the table of rates."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    exposure: float | None = Field(None, gt=0)
+    """Exposure of one frame in seconds; None: from the raw files."""
+    saturation: float | None = Field(None, gt=0)
+    """Counts from which a pixel is not to be believed; None: from the raw files."""
+    detector: str | None = None
+    """Detector by pyFAI's name, such as `Pilatus 1M`, whose modules are fitted one by one too;
+    None: the gaps of the raw file tell the modules."""
+    block: int = Field(8, gt=0, le=512)
+    """Frames held in memory at a time."""
+
+
+class Params(Settings):
+    """Settings, and which series."""
+
+    transmission: list[float]
+    """Transmission of the attenuators of each run; only ratios matter."""
+    patterns: tuple[str, ...] = ()
+    """Patterns of the image series (`name_####.cbf`), one for each run; none for HDF5 files."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Sum each run; fit the detector, then its modules; tell the limit."""
+    import numpy as np
+
+    from hklflow import mask_steps
+    from hklflow.calibration.module_gaps import modules_from_gaps
+    from hklflow.constants import count_rate, counters, files
+    from hklflow.errors import HklflowError
+
+    names = list(params.patterns) or [str(path) for path in inputs.raw]
+    if len(names) != len(params.transmission):
+        raise HklflowError(
+            f"transmission has {len(params.transmission)} values for {len(names)} runs; give one "
+            "for each run, in their order"
+        )
+    runs = [
+        counters.measure(
+            name,
+            params.block,
+            threads,
+            trusted=True,
+            saturation=params.saturation,
+            shown=lambda blocks, n: stage.progress(blocks, n, "frames", len),
+        )
+        for name in names
+    ]
+    exposure = counters.common_exposure(runs, params.exposure)
+    bits = np.bitwise_or.reduce([run.bits for run in runs])
+    if params.detector is not None:
+        bits[mask_steps.detector_gaps(params.detector, bits.shape)] |= 1
+    good = bits == 0
+    counts, frames = (
+        np.stack([getattr(run.moments, name) for run in runs]) for name in ("total", "frames")
+    )
+
+    def fitted(part: tuple[slice, slice]) -> count_rate.DeadTime:
+        pixels = good[part]
+        total, number = (values[:, *part][:, pixels] for values in (counts, frames))
+        return count_rate.fit_dead_time(total, number, exposure, params.transmission)
+
+    whole = fitted((slice(None), slice(None)))
+    boxes = modules_from_gaps(bits != 0)
+    of_modules: list[tuple[float, float]] = []
+    for s0, s1, f0, f1 in boxes.tolist() if len(boxes) > 1 else []:
+        try:
+            one = fitted((slice(s0, s1), slice(f0, f1)))
+        except HklflowError as error:
+            print(f"note: module {len(of_modules)} cannot be fitted alone: {error}")
+            of_modules.append((np.nan, np.nan))
+        else:
+            of_modules.append((one.tau, one.error))
+    limit = whole.limit()
+    rates = np.linspace(0, whole.largest_rate, 256)
+    facts = {
+        "model": whole.model,
+        "model_decided": whole.decided,
+        "dead_time": whole.tau,
+        "dead_time_error": whole.error,
+        "chi2": whole.chi2,
+        "pixels": whole.pixels,
+        "largest_rate": whole.largest_rate,
+        "lost_at_largest_rate": whole.lost(),
+        "limit_1_percent": limit,
+    }
+    quantities = {
+        "observed_rate": files.Quantity(whole.observed(rates), "counts/s", facts),
+        "true_rate": files.Quantity(rates, "photons/s"),
+    }
+    if of_modules:
+        values, errors = np.array(of_modules).T
+        quantities["dead_time_module"] = files.Quantity(values, "s", {"modules": boxes})
+        quantities["dead_time_module_errors"] = files.Quantity(errors, "s")
+    about = {
+        "measure": "rate",
+        "raw": names,
+        "transmission": params.transmission,
+        "exposure_s": exposure,
+    }
+    title = f"count rate of {names[0]} and {len(names) - 1} more"
+    files.write_part(outputs.constants, title, files.Constants(about | facts, quantities))
+    known = "" if whole.decided else " (or the other one: the rates are too low to tell)"
+    print(
+        f"dead time {1e9 * whole.tau:.3g} ± {1e9 * whole.error:.2g} ns, {whole.model}{known}; "
+        f"{whole.lost():.2%} are lost at {whole.largest_rate:.3g} photons/s per pixel"
+    )
+    print(f"up to {limit:.3g} photons/s per pixel less than 1 % is lost or added")
+
+
+if __name__ == "__main__":
+    stage.command(main)
