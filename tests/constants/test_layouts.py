@@ -110,6 +110,10 @@ def test_burst_of_jungfrau_with_cells_in_any_order(tmp_path):
     frames = raw(JUNGFRAU, 3, range(3), cells)
     frames = frames.only(~((frames.train == FIRST + 1) & (frames.cell == 2)))
     files = write_run("euxfel", tmp_path, 1, JUNGFRAU, {3: frames})
+    with h5py.File(files[0], "r+") as file:
+        data = file["INSTRUMENT/SPB_IRDA_JF4M/DET/JNGFR03:daqOutput/data"]
+        for name in ("adc", "gain", "memoryCell"):
+            data[name][...] = np.roll(data[name][()], 1, axis=1)
     paths, _ = gathered(tmp_path / "out", [facts_of(files, JUNGFRAU)], 3)
     require(paths, JUNGFRAU, 3, sorted(cells), [range(3)] * 2 + [[0, 2]] + [range(3)] * 2)
 

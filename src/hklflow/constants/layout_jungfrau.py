@@ -1,9 +1,10 @@
 """JUNGFRAU files of PSI: 16 bits per pixel, the gain in the two top ones.
 
 Two kinds are read: those of the slsDetectorPackage, one per module, ``<name>_d<module>_f<part>_
-<acquisition>.h5`` with ``/entry/data/data`` and ``/entry/data/frame number`` (its master and virtual
-files only link these, and are left out); and those of SwissFEL, all modules stacked along the first axis of the images, with ``/data/<detector>/data``,
-``frame_index`` and ``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing).
+<acquisition>.h5`` with ``/entry/data/data`` and ``/entry/data/frame number`` (its master and
+virtual files only link these, and are left out); and those of SwissFEL, all modules stacked along
+the first axis of the images, with ``/data/<detector>/data``, ``frame_index`` and
+``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing).
 """
 
 import re
