@@ -125,7 +125,9 @@ def find_mask(out: Path, *shapes: mask_steps.Shape) -> None:
     stage.run(
         pixel_mask.main,
         inputs=pixel_mask.Inputs(scan=out / "scan.nxs"),
-        outputs=pixel_mask.Outputs(mask=out / "mask.nxs", picture=out / "mask.png"),
+        outputs=pixel_mask.Outputs(
+            mask=out / "mask.nxs", picture=out / "mask.png", metrics=out / "mask.json"
+        ),
         params=pixel_mask.Params(shapes=shapes),
         threads=1,
     )

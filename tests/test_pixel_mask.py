@@ -9,6 +9,7 @@ import pytest
 from pyFAI.detectors import detector_factory
 
 from hklflow import nexus, stage
+from hklflow.constants import files
 from hklflow.core.masks import MaskBit
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
@@ -54,7 +55,9 @@ def masked(folder: Path, **params: Any) -> np.ndarray:
     stage.run(
         pixel_mask.main,
         inputs=pixel_mask.Inputs(scan=folder / "scan.nxs"),
-        outputs=pixel_mask.Outputs(mask=folder / "mask.nxs", picture=folder / "mask.png"),
+        outputs=pixel_mask.Outputs(
+            mask=folder / "mask.nxs", picture=folder / "mask.png", metrics=folder / "mask.json"
+        ),
         params=pixel_mask.Params(**params),
         threads=1,
     )
@@ -189,3 +192,81 @@ def test_short_scans(tmp_path: Path, n_frames: int) -> None:
     folder = write_scan(tmp_path, counts, np.zeros((20, 30), bool))
     bits = masked(folder)
     assert np.argwhere(bits).tolist() == [[4, 5]]
+
+
+def test_limits_of_mean_std_and_maximum(tmp_path: Path) -> None:
+    """Planted pixels that stand out in one statistic each, and by absolute limits."""
+    rng = np.random.default_rng(4)
+    rate = 60.0 + 0.3 * np.arange(50)[:, None] * np.ones((60, 50, 60))  # a slope
+    counts = rng.poisson(rate).astype(np.uint32)
+    counts[:, 10, 10] = rng.poisson(85.0, 60)  # mean: 63 expected
+    counts[:, 12, 40] = rng.poisson(45.0, 60)
+    counts[:, 30, 20] = 69 + 30 * rng.choice([-1, 1], 60)  # std: 30 and not 8
+    counts[17, 40, 50] = 400  # maximum, in a frame that is sampled
+    folder = write_scan(tmp_path, counts, np.zeros((50, 60), bool))
+
+    def found(*limits: dict[str, Any]) -> dict[tuple[int, int], int]:
+        bits = masked(folder, find_defects=False, limits=limits)
+        return {(int(i), int(j)): int(bits[i, j]) for i, j in np.argwhere(bits)}
+
+    assert found({"of": "mean", "n_sigma": 8}) == {(10, 10): 8, (12, 40): 4}
+    assert found({"of": "std", "n_sigma": 9}) == {(30, 20): 16, (40, 50): 16}
+    assert found({"of": "maximum", "n_sigma": 15}) == {(40, 50): 8}
+    assert found({"of": "maximum", "above": 399}) == {(40, 50): 8}
+    assert found({"of": "maximum", "above": 400}) == {}
+    assert found({"of": "std", "above": 25}) == {(30, 20): 16, (40, 50): 16}
+    rows = found({"of": "mean", "below": counts.mean(axis=0).min() + 1e-9})
+    assert list(rows.values()) == [4]
+    with pytest.raises(ValueError, match="give `below`, `above` or `n_sigma`"):
+        pixel_mask.Params(limits=[{"of": "mean"}])
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.0, 0.7])
+def test_dispersion_of_the_background(
+    tmp_path: Path, gain: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Photons times a gain have it as their dispersion, on a slope and beside reflections."""
+    rng = np.random.default_rng(5)
+    rate = np.full((40, 120, 130), 30.0) + np.arange(130) / 3
+    slow, fast = np.mgrid[:120, :130]
+    for y, x, z in rng.uniform(0, 1, (40, 3)) * (120, 130, 40):
+        spot = 2000 * np.exp(-((slow - y) ** 2 + (fast - x) ** 2) / 2)
+        rate[int(z)] += spot
+    rate *= np.linspace(1, 0.8, 40)[:, None, None]  # the beam decays
+    counts = np.rint(rng.poisson(rate) * gain).astype(np.uint32)
+    folder = write_scan(tmp_path, counts, np.zeros((120, 130), bool))
+    masked(folder, sample_frames=40)
+    facts = stage.read_json(folder / "mask.json")
+    (row,) = facts["modules"]
+    assert row["slow and fast"] == [0, 120, 0, 130]
+    assert abs(row["dispersion"] - gain) < 4 * row["dispersion error"] + 2e-3
+    assert 0 < row["dispersion error"] < 0.012 * gain
+    mean = counts.mean()
+    assert row["mean"] == pytest.approx(mean, rel=0.02)
+    assert row["std"] == pytest.approx(np.median(counts.std(axis=0, ddof=1)), rel=0.02)
+    told = capsys.readouterr().out
+    assert ("has the dispersion" in told) == (gain != 1.0)
+
+
+def test_the_mask_of_the_constants_is_joined(scan: Path, tmp_path: Path) -> None:
+    bits = np.zeros((60, 70), np.uint32)
+    bits[3, 4], bits[20, 30] = MaskBit.UNDER_RESPONDING, MaskBit.NOISY
+    write_constants(tmp_path / "constants.nxs", bits)
+    found = masked(scan, constants=tmp_path / "constants.nxs")
+    assert found[3, 4] == MaskBit.UNDER_RESPONDING
+    # A pixel that is known to be bad is not judged again.
+    assert found[20, 30] == MaskBit.NOISY
+    assert found[25, 35] == MaskBit.DEAD
+    write_constants(tmp_path / "constants.nxs", bits[:50])
+    with pytest.raises(HklflowError, match="is of \\(50, 70\\) pixels, the frames have"):
+        masked(scan, constants=tmp_path / "constants.nxs")
+    write_constants(tmp_path / "constants.nxs", bits, counter=False)
+    with pytest.raises(HklflowError, match="constants of modules"):
+        masked(scan, constants=tmp_path / "constants.nxs")
+
+
+def write_constants(path: Path, bits: np.ndarray, counter: bool = True) -> None:
+    about = {"detector": "eiger", "counter": counter}
+    with files.create_detector(path, "constants", about) as group:
+        module = group.create_group("module_00")
+        files.add_quantities(module, files.Constants(about, {"pixel_mask": files.Quantity(bits)}))

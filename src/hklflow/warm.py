@@ -105,7 +105,7 @@ def reduce_rotation(folder: Path) -> None:
     told = {"picture": at("picture.png"), "metrics": at("metrics.json")}
     masked = {"scan": scan, "mask": mask}
     _run(import_scan, {"raw": [at("raw.nxs")]}, {"scan": scan}, {})
-    _run(pixel_mask, {"scan": scan}, {"mask": mask, "picture": at("picture.png")}, {})
+    _run(pixel_mask, {"scan": scan}, {"mask": mask, **told}, {})
     of_statistics = {
         "statistics": statistics,
         "statistics_picture": at("picture.png"),

@@ -308,7 +308,7 @@ def test_stages_from_raw_files_to_gathered_frames(tmp_path, capsys):
         threads=1,
     )
     require(paths, AGIPD, 1, CELLS, [[0, 1, 3, 4]] * 3)
-    assert "12 frames of 1 runs gathered, 0 were empty" in capsys.readouterr().out
+    assert "12 frames of r0001 gathered, 0 were empty" in capsys.readouterr().out
     wrong = gather_stage.Params(measure="xray", module=1, **(common | {"module_size": (8, 16)}))
     with pytest.raises(HklflowError, match="run constants_preprocess again"):
         gather_stage.main(

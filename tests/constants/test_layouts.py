@@ -87,6 +87,15 @@ def test_frames_that_are_not_good_are_lost(tmp_path):
     require(paths, JUNGFRAU, 0, (0,), [[0, 2, 3]])
 
 
+def test_files_that_link_others_are_left_out(tmp_path):
+    """A run of the slsDetectorPackage has a master file with all frames once more."""
+    files = write_run("jungfrau", tmp_path, 1, JUNGFRAU, {1: raw(JUNGFRAU, 1, range(3))})
+    with h5py.File(tmp_path / "run_master_1.h5", "w") as file:
+        file["entry/data"] = h5py.ExternalLink(files[0].name, "entry/data")
+    facts = facts_of(raw_files("", tmp_path), JUNGFRAU, "jungfrau")
+    assert list(facts["modules"]) == ["1"]
+
+
 def test_stacked_files_are_counted_by_name(tmp_path):
     for number in (0, 1):
         frames = raw(JUNGFRAU, 0, [2 * number, 2 * number + 1])
@@ -101,6 +110,10 @@ def test_burst_of_jungfrau_with_cells_in_any_order(tmp_path):
     frames = raw(JUNGFRAU, 3, range(3), cells)
     frames = frames.only(~((frames.train == FIRST + 1) & (frames.cell == 2)))
     files = write_run("euxfel", tmp_path, 1, JUNGFRAU, {3: frames})
+    with h5py.File(files[0], "r+") as file:
+        data = file["INSTRUMENT/SPB_IRDA_JF4M/DET/JNGFR03:daqOutput/data"]
+        for name in ("adc", "gain", "memoryCell"):
+            data[name][...] = np.roll(data[name][()], 1, axis=1)
     paths, _ = gathered(tmp_path / "out", [facts_of(files, JUNGFRAU)], 3)
     require(paths, JUNGFRAU, 3, sorted(cells), [range(3)] * 2 + [[0, 2]] + [range(3)] * 2)
 
@@ -205,6 +218,21 @@ def test_truncated_file_is_named(tmp_path, layout):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(HklflowError, match=rf"{path.name} cannot be read .*; copy it again"):
         facts_of([path], detector, layout)
+
+
+def test_data_that_cannot_be_read_are_told_while_they_are_gathered(tmp_path):
+    path = write_run("lab", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, range(9))})[0]
+    with h5py.File(path, "r+") as file:
+        values = file["analog"][()]
+        del file["analog"]
+        packed = file.create_dataset("analog", data=values, chunks=(1, 16, 32), compression="gzip")
+        chunk = packed.id.get_chunk_info(4)
+    facts = facts_of([path], AGIPD, "lab")
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    with pytest.raises(HklflowError, match=rf"{path.name} cannot be read .*; copy it again"):
+        gathered(tmp_path / "out", [facts], 0)
 
 
 @pytest.mark.parametrize("layout", ["euxfel", "lab", "jungfrau"])

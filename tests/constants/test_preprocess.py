@@ -65,7 +65,7 @@ def test_outliers_are_no_part_of_the_run(tmp_path):
         trains[[4, 9, 29]] = [12, FIRST + 10**9, 0]
         return trains
 
-    change(path, trains=strange)
+    change(path, trains=strange, image__trainId=lambda v: strange(v[::4, 0]).repeat(4)[:, None])
     facts = facts_of([path])
     assert facts["trains"]["outliers"] == [[12, 12], [FIRST + 10**9, FIRST + 10**9]]
     assert (facts["trains"]["first"], facts["trains"]["last"]) == (FIRST, FIRST + 28)

@@ -1,5 +1,6 @@
 """Pulse capacitor ramps of simulated ASICs against what their gains are."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hklflow import flags
 from hklflow.constants import files, ramps, simulate, simulate_ramps
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import About, CellFrames
@@ -17,6 +19,7 @@ from hklflow.constants.ramp_process import FitStatus
 from hklflow.constants.simulate import Truth
 from hklflow.constants.status import Bit
 from hklflow.errors import HklflowError
+from hklflow.stage import command
 from hklflow.stages import process_pulse_capacitor as stage
 
 SEGMENTS = ((600, 1.0),)
@@ -94,6 +97,24 @@ def test_a_ramp_that_is_repeated_is_one_line(tmp_path: Path) -> None:
     # With the abscissa of another ramp there is no line.
     wrong = _run(tmp_path, ramp=SEGMENTS)
     assert (wrong["fit_status"] != 0).all()
+
+
+def test_a_ramp_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments as rules say them are those of the configuration."""
+    rng, truth = _agipd(2, cells=1)
+    segments = ((100, 1.0), (50, 10.0))
+    source = simulate_ramps.pulse_capacitor(truth, rng)
+    ramp = tmp_path / "ramp.h5"
+    simulate_ramps.write_ramp(ramp, truth, source, "pulse_capacitor", segments, rng, repeats=2)
+    params = stage.Params(ramp=segments, limits_mh=(-1.0, 1.0), settling=3.0)
+    words = ["process_pulse_capacitor", f"--gathered={ramp}", f"--constants={tmp_path / 'a.nxs'}"]
+    monkeypatch.setattr("sys.argv", words + shlex.split(flags.flags(params)))
+    with pytest.raises(SystemExit) as ended:
+        command(stage.main)
+    assert ended.value.code == 0
+    expected = _run(tmp_path, **params.model_dump())
+    found = files.read_part(tmp_path / "a.nxs")
+    np.testing.assert_array_equal(found["gain_ratio_mh"], expected["gain_ratio_mh"])
 
 
 def test_outliers_and_stuck_bits_are_left_out(tmp_path: Path) -> None:

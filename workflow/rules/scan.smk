@@ -104,6 +104,7 @@ rule pixel_mask:
             subcategory="{sample} {scan}",
             labels={"rotation": "{rotation}", "shows": "1 pixel mask"},
         ),
+        metrics=paths.rotation("mask.json"),
     log:
         paths.log("pixel_mask", "sample", "scan", "rotation"),
     conda:
@@ -118,7 +119,7 @@ rule pixel_mask:
         "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.pixel_mask --scan {input.scan:q} --mask {output.mask:q}"
-        " --picture {output.picture:q} {params.flags} > {log:q} 2>&1"
+        " --picture {output.picture:q} --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
 
 
 rule find_peaks:

@@ -1,9 +1,10 @@
 """JUNGFRAU files of PSI: 16 bits per pixel, the gain in the two top ones.
 
 Two kinds are read: those of the slsDetectorPackage, one per module, ``<name>_d<module>_f<part>_
-<acquisition>.h5`` with ``/entry/data/data`` and ``/entry/data/frame number``; and those of
-SwissFEL, all modules stacked along the first axis of the images, with ``/data/<detector>/data``,
-``frame_index`` and ``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing).
+<acquisition>.h5`` with ``/entry/data/data`` and ``/entry/data/frame number`` (its master and
+virtual files only link these, and are left out); and those of SwissFEL, all modules stacked along
+the first axis of the images, with ``/data/<detector>/data``, ``frame_index`` and
+``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing).
 """
 
 import re
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import hdf5plugin  # noqa: F401  (SwissFEL packs with bitshuffle)
 import numpy as np
 
 from hklflow.constants.detectors import Integrating
@@ -22,6 +22,7 @@ from hklflow.constants.raw_frames import Part, one_frame_each
 
 _ADC = np.uint16(0x3FFF)
 _GAIN_BIT = 14
+_SLS_LINKS = re.compile(r".*_(master|virtual)_\d+\.h5")
 _SLS_NAME = re.compile(r".*_d(\d+)_f(\d+)_(\d+)\.h5")
 
 
@@ -30,6 +31,8 @@ class Jungfrau(Layout):
 
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
         """Frames of one module, or of all that are stacked."""
+        if _SLS_LINKS.fullmatch(path.name):
+            return []
         with h5py.File(path) as file:
             names = _names(file)
             images = file[names.images]

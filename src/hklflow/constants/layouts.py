@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import hdf5plugin  # noqa: F401  (raw files are packed in many ways)
 import numpy as np
 from numpy.typing import NDArray
 

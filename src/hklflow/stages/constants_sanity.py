@@ -51,7 +51,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         told = "; ".join(f"{found.name}: {found.told}" for found in ended)
         raise HklflowError(
             f"run {run.name} fails {len(ended)} of {len(findings)} checks ({told}); mend the run, "
-            "or name the checks in constants_sanity.ignore"
+            "or change strict and ignore of constants_sanity"
         )
     stage.write_json(outputs.report, sanity.report(findings))
 

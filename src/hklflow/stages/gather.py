@@ -65,7 +65,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     print(
         f"{params.measure}, module {params.module}: {found.frames} frames of "
-        f"{len(runs)} runs gathered, {found.empty} were empty"
+        f"{', '.join(run.name for run in runs)} gathered, {found.empty} were empty"
     )
 
 

@@ -34,12 +34,28 @@ class Settings(stage.Params):
     """Robust standard deviations from the median of stage and ASIC beyond which offset, noise or
     gain is an outlier."""
     default_ranges: bool = True
-    """Whether the detector's own ranges hold where `ranges` has none: for AGIPD offset_high 2000 to
-    9000 ADU, noise_high 2 to 40 ADU, gain_high 2.5 to 25 ADU/keV; for JUNGFRAU offset_high 500 to
-    8000 ADU, noise_high 2 to 60 ADU, gain_high 20 to 150 ADU/keV."""
-    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """Smallest and largest value of `offset_high`, `offset_medium`, `offset_low`, likewise noise
-    (ADU) and gain (ADU/keV)."""
+    """Whether the detector's own ranges hold where none is given: for AGIPD `offset_high` 2000 to
+    9000 ADU, `noise_high` 2 to 40 ADU, `gain_high` 2.5 to 25 ADU/keV; for JUNGFRAU `offset_high`
+    500 to 8000 ADU, `noise_high` 2 to 60 ADU, `gain_high` 20 to 150 ADU/keV; else there are no
+    ranges."""
+    offset_high: tuple[float, float] | None = None
+    """Smallest and largest offset of stage high in ADU; None: see `default_ranges`."""
+    offset_medium: tuple[float, float] | None = None
+    """Smallest and largest offset of stage medium in ADU; None: see `default_ranges`."""
+    offset_low: tuple[float, float] | None = None
+    """Smallest and largest offset of stage low in ADU; None: see `default_ranges`."""
+    noise_high: tuple[float, float] | None = None
+    """Smallest and largest noise of stage high in ADU; None: see `default_ranges`."""
+    noise_medium: tuple[float, float] | None = None
+    """Smallest and largest noise of stage medium in ADU; None: see `default_ranges`."""
+    noise_low: tuple[float, float] | None = None
+    """Smallest and largest noise of stage low in ADU; None: see `default_ranges`."""
+    gain_high: tuple[float, float] | None = None
+    """Smallest and largest gain of stage high in ADU/keV; None: see `default_ranges`."""
+    gain_medium: tuple[float, float] | None = None
+    """Smallest and largest gain of stage medium in ADU/keV; None: see `default_ranges`."""
+    gain_low: tuple[float, float] | None = None
+    """Smallest and largest gain of stage low in ADU/keV; None: see `default_ranges`."""
     edges: int = Field(0, ge=0)
     """Pixels along the border of each ASIC that are masked."""
     max_bad_cells: float = Field(0.5, ge=0, le=1)
@@ -70,10 +86,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         detector = integrating(about["detector"], params.module_size, size)
         user = masking.cut_out(_read(inputs.user), detector.module, detector.box(about["asic"]))
     ranges = dict(masking.RANGES.get(about["detector"], {})) if params.default_ranges else {}
+    given = {name: getattr(params, name) for name in masking.range_names()}
     found = masking.mask_constants(
         constants,
         params.n_sigma,
-        ranges | params.ranges,
+        ranges | {name: one for name, one in given.items() if one is not None},
         user,
         params.edges,
         params.max_bad_cells,

@@ -1,16 +1,25 @@
 """Make the pixel mask of one rotation: gaps, steps of the mask file, defective pixels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hklflow import mask_steps, stage
 
 if TYPE_CHECKING:
-    from hklflow.core import mask_shapes
+    import numpy as np
 
-VERSION = 2
+    from hklflow.core import mask_shapes
+    from hklflow.core.dispersion import Dispersion
+    from hklflow.core.masks import Bits
+    from hklflow.core.pixel_moments import Moments
+
+VERSION = 3
+
+# Pairs of frames that tell the dispersion: some ten thousand tiles of 256 pixels.
+_DISPERSION_PAIRS = 8
+_MAX_DISPERSION = 0.05
 
 
 class Inputs(stage.Inputs):
@@ -23,6 +32,28 @@ class Outputs(stage.Outputs):
     """Pixel mask with NXmx bits."""
     picture: Path
     """Picture: the mask over the mean of the sampled frames."""
+    metrics: Path
+    """Masked pixels by reason; mean, standard deviation and dispersion of modules, as JSON."""
+
+
+class Limit(stage.Params):
+    """Limits of a statistic of each pixel over the sampled frames."""
+
+    of: Literal["mean", "std", "maximum"]
+    """Which statistic."""
+    below: float | None = None
+    """Pixels below are under-responding."""
+    above: float | None = None
+    """Pixels above are over-responding, or noisy if it is the standard deviation."""
+    n_sigma: float | None = Field(None, gt=0)
+    """Pixels that differ so many scatters (1.4826 MAD) from the median of the pixels within 3
+    pixels are taken as below or above."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> "Limit":
+        if self.below is self.above is self.n_sigma is None:
+            raise ValueError("give `below`, `above` or `n_sigma`")
+        return self
 
 
 class Params(stage.Params):
@@ -42,6 +73,10 @@ class Params(stage.Params):
     """Frames, spread over the scan, from which dead, hot and noisy pixels are found."""
     find_defects: bool = True
     """Look for dead, hot and noisy pixels."""
+    limits: tuple[Limit, ...] = ()
+    """Limits of the pixels' mean, standard deviation and maximum over the sampled frames."""
+    constants: Path | None = None
+    """Constants of the detector (a photon counter), whose mask is joined."""
 
     def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
         """Add the images that the mask file names."""
@@ -59,14 +94,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
+    from hklflow.constants import counters
     from hklflow.core import defects, masks
+    from hklflow.core.dispersion import ModuleDispersion
     from hklflow.core.noise import PairDispersion
-    from hklflow.core.statistics import FrameStatistics
+    from hklflow.core.pixel_moments import PixelMoments
     from hklflow.formats import raw
 
     scan = nexus.read_scan(inputs.scan)
     n = scan.rotation.scan.n_frames
-    shape = scan.rotation.detector.shape
+    detector = scan.rotation.detector
+    shape = detector.shape
     drawn = draw(params, shape)
     gaps = np.zeros(shape, bool)
     known = raw.read_header(scan.raw).pixel_mask
@@ -74,41 +112,127 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         gaps |= known
     if params.detector is not None:
         gaps |= mask_steps.detector_gaps(params.detector, shape)
+    before = drawn.bits | _constants(params, shape)
+    whole = np.array([[0, shape[0], 0, shape[1]]])
+    modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_frames(scan.raw) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
         # Pairs of frames keep the sampling cheap for files with large chunks, and tell noise.
         n_pairs = max(1, min(params.sample_frames, n) // 2)
         starts = 2 * np.linspace(0, max(n // 2 - 1, 0), n_pairs).astype(int)
-        statistics = FrameStatistics(gaps, invalid_from=invalid_from, valid_from=scan.underload)
+        moments = PixelMoments(gaps, flag_from=invalid_from, valid_from=scan.underload)
         dispersion = PairDispersion(gaps, n_pairs, flag_from=invalid_from)
+        of_modules = ModuleDispersion(modules, flag_from=invalid_from)
+        few = set(starts[:: -(-n_pairs // _DISPERSION_PAIRS)].tolist())
         always_flagged = np.ones(shape, bool)
         for start in stage.progress(starts.tolist(), len(starts), "sampled frame pairs"):
             block = frames.read(scan.first + start, scan.first + min(start + 2, n))
             always_flagged &= masks.flagged(block, invalid_from, scan.underload).all(axis=0)
-            statistics.add(block)
+            moments.add(block)
             # Where there is read noise, the detector's constants tell the noisy pixels.
             if len(block) == 2 and scan.underload >= 0:
                 dispersion.add(block)
-    sampled = statistics.result()
-    bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=drawn.bits)
+                if start in few:
+                    of_modules.add(block, gaps | (before != 0))
+    sampled = moments.result()
+    bits = masks.combine(shape, [(masks.MaskBit.GAP, gaps | always_flagged)], base=before)
     if params.find_defects:
         noisy = dispersion.noisy(bits != 0)
         del dispersion
-        bits |= defects.find_defects(sampled.summed, bits != 0)
-        constant = defects.find_constant(
-            sampled.summed, sampled.maximum_image, sampled.valid_frames
-        )
+        bits |= defects.find_defects(sampled.total, bits != 0)
+        constant = defects.find_constant(sampled.total, sampled.largest, sampled.frames)
         bits = masks.combine(
             shape,
             [(masks.MaskBit.OVER_RESPONDING, constant), (masks.MaskBit.NOISY, noisy)],
             base=bits,
         )
+    for limit in params.limits:
+        bits |= _beyond(limit, sampled, bits)
     nexus.write_mask(outputs.mask, bits)
-    mean = sampled.summed / np.maximum(sampled.valid_frames, 1)
+    mean = sampled.total / np.maximum(sampled.frames, 1)
     plots.save(plots.pixel_mask(mean, bits, f"pixel mask of {scan.raw}"), outputs.picture)
+    rows = _module_rows(modules, sampled, bits, of_modules.result())
+    facts = {"masked pixels": counters.numbers(bits), "sampled frames": sampled.frames.max()}
+    stage.write_json(outputs.metrics, facts | {"modules": rows})
     if kept := int((drawn.freed & (bits != 0)).sum()):
         print(f"{kept} pixels that a step frees stay masked, for the measurement flags them")
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
+
+
+def _constants(params: Params, shape: tuple[int, int]) -> "Bits":
+    """Bits that the detector's constants have."""
+    import numpy as np
+
+    from hklflow.constants.flood import read_pixel_mask
+    from hklflow.errors import HklflowError
+
+    if params.constants is None:
+        return np.zeros(shape, np.uint32)
+    bits = read_pixel_mask(params.constants)
+    if bits.shape != shape:
+        raise HklflowError(
+            f"{params.constants} is of {bits.shape} pixels, the frames have {shape}; give the "
+            "constants of this detector"
+        )
+    return bits
+
+
+def _beyond(limit: Limit, sampled: "Moments", bits: "Bits") -> "Bits":
+    """Bits of the good pixels whose statistic is beyond its limits."""
+    import numpy as np
+
+    from hklflow.core.masks import MaskBit
+    from hklflow.core.pixel_moments import local_outliers
+
+    good = (bits == 0) & (sampled.frames > 0)
+    statistics = {"mean": sampled.mean, "std": sampled.std, "maximum": sampled.largest}
+    # Where it cannot be told, such as a standard deviation of one frame, nothing is beyond.
+    values = np.where(good, statistics[limit.of], np.nan)
+    low, high = np.zeros(bits.shape, bool), np.zeros(bits.shape, bool)
+    if limit.n_sigma is not None:
+        low, high = local_outliers(values, ~good, limit.n_sigma)
+    if limit.below is not None:
+        low |= values < limit.below
+    if limit.above is not None:
+        high |= values > limit.above
+    print(f"{limit.of}: {int(low.sum())} pixels below the limits, {int(high.sum())} above")
+    too_much = MaskBit.NOISY if limit.of == "std" else MaskBit.OVER_RESPONDING
+    found = np.where(low, np.uint32(MaskBit.UNDER_RESPONDING), np.uint32(0))
+    found[high] |= np.uint32(too_much)
+    return found
+
+
+def _module_rows(
+    modules: "np.ndarray[Any, Any]",
+    sampled: "Moments",
+    bits: "Bits",
+    dispersions: "list[Dispersion]",
+) -> list[dict[str, Any]]:
+    """Figures of each module; those that do not count photons one by one are told."""
+    import numpy as np
+
+    rows = []
+    for number, (box, told) in enumerate(zip(modules.tolist(), dispersions, strict=True)):
+        part = slice(*box[:2]), slice(*box[2:])
+        good = (bits[part] == 0) & (sampled.frames[part] > 1)
+        mean, std = sampled.mean[part][good], sampled.std[part][good]
+        rows.append(
+            {
+                "slow and fast": box,
+                "good pixels": int(good.sum()),
+                "mean": float(mean.mean()) if len(mean) else None,
+                "std": float(np.median(std)) if len(std) else None,
+                "dispersion": told.value,
+                "dispersion error": told.error,
+            }
+        )
+        if abs(told.value - 1) > max(_MAX_DISPERSION, 3 * told.error):
+            print(
+                f"warning: the background of module {number} has the dispersion {told.value:.3f} ± "
+                f"{told.error:.3f} and not 1: its counts are not single photons (gain, sums, "
+                "corrections), and errors are wrong by the root of it"
+            )
+    return rows
 
 
 def draw(params: Params, shape: tuple[int, int]) -> "mask_shapes.Drawn":

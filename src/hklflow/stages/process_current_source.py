@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.constants.segments import Segments
 
 VERSION = 1
 
@@ -25,7 +26,7 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
-    ramp: tuple[tuple[int, float], ...] = ()
+    ramp: Segments = ()
     """The ramp as segments [n, increment]: each of n frames is integrated an increment longer
     than the one before. After the last segment the ramp starts again. Empty: every frame of the run
     is integrated one step longer than the one before."""

@@ -1,0 +1,19 @@
+"""Segments of a ramp as the configuration has them, and as a command line does."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+
+def _paired(value: Any) -> Any:
+    """Pairs of what a command line has one after the other."""
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return [value[i : i + 2] for i in range(0, len(value), 2)]
+    return value
+
+
+Segments = Annotated[
+    tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0)]], ...],
+    BeforeValidator(_paired),
+]
+"""Segments [n, increment]."""
