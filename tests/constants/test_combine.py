@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from hklflow.constants import files, simulate, simulate_ramps
 from hklflow.constants.combine import combine
-from hklflow.constants.detectors import integrating
+from hklflow.constants.detectors import STAGES, integrating
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gain_maps import read_gain_map
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate import Truth
+from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
 from hklflow.core.masks import MaskBit
 from hklflow.errors import HklflowError
@@ -25,10 +26,12 @@ from hklflow.stages import (
     process_current_source,
     process_dark,
     process_pulse_capacitor,
+    process_xray,
 )
 
 SHAPE = (3, 4)
 SEGMENTS = ((200, 1.0), (400, 10.0))
+MO = 17.444
 
 
 def _constants(cell_ids: list[int], shape: tuple[int, int] = SHAPE, **values: Any) -> Constants:
@@ -225,25 +228,28 @@ def test_other_asics_are_refused() -> None:
 # ------------------------------------------------------------------------------ end to end
 
 
-def _gather_darks(folder: Path, truth: Truth, rng: np.random.Generator, n: int) -> list[Path]:
-    paths = []
-    for stage, name in enumerate(("high", "medium", "low")):
-        about = About("agipd", f"dark_{name}", 0, 0, "level", (f"r000{stage}",))
-        path = folder / f"dark_{name}.h5"
-        counts = np.full(truth.cells, n)
-        with GatheredWriter(path, about, np.arange(truth.cells), counts, truth.shape) as writer:
-            for cell in range(truth.cells):
-                none = np.zeros((n, *truth.shape))
-                frames = truth.respond(none, cell, rng, stage)
-                step = np.arange(n)
-                writer.append(np.full(n, cell), step, step, *frames)
-        paths.append(path)
-    return paths
+def _write(
+    path: Path, measure: str, truth: Truth, energy: NDArray[np.float64],
+    rng: np.random.Generator, stage: int | None = None,
+) -> Path:  # fmt: skip
+    """Gathered frames of energies (n, ss, fs) in all cells."""
+    about = About("agipd", measure, 0, 0, "level", ("r0001",))
+    step = np.arange(len(energy))
+    counts = np.full(truth.cells, len(energy))
+    with GatheredWriter(path, about, np.arange(truth.cells), counts, truth.shape) as writer:
+        for cell in range(truth.cells):
+            frames = truth.respond(energy, cell, rng, stage)
+            writer.append(np.full(len(step), cell), step, step, *frames)
+    return path
 
 
 def _reduce(folder: Path, truth: Truth, rng: np.random.Generator) -> Constants:
-    """Frames of all measurements -> masked constants; high gain is known to 0.2 %."""
-    high, medium, low = _gather_darks(folder, truth, rng, 400)
+    """Frames of all measurements -> masked constants."""
+    none = np.zeros((400, *truth.shape))
+    high, medium, low = (
+        _write(folder / f"dark_{name}.h5", f"dark_{name}", truth, none, rng, stage)
+        for stage, name in enumerate(STAGES)
+    )
     dark = folder / "dark.nxs"
     process_dark.main(
         inputs=process_dark.Inputs(high=high, medium=medium, low=low),
@@ -277,12 +283,14 @@ def _reduce(folder: Path, truth: Truth, rng: np.random.Generator) -> Constants:
         outputs=merge_current_source.Outputs(constants=folder / "merged.nxs"),
         params=merge_current_source.Params(names=("80", "150")),
     )
-    known = files.read_part(dark)
-    gain = truth.gain[0] * rng.normal(1, 0.002, truth.gain[0].shape)
-    xray = _constants(
-        list(range(truth.cells)), truth.shape, gain_high=gain, gain_high_errors=0.002 * gain
+    photons = deposit(Foil(MO), 6000, truth.shape, rng)
+    process_xray.main(
+        inputs=process_xray.Inputs(
+            gathered=_write(folder / "xray.h5", "xray", truth, photons, rng), dark=dark
+        ),
+        outputs=process_xray.Outputs(constants=folder / "xray.nxs"),
+        params=process_xray.Params(energy=MO),
     )
-    files.write_part(folder / "xray.nxs", "xray", Constants(known.about, xray.quantities))
     combine_constants.main(
         inputs=combine_constants.Inputs(
             dark=dark, xray=folder / "xray.nxs", pulse_capacitor=capacitor,
@@ -315,7 +323,7 @@ def _measure(
 
 def test_photons_come_back_in_every_stage_and_across_the_switches(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    truth = simulate.agipd(rng, 2, (32, 32))
+    truth = simulate.agipd(rng, 2, (16, 16))
     found = _reduce(tmp_path, truth, rng)
     good = found["pixel_mask"] == 0
     assert good.mean() > 0.99
@@ -327,7 +335,7 @@ def test_photons_come_back_in_every_stage_and_across_the_switches(tmp_path: Path
         measured, taken = _measure(found, truth, np.full((60, *truth.shape), energy), rng)
         off = measured[good] / energy - 1
         assert (taken == stage).all()
-        assert abs(off.mean()) < 5e-4
+        assert abs(off.mean()) < 1.5e-3
         assert off.std() < 5e-3
         pull = (found["gain"] - truth.gain)[stage, -1][good] / found["gain_errors"][stage, -1][good]
         assert 0.9 < pull.std() < 1.2
@@ -360,9 +368,7 @@ def test_a_few_dead_pixels_do_not_touch_their_neighbours(tmp_path: Path) -> None
     truth = simulate.agipd(rng, 2, (16, 16))
     for values in (truth.offset, truth.gain, truth.noise):
         values[..., 4, 5] = 0
-    truth.gain[..., 7, 8] = np.nan
-    truth = Truth(**{**vars(truth), "gain": np.nan_to_num(truth.gain)})
+    truth.gain[..., 7, 8] = 0  # charge never arrives
     found = _reduce(tmp_path, truth, rng)
-    assert found["pixel_mask"][4, 5] & MaskBit.DEAD
-    assert found["pixel_mask"][7, 8]
-    assert (found["pixel_mask"] != 0).sum() <= 4
+    assert np.argwhere(found["pixel_mask"]).tolist() == [[4, 5], [7, 8]]
+    assert (found["pixel_mask"][[4, 7], [5, 8]] & MaskBit.DEAD).all()

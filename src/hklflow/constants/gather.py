@@ -3,7 +3,7 @@
 Scans of the pulse capacitor drive every eighth row of the module's ASICs in each of eight runs,
 those of the current source every fourth column in each of four; of their frames one is assembled
 for each (step, cell) that all the runs have. Rows and columns are those of the module as it is
-built, 8 x 2 ASICs: columns along ss, rows along fs, which start at the outer edges of its halves.
+built, of 2 x 8 ASICs: rows along fs, columns along ss.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -95,7 +95,7 @@ def gather(
             about = About(detector.name, measure, module, asic, digital, names)
             writer = GatheredWriter(path, about, cell_ids, counts, detector.asic, at_most=True)
             writers.append(stack.enter_context(writer))
-        pixels = [driven(measure, i, detector, module) for i in range(len(runs))]
+        pixels = [driven(measure, i, detector) for i in range(len(runs))]
         blocks = list(_blocks(len(plan.cell), memory, detector))
         for at in shown(blocks, len(blocks)):
             analog, levels, full = _assemble(sources, plan, at, pixels, detector)
@@ -113,13 +113,12 @@ def gather(
     return Gathering(len(plan.cell) - empty, empty)
 
 
-def driven(measure: str, run: int, detector: Integrating, module: int) -> NDArray[np.bool_]:
+def driven(measure: str, run: int, detector: Integrating) -> NDArray[np.bool_]:
     """Pixels (ss, fs) of a module that a run of a scan in several runs drives.
 
-    Rows are counted from 0 in each half of a module: run i drives rows 7 - i, 15 - i ... of the
-    upper half and i, i + 8 ... of the lower one; run j drives columns j, j + 4 ... The images of
-    modules 0 to 7 of an AGIPD stand on their heads in the order of the European XFEL, so that
-    their columns count backwards; for the rows it comes to the same.
+    Run i of the pulse capacitor drives rows 7 - i, 15 - i ... of the first half of a module and
+    i, i + 8 ... of the second one; run j of the current source drives columns j, j + 4 ... of the
+    first half and 3 - j, 7 - j ... of the second one, whose ASICs stand on their heads.
 
     Parameters
     ----------
@@ -128,18 +127,13 @@ def driven(measure: str, run: int, detector: Integrating, module: int) -> NDArra
     run : int
         Which of the runs.
     detector : Integrating
-    module : int
     """
-    n_columns, n_rows = detector.module
+    column, row = np.indices(detector.module)
+    half = detector.module[1] // 2
+    first = row < half
     if measure == "pulse_capacitor":
-        half = n_rows // 2
-        row = np.arange(n_rows)
-        here = np.where(row < half, row % 8 == 7 - run, (row - half) % 8 == run)
-        return np.broadcast_to(here[None, :], detector.module)
-    column = np.arange(n_columns)
-    if detector.name == "agipd" and module < 8:
-        column = column[::-1]
-    return np.broadcast_to((column % 4 == run)[:, None], detector.module)
+        return np.where(first, row % 8 == 7 - run, (row - half) % 8 == run)
+    return np.where(first, column % 4 == run, column % 4 == 3 - run)
 
 
 @dataclass(frozen=True)

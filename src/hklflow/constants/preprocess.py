@@ -15,6 +15,7 @@ from hklflow.constants.layouts import read_parts
 from hklflow.constants.raw_frames import (
     Frames,
     Part,
+    Ranges,
     Trains,
     from_ranges,
     outlier_trains,
@@ -74,7 +75,7 @@ def run_facts(
             "first": int(trains[0]),
             "last": int(trains[-1]),
             "count": len(trains),
-            "gaps": to_ranges(_absent(trains)),
+            "gaps": _gaps(trains),
             "outliers": to_ranges(outliers),
         },
         "modules": {
@@ -99,13 +100,12 @@ def _module_facts(parts: Sequence[Part], frames: Frames, trains: Trains, cells: 
     }
 
 
-def _absent(trains: Trains) -> Trains:
-    """Trains between the first and the last one that nothing was measured of."""
-    # Stretches, not all numbers: a run may have paused for long.
-    gaps = np.flatnonzero(np.diff(trains) > 1)
-    return np.concatenate(
-        [*(np.arange(trains[g] + 1, trains[g + 1]) for g in gaps), np.zeros(0, np.uint64)]
-    ).astype(np.uint64)
+def _gaps(trains: Trains) -> Ranges:
+    """Stretches of trains between the first and the last one that nothing was measured of."""
+    numbers = trains.astype(np.int64)
+    return [
+        [int(numbers[g]) + 1, int(numbers[g + 1]) - 1] for g in np.flatnonzero(np.diff(numbers) > 1)
+    ]
 
 
 def trains_of(parts: Sequence[Part]) -> Trains:

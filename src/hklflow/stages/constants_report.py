@@ -1,2 +1,54 @@
-"""stub."""
+"""Report on a detector's constants: histograms, maps, and a table of every ASIC."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
 VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    constants: Path
+    """Constants of the detector."""
+
+
+class Outputs(stage.Outputs):
+    histograms: Path
+    """Picture: every quantity over the detector, and its range in every ASIC."""
+    maps: Path
+    """Picture: every quantity of every pixel, mean of the memory cells."""
+    table: Path
+    """Numbers of every ASIC: medians, spreads, fractions masked by each bit, frames; JSON."""
+
+
+class Params(stage.Params):
+    asic_size: tuple[int, int] | None = Field(None)
+    """Pixels of an ASIC (ss, fs); None: as the detector has it."""
+    cells: int = Field(32, ge=1)
+    """About so many memory cells are summarised, evenly chosen."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Summarise, draw what was summarised."""
+    from hklflow.constants.files import open_constants
+    from hklflow.constants.summary import images, summarise
+    from hklflow.plots import constants as plots
+    from hklflow.plots.common import save
+
+    with open_constants(inputs.constants) as constants:
+        summary = summarise(constants, params.asic_size, params.cells)
+        names = [name for row in plots.shown(summary) for name in row]
+        maps = images(constants, names, params.cells)
+    title = f"constants of {summary['about'].get('detector', 'the detector')}"
+    save(plots.constants_histograms(summary, title), outputs.histograms)
+    save(plots.constants_maps(maps, summary, title), outputs.maps)
+    stage.write_json(outputs.table, summary)
+    rows = summary["rows"]
+    masked = sum(row["masked"] for row in rows) / len(rows)
+    print(f"{len(rows)} ASICs, {100 * masked:.2f} % of the pixels are masked")
+
+
+if __name__ == "__main__":
+    stage.command(main)
