@@ -5,11 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.constants.raw_runs import AGIPD, FIRST, change, facts_of, raw, written
 
 from hklflow import stage
+from hklflow.constants.detectors import integrating
 from hklflow.constants.preprocess import read_run
 from hklflow.constants.raw_frames import (
     JUMP,
@@ -19,6 +20,7 @@ from hklflow.constants.raw_frames import (
     outlier_trains,
     to_ranges,
 )
+from hklflow.constants.runs import raw_files
 from hklflow.constants.write_layouts import write_run
 from hklflow.errors import HklflowError
 from hklflow.stages import constants_preprocess
@@ -110,6 +112,20 @@ def test_facts_are_read_back(tmp_path):
         read_run({"run": "r0001"})
 
 
+def test_mock_run_of_extra_data(tmp_path):
+    pytest.importorskip("extra_data")
+    from extra_data.tests.make_examples import make_agipd1m_run
+
+    make_agipd1m_run(tmp_path)
+    files = raw_files("", tmp_path)
+    assert len(files) == 16  # that of the slow control is left out
+    facts = facts_of(files, integrating("agipd"), expected=range(16))
+    assert facts["cells"] == [[0, 63]]
+    assert facts["missing"] == []
+    assert (facts["trains"]["first"], facts["trains"]["last"]) == (10000, 10099)
+    assert {item["frames"] for item in facts["modules"].values()} == {6400}
+
+
 def test_files_without_trains_are_refused(tmp_path):
     path = write_run("euxfel", tmp_path, 1, AGIPD, {0: raw(AGIPD, 0, [0])})[0]
     change(path, trains=lambda trains: trains * 0)
@@ -143,6 +159,7 @@ def test_stage_writes_the_facts(tmp_path, capsys):
 # -------------------------------------------------------------------------- laws
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 60)))
 def test_ranges_keep_the_numbers(numbers):
     ranges = to_ranges(np.array(sorted(numbers), np.int64))
@@ -150,6 +167,7 @@ def test_ranges_keep_the_numbers(numbers):
     assert all(after[0] > before[1] + 1 for before, after in pairwise(ranges))
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 60),
     st.lists(st.integers(1, 40), max_size=2, unique=True),
@@ -162,6 +180,7 @@ def test_far_numbers_are_outliers_wherever_they_are(n, far, start):
     assert outlier_trains(everything).tolist() == sorted(numbers)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8))
 def test_index_lists_what_a_file_without_index_has(counts):
     """An index made from the trains of the frames lists each frame once, with its train."""

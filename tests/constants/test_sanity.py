@@ -88,18 +88,20 @@ def _append_frames(path, frames, train):
     )
 
 
-def _insert_zero(path):
+def _insert_record(path, train):
+    """List a train without frames between the others."""
+
     def here(value):
         return lambda values: np.insert(values, 5, value)
 
     change(
         path,
-        trains=here(0),
+        trains=here(train),
         flag=here(1),
         index_first=here(0),
         index_count=here(0),
         header__pulseCount=here(0),
-        **{name: here(0) for name in RECORDS},
+        **{name: here(train) for name in RECORDS},
     )
 
 
@@ -187,7 +189,7 @@ def swapped_trains(folder):
 
 def zero_between(folder):
     files = _run(folder)
-    _insert_zero(_of(files))
+    _insert_record(_of(files), 0)
     return files
 
 
@@ -206,6 +208,12 @@ def suspect(folder):
 def far_train(folder):
     files = _run(folder)
     _append_record(_of(files, 1, 2), FIRST + 10**7, 3, FIRST + 10**7)
+    return files
+
+
+def far_train_between(folder):
+    files = _run(folder)
+    _insert_record(_of(files), FIRST + 10**7)
     return files
 
 
@@ -262,6 +270,7 @@ FAULTS = {
     zero_at_the_end: "no_trailing_zeros",
     suspect: "no_suspect_trains",
     far_train: "no_outliers",
+    far_train_between: "no_outliers",
     late: "modules_aligned",
     early: "modules_aligned",
     train_lost_by_one: "no_lost_trains",

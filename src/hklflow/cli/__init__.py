@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from hklflow import __version__
-from hklflow.cli import calibration
+from hklflow.cli import calibration, constants
 from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.calibrant import calibrant
 from hklflow.cli.check import check_experiment
@@ -40,6 +40,7 @@ app.command(scan)
 app.command(config)
 app.command(mask)
 app.command(calibration.app)
+app.command(constants.app)
 app.command(calibrant)
 app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")

@@ -145,11 +145,11 @@ class Correction:
 
     @property
     def saturation(self) -> float:
-        """Photons from which half of the pixels are saturated."""
+        """Photons from which half of the pixels are saturated, a whole number."""
         end = np.where(self.factor[2] > 0, self.detector.saturation, 0.0)
         most = (end - self._offset[2]) * self.factor[2]
         known = most[np.isfinite(most)]
-        return float(np.median(known)) if known.size else np.inf
+        return float(np.floor(np.median(known))) if known.size else np.inf
 
     def correct(
         self,

@@ -56,7 +56,7 @@ def draw(
     gaps: BoolImage,
     each: int,
     spread: float = 0.03,
-    fano: float = 4.0,
+    fano: float = 5.0,
 ) -> CounterTruth:
     """Draw responses and `each` pixels of every defect.
 

@@ -170,8 +170,11 @@ def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int]
     use = (norm > 0) & (norm * rate + read >= kernels.NORMAL)
     pooled = np.sum(counts * use, axis=0) / np.maximum(np.sum(norm * use, axis=0), 1e-300)
     expected = np.where(use, np.maximum(pooled, 0.0) * norm + read, 1.0)
+    # Noise differs between volumes: so do their weights.
+    weight = use * norm / expected
+    rate = np.sum(weight * counts, axis=0) / np.maximum(np.sum(weight * norm, axis=0), 1e-300)
     several = use & (use.sum(axis=0) > 1)
-    chi2 = float(np.sum(several * (counts - pooled * norm) ** 2 / expected))
+    chi2 = float(np.sum(several * (counts - rate * norm) ** 2 / expected))
     dof = int(several.sum()) - int(several.any(axis=0).sum())
     return found._replace(chi2=chi2, dof=dof)
 

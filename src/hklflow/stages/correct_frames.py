@@ -101,7 +101,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
         good = mask == 0
         step = _step(read[0][good], inputs.constants)
-        saturation = float(np.median([one.saturation for one in corrections.values()]))
+        saturation = min(one.saturation for one in corrections.values())
         tally = Tally(~good, read)
         with NXmxWriter(
             outputs.frames,

@@ -133,7 +133,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         last = np.array(bad.shape) - 1
         at = np.clip(np.stack([peaks.slow, peaks.fast], axis=1).astype(int), 0, last)
         under = noise[at[:, 0], at[:, 1]]
-        peaks = replace(peaks, background=peaks.background - under)
+        peaks = replace(peaks, background=peaks.background - under, maximum=peaks.maximum - under)
     result = statistics.result()
     nexus.write_peaks(outputs.peaks, peaks)
     stage.write_json(outputs.metrics, {"peaks": len(peaks.frame), "blobs": peaks.counts})

@@ -58,7 +58,8 @@ class Settings(stage.Params):
     efficiency: bool = True
     """Correct for the sensor's efficiency (needs thickness and attenuation of the sensor)."""
     flat_field: Path | None = None
-    """Image of the pixels' relative response (any format that fabio reads)."""
+    """The pixels' relative response: an image (any format that fabio reads, or .npy), or the
+    constants of a photon counter (.nxs)."""
     block: int = Field(32, gt=0, le=512)
     """Frames held in memory at a time."""
     memory: float = Field(8000.0, gt=0)
@@ -190,10 +191,9 @@ def _pixel_norm(
 
     from hklflow import nexus
     from hklflow.core import corrections, geometry
-    from hklflow.formats import images
 
     good = nexus.read_mask(inputs.mask) == 0
-    flat = images.read_image(params.flat_field) if params.flat_field else np.ones(good.shape)
+    flat = _flat(params.flat_field, good.shape) if params.flat_field else np.ones(good.shape)
     norm = np.where(good, flat, 0.0).astype(np.float64)
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
@@ -215,6 +215,21 @@ def _pixel_norm(
         "flat field": params.flat_field is not None,
     }
     return norm, [name for name, yes in done.items() if yes]
+
+
+def _flat(path: Path, shape: tuple[int, ...]) -> "NDArray[Any]":
+    """Relative response of the pixels (slow, fast)."""
+    from hklflow.constants.flood import read_flat
+    from hklflow.errors import HklflowError
+    from hklflow.formats import images
+
+    flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
+    if flat.shape != shape:
+        raise HklflowError(
+            f"{path} has {flat.shape} pixels, the frames have {shape}; give the flat field of this "
+            "detector"
+        )
+    return flat
 
 
 def _frame_norm(
