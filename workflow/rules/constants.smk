@@ -19,18 +19,35 @@ COUNTERS = {
 
 
 def every_constant(wildcards):
-    """Products of all constants that the configuration defines."""
-    names = ("constants.nxs", "histograms.png", "maps.png", "table.json")
-    wanted = [
-        paths.constants(name).format(constants=of)
-        for of in settings.constants
-        for name in names
-    ]
-    wanted += [
-        paths.constants("proposed.json").format(constants=of)
-        for of, entry in settings.constants.items()
-        if entry.stored is not None
-    ]
+    """Products of all constants that the configuration defines, of every step.
+
+    A step that fails removes its old product; if only the last were asked for, the next run
+    would take that for finished.
+    """
+    wanted = []
+    for name, entry in settings.constants.items():
+        products = ["constants.nxs", "histograms.png", "maps.png", "table.json"]
+        if entry.stored is not None:
+            products.append("proposed.json")
+        if name in COUNTERS:
+            products += [f"{kind}.nxs" for kind in hklconstants.counter_runs(entry)]
+        wanted += [
+            paths.constants(product).format(constants=name) for product in products
+        ]
+        if name not in BRANCHES:
+            continue
+        branch = BRANCHES[name]
+        steps = hklconstants.steps(branch)
+        for run in branch.runs:
+            wanted.append(paths.run("sanity.json").format(constants=name, run=run))
+        for module in branch.modules:
+            at_module = {"constants": name, "module": module}
+            wanted.append(paths.module("module.nxs").format(**at_module))
+            wanted += [
+                paths.asic(step).format(**at_module, asic=asic)
+                for asic in branch.asics(module)
+                for step in steps
+            ]
     return wanted
 
 
@@ -749,13 +766,14 @@ rule constants_report:
         mem_mb=memory("constants_report"),
         runtime=minutes("constants_report"),
     params:
+        flags=told(asic_size=lambda e, b, w: getattr(e, "asic_size", None)),
         version=stages.constants_report.VERSION,
     message:
         "{wildcards.constants}: pictures and table of the constants"
     shell:
         "python -m hklflow.stages.constants_report --constants {input.constants:q}"
         " --histograms {output.histograms:q} --maps {output.maps:q} --table {output.table:q}"
-        " > {log:q} 2>&1"
+        " {params.flags} > {log:q} 2>&1"
 
 
 rule propose_constants:

@@ -250,6 +250,14 @@ def branch(entry: IntegratingDetector) -> Branch:
     return Branch(entry, measures, modules)
 
 
+def steps(branch: Branch) -> list[str]:
+    """Files that are made of every ASIC."""
+    made = ["dark.nxs", "combined.nxs", "masked.nxs"]
+    made += [f"{name}.nxs" for name in ("xray", "pulse_capacitor") if name in branch.measures]
+    made += [f"current_source_{current}.nxs" for current in branch.currents]
+    return made + (["merged.nxs"] if branch.currents else [])
+
+
 _STAGES = ("high", "medium", "low")
 
 

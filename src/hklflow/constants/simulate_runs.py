@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.constants import gather
 from hklflow.constants.detectors import STAGES, Integrating
 from hklflow.constants.ramps import Segments, abscissa
 from hklflow.constants.simulate import Adus, Truth
@@ -15,8 +16,6 @@ from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.simulate_ramps import (
     Source,
     current_source,
-    driven_columns,
-    driven_rows,
     pulse_capacitor,
 )
 from hklflow.constants.write_layouts import RawFrames, write_run
@@ -93,30 +92,26 @@ def write_campaign(
             {m: _lit(truth, campaign.xrays, rng, campaign.foil) for m, truth in modules.items()},
         )
 
-    def ramp(segments: Segments, sources: Mapping[int, Source], drive: Any, n: int) -> list[str]:
+    def ramp(measure: str, segments: Segments, sources: Mapping[int, Source], n: int) -> list[str]:
         x = abscissa(segments, np.arange(sum(count for count, _ in segments)))
         n = n if campaign.interleaved else 1
         found = []
         for run in range(n):
-            driven = drive(run) if n > 1 else None
+            driven = gather.driven(measure, run, detector) if n > 1 else None
             outputs = {
                 m: _driven(truth, sources[m], x, rng, driven) for m, truth in modules.items()
             }
             found.append(write(len(x), outputs))
         return found
 
-    rows, columns = detector.module
     if campaign.pulses:
         sources = {m: pulse_capacitor(truth, rng) for m, truth in modules.items()}
-        runs["pulse_capacitor"] = ramp(
-            campaign.pulses, sources, lambda run: driven_rows(rows, run)[:, None], 8
-        )
+        runs["pulse_capacitor"] = ramp("pulse_capacitor", campaign.pulses, sources, 8)
     runs["current_source"] = {}
     for name, rate in campaign.rates.items():
         sources = {m: current_source(truth, rng, rate) for m, truth in modules.items()}
-        runs["current_source"][name] = ramp(
-            campaign.currents, sources, lambda run: driven_columns(columns, run), 4
-        )
+        measure = f"current_source_{name}"
+        runs["current_source"][name] = ramp(measure, campaign.currents, sources, 4)
     return runs
 
 
@@ -136,8 +131,7 @@ def _driven(
     rng: np.random.Generator,
     driven: NDArray[np.bool_] | None,
 ) -> Output:
-    whole = None if driven is None else np.broadcast_to(driven, truth.shape)
-    return lambda cell: source.respond(truth, cell, x, rng, whole)
+    return lambda cell: source.respond(truth, cell, x, rng, driven)
 
 
 def _in_order(cells: int, trains: int, output: Output) -> RawFrames:
