@@ -109,13 +109,15 @@ def xray_table(n: int, cells: int, shape: tuple[int, int]) -> None:
         ("AGIPD, Cu, 1 photon a frame", "agipd", Foil(CU, rate=1.0), plain | {"max_photons": 3}, n),
         ("AGIPD, Cu, a tenth of the frames", "agipd", Foil(CU), plain, n // 10),
         ("AGIPD, Mo, K-beta fitted", "agipd",
-         Foil(MO, beta_energy=MO_BETA, beta_weight=0.15), {"energy": MO, "beta_energy": MO_BETA}, n),
+         Foil(MO, beta_energy=MO_BETA, beta_weight=0.15),
+         {"energy": MO, "beta_energy": MO_BETA}, n),
         ("AGIPD, Cu, K-beta known", "agipd", Foil(CU, beta_energy=CU_BETA, beta_weight=0.12),
          plain | {"beta_energy": CU_BETA, "beta_weight": 0.12}, n),
         ("AGIPD, Cu, K-beta not told of", "agipd",
          Foil(CU, beta_energy=CU_BETA, beta_weight=0.12), plain, n),
-        ("AGIPD, Cu, normal cloud of 0.3", "agipd", Foil(CU, cloud=0.3), plain, n),
-        ("AGIPD, Mo, normal cloud of 0.3", "agipd", Foil(MO, cloud=0.3), {"energy": MO}, n),
+        ("AGIPD, Cu, diffused", "agipd", Foil(CU, cloud=0.25), plain | {"sharing": "cloud"}, n),
+        ("AGIPD, Cu, diffused, fitted even", "agipd", Foil(CU, cloud=0.25), plain, n),
+        ("AGIPD, Mo, diffused, fitted even", "agipd", Foil(MO, cloud=0.25), {"energy": MO}, n),
         ("JUNGFRAU, Cu, 20 % shared", "jungfrau", Foil(CU), plain, n),
     ]  # fmt: skip
     for label, name, foil, settings, frames in cases:
