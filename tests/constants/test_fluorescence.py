@@ -5,7 +5,7 @@ import pytest
 
 from hklflow.constants import files, simulate
 from hklflow.constants.files import Constants, Quantity, write_part
-from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
+from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all, sharing
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
@@ -92,13 +92,14 @@ def test_gain_is_the_true_one(copper, tmp_path):
     [
         (Foil(CU, sharing=0.0), {}),
         (Foil(CU, rate=0.8), {"max_photons": 3}),
+        (Foil(MO, cloud=0.25), {"sharing": "cloud"}),
         (Foil(MO, beta_energy=19.607, beta_weight=0.15), {"beta_energy": 19.607}),
         (
             Foil(CU, beta_energy=8.905, beta_weight=0.12),
             {"beta_energy": 8.905, "beta_weight": 0.12},
         ),
     ],
-    ids=["nothing shared", "bright", "k-beta free", "k-beta known"],
+    ids=["nothing shared", "bright", "diffused", "k-beta free", "k-beta known"],
 )
 def test_other_light(tmp_path, foil, params):
     rng = np.random.default_rng(11)
@@ -106,6 +107,25 @@ def test_other_light(tmp_path, foil, params):
     found = run(tmp_path, truth, *photons(truth, foil, 5000, rng), foil.energy, **params)
     judge(found, truth, foil.energy)
     assert not bad(found["constants_status"]).any()
+
+
+def test_how_charge_is_shared_matters_and_chi2_tells(tmp_path):
+    rng = np.random.default_rng(17)
+    truth = simulate.agipd(rng, 1, (10, 10))
+    frames = photons(truth, Foil(MO, cloud=0.25), 20000, rng)
+    right, wrong = (run(tmp_path, truth, *frames, MO, sharing=kind) for kind in ("cloud", "even"))
+    assert np.mean(right["gain_high"] / truth.gain[0]) == pytest.approx(1, abs=0.001)
+    assert np.mean(wrong["gain_high"] / truth.gain[0]) < 0.998
+    assert np.median(right["chi2"]) < np.median(wrong["chi2"]) - 0.08
+
+
+def test_parts_of_a_photon_are_a_distribution():
+    for kind in ("even", "cloud"):
+        parts, steps = sharing(kind)
+        assert steps.sum() == pytest.approx(0, abs=1e-12)
+        density = np.cumsum(steps)[:-1]
+        assert (density * np.diff(parts)).sum() == pytest.approx(1)
+        np.testing.assert_allclose(parts, 1 - parts[::-1])
 
 
 def test_k_beta_that_is_not_told_of_biases(tmp_path):
@@ -231,7 +251,7 @@ def test_the_model_of_a_bin_is_its_integral():
         packed = usual[:, : usual.shape[1] // width * width].reshape(1, -1, width).sum(axis=2)
         found = fit_all(
             packed.astype(np.int32), -60.5, width, np.zeros(1), np.full(1, 8.0), 55.0, 2, 0.0,
-            np.nan, 10.0,
+            np.nan, 10.0, sharing("even"),
         )  # fmt: skip
         fit = dict(zip(FOUND, found[:, 0], strict=True))
         assert fit["spacing"] == pytest.approx(s, abs=0.003)

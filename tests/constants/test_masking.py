@@ -23,7 +23,7 @@ SHAPE = (64, 64)
 CELLS = 4
 
 
-def _asic(seed: int = 1, detector: str = "agipd", gain: bool = True) -> Constants:
+def _asic(seed: int = 1, gain: bool = True) -> Constants:
     """Combined constants of an ASIC as it is, with the errors that measurements have."""
     rng = np.random.default_rng(seed)
     truth = simulate.agipd(rng, CELLS, SHAPE)
@@ -32,7 +32,7 @@ def _asic(seed: int = 1, detector: str = "agipd", gain: bool = True) -> Constant
     def known(values: Any) -> Quantity:
         return Quantity(np.asarray(values, np.float32))
 
-    about = {"detector": detector, "module": 0, "asic": 1, "digital": "level"}
+    about = {"detector": "agipd", "module": 0, "asic": 1, "digital": "level"}
     about |= {"cell_ids": list(range(CELLS)), "measures": [], "runs": []}
 
     def part(**values: Any) -> Constants:
@@ -108,6 +108,23 @@ def test_a_bad_cell_becomes_a_bad_pixel_if_there_are_many() -> None:
     assert np.argwhere(found["pixel_mask"]).tolist() == [[5, 5], [6, 6]]
     found = mask_constants(constants, max_bad_cells=0.75)
     assert not found["pixel_mask"].any()
+
+
+def test_jungfrau_with_the_gains_of_the_factory() -> None:
+    """Negative gains and its own ranges mask nothing; a pixel that the map lacks is masked."""
+    truth = simulate.jungfrau(np.random.default_rng(5), 1, SHAPE)
+    about = {"detector": "jungfrau", "module": 0, "asic": 0, "digital": "stage"}
+    values = {"offset": truth.offset, "offset_errors": truth.noise / 30, "noise": truth.noise}
+    values["gain_threshold"] = np.broadcast_to(
+        np.array([0.5, 1.5])[:, None, None, None], (2, 1, *SHAPE)
+    )
+    dark = {name: Quantity(np.asarray(v, np.float32)) for name, v in values.items()}
+    dark["constants_status"] = Quantity(np.zeros(truth.offset.shape, np.uint32))
+    gains = truth.gain[:, 0].copy()
+    gains[1, 7, 8] = np.nan
+    found = mask_constants(combine(Constants(about | {"cell_ids": [0]}, dark), gain_map=gains))
+    assert np.argwhere(found["pixel_mask"]).tolist() == [[7, 8]]
+    assert (found["gain"][1:][np.isfinite(found["gain"][1:])] < 0).all()
 
 
 def test_only_stages_that_are_needed_count() -> None:

@@ -140,7 +140,7 @@ def test_settling_after_the_switch(tmp_path: Path) -> None:
     rng, truth = _agipd(4, cells=1)
     true = _ratio(truth)
 
-    def bias(decay: float, **params: float) -> tuple[float, float]:
+    def bias(decay: float, **params: float) -> tuple[float, float, float]:
         source = simulate_ramps.pulse_capacitor(truth, rng, settling=50.0, decay=decay)
         simulate_ramps.write_ramp(
             tmp_path / "ramp.h5", truth, source, "pulse_capacitor", SEGMENTS, rng
@@ -148,16 +148,21 @@ def test_settling_after_the_switch(tmp_path: Path) -> None:
         found = _run(tmp_path, **params)
         off = found["gain_ratio_mh"] / true - 1
         pull = (found["gain_ratio_mh"] - true) / found["gain_ratio_mh_errors"]
-        return float(off.mean()), float(pull.std())
+        bent = (found["fit_status"] & FitStatus.NON_LINEAR) != 0
+        return float(off.mean()), float(pull.std()), float(bent.mean())
 
-    short, pull = bias(8.0)
+    short, pull, bent = bias(8.0)
     assert abs(short) < 3e-4
     assert 0.9 < pull < 1.2
+    assert bent == 0
     assert abs(bias(8.0, trim=0.0)[0]) > 1e-3
-    assert abs(bias(60.0)[0]) > 3e-3
-    fitted, pull = bias(60.0, settling=60.0)
+    long, _, bent = bias(60.0)
+    assert abs(long) > 3e-3
+    assert bent > 0.5  # and that is seen
+    fitted, pull, bent = bias(60.0, settling=60.0)
     assert abs(fitted) < 5e-4
     assert 0.9 < pull < 1.2
+    assert bent == 0
 
 
 def test_what_fails_is_marked_and_only_that(tmp_path: Path) -> None:
@@ -283,3 +288,4 @@ def test_exact_lines_are_found(
         ratio * slope, abs=60 * spread / (n - switch) ** 1.5
     )
     assert lines.reached[:, 0, 0].tolist() == [switch, n - switch, 0]
+    assert not lines.curved.any()

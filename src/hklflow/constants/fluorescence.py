@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hklflow.constants.base import Process, process
 from hklflow.constants.files import Constants, Quantity
-from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
+from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all, sharing
 from hklflow.constants.gathered import CellFrames, Gathered
 from hklflow.constants.status import Bit
 from hklflow.errors import HklflowError
@@ -40,6 +40,8 @@ class Spectrum:
         K-alpha, keV.
     beta_energy, beta_weight : float or None
         K-beta, keV, and the fraction of the photons that it is; None: filtered; to be fitted.
+    sharing : {"even", "cloud"}
+        How pixels share photons, see `fluorescence_fit.sharing`.
     max_photons : int
         Photons of the last peak that is fitted.
     min_photons : float
@@ -55,6 +57,7 @@ class Spectrum:
     energy: float
     beta_energy: float | None = None
     beta_weight: float | None = None
+    sharing: str = "even"
     max_photons: int = 2
     min_photons: float = 50.0
     photons_per_cell: float = 400.0
@@ -267,6 +270,7 @@ class Fluorescence(Process):
                 0.0 if beta is None else beta / spectrum.energy,
                 np.nan if weight is None else weight,
                 spectrum.min_photons,
+                sharing(spectrum.sharing),
             )
         else:
             values = np.full((len(FOUND), counts.shape[0] * counts.shape[1]), np.nan)

@@ -4,10 +4,11 @@ Of an output x in ADU the expectation is, with ``*`` for a convolution,
 
     m(x) = sum_k a_k N(x; mu + k S, sigma) * (1 + b U + b² / 2 U*U)
 
-N is normal, U even between 0 and S: the part of a photon's charge that a pixel gets if it shares
-the photon with a neighbour. b is the mean number of such parts in a frame. Parts come on top of
-whole photons as often as on top of none: a plateau between 0 and 1 photon alone lets the ones
-behind it push the peak of one photon down, by some tenths of a per cent.
+N is normal, U the part of a photon's charge that a pixel gets if it shares the photon with a
+neighbour: even between 0 and S, or of a normal cloud of charge near the border (`sharing`). b is
+the mean number of such parts in a frame. Parts come on top of whole photons as often as on top of
+none: a plateau between 0 and 1 photon alone lets the ones behind it push the peak of one photon
+down, by some tenths of a per cent.
 
 One peak more than fitted has the weight that Poisson's law gives it. Where K-beta is not filtered,
 a fraction of the photons has its energy. Bins are integrated, not sampled. The likelihood is
@@ -47,6 +48,29 @@ _STEPS = 60
 # Squared distance to the maximum in standard deviations that is near enough.
 _NEAR = 1e-4
 _FAR = 7.5
+
+
+def sharing(kind: str) -> F64:
+    """Distribution of the part of a photon that a pixel gets, as steps of a cumulative one.
+
+    Parameters
+    ----------
+    kind : {"even", "cloud"}
+        ``cloud``: charge that diffused, a normal distribution of width d, within 2 d of the
+        border; of any d the parts are the same, Phi(t) with t even from -2 to 2.
+
+    Returns
+    -------
+    (2, n) array
+        Parts where the density changes, and by how much.
+    """
+    if kind == "even":
+        return np.array([[0.0, 1.0], [1.0, -1.0]])
+    # Between these the density is as good as even.
+    steps = np.linspace(-2, 2, 9)
+    parts = np.array([0.5 + 0.5 * erf(t / sqrt(2)) for t in steps])
+    density = 1 / ((len(steps) - 1) * np.diff(parts))
+    return np.stack([parts, np.diff(density, prepend=0, append=0)])
 
 
 @njit(cache=True, nogil=True)
@@ -98,6 +122,7 @@ def fit_all(
     beta: float,
     beta_weight: float,
     min_photons: float,
+    parts: F64,
 ) -> F64:
     """Fit the histograms of many pixels.
 
@@ -119,6 +144,8 @@ def fit_all(
     beta_weight : float
         Fraction of the photons that are K-beta; NaN: to be fitted.
     min_photons : float
+    parts : (2, n) array
+        Of `sharing`.
 
     Returns
     -------
@@ -151,7 +178,7 @@ def fit_all(
             covariance = np.zeros((n, n))
             bounds = (0.4 * spacing, 2.2 * spacing)
             code = _fit(
-                theta, data, first, width, peaks, beta, n, bounds, model, slopes, covariance
+                theta, data, first, width, peaks, beta, n, bounds, parts, model, slopes, covariance
             )
             if code == Fit.GOOD.value:
                 mu, s, sigma = theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
@@ -225,6 +252,7 @@ def _fit(
     beta: float,
     n: int,
     bounds: tuple[float, float],
+    parts: F64,
     model: F64,
     slopes: F64,
     covariance: F64,
@@ -236,7 +264,7 @@ def _fit(
     step, held = np.zeros(n), np.zeros(n, np.bool_)
     damping = 1e-3
     for _ in range(_STEPS):
-        _expect(tried, first, width, peaks, beta, n, model, slopes, _STRAY * total)
+        _expect(tried, first, width, peaks, beta, n, parts, model, slopes, _STRAY * total)
         likelihood = 0.0
         for i in range(len(data)):
             likelihood += (data[i] * np.log(model[i]) if data[i] > 0 else 0.0) - model[i]
@@ -314,6 +342,7 @@ def _expect(
     peaks: int,
     beta: float,
     n: int,
+    parts: F64,
     model: F64,
     slopes: F64,
     stray: float,
@@ -325,7 +354,7 @@ def _expect(
     shape, before = np.zeros((peaks + 2, 6)), np.zeros((peaks + 2, 6))
     places = np.zeros((4, peaks + 4))
     for edge in range(len(model) + 1):
-        _cumulate(first + edge * width, theta, peaks, beta, places, shape)
+        _cumulate(first + edge * width, theta, peaks, beta, parts, places, shape)
         if edge > 0:
             i = edge - 1
             model[i] = stray
@@ -346,7 +375,9 @@ def _expect(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _cumulate(x: float, theta: F64, peaks: int, beta: float, places: F64, shape: F64) -> None:
+def _cumulate(
+    x: float, theta: F64, peaks: int, beta: float, parts: F64, places: F64, shape: F64
+) -> None:
     """Integral to x of what each number of photons gives, and its derivatives.
 
     Columns of ``shape`` (peaks + 2, 6): the integral; by b, mu, S, sigma, weight of K-beta.
@@ -360,22 +391,31 @@ def _cumulate(x: float, theta: F64, peaks: int, beta: float, places: F64, shape:
         ramp[k] = y * cdf[k] + sigma * sigma * pdf[k]
         curve[k] = 0.5 * ((y * y + sigma * sigma) * cdf[k] + sigma * sigma * y * pdf[k])
     for k in range(peaks + 2):
+        once = by_mu = by_s = by_sigma = 0.0
+        for part in range(parts.shape[1]):
+            share, weight = parts[0, part], parts[1, part] / s
+            if share == 0.0 or share == 1.0:
+                at = k + int(share)
+                below, here, sum_below = cdf[at], pdf[at], ramp[at]
+            else:
+                y = x - mu - (k + share) * s
+                below, here = _gauss(y, sigma)
+                sum_below = y * below + sigma * sigma * here
+            once += weight * sum_below
+            by_mu -= weight * below
+            by_s -= weight * (k + share) * below
+            by_sigma += weight * sigma * here
+        by_s -= once / s
+        # Two parts in a frame are few: even ones will do.
         i, j = k + 1, min(k + 2, peaks + 3)
-        even = (ramp[k] - ramp[i]) / s
-        twice = (curve[k] - 2 * curve[i] + curve[j]) / (s * s)
         half = 0.5 * b * b
-        shape[k, 0] = b * even + half * twice
-        shape[k, 1] = even + b * twice
-        shape[k, 2] = -b * (cdf[k] - cdf[i]) / s - half * (ramp[k] - 2 * ramp[i] + ramp[j]) / (
-            s * s
-        )
-        shape[k, 3] = (
-            -b * ((k * cdf[k] - i * cdf[i]) + even) / s
-            - half * ((k * ramp[k] - 2 * i * ramp[i] + j * ramp[j]) / s + 2 * twice) / s
-        )
-        shape[k, 4] = sigma * (
-            b * (pdf[k] - pdf[i]) / s + half * (cdf[k] - 2 * cdf[i] + cdf[j]) / (s * s)
-        )
+        twice = (curve[k] - 2 * curve[i] + curve[j]) / (s * s)
+        ramps = (k * ramp[k] - 2 * i * ramp[i] + j * ramp[j]) / s
+        shape[k, 0] = b * once + half * twice
+        shape[k, 1] = once + b * twice
+        shape[k, 2] = b * by_mu - half * (ramp[k] - 2 * ramp[i] + ramp[j]) / (s * s)
+        shape[k, 3] = b * by_s - half * (ramps + 2 * twice) / s
+        shape[k, 4] = b * by_sigma + half * sigma * (cdf[k] - 2 * cdf[i] + cdf[j]) / (s * s)
         shape[k, 5] = 0.0
         if beta > 0:
             _add_mixture(x - mu, s, sigma, k, beta, theta[peaks + 5], shape)

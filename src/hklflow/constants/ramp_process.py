@@ -72,7 +72,7 @@ class RampProcess(Process):
         trim: float = 0.10,
         least: int = 20,
         settling: float = 0.0,
-        linearity: float = 0.01,
+        linearity: float = 0.002,
     ) -> None:
         ceiling = integrating(ramp.about.detector).saturation - margin
         self._ramp = segments

@@ -38,7 +38,8 @@ class Fit:
         Decay constant of the exponential that is fitted after each switch beside the line, in
         units of the ramp; 0: none.
     linearity : float
-        Systematic deviation from the line, as a fraction of its rise, from which it is curved.
+        Systematic deviation from the line (rms), as a fraction of its rise, from which it is
+        curved.
     """
 
     stages: int
@@ -47,7 +48,7 @@ class Fit:
     ceiling: float = math.inf
     least: int = 20
     settling: float = 0.0
-    linearity: float = 0.01
+    linearity: float = 0.002
 
 
 @dataclass(frozen=True)

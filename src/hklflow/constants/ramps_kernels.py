@@ -9,6 +9,8 @@ from numba import njit
 _APART = 6.0
 # Deviations beyond this many robust standard deviations are no part of a line.
 _CLIP = 5.0
+# Standard deviation of what rounding to integers adds, and a little.
+_ROUNDING = 0.3
 # Frames that a level needs to be one.
 _LEVEL = 5
 
@@ -142,8 +144,7 @@ def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
     slope_error, intercept_error, rest, points = math.nan, math.nan, math.nan, 0
     for _ in range(2):
         r = np.abs(y - slope * x - intercept - amplitude * e)
-        # Whole numbers scatter by 0.29 at least.
-        keep = r <= _CLIP * max(1.4826 * np.median(r), 0.3)
+        keep = r <= _CLIP * max(1.4826 * np.median(r), _ROUNDING)
         points = keep.sum()
         if points < 4:
             return (math.nan, math.nan, math.nan, math.nan, math.nan), points, False
@@ -151,11 +152,8 @@ def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
             x, y, e, keep, settles
         )
     r = (y - slope * x - intercept - amplitude * e)[keep]
-    noise = 0.5 * np.mean(np.diff(r) ** 2)
-    systematic = rest * rest - noise
     rise = abs(slope) * (x[-1] - x[0])
-    curved = systematic > 5 * math.sqrt(2 / points) * noise
-    curved = curved and systematic > (linearity * rise) ** 2
+    curved = _curved(x[keep], r, max(linearity * rise, _ROUNDING))
     return (slope, slope_error, intercept, intercept_error, rest), points, curved
 
 
@@ -194,3 +192,21 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
     slope_error = math.sqrt(variance * (1 / sxx + tilt * tilt / see))
     intercept_error = math.sqrt(variance * (1 / n + xm * xm / sxx + (tilt * xm - em) ** 2 / see))
     return slope, slope_error, intercept, intercept_error, math.sqrt(variance), amplitude
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _curved(x, r, limit):  # type: ignore[no-untyped-def]
+    """Whether residuals r are more than noise and a limit: all of them, or a parabola in them.
+
+    What successive frames have in common is no noise.
+    """
+    n = len(x)
+    noise = 0.5 * np.mean(np.diff(r) ** 2)
+    systematic = np.mean(r * r) - noise
+    if systematic > 5 * math.sqrt(2 / n) * noise and systematic > limit * limit:
+        return True
+    z = (x - x.mean()) / (x[-1] - x[0])
+    q = z * z - np.mean(z * z) - z * (np.mean(z * z * z) / np.mean(z * z))
+    square = np.mean(q * q)
+    parabola = np.mean(q * r) ** 2 / square  # its mean square
+    return parabola * n > _CLIP * _CLIP * noise and parabola > limit * limit

@@ -130,7 +130,7 @@ def _draw_map(axes: Axes, modules: Mapping[int, NDArray[Any]], name: str) -> Non
     low, high = (0.0, 1.0)
     if name != "bad" and known.size:
         low, high = (float(v) for v in np.percentile(known, [1, 99]))
-        high = max(high, low + 1e-6 * max(abs(low), 1e-6))
+        high = max(high, low + 1e-3 * max(abs(low), 1e-6))
     axes.imshow(image, vmin=low, vmax=high, cmap=IMAGE, interpolation="nearest")
     axes.set_facecolor("0.8")
     few = len(modules) <= 40

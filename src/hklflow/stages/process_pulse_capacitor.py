@@ -39,9 +39,9 @@ class Settings(stage.Params):
     """ADU from both ends of the output's range within which values are not used."""
     min_points: int = Field(20, ge=5)
     """Frames that the line of a stage needs."""
-    linearity: float = Field(0.01, gt=0)
-    """Systematic deviation from the line, as a fraction of its rise, from which a pixel is not
-    linear."""
+    linearity: float = Field(0.002, gt=0)
+    """Systematic deviation from the line (rms) as a fraction of its rise, from which a pixel is not
+    linear; its slope is then off by some six times as much."""
     n_sigma: float = Field(5.0, gt=0)
     """Robust standard deviations from the ASIC's median from which a ratio is an outlier."""
     limits_mh: tuple[float, float] | None = None
