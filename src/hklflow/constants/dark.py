@@ -22,6 +22,9 @@ from hklflow.constants.gathered import CellFrames
 from hklflow.constants.status import Bit
 from hklflow.errors import HklflowError
 
+F64 = NDArray[np.float64]
+U16 = NDArray[np.uint16]
+
 #: Variance of what rounding to integers adds.
 ROUNDING = 1 / 12
 
@@ -208,7 +211,7 @@ def _bit(where: NDArray[np.bool_], bit: Bit) -> NDArray[np.uint32]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def clipped(values, digital, least, most, clip):  # type: ignore[no-untyped-def]
+def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F64:
     """Mean and spread of each pixel without outliers.
 
     Parameters
@@ -228,15 +231,20 @@ def clipped(values, digital, least, most, clip):  # type: ignore[no-untyped-def]
     n, n_rows, n_fast = values.shape
     found = np.full((4, n_rows, n_fast), np.nan)
     counts = np.zeros(65536, np.int64)
+    # A pixel's values beside each other: where they are read they are far apart.
+    beside = np.empty((n_fast, n), np.int32)
     for row in range(n_rows):
+        for i in range(n):
+            for column in range(n_fast):
+                beside[column, i] = values[i, row, column]
+                if least >= 0 and not least <= digital[i, row, column] <= most:
+                    beside[column, i] = -1
         for column in range(n_fast):
             low, high, used = 65536, -1, 0
             for i in range(n):
-                if least >= 0:
-                    code = digital[i, row, column]
-                    if code < least or code > most:
-                        continue
-                value = int(values[i, row, column])
+                value = int(beside[column, i])
+                if value < 0:
+                    continue
                 counts[value] += 1
                 used += 1
                 low, high = min(low, value), max(high, value)
@@ -256,7 +264,9 @@ def clipped(values, digital, least, most, clip):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _limits(counts, low, high, used, clip):  # type: ignore[no-untyped-def]
+def _limits(
+    counts: NDArray[np.int64], low: int, high: int, used: int, clip: float
+) -> tuple[int, int]:
     """First and last value within ``clip`` standard deviations of the median."""
     median, below = low, 0
     while 2 * (below + counts[median]) < used:
@@ -279,7 +289,9 @@ def _limits(counts, low, high, used, clip):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _normal(counts, low, begin, end, cut):  # type: ignore[no-untyped-def]
+def _normal(
+    counts: NDArray[np.int64], low: int, begin: int, end: int, cut: bool
+) -> tuple[int, float, float]:
     """Number, mean and spread of values; if they are cut, of the normal distribution behind.
 
     ``counts`` begins with the value ``low``; the cut leaves values from ``begin`` to ``end``.
