@@ -71,12 +71,21 @@ def _section(name: str, field: Schema, models: list[Schema], defs: Schema) -> It
             yield model["description"]
         yield ""
         yield from _table(model) if model["properties"] else ["Nothing to set."]
-        for inner, value in model["properties"].items():
-            for nested in _models(value, defs):
-                yield ""
-                yield f"`{inner}`: {nested['description']}"
-                yield ""
-                yield from _table(nested)
+        yield from _nested(model, defs)
+
+
+def _nested(model: Schema, defs: Schema, outer: str = "") -> Iterator[str]:
+    """Tables of the models that a model's fields refer to, and of theirs."""
+    for name, field in model["properties"].items():
+        models = list(_models(field, defs))
+        for nested in models:
+            # A section says best itself what it is for; of several models each does.
+            told = field if len(models) == 1 and "description" in field else nested
+            yield ""
+            yield f"`{outer}{name}`: {told['description']}"
+            yield ""
+            yield from _table(nested)
+            yield from _nested(nested, defs, f"{outer}{name}: ")
 
 
 def _models(field: Schema, defs: Schema) -> Iterator[Schema]:

@@ -240,7 +240,9 @@ class Branch:
 def branch(entry: IntegratingDetector) -> Branch:
     """Jobs that an entry asks for."""
     runs = entry.runs
-    measures = {f"dark_{stage}": (getattr(runs, f"dark_{stage}"),) for stage in _STAGES}
+    measures: dict[str, tuple[str, ...]] = {
+        f"dark_{stage}": (getattr(runs, f"dark_{stage}"),) for stage in _STAGES
+    }
     if runs.xray is not None:
         measures["xray"] = (runs.xray,)
     if runs.pulse_capacitor:
