@@ -1,6 +1,6 @@
 """Simulated ramps of charge: pulse capacitor and current source, of ASICs with known constants."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,7 @@ def write_ramp(
     repeats: int = 1,
     lost: Iterable[int] = (),
     about: About | None = None,
+    cell_ids: Sequence[int] | None = None,
 ) -> None:
     """Write gathered frames of a ramp.
 
@@ -127,6 +128,8 @@ def write_ramp(
         Steps that are not in the file.
     about : About, optional
         Which frames they are; None: ASIC 0 of module 0 of an AGIPD.
+    cell_ids : sequence of int, optional
+        Numbers of the memory cells, rising; None: from 0.
     """
     step = np.delete(np.arange(repeats * sum(n for n, _ in segments)), list(lost))
     x = abscissa(segments, step)
