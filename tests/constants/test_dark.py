@@ -85,6 +85,16 @@ def test_offset_noise_and_level_are_the_true_ones(agipd, tmp_path, clip):
     assert found.about["runs"] == [[f"r_{measure}"] for measure in MEASURES]
 
 
+def test_rounding_is_no_part_of_the_noise(tmp_path):
+    rng = np.random.default_rng(6)
+    truth = simulate.agipd(rng, 1, SHAPE)
+    truth.noise[:] = 1.0
+    found = run(tmp_path, *darks(truth, rng))
+    assert np.mean(found["noise"]) == pytest.approx(1, abs=0.006)
+    pull = (found["noise"] - 1) / found["noise_errors"]
+    assert 0.9 < pull.std() < 1.1
+
+
 def test_thresholds_are_as_many_spreads_from_both_levels(agipd, tmp_path):
     truth, analog, digital = agipd
     found = run(tmp_path, analog, digital)
