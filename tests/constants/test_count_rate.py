@@ -30,6 +30,10 @@ def test_dead_time_within_its_error(model: str) -> None:
     assert abs(pulls.mean()) < 4 / np.sqrt(30)
     assert 0.65 < np.sqrt(np.mean(pulls**2)) < 1.4
     assert max(fit.error for fit in fits) < 0.3 * TAU
+    # Where the models begin to differ, but are not told apart.
+    fits = [fitted(model, 1e6, seed) for seed in range(20)]
+    assert not any(fit.decided for fit in fits)
+    assert np.sqrt(np.mean([((fit.tau - TAU) / fit.error) ** 2 for fit in fits])) < 1.4
     for seed in range(3):
         strong = fitted(model, 2e6, seed, 1500)
         assert (strong.model, strong.decided) == (model, True)

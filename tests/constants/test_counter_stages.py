@@ -140,6 +140,15 @@ def test_the_joined_mask_and_flat_are_the_truth(folder: Path, truth: CounterTrut
     assert len(stage.provenance(folder / "c.nxs")) == 5
 
 
+def test_each_file_has_the_gaps_and_what_it_found(folder: Path, truth: CounterTruth) -> None:
+    gap = truth.bits & np.uint32(MaskBit.GAP)
+    for name, place in (("dark", (12, 13)), ("stability", (70, 100))):
+        expected = gap.copy()
+        expected[place] = MaskBit.NOISY
+        part = files.read_part(folder / f"{name}_constants.nxs")
+        assert np.array_equal(part["pixel_mask"], expected)
+
+
 def test_the_dead_time_and_its_limit_are_stored(folder: Path) -> None:
     with files.open_constants(folder / "c.nxs") as constants:
         facts = dict(constants.group(0)["dead_time"].attrs)

@@ -77,3 +77,11 @@ def test_known_pixels_are_neither_judged_nor_used() -> None:
     assert np.argwhere(stability.result().bits).tolist() == [[12, 11]]
     with pytest.raises(HklflowError, match="do not fit"):
         stability.add(frames[:, :5])
+    # Of nine good pixels a ninth of the background would be the pixel's own.
+    alone = np.ones((30, 40), bool)
+    alone[10:13, 10:13] = False
+    frames = np.full((20, 30, 40), 4)
+    frames[:, 11, 11] = 12  # 3 sqrt(4 + 1) = 6.7 above 4
+    stability = Stability(alone)
+    stability.add(frames)
+    assert np.argwhere(stability.result().bits).tolist() == [[11, 11]]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 VERSION = 3
 
-# Pairs of frames that tell the dispersion: some ten thousand tiles of 256 pixels.
-_DISPERSION_PAIRS = 8
+# Pairs of frames that tell the dispersion: a thousand tiles of a module, for 0.3 %.
+_DISPERSION_PAIRS = 4
 _MAX_DISPERSION = 0.05
 
 
