@@ -284,10 +284,8 @@ def test_exact_lines_are_found(
     frames = CellFrames(analog, digital, x.astype(np.uint64), x.astype(np.int64))
     unknown = np.full((2, 1, 1), np.nan)
     lines = ramps.fit_lines(frames, x, unknown, "level", ramps.Fit(2))
-    spread = 0.3 / np.sqrt(12 / 0.8**2)  # of a slope over the points that are left, times n^1.5
-    assert lines.slope[0, 0, 0] == pytest.approx(slope, abs=60 * spread / switch**1.5)
-    assert lines.slope[1, 0, 0] == pytest.approx(
-        ratio * slope, abs=60 * spread / (n - switch) ** 1.5
-    )
+    # Rounding by at most half an ADU turns a line through m points by at most 1.5 / m.
+    for stage, true, m in ((0, slope, switch), (1, ratio * slope, n - switch)):
+        assert lines.slope[stage, 0, 0] == pytest.approx(true, abs=1.51 / (0.9 * m - 1))
     assert lines.reached[:, 0, 0].tolist() == [switch, n - switch, 0]
     assert not lines.curved.any()

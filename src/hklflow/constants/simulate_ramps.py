@@ -135,7 +135,9 @@ def write_ramp(
     x = abscissa(segments, step)
     about = about or About("agipd", measure, 0, 0, "level", ("r0001",))
     cells = np.arange(truth.cells)
-    with GatheredWriter(path, about, cells, np.full(truth.cells, len(step)), truth.shape) as writer:
+    numbers = cells if cell_ids is None else np.array(cell_ids)
+    counts = np.full(truth.cells, len(step))
+    with GatheredWriter(path, about, numbers, counts, truth.shape) as writer:
         for cell in cells if len(step) else ():
             analog, digital = source.respond(truth, int(cell), x, rng)
             writer.append(np.full(len(step), cell), 1000 + step, step, analog, digital)
