@@ -285,7 +285,7 @@ def test_exact_lines_are_found(
     unknown = np.full((2, 1, 1), np.nan)
     lines = ramps.fit_lines(frames, x, unknown, "level", ramps.Fit(2))
     # Rounding by at most half an ADU turns a line through m points by at most 1.5 / m.
-    for stage, true, m in ((0, slope, switch), (1, ratio * slope, n - switch)):
-        assert lines.slope[stage, 0, 0] == pytest.approx(true, abs=1.51 / (0.9 * m - 1))
+    for g, true, m in ((0, slope, switch), (1, ratio * slope, n - switch)):
+        assert lines.slope[g, 0, 0] == pytest.approx(true, abs=1.51 / (0.9 * m - 1))
     assert lines.reached[:, 0, 0].tolist() == [switch, n - switch, 0]
     assert not lines.curved.any()
