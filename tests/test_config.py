@@ -550,12 +550,59 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {},
         {"orientation": 1, "beam_centre": (-10.5, 1e3), "mask_image": "-m n.tif", "calibrant": ODD},
     ],
+    "constants_preprocess": [
+        {"run": ODD, "module_size": (16, 8), "asic_size": (8, 8), "modules": (0, 3, 15)},
+    ],
+    "constants_sanity": [{}, {"strict": ("no_gaps", "no_outliers"), "ignore": ("all",)}],
+    "gather": [{"measure": "xray", "module": 0}, {"measure": "dark_high", "module": 15}],
+    "process_dark": [{}, {"clip": 4.5, "min_frames": 3}],
+    "process_xray": [
+        {"energy": 17.444},
+        {"energy": 8.041, "beta_energy": 8.905, "expected_gain": (5.5, 9.0)},
+    ],
+    "process_pulse_capacitor": [{}, {"ramp": ((200, 1.5),), "limits_mh": (0.01, 0.1)}],
+    "process_current_source": [
+        {},
+        {"ramp": ((100, 1.0), (50, 60.0)), "limits_mh": (-0.1, 1e-3), "limits_lm": (0.1, 1.0)},
+    ],
+    "merge_current_source": [{"names": ("20",)}, {"names": ("20", "1e-3"), "weighted": True}],
+    "combine_constants": [{}, {"default_gain": (8.0, 0.25, -0.05), "module_size": (16, 8)}],
+    "mask_constants": [
+        {},
+        {"offset_high": (1000.0, 9000.0), "gain_low": (-0.2, -0.1), "stages": ("high",)},
+        {"default_ranges": False, "module_size": (16, 8)},
+    ],
+    "join_module": [{"detector": "agipd", "module": 3, "numbers": (0, 15)}],
+    "join_constants": [{"numbers": (0, 2)}, {"numbers": (1,), "absent": (0, 2), "title": ODD}],
+    "constants_report": [{}, {"asic_size": (8, 8), "cells": 3}],
+    "propose_constants": [
+        {"state": {"detector": ODD, "shape": [20, 30], "tilt": 1e-7}},
+        {"state": {"detector": "a", "serial": "1"}, "aliases": {"0" * 16: "1" * 16}},
+        {"state": {"a": "b"}, "gates": {"max_masked": None, "max_masked_module": 0.5}},
+    ],
+    "correct_frames": [
+        {"energy": 9.3},
+        {"energy": 9.3, "common_mode": "asic", "layout": "lab", "asic_size": (8, 8)},
+        {"energy": 1e1, "pattern": "-my x_####.cbf", "flat_field": False},
+    ],
+    "counter_dark": [{}, {"pattern": "a b_####.cbf", "block": 3}],
+    "counter_flood": [{}, {"pattern": "a b_####.cbf", "attenuation": 1e4}],
+    "counter_stability": [{}, {"often": 0.7, "every": 10}],
+    "counter_rate": [
+        {"transmission": [1.0, 0.5]},
+        {"transmission": [1.0, 1e-3], "patterns": ("a_####.cbf", "b c_####.cbf")},
+    ],
+    "counter_constants": [{}, {"detector": "Pilatus 1M", "image": "-m n.tif"}],
 }
+_DIVIDED = {"layout": "lab", "detector": "agipd"}
 REQUIRED: dict[str, dict[str, Any]] = {
     "refine_parent": {"sample": "s", "scan": "a", "rotations": ["r1", "r2"], "space_group": "P 1"},
     "refine": {"sample": "s", "scan": "a", "rotations": ["r1"]},
     "transform": {"rotation": "r1"},
     "stack": {"scans": ["a"], "temperatures": [1.5]},
+    "constants_preprocess": _DIVIDED,
+    "gather": _DIVIDED,
+    "propose_constants": {"store": "-a store", "name": "agipd", "author": ODD},
     "powder_calibration": {
         "wavelength": 0.5,
         "pixel_size": (1e-4, 2e-4),

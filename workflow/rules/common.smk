@@ -273,6 +273,16 @@ def used_constants(counter):
     return inner
 
 
+def used_flat(wildcards):
+    """Constants of a photon counter that have a flat field for the rotation at hand."""
+    name = experiment.settings(
+        wildcards.sample, wildcards.scan
+    ).correct_frames.constants
+    entry = settings.constants.get(name or "")
+    flood = getattr(getattr(entry, "runs", None), "flood", None)
+    return used_constants(counter=True)(wildcards) if flood else []
+
+
 def calibration_file(wildcards):
     """The calibrant image or the PONI file."""
     entry = settings.calibrations[wildcards.calibration]
@@ -322,6 +332,20 @@ def braced(name):
 
 
 # -------------------------------------------------------------------- parameters
+
+
+def optional(**names):
+    """Params function: flags of inputs that may be empty."""
+
+    @known
+    def inner(wildcards, input):
+        return " ".join(
+            f"--{flag.replace('_', '-')} {shlex.quote(str(input[name]))}"
+            for flag, name in names.items()
+            if input[name]
+        )
+
+    return inner
 
 
 def flags_of(parameters):

@@ -151,6 +151,12 @@ def gathered(measure):
     return inner
 
 
+def each_asic(wildcards, output):
+    """Params function: files of all ASICs in the folder of the gathered frames."""
+    asics = range(BRANCHES[wildcards.constants].detector.asics)
+    return " ".join(shlex.quote(f"{output.gathered}/asic_{asic}.h5") for asic in asics)
+
+
 def of_measured(name, measure):
     """Input function: this product of the ASIC at hand, if the measure was made."""
 
@@ -188,20 +194,6 @@ def of_modules(wildcards):
         paths.module("module.nxs").format(constants=wildcards.constants, module=module)
         for module in BRANCHES[wildcards.constants].modules
     ]
-
-
-def optional(**names):
-    """Params function: flags of inputs that may be empty."""
-
-    @known
-    def inner(wildcards, input):
-        return " ".join(
-            f"--{flag.replace('_', '-')} {shlex.quote(str(input[name]))}"
-            for flag, name in names.items()
-            if input[name]
-        )
-
-    return inner
 
 
 # ----------------------------------------------------------------- integrating detectors
@@ -276,10 +268,7 @@ rule gather:
     params:
         facts=braced("facts"),
         sanity=braced("sanity"),
-        asics=lambda w, output: " ".join(
-            shlex.quote(f"{output.gathered}/asic_{asic}.h5")
-            for asic in range(BRANCHES[w.constants].detector.asics)
-        ),
+        gathered=each_asic,
         flags=whole_detector(
             measure=lambda e, b, w: [w.measure], module=lambda e, b, w: [w.module]
         ),
@@ -288,7 +277,7 @@ rule gather:
         "{wildcards.constants}: gather {wildcards.measure} of module {wildcards.module}"
     shell:
         "python -m hklflow.stages.gather --facts {params.facts} --sanity {params.sanity}"
-        " --gathered {params.asics} {params.flags} > {log:q} 2>&1"
+        " --gathered {params.gathered} {params.flags} > {log:q} 2>&1"
 
 
 rule process_dark:
@@ -313,8 +302,7 @@ rule process_dark:
     message:
         "{wildcards.constants}: offset and noise of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.process_dark"
-        " --high {input.high:q}/asic_{wildcards.asic}.h5"
+        "python -m hklflow.stages.process_dark --high {input.high:q}/asic_{wildcards.asic}.h5"
         " --medium {input.medium:q}/asic_{wildcards.asic}.h5"
         " --low {input.low:q}/asic_{wildcards.asic}.h5"
         " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
@@ -341,8 +329,8 @@ rule process_xray:
     message:
         "{wildcards.constants}: gain of ASIC {wildcards.module}/{wildcards.asic} from fluorescence"
     shell:
-        "python -m hklflow.stages.process_xray"
-        " --gathered {input.gathered:q}/asic_{wildcards.asic}.h5 --dark {input.dark:q}"
+        "python -m hklflow.stages.process_xray --gathered {input.gathered:q}/asic_{wildcards.asic}.h5"
+        " --dark {input.dark:q}"
         " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
 
 
@@ -367,8 +355,8 @@ rule process_pulse_capacitor:
     message:
         "{wildcards.constants}: pulse capacitor of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.process_pulse_capacitor"
-        " --gathered {input.gathered:q}/asic_{wildcards.asic}.h5 --dark {input.dark:q}"
+        "python -m hklflow.stages.process_pulse_capacitor --gathered {input.gathered:q}/asic_{wildcards.asic}.h5"
+        " --dark {input.dark:q}"
         " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
 
 
@@ -396,8 +384,8 @@ rule process_current_source:
         "{wildcards.constants}: current source {wildcards.current} of ASIC"
         " {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.process_current_source"
-        " --gathered {input.gathered:q}/asic_{wildcards.asic}.h5 --dark {input.dark:q}"
+        "python -m hklflow.stages.process_current_source --gathered {input.gathered:q}/asic_{wildcards.asic}.h5"
+        " --dark {input.dark:q}"
         " --constants {output.constants:q} {params.flags} > {log:q} 2>&1"
 
 
@@ -415,13 +403,13 @@ rule merge_current_source:
         runtime=minutes("merge_current_source"),
     params:
         names=told(names=lambda e, b, w: b.currents),
-        files=braced("currents"),
+        currents=braced("currents"),
         flags=constants_flags("merge_current_source"),
         version=stages.merge_current_source.VERSION,
     message:
         "{wildcards.constants}: best current of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        "python -m hklflow.stages.merge_current_source --currents {params.files}"
+        "python -m hklflow.stages.merge_current_source --currents {params.currents}"
         " --constants {output.constants:q} {params.names} {params.flags} > {log:q} 2>&1"
 
 

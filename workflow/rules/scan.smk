@@ -95,6 +95,7 @@ rule pixel_mask:
     input:
         scan=paths.rotation("scan.nxs"),
         files=files_of("pixel_mask"),
+        constants=used_constants(counter=True),
     output:
         mask=paths.rotation("mask.nxs"),
         picture=report(
@@ -114,12 +115,14 @@ rule pixel_mask:
         runtime=minutes("pixel_mask"),
     params:
         flags=section_flags("pixel_mask"),
+        constants=optional(constants="constants"),
         version=stages.pixel_mask.VERSION,
     message:
         "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.pixel_mask --scan {input.scan:q} --mask {output.mask:q}"
-        " --picture {output.picture:q} --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+        " --picture {output.picture:q} --metrics {output.metrics:q} {params.flags}"
+        " {params.constants} > {log:q} 2>&1"
 
 
 rule find_peaks:

@@ -10,6 +10,7 @@ rule transform:
         orientation=paths.scan("orientation.json"),
         accepted=paths.scan("accepted.json"),
         files=files_of("transform"),
+        flat_field=used_flat,
     output:
         transform=of_transform("transform.nxs"),
         masked_transform=of_transform("masked_transform.nxs"),
@@ -30,6 +31,7 @@ rule transform:
                 w.sample, w.scan, w.rotation, int(w.get("part", 0))
             )
         ),
+        flat_field=optional(flat_field="flat_field"),
         version=stages.transform.VERSION,
     message:
         "transform " + " ".join(f"{{wildcards.{name}}}" for name in TRANSFORM_WILDCARDS)
@@ -37,7 +39,7 @@ rule transform:
         "python -m hklflow.stages.transform --scan {input.scan:q} --mask {input.mask:q}"
         " --scale {input.scale:q} --frame-mask {input.frame_mask:q} --accepted {input.accepted:q}"
         " --orientation {input.orientation:q} --transform {output.transform:q}"
-        " --masked-transform {output.masked_transform:q} {params.flags} --threads {threads}"
+        " --masked-transform {output.masked_transform:q} {params.flags} {params.flat_field} --threads {threads}"
         " > {log:q} 2>&1"
 
 

@@ -154,7 +154,18 @@ def _use_problems(experiment: Experiment) -> Iterator[str]:
                 f"config: correct_frames.constants of {sample}/{scan}: {used!r} is not one of "
                 f"{', '.join(known) or 'none defined'} in `constants`"
             )
-        elif isinstance(known[used], constants.IntegratingDetector):
+        elif isinstance(known[used], constants.PhotonCounter):
+            own = experiment.settings(sample, scan)
+            for key, given in (
+                ("pixel_mask.constants", own.pixel_mask.constants),
+                ("transform.flat_field", own.transform.flat_field),
+            ):
+                if given is not None:
+                    yield (
+                        f"config: {key} and correct_frames.constants of {sample}/{scan} name "
+                        f"{given} and {used}; give one of them"
+                    )
+        else:
             if settings.energy is None:
                 yield (
                     f"config: correct_frames.energy of {sample}/{scan} is missing: the energy of "

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.constants.gates import Gates as Gates
+from hklflow.constants.gate_limits import Gates as Gates
 
 VERSION = 1
 

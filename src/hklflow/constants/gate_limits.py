@@ -1,0 +1,23 @@
+"""Limits that constants must keep to be accepted (no heavy imports: the configuration has them)."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Gates(BaseModel):
+    """What constants must keep to be accepted; None: no such gate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    max_masked: float | None = Field(0.05, ge=0, le=1)
+    """Largest fraction of masked pixels of the detector."""
+    max_masked_module: float | None = Field(0.2, ge=0, le=1)
+    """Largest fraction of masked pixels of one module."""
+    max_bad_constants: float | None = Field(0.1, ge=0, le=1)
+    """Largest fraction of constants (stages and memory cells) with a status bit."""
+    measured_gains: bool = True
+    """Whether every gain must have been measured, none taken from `default_gain`."""
+    max_gain_change: float | None = Field(0.03, gt=0)
+    """Largest median change of a module's gain against the accepted constants (fraction)."""
+    max_offset_change: float | None = Field(None, gt=0)
+    """Largest median change of a module's offset against the accepted constants, in units of its
+    noise. Offsets change with temperature."""
