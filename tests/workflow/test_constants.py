@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -29,6 +30,7 @@ STATE = {
     "detector": "agipd", "serial": "1", "shape": [32, 8], "binning": 1, "gain_mode": "adaptive",
     "integration_time": 1e-6, "memory_cells": CELLS,
 }  # fmt: skip
+COLUMNS = "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"
 CONSTANTS = Path("results/constants/agipd")
 
 
@@ -61,9 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     write(folder, {"constants": {"agipd": entry}})
     (folder / "config/samples.tsv").write_text("sample\tspace_group\n")
-    (folder / "config/scans.tsv").write_text(
-        "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"
-    )
+    (folder / "config/scans.tsv").write_text(COLUMNS)
     assert hklflow(folder, "init", "--author", "A. Person") == 0
     run = snakemake(folder, "constants", "--cores", "2")
     assert run.returncode == 0, run.stdout + run.stderr
@@ -112,6 +112,57 @@ def test_constants_are_those_of_the_simulated_detector(made: Path) -> None:
                 assert abs(np.median(ratio) - 1) < 0.003
             assert (module["pixel_mask"] != 0).mean() < 0.02
             assert next(iter(module.quantities["gain"].attrs["source"])) == "xray"
+
+
+def test_mock_files_of_extra_data_end_to_end(tmp_path: Path) -> None:
+    """Two ASICs of one module of AGIPD, darks only: files that EXtra-data itself made."""
+    pytest.importorskip("extra_data")
+    from extra_data.tests.mockdata import write_file
+    from extra_data.tests.mockdata.detectors import AGIPDModule
+
+    cells, trains, size = 3, 30, (512, 128)
+    truth = agipd(np.random.default_rng(9), cells, size)
+    rng = np.random.default_rng(10)
+    (tmp_path / "config").mkdir()
+    runs = {}
+    for stage, name in enumerate(("high", "medium", "low")):
+        folder = tmp_path / f"raw/r{stage:04d}"
+        folder.mkdir(parents=True)
+        path = folder / f"RAW-R{stage:04d}-AGIPD04-S00000.h5"
+        source = AGIPDModule("SPB_DET_AGIPD1M-1/DET/4CH0", frames_per_train=cells)
+        write_file(str(path), [source], ntrains=trains, chunksize=8, format_version="1.2")
+        with h5py.File(path, "r+") as file:
+            image = file["INSTRUMENT/SPB_DET_AGIPD1M-1/DET/4CH0:xtdf/image"]
+            for cell in range(cells):
+                output = truth.respond(np.zeros((trains, *size)), cell, rng, stage)
+                at = slice(cell, trains * cells, cells)
+                image["data"][at] = np.stack(output, axis=1)
+                image["cellId"][at] = cell
+        runs[f"dark_{name}"] = f"raw/r{stage:04d}"
+    entry = {
+        "detector": "agipd", "layout": "euxfel", "modules": [4, 5], "runs": runs,
+        "without": ["5", *(f"4/{asic}" for asic in range(1, 15))],
+        "combine_constants": {"default_gain": [8.0, 0.25, 0.05]},
+    }  # fmt: skip
+    write(tmp_path, {"constants": {"agipd": entry}})
+    (tmp_path / "config/samples.tsv").write_text("sample\tspace_group\n")
+    (tmp_path / "config/scans.tsv").write_text(COLUMNS)
+    run = snakemake(tmp_path, "constants", "--cores", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    with files.open_constants(tmp_path / CONSTANTS / "constants.nxs") as constants:
+        assert constants.modules == (4, 5)
+        module = constants.module(4)
+        detector = integrating("agipd")
+        for asic in (0, 15):
+            box = (..., *detector.box(asic))
+            pull = (module["offset"][box] - truth.offset[box]) / module["offset_errors"][box]
+            assert abs(np.nanmean(pull)) < 0.02
+            assert 0.95 < np.nanstd(pull) < 1.05
+            assert np.isfinite(pull).mean() > 0.99
+        left_out = (..., *detector.box(7))
+        assert np.isnan(module["offset"][left_out]).all()
+        assert set(module.quantities["gain"].attrs["source"]) == {"default"}
+        assert (constants.module(5)["pixel_mask"] != 0).all()
 
 
 def test_gathered_frames_are_gone_and_a_second_run_does_nothing(made: Path) -> None:
