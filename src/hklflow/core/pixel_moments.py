@@ -110,10 +110,9 @@ class PixelMoments:
         _add(block, level, self._bad, self._from, self._flag, *arrays)
 
     def result(self) -> Moments:
-        """All that was added so far."""
-        largest = np.where(self._frames > 0, self._largest, 0.0)
-        light, total, squares = (values.copy() for values in self._sums)
-        return Moments(self._frames.copy(), light, total, squares, largest)
+        """All that was added; the sums are not copied, so add nothing more."""
+        self._largest[self._frames == 0] = 0
+        return Moments(self._frames, *self._sums, self._largest)
 
 
 def local_outliers(

@@ -212,10 +212,11 @@ def _module_rows(
     import numpy as np
 
     rows = []
+    mean_image, std_image = sampled.mean, sampled.std
     for number, (box, told) in enumerate(zip(modules.tolist(), dispersions, strict=True)):
         part = slice(*box[:2]), slice(*box[2:])
         good = (bits[part] == 0) & (sampled.frames[part] > 1)
-        mean, std = sampled.mean[part][good], sampled.std[part][good]
+        mean, std = mean_image[part][good], std_image[part][good]
         rows.append(
             {
                 "slow and fast": box,
