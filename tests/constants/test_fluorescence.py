@@ -5,7 +5,7 @@ import pytest
 
 from hklflow.constants import files, simulate
 from hklflow.constants.files import Constants, Quantity, write_part
-from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all, sharing
+from hklflow.constants.fluorescence_fit import FOUND, Fit, _expect, fill, fit_all, sharing
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
@@ -198,6 +198,27 @@ def test_odd_pixels_say_what_they_are(copper, tmp_path):
     assert np.count_nonzero(status) == 3
 
 
+@pytest.mark.parametrize("noise", [16.0, 24.0])
+def test_a_peak_that_the_noise_hides_is_not_guessed(tmp_path, noise):
+    """The peak of two photons, which is seen, is not taken for that of one."""
+    rng = np.random.default_rng(18)
+    truth = simulate.agipd(rng, 1, (12, 12))
+    truth.noise[0] *= noise / 8
+    found = run(tmp_path, truth, *photons(truth, Foil(CU), 2000, rng), CU)
+    assert (found["constants_status"][0] & Bit.FF_GAIN_EVAL_ERROR).all()
+
+
+def test_a_spectrum_of_something_else_is_marked(copper, tmp_path):
+    truth, analog, digital = copper
+    other = analog.copy()
+    jumps = np.random.default_rng(19).choice([0, 30], analog.shape[1], p=[0.8, 0.2])
+    other[0, :, 6, 6] += jumps.astype(np.uint16)  # an offset that jumps
+    found = run(tmp_path, truth, other, digital, CU, max_chi2=2.5)
+    assert found["chi2"][0, 6, 6] > 2.5
+    assert found["constants_status"][0, 0, 6, 6] == Bit.FF_GAIN_DEVIATION
+    assert np.count_nonzero(found["constants_status"]) == 1
+
+
 def test_no_light_no_frames_and_no_dark(copper, tmp_path):
     truth, analog, digital = copper
     empty = run(tmp_path, truth, analog[:, :0], digital[:, :0], CU)
@@ -221,6 +242,25 @@ def test_frames_of_other_stages_are_not_counted():
     start = np.full((1, 1), 10, np.int32)
     fill(counts, analog, digital, np.full((1, 1), 4.0), start, 2)
     assert counts.ravel().tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ["even", "cloud"])
+@pytest.mark.parametrize("beta", [0.0, 1.11])
+def test_derivatives_are_those_of_the_model(kind, beta):
+    peaks, n, bins = 2, 8, 150
+    theta = np.array([8e3, 2e3, 300.0, 0.1, 0.3, 60.0, 7.0, 0.15])
+    model, slopes = np.empty(bins), np.empty((n, bins))
+
+    def expect(theta):
+        _expect(theta, -60.5, 2, peaks, beta, n, sharing(kind), model, slopes, 0.01)
+        return model.copy(), slopes.copy()
+
+    _, found = expect(theta)
+    for i in range(n if beta else n - 1):
+        step = np.zeros(n)
+        step[i] = 1e-4 * theta[i]
+        slope = (expect(theta + step)[0] - expect(theta - step)[0]) / (2 * step[i])
+        np.testing.assert_allclose(found[i], slope, atol=1e-5 * np.abs(slope).max())
 
 
 def test_the_model_of_a_bin_is_its_integral():

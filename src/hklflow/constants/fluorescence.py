@@ -26,7 +26,7 @@ _BINS_OF_NOISE = 3
 # Bins begin so many widths of the noise below the offset.
 _BELOW = 8.0
 # The survey takes a value for a photon beyond so many widths of the noise.
-_BEYOND = 5.0
+_BEYOND = 3.5
 _SURVEY_PHOTONS = 200
 
 
@@ -50,6 +50,8 @@ class Spectrum:
         Photons of an average memory cell and pixel below which cells are taken together.
     min_quality : float
         Of the peak's height, what the valley before it must leave.
+    max_chi2 : float
+        Reduced chi square beyond which the spectrum is something else.
     expected_gain : (low, high) or None
         ADU/keV, where the median of the ASIC must be.
     """
@@ -62,6 +64,7 @@ class Spectrum:
     min_photons: float = 50.0
     photons_per_cell: float = 400.0
     min_quality: float = 0.2
+    max_chi2: float = 10.0
     expected_gain: tuple[float, float] | None = None
 
 
@@ -138,7 +141,7 @@ def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) 
 
 
 def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -> float:
-    """Highest place of a histogram of what photons gave, unless it only falls from its begin."""
+    """Place of a histogram of what photons gave that is highest over the valley before it."""
     step = max(noise / 4, 1.0)
     begin = _BEYOND * noise
     edges = np.arange(begin, max(np.percentile(values, 99), begin + 8 * step) + step, step)
@@ -149,9 +152,11 @@ def _peak(values: NDArray[np.floating[Any]], noise: float, spectrum: Spectrum) -
         # The range is of the median; a wrong energy is to be found as well.
         low, high = (spectrum.energy * gain for gain in spectrum.expected_gain)
         smooth = np.where((places > 0.3 * low) & (places < 3 * high), smooth, 0)
-    top = int(np.argmax(smooth[2:-2])) + 2 if len(smooth) > 4 else 0
-    valley = smooth[2 : top + 1].min() if top > 2 else smooth[top]
-    if smooth[top] - valley < 5 * np.sqrt(max(smooth[top], 1) / 5):
+    # Means at the ends are of fewer bins.
+    smooth, places = smooth[2:-2], places[2:-2]
+    over = smooth - np.minimum.accumulate(smooth)
+    top = int(np.argmax(over))
+    if over[top] < 5 * np.sqrt(max(smooth[top], 1) / 5):
         return float("nan")
     return float(places[top])
 
@@ -281,8 +286,9 @@ class Fluorescence(Process):
         empty = (code == Fit.NO_FRAMES) | (code == Fit.TOO_FEW_PHOTONS)
         status = np.where(empty, np.uint32(Bit.FF_NO_ENTRIES), np.uint32(0))
         status[(code != Fit.GOOD) & ~empty] |= np.uint32(Bit.FF_GAIN_EVAL_ERROR)
-        # A peak without a valley before it may be of noise.
-        status[fit["quality"] < spectrum.min_quality] |= np.uint32(Bit.FF_GAIN_DEVIATION)
+        # A peak without a valley before it may be of noise, one of two photons taken for one.
+        odd = (fit["quality"] < spectrum.min_quality) | (fit["chi2"] > spectrum.max_chi2)
+        status[odd] |= np.uint32(Bit.FF_GAIN_DEVIATION)
         return {
             "gain_high": fit["spacing"] / spectrum.energy,
             "gain_high_errors": fit["spacing_errors"] / spectrum.energy,

@@ -43,6 +43,8 @@ class Settings(stage.Params):
     pixel are fitted as one."""
     min_quality: float = Field(0.2, ge=0, lt=1)
     """Least depth of the valley before the peak of one photon, as a fraction of the peak."""
+    max_chi2: float = Field(10.0, gt=1)
+    """Reduced chi square of a fit beyond which the spectrum is something else."""
     expected_gain: tuple[float, float] | None = None
     """Range in ADU/keV where the median gain of every ASIC must be; None: not known."""
 
