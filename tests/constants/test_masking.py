@@ -193,7 +193,7 @@ def test_edges_and_the_users_mask(tmp_path: Path) -> None:
     files.write_part(tmp_path / "all.nxs", "combined", constants)
     module = np.zeros((512, 128), np.int8)
     module[10, 64 + 20] = 1  # ASIC 1 begins at column 64
-    module[10, 20] = 1
+    module[12, 30] = 1  # of ASIC 0
     cells = np.zeros((CELLS, *SHAPE), bool)
     cells[:3, 11, 21] = True
     cells[0, 30, 30] = True
