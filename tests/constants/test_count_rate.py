@@ -84,3 +84,10 @@ def test_what_cannot_be_fitted_is_told() -> None:
     fit = fit_dead_time(counts * [[1.0], [0.5]], frames, 1.0, [1.0, 0.5])
     assert fit.pixels == 49
     assert abs(fit.tau * 1000) < 1e-6
+
+
+def test_of_many_pixels_some_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hklflow.constants.count_rate._MOST", 100)
+    fit = fitted("paralysable", 5e5, 1, 250)
+    assert fit.pixels == 84
+    assert fit.tau == pytest.approx(TAU, abs=4 * fit.error)

@@ -4,7 +4,7 @@ What is known of a counter stands on the whole image (ss, fs). Reasons are bits 
 ``pixel_mask``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,15 +242,15 @@ def part_mask(path: Path, shape: tuple[int, ...]) -> Bits:
     return bits
 
 
-def common_exposure(runs: Sequence[Measured], said: float | None) -> float:
-    """Exposure of a frame in seconds, the same in all runs.
+def common_exposure(stated: Mapping[str, float | None], said: float | None) -> float:
+    """Exposure of a frame in seconds, the same in all runs: as it was said, else as they state it.
 
     Raises
     ------
     HklflowError
         If runs differ, or nobody says it.
     """
-    exposures = {run.source: said or run.header.exposure_time for run in runs}
+    exposures = {source: said or exposure for source, exposure in stated.items()}
     for source, exposure in exposures.items():
         if exposure is None:
             raise HklflowError(f"{source} states no exposure; give `exposure` in seconds")

@@ -112,7 +112,8 @@ class PixelMoments:
     def result(self) -> Moments:
         """All that was added; the sums are not copied, so add nothing more."""
         self._largest[self._frames == 0] = 0
-        return Moments(self._frames, *self._sums, self._largest)
+        light, total, squares = self._sums
+        return Moments(self._frames, light, total, squares, self._largest)
 
 
 def local_outliers(

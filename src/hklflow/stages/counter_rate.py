@@ -1,10 +1,14 @@
 """Dead time of a photon counter that its corrections leave, from attenuator steps."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.masks import Bits
 
 VERSION = 1
 
@@ -37,7 +41,7 @@ class Settings(stage.Params):
 class Params(Settings):
     """Settings, and which series."""
 
-    transmission: list[float]
+    transmission: tuple[float, ...]
     """Transmission of the attenuators of each run; only ratios matter."""
     patterns: tuple[str, ...] = ()
     """Patterns of the image series (`name_####.cbf`), one for each run; none for HDF5 files."""
@@ -58,8 +62,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"transmission has {len(params.transmission)} values for {len(names)} runs; give one "
             "for each run, in their order"
         )
-    runs = [
-        counters.measure(
+    exposures: dict[str, float | None] = {}
+    totals, numbers = [], []
+    bits: Bits | None = None
+    for name in names:
+        run = counters.measure(
             name,
             params.block,
             threads,
@@ -67,21 +74,28 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             saturation=params.saturation,
             shown=lambda blocks, n: stage.progress(blocks, n, "frames", len),
         )
-        for name in names
-    ]
-    exposure = counters.common_exposure(runs, params.exposure)
-    bits = np.bitwise_or.reduce([run.bits for run in runs])
+        if bits is not None and bits.shape != run.bits.shape:
+            raise HklflowError(
+                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; give runs of one "
+                "detector"
+            )
+        bits = run.bits if bits is None else bits | run.bits
+        exposures[name] = run.header.exposure_time
+        totals.append(run.moments.total)
+        numbers.append(run.moments.frames.astype(np.int32))
+    exposure = counters.common_exposure(exposures, params.exposure)
+    assert bits is not None
     if params.detector is not None:
         bits[mask_steps.detector_gaps(params.detector, bits.shape)] |= 1
     good = bits == 0
-    counts, frames = (
-        np.stack([getattr(run.moments, name) for run in runs]) for name in ("total", "frames")
-    )
+    counts, frames = np.stack(totals), np.stack(numbers)
 
     def fitted(part: tuple[slice, slice]) -> count_rate.DeadTime:
+        at = (slice(None), *part)
         pixels = good[part]
-        total, number = (values[:, *part][:, pixels] for values in (counts, frames))
-        return count_rate.fit_dead_time(total, number, exposure, params.transmission)
+        return count_rate.fit_dead_time(
+            counts[at][:, pixels], frames[at][:, pixels], exposure, params.transmission
+        )
 
     whole = fitted((slice(None), slice(None)))
     boxes = modules_from_gaps(bits != 0)
