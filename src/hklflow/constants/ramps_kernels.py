@@ -81,7 +81,8 @@ def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def
 @njit(cache=True, nogil=True, error_model="numpy")
 def _split(levels, stages):  # type: ignore[no-untyped-def]
     """Thresholds in the widest gaps between levels; infinite where there is no second level."""
-    ordered = np.sort(levels).astype(np.float64)
+    ordered = levels.astype(np.float64)
+    ordered.sort()
     n = len(ordered)
     cuts = np.zeros(2, np.int64)
     for k in range(stages - 1):
@@ -91,15 +92,26 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
             if gap > best and (k == 0 or abs(i - cuts[0]) >= _LEVEL):
                 best, cuts[k] = gap, i
     found = np.full(2, np.inf)
-    borders = np.sort(np.array([0, cuts[0], cuts[1], n]))
-    borders = borders[np.concatenate((np.array([True]), np.diff(borders) > 0))]
+    low, high = min(cuts[0], cuts[1]), max(cuts[0], cuts[1])
     k, start = 0, 0
-    for j in range(1, len(borders) - 1):
-        below, above = ordered[start : borders[j]], ordered[borders[j] : borders[j + 1]]
-        if above.mean() - below.mean() > _APART * math.hypot(below.std(), above.std()):
-            found[k] = 0.5 * (below[-1] + above[0])
-            k, start = k + 1, borders[j]
+    for cut, stop in ((low, high), (high, n)):
+        # A cut that was not found is 0.
+        if cut > start and stop > cut:
+            below, above = _spread(ordered[start:cut]), _spread(ordered[cut:stop])
+            if above[0] - below[0] > _APART * math.hypot(below[1], above[1]):
+                found[k] = 0.5 * (ordered[cut - 1] + ordered[cut])
+                k, start = k + 1, cut
     return found[0], found[1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spread(values):  # type: ignore[no-untyped-def]
+    """Mean and standard deviation."""
+    mean = values.sum() / len(values)
+    total = 0.0
+    for value in values:
+        total += (value - mean) ** 2
+    return mean, math.sqrt(total / len(values))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -201,7 +213,7 @@ def _curved(x, r, limit):  # type: ignore[no-untyped-def]
     What successive frames have in common is no noise.
     """
     n = len(x)
-    noise = 0.5 * np.mean(np.diff(r) ** 2)
+    noise = 0.5 * np.mean((r[1:] - r[:-1]) ** 2)
     systematic = np.mean(r * r) - noise
     if systematic > 5 * math.sqrt(2 / n) * noise and systematic > limit * limit:
         return True
