@@ -251,7 +251,7 @@ def other_detector(folder: Path, at: Path) -> None:
 
 def nothing(folder: Path, at: Path) -> None:
     outputs = {name: at / name for name in ("constants", "picture", "metrics")}
-    run(counter_constants, {"rate": folder / "rate_constants.nxs"}, outputs)
+    run(counter_constants, {}, outputs)
 
 
 def few_transmissions(folder: Path, at: Path) -> None:
@@ -276,7 +276,7 @@ def no_exposure(folder: Path, at: Path) -> None:
     [
         (without_geometry, "states no geometry"),
         (other_detector, r"is of \(5, 6\) pixels"),
-        (nothing, "nothing is known of the pixels"),
+        (nothing, "one or more of dark, flood, stability, rate"),
         (few_transmissions, "1 values for 2 runs"),
         (other_exposure, "measure all transmissions alike"),
         (no_exposure, "states no exposure"),
@@ -311,5 +311,8 @@ def test_gaps_of_a_named_detector_and_the_users_mask(folder: Path, tmp_path: Pat
     assert (found[100:102, 200] == MaskBit.DEAD | MaskBit.CLUSTER).all()
     assert (found[gaps] == MaskBit.GAP).all()
     assert int((found != 0).sum()) == 3 + gaps.sum()
+    # A count rate alone knows the gaps.
+    run(counter_constants, {"rate": folder / "rate_constants.nxs"}, outputs)
+    assert (flood.read_pixel_mask(tmp_path / "out.nxs")[:, 58:62] == MaskBit.GAP).all()
     with pytest.raises(HklflowError, match="Pilatus 1M"):
         run(counter_constants, {"stability": tmp_path / "s.nxs"}, outputs, detector="Pilatus 1M")

@@ -55,12 +55,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import mask_images
     from hklflow.nexus.entry import add_group
 
-    named = {"dark": inputs.dark, "flood": inputs.flood, "stability": inputs.stability}
-    given = {name: path for name, path in named.items() if path is not None}
+    given = {name: paths[0] for name, paths in inputs.paths().items() if paths}
     if not given:
-        raise HklflowError(
-            "no dark, flood or stability is given, so nothing is known of the pixels; give one"
-        )
+        raise HklflowError(f"nothing is given; give one or more of {', '.join(inputs.paths())}")
     parts = {name: files.read_part(path) for name, path in given.items()}
     shape = next(iter(parts.values()))["pixel_mask"].shape
     bits = np.bitwise_or.reduce([counters.part_mask(path, shape) for path in given.values()])
@@ -88,8 +85,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "median error": float(np.nanmedian(parts["flood"]["flatfield_errors"][bits == 0])),
             "smooth part": parts["flood"].about["large_scale"],
         }
-    if inputs.rate is not None:
-        rate = files.read_part(inputs.rate)
+    if "rate" in parts:
+        rate = parts["rate"]
         facts = rate.quantities["observed_rate"].attrs
         metrics["rate"] = {name: _plain(value) for name, value in facts.items()}
         found["dead_time"] = files.Quantity(np.array(facts["dead_time"]), "s", dict(facts))
@@ -98,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     about = {
         "detector": params.detector or "photon counter",
         "counter": True,
-        "measures": [*parts, *(["rate"] if inputs.rate is not None else [])],
+        "measures": list(parts),
         "of": abouts,
     }
     with files.create_detector(outputs.constants, "constants of a photon counter", about) as group:

@@ -122,6 +122,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "limit_1_percent": limit,
     }
     quantities = {
+        "pixel_mask": counters.mask_quantity(bits),
         "observed_rate": files.Quantity(whole.observed(rates), "counts/s", facts),
         "true_rate": files.Quantity(rates, "photons/s"),
     }
