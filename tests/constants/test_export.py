@@ -84,7 +84,7 @@ def test_cheetah_gives_energies_back(tmp_path):
         assert reference == pytest.approx(8, rel=0.02)
         energy = np.array([100.0, 6000.0, 60000.0])[:, None, None] * np.ones((1, *SHAPE))
         analog, digital = truth.respond(energy, 1, rng)
-        stage = (digital > level[1]).astype(int) + (digital > level[2])
+        stage = np.where(digital > level[2], 2, np.where(digital > level[1], 1, 0))
         assert (stage == np.arange(3)[:, None, None]).all()
         found = (analog - np.take_along_axis(offset, stage, 0)) * np.take_along_axis(
             relative, stage, 0

@@ -208,6 +208,15 @@ def test_a_peak_that_the_noise_hides_is_not_guessed(tmp_path, noise):
     assert (found["constants_status"][0] & Bit.FF_GAIN_EVAL_ERROR).all()
 
 
+def test_a_shallow_valley_is_marked(copper, tmp_path):
+    truth, analog, digital = copper
+    quality = run(tmp_path, truth, analog, digital, CU)["quality"]
+    limit = float(np.median(quality))
+    found = run(tmp_path, truth, analog, digital, CU, min_quality=limit)
+    marked = found["constants_status"][0] == Bit.FF_GAIN_DEVIATION
+    assert np.array_equal(marked, quality < limit)
+
+
 def test_a_spectrum_of_something_else_is_marked(copper, tmp_path):
     truth, analog, digital = copper
     other = analog.copy()

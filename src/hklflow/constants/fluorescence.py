@@ -28,6 +28,7 @@ _BELOW = 8.0
 # The survey takes a value for a photon beyond so many widths of the noise.
 _BEYOND = 3.5
 _SURVEY_PHOTONS = 200
+_SURVEY_VALUES = 1e7
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) 
     usual = np.nanmedian(noise) if np.isfinite(noise).any() else np.nan
     if frames == 0 or not usual > 0:
         return Survey(np.nan, 0.0)
-    rows = int(np.clip(memory * 1e6 / (16 * frames * gathered.shape[1]), 1, gathered.shape[0]))
+    most = min(memory * 1e6 / 16, _SURVEY_VALUES)
+    rows = int(np.clip(most / (frames * gathered.shape[1]), 1, gathered.shape[0]))
     # In the middle, where an ASIC without defects at its edges is like most of itself.
     begin = (gathered.shape[0] - rows) // 2
     part = slice(begin, begin + rows)

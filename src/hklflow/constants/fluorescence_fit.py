@@ -261,8 +261,8 @@ def _fit(
     total = float(data.sum())
     tried, best = theta.copy(), -np.inf
     score, information, factor = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
-    step, held = np.zeros(n), np.zeros(n, np.bool_)
-    damping = 1e-3
+    step, last, held = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
+    damping, away = 1e-2, np.inf
     for _ in range(_STEPS):
         _expect(tried, first, width, peaks, beta, n, parts, model, slopes, _STRAY * total)
         likelihood = 0.0
@@ -270,8 +270,8 @@ def _fit(
             likelihood += (data[i] * np.log(model[i]) if data[i] > 0 else 0.0) - model[i]
         if likelihood >= best - 1e-9 * abs(best):
             best = likelihood
+            last[:] = (tried - theta)[:n]
             theta[:] = tried
-            damping = max(damping * 0.1, 1e-9)
             _normal(data, model, slopes, score, information)
             _hold(theta, score, information, peaks, n, held)
             factor[:] = information
@@ -279,8 +279,13 @@ def _fit(
                 return Fit.SINGULAR.value
             step[:] = score
             _solve(factor, step)
-            if np.dot(step, score) < _NEAR:
+            before, away = away, np.dot(step, score)
+            if away < _NEAR:
                 return _invert(factor, held, covariance)
+            # Of few counts the expected information may be half of what there is: steps are twice
+            # too long and go to and fro.
+            back = np.dot(score, last) < 0
+            damping = 1.0 if back and away > 0.5 * before else max(0.1 * damping, 1e-9)
         else:
             damping *= 10
             if damping > 1e8:
