@@ -5,7 +5,8 @@ import pytest
 
 from hklflow.constants import files, simulate
 from hklflow.constants.files import Constants, Quantity, write_part
-from hklflow.constants.fluorescence_fit import FOUND, Fit, _expect, fill, fit_all, sharing
+from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
+from hklflow.constants.fluorescence_model import expect, sharing
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
@@ -260,15 +261,15 @@ def test_derivatives_are_those_of_the_model(kind, beta):
     theta = np.array([8e3, 2e3, 300.0, 0.1, 0.3, 60.0, 7.0, 0.15])
     model, slopes = np.empty(bins), np.empty((n, bins))
 
-    def expect(theta):
-        _expect(theta, -60.5, 2, peaks, beta, n, sharing(kind), model, slopes, 0.01)
+    def at(theta):
+        expect(theta, -60.5, 2, peaks, beta, n, sharing(kind), model, slopes, 0.01)
         return model.copy(), slopes.copy()
 
-    _, found = expect(theta)
+    _, found = at(theta)
     for i in range(n if beta else n - 1):
         step = np.zeros(n)
         step[i] = 1e-4 * theta[i]
-        slope = (expect(theta + step)[0] - expect(theta - step)[0]) / (2 * step[i])
+        slope = (at(theta + step)[0] - at(theta - step)[0]) / (2 * step[i])
         np.testing.assert_allclose(found[i], slope, atol=1e-5 * np.abs(slope).max())
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hklflow.constants.base import Process, process
 from hklflow.constants.files import Constants, Quantity
-from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all, sharing
+from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
+from hklflow.constants.fluorescence_model import sharing
 from hklflow.constants.gathered import CellFrames, Gathered
 from hklflow.constants.status import Bit
 from hklflow.errors import HklflowError
@@ -42,7 +43,7 @@ class Spectrum:
     beta_energy, beta_weight : float or None
         K-beta, keV, and the fraction of the photons that it is; None: filtered; to be fitted.
     sharing : {"even", "cloud"}
-        How pixels share photons, see `fluorescence_fit.sharing`.
+        How pixels share photons, see `fluorescence_model.sharing`.
     max_photons : int
         Photons of the last peak that is fitted.
     min_photons : float

@@ -1,0 +1,175 @@
+"""Model of one pixel's spectrum: peaks of 0, 1, 2 ... photons, all of their pile-up in it.
+
+Of an output x in ADU the expectation is, with ``*`` for a convolution,
+
+    m(x) = sum_k a_k N(x; mu + k S, sigma) * (1 + b U + b² / 2 U*U)
+
+N is normal, U the part of a photon's charge that a pixel gets if it shares the photon with a
+neighbour: even between 0 and S, or of a normal cloud of charge near the border (`sharing`). b is
+the mean number of such parts in a frame. Parts come on top of whole photons as often as on top of
+none: a plateau between 0 and 1 photon alone lets the ones behind it push the peak of one photon
+down, by some tenths of a per cent.
+
+One peak more than fitted has the weight that Poisson's law gives it. Where K-beta is not filtered,
+a fraction of the photons has its energy. Bins are integrated, not sampled.
+"""
+
+from math import erf, exp, pi, sqrt
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+_FAR = 7.5
+
+
+def sharing(kind: str) -> F64:
+    """Distribution of the part of a photon that a pixel gets, as steps of a cumulative one.
+
+    Parameters
+    ----------
+    kind : {"even", "cloud"}
+        ``cloud``: charge that diffused, a normal distribution of width d, within 2 d of the
+        border; of any d the parts are the same, Phi(t) with t even from -2 to 2.
+
+    Returns
+    -------
+    (2, n) array
+        Parts where the density changes, and by how much.
+    """
+    if kind == "even":
+        return np.array([[0.0, 1.0], [1.0, -1.0]])
+    # Between these the density is as good as even.
+    steps = np.linspace(-2, 2, 9)
+    parts = np.array([0.5 + 0.5 * erf(t / sqrt(2)) for t in steps])
+    density = 1 / ((len(steps) - 1) * np.diff(parts))
+    return np.stack([parts, np.diff(density, prepend=0, append=0)])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def expect(
+    theta: F64,
+    first: float,
+    width: int,
+    peaks: int,
+    beta: float,
+    n: int,
+    parts: F64,
+    model: F64,
+    slopes: F64,
+    stray: float,
+) -> None:
+    """Write the expected counts of every bin, and their derivatives by the parameters."""
+    # One peak more, after Poisson: its height falls with a_0, rises with a_1 and the last one.
+    law = theta[1] / ((peaks + 1) * theta[0])
+    last = theta[peaks] * law
+    shape, before = np.zeros((peaks + 2, 6)), np.zeros((peaks + 2, 6))
+    places = np.zeros((4, peaks + 4))
+    for edge in range(len(model) + 1):
+        _cumulate(first + edge * width, theta, peaks, beta, parts, places, shape)
+        if edge > 0:
+            i = edge - 1
+            model[i] = stray
+            slopes[:, i] = 0.0
+            for k in range(peaks + 2):
+                height = theta[k] if k <= peaks else last
+                here = shape[k, 0] - before[k, 0]
+                model[i] += height * here
+                if k <= peaks:
+                    slopes[k, i] += here
+                else:
+                    slopes[peaks, i] += law * here
+                    slopes[1, i] += last / theta[1] * here
+                    slopes[0, i] -= last / theta[0] * here
+                for j in range(1, n - peaks):
+                    slopes[peaks + j, i] += height * (shape[k, j] - before[k, j])
+        before[:] = shape
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cumulate(
+    x: float, theta: F64, peaks: int, beta: float, parts: F64, places: F64, shape: F64
+) -> None:
+    """Integral to x of what each number of photons gives, and its derivatives.
+
+    Columns of ``shape`` (peaks + 2, 6): the integral; by b, mu, S, sigma, weight of K-beta.
+    """
+    b, mu, s, sigma = theta[peaks + 1], theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
+    cdf, pdf, ramp, curve = places
+    for k in range(peaks + 4):
+        y = x - mu - k * s
+        cdf[k], pdf[k] = _gauss(y, sigma)
+        # Integrals of the normal distribution, twice and three times.
+        ramp[k] = y * cdf[k] + sigma * sigma * pdf[k]
+        curve[k] = 0.5 * ((y * y + sigma * sigma) * cdf[k] + sigma * sigma * y * pdf[k])
+    for k in range(peaks + 2):
+        once = by_mu = by_s = by_sigma = 0.0
+        for part in range(parts.shape[1]):
+            share, weight = parts[0, part], parts[1, part] / s
+            if share == 0.0 or share == 1.0:
+                at = k + int(share)
+                below, here, sum_below = cdf[at], pdf[at], ramp[at]
+            else:
+                y = x - mu - (k + share) * s
+                below, here = _gauss(y, sigma)
+                sum_below = y * below + sigma * sigma * here
+            once += weight * sum_below
+            by_mu -= weight * below
+            by_s -= weight * (k + share) * below
+            by_sigma += weight * sigma * here
+        by_s -= once / s
+        # Two parts in a frame are few: even ones will do.
+        i, j = k + 1, min(k + 2, peaks + 3)
+        half = 0.5 * b * b
+        twice = (curve[k] - 2 * curve[i] + curve[j]) / (s * s)
+        ramps = (k * ramp[k] - 2 * i * ramp[i] + j * ramp[j]) / s
+        shape[k, 0] = b * once + half * twice
+        shape[k, 1] = once + b * twice
+        shape[k, 2] = b * by_mu - half * (ramp[k] - 2 * ramp[i] + ramp[j]) / (s * s)
+        shape[k, 3] = b * by_s - half * (ramps + 2 * twice) / s
+        shape[k, 4] = b * by_sigma + half * sigma * (cdf[k] - 2 * cdf[i] + cdf[j]) / (s * s)
+        shape[k, 5] = 0.0
+        if beta > 0:
+            _add_mixture(x - mu, s, sigma, k, beta, theta[peaks + 5], shape)
+        else:
+            shape[k, 0] += cdf[k]
+            shape[k, 2] -= pdf[k]
+            shape[k, 3] -= k * pdf[k]
+            shape[k, 4] -= (x - mu - k * s) / sigma * pdf[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_mixture(
+    x: float, s: float, sigma: float, k: int, beta: float, weight: float, shape: F64
+) -> None:
+    """Add the lines of k photons, of which 0 ... k are K-beta."""
+    ways = 1.0
+    for of_beta in range(k + 1):
+        place = k + of_beta * (beta - 1)
+        cdf, pdf = _gauss(x - place * s, sigma)
+        rest = k - of_beta
+        share = ways * weight**of_beta * (1 - weight) ** rest
+        slope = 0.0
+        if of_beta > 0:
+            slope += ways * of_beta * weight ** (of_beta - 1) * (1 - weight) ** rest
+        if rest > 0:
+            slope -= ways * rest * weight**of_beta * (1 - weight) ** (rest - 1)
+        shape[k, 0] += share * cdf
+        shape[k, 2] -= share * pdf
+        shape[k, 3] -= share * place * pdf
+        shape[k, 4] -= share * (x - place * s) / sigma * pdf
+        shape[k, 5] += slope * cdf
+        ways = ways * rest / (of_beta + 1)
+
+
+@njit(cache=True, nogil=True)
+def _gauss(y: float, sigma: float) -> tuple[float, float]:
+    """Normal distribution, integrated and not."""
+    z = y / sigma
+    if z < -_FAR:
+        return 0.0, 0.0
+    if z > _FAR:
+        return 1.0, 0.0
+    return 0.5 + 0.5 * erf(z / sqrt(2.0)), exp(-0.5 * z * z) / (sqrt(2 * pi) * sigma)
