@@ -5,6 +5,7 @@ and the diffuse scattering a sixth of a photon per pixel and frame, so that with
 variance the error bars would be 15 % too small.
 """
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.constants import simulate as asics
-from hklflow.core import estimator, geometry
+from hklflow.core import boxes, estimator, geometry
 from hklflow.core.grid import Grid
 from hklflow.core.peaks import Peaks
 from hklflow.core.simulate import (
@@ -39,7 +40,6 @@ from hklflow.stages import (
     mask_3d,
     merge,
     pixel_mask,
-    stack,
     transform,
 )
 from tests.constants.true_constants import constants_of, write_constants
@@ -391,14 +391,27 @@ def test_artefact_mask_agrees_with_the_photon_counter(scans: list[Scan]) -> None
         assert (one & other).sum() > 0.85 * max(one.sum(), other.sum())
 
 
-def test_a_volume_with_variance_can_be_stacked(scans: list[Scan], tmp_path: Path) -> None:
+def test_integrated_intensities_have_the_read_noise(scans: list[Scan]) -> None:
+    """In boxes where the true S is 1, and so the intensity above the background 0."""
     folder = scans[0].path.parent
-    (tmp_path / "hot.nxs").write_bytes((folder / "integrator_all.nxs").read_bytes())
-    assert stack.Inputs.model_fields
-    with nexus.open_members(
-        [
-            nexus.Member(folder / "integrator_all.nxs", "cold", 100.0),
-            nexus.Member(tmp_path / "hot.nxs", "hot", 200.0),
-        ]
-    ) as volumes:
-        assert [volume.has_variance for volume in volumes] == [True, True]
+    axis = np.arange(-3.5, 3.6, 1.0)
+    sigma = {}
+    for measured in MEASURED:
+        values = []
+        with nexus.open_volume(folder / f"{measured}_all.nxs") as volume:
+            assert volume.has_variance == (measured == "integrator")
+            for place in itertools.product(axis, repeat=3):
+                box = boxes.box_at(volume.grid, place, (0.15, 0.15, 0.15), 2)
+                if box is None:
+                    continue
+                variance = volume.variance(box.region) if volume.has_variance else None
+                found = nexus.read_box(volume, box.region)
+                values.append(boxes.integrate(box, *found, 0.9, variance))
+        intensity, sigma[measured] = np.array(values).T
+        known = np.isfinite(intensity)
+        assert known.sum() > 20
+        pull = (intensity / sigma[measured])[known]
+        assert abs(pull.mean()) < 5 / np.sqrt(known.sum())
+        assert 0.6 < pull.std() < 1.4
+    ratio = np.nanmedian(sigma["integrator"] / sigma["counter"])
+    assert ratio == pytest.approx(np.sqrt(1 + READ_NOISE**2 / RATE), abs=0.06)

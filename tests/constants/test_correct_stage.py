@@ -12,6 +12,7 @@ from tests.constants.true_constants import constants_of, write_constants
 from hklflow import stage
 from hklflow.constants import simulate
 from hklflow.constants.detectors import integrating
+from hklflow.constants.status import Bit
 from hklflow.constants.write_layouts import RawFrames, write_run
 from hklflow.errors import HklflowError
 from hklflow.formats.nxmx import HC
@@ -200,15 +201,26 @@ def test_frames_of_a_run_keep_their_place(tmp_path: Path, layout: str) -> None:
         frames = RawFrames(train, cell, analog, digital)
         modules[module] = frames.only(~lost[module, train - 500])
     paths = write_run(layout, tmp_path / "run", 7, detector, modules, 4)
-    constants = write_constants(
-        tmp_path / "constants.nxs", [constants_of(t, "agipd", m) for m, t in enumerate(made)]
-    )
+    # A pixel has no constants in one memory cell, another one in none.
+    status = np.zeros((3, len(cells), *MODULE), np.uint32)
+    status[:, 1, 5, 6] = status[0, :, 5, 7] = Bit.NO_DARK_DATA
+    known = [constants_of(t, "agipd", m, constants_status=status) for m, t in enumerate(made)]
+    constants = write_constants(tmp_path / "constants.nxs", known)
     correct(paths, constants, tmp_path / "c.nxs", layout=layout, block=4)
     with open_frames(tmp_path / "c.nxs") as frames:
         found = frames.read(0, frames.shape[0])
     assert found.shape == photons.shape
     gone = np.repeat(np.repeat(lost[:, train - 500].T, MODULE[0], axis=1)[..., None], 64, axis=2)
+    for row in (5, 5 + MODULE[0]):
+        gone[1::3, row, 6] = True
+        gone[:, row, 7] = True
     np.testing.assert_array_equal(np.isnan(found), gone)
+    header = read_header(tmp_path / "c.nxs")
+    assert header.pixel_mask is not None
+    assert header.pixel_mask.sum() == 2
+    assert header.read_variance is not None
+    expected = np.mean([(t.noise[0, :, 5, 6] / t.gain[0, :, 5, 6])[[0, 2]] ** 2 for t in made[:1]])
+    assert header.read_variance[5, 6] == pytest.approx(expected / ENERGY**2, rel=0.02)
     off = (found - photons)[~gone]
     assert abs(off.mean()) < 4 * off.std() / np.sqrt(off.size)
     assert off.std() == pytest.approx(8 / (8 * ENERGY), rel=0.05)

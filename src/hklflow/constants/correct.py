@@ -16,6 +16,7 @@ nothing, where the pixel is masked, and at that end of the converter that charge
 at the other end the pixel is saturated.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,13 @@ class Correction:
         noise, factor = (a[:, cell].astype(np.float64) for a in (self._noise, self.factor))
         found: Floats = (noise**2 + _ROUNDING) * factor**2
         return found
+
+    def mean_read_variance(self, cells: Collection[int]) -> Floats:
+        """Read variance (3, ss, fs): the mean of the memory cells in which it is known."""
+        found = [self.read_variance(cell) for cell in cells]
+        known = np.sum([np.isfinite(one) for one in found], axis=0)
+        total = np.sum([np.nan_to_num(one) for one in found], axis=0)
+        return np.divide(total, known, out=np.full(total.shape, np.nan), where=known > 0)
 
     def variance(self, expected: Floats, stage: NDArray[np.uint8], cell: int) -> Floats:
         """Variance (n, ss, fs) of values of which so many photons are expected, in photons²."""

@@ -12,7 +12,7 @@ photons of a reflection sharper than a voxel do not follow it: the intensities w
 the norm's roughness of several per cent. Where the norm steps (a gap, the end of a scan, a
 second crossing) voxels beyond the step say nothing of v: a mean with them is off by tens of
 per cent. The variance is ``ΔV² (Σ μ / M̄² + (Σ M / M̄)² var(B))`` over the measured voxels of
-the box, with the expected counts μ of `core.estimator`. It is that of the photons alone: for
+the box, with the expected counts μ of `core.estimator`. It is that of the counts alone: for
 reflections sharper than a voxel the norm adds its own (`Sums.roughness`), below one per cent
 where it is even and up to ten where it steps within the reflection. The tails of a reflection
 that is wide against the box are lost, and those in the shell count as background: the box
@@ -123,17 +123,23 @@ def sums(box: Box, counts: Floats, norm: Floats, least: float) -> Sums:
     return Sums(box.voxel * total, exposure, background, roughness)
 
 
-def integrate(box: Box, counts: Floats, norm: Floats, least: float) -> tuple[float, float]:
-    """Integrated intensity and its standard deviation, S × r.l.u.³; see `sums`."""
+def integrate(
+    box: Box, counts: Floats, norm: Floats, least: float, variance: Floats | None = None
+) -> tuple[float, float]:
+    """Integrated intensity and its standard deviation, S × r.l.u.³; see `sums`.
+
+    With read noise the counts have a ``variance`` of their own.
+    """
     result = sums(box, counts, norm, least)
     if np.isnan(result.intensity):
         return result.intensity, result.intensity
     seen, around = (norm > 0) & box.inside, (norm > 0) & ~box.inside
-    expected, smooth = estimator.expected_counts(counts, norm)[seen], _smooth(norm)[seen]
+    own = counts if variance is None else variance
+    expected, smooth = estimator.expected_counts(own, norm)[seen], _smooth(norm)[seen]
     # A shell without a count still bounds the background at about one.
-    shell = max(float(counts[around].sum()), 1.0) / float(norm[around].sum()) ** 2
-    variance = np.sum(expected / smooth**2) + np.sum(norm[seen] / smooth) ** 2 * shell
-    return result.intensity, box.voxel * float(np.sqrt(variance))
+    shell = max(float(own[around].sum()), 1.0) / float(norm[around].sum()) ** 2
+    square = np.sum(expected / smooth**2) + np.sum(norm[seen] / smooth) ** 2 * shell
+    return result.intensity, box.voxel * float(np.sqrt(square))
 
 
 def _smooth(norm: Floats) -> Floats:

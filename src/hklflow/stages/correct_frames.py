@@ -79,6 +79,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import plots
     from hklflow.constants.correct import Tally
     from hklflow.constants.correct_kernels import NO_STAGE
+    from hklflow.core.masks import MaskBit
     from hklflow.formats.nxmx import HC
     from hklflow.formats.write_raw import NXmxWriter, described
 
@@ -91,14 +92,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         mask = np.concatenate([one.mask for one in corrections.values()])
         if frames.header.pixel_mask is not None:
             mask[frames.header.pixel_mask & (mask == 0)] = 1
-        # Of several memory cells the mean.
-        read = np.concatenate(
-            [
-                np.mean([one.read_variance(cell) for cell in cells.values()], axis=0)
-                for one in corrections.values()
-            ],
-            axis=1,
-        )
+        noise = [one.mean_read_variance(cells.values()) for one in corrections.values()]
+        read = np.concatenate(noise, axis=1)
+        # Good in other memory cells only.
+        mask[np.isnan(read[0]) & (mask == 0)] = MaskBit.DEAD
         good = mask == 0
         step = _step(read[0][good], inputs.constants)
         saturation = min(one.saturation for one in corrections.values())

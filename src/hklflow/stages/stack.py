@@ -97,7 +97,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         values = np.array(
             [
                 [
-                    boxes.integrate(box, *nexus.read_box(volume, box.region), params.min_measured)
+                    boxes.integrate(
+                        box,
+                        *nexus.read_box(volume, box.region),
+                        params.min_measured,
+                        volume.variance(box.region) if volume.has_variance else None,
+                    )
                     for volume in volumes
                 ]
                 for box in places
