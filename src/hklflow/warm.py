@@ -32,8 +32,12 @@ _CELL = [5.0, 5.0, 5.0, 90.0, 90.0, 90.0]
 
 
 def warm(dtypes: tuple[str, ...] = DTYPES) -> None:
-    """Run the stages that have kernels on a tiny rotation of each type."""
+    """Run the stages that have kernels on a tiny rotation of each type, and on tiny ASICs."""
     with tempfile.TemporaryDirectory() as name:
+        began = time.perf_counter()
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            make_constants(Path(name) / "constants")
+        print(f"detector constants: {time.perf_counter() - began:.0f} s", flush=True)
         for dtype in dtypes:
             folder = Path(name) / dtype
             folder.mkdir()
@@ -145,6 +149,75 @@ def reduce_rotation(folder: Path) -> None:
         "metrics": at("metrics.json"),
     }
     _run(merge, {"volumes": [at("all.nxs"), at("all.nxs")]}, outputs, {})
+
+
+def make_constants(folder: Path) -> None:
+    """Run the stages from raw runs of a tiny ASIC to its gains, and correct frames with them."""
+    from hklflow.constants.detectors import integrating
+    from hklflow.constants.simulate import agipd
+    from hklflow.constants.simulate_photons import Foil
+    from hklflow.constants.simulate_runs import Campaign, write_campaign
+    from hklflow.stages import (
+        combine_constants,
+        constants_preprocess,
+        correct_frames,
+        gather,
+        join_constants,
+        join_module,
+        mask_constants,
+        process_current_source,
+        process_dark,
+        process_pulse_capacitor,
+        process_xray,
+    )
+
+    size, ramp = (8, 8), [(100, 1.0), (100, 60.0)]
+    rng = np.random.default_rng(1)
+    detector = integrating("agipd", size, size)
+    campaign = Campaign(
+        xrays=2000, foil=Foil(17.444), pulses=[(200, 1.0)], currents=ramp, rates={"1": 10.0}
+    )
+    runs = write_campaign(folder, "lab", detector, {0: agipd(rng, 1, size)}, campaign, rng)
+    currents = runs.pop("current_source")
+    measured = {name: [run] if isinstance(run, str) else run for name, run in runs.items()}
+    divided: dict[str, Any] = {"layout": "lab", "detector": "agipd", "module_size": size, "asic_size": size}
+
+    def at(name: str) -> Path:
+        return folder / f"{name}.nxs"
+
+    for name, (run,) in (measured | {"current_source_1": currents["1"]}).items():
+        raw, facts = sorted(Path(run).glob("*.h5")), folder / f"{name}.json"
+        told: dict[str, Any] = {"run": name, "modules": (0,), **divided}
+        _run(constants_preprocess, {"raw": raw}, {"facts": facts}, told)
+        gathered = [folder / f"{name}.h5"]
+        told = {"measure": name, "module": 0, **divided}
+        _run(gather, {"facts": [facts], "sanity": []}, {"gathered": gathered}, told)
+    darks = {stage: folder / f"dark_{stage}.h5" for stage in ("high", "medium", "low")}
+    _run(process_dark, darks, {"constants": at("dark")}, {})
+    for module, name, params in (
+        (process_xray, "xray", {"energy": 17.444}),
+        (process_pulse_capacitor, "pulse_capacitor", {}),
+        (process_current_source, "current_source_1", {"ramp": ramp}),
+    ):
+        inputs = {"gathered": folder / f"{name}.h5", "dark": at("dark")}
+        _run(module, inputs, {"constants": at(name)}, params)
+    inputs = {name: at(name) for name in ("dark", "xray", "pulse_capacitor")}
+    _run(combine_constants, inputs, {"constants": at("combined")}, {"module_size": size})
+    masked = {"constants": at("masked")}
+    _run(mask_constants, {"combined": at("combined")}, masked, {"module_size": size})
+    told = {"detector": "agipd", "module": 0, "numbers": (0,)}
+    told |= {"module_size": size, "asic_size": size}
+    _run(join_module, {"asics": [at("masked")]}, {"constants": at("module")}, told)
+    whole = {"constants": at("constants")}
+    _run(join_constants, {"modules": [at("module")]}, whole, {"numbers": (0,)})
+    raw = sorted(Path(runs["dark_high"]).glob("*.h5"))
+    outputs = {"frames": at("frames"), "picture": folder / "picture.png"}
+    _run(
+        correct_frames,
+        {"raw": raw, **whole},
+        {**outputs, "metrics": folder / "metrics.json"},
+        {"energy": 9.3, "layout": "lab", "asic_size": size},
+    )
 
 
 def _run(
