@@ -322,8 +322,13 @@ class Estimate:
         row = self._experiment.rotation(sample, scan, rotation)
         key = (sample, row.calibration)
         if key not in self._frames:
+            entry = self._experiment.corrected_detector(sample, scan)
             try:
-                n, slow, fast = self._raw_shape(row.parts[0])
+                if entry is not None and (self._experiment.base / row.raw).is_dir():
+                    module = constants_branch(entry).detector.module
+                    n, slow, fast = 1000, module[0] * len(entry.modules), module[1]
+                else:
+                    n, slow, fast = self._raw_shape(row.parts[0])
             except (HklflowError, OSError) as error:
                 # The import will fail with this sentence; here it must not stop the others.
                 self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel assumed, for {error}")

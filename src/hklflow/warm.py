@@ -180,7 +180,8 @@ def make_constants(folder: Path) -> None:
     runs = write_campaign(folder, "lab", detector, {0: agipd(rng, 1, size)}, campaign, rng)
     currents = runs.pop("current_source")
     measured = {name: [run] if isinstance(run, str) else run for name, run in runs.items()}
-    divided: dict[str, Any] = {"layout": "lab", "detector": "agipd", "module_size": size, "asic_size": size}
+    divided: dict[str, Any] = {"layout": "lab", "detector": "agipd"}
+    divided |= {"module_size": size, "asic_size": size}
 
     def at(name: str) -> Path:
         return folder / f"{name}.nxs"

@@ -274,13 +274,9 @@ def used_constants(counter):
 
 
 def used_flat(wildcards):
-    """Constants of a photon counter that have a flat field for the rotation at hand."""
-    name = experiment.settings(
-        wildcards.sample, wildcards.scan
-    ).correct_frames.constants
-    entry = settings.constants.get(name or "")
-    flood = getattr(getattr(entry, "runs", None), "flood", None)
-    return used_constants(counter=True)(wildcards) if flood else []
+    """Constants of a photon counter whose flat field, if they have one, is used for the rotation."""
+    own = experiment.settings(wildcards.sample, wildcards.scan).correct_frames
+    return used_constants(counter=True)(wildcards) if own.flat_field else []
 
 
 def calibration_file(wildcards):

@@ -7,6 +7,10 @@ from hklflow.calibration import applies, layout, statuses, versions
 from hklflow.calibration.versions import Version
 from hklflow.errors import HklflowError
 
+# Of geometries, and of constants.
+_MADE = ("`hklflow calibration propose`", "`snakemake constants`")
+_OR_DEFAULT = (", or set `allow_default: true` for a diagnostic reduction", "")
+
 
 def choose(
     root: Path, kind: str, state_id: str, scan: str, run: int | None, allow_default: bool
@@ -39,8 +43,8 @@ def choose(
     raise HklflowError(
         f"no accepted {kind} calibration of state {state_id} in {root} covers {scan}"
         f"{'' if run is None else f' (run {run})'}: {', '.join(told) or 'there is none'}; "
-        "make one with `hklflow calibration propose` and `hklflow calibration accept NAME "
-        "--applies-to EXPR`, or set `allow_default: true` for a diagnostic reduction"
+        f"make one with {_MADE[kind == 'constants']} and `hklflow calibration accept NAME "
+        f"--applies-to EXPR`{_OR_DEFAULT[kind == 'constants']}"
     )
 
 
@@ -53,8 +57,8 @@ def pinned(root: Path, kind: str, state_id: str, pin: int, allow_default: bool) 
         if allow_default:
             return version
         raise HklflowError(
-            f"pin: {version.path} is the default, which nobody has refined; "
-            "set `allow_default: true` for a diagnostic reduction, or pin an accepted version"
+            f"pin: {version.path} is the default, which nobody has refined; pin an accepted "
+            f"version{_OR_DEFAULT[kind == 'constants']}"
         )
     raise HklflowError(
         f"pin: {version.path} is {version.status}, so it cannot be used; pin an accepted "

@@ -69,6 +69,9 @@ class StoredConstants(Stored):
 class Runs(_Section):
     """Runs of an integrating detector: each a folder, a file or a pattern of files."""
 
+    # YAML takes the name of a current for a number.
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
     dark_high: str
     """Dark run in high gain."""
     dark_medium: str
@@ -264,12 +267,18 @@ _STAGES = ("high", "medium", "low")
 
 
 def _run_name(measure: str, number: int, of: int) -> str:
-    return measure if of == 1 else f"{measure}.{number}"
+    # No current has an underscore in its name.
+    return measure if of == 1 else f"{measure}_{number}"
 
 
 def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path) -> Iterator[str]:
     """Say what is wrong with an entry that only its parts together, or its files, show."""
     where = f"config: constants.{name}"
+    if entry.stored is not None:
+        needed = _SET_POINTS["counter" if isinstance(entry, PhotonCounter) else "integrating"]
+        missing = [key for key in needed if entry.stored.state.get(key) is None]
+        if missing:
+            yield f"{where}: stored.state lacks {', '.join(missing)}, on which the constants depend"
     if isinstance(entry, PhotonCounter):
         yield from _counter_problems(where, entry, base)
         return
@@ -288,13 +297,17 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
         yield f"{where}: {error}"
         return
     for given in entry.without:
-        match = re.fullmatch(r"(\d+)(?:/(\d+))?", given)
+        match = re.fullmatch(r"(0|[1-9]\d*)(?:/(0|[1-9]\d*))?", given)
         known = match and int(match[1]) in entry.modules and int(match[2] or 0) < n_asics
         if not known:
             yield (
                 f"{where}: without: {given!r} is no module or ASIC that it has (`3`, or `3/15` "
                 f"with ASICs 0 to {n_asics - 1})"
             )
+    if min(entry.modules) < 0:
+        yield f"{where}: modules {list(entry.modules)} has a negative number"
+    if entry.layout == "jungfrau" and entry.detector != "jungfrau":
+        yield f"{where}: layout jungfrau has no frames of {entry.detector}; use lab or euxfel"
     if len(set(entry.modules)) != len(entry.modules):
         yield f"{where}: modules {list(entry.modules)} has one twice"
     left = branch(entry)
@@ -310,6 +323,13 @@ def problems(name: str, entry: "IntegratingDetector | PhotonCounter", base: Path
     for current, runs_of in entry.runs.current_source.items():
         if len(runs_of) not in (1, 4):
             yield f"{where}: runs.current_source.{current} has {len(runs_of)} runs, not 1 or 4"
+
+
+# Set-points of the state that the constants of such a detector depend on.
+_SET_POINTS = {
+    "integrating": ("gain_mode", "integration_time", "memory_cells"),
+    "counter": ("threshold", "energy"),
+}
 
 
 def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[str]:

@@ -112,7 +112,7 @@ class Experiment:
         return self._relative(self.version(sample, scan, rotation).artefact("geometry.json"))
 
     def calibration_file(self, name: str) -> str:
-        """File of a calibration; of a store the highest accepted version, whatever it applies to.
+        """File of a calibration; of a store the pinned or the highest accepted version.
 
         Raises
         ------
@@ -121,7 +121,13 @@ class Experiment:
         """
         if not isinstance(self.config.calibrations[name], StoredGeometry):
             return self.paths.calibration("geometry.json").format(calibration=name)
-        state = self.state(name)
+        state, pin = self.state(name), self.stored(name).pin
+        if pin is not None:
+            return self._relative(
+                self.store(name)
+                .resolve(state.kind, state.id, scan="", run=None, pin=pin)
+                .artefact("geometry.json")
+            )
         versions = self.store(name).versions(state.kind, state.id)
         accepted = [version for version in versions if version.status == "accepted"]
         if not accepted:
@@ -153,10 +159,15 @@ class Experiment:
         found = self.version(sample, scan, rotation, "constants")
         return self._relative(found.artefact("constants.nxs"))
 
+    def corrected_detector(self, sample: str, scan: str) -> IntegratingDetector | None:
+        """Integrating detector with whose constants the frames of a scan are corrected."""
+        name = self.settings(sample, scan).correct_frames.constants
+        entry = self.config.constants.get(name or "")
+        return entry if isinstance(entry, IntegratingDetector) else None
+
     def is_corrected(self, sample: str, scan: str) -> bool:
         """Whether the frames of a scan are of an integrating detector, corrected by us."""
-        name = self.settings(sample, scan).correct_frames.constants
-        return isinstance(self.config.constants.get(name or ""), IntegratingDetector)
+        return self.corrected_detector(sample, scan) is not None
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
@@ -299,8 +310,8 @@ class Experiment:
         given = self.settings(sample, scan).correct_frames.model_dump(exclude={"constants"})
         if row.is_series:
             given["pattern"] = row.raw
-        entry = self.config.constants[str(self.settings(sample, scan).correct_frames.constants)]
-        if isinstance(entry, IntegratingDetector) and given["asic_size"] is None:
+        entry = self.corrected_detector(sample, scan)
+        if entry is not None and given["asic_size"] is None:
             given["asic_size"] = entry.asic_size
         return stages.correct_frames.Params(**given)
 

@@ -193,8 +193,8 @@ def _pixel_norm(
     from hklflow.core import corrections, geometry
 
     good = nexus.read_mask(inputs.mask) == 0
-    flat = _flat(params.flat_field, good.shape) if params.flat_field else np.ones(good.shape)
-    norm = np.where(good, flat, 0.0).astype(np.float64)
+    flat = _flat(params.flat_field, good.shape) if params.flat_field else None
+    norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
     if params.solid_angle:
@@ -212,17 +212,23 @@ def _pixel_norm(
         "solid angle": params.solid_angle,
         "polarisation": params.polarization,
         "sensor efficiency": params.efficiency and described,
-        "flat field": params.flat_field is not None,
+        "flat field": flat is not None,
     }
     return norm, [name for name, yes in done.items() if yes]
 
 
-def _flat(path: Path, shape: tuple[int, ...]) -> "NDArray[Any]":
-    """Relative response of the pixels (slow, fast)."""
+def _flat(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
+    """Relative response of the pixels (slow, fast); None if constants have none."""
+    from hklflow.constants.files import open_constants
     from hklflow.constants.flood import read_flat
     from hklflow.errors import HklflowError
     from hklflow.formats import images
 
+    if path.suffix == ".nxs":
+        with open_constants(path) as constants:
+            if not any("flatfield" in constants.group(number) for number in constants.modules):
+                print(f"note: {path} has no flat field, for no flood was measured")
+                return None
     flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
     if flat.shape != shape:
         raise HklflowError(

@@ -1,0 +1,133 @@
+"""The section `constants`: what is wrong with it is told before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hklflow import config
+from hklflow.config import constants
+from hklflow.errors import HklflowError
+
+RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}
+AGIPD: dict[str, Any] = {
+    "detector": "agipd", "layout": "lab", "modules": [0, 3], "runs": RUNS,
+}  # fmt: skip
+STORED = {"store": "store", "author": "A. Person"}
+STATE = {"detector": "a", "serial": "1", "shape": [512, 128], "binning": 1}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/samples.tsv").write_text("sample\tspace_group\nsalt\tP 1\n")
+    (tmp_path / "config/scans.tsv").write_text(
+        "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"
+    )
+    for name in ("high", "medium", "low", "xray", *(f"cs{n}" for n in range(8))):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        (tmp_path / "raw" / name / "a.h5").touch()
+    (tmp_path / "raw/flood.h5").touch()
+    return tmp_path
+
+
+def load(base: Path, entry: dict[str, Any], **more: Any) -> config.Experiment:
+    axes = {"import_scan": {"axes": ["phi=-1,0,0"]}}
+    return config.load({"constants": {"det": entry}, **axes, **more}, base)
+
+
+def problems(base: Path, entry: dict[str, Any], **more: Any) -> str:
+    with pytest.raises(HklflowError) as error:
+        load(base, entry, **more)
+    return str(error.value)
+
+
+def test_an_experiment_may_have_constants_and_no_scans(base: Path) -> None:
+    assert load(base, AGIPD).config.constants["det"].detector == "agipd"
+
+
+def test_runs_have_names_that_no_current_can_take(base: Path) -> None:
+    runs = RUNS | {"current_source": {20: [f"raw/cs{n}" for n in range(4)], "20.1": ["raw/cs7"]}}
+    entry = load(base, AGIPD | {"runs": runs}).config.constants["det"]
+    assert isinstance(entry, constants.IntegratingDetector)
+    branch = constants.branch(entry)
+    assert branch.currents == ["20", "20.1"]
+    found = branch.runs
+    assert len(found) == 3 + 4 + 1
+    for measure, given in branch.measures.items():
+        assert tuple(found[name] for name in branch.runs_of(measure)) == given
+
+
+@pytest.mark.parametrize("without", [["3"], ["0/15"], ["3", "0/0", "0/15"]])
+def test_what_is_left_out_is_left_out(base: Path, without: list[str]) -> None:
+    entry = load(base, AGIPD | {"without": without}).config.constants["det"]
+    assert isinstance(entry, constants.IntegratingDetector)
+    branch = constants.branch(entry)
+    jobs = {f"{m}/{a}" for m in branch.modules for a in branch.asics(m)}
+    jobs |= {str(m) for m in branch.modules}
+    assert jobs.isdisjoint(without)
+    left_out = sum(16 if "/" not in one else 1 for one in without)
+    assert sum("/" in job for job in jobs) == 32 - left_out
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"without": ["03"]}, "'03' is no module or ASIC"),
+        ({"without": ["0/16"]}, "'0/16' is no module or ASIC"),
+        ({"without": ["1"]}, "'1' is no module or ASIC"),
+        ({"without": ["0", "3"]}, "leaves no ASIC"),
+        ({"modules": [0, 0]}, "has one twice"),
+        ({"modules": [-1]}, "negative"),
+        ({"layout": "jungfrau"}, "has no frames of agipd"),
+        ({"module_size": [100, 128]}, "not divided"),
+        ({"runs": RUNS | {"xray": "raw/xray"}}, "needs process_xray"),
+        ({"runs": RUNS | {"pulse_capacitor": ["raw/none"]}}, "no HDF5 file"),
+        ({"runs": RUNS | {"pulse_capacitor": ["raw/cs0", "raw/cs1"]}}, "not 1 or 8"),
+        ({"runs": RUNS | {"current_source": {"1": ["raw/cs0"] * 3}}}, "not 1 or 4"),
+        ({"runs": RUNS | {"current_source": {"a/b": ["raw/cs0"]}}}, "cannot be a name"),
+        ({"gain_map": "none.npy"}, "none.npy does not exist"),
+        ({"stored": STORED | {"state": STATE}}, "lacks gain_mode, integration_time, memory_cells"),
+    ],
+)
+def test_problems_of_an_integrating_detector(base: Path, change: dict[str, Any], told: str) -> None:
+    text = problems(base, AGIPD | change)
+    assert text.startswith("1 problem in the experiment")
+    assert told in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"runs": {}}, "runs has none"),
+        ({"runs": {"flood": "raw/none.h5"}}, "none.h5 does not exist"),
+        ({"runs": {"rate": ["raw/flood.h5"], "transmission": [1.0]}}, "two or more"),
+        ({"runs": {"rate": ["raw/flood.h5"] * 2, "transmission": [1.0]}}, "give one for each"),
+        ({"runs": {"flood": "raw/flood.h5"}, "geometry": "far"}, "no calibration 'far'"),
+        (
+            {"runs": {"flood": "raw/flood.h5"}, "stored": STORED | {"state": STATE}},
+            "lacks threshold, energy",
+        ),
+    ],
+)
+def test_problems_of_a_photon_counter(base: Path, entry: dict[str, Any], told: str) -> None:
+    assert told in problems(base, {"detector": "pilatus"} | entry)
+
+
+def test_problems_of_the_use_of_constants(base: Path) -> None:
+    with (base / "config/scans.tsv").open("a") as table:
+        table.write("salt\tcold\t\t\tr1\traw/high\tphi=0:0.1\t\n")
+    assert "is a folder" in problems(base, AGIPD)
+    used = {"constants": "det", "layout": "lab"}
+    assert "energy of salt/cold is missing" in problems(base, AGIPD, correct_frames=used)
+    other = {"constants": "other", "layout": "lab"}
+    assert "'other' is not one of det" in problems(base, AGIPD, correct_frames=other)
+    experiment = load(base, AGIPD, correct_frames=used | {"energy": 9.3})
+    assert experiment.is_corrected("salt", "cold")
+    key = ("salt", "cold", "r1")
+    assert experiment.constants_file(*key, counter=False) == "results/constants/det/constants.nxs"
+    assert experiment.constants_file(*key, counter=True) is None
+    assert experiment.raw_inputs(experiment.rotation(*key)) == ["raw/high/a.h5"]
+    counter = {"detector": "eiger", "runs": {"flood": "raw/flood.h5"}}
+    twice = problems(base, counter, correct_frames=used, transform={"flat_field": "raw/flood.h5"})
+    assert "give one of them" in twice
