@@ -74,7 +74,8 @@ def stages(folder: Path, shape: tuple[int, int], n_frames: int) -> dict[str, tup
     chain = {
         "simulate": ["--description", description(shape, n_frames), "--raw", at("raw.nxs")],
         "import_scan": ["--raw", at("raw.nxs"), "--scan", scan],
-        "pixel_mask": ["--scan", scan, "--mask", mask, "--picture", picture],
+        "pixel_mask": ["--scan", scan, "--mask", mask, "--picture", picture, "--metrics",
+                       at("mask.json")],
         "find_peaks": ["--scan", scan, "--mask", mask, "--peaks", at("peaks.nxs"), "--picture",
                        picture, "--metrics", at("m.json"), "--statistics", at("statistics.nxs"),
                        "--statistics-picture", at("s.png"), "--statistics-metrics", at("s.json")],

@@ -85,7 +85,11 @@ def frames(data: Path, out: Path) -> None:
     run(
         pixel_mask,
         {"scan": out / "scan.nxs"},
-        {"mask": out / "mask.nxs", "picture": out / "mask.png"},
+        {
+            "mask": out / "mask.nxs",
+            "picture": out / "mask.png",
+            "metrics": out / "mask.json",
+        },
         shapes=({"shape": "circle", **BEAMSTOP},),
         image=out / "blank.npy",
         # Spots of one or two pixels on ten frames look like hot pixels.

@@ -123,11 +123,12 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
 
 def _state_problems(experiment: Experiment) -> Iterator[str]:
     """Say what is wrong with the set-points of stored calibrations."""
-    for name in experiment.stored_kinds:
+    for name, kind in experiment.stored_kinds.items():
+        section = "calibrations" if kind == "geometry" else "constants"
         try:
             experiment.state(name)
         except HklflowError as error:
-            yield f"config: {name}: {error}"
+            yield f"config: {section}.{name}: {error}"
 
 
 def _use_problems(experiment: Experiment) -> Iterator[str]:
