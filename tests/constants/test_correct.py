@@ -143,17 +143,82 @@ def test_what_is_no_measurement_is_nan() -> None:
 def test_saturation_of_a_level_detector_and_unknown_thresholds() -> None:
     truth, detector = made("agipd")
     threshold = 0.5 * (truth.level[1:] + truth.level[:-1])
-    threshold[1, 0, 0, 0] = np.nan
+    threshold[1, 0, 0, :2] = np.nan
+    threshold[0, 0, 0, 2] = np.nan
     correction = corrector(truth, detector, gain_threshold=threshold)
     energy = np.full((1, *SHAPE), 1e7)
     energy[0, 1] = 100.0
-    energy[0, 0, 0] = 100.0
+    energy[0, 0, :3] = 100.0
+    energy[0, 0, 1] = 1000 * ENERGY
     found = correction.correct(*truth.respond(energy, 0, np.random.default_rng(6)), 0, overload=5e5)
     assert (found.photons[0, 2:] == 5e5).all()
-    assert np.isnan(found.photons[0, 0, 0])
+    # Stage high is told by the first threshold alone, the others are not.
+    assert found.photons[0, 0, 0] == pytest.approx(100 / ENERGY, rel=0.1)
+    np.testing.assert_array_equal(found.stage[0, 0, :3], [0, 255, 255])
+    assert np.isnan(found.photons[0, 0, 1:3]).all()
     assert np.isfinite(found.photons[0, 1]).all()
     # 16383 ADU less the offset, over 0.05 ADU/keV.
     assert correction.saturation == pytest.approx((16383 - 7000) / 0.05 / ENERGY, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["agipd", "jungfrau"])
+def test_without_the_gain_of_stage_low_its_pixels_are_saturated(name: str) -> None:
+    truth, detector = made(name)
+    gain = truth.gain.copy()
+    gain[2] = np.nan
+    gain[1, :, 0, 0] = np.nan
+    gain[1, :, 0, 1], gain[2, :, 0, 1] = np.nan, truth.gain[2, :, 0, 1]
+    mask = np.zeros(SHAPE, np.uint32)
+    mask[0, 2] = MaskBit.USER
+    correction = corrector(truth, detector, gain=gain, pixel_mask=mask)
+    # The converter's end in stage medium.
+    end = 16383 if truth.gain[1].mean() > 0 else 0
+    most = (end - truth.offset[1].mean()) / truth.gain[1].mean() / ENERGY
+    assert correction.saturation == pytest.approx(most, rel=0.05)
+    rng = np.random.default_rng(9)
+    medium = np.full((1, *SHAPE), 1.5 * truth.switch[0].max())
+    low = np.full((1, *SHAPE), 2 * truth.switch[1].max())
+    values = [
+        correction.correct(*raw_of(truth, detector, energy, 0, rng), 0, overload=1e6)
+        for energy in (medium, low)
+    ]
+    for found, stage in zip(values, (1, 2), strict=True):
+        assert (found.stage == stage).all()
+    usual = np.ones(SHAPE, bool)
+    usual[0, :3] = False
+    np.testing.assert_allclose(values[0].photons[0, usual], medium[0, usual] / ENERGY, rtol=0.1)
+    assert (values[1].photons[0, usual] == 1e6).all()
+    # Neither; low but not medium, which says nothing of medium; masked.
+    np.testing.assert_array_equal(values[0].photons[0, 0, :3], [1e6, np.nan, np.nan])
+    assert values[1].photons[0, 0, 0] == 1e6
+    assert values[1].photons[0, 0, 1] == pytest.approx(low[0, 0, 1] / ENERGY, rel=0.1)
+    assert np.isnan(values[1].photons[0, 0, 2])
+    assert values[1].numbers["saturated"] == usual.sum() + 1
+    nothing = corrector(truth, detector, pixel_mask=np.ones(SHAPE, np.uint32))
+    assert nothing.saturation == np.inf
+
+
+def test_some_memory_cells_are_corrected_as_among_all() -> None:
+    truth, detector = made("agipd", cells=4)
+    status = np.zeros(truth.offset.shape, np.uint32)
+    status[0, 0, 0, 0] = Bit.OFFSET_OUT_OF_THRESHOLD
+    constants = constants_of(truth, "agipd", constants_status=status)
+    constants.about["cell_ids"] = [3, 5, 7, 9]
+    every = Correction(constants, detector, ENERGY)
+    some = Correction(constants, detector, ENERGY, cells=(9, 3))
+    raw = truth.respond(np.full((2, *SHAPE), 700.0), 3, np.random.default_rng(10))
+    for place, among in enumerate((3, 0)):
+        np.testing.assert_array_equal(
+            some.correct(*raw, place).photons, every.correct(*raw, among).photons
+        )
+        np.testing.assert_array_equal(some.read_variance(place), every.read_variance(among))
+    assert some.cell_ids.tolist() == [9, 3]
+    # Good in another memory cell only.
+    alone = Correction(constants, detector, ENERGY, cells=(3,))
+    np.testing.assert_array_equal(np.flatnonzero(alone.mask), [0])
+    assert not every.mask.any()
+    with pytest.raises(HklflowError, match="no constants of memory cell 4"):
+        Correction(constants, detector, ENERGY, cells=(3, 4))
 
 
 def test_rounding_to_a_power_of_two() -> None:

@@ -1,5 +1,6 @@
 """The stage correct_frames: what its file says, what is lost, and what it refuses."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.constants.true_constants import constants_of, write_constants
 from hklflow import stage
 from hklflow.constants import simulate
 from hklflow.constants.detectors import integrating
+from hklflow.constants.rotation_frames import Run
 from hklflow.constants.status import Bit
 from hklflow.constants.write_layouts import RawFrames, write_run
 from hklflow.errors import HklflowError
@@ -224,6 +226,86 @@ def test_frames_of_a_run_keep_their_place(tmp_path: Path, layout: str) -> None:
     off = (found - photons)[~gone]
     assert abs(off.mean()) < 4 * off.std() / np.sqrt(off.size)
     assert off.std() == pytest.approx(8 / (8 * ENERGY), rel=0.05)
+
+
+def test_constants_of_used_memory_cells_alone_are_held(tmp_path: Path) -> None:
+    cells = 24
+    detector = integrating("agipd", MODULE, ASIC)
+    made = truths("agipd", cells)
+    idle = {f"{name}_errors": np.ones((3, cells, *MODULE)) for name in ("offset", "gain")}
+    known = [constants_of(t, "agipd", m, **idle) for m, t in enumerate(made)]
+    constants = write_constants(tmp_path / "constants.nxs", known)
+    params = correct_frames.Params(energy=ENERGY, asic_size=ASIC)
+    size = detector.module[0] * detector.module[1]
+
+    def measured(used: tuple[int, ...]) -> tuple[float, float]:
+        """Bytes per pixel: held, and at most besides."""
+        tracemalloc.start()
+        try:
+            found = correct_frames._corrections(constants, params, detector, used)
+            held, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(found) == 2
+        return held / size / 2, (most - held) / size
+
+    measured((5,))  # what is imported and compiled
+    one, three = measured((5,)), measured((5, 20, 2))
+    assert three[0] - one[0] == pytest.approx(2 * 44, rel=0.05)
+    # What the file has of a module: 3 x 3 of 64 bits, 2 of 64 bits and a status of 32 bits; not
+    # the 3 x 2 of errors.
+    assert one[1] < (11 * 8 + 3 * 4) * cells + 200
+
+
+def run_of(folder: Path, layout: str, train: np.ndarray, name: str = "jungfrau") -> list[Path]:
+    """Files of a run of one module, whose frames have the value 1000 + their place."""
+    detector = integrating(name, MODULE, ASIC)
+    analog = np.broadcast_to(1000 + np.arange(len(train))[:, None, None], (len(train), *MODULE))
+    cell = np.zeros(len(train), np.int64)
+    frames = RawFrames(train, cell, analog.astype(np.uint16), np.zeros_like(analog, np.uint16))
+    return write_run(layout, folder, 1, detector, {0: frames}, 100)
+
+
+def values_of(paths: list[Path], layout: str, name: str = "jungfrau") -> list[int]:
+    """Value of each frame of a rotation; 0: lost."""
+    with Run(paths, layout, integrating(name, MODULE, ASIC), [0]) as frames:
+        found = np.zeros(frames.n, int)
+        for part in frames.read(0, frames.n):
+            found[part.at] = part.analog[:, 0, 0]
+    return found.tolist()
+
+
+@pytest.mark.parametrize("layout", ["lab", "jungfrau"])
+def test_frames_may_be_numbered_from_0(tmp_path: Path, layout: str) -> None:
+    paths = run_of(tmp_path, layout, np.array([0, 1, 3]))
+    assert values_of(paths, layout) == [1000, 1001, 0, 1002]
+    # Behind other numbers, 0 is what was never written.
+    with h5py.File(paths[0], "r+") as file:
+        number = file["train" if layout == "lab" else "entry/data/frame number"]
+        number[...] = np.reshape([7, 8, 0], number.shape)
+    assert values_of(paths, layout) == [1000, 1001]
+
+
+def test_frames_are_counted_from_the_first_train_that_is_listed(tmp_path: Path) -> None:
+    """The header of the first and last train disagrees with the frames: all modules lost them."""
+    pytest.importorskip("extra_data")
+    paths = run_of(tmp_path, "euxfel", np.arange(6) + 500, "agipd")
+    for path in paths:
+        with h5py.File(path, "r+") as file:
+            for header in (g["header"] for g in file["INSTRUMENT/SPB_DET_AGIPD1M-1/DET"].values()):
+                header["pulseCount"][0] = header["pulseCount"][5] = 2
+    assert values_of(paths, "euxfel", "agipd") == [0, 1001, 1002, 1003, 1004, 0]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint32])
+def test_frames_of_another_type_are_refused(tmp_path: Path, kind: type) -> None:
+    path = run_of(tmp_path, "jungfrau", np.arange(1, 4))[0]
+    with h5py.File(path, "r+") as file:
+        values = file["entry/data/data"][()].astype(kind)
+        del file["entry/data/data"]
+        file["entry/data/data"] = values
+    with pytest.raises(HklflowError, match="raw ones are of uint16"):
+        values_of([path], "jungfrau")
 
 
 def refused(raw: Path, constants: Path, **params: Any) -> str:

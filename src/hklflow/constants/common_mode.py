@@ -5,6 +5,9 @@ quantile (photons only add), the mean of the values within two standard deviatio
 noise is taken again and again until it rests: the window is symmetric, so pixels with photons,
 which lie outside of it, do not pull. Its error is ``1.1 σ / √n`` for n dark pixels. Where photons
 share their charge with neighbours a few per cent of the pixels lie in the window's upper part.
+Two standard deviations must stay below half a photon: where they do not, the window ends at half a
+photon, pixels without a photon are not told from those with one, and the shift is not to be relied
+on.
 
 Nothing is shifted where too few pixels are dark, and where the shift is above half a photon, which
 could be a photon in every pixel: the metrics count both.

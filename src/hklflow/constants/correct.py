@@ -13,10 +13,11 @@ What is known of the constants' own errors is not part of it: they do not averag
 
 A value is NaN where its stage has no constants or status bits against it, where the gain bits mean
 nothing, where the pixel is masked, and at that end of the converter that charge cannot reach;
-at the other end the pixel is saturated.
+at the other end the pixel is saturated, and so it is where it has left stage high and neither its
+stage nor a later one can be used: it has more charge than can be measured.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,10 @@ Floats = NDArray[np.float64]
 #: Variance of rounding to whole ADU.
 _ROUNDING = 1 / 12
 _OUTCOMES = (*STAGES, "saturated", "no value")
+_STAGED = ("offset", "noise", "gain", "constants_status")
+
+QUANTITIES = frozenset({*_STAGED, "gain_threshold", "pixel_mask", "flatfield"})
+"""Names of all constants that `Correction` uses."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,14 @@ class Correction:
         Fraction of dark pixels that a common mode needs.
     flat : bool
         Apply the flat field, if there is one.
+    cells : sequence of int, optional
+        Memory cells of whose constants something is held, by the detector's numbers; None: all.
+        36 bytes a pixel and cell are held, and 8 more where the gain is a level.
 
     Attributes
     ----------
     cell_ids : (cells,) array
+        Of the memory cells that are held.
     factor : (3, cells, ss, fs) array
         Photons per ADU; NaN where a stage is not to be used.
     mask : (ss, fs) uint32 array
@@ -87,7 +96,8 @@ class Correction:
     Raises
     ------
     HklflowError
-        If a quantity is missing, or of another shape than the detector's modules.
+        If a quantity or a memory cell is missing, or a quantity of another shape than the
+        detector's modules.
     """
 
     def __init__(
@@ -99,12 +109,16 @@ class Correction:
         shared: common_mode.Kind = "none",
         least: float = 0.2,
         flat: bool = True,
+        cells: Sequence[int] | None = None,
     ) -> None:
         self.detector, self.energy, self._least = detector, energy, least
-        self.cell_ids = np.asarray(constants.about["cell_ids"], np.int64)
-        shape = (3, len(self.cell_ids), *detector.module)
-        names = ("offset", "noise", "gain", "constants_status")
-        offset, noise, gain, status = (_of_shape(constants, name, shape) for name in names)
+        known = [int(cell) for cell in constants.about["cell_ids"]]
+        self.cell_ids = np.asarray(known if cells is None else cells, np.int64)
+        places = _places(constants, known, self.cell_ids)
+        shape = (3, len(known), *detector.module)
+        offset, noise, gain, status = (
+            _of_shape(constants, name, shape)[:, places] for name in _STAGED
+        )
         usable = ~bad(status) & np.isfinite(offset) & np.isfinite(gain) & (gain != 0) & (noise >= 0)
         self.mask = np.zeros(detector.module, np.uint32)
         if "pixel_mask" in constants:
@@ -120,13 +134,13 @@ class Correction:
         self.mask[dead] |= np.uint32(MaskBit.DEAD)
         usable &= ~dead
         per_photon[~usable] = np.nan
-        self._offset = offset.astype(np.float32)
+        self._offset = offset.astype(np.float32, copy=False)
         self._noise = np.where(usable, noise, np.nan).astype(np.float32)
         self.factor = 1 / per_photon
         self._threshold: NDArray[Any] | None = None
         if detector.codes is None:
-            wanted = (2, *shape[1:])
-            self._threshold = _of_shape(constants, "gain_threshold", wanted).astype(np.float32)
+            threshold = _of_shape(constants, "gain_threshold", (2, *shape[1:]))[:, places]
+            self._threshold = threshold.astype(np.float32)
         self._parts = common_mode.boxes(shared, detector)
         self._group = common_mode.groups(self._parts, detector.module)
 
@@ -153,9 +167,14 @@ class Correction:
 
     @property
     def saturation(self) -> float:
-        """Photons from which half of the pixels are saturated, a whole number."""
-        end = np.where(self.factor[2] > 0, self.detector.saturation, 0.0)
-        most = (end - self._offset[2]) * self.factor[2]
+        """Photons from which half of the pixels are saturated, a whole number.
+
+        The end of a pixel's last stage that can be used; infinite if no pixel has any.
+        """
+        most = np.full(self.factor.shape[1:], np.nan, np.float32)
+        for offset, factor in zip(self._offset, self.factor, strict=True):
+            end = np.where(factor > 0, np.float32(self.detector.saturation), np.float32(0))
+            np.copyto(most, (end - offset) * factor, where=np.isfinite(factor))
         known = most[np.isfinite(most)]
         return float(np.floor(np.median(known))) if known.size else np.inf
 
@@ -288,6 +307,18 @@ class Tally:
                 for name, (more, photons) in lacks.items()
             },
         }
+
+
+def _places(constants: Constants, known: list[int], wanted: NDArray[np.int64]) -> list[int] | slice:
+    """Where the constants have memory cells; a slice, which copies nothing, if they are all."""
+    absent = [cell for cell in wanted.tolist() if cell not in known]
+    if absent:
+        raise HklflowError(
+            f"module {constants.about.get('module', '?')} has no constants of memory cell "
+            f"{absent[0]}; give constants of this mode"
+        )
+    places = [known.index(cell) for cell in wanted.tolist()]
+    return slice(None) if places == list(range(len(known))) else places
 
 
 def _of_shape(constants: Constants, name: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -18,14 +18,21 @@ def stages_of_codes(code, table, stage):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def stages_of_levels(level, threshold, stage):  # type: ignore[no-untyped-def]
-    """Stage of gain (n, ss, fs) from analogue levels; ``threshold`` is (2, ss, fs)."""
+    """Stage of gain (n, ss, fs) from analogue levels; ``threshold`` is (2, ss, fs).
+
+    Without the threshold between medium and low, levels below the other one still tell stage high.
+    """
     for z in range(level.shape[0]):
         for i in range(level.shape[1]):
             for j in range(level.shape[2]):
                 low, high = threshold[0, i, j], threshold[1, i, j]
                 value = level[z, i, j]
-                known = low == low and high == high  # not NaN
-                stage[z, i, j] = (value > low) + (value > high) if known else NO_STAGE
+                if value <= low:  # not if it is NaN
+                    stage[z, i, j] = 0
+                elif low == low and high == high:
+                    stage[z, i, j] = 1 + (value > high)
+                else:
+                    stage[z, i, j] = NO_STAGE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -38,7 +45,8 @@ def photons(  # type: ignore[no-untyped-def]
     ----------
     analog, stage : (n, ss, fs) arrays
     offset, factor : (3, ss, fs) float32 arrays
-        ADU, and photons per ADU; NaN where a stage is not to be used.
+        ADU, and photons per ADU; NaN where a stage is not to be used. A pixel with stage high in
+        a stage from which on there are none has more charge than it can measure: it is saturated.
     shift : (n, groups) array
         ADU to be taken from the values of stage high.
     group : (ss, fs) array
@@ -62,8 +70,11 @@ def photons(  # type: ignore[no-untyped-def]
                 a = float(analog[z, i, j])
                 o = float(offset[s, i, j]) if s < 3 else np.nan
                 if not (k == k and o == o):
-                    out[z, i, j] = np.nan
-                    numbers[4] += 1
+                    beyond = 0 < s < 3 and factor[0, i, j] == factor[0, i, j]
+                    for later in range(s, 3):
+                        beyond = beyond and factor[later, i, j] != factor[later, i, j]
+                    out[z, i, j] = overload if beyond else np.nan
+                    numbers[3 if beyond else 4] += 1
                     continue
                 if a <= 0.0 or a >= top:
                     # The converter's end on the side of much charge, or the other one.

@@ -6,7 +6,7 @@ cells, then (ss, fs).
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +103,8 @@ def add_quantities(group: h5py.Group, constants: Constants) -> None:
         add_array(group, name, item.values, item.units, **item.attrs)
 
 
-def read_quantities(group: h5py.Group) -> Constants:
-    """Read what `add_quantities` stored."""
+def read_quantities(group: h5py.Group, names: Container[str] | None = None) -> Constants:
+    """Read what `add_quantities` stored; of the quantities only those named, if there are names."""
     quantities = {
         name: Quantity(
             item[()],
@@ -112,7 +112,7 @@ def read_quantities(group: h5py.Group) -> Constants:
             {key: value for key, value in item.attrs.items() if key != "units"},
         )
         for name, item in group.items()
-        if isinstance(item, h5py.Dataset)
+        if isinstance(item, h5py.Dataset) and (names is None or name in names)
     }
     return Constants(about_of(group), quantities)
 
@@ -158,9 +158,9 @@ class DetectorConstants:
             sorted(int(n.removeprefix("module_")) for n in group if n.startswith("module_"))
         )
 
-    def module(self, number: int) -> Constants:
-        """All quantities of a module, in memory."""
-        return read_quantities(self.group(number))
+    def module(self, number: int, names: Container[str] | None = None) -> Constants:
+        """Quantities of a module, in memory: those with these names; None: all."""
+        return read_quantities(self.group(number), names)
 
     def group(self, number: int) -> h5py.Group:
         """Group of a module, to read parts of its arrays.

@@ -4,7 +4,8 @@ Two kinds are read: those of the slsDetectorPackage, one per module, ``<name>_d<
 <acquisition>.h5`` with ``/entry/data/data`` and ``/entry/data/frame number`` (its master and
 virtual files only link these, and are left out); and those of SwissFEL, all modules stacked along
 the first axis of the images, with ``/data/<detector>/data``, ``frame_index`` and
-``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing).
+``is_good_frame``. The code of the gain is 0, 1 or 3 (2 means nothing). Frames are numbered from 0
+or 1.
 """
 
 import re
@@ -19,6 +20,7 @@ import numpy as np
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layouts import Images, Layout, Read, require_shape
 from hklflow.constants.raw_frames import Part, one_frame_each
+from hklflow.errors import HklflowError
 
 _ADC = np.uint16(0x3FFF)
 _GAIN_BIT = 14
@@ -29,6 +31,8 @@ _SLS_NAME = re.compile(r".*_d(\d+)_f(\d+)_(\d+)\.h5")
 class Jungfrau(Layout):
     """Layout ``jungfrau``."""
 
+    from_zero = True
+
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
         """Frames of one module, or of all that are stacked."""
         if _SLS_LINKS.fullmatch(path.name):
@@ -36,6 +40,11 @@ class Jungfrau(Layout):
         with h5py.File(path) as file:
             names = _names(file)
             images = file[names.images]
+            if images.dtype != np.uint16:
+                raise HklflowError(
+                    f"{path} has images of {images.dtype}, and raw ones are of uint16 with the "
+                    "gain in the two top bits; give the raw files"
+                )
             rows = detector.module[0]
             modules = images.shape[1] // rows if images.ndim == 3 else 0
             cut = (rows, images.shape[-1]) if modules and images.shape[1] % rows == 0 else None

@@ -33,6 +33,8 @@ FORMAT = "hklflow_lab"
 class Lab(Layout):
     """Layout ``lab``."""
 
+    from_zero = True
+
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
         """Frames of the one module; trains are where the number changes."""
         with h5py.File(path) as file:

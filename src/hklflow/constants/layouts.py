@@ -31,7 +31,15 @@ LAYOUTS = ("euxfel", "lab", "jungfrau")
 
 
 class Layout(ABC):
-    """How a facility lays out its raw files."""
+    """How a facility lays out its raw files.
+
+    Attributes
+    ----------
+    from_zero : bool
+        Whether 0 may be the number of a train; otherwise it is none.
+    """
+
+    from_zero = False
 
     @abstractmethod
     def parts(self, path: Path, detector: Integrating) -> list[Part]:

@@ -6,7 +6,7 @@ by the train's number.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,19 @@ def one_frame_each(train: Trains) -> tuple[Trains, Ints, Ints]:
     """List the trains of a file without index: runs of equal numbers -> trains, first, count."""
     first = np.flatnonzero(np.diff(train.astype(np.int64), prepend=-1))
     return train[first], first, np.diff(first, append=len(train))
+
+
+def one_more(part: Part) -> Part:
+    """Count the trains of a part whose first one may have the number 0 from 1, for 0 is none.
+
+    A 0 behind other numbers of the file stays: it is of a frame that was never written.
+    """
+
+    def counted(number: Trains) -> Trains:
+        unwritten = (number == 0) & (np.maximum.accumulate(number) > 0)
+        return np.where(unwritten, np.uint64(0), number + np.uint64(1))
+
+    return replace(part, trains=counted(part.trains), train=counted(part.train))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 They come from a raw file that any photon counter could have written (JUNGFRAU: uint16, the gain in
 the two top bits, modules stacked along slow), or from the files of a run in one of the layouts of
-`hklflow.constants.layouts`. A run's frames are those of every train from its first to its last one
-and of all memory cells in use, in this order: a frame that a module has lost keeps its place, for
-the angle goes by it.
+`hklflow.constants.layouts`. A run's frames are those of every train from the first to the last one
+that its files list and of all memory cells in use, in this order: a frame that a module has lost
+keeps its place, for the angle goes by it.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hklflow.constants import layouts
 from hklflow.constants.detectors import Integrating
-from hklflow.constants.raw_frames import outlier_trains, valid_frames
+from hklflow.constants.raw_frames import one_more, outlier_trains, valid_frames
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Frames, Header, open_frames, read_header
 
@@ -160,6 +160,8 @@ class Run(RotationFrames):
         self.header = Header()
         self._layout, self._detector = layout, detector
         parts = layouts.read_parts(layout, paths, detector)
+        if layouts.find(layout).from_zero:
+            parts = [one_more(part) for part in parts]
         trains = [part.trains[part.trains != 0] for part in parts]
         known = np.unique(np.concatenate([*trains, np.zeros(0, np.uint64)]))
         outliers = outlier_trains(known)
@@ -171,8 +173,8 @@ class Run(RotationFrames):
                 f"{paths[0]} and the other files of the run hold no frame of modules "
                 f"{', '.join(map(str, modules))} that can be used; check the paths"
             )
-        first = int(min(found.train[0] for found in used))
-        last = int(max(found.train[-1] for found in used))
+        # A train that is listed was measured, though every module may have lost it.
+        first, last = (int(train) for train in np.setdiff1d(known, outliers)[[0, -1]])
         cells = np.unique(np.concatenate([found.cell for found in used]))
         self.cells = tuple(int(cell) for cell in cells)
         self.n = (last - first + 1) * len(cells)

@@ -7,6 +7,10 @@ need: the variance of the read noise of stage high (of pixels that have switched
 metrics say by how much of the photons' variance), the smallest valid value and the saturation.
 Photons are rounded to a power of two below a quarter of the read noise, so that they can be packed;
 what that adds to the variance, half a per cent at most, is in the read noise.
+
+In memory are constants of the memory cells that the frames use: 36 bytes for each pixel and cell,
+44 where the gain is a level (AGIPD); while a module is opened, also what the file has of it, 48 and
+56 bytes for each pixel and any cell. A frame of a block has 5 bytes for each pixel.
 """
 
 from pathlib import Path
@@ -79,26 +83,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import plots
     from hklflow.constants.correct import Tally
     from hklflow.constants.correct_kernels import NO_STAGE
-    from hklflow.core.masks import MaskBit
     from hklflow.formats.nxmx import HC
     from hklflow.formats.write_raw import NXmxWriter, described
 
-    corrections, detector = _corrections(inputs.constants, params)
+    detector, modules, known = _described(inputs.constants, params)
     n_slow, n_fast = detector.module
-    shape = (len(corrections) * n_slow, n_fast)
-    with _open(inputs, params, detector, corrections) as frames:
-        cells = _cells(corrections, frames.cells, inputs.constants)
+    shape = (len(modules) * n_slow, n_fast)
+    with _open(inputs, params, detector, modules, known) as frames:
+        cells = {cell: place for place, cell in enumerate(frames.cells)}
+        corrections = _corrections(inputs.constants, params, detector, frames.cells)
         _require_energy(params.energy, frames.header, inputs.raw[0])
-        mask = np.concatenate([one.mask for one in corrections.values()])
+        mask = np.concatenate([one.mask for one in corrections])
         if frames.header.pixel_mask is not None:
             mask[frames.header.pixel_mask & (mask == 0)] = 1
-        noise = [one.mean_read_variance(cells.values()) for one in corrections.values()]
+        noise = [one.mean_read_variance(cells.values()) for one in corrections]
         read = np.concatenate(noise, axis=1)
-        # Good in other memory cells only.
-        mask[np.isnan(read[0]) & (mask == 0)] = MaskBit.DEAD
         good = mask == 0
         step = _step(read[0][good], inputs.constants)
-        saturation = min(one.saturation for one in corrections.values())
+        saturation = min(one.saturation for one in corrections)
         tally = Tally(~good, read)
         with NXmxWriter(
             outputs.frames,
@@ -117,7 +119,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 block = np.full((n, *shape), np.nan, np.float32)
                 stages = np.full((n, *shape), NO_STAGE, np.uint8)
                 for part in frames.read(start, start + n):
-                    correct = list(corrections.values())[part.module].correct
+                    correct = corrections[part.module].correct
                     found = correct(part.analog, part.digital, cells[part.cell], step, saturation)
                     at = part.at, slice(part.module * n_slow, (part.module + 1) * n_slow)
                     block[at], stages[at] = found.photons, found.stage
@@ -134,56 +136,57 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(f"{frames.n} frames of {len(corrections)} modules corrected; {told}")
 
 
-def _corrections(path: Path, params: Params) -> "tuple[dict[int, Correction], Integrating]":
-    """Correction of each module by its number, in the order of the image, and the detector."""
-    from hklflow.constants.correct import Correction
+def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], list[int]]":
+    """Detector, modules in the order of the image, and memory cells that constants are of."""
     from hklflow.constants.detectors import integrating
+    from hklflow.constants.files import about_of, open_constants
+    from hklflow.errors import HklflowError
+
+    with open_constants(path) as constants:
+        groups = [constants.group(number) for number in constants.modules]
+        abouts = [about_of(group) for group in groups]
+        size = groups[0]["offset"].shape[-2:]
+        modules = list(constants.modules)
+    cells = {tuple(int(cell) for cell in about["cell_ids"]) for about in abouts}
+    if len(cells) > 1:
+        raise HklflowError(
+            f"{path} has modules with constants of different memory cells; give constants of one "
+            "mode"
+        )
+    detector = integrating(str(abouts[0]["detector"]), size, params.asic_size)
+    return detector, modules, list(cells.pop())
+
+
+def _open(
+    inputs: Inputs, params: Params, detector: "Integrating", modules: list[int], cells: list[int]
+) -> "RotationFrames":
+    from hklflow.constants.rotation_frames import Run, Stacked
+
+    if params.layout is not None:
+        return Run(inputs.raw, params.layout, detector, modules)
+    return Stacked(params.pattern or str(inputs.raw[0]), detector, len(modules), cells)
+
+
+def _corrections(
+    path: Path, params: Params, detector: "Integrating", cells: tuple[int, ...]
+) -> "list[Correction]":
+    """Correction of each module, in the order of the image."""
+    from hklflow.constants.correct import QUANTITIES, Correction
     from hklflow.constants.files import open_constants
 
-    corrections = {}
     with open_constants(path) as constants:
-        for number in constants.modules:
-            module = constants.module(number)
-            size = module["offset"].shape[-2:]
-            detector = integrating(str(module.about["detector"]), size, params.asic_size)
-            corrections[number] = Correction(
-                module,
+        return [
+            Correction(
+                constants.module(number, QUANTITIES),
                 detector,
                 params.energy,
                 shared=params.common_mode,
                 least=params.dark_pixels,
                 flat=params.flat_field,
+                cells=cells,
             )
-    return corrections, detector
-
-
-def _open(
-    inputs: Inputs, params: Params, detector: "Integrating", corrections: "dict[int, Correction]"
-) -> "RotationFrames":
-    from hklflow.constants.rotation_frames import Run, Stacked
-
-    if params.layout is not None:
-        return Run(inputs.raw, params.layout, detector, list(corrections))
-    raw = params.pattern or str(inputs.raw[0])
-    cells = next(iter(corrections.values())).cell_ids.tolist()
-    return Stacked(raw, detector, len(corrections), cells)
-
-
-def _cells(
-    corrections: "dict[int, Correction]", used: tuple[int, ...], path: Path
-) -> dict[int, int]:
-    """Place in the constants of each memory cell that is used."""
-    from hklflow.errors import HklflowError
-
-    known = {tuple(one.cell_ids.tolist()) for one in corrections.values()}
-    ids = list(next(iter(known)))
-    absent = [cell for cell in used if cell not in ids]
-    if len(known) > 1 or absent:
-        what = f"none of memory cell {absent[0]}" if absent else "of different memory cells"
-        raise HklflowError(
-            f"{path} has constants {what}, which the frames use; give constants of this mode"
-        )
-    return {cell: ids.index(cell) for cell in used}
+            for number in constants.modules
+        ]
 
 
 def _step(variance: "NDArray[np.float64]", path: Path) -> float:
