@@ -171,7 +171,7 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers():
 
 
 def test_each_kind_has_its_own_keys():
-    """A flat field does not depend on the distance, constants not on the energy."""
+    """A flat field does not depend on the distance; a counter's constants do on the threshold."""
     values = VALUES | CONSTANTS
 
     def ids(**changed):
@@ -184,8 +184,7 @@ def test_each_kind_has_its_own_keys():
     assert len(set(ids().values())) == len(SCHEMA.kinds) == 4
     assert changed(serial="25") == set(SCHEMA.kinds)
     assert changed(distance=0.7) == {"geometry", "normalization"}
-    assert changed(energy=60000) == {"geometry", "normalization", "flatfield"}
-    assert changed(threshold=30000) == {"geometry", "normalization", "flatfield"}
+    assert changed(energy=60000) == changed(threshold=30000) == set(SCHEMA.kinds)
     assert changed(memory_cells=64) == changed(integration_time=2e-4) == {"constants"}
     assert changed(gain_mode="low") == set(SCHEMA.kinds)
 
@@ -194,10 +193,28 @@ def test_keys_that_only_another_kind_needs_may_be_missing():
     few = {"detector", "serial", "shape", "binning"}
     given = {name: VALUES[name] for name in few} | CONSTANTS
     state_of("constants", given, SCHEMA)
-    with pytest.raises(HklflowError, match="missing gain_mode"):
-        state_of("constants", VALUES, SCHEMA)
+    state_of("constants", VALUES, SCHEMA)  # of a photon counter
+    with pytest.raises(HklflowError, match="missing serial"):
+        state_of("constants", {"detector": "agipd"}, SCHEMA)
     with pytest.raises(HklflowError, match="unknown; use constants"):
         state_of("gain", given, SCHEMA)
+
+
+def test_ids_of_constants_by_hand():
+    """Of an integrating detector that states no energy, as old stores have it; and of a counter."""
+    few = {name: VALUES[name] for name in ("detector", "serial", "shape", "binning")}
+    for given, steps in (
+        (few | CONSTANTS, {}),
+        (
+            few,
+            {"energy": {"step": 1.0, "steps": 52500}, "threshold": {"step": 10.0, "steps": 2600}},
+        ),
+    ):
+        keys = {name: {"value": value} for name, value in given.items()} | steps
+        canonical = {"schema": 1, "kind": "constants", "keys": keys}
+        plain = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+        found = state_of("constants", given | {name: VALUES[name] for name in steps}, SCHEMA)
+        assert found.id == hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def test_the_schema_can_be_another(tmp_path):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hklflow.constants import files, simulate, simulate_ramps
 from hklflow.constants.combine import combine
@@ -198,6 +199,29 @@ def test_gain_maps_of_the_factory(tmp_path: Path, kind: str) -> None:
     write(planes[:, :7])
     with pytest.raises(HklflowError, match="7 rows and a module 8; there is no module 0"):
         read_gain_map(path, detector, 0, 0)
+
+
+def test_gain_maps_of_no_numbers_are_refused(tmp_path: Path) -> None:
+    detector = integrating("jungfrau", (8, 12), (4, 4))
+    np.save(tmp_path / "texts.npy", np.full((3, 8, 12), "x"))
+    with pytest.raises(HklflowError, match="holds no numbers"):
+        read_gain_map(tmp_path / "texts.npy", detector, 0, 0)
+    with h5py.File(tmp_path / "map.h5", "w") as file:
+        file["labels"] = np.full((3, 8, 12), b"x")
+    with pytest.raises(HklflowError, match="has 0 datasets of numbers"):
+        read_gain_map(tmp_path / "map.h5", detector, 0, 0)
+    with h5py.File(tmp_path / "map.h5", "a") as file:
+        file["gains"] = np.ones((3, 8, 12))
+    assert (read_gain_map(tmp_path / "map.h5", detector, 0, 0) == 1).all()
+    with pytest.raises(HklflowError, match=r"none\.bin cannot be read"):
+        read_gain_map(tmp_path / "none.bin", detector, 0, 0)
+
+
+@pytest.mark.parametrize("wrong", [0.0, float("nan"), float("inf")])
+def test_default_gains_are_gains(wrong: float) -> None:
+    with pytest.raises(ValidationError, match="are no gains"):
+        combine_constants.Settings(default_gain=(8.0, wrong, -0.01))
+    combine_constants.Settings(default_gain=(8.0, -0.2, -0.01))
 
 
 def test_a_gain_map_of_the_stage(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hklflow import nexus, stage
 from hklflow.constants import files, flood
@@ -287,6 +288,12 @@ def test_what_is_wrong_is_told(
 ) -> None:
     with pytest.raises(HklflowError, match=told):
         wrong(folder, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_transmissions_are_above_zero(wrong: float) -> None:
+    with pytest.raises(ValidationError, match="is no transmission"):
+        counter_rate.Params(transmission=(1.0, wrong))
 
 
 def test_gaps_of_a_named_detector_and_the_users_mask(folder: Path, tmp_path: Path) -> None:

@@ -168,3 +168,15 @@ def test_constants_of_others_have_no_flat(tmp_path: Path) -> None:
             files.add_quantities(module, files.Constants({}, {"pixel_mask": mask}))
         with pytest.raises(HklflowError, match=told):
             flood.read_flat(path)
+
+
+@pytest.mark.parametrize("values", [np.full((4, 5), b"x"), np.ones((2, 4, 5))])
+def test_flats_and_masks_that_are_no_images_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    path = tmp_path / "constants.nxs"
+    with files.create_detector(path, "constants", {"counter": True}) as group:
+        module = group.create_group("module_00")
+        files.set_about(module, {})
+        module["flatfield"] = module["pixel_mask"] = values
+    for read in (flood.read_flat, flood.read_pixel_mask):
+        with pytest.raises(HklflowError, match="no image of numbers"):
+            read(path)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from hklflow.calibration.store import Store
 from hklflow.constants import files
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gates import Gates, figures, judge
+from hklflow.constants.status import Bit
+from hklflow.core.masks import MaskBit
 from hklflow.errors import HklflowError
 from hklflow.stages import propose_constants
 
@@ -30,24 +33,40 @@ def _write(
     gain: float = 8.0,
     offset: float = 5000.0,
     source: str = "xray",
+    low: str = "combined",
+    bit: int = MaskBit.DEAD,
+    cells: tuple[int, ...] = (0, 1),
+    size: tuple[int, int] = SIZE,
+    absent: bool = False,
 ) -> Path:
-    """Two modules with so many masked pixels each."""
+    """Two modules with so many masked pixels each; of low gain "none" is unknown.
+
+    The gain is that times one plus a tenth of the number of the cell.
+    """
+    shape = (3, len(cells), *size)
+    gains = np.full(shape, gain, np.float32)
+    gains *= 1 + 0.1 * np.array(cells, np.float32)[:, None, None]
+    if low == "none":
+        gains[2] = np.nan
     with files.create_detector(path, "constants", {"detector": "agipd"}) as group:
         for number, n in enumerate(masked):
-            mask = np.zeros(SIZE, np.uint32)
-            mask.flat[:n] = 2
-            status = np.zeros((3, 2, *SIZE), np.uint32)
+            gone = absent and number == 1
+            mask = np.full(size, MaskBit.DEAD if gone else 0, np.uint32)
+            mask.flat[:n] = bit
+            status = np.zeros(shape, np.uint32)
             status[:, :, mask > 0] = 1
+            status[~np.isfinite(gains)] |= np.uint32(Bit.VALUE_IS_NAN)
             files.add_quantities(
                 group.create_group(files.module_name(number)),
                 Constants(
-                    {"module": number},
+                    {"module": number, "cell_ids": list(cells)}
+                    | ({"absent": True} if gone else {}),
                     {
-                        "offset": Quantity(np.full((3, 2, *SIZE), offset, np.float32)),
-                        "noise": Quantity(np.full((3, 2, *SIZE), 10.0, np.float32)),
+                        "offset": Quantity(np.full(shape, np.nan if gone else offset, np.float32)),
+                        "noise": Quantity(np.full(shape, 10.0, np.float32)),
                         "gain": Quantity(
-                            np.full((3, 2, *SIZE), gain, np.float32),
-                            attrs={"source": [source, "combined", "combined"]},
+                            np.full_like(gains, np.nan) if gone else gains,
+                            attrs={"source": [source, "combined", low]},
                         ),
                         "constants_status": Quantity(status),
                         "pixel_mask": Quantity(mask),
@@ -73,7 +92,7 @@ def test_figures_are_those_of_the_file(tmp_path: Path) -> None:
     assert found["masked"] == pytest.approx(12 / 400)
     assert found["modules"]["0"]["masked"] == pytest.approx(8 / 200)
     assert found["bad constants"] == pytest.approx(12 / 400)
-    assert found["modules"]["1"]["gain"] == [8.0, 8.0, 8.0]
+    assert found["modules"]["1"]["gain"] == pytest.approx([8.4, 8.4, 8.4])
     assert found["gain source"] == ["xray", "combined", "combined"]
 
 
@@ -90,7 +109,104 @@ def test_each_gate_is_missed_by_its_own_fault(tmp_path: Path) -> None:
     assert _failed(moved, before=good) == set()
     assert _failed(moved, Gates(max_offset_change=2.0), before=good) == {"offset_change"}
     unknown = _write(tmp_path / "g.nxs", gain=float("nan"))
-    assert _failed(unknown, before=good) == {"gain_change"}
+    assert _failed(unknown, before=good) == {"gain_change", "bad_constants"}
+
+
+def _verdict(path: Path, before: Path | None, name: str) -> dict[str, Any]:
+    with files.open_constants(path) as now:
+        if before is None:
+            found = figures(now)
+        else:
+            with files.open_constants(before) as then:
+                found = figures(now, then)
+    (verdict,) = (gate for gate in judge(found, Gates()) if gate["name"] == name)
+    return verdict
+
+
+@pytest.mark.parametrize("bit", [MaskBit.GAP, MaskBit.VIRTUAL])
+def test_pixels_that_never_were_are_not_masked(tmp_path: Path, bit: MaskBit) -> None:
+    """A quarter of a flawless module; nor do they make the fraction of the others less."""
+    assert _failed(_write(tmp_path / "a.nxs", masked=(50, 50), bit=bit)) <= {"bad_constants"}
+    path = _write(tmp_path / "b.nxs", masked=(150, 150), bit=bit)
+    with h5py.File(path, "r+") as file:
+        for number in range(2):
+            file[f"entry/instrument/detector/module_{number:02d}/pixel_mask"][9, 15:] = MaskBit.DEAD
+    with files.open_constants(path) as constants:
+        found = figures(constants)
+    assert found["masked"] == found["modules"]["1"]["masked"] == pytest.approx(5 / 50)
+
+
+def test_the_gates_of_a_counter_with_real_gaps(tmp_path: Path) -> None:
+    from pyFAI.detectors import detector_factory
+
+    mask = detector_factory("Pilatus 1M").mask.astype(np.uint32)
+    assert mask.mean() > 0.05
+    with files.create_detector(tmp_path / "c.nxs", "c", {"counter": True}) as group:
+        values = {"pixel_mask": Quantity(mask)}
+        files.add_quantities(group.create_group("module_00"), Constants({}, values))
+    assert _failed(tmp_path / "c.nxs") == set()
+
+
+def test_a_stage_that_nobody_measured(tmp_path: Path) -> None:
+    """Its gain is told by one gate; the other stages are compared."""
+    unknown = _write(tmp_path / "a.nxs", low="none")
+    other = _write(tmp_path / "b.nxs", low="none", gain=8.8)
+    assert _failed(unknown) == _failed(unknown, before=unknown) == {"measured_gains"}
+    told = _verdict(unknown, None, "measured_gains")["sentence"]
+    assert told == "the gain of low is unknown"
+    assert _failed(unknown, Gates(measured_gains=False)) == set()
+    assert _failed(other, before=unknown) == {"measured_gains", "gain_change"}
+    assert _verdict(other, unknown, "gain_change")["value"] == pytest.approx(0.1, rel=1e-5)
+    known = _write(tmp_path / "c.nxs")
+    assert _failed(known, before=unknown) == set()
+    assert _failed(unknown, before=known) == {"measured_gains", "gain_change"}
+    assert "stage low" in _verdict(unknown, known, "gain_change")["sentence"]
+    default = _verdict(_write(tmp_path / "d.nxs", source="default"), None, "measured_gains")
+    assert default["sentence"] == "the gain of high is from default_gain"
+
+
+def test_sources_of_all_modules_and_asics_count(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.nxs")
+    with h5py.File(path, "r+") as file:
+        gain = file["entry/instrument/detector/module_01/gain"]
+        gain.attrs["source"] = ["xray", "combined|none", "combined|default"]
+    told = _verdict(path, None, "measured_gains")
+    assert told["sentence"] == "the gain of medium is unknown, the gain of low is from default_gain"
+    assert not told["passed"]
+
+
+def test_a_module_that_was_left_out_is_not_judged(tmp_path: Path) -> None:
+    """But all its pixels are masked."""
+    good, without = _write(tmp_path / "a.nxs"), _write(tmp_path / "b.nxs", absent=True)
+    for before in (good, without, None):
+        assert _failed(without, before=before) == {"masked", "masked_module"}
+    assert _failed(good, before=without) == set()
+
+
+def test_the_same_memory_cells_are_compared(tmp_path: Path) -> None:
+    """In the simulation each has another gain."""
+    first = _write(tmp_path / "a.nxs", cells=(0, 1, 2))
+    for cells in ((2, 3, 4), (1, 0), (2,)):
+        same = _write(tmp_path / "b.nxs", cells=cells)
+        assert _verdict(same, first, "gain_change")["value"] == 0
+        changed = _write(tmp_path / "c.nxs", cells=cells, gain=8.8)
+        value = _verdict(changed, first, "gain_change")["value"]
+        assert value == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"), [({"cells": (5, 6)}, "memory cells"), ({"size": (20, 10)}, "size")]
+)
+def test_what_cannot_be_compared_does_not_pass(
+    tmp_path: Path, other: dict[str, Any], why: str
+) -> None:
+    first, second = _write(tmp_path / "a.nxs"), _write(tmp_path / "b.nxs", **other)
+    told = _verdict(second, first, "gain_change")
+    assert (told["passed"], told["value"]) == (False, None)
+    assert why in told["sentence"]
+    assert "cannot be told" in told["sentence"]
+    limits = Gates(max_gain_change=None, max_offset_change=1.0)
+    assert _failed(second, limits, before=first) == {"offset_change"}
 
 
 def _propose(folder: Path, constants: Path, **more: Any) -> dict[str, Any]:
@@ -134,3 +250,8 @@ def test_constants_are_proposed_and_compared_with_those_accepted(tmp_path: Path)
     failed = [gate for gate in second["gates"] if not gate["passed"]]
     assert [gate["name"] for gate in failed] == ["gain_change"]
     assert failed[0]["value"] == pytest.approx(0.1, rel=1e-5)
+
+    third = _propose(tmp_path, _write(tmp_path / "third.nxs", low="none"))
+    assert third["figures"]["modules"]["0"]["gain"][2] is None
+    failed = [gate["name"] for gate in third["gates"] if not gate["passed"]]
+    assert failed == ["gain_change", "measured_gains"]

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hklflow import flags
 from hklflow.constants import files, simulate
 from hklflow.constants.combine import combine
 from hklflow.constants.files import Constants, Quantity
-from hklflow.constants.masking import mask_constants
+from hklflow.constants.masking import mask_constants, range_names
 from hklflow.constants.status import Bit, bad
 from hklflow.core.masks import MaskBit
 from hklflow.errors import HklflowError
@@ -108,6 +109,47 @@ def test_a_bad_cell_becomes_a_bad_pixel_if_there_are_many() -> None:
     assert np.argwhere(found["pixel_mask"]).tolist() == [[5, 5], [6, 6]]
     found = mask_constants(constants, max_bad_cells=0.75)
     assert not found["pixel_mask"].any()
+
+
+def test_what_is_bad_in_all_cells_is_bad_whatever_the_fraction() -> None:
+    constants = _asic()
+    constants["noise"][0, :, 5, 5] = 30
+    constants["noise"][0, 1:, 6, 6] = 30
+    user = np.zeros((CELLS, *SHAPE), bool)
+    user[:, 7, 7] = user[1:, 8, 8] = True
+    found = mask_constants(constants, user=user, edges=1, max_bad_cells=1)["pixel_mask"]
+    assert (np.argwhere(found[1:-1, 1:-1]) + 1).tolist() == [[5, 5], [7, 7]]
+    assert found[7, 7] == MaskBit.USER
+    assert (found[0] == MaskBit.USER).all()
+
+
+def test_if_no_stage_that_is_needed_is_known_no_pixel_is_good() -> None:
+    """Others do not stand in for it."""
+    constants = _asic()
+    constants["offset"][1] = np.nan
+    found = mask_constants(constants, stages=["medium"])
+    assert ((found["pixel_mask"] & MaskBit.DEAD) != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"stages": ("hihg",)}, "'high', 'medium' or 'low'"),
+        ({"stages": ()}, "at least 1"),
+        ({"gain_high": (8.0, 1.0)}, r"gain_high \[8.0, 1.0\] is no range"),
+        ({"offset_low": (5.0, 5.0)}, "offset_low"),
+        ({"noise_medium": (float("nan"), 5.0)}, "noise_medium"),
+    ],
+)
+def test_settings_that_cannot_be(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        stage.Settings(**given)
+
+
+def test_every_range_is_checked() -> None:
+    for name in range_names():
+        with pytest.raises(ValidationError, match=name):
+            stage.Settings(**{name: (2.0, 1.0)})
 
 
 def test_jungfrau_with_the_gains_of_the_factory() -> None:

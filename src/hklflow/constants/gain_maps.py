@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from hklflow.constants.detectors import STAGES, Integrating
 from hklflow.errors import HklflowError
 
+_NUMBERS = "fiu"  # kinds of numpy's types
+
 
 def read_gain_map(path: Path, detector: Integrating, module: int, asic: int) -> NDArray[np.float64]:
     """Gains (3, ss, fs) of an ASIC in ADU/keV; NaN where the map has 0 or what is no number.
@@ -29,6 +31,8 @@ def read_gain_map(path: Path, detector: Integrating, module: int, asic: int) -> 
         If the file holds no such planes, or not this module's.
     """
     planes = _read(path, detector)
+    if planes.dtype.kind not in _NUMBERS:
+        raise HklflowError(f"{path} holds no numbers but {planes.dtype}; give gains in ADU/keV")
     rows, columns = detector.module
     if planes.ndim != 3 or planes.shape[0] != len(STAGES) or planes.shape[2] != columns:
         raise HklflowError(
@@ -55,7 +59,12 @@ def _read(path: Path, detector: Integrating) -> NDArray[Any]:
             raise HklflowError(f"{path} is no array ({error}); save it again") from error
         return planes
     if path.suffix == ".bin":
-        numbers = np.fromfile(path, np.float64)
+        try:
+            numbers = np.fromfile(path, np.float64)
+        except OSError as error:
+            raise HklflowError(
+                f"{path} cannot be read ({error.strerror}); give the path of a gain map"
+            ) from error
         plane = len(STAGES) * detector.module[1]
         if numbers.size == 0 or numbers.size % plane:
             raise HklflowError(
@@ -75,14 +84,16 @@ def _hdf5(path: Path) -> NDArray[Any]:
         found: list[h5py.Dataset] = []
 
         def look(name: str, node: h5py.HLObject) -> None:
-            if isinstance(node, h5py.Dataset) and node.ndim == 3 and node.shape[0] == len(STAGES):
+            if not isinstance(node, h5py.Dataset) or node.dtype.kind not in _NUMBERS:
+                return
+            if node.ndim == 3 and node.shape[0] == len(STAGES):
                 found.append(node)
 
         file.visititems(look)
         if len(found) != 1:
             raise HklflowError(
-                f"{path} has {len(found)} datasets (3, ss, fs); a gain map has one, for high, "
-                "medium and low gain"
+                f"{path} has {len(found)} datasets of numbers (3, ss, fs); a gain map has one, for "
+                "high, medium and low gain"
             )
         planes: NDArray[Any] = found[0][()]
     return planes

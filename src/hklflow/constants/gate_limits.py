@@ -9,13 +9,15 @@ class Gates(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     max_masked: float | None = Field(0.05, ge=0, le=1)
-    """Largest fraction of masked pixels of the detector."""
+    """Largest fraction of masked pixels of the detector; gaps and virtual pixels do not count."""
     max_masked_module: float | None = Field(0.2, ge=0, le=1)
     """Largest fraction of masked pixels of one module."""
     max_bad_constants: float | None = Field(0.1, ge=0, le=1)
-    """Largest fraction of constants (stages and memory cells) with a status bit."""
+    """Largest fraction of constants (stages and memory cells) with a status bit; stages whose gain
+    nobody measured do not count, see `measured_gains`."""
     measured_gains: bool = True
-    """Whether every gain must have been measured, none taken from `default_gain`."""
+    """Whether every gain must have been measured or be in a gain map: neither be taken from
+    `default_gain` nor be unknown."""
     max_gain_change: float | None = Field(0.03, gt=0)
     """Largest median change of a module's gain against the accepted constants (fraction)."""
     max_offset_change: float | None = Field(None, gt=0)

@@ -6,7 +6,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.constants.files import DetectorConstants
+from hklflow.constants.combine import NONE
+from hklflow.constants.counters import ABSENT
+from hklflow.constants.detectors import STAGES
+from hklflow.constants.files import DetectorConstants, about_of
 from hklflow.constants.gate_limits import Gates
 from hklflow.constants.status import bad
 
@@ -27,28 +30,46 @@ def figures(
         ``modules``: number -> figures of the module; and those of the detector.
     """
     modules: dict[str, dict[str, Any]] = {}
+    sources: list[list[str]] = []
     masked = pixels = flagged = statuses = 0
     for number in constants.modules:
         group = constants.group(number)
         mask = group["pixel_mask"][()]
-        status = _sample(group["constants_status"]) if "constants_status" in group else None
-        row: dict[str, Any] = {"masked": float((mask != 0).mean())}
-        masked, pixels = masked + int((mask != 0).sum()), pixels + mask.size
-        if status is not None:
-            row["bad constants"] = float(bad(status).mean())
-            flagged, statuses = flagged + int(bad(status).sum()), statuses + status.size
+        there = (mask & np.uint32(ABSENT)) == 0
+        n, size = int((mask[there] != 0).sum()), int(there.sum())
+        masked, pixels = masked + n, pixels + size
+        row: dict[str, Any] = {"masked": n / max(size, 1)}
+        left_out = _is_absent(group)
+        source = (
+            [str(s) for s in np.atleast_1d(group["gain"].attrs["source"])]
+            if "gain" in group
+            else []
+        )
+        if source and not left_out:
+            sources.append(source)
+        if "constants_status" in group and not left_out:
+            # Gains that nobody measured are the matter of the sources.
+            kept = [s for s in range(len(STAGES)) if not source or source[s] != NONE]
+            wrong = bad(_sample(group["constants_status"])[kept])
+            if wrong.size:
+                row["bad constants"] = float(wrong.mean())
+                flagged, statuses = flagged + int(wrong.sum()), statuses + wrong.size
         for name in ("offset", "noise", "gain", "flatfield"):
             if name in group:
-                row[name] = _medians(_sample(group[name]), mask == 0).tolist()
-        if before is not None and number in before.modules:
-            row |= _changes(group, before.group(number), mask == 0)
+                medians = _medians(_sample(group[name]), mask == 0).tolist()
+                row[name] = [one if np.isfinite(one) else None for one in medians]
+        if before is not None and number in before.modules and not left_out:
+            then = before.group(number)
+            row |= {} if _is_absent(then) else _changes(group, then, mask == 0)
         modules[str(number)] = row
     found: dict[str, Any] = {"masked": masked / max(pixels, 1), "modules": modules}
     if statuses:
         found["bad constants"] = flagged / statuses
-    first = constants.group(constants.modules[0])
-    if "gain" in first:
-        found["gain source"] = [str(s) for s in np.atleast_1d(first["gain"].attrs["source"])]
+    if sources:
+        found["gain source"] = [
+            "|".join(dict.fromkeys(one for source in stage for one in source.split("|")))
+            for stage in zip(*sources, strict=True)
+        ]
     return found
 
 
@@ -93,28 +114,43 @@ def judge(found: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
             gates.max_bad_constants,
             "the fraction of constants with a status bit",
         )
-    limit(
-        "gain_change",
-        of_modules("gain change"),
-        gates.max_gain_change,
-        "the median change of the gain",
-    )
-    limit(
-        "offset_change",
-        of_modules("offset change"),
-        gates.max_offset_change,
-        "the median change of the offset in units of the noise",
-    )
+
+    def change(name: str, top: float | None, unit: str = "") -> None:
+        what = f"the median change of the {name}"
+        not_compared = {n: row[key] for n, row in modules.items() if (key := _why(name)) in row}
+        if top is None or not not_compared:
+            limit(f"{name}_change", of_modules(f"{name} change"), top, what + unit)
+            return
+        module, why = next(iter(not_compared.items()))
+        told = f"{what} of module {module} cannot be told: {why}"
+        verdicts.append(
+            {
+                "name": f"{name}_change",
+                "value": None,
+                "limit": top,
+                "passed": False,
+                "sentence": told,
+            }
+        )
+
+    change("gain", gates.max_gain_change)
+    change("offset", gates.max_offset_change, " in units of the noise")
     if gates.measured_gains and "gain source" in found:
         sources = found["gain source"]
-        assumed = [source for source in sources if "default" in source]
+        wrong = []
+        for stage, source in zip(STAGES, sources, strict=True):
+            if NONE in source.split("|"):
+                wrong.append(f"the gain of {stage} is unknown")
+            elif "default" in source.split("|"):
+                wrong.append(f"the gain of {stage} is from default_gain")
+        told = f"the gains of high, medium, low are from {', '.join(sources)}"
         verdicts.append(
             {
                 "name": "measured_gains",
-                "value": float(len(assumed)),
+                "value": float(len(wrong)),
                 "limit": 0.0,
-                "passed": not assumed,
-                "sentence": f"gains of high, medium, low are from {', '.join(sources)}",
+                "passed": not wrong,
+                "sentence": ", ".join(wrong) or told,
             }
         )
     return verdicts
@@ -140,14 +176,46 @@ def _median(values: NDArray[Any]) -> float:
     return float(np.median(known)) if known.size else float("nan")
 
 
-def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict[str, float]:
-    """Largest median change of any stage."""
-    found: dict[str, float] = {}
+def _is_absent(group: h5py.Group) -> bool:
+    """Whether the module was left out: it holds nothing but that it is absent."""
+    return bool(about_of(group).get("absent", False))
+
+
+def _why(name: str) -> str:
+    """Key of the reason why a quantity was not compared."""
+    return f"{name} not compared"
+
+
+def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict[str, Any]:
+    """Largest median change of any stage known in both; or why there is none."""
+    found: dict[str, Any] = {}
     for name in ("gain", "offset"):
-        if not (name in now and name in then and now[name].shape == then[name].shape):
+        if not (name in now and name in then):
             continue
-        new, old = _sample(now[name]), _sample(then[name])
-        unit = np.abs(old) if name == "gain" else _sample(now["noise"])
-        change = _medians(np.abs(new - old) / np.where(unit > 0, unit, np.nan), good)
-        found[f"{name} change"] = float(np.max(change))
+        shapes = [(*group[name].shape[:-3], *group[name].shape[-2:]) for group in (now, then)]
+        ids = [np.asarray(about_of(group)["cell_ids"]) for group in (now, then)]
+        common, here, there = np.intersect1d(*ids, return_indices=True)
+        if shapes[0] != shapes[1]:
+            found[_why(name)] = "the accepted constants have modules of another size"
+            continue
+        if not common.size:
+            found[_why(name)] = "the accepted constants have none of its memory cells"
+            continue
+        some = slice(None, None, max(1, common.size // _CELLS))
+        new, old = _cells(now[name], here[some]), _cells(then[name], there[some])
+        was, known = (np.isfinite(values).any(axis=(1, 2, 3)) for values in (old, new))
+        if (lost := was & ~known).any():
+            stages = ", ".join(np.array(STAGES)[lost])
+            found[_why(name)] = f"only the accepted constants have one of stage {stages}"
+        elif (both := was & known).any():
+            unit = np.abs(old) if name == "gain" else _cells(now["noise"], here[some])
+            change = _medians(np.abs(new - old) / np.where(unit > 0, unit, np.nan), good)
+            found[f"{name} change"] = float(np.max(change[both]))
+        elif known.any():
+            found[_why(name)] = "the accepted constants have none"
     return found
+
+
+def _cells(dataset: h5py.Dataset, places: NDArray[np.int64]) -> NDArray[Any]:
+    """Values (stage, cell, ss, fs) of the memory cells at these places."""
+    return np.stack([dataset[:, place] for place in places], axis=1)

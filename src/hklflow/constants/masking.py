@@ -64,9 +64,11 @@ def mask_constants(
     edges : int
         Pixels along the ASIC's border that are masked.
     max_bad_cells : float
-        Fraction of memory cells above which a bad cell makes a bad pixel.
+        Fraction of memory cells above which a bad cell makes a bad pixel; what is bad in all
+        cells always does.
     stages : sequence of str
         Stages of gain that a pixel needs; those of unknown gain or without a dark do not count.
+        Where none is left all pixels are dead.
 
     Returns
     -------
@@ -103,9 +105,11 @@ def mask_constants(
     used = [
         g for g, name in enumerate(STAGES) if name in stages and sources[g] != NONE and measured[g]
     ]
-    mask = pixel_mask(status, constants["gain"], used or [0], max_bad_cells)
+    mask = pixel_mask(status, constants["gain"], used, max_bad_cells)
+    if not used:
+        mask |= np.uint32(MaskBit.DEAD)
     mask[border] |= np.uint32(MaskBit.USER)
-    mask[by_user.mean(axis=0) > max_bad_cells] |= np.uint32(MaskBit.USER)
+    mask[_in_too_many(by_user, max_bad_cells)] |= np.uint32(MaskBit.USER)
     quantities = dict(constants.quantities)
     quantities["constants_status"] = Quantity(status, "", bit_names(Bit))
     quantities["pixel_mask"] = Quantity(mask, "", bit_names(MaskBit))
@@ -148,7 +152,7 @@ def pixel_mask(
                 MaskBit.UNDER_RESPONDING: deviates & (size < middle),
                 MaskBit.OVER_RESPONDING: deviates & ~(size < middle),
             }
-        many = bad(here & ~np.uint32(Bit.NON_SENSITIVE)).mean(axis=0) > max_bad_cells
+        many = _in_too_many(bad(here & ~np.uint32(Bit.NON_SENSITIVE)), max_bad_cells)
         for bit, where in kinds.items():
             mask[many & where.any(axis=0)] |= np.uint32(bit)
     return mask
@@ -167,6 +171,11 @@ def cut_out(
         f"the user's mask has shape {image.shape}; give one (ss, fs) of the module {module} or "
         f"of the ASIC {size}, or several of memory cells"
     )
+
+
+def _in_too_many(wrong: NDArray[np.bool_], max_bad_cells: float) -> NDArray[np.bool_]:
+    """Pixels (ss, fs) that are bad in more memory cells than that fraction, or in all."""
+    return np.asarray((wrong.mean(axis=0) > max_bad_cells) | wrong.all(axis=0))
 
 
 def _user(user: NDArray[np.bool_] | None, cells: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
 """Combine the measurements of one ASIC: offset, noise and gain of every stage."""
 
+import math
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hklflow import stage
 
@@ -34,6 +35,17 @@ class Settings(stage.Params):
     default_gain: tuple[float, float, float] | None = None
     """Gain of high, medium and low in ADU/keV for stages that were neither measured nor are in a
     gain map; the constants then say `default`. None: such gains stay unknown."""
+
+    @field_validator("default_gain", mode="after")
+    @classmethod
+    def _is_a_gain(
+        cls, value: tuple[float, float, float] | None
+    ) -> tuple[float, float, float] | None:
+        if value is not None and not all(math.isfinite(gain) and gain != 0 for gain in value):
+            raise ValueError(
+                f"{list(value)} are no gains; give three finite numbers that are not 0"
+            )
+        return value
 
 
 class Params(Settings):

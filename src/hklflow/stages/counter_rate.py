@@ -1,9 +1,10 @@
 """Dead time of a photon counter that its corrections leave, from attenuator steps."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hklflow import stage
 
@@ -45,6 +46,14 @@ class Params(Settings):
     """Transmission of the attenuators of each run; only ratios matter."""
     patterns: tuple[str, ...] = ()
     """Patterns of the image series (`name_####.cbf`), one for each run; none for HDF5 files."""
+
+    @field_validator("transmission", mode="after")
+    @classmethod
+    def _transmits(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for one in value:
+            if not (math.isfinite(one) and one > 0):
+                raise ValueError(f"{one} is no transmission; give numbers above 0")
+        return value
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

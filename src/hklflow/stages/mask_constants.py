@@ -1,9 +1,9 @@
 """Judge the combined constants of one ASIC, and make the mask of its pixels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hklflow import stage
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
+
+_RANGES = tuple(f"{q}_{s}" for q in ("offset", "noise", "gain") for s in ("high", "medium", "low"))
 
 
 class Inputs(stage.Inputs):
@@ -59,10 +61,23 @@ class Settings(stage.Params):
     edges: int = Field(0, ge=0)
     """Pixels along the border of each ASIC that are masked."""
     max_bad_cells: float = Field(0.5, ge=0, le=1)
-    """Fraction of memory cells above which what is bad in a cell is bad in the pixel."""
-    stages: tuple[str, ...] = ("high", "medium", "low")
-    """Stages of gain that a pixel needs; one of unknown gain or without a dark does not
-    count."""
+    """Fraction of memory cells above which what is bad in a cell is bad in the pixel; what is bad
+    in all cells always is."""
+    stages: tuple[Literal["high", "medium", "low"], ...] = Field(
+        ("high", "medium", "low"), min_length=1
+    )
+    """Stages of gain that a pixel needs; one of unknown gain or without a dark does not count.
+    Where none is left all pixels are masked."""
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for name in _RANGES:
+            limits = getattr(self, name)
+            if limits is not None and not limits[0] < limits[1]:
+                raise ValueError(
+                    f"{name} {list(limits)} is no range; give the smallest value, then the largest"
+                )
+        return self
 
 
 class Params(Settings):

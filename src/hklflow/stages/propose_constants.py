@@ -12,7 +12,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.constants.gate_limits import Gates as Gates
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
