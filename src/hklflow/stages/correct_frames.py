@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hklflow.constants.rotation_frames import RotationFrames
     from hklflow.formats.raw import Header
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
