@@ -194,7 +194,7 @@ def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict
             continue
         shapes = [(*group[name].shape[:-3], *group[name].shape[-2:]) for group in (now, then)]
         ids = [np.asarray(about_of(group)["cell_ids"]) for group in (now, then)]
-        common, here, there = np.intersect1d(*ids, return_indices=True)
+        common, here, there = np.intersect1d(ids[0], ids[1], return_indices=True)
         if shapes[0] != shapes[1]:
             found[_why(name)] = "the accepted constants have modules of another size"
             continue
