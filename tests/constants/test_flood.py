@@ -170,8 +170,8 @@ def test_constants_of_others_have_no_flat(tmp_path: Path) -> None:
             flood.read_flat(path)
 
 
-@pytest.mark.parametrize("values", [np.full((4, 5), b"x"), np.ones((2, 4, 5))])
-def test_flats_and_masks_that_are_no_images_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+@pytest.mark.parametrize("values", [np.full((4, 5), b"x"), np.ones((2, 4, 5)), "text"])
+def test_flats_and_masks_that_are_no_images_are_refused(tmp_path: Path, values: object) -> None:
     path = tmp_path / "constants.nxs"
     with files.create_detector(path, "constants", {"counter": True}) as group:
         module = group.create_group("module_00")

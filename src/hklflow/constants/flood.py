@@ -193,7 +193,7 @@ def _whole(path: Path, name: str) -> NDArray[Any]:
                 f"{path} has the constants of modules, not of a photon counter's whole image; "
                 "what corrected the frames knows them already"
             )
-        values = constants.module(0)[name]
+        values = np.asarray(constants.module(0)[name])  # a text is no array yet
     if values.dtype.kind not in "fiu" or values.ndim != 2:
         raise HklflowError(
             f"{name} of {path} is no image of numbers but {values.dtype} {values.shape}; make the "
