@@ -101,7 +101,8 @@ COSTS: Mapping[str, Cost] = {
     "counter_constants": Cost(400, per_mpixel=150),
     "constants_report": Cost(1500, seconds=60),
     "propose_constants": Cost(1500, seconds=30),
-    "correct_frames": Cost(600, per_mpixel=200, seconds=3, rate=60, disk=2.5),
+    # With one memory cell; constants of more cells take 44 bytes of a pixel each.
+    "correct_frames": Cost(600, per_mpixel=300, seconds=3, rate=60, disk=2.5),
 }
 
 

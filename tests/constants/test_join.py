@@ -1,8 +1,11 @@
 """ASICs joined to modules, and modules to the detector's file."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -143,3 +146,37 @@ def test_asics_with_other_memory_cells_are_refused(tmp_path: Path) -> None:
                 detector="agipd", module=0, numbers=(0, 1), module_size=SIZE, asic_size=ASIC
             ),
         )
+
+
+def test_what_is_no_file_of_constants_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    whole = tmp_path / "constants.nxs"
+    with files.create_detector(whole, "constants", {"detector": "agipd"}) as group:
+        part = Constants({"module": 0}, {"offset": Quantity(np.zeros((3, 1, 2, 2)))})
+        files.add_quantities(group.create_group("module_00"), part)
+        group.create_group("module_x")
+    with files.open_constants(whole) as constants:
+        assert constants.modules == (0,)
+
+    def broken(change: Callable[[h5py.File], None]) -> str:
+        path = tmp_path / "broken.nxs"
+        shutil.copy(whole, path)
+        with h5py.File(path, "r+") as file:
+            change(file)
+        with pytest.raises(HklflowError) as error, files.open_constants(path) as constants:
+            _ = constants.module(0).about
+        return str(error.value)
+
+    def number(file: h5py.File) -> None:
+        del file["entry/definition"]
+        file["entry/definition"] = 3
+
+    def no_about(file: h5py.File) -> None:
+        file["entry/instrument/detector/module_00"].attrs["about"] = "{not json"
+
+    def link(file: h5py.File) -> None:
+        del file["entry/instrument/detector/module_00/offset"]
+        file["entry/instrument/detector/module_00/offset"] = h5py.ExternalLink("a.nxs", "offset")
+
+    assert "holds no detector constants" in broken(number)
+    assert "does not say what it is of" in broken(no_about)
+    assert "offset is a link to another file" in broken(link)

@@ -144,7 +144,7 @@ class CounterRuns(_Section):
     """Rotation scan, in which pixels that are always strong are looked for."""
     rate: tuple[str, ...] = ()
     """The same scene behind one attenuator after the other."""
-    transmission: tuple[float, ...] = ()
+    transmission: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Transmission of the attenuators of each run of `rate`; only ratios matter."""
 
 

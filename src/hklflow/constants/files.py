@@ -6,6 +6,7 @@ cells, then (ss, fs).
 """
 
 import json
+import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
-from hklflow.nexus.entry import add_array, add_group, create, open_entry
+from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
 DEFINITION = "hklflow_detector_constants"
 
@@ -119,7 +120,14 @@ def read_quantities(group: h5py.Group, names: Container[str] | None = None) -> C
 
 def about_of(group: h5py.Group) -> dict[str, Any]:
     """What is known of the quantities in a group."""
-    about: dict[str, Any] = json.loads(group.attrs["about"])
+    try:
+        about = json.loads(group.attrs["about"])
+    except (KeyError, TypeError, ValueError) as error:
+        about = error
+    if not isinstance(about, dict):
+        raise HklflowError(
+            f"{group.file.filename}: {group.name} does not say what it is of; make it again"
+        )
     return about
 
 
@@ -154,9 +162,12 @@ class DetectorConstants:
     def __init__(self, group: h5py.Group) -> None:
         self._group = group
         self.about = about_of(group)
-        self.modules = tuple(
-            sorted(int(n.removeprefix("module_")) for n in group if n.startswith("module_"))
-        )
+        names = (re.fullmatch(r"module_(\d+)", name) for name in group)
+        self.modules = tuple(sorted(int(match[1]) for match in names if match))
+        for number in self.modules:
+            _refuse_links(group, module_name(number))
+            for name in group[module_name(number)]:
+                _refuse_links(group[module_name(number)], name)
 
     def module(self, number: int, names: Container[str] | None = None) -> Constants:
         """Quantities of a module, in memory: those with these names; None: all."""
@@ -188,11 +199,21 @@ def open_constants(path: Path) -> Iterator[DetectorConstants]:
         If it is none.
     """
     with open_entry(path) as entry:
-        if "definition" not in entry or entry["definition"].asstr()[()] != DEFINITION:
+        definition = entry.get("definition")
+        told = isinstance(definition, h5py.Dataset) and h5py.check_string_dtype(definition.dtype)
+        if not told or text(definition) != DEFINITION:
             raise HklflowError(
                 f"{path} holds no detector constants (its definition is not {DEFINITION})"
             )
         yield DetectorConstants(entry["instrument/detector"])
+
+
+def _refuse_links(group: h5py.Group, name: str) -> None:
+    """Refuse what is in another file: the record of a version knows nothing of that one."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise HklflowError(
+            f"{group.file.filename}: {name} is a link to another file; copy what it leads to"
+        )
 
 
 def module_name(number: int) -> str:
