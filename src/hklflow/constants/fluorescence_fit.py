@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.constants.fluorescence_model import F64, expect
+from hklflow.core.peaks_fit import solve_factorised
 
 
 class Fit(IntEnum):
@@ -243,7 +244,7 @@ def _fit(
             if not _factorise(factor):
                 return Fit.SINGULAR.value
             step[:] = score
-            _solve(factor, step)
+            solve_factorised(factor, step)
             before, away = away, np.dot(step, score)
             if away < _NEAR:
                 return _invert(factor, held, covariance)
@@ -261,7 +262,7 @@ def _fit(
         if not _factorise(factor):
             return Fit.SINGULAR.value
         step[:] = score
-        _solve(factor, step)
+        solve_factorised(factor, step)
         tried[:] = theta
         for i in range(n):
             tried[i] += step[i]
@@ -341,26 +342,12 @@ def _factorise(matrix: F64) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _solve(factor: F64, x: F64) -> None:
-    """Solve in place with the factor of `_factorise`."""
-    n = len(x)
-    for i in range(n):
-        for k in range(i):
-            x[i] -= factor[i, k] * x[k]
-        x[i] /= factor[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            x[i] -= factor[k, i] * x[k]
-        x[i] /= factor[i, i]
-
-
-@njit(cache=True, nogil=True)
 def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
     """Write the covariance from the factor of the information; zero for what is held."""
     for i in range(len(held)):
         column = np.zeros(len(held))
         column[i] = 0.0 if held[i] else 1.0
-        _solve(factor, column)
+        solve_factorised(factor, column)
         covariance[i, :] = column
     return Fit.GOOD.value
 

@@ -83,22 +83,6 @@ def current_source(
     return Source(np.broadcast_to(pixels, (truth.cells, *truth.shape)), **others)
 
 
-def driven_rows(rows: int, run: int, runs: int = 8) -> NDArray[np.bool_]:
-    """Rows of an AGIPD module that a run of the pulse capacitor scan drives.
-
-    In the upper half of the module run i drives rows 7 - i, 15 - i ..., in the lower half rows
-    i, i + 8 ...
-    """
-    row = np.arange(rows)
-    upper = row < rows // 2
-    return np.asarray(np.where(upper, row % runs == runs - 1 - run, row % runs == run))
-
-
-def driven_columns(columns: int, run: int, runs: int = 4) -> NDArray[np.bool_]:
-    """Columns that a run of the current source scan drives: run, run + 4 ..."""
-    return np.asarray(np.arange(columns) % runs == run)
-
-
 def write_ramp(
     path: Path,
     truth: Truth,

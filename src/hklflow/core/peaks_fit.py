@@ -63,8 +63,8 @@ def _factorise(matrix: F64) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _solve_factorised(factor: F64, x: F64) -> None:
-    """Solve in place with the factor of `_factorise`."""
+def solve_factorised(factor: F64, x: F64) -> None:
+    """Solve in place with a Cholesky factor (n, n), lower triangle; ``x`` (n,) is overwritten."""
     n = x.size
     for i in range(n):
         for k in range(i):
@@ -82,7 +82,7 @@ def _solve(matrix: F64, right: F64) -> F64:
     factor, step = matrix.copy(), right.copy()
     if not _factorise(factor):
         return np.linalg.solve(matrix, right).astype(np.float64)
-    _solve_factorised(factor, step)
+    solve_factorised(factor, step)
     return step
 
 
@@ -92,7 +92,7 @@ def _inverse(matrix: F64) -> F64:
     if not _factorise(factor):
         return np.linalg.inv(matrix).astype(np.float64)
     for a in range(matrix.shape[0]):
-        _solve_factorised(factor, out[a])
+        solve_factorised(factor, out[a])
     return out
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hklflow import stage
-from hklflow.constants.segments import Segments
+from hklflow import ramp_settings, stage
 
 VERSION = 1
 
@@ -23,29 +22,9 @@ class Outputs(stage.Outputs):
     """Lines of the three stages, ratios of their slopes and status."""
 
 
-class Settings(stage.Params):
+class Settings(ramp_settings.RampSettings):
     """What the configuration file sets."""
 
-    ramp: Segments = ()
-    """The ramp as segments [n, increment]: each of n frames is integrated an increment longer
-    than the one before. After the last segment the ramp starts again. Empty: every frame of the run
-    is integrated one step longer than the one before."""
-    trim: float = Field(0.10, ge=0, lt=0.5)
-    """Fraction of a stage's frames that is left out next to a switch of gain."""
-    settling: float = Field(0.0, ge=0)
-    """Decay constant, in units of the ramp, of an exponential that is fitted beside the line after
-    a switch; 0: none."""
-    saturation_margin: float = Field(50, ge=0)
-    """ADU from both ends of the output's range within which values are not used."""
-    min_points: int = Field(20, ge=5)
-    """Frames that the line of a stage needs."""
-    linearity: float = Field(0.002, gt=0)
-    """Systematic deviation from the line (rms) as a fraction of its rise, from which a pixel is not
-    linear; its slope is then off by some six times as much."""
-    n_sigma: float = Field(5.0, gt=0)
-    """Robust standard deviations from the ASIC's median from which a ratio is an outlier."""
-    limits_mh: tuple[float, float] | None = None
-    """Smallest and largest ratio of medium to high gain; None: no limits."""
     limits_lm: tuple[float, float] | None = None
     """Smallest and largest ratio of low to medium gain; None: no limits."""
 
@@ -59,30 +38,13 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Fit the lines, mark outliers, tell what is against them."""
-    from hklflow.constants import base, files, ramp_process
+    from hklflow.constants import files, ramp_process
     from hklflow.constants.current_source import CurrentSource
-    from hklflow.constants.gathered import open_gathered
 
-    dark = None if inputs.dark is None else files.read_part(inputs.dark)
-    with open_gathered(inputs.gathered) as ramp:
-        what = CurrentSource(
-            ramp,
-            dark,
-            params.ramp,
-            margin=params.saturation_margin,
-            trim=params.trim,
-            least=params.min_points,
-            settling=params.settling,
-            linearity=params.linearity,
-        )
-        found = base.process(
-            what,
-            [ramp],
-            params.memory,
-            lambda parts, total: stage.progress(parts, total, "parts of memory cells"),
-        )
     limits = {"gain_ratio_mh": params.limits_mh, "gain_ratio_lm": params.limits_lm}
-    found = ramp_process.mark_outliers(found, params.n_sigma, limits)
+    found = ramp_settings.fitted(
+        CurrentSource, inputs.gathered, inputs.dark, params, params.memory, limits
+    )
     files.write_part(outputs.constants, "current source", found)
     status = found["fit_status"]
     print(f"{(status == 0).sum()} of {status.size} pixels and cells have nothing against them")
