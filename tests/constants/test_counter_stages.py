@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hklflow import nexus, stage
+from hklflow import nexus, norms, stage
 from hklflow.constants import files, flood
 from hklflow.constants.gates import Gates, figures, judge
 from hklflow.constants.simulate_counters import CounterTruth, counted, draw
@@ -28,7 +28,6 @@ from hklflow.stages import (
     counter_stability,
     import_scan,
     pixel_mask,
-    transform,
 )
 
 SHAPE, PIXEL, DISTANCE, CENTRE = (90, 120), 1e-3, 0.3, (42.0, 63.0)
@@ -175,13 +174,11 @@ def test_the_mask_and_the_norm_take_the_constants(
     mask = nexus.read_mask(tmp_path / "mask.nxs")
     assert np.array_equal(mask & ~np.uint32(MaskBit.CLUSTER), joined(truth))
     scan = nexus.read_scan(tmp_path / "scan.nxs").rotation
-    names = {"scan", "scale", "frame_mask", "orientation"}
-    inputs = transform.Inputs(**dict.fromkeys(names, tmp_path), mask=tmp_path / "mask.nxs")
-    plain = {"rotation": "r", "solid_angle": False, "polarization": False}
+    plain = {"solid_angle": False, "polarization": False}
 
     def norm(**more: Any) -> np.ndarray:
-        params = transform.Params(**plain, **more)
-        return transform._pixel_norm(inputs, params, {}, scan)[0]
+        corrections = norms.Corrections(**plain, **more)
+        return norms.pixel_norm(tmp_path / "mask.nxs", corrections, scan.detector, scan)[0]
 
     found = norm(flat_field=folder / "c.nxs")
     assert (found[mask != 0] == 0).all()

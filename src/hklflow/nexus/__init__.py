@@ -14,6 +14,7 @@ from hklflow.nexus.provenance import (
     read_provenance,
     write_provenance,
 )
+from hklflow.nexus.reflections import read_reflections, write_reflections
 from hklflow.nexus.scale import read_scale, write_scale
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
@@ -51,6 +52,7 @@ __all__ = [
     "read_mask",
     "read_peaks",
     "read_provenance",
+    "read_reflections",
     "read_scale",
     "read_scan",
     "read_statistics",
@@ -59,6 +61,7 @@ __all__ = [
     "write_master",
     "write_peaks",
     "write_provenance",
+    "write_reflections",
     "write_scale",
     "write_scan",
     "write_series",

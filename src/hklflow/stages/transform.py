@@ -6,18 +6,13 @@ cluster a rotation can be cut into blocks of frames, each transformed by a job o
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from hklflow import stage
+from hklflow import norms, stage
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from hklflow.core.frame_scale import FrameScale
-    from hklflow.core.geometry import Rotation
     from hklflow.formats.bands import Band
 
 VERSION = 5
@@ -45,21 +40,12 @@ class Outputs(stage.Outputs):
     """Counts and norm without the 3-D mask's pixels."""
 
 
-class Settings(stage.Params):
+class Settings(norms.Corrections):
     """What the configuration file sets."""
 
     samples: tuple[int, int, int] | None = None
     """Sub-samples of a pixel-frame along (frame, slow, fast), quick as powers of two; None: so that
     each spans at most half a voxel."""
-    solid_angle: bool = True
-    """Correct for the solid angle of the pixels."""
-    polarization: bool = True
-    """Correct for polarisation."""
-    efficiency: bool = True
-    """Correct for the sensor's efficiency (needs thickness and attenuation of the sensor)."""
-    flat_field: Path | None = None
-    """The pixels' relative response: an image (any format that fabio reads, or .npy), or the
-    constants of a photon counter (.nxs)."""
     block: int = Field(32, gt=0, le=512)
     """Frames held in memory at a time."""
     memory: float = Field(8000.0, gt=0)
@@ -92,10 +78,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     rotation = geometry.from_dict(orientation["rotations"][params.rotation])
     grid, ub = Grid.from_dict(orientation["grid"]), np.asarray(orientation["UB"])
     scale = nexus.read_scale(inputs.scale)
-    pixel_norm, corrected = _pixel_norm(inputs, params, orientation, rotation)
+    # Solid angles are relative to those of the scan's first rotation.
+    first = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
+    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, first, rotation)
     if scale.source != "none":
         corrected.append("transmission")
-    frame_norm = _frame_norm(inputs, params, rotation, scale)
+    frame_norm = norms.frame_norm(
+        scale, rotation.scan.n_frames, inputs.scale, solid_angle=params.solid_angle
+    )
     pitch = pixel_pitch(rotation, ub, grid)
     samples = params.samples or sub_samples(pitch)
     if pitch.max() > 1:
@@ -181,77 +171,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _frames_done(band: "Band") -> int:
     """Frames of which this band is the last that was missing."""
     return len(band.counts) if band.last else 0
-
-
-def _pixel_norm(
-    inputs: Inputs, params: Params, orientation: dict[str, Any], rotation: "Rotation"
-) -> "tuple[NDArray[np.float64], list[str]]":
-    """The pixels' part of the norm (slow, fast), and what it corrects for."""
-    import numpy as np
-
-    from hklflow import nexus
-    from hklflow.core import corrections, geometry
-
-    good = nexus.read_mask(inputs.mask) == 0
-    flat = _flat(params.flat_field, good.shape) if params.flat_field else None
-    norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
-    sensor = rotation.detector
-    described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
-    if params.solid_angle:
-        # Relative to a pixel at the foot of the normal of the scan's first rotation.
-        first = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
-        area = corrections.pixel_area(sensor) / corrections.pixel_area(first)
-        norm *= area * corrections.solid_angle(sensor)
-    if params.polarization:
-        norm *= corrections.polarization(sensor, rotation.beam.polarization)
-    if params.efficiency and not described:
-        print("note: the sensor is not described, so its efficiency is not corrected for")
-    if params.efficiency:
-        norm *= corrections.sensor_efficiency(sensor)
-    done = {
-        "solid angle": params.solid_angle,
-        "polarisation": params.polarization,
-        "sensor efficiency": params.efficiency and described,
-        "flat field": flat is not None,
-    }
-    return norm, [name for name, yes in done.items() if yes]
-
-
-def _flat(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
-    """Relative response of the pixels (slow, fast); None if constants have none."""
-    from hklflow.constants.files import open_constants
-    from hklflow.constants.flood import read_flat
-    from hklflow.errors import HklflowError
-    from hklflow.formats import images
-
-    if path.suffix == ".nxs":
-        with open_constants(path) as constants:
-            if not any("flatfield" in constants.group(number) for number in constants.modules):
-                print(f"note: {path} has no flat field, for no flood was measured")
-                return None
-    flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
-    if flat.shape != shape:
-        raise HklflowError(
-            f"{path} has {flat.shape} pixels, the frames have {shape}; give the flat field of this "
-            "detector"
-        )
-    return flat
-
-
-def _frame_norm(
-    inputs: Inputs, params: Params, rotation: "Rotation", scale: "FrameScale"
-) -> "NDArray[np.float64]":
-    """The frames' part of the norm (n,)."""
-    from hklflow.errors import HklflowError
-
-    if len(scale.scale) != rotation.scan.n_frames:
-        raise HklflowError(
-            f"{inputs.scale} is for {len(scale.scale)} frames but {inputs.scan} has "
-            f"{rotation.scan.n_frames}; run frame_scale again"
-        )
-    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
-    # The scale is for equal solid angles; without them, the pixel norm does not hold them.
-    return norm if params.solid_angle else norm * scale.area
 
 
 if __name__ == "__main__":

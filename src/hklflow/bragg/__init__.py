@@ -1,0 +1,1 @@
+"""Bragg reflections: integrated intensities, scaled and merged to structure factors."""

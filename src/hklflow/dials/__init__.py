@@ -1,0 +1,1 @@
+"""DIALS as an engine: programs that are run, never imported."""
