@@ -79,8 +79,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     grid, ub = Grid.from_dict(orientation["grid"]), np.asarray(orientation["UB"])
     scale = nexus.read_scale(inputs.scale)
     # Solid angles are relative to those of the scan's first rotation.
-    first = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
-    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, first, rotation)
+    reference = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
+    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation)
     if scale.source != "none":
         corrected.append("transmission")
     frame_norm = norms.frame_norm(
