@@ -1,4 +1,7 @@
-"""Flag the sensor's artefacts around strong Bragg peaks, frame by frame."""
+"""Flag the sensor's artefacts around strong Bragg peaks, frame by frame.
+
+With ``model`` the predicted Bragg reflections are excluded too: what is left is diffuse.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +19,10 @@ class Inputs(stage.Inputs):
     """Scan file."""
     mask: Path
     """Pixel mask."""
+    orientation: Path | None = None
+    """Lattice, orientation and geometry as refined; needed with `model`."""
+    peaks: Path | None = None
+    """Peak table of the rotation, for the widths of reflections; needed with `model`."""
 
 
 class Outputs(stage.Outputs):
@@ -25,7 +32,9 @@ class Outputs(stage.Outputs):
     """Picture: the frame of which most is excluded, and the fraction by frame."""
 
 
-class Params(stage.Params):
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
     seed_counts: float = Field(400.0, ge=1)
     """Counts above background in one cell that start a region."""
     seed_ratio: float = Field(1.0, ge=0)
@@ -46,6 +55,17 @@ class Params(stage.Params):
     """Frames after a peak on which its pixels stay flagged."""
     block: int = Field(16, gt=0, le=512)
     """Frames read at a time."""
+    model: bool = False
+    """Also exclude the predicted Bragg reflections, for volumes of the diffuse scattering alone."""
+    model_sigma: float = Field(5.0, ge=1, le=20)
+    """Half axes of a predicted reflection, in standard deviations of its shape and place."""
+
+
+class Params(Settings):
+    """Settings, and what the tables say of the rotation."""
+
+    rotation: str | None = None
+    """Name of the rotation; needed with `model`."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -64,7 +84,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     noise = raw.read_variance(scan)
     with raw.open_frames(scan.raw) as frames:
         settings = mask3d.Mask3dParams(
-            **params.model_dump(exclude={"block"}),
+            **params.model_dump(exclude={"block", "model", "model_sigma", "rotation"}),
             flag_from=masks.flag_value(frames.dtype),
             overload_from=scan.saturation,
             valid_from=scan.underload,

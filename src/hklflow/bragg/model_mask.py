@@ -1,0 +1,150 @@
+"""Bragg mask from the model: the voxels of the frames that predicted reflections reach.
+
+A reflection is an ellipsoid in (frame, slow, fast). A voxel, a pixel during one frame, is excluded
+if any part of it is inside: so what a mask leaves of a Gaussian reflection is at most its tail
+beyond the ellipsoid, whatever the voxels' size. `touched` says how many voxels that takes.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Bits = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Ellipsoids:
+    """Where reflections are, in the convention of `hklflow.core.frames`.
+
+    Attributes
+    ----------
+    centre : (n, 3) array
+        Frame, slow, fast.
+    half : (n, 3) array
+        Half axes in frames and pixels, positive.
+
+    Raises
+    ------
+    HklflowError
+        If shapes do not fit or a number is not finite or a half axis not positive.
+    """
+
+    centre: Floats
+    half: Floats
+
+    def __post_init__(self) -> None:
+        if (
+            self.centre.ndim != 2
+            or self.centre.shape[1] != 3
+            or self.half.shape != self.centre.shape
+        ):
+            raise HklflowError(
+                f"reflections to mask have centres of shape {self.centre.shape} and half axes of "
+                f"shape {self.half.shape}; give (n, 3) of both"
+            )
+        if not (np.isfinite(self.centre).all() and np.isfinite(self.half).all()):
+            raise HklflowError("a reflection to mask is not at a finite place; check the model")
+        if not (self.half > 0).all():
+            raise HklflowError(
+                f"half axes of reflections to mask go down to {self.half.min():g}; they must be "
+                "above 0"
+            )
+
+
+class ModelMask:
+    """The mask of a scan, added to packed masks block by block of its frames.
+
+    Parameters
+    ----------
+    ellipsoids : Ellipsoids
+    good : (slow, fast) bool array
+        Pixels that are counted.
+    """
+
+    def __init__(self, ellipsoids: Ellipsoids, good: NDArray[np.bool_]) -> None:
+        # A frame's rows are found by bisection of the first frames.
+        first = np.floor(ellipsoids.centre[:, 0] - ellipsoids.half[:, 0])
+        order = np.argsort(first, kind="stable")
+        self._first = first[order]
+        self._centre = np.ascontiguousarray(ellipsoids.centre[order], np.float64)
+        self._half = np.ascontiguousarray(ellipsoids.half[order], np.float64)
+        self._last = self._centre[:, 0] + self._half[:, 0]
+        self._good = np.ascontiguousarray(good)
+
+    def add(self, packed: Bits, start: int) -> NDArray[np.int64]:
+        """Set the bits of the reflections in packed masks, in place.
+
+        Parameters
+        ----------
+        packed : (n, slow, ceil(fast / 8)) uint8 array
+            As of `core.mask3d.pack`, of the frames from number ``start`` on.
+        start : int
+
+        Returns
+        -------
+        (n,) int array
+            Good pixels that were not excluded before.
+
+        Raises
+        ------
+        HklflowError
+            If the masks are not those of this detector.
+        """
+        n_slow, n_fast = self._good.shape
+        if packed.dtype != np.uint8 or packed.shape[1:] != (n_slow, -(-n_fast // 8)):
+            raise HklflowError(
+                f"packed masks of shape {packed.shape[1:]} do not fit a detector of "
+                f"{self._good.shape} pixels; give 8 pixels in a byte along fast"
+            )
+        n = int(np.searchsorted(self._first, start + len(packed)))
+        rows = np.flatnonzero(self._last[:n] > start)
+        added = np.zeros(len(packed), np.int64)
+        _paint(self._centre[rows], self._half[rows], self._good, start, packed, added)
+        return added
+
+
+@numba.njit(cache=True, nogil=True)
+def _paint(centre, half, good, start, packed, added):  # type: ignore[no-untyped-def]
+    """Set bits, and count the good pixels that are new on each frame."""
+    n_slow, n_fast = good.shape
+    for row in range(len(centre)):
+        z_low = max(int(np.floor(centre[row, 0] - half[row, 0])), start)
+        z_high = min(int(np.ceil(centre[row, 0] + half[row, 0])), start + len(packed))
+        for z in range(z_low, z_high):
+            d_z = max(z - centre[row, 0], centre[row, 0] - z - 1, 0.0) / half[row, 0]
+            left = 1.0 - d_z * d_z
+            if left <= 0:
+                continue
+            reach = half[row, 1] * np.sqrt(left)
+            s_low = max(int(np.floor(centre[row, 1] - reach)), 0)
+            s_high = min(int(np.ceil(centre[row, 1] + reach)), n_slow)
+            for s in range(s_low, s_high):
+                d_s = max(s - centre[row, 1], centre[row, 1] - s - 1, 0.0) / half[row, 1]
+                rest = left - d_s * d_s
+                if rest <= 0:
+                    continue
+                reach = half[row, 2] * np.sqrt(rest)
+                f_low = max(int(np.floor(centre[row, 2] - reach)), 0)
+                f_high = min(int(np.ceil(centre[row, 2] + reach)), n_fast)
+                for f in range(f_low, f_high):
+                    bit = 128 >> (f & 7)
+                    if not packed[z - start, s, f >> 3] & bit:
+                        packed[z - start, s, f >> 3] |= bit
+                        added[z - start] += good[s, f]
+
+
+def touched(half: ArrayLike) -> Floats:
+    """Voxels (n,) that an ellipsoid reaches, on the average over where it is within a voxel.
+
+    The volume of the sum (Minkowski) of ellipsoid and unit cube: ellipsoid, its three shadows, its
+    three widths, the cube.
+    """
+    a, b, c = np.moveaxis(np.asarray(half, dtype=np.float64), -1, 0)
+    ball = 4 / 3 * np.pi * a * b * c
+    result: Floats = ball + np.pi * (a * b + b * c + c * a) + 2 * (a + b + c) + 1
+    return result
