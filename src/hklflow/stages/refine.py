@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.dials.settings import OrientationEngine
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -17,6 +18,8 @@ class Inputs(stage.Inputs):
     """Scan files of the rotations."""
     peaks: list[Path]
     """Peak tables of the rotations."""
+    masks: list[Path] = Field([])
+    """Pixel masks of the rotations; needed where DIALS searches the peaks."""
 
 
 class Outputs(stage.Outputs):
@@ -42,8 +45,8 @@ class Settings(stage.Params):
     outnumber the others below a transition. By chance a fraction of (2 hkl_tolerance)³ is."""
 
 
-class Params(Settings):
-    """Settings, and what the tables say of the scan."""
+class Params(Settings, OrientationEngine):
+    """Settings, what makes them happen, and what the tables say of the scan."""
 
     sample: str
     """Sample."""

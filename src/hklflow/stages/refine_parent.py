@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.dials.settings import OrientationEngine
 from hklflow.errors import HklflowError
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -19,6 +20,10 @@ class Inputs(stage.Inputs):
     """Scan files of the rotations."""
     peaks: list[Path]
     """Peak tables of the rotations."""
+    masks: list[Path] = Field([])
+    """Pixel masks of the rotations; needed where DIALS searches the peaks."""
+    start: Path | None = None
+    """Orientation that another program found: refinement starts there, nothing is indexed."""
 
 
 class Outputs(stage.Outputs):
@@ -51,8 +56,8 @@ class Settings(stage.Params):
     """Largest h, k, l of the grid; None: all that the detector reaches."""
 
 
-class Params(Settings):
-    """Settings, and what the tables say of the scan."""
+class Params(Settings, OrientationEngine):
+    """Settings, what makes them happen, and what the tables say of the scan."""
 
     sample: str
     """Sample."""

@@ -1,0 +1,28 @@
+"""What the configuration says of DIALS."""
+
+from pathlib import Path
+from typing import Literal
+
+from hklflow import stage
+
+
+class DialsPrograms(stage.Params):
+    """Where DIALS is."""
+
+    prefix: Path | None = None
+    """Folder of the programs `dials.*`; None: they are on PATH."""
+
+    def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
+        """As of all parameters, without `prefix`: programs are no data."""
+        found = super().paths(base)
+        del found["prefix"]
+        return found
+
+
+class OrientationEngine(DialsPrograms):
+    """Section `orientation` of the configuration: what indexes and refines."""
+
+    engine: Literal["builtin", "dials"] = "builtin"
+    """What indexes and refines: hklflow itself, or DIALS."""
+    spots: Literal["builtin", "dials"] = "builtin"
+    """Whose peak search is used: hklflow's tables, or `dials.find_spots` on the frames."""
