@@ -95,12 +95,30 @@ class SpaceGroup:
 
     def is_absent(self, hkl: ArrayLike) -> NDArray[np.bool_]:
         """Which reflections (n,) of hkl (n, 3) are systematically absent."""
-        from cctbx.array_family import flex
-
-        rows = np.asarray(hkl, dtype=np.int32).reshape(-1, 3)
-        columns = [flex.int(np.ascontiguousarray(rows[:, i])) for i in range(3)]
-        absent = self._cctbx.is_sys_absent(flex.miller_index(*columns))
+        absent = self._cctbx.is_sys_absent(_miller_indices(hkl))
         return np.asarray(absent.as_numpy_array(), dtype=np.bool_)
+
+    def asymmetric(self, hkl: ArrayLike, *, anomalous: bool = False) -> Integers:
+        """Equivalents (n, 3) of hkl (n, 3) in the asymmetric unit of reciprocal space.
+
+        Parameters
+        ----------
+        anomalous : bool
+            Friedel mates stay apart: the mate of what is in the unit maps to the opposite of that.
+        """
+        from cctbx import miller
+
+        indices = _miller_indices(hkl)
+        miller.map_to_asu(self._cctbx.type(), anomalous, indices)
+        return np.array(indices.as_vec3_double()).astype(np.int64).reshape(-1, 3)
+
+    def is_centric(self, hkl: ArrayLike) -> NDArray[np.bool_]:
+        """Which reflections (n,) of hkl (n, 3) are centric: equivalent to their Friedel mates."""
+        return np.asarray(self._cctbx.is_centric(_miller_indices(hkl)), dtype=np.bool_)
+
+    def epsilon(self, hkl: ArrayLike) -> Integers:
+        """Operations (n,) of the point group that leave each hkl (n, 3) where it is."""
+        return np.asarray(self._cctbx.epsilon(_miller_indices(hkl)), dtype=np.int64)
 
     @cached_property
     def to_primitive(self) -> Floats:
@@ -165,6 +183,61 @@ def _space_group(symbol: str) -> SpaceGroup:
         laue_operations=on_hkl,
         operations=(rotations, np.array([t for _, t in every], dtype=np.float64)),
     )
+
+
+def _miller_indices(hkl: ArrayLike) -> Any:
+    from cctbx.array_family import flex
+
+    rows = np.asarray(hkl, dtype=np.int32).reshape(-1, 3)
+    columns = [flex.int(np.ascontiguousarray(rows[:, i])) for i in range(3)]
+    return flex.miller_index(*columns)
+
+
+def possible_reflections(
+    cell: ArrayLike, group: SpaceGroup, d_min: float, *, anomalous: bool = False
+) -> Integers:
+    """All hkl (n, 3) of the asymmetric unit that the group allows, of spacings ``d_min`` and more.
+
+    Parameters
+    ----------
+    cell : (6,) array
+    d_min : float
+        Å.
+    anomalous : bool
+        With the Friedel mates of those that are not centric.
+    """
+    unit_cell = _unit_cell(constrain_cell(cell, group))
+    from cctbx import crystal, miller
+
+    crystal_symmetry = crystal.symmetry(unit_cell=unit_cell, space_group=group._cctbx)
+    built = miller.build_set(crystal_symmetry, anomalous_flag=anomalous, d_min=d_min)
+    found: Integers = np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
+    return found
+
+
+def settings_alike(group: SpaceGroup) -> list[SpaceGroup]:
+    """Space groups that share axes, Laue group and lattice translations with this one.
+
+    Of the 530 settings in International Tables B, and the group itself if it is none of them.
+    """
+    found = {group.hall: group}
+    wanted = (_rotations(group.laue_operations), _translations(group))
+    for symbols in _sgtbx().space_group_symbol_iterator():
+        other = space_group(f"Hall: {symbols.hall()}")
+        if (_rotations(other.laue_operations), _translations(other)) == wanted:
+            found.setdefault(other.hall, other)
+    return sorted(found.values(), key=lambda g: (g.number, g.symbol))
+
+
+def _rotations(matrices: Integers) -> frozenset[bytes]:
+    return frozenset(np.ascontiguousarray(m, np.int64).tobytes() for m in matrices)
+
+
+def _translations(group: SpaceGroup) -> frozenset[tuple[int, ...]]:
+    """Lattice translations of the centring, in units of 1/24."""
+    rotations, shifts = group.operations
+    pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
+    return frozenset(tuple(int(x) for x in np.rint(24 * t) % 24) for t in shifts[pure])
 
 
 def hkl_matrix(cb_op: Any) -> Floats:

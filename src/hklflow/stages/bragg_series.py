@@ -1,0 +1,62 @@
+"""Gather the merged intensities of the scans of one sample: I(hkl, T).
+
+Intensities are as merged, in the unit of S: monitor, attenuators and the scales of frames are
+in them. The column ``scale`` tells how a scan as a whole compares with its parent,
+``I / I_parent = scale · exp(-2 ΔB (sin θ / λ)²)``; it is not applied.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    factors: list[Path]
+    """Structure factors of every scan of the sample."""
+
+
+class Outputs(stage.Outputs):
+    table: Path
+    """Table, tab-separated: one row for each reflection and scan."""
+    series: Path
+    """Intensity of every reflection against temperature."""
+    picture: Path
+    """Picture: the reflections that change most."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    shown: int = Field(12, ge=1, le=60)
+    """Reflections in the picture."""
+
+
+class Params(Settings):
+    """Settings: nothing else to tell."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Read, line up, write."""
+    from hklflow import plots
+    from hklflow.bragg import series
+    from hklflow.nexus import structure_factors as files
+    from hklflow.plots import structure_factors as pictures
+
+    scans = [files.read_factors(path) for path in inputs.factors]
+    found = series.line_up([(scan.crystal, scan.factors) for scan in scans])
+    files.write_intensity_table(outputs.table, found)
+    title = f"{scans[0].crystal.sample}: Bragg intensities against temperature"
+    files.write_intensities(outputs.series, found, title)
+    plots.save(pictures.changes(found, params.shown, title), outputs.picture)
+    print(
+        f"{len(found.hkl)} reflections in {len(scans)} scans"
+        + "".join(f"; {note}" for note in found.notes)
+    )
+
+
+if __name__ == "__main__":
+    stage.command(main)

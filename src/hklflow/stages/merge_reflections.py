@@ -1,0 +1,138 @@
+"""Merge scaled reflections to structure factors, with statistics and a test of the space group."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from hklflow import stage
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    scaled: Path
+    """Scaled reflections of the scan."""
+    orientation: Path
+    """Orientation of the scan: cell with its errors."""
+
+
+class Outputs(stage.Outputs):
+    factors: Path
+    """Unique reflections: intensity, amplitude, errors, multiplicity."""
+    mtz: Path
+    """The same as MTZ."""
+    hkl: Path
+    """SHELX HKLF 4."""
+    table: Path
+    """The same as tab-separated text."""
+    picture: Path
+    """Picture: statistics by resolution, test of absences."""
+    metrics: Path
+    """Statistics by resolution, test of absences and of the Laue group, warnings."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    space_group: str | None = None
+    """Merge by its Laue group; None: that of scaling."""
+    anomalous: bool = False
+    """Friedel mates are also given apart, and are not equivalent in the statistics."""
+    d_min: float | None = Field(None, gt=0)
+    """Least spacing in Å; None: all."""
+    shells: int = Field(10, ge=1, le=100)
+    """Shells of resolution, of equal volume, of the statistics."""
+    outlier_sigma: float = Field(6.0, ge=3)
+    """Deviation from its equivalents, in standard deviations, of an outlier, which has no part in
+    the mean."""
+    amplitudes: Literal["french_wilson", "plain"] = "french_wilson"
+    """`french_wilson`: expected |F| given that intensities cannot be negative (French & Wilson,
+    Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 if that is negative."""
+    hkl: Literal["unmerged", "merged"] = "unmerged"
+    """What the SHELX file holds: SHELXL and XPREP merge themselves."""
+    seed: int = Field(0, ge=0)
+    """Of the random halves of CC1/2."""
+
+
+class Params(Settings):
+    """Settings: nothing else to tell."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Merge, judge, write."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from hklflow import plots
+    from hklflow.bragg import absences, laue, merging, shells
+    from hklflow.core import symmetry
+    from hklflow.core.reflections import ReflectionFlag
+    from hklflow.core.structure_factors import Crystal
+    from hklflow.errors import HklflowError
+    from hklflow.formats import mtz, shelx
+    from hklflow.nexus import structure_factors as files
+    from hklflow.plots import structure_factors as pictures
+
+    found = files.read_scaled(inputs.scaled)
+    of_scaling = found.crystal.space_group
+    crystal = Crystal.of(stage.read_json(inputs.orientation), params.space_group or of_scaling)
+    group = symmetry.space_group(crystal.space_group)
+    crystal = replace(crystal, space_group=group.symbol)
+    everything = found.scaled.select(found.scaled.d >= (params.d_min or 0.0))
+    forbidden = group.is_absent(everything.hkl)
+    allowed = everything.select(~forbidden)
+    if not len(allowed):
+        raise HklflowError(
+            f"{inputs.scaled} has {len(everything)} reflections of d_min {params.d_min or 0:g} and "
+            f"more, none of which {group.symbol} allows; check space_group and d_min"
+        )
+    merged = merging.merge(
+        allowed, crystal.cell, group, params.anomalous, params.outlier_sigma, params.amplitudes
+    )
+    factors = merged.factors
+    table = shells.statistics(
+        merged, crystal.cell, group, len(found.rotations), params.shells, params.seed
+    )
+    extinct = absences.examine(everything, group)
+    symmetries = laue.examine(everything.select(~everything.has(ReflectionFlag.ABSENT)), group)
+    warnings = [*extinct.warnings, *symmetries.warnings, *merged.warnings]
+    metrics = {
+        "sample": crystal.sample,
+        "scan": crystal.scan,
+        "space group": group.symbol,
+        "Laue group": group.laue,
+        "Friedel mates": "apart" if params.anomalous else "merged",
+        "amplitudes": params.amplitudes,
+        "counters": {
+            "scaled reflections": len(found.scaled),
+            "beyond d_min": len(found.scaled) - len(everything),
+            "systematically absent": int(forbidden.sum()),
+            "outliers": int(merged.outlier.sum()),
+            "merged": int(factors.mean.n.sum()),
+        },
+        "unique": len(factors),
+        "equivalents without two that agree": int(np.sum(~factors.agree)),
+        "overall": table.overall,
+        "shells": table.rows,
+        "fall-off": table.fall_off,
+        "absences": extinct.to_dict(),
+        "Laue groups": symmetries.to_dict(),
+        "warnings": warnings,
+    }
+    title = f"{crystal.sample} {crystal.scan}: structure factors in {group.symbol}"
+    files.write_factors(outputs.factors, factors, crystal, metrics, title)
+    mtz.write_mtz(outputs.mtz, factors, crystal, group, title)
+    wanted = merged.observed if params.hkl == "unmerged" else None
+    shelx.write_hklf4(
+        outputs.hkl, *shelx.rows_of(factors, wanted), crystal=crystal, merged=wanted is None
+    )
+    files.write_table(outputs.table, factors)
+    plots.save(pictures.merged(metrics, title), outputs.picture)
+    stage.write_json(outputs.metrics, metrics)
+    print("\n".join([shells.line(table), *warnings]))
+
+
+if __name__ == "__main__":
+    stage.command(main)
