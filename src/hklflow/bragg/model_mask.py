@@ -3,6 +3,9 @@
 A reflection is an ellipsoid in (frame, slow, fast). A voxel, a pixel during one frame, is excluded
 if any part of it is inside: so what a mask leaves of a Gaussian reflection is at most its tail
 beyond the ellipsoid, whatever the voxels' size. `touched` says how many voxels that takes.
+
+How wide reflections are and how well they are predicted is taken from the peaks that were found.
+Reflections that graze the Ewald sphere (`predicted.LEAST_ZETA`) are in no prediction and stay.
 """
 
 from dataclasses import dataclass
@@ -10,11 +13,22 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
+from hklflow.bragg.predicted import LEAST_ZETA, Spots, predicted_spots
+from hklflow.core.geometry import Rotation
+from hklflow.core.peaks_table import PeakFlag, Peaks
+from hklflow.core.symmetry import SpaceGroup
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 Bits = NDArray[np.uint8]
+
+_FEWEST = 20  # peaks from which widths are taken
+_WIDEST = 90.0  # their percentile: spots are not equally wide everywhere
+_NEAR = 0.2  # of h, k, l from the prediction
+_CUT = PeakFlag.EDGE | PeakFlag.MASKED | PeakFlag.SCAN_END | PeakFlag.LONG | PeakFlag.OVERLOAD
+_UNFIT = _CUT | PeakFlag.OVERLAP | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,76 @@ class Ellipsoids:
                 f"half axes of reflections to mask go down to {self.half.min():g}; they must be "
                 "above 0"
             )
+
+
+def reflections(
+    rotation: Rotation, ub: ArrayLike, group: SpaceGroup, peaks: Peaks, n_sigma: float
+) -> Ellipsoids:
+    """Predicted reflections of a rotation, with those of which only a part is recorded.
+
+    Parameters
+    ----------
+    rotation : Rotation
+        As refined.
+    ub : (3, 3) array
+        1/Å with 2π.
+    group : SpaceGroup
+        Systematically absent reflections are not masked.
+    peaks : Peaks
+        Found in the rotation.
+    n_sigma : float
+        Half axes in standard deviations: those of the widest tenth of the strong peaks, with the
+        distance between a peak and its prediction in quadrature.
+
+    Raises
+    ------
+    HklflowError
+        If too few peaks are predicted to tell widths from.
+    """
+    spots = predicted_spots(rotation, ub, group)
+    mosaic, slow, fast = _widths(rotation, ub, spots.select(~spots.absent), peaks)
+    step = abs(rotation.scan.step)
+    margin = n_sigma * max(mosaic / (LEAST_ZETA * step), slow, fast) + 1
+    spots = predicted_spots(rotation, ub, group, margin=margin)
+    spots = spots.select(~spots.absent)
+    frames = mosaic / (spots.zeta * step)
+    sigma = np.stack([frames, np.full(len(spots), slow), np.full(len(spots), fast)], axis=1)
+    half = n_sigma * sigma
+    limits = np.array([rotation.scan.n_frames, *rotation.detector.shape])
+    seen = np.all((spots.centre > -half) & (spots.centre < limits + half), axis=1)
+    return Ellipsoids(spots.centre[seen], half[seen])
+
+
+def _widths(
+    rotation: Rotation, ub: ArrayLike, spots: Spots, peaks: Peaks
+) -> tuple[float, float, float]:
+    """Mosaic spread in radians at ζ = 1, and widths along slow and fast in pixels.
+
+    Of shape and place together, so that they hold around the predicted centre.
+    """
+    place = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)
+    width = np.stack([peaks.width_frame, peaks.width_slow, peaks.width_fast], axis=1)
+    single = (peaks.flags & int(PeakFlag.SINGLE_FRAME)) != 0
+    width[single, 0] = np.sqrt(1 / 12)
+    fit = ((peaks.flags & int(_UNFIT)) == 0) & np.isfinite(place).all(axis=1)
+    rows = np.flatnonzero(fit & np.isfinite(width).all(axis=1))
+    if len(rows) and len(spots):
+        nearest = np.asarray(cKDTree(spots.centre).query(place[rows])[1])
+        hkl = rotation.hkl(ub, *place[rows].T)
+        near = np.abs(hkl - spots.hkl[nearest]).max(axis=1) < _NEAR
+        rows, nearest = rows[near], nearest[near]
+        strong = peaks.significance[rows] >= np.median(peaks.significance[rows])
+        rows, nearest = rows[strong], nearest[strong]
+    if not len(rows) >= _FEWEST:
+        raise HklflowError(
+            f"{len(rows)} strong and whole peaks are where reflections are predicted; the mask "
+            f"from the model needs {_FEWEST} to know their widths: see how many peaks are indexed, "
+            "or switch `model` off"
+        )
+    both = np.hypot(width[rows], place[rows] - spots.centre[nearest])
+    both[:, 0] *= spots.zeta[nearest] * abs(rotation.scan.step)
+    mosaic, slow, fast = np.percentile(both, _WIDEST, axis=0)
+    return float(mosaic), float(slow), float(fast)
 
 
 class ModelMask:

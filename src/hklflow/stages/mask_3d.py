@@ -5,11 +5,18 @@ With ``model`` the predicted Bragg reflections are excluded too: what is left is
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.bragg.model_mask import ModelMask
 
 VERSION = 1
 
@@ -80,6 +87,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
     n_good = max(int((~bad).sum()), 1)
+    model = _model(inputs, params, ~bad) if params.model else None
     worst, fractions = 0, np.zeros(n)
     noise = raw.read_variance(scan)
     with raw.open_frames(scan.raw) as frames:
@@ -103,6 +111,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             for packed, n_flagged in stage.progress(
                 flagged, n, "3-D mask frames", lambda block: len(block[1])
             ):
+                if model is not None:
+                    n_flagged = n_flagged + model.add(packed, done)
                 fraction = n_flagged / n_good
                 writer.append(packed, fraction)
                 if fraction.max() > fractions[worst]:
@@ -116,6 +126,34 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"3-D mask of {scan.raw}: {100 * fractions.mean():.2f} % of good pixels excluded"
     plots.save(plots.frame_mask(frame, excluded_worst, fractions, worst, title), outputs.picture)
     print(f"{100 * fractions.mean():.3f} % of good pixels excluded")
+
+
+def _model(inputs: Inputs, params: Params, good: "NDArray[np.bool_]") -> "ModelMask":
+    """Mask of the reflections that the orientation predicts."""
+    from hklflow import nexus
+    from hklflow.bragg.model_mask import ModelMask, reflections
+    from hklflow.core import geometry, symmetry
+
+    if inputs.orientation is None or inputs.peaks is None or params.rotation is None:
+        raise HklflowError(
+            "the mask from the model needs an orientation, the peaks and the rotation's name; give "
+            "--orientation, --peaks and --rotation"
+        )
+    found = stage.read_json(inputs.orientation)
+    if params.rotation not in found["rotations"]:
+        raise HklflowError(
+            f"{inputs.orientation} has no rotation {params.rotation!r} (it has "
+            f"{', '.join(found['rotations'])}); refine it first"
+        )
+    ellipsoids = reflections(
+        geometry.from_dict(found["rotations"][params.rotation]),
+        found["UB"],
+        symmetry.space_group(found["space_group"]),
+        nexus.read_peaks(inputs.peaks),
+        params.model_sigma,
+    )
+    print(f"{len(ellipsoids.centre)} predicted reflections are excluded")
+    return ModelMask(ellipsoids, good)
 
 
 if __name__ == "__main__":
