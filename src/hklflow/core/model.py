@@ -1,0 +1,182 @@
+"""The model that programs exchange: geometry of one rotation and orientation of its crystal.
+
+Formats of other programs read to `Model` and are written from it, so that their conventions
+stay in `hklflow.formats`. A crystal seen by several rotations is several models with one UB.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core import geometry, lattice
+from hklflow.core.geometry import Rotation, rotation_matrix
+from hklflow.core.parameters import HEAD, without_head
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Geometry of one rotation, and the crystal in it.
+
+    Attributes
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array or None
+        1/Å with 2π in the goniometer's frame; None: no crystal.
+    space_group : str or None
+        Hall symbol, or what `core.symmetry.space_group` knows.
+    raw : str or None
+        HDF5 file of the frames, or pattern of the images with # for digits.
+    first_image : int
+        Number of the image of frame 0, counted from 1.
+    name : str
+        Of the rotation.
+    mask : str or None
+        File of a pixel mask in the format of the program.
+    trusted_range : (float, float) or None
+        Least and largest counts that are measurements; None: not stated.
+    ub_at_frames : (n_frames + 1, 3, 3) array or None
+        UB at the edges of the frames, of a model that varies during the scan; `ub` is its
+        static part.
+    notes : tuple of str
+        What the file holds that the model does not.
+    """
+
+    rotation: Rotation
+    ub: Floats | None = None
+    space_group: str | None = None
+    raw: str | None = None
+    first_image: int = 1
+    name: str = "rotation"
+    mask: str | None = None
+    trusted_range: tuple[float, float] | None = None
+    ub_at_frames: Floats | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def crystal(self) -> tuple[Floats, Floats]:
+        """U (3, 3) and cell (6,).
+
+        Raises
+        ------
+        HklflowError
+            If there is no crystal in the model.
+        """
+        if self.ub is None:
+            raise HklflowError(
+                f"the model of {self.name} holds a geometry but no crystal; index it first"
+            )
+        return lattice.decompose_ub(self.ub)
+
+
+def with_one_crystal(models: Sequence[Model]) -> list[Model]:
+    """Give all models the UB of the first.
+
+    What an orientation differs by becomes a head on the goniometer of its rotation, as
+    refinement makes it. A cell that differs is told in the notes.
+    """
+    first = models[0]
+    u, cell = first.crystal
+    same = [first]
+    for model in models[1:]:
+        own_u, own_cell = model.crystal
+        notes = list(model.notes)
+        change = np.max(np.abs(own_cell / cell - 1))
+        if change > 1e-9:
+            notes.append(
+                f"its own cell, {_numbers(own_cell)}, gave way to that of {first.name}, "
+                f"{_numbers(cell)}"
+            )
+        turn = lattice.nearest_rotation(own_u @ u.T)
+        angle = lattice.rotation_angle(turn, np.eye(3))
+        rotation = model.rotation
+        if angle > 1e-12:
+            rotation = replace(rotation, goniometer=_headed(rotation.goniometer, turn))
+        if np.degrees(angle) > 0.5:
+            notes.append(
+                f"its crystal is turned by {np.degrees(angle):.3g} degrees from that of "
+                f"{first.name}"
+            )
+        same.append(replace(model, rotation=rotation, ub=first.ub, notes=tuple(notes)))
+    return same
+
+
+def _headed(goniometer: geometry.Goniometer, turn: Floats) -> geometry.Goniometer:
+    """Goniometer with one head nearest the crystal; a head it has is joined with it."""
+    from scipy.spatial.transform import Rotation as Turn
+
+    bare = without_head(goniometer)
+    if len(bare.names) != len(goniometer.names):
+        turn = rotation_matrix(goniometer.axes[-1], goniometer.angles[-1]) @ turn
+    vector = Turn.from_matrix(turn).as_rotvec()  # also of half turns
+    angle = float(np.linalg.norm(vector))
+    if angle == 0:
+        return bare
+    return replace(
+        bare,
+        names=(*bare.names, HEAD),
+        axes=np.vstack([bare.axes, vector / angle]),
+        angles=np.append(bare.angles, angle),
+    )
+
+
+def _numbers(cell: Floats) -> str:
+    return " ".join(f"{x:.6g}" for x in cell)
+
+
+def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
+    """Content of an ``orientation.json`` as far as models hold it; JSON-ready.
+
+    Raises
+    ------
+    HklflowError
+        If a model has no crystal, or two have one name.
+    """
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise HklflowError(
+            f"rotations {', '.join(names)}: names must differ; rename them in the file"
+        )
+    shared = with_one_crystal(models)
+    u, cell = shared[0].crystal
+    ub = shared[0].ub
+    assert ub is not None
+    return {
+        "space_group": shared[0].space_group,
+        "cell": cell.tolist(),
+        "U": u.tolist(),
+        "UB": np.asarray(ub).tolist(),
+        "rotations": {m.name: geometry.to_dict(m.rotation) for m in shared},
+        "warnings": [f"{m.name}: {note}" for m in shared for note in m.notes],
+    }
+
+
+def from_orientation(data: dict[str, Any]) -> list[Model]:
+    """Models of the content of an ``orientation.json`` or ``converged.json``.
+
+    Raises
+    ------
+    HklflowError
+        If an entry is absent or not what it should be.
+    """
+    try:
+        ub = np.asarray(data["UB"], dtype=np.float64)
+        rotations = {name: geometry.from_dict(one) for name, one in data["rotations"].items()}
+        group = data["space_group"]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise HklflowError(
+            f"this is no orientation of hklflow: {type(error).__name__} {error}; give an "
+            "orientation.json, converged.json or a start.json of `hklflow model import`"
+        ) from None
+    if ub.shape != (3, 3) or not np.isfinite(ub).all() or not rotations:
+        raise HklflowError(
+            f"UB of shape {ub.shape} and {len(rotations)} rotations are no orientation; give a "
+            "finite (3, 3) matrix and at least one rotation"
+        )
+    group = None if group is None else str(group)
+    return [Model(rotation, ub, group, name=name) for name, rotation in rotations.items()]

@@ -1,0 +1,358 @@
+"""Experiment lists of DIALS (``.expt``), without DIALS.
+
+The file is JSON: lists of models (beam, detector, goniometer, scan, crystal, imageset) and
+experiments that name one of each by its number. What is written is the schema of DIALS 3.12,
+which later ones read too; both schemas are read.
+
+dxtbx's axes are x = -x, y = y, z = -z of ours (`core.frames`), lengths in mm, angles in degrees,
+scattering vectors in 1/Å without 2π. Its beam may have any direction; ours is along z, so that a
+model is read with everything turned until it is. Multi-axis goniometers list the axis nearest the
+crystal first, ours comes last.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core.geometry import Beam, Goniometer, Rotation, Scan, rotation_matrix
+from hklflow.core.model import Model, with_one_crystal
+from hklflow.errors import HklflowError
+from hklflow.formats.dials_panels import detector_from_panels, panels_of
+from hklflow.formats.dials_peaks import TO_DXTBX
+from hklflow.formats.raw import HDF5_SUFFIXES
+
+Floats = NDArray[np.float64]
+
+_IDENTITY = np.eye(3).ravel().tolist()
+_OBLIQUE = 0.01  # of the intensity: polarization that no fraction along lab x describes
+_UNEVEN = 1e-4  # of the step: angles of frames that a constant step does not describe
+
+
+def read_expt(path: str | Path) -> list[Model]:
+    """Read the rotation experiments of a DIALS file.
+
+    Raises
+    ------
+    HklflowError
+        If the file is no list of experiments, one of them is a still, or its detector has panels
+        that do not lie in one plane.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HklflowError(f"experiment file {path} does not exist; check the path")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise HklflowError(
+            f"{path} is not JSON ({error}); the file is truncated or no .expt of DIALS"
+        ) from None
+    if not isinstance(content, dict) or content.get("__id__") != "ExperimentList":
+        raise HklflowError(f"{path} is no list of experiments; give a .expt file of DIALS")
+    models = []
+    try:
+        for number, experiment in enumerate(content["experiment"]):
+            models.append(_read_one(path, number, experiment, content))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise HklflowError(
+            f"experiment {len(models)} in {path} is damaged ({type(error).__name__}: {error}); "
+            "write the file again"
+        ) from None
+    if not models:
+        raise HklflowError(f"{path} holds no experiment; import images first")
+    return models
+
+
+def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: Any) -> Model:
+    def part(name: str) -> Any:
+        at = experiment.get(name)
+        return None if at is None else content[name][int(at)]
+
+    beam, detector, goniometer, scan = map(part, ("beam", "detector", "goniometer", "scan"))
+    if beam is None or detector is None:
+        raise HklflowError(f"experiment {number} in {path} has no beam or detector; import it anew")
+    if goniometer is None or scan is None:
+        raise HklflowError(
+            f"experiment {number} in {path} is a still without goniometer or scan; hklflow "
+            "reduces rotation scans: give the file of one"
+        )
+    source = np.asarray(beam["direction"], dtype=np.float64)
+    turn = _onto_z(TO_DXTBX @ -source) @ TO_DXTBX
+    notes: list[str] = []
+    first_image, our_scan = _scan_from(scan, number, path)
+    crystal, imageset = part("crystal"), part("imageset") or {}
+    ub, varying, group = (None, None, None) if crystal is None else _crystal_from(crystal, turn)
+    if varying is not None:
+        notes.append("the crystal varies during the scan; its static orientation is used")
+    plane, trusted, parallax = detector_from_panels(detector, turn, f"experiment {number}, {path}")
+    if parallax:
+        notes.append(
+            "DIALS corrects the parallax in the sensor, hklflow's geometry does not: spots differ "
+            "by a fraction of a pixel where rays are oblique"
+        )
+    return Model(
+        rotation=Rotation(
+            Beam(float(beam["wavelength"]), _polarization(beam, turn, notes)),
+            plane,
+            _goniometer_from(goniometer, turn),
+            our_scan,
+        ),
+        ub=ub,
+        space_group=group,
+        raw=imageset.get("template"),
+        first_image=first_image,
+        name=str(experiment.get("name") or f"f{number + 1}"),
+        mask=imageset.get("mask") or None,
+        trusted_range=trusted,
+        ub_at_frames=varying,
+        notes=tuple(notes),
+    )
+
+
+def _onto_z(direction: Floats) -> Floats:
+    """Smallest rotation (3, 3) that takes a direction to lab z."""
+    unit = direction / np.linalg.norm(direction)
+    axis = np.cross(unit, [0.0, 0.0, 1.0])
+    sine = float(np.linalg.norm(axis))
+    if sine == 0:
+        return np.eye(3) if unit[2] > 0 else np.diag([1.0, -1.0, -1.0])
+    return rotation_matrix(axis, np.arctan2(sine, unit[2]))
+
+
+def _polarization(beam: Mapping[str, Any], turn: Floats, notes: list[str]) -> float:
+    """Fraction of the intensity along lab x."""
+    if "polarization_fraction" not in beam:
+        notes.append("the polarization is not stated; the beam is taken as unpolarized")
+        return 0.5
+    fraction = float(beam["polarization_fraction"])
+    field = np.cross(turn @ np.asarray(beam["polarization_normal"], np.float64), [0.0, 0.0, 1.0])
+    along, across = field[:2] / np.linalg.norm(field)
+    if abs(2 * along * across * (2 * fraction - 1)) > _OBLIQUE:
+        notes.append(
+            "the plane of polarization is oblique; the part along horizontal and vertical is kept"
+        )
+    return float(fraction * along**2 + (1 - fraction) * across**2)
+
+
+def _goniometer_from(data: Mapping[str, Any], turn: Floats) -> Goniometer:
+    if "axes" in data:
+        axes = np.asarray(data["axes"], np.float64).reshape(-1, 3)[::-1]
+        names = data.get("names") or [f"axis_{i}" for i in range(len(axes))]
+        angles = np.radians(np.asarray(data["angles"], np.float64))[::-1]
+        return Goniometer(
+            tuple(map(str, reversed(names))),
+            axes @ turn.T,
+            angles,
+            len(axes) - 1 - int(data["scan_axis"]),
+        )
+    # R = S R(axis, angle) F: the axes of S and F around the scanned one.
+    outer, inner = (
+        _axis_angle("setting", turn @ _matrix(data, "setting_rotation") @ turn.T),
+        _axis_angle("fixed", turn @ _matrix(data, "fixed_rotation") @ turn.T),
+    )
+    scanned = [("phi", turn @ np.asarray(data["rotation_axis"], np.float64), 0.0)]
+    chain = [*outer, *scanned, *inner]
+    return Goniometer(
+        tuple(name for name, _, _ in chain),
+        np.array([axis for _, axis, _ in chain]),
+        np.array([angle for _, _, angle in chain]),
+        len(outer),
+    )
+
+
+def _matrix(data: Mapping[str, Any], name: str) -> Floats:
+    return np.asarray(data.get(name, _IDENTITY), np.float64).reshape(3, 3)
+
+
+def _axis_angle(name: str, turn: Floats) -> list[tuple[str, Floats, float]]:
+    from scipy.spatial.transform import Rotation as Turn
+
+    vector = Turn.from_matrix(turn).as_rotvec()
+    angle = float(np.linalg.norm(vector))
+    return [] if angle < 1e-14 else [(name, vector / angle, angle)]
+
+
+def _scan_from(data: Mapping[str, Any], number: int, path: Path) -> tuple[int, Scan]:
+    first, last = (int(x) for x in data["image_range"])
+    n = last - first + 1
+    if "properties" in data:
+        table = data["properties"]
+        angles = np.asarray(table["oscillation"], np.float64)
+        steps = np.diff(angles) if n > 1 else np.asarray(table["oscillation_width"], np.float64)
+        start, step = float(angles[0]), float(np.mean(steps))
+        if len(angles) != n or np.any(np.abs(steps - step) > _UNEVEN * abs(step)):
+            raise HklflowError(
+                f"the {len(angles)} angles of experiment {number} in {path} are not {n} equal "
+                "steps; hklflow takes scans of a constant step"
+            )
+    else:
+        start, step = (float(x) for x in data["oscillation"])
+    if step == 0 or n < 1:
+        raise HklflowError(
+            f"experiment {number} in {path} has {n} images of {step} degrees: not a rotation scan"
+        )
+    return first, Scan(float(np.radians(start)), float(np.radians(step)), n)
+
+
+def _crystal_from(data: Mapping[str, Any], turn: Floats) -> tuple[Floats, Floats | None, str]:
+    axes = np.array([data[f"real_space_{name}"] for name in "abc"], dtype=np.float64)
+    ub = 2 * np.pi * turn @ np.linalg.inv(axes)
+    varying = data.get("A_at_scan_points")
+    if varying is not None:
+        points = np.asarray(varying, np.float64).reshape(-1, 3, 3)
+        varying = 2 * np.pi * turn @ points
+    return ub, varying, str(data["space_group_hall_symbol"]).strip()
+
+
+def write_expt(
+    path: str | Path,
+    models: Sequence[Model],
+    *,
+    modules: bool = True,
+    exposure: ArrayLike | float = 1.0,
+) -> list[str]:
+    """Write models as experiments that share their crystal, if they have one.
+
+    A rotation in the negative sense is written as one about the reversed axis, as DIALS wants it.
+
+    Parameters
+    ----------
+    modules : bool
+        One panel for each displaced module, at its true place. DIALS cannot match such a detector
+        with images of one panel: False writes the plane only, for programs that read the images.
+    exposure : float or (n_frames,) array
+        Seconds, of every frame.
+
+    Returns
+    -------
+    list of str
+        Identifiers of the experiments.
+
+    Raises
+    ------
+    HklflowError
+        If some of the models have a crystal and others none.
+    """
+    with_crystal = [model.ub is not None for model in models]
+    if any(with_crystal) != all(with_crystal) or not models:
+        raise HklflowError(
+            f"{sum(with_crystal)} of {len(models)} models have a crystal; give only such or only "
+            "such without"
+        )
+    if all(with_crystal):
+        models = with_one_crystal(models)
+    content: dict[str, Any] = {"__id__": "ExperimentList", "experiment": []}
+    content |= {name: [] for name in ("imageset", "beam", "detector", "goniometer", "scan")}
+    content |= {"crystal": [], "profile": [], "scaling_model": []}
+    identifiers = []
+    for model in models:
+        parts = _parts(model, modules, exposure)
+        identifier = str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([model.name, parts])))
+        experiment: dict[str, Any] = {"__id__": "Experiment", "identifier": identifier}
+        for name, part in parts.items():
+            # Equal models are one model: DIALS refines it for all that share it.
+            if part not in content[name] or name in ("imageset", "scan"):
+                content[name].append(part)
+            experiment[name] = len(content[name]) - 1 - content[name][::-1].index(part)
+        content["experiment"].append(experiment)
+        identifiers.append(identifier)
+    Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return identifiers
+
+
+def _parts(model: Model, modules: bool, exposure: ArrayLike | float) -> dict[str, Any]:
+    rotation = model.rotation
+    scan, goniometer = rotation.scan, rotation.goniometer
+    if scan.step < 0:
+        axes = goniometer.axes.copy()
+        axes[goniometer.scan] *= -1
+        goniometer = replace(goniometer, axes=axes)
+        scan = Scan(-scan.start, -scan.step, scan.n_frames)
+    detector = rotation.detector if modules else rotation.detector.plane
+    parts: dict[str, Any] = {
+        "beam": _beam(rotation.beam),
+        "detector": panels_of(detector, model.trusted_range),
+        "goniometer": _goniometer(goniometer),
+        "scan": _scan(scan, model.first_image, exposure),
+    }
+    if model.ub is not None:
+        axes = np.linalg.inv(TO_DXTBX @ np.asarray(model.ub) / (2 * np.pi))
+        hall = _hall(model.space_group)
+        crystal = {
+            f"real_space_{name}": row.tolist() for name, row in zip("abc", axes, strict=True)
+        }
+        parts["crystal"] = {"__id__": "crystal", **crystal, "space_group_hall_symbol": hall}
+    if model.raw is not None:
+        parts["imageset"] = _imageset(model)
+    return parts
+
+
+def _hall(group: str | None) -> str:
+    if group is None:
+        return " P 1"
+    from hklflow.core.symmetry import space_group
+
+    return space_group(group).hall
+
+
+def _beam(beam: Beam) -> dict[str, Any]:
+    # Electric vector along x of both frames: the normal of its plane is y.
+    return {
+        "direction": (TO_DXTBX @ [0.0, 0.0, -1.0]).tolist(),
+        "wavelength": beam.wavelength,
+        "divergence": 0.0,
+        "sigma_divergence": 0.0,
+        "polarization_normal": [0.0, 1.0, 0.0],
+        "polarization_fraction": beam.polarization,
+        "flux": 0.0,
+        "transmission": 1.0,
+    }
+
+
+def _goniometer(goniometer: Goniometer) -> dict[str, Any]:
+    return {
+        "axes": (goniometer.axes @ TO_DXTBX.T)[::-1].tolist(),
+        "angles": np.degrees(goniometer.angles)[::-1].tolist(),
+        "names": list(goniometer.names)[::-1],
+        "scan_axis": len(goniometer.names) - 1 - goniometer.scan,
+    }
+
+
+def _scan(scan: Scan, first_image: int, exposure: ArrayLike | float) -> dict[str, Any]:
+    n = scan.n_frames
+    seconds = np.ones(n) * np.asarray(exposure, np.float64)
+    return {
+        "image_range": [first_image, first_image + n - 1],
+        "batch_offset": 0,
+        "oscillation": [float(np.degrees(scan.start)), float(np.degrees(scan.step))],
+        "exposure_time": seconds.tolist(),
+        "epochs": (np.cumsum(seconds) - seconds).tolist(),
+        "valid_image_ranges": {},
+    }
+
+
+def _imageset(model: Model) -> dict[str, Any]:
+    raw, n = str(model.raw), model.rotation.scan.n_frames
+    one_file: dict[str, Any] = {}
+    if Path(raw).suffix.lower() in HDF5_SUFFIXES:
+        start = model.first_image - 1
+        one_file = {"single_file_indices": list(range(start, start + n))}
+    elif "#" not in raw:
+        raise HklflowError(
+            f"{raw} is neither an HDF5 file nor a pattern with # for the digits, such as "
+            "x_####.cbf; DIALS needs one of these"
+        )
+    empty = dict.fromkeys(("gain", "pedestal", "dx", "dy"))
+    return {
+        "__id__": "ImageSequence",
+        "template": raw,
+        **one_file,
+        "mask": model.mask,
+        **empty,
+        "params": {},
+    }

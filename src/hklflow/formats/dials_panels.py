@@ -1,0 +1,208 @@
+"""Detectors of dxtbx: panels and their tree of frames, to a flat `Detector` and back."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector
+from hklflow.core.modules import Modules
+from hklflow.errors import HklflowError
+from hklflow.formats.dials_peaks import TO_DXTBX
+
+Floats = NDArray[np.float64]
+
+_FLAT = 1e-5  # m and rad: panels off the common plane by less are taken as on it
+_UNLIMITED = (-(2.0**31), 2.0**32 - 2)  # counts, where no range is known; 2³² - 1 is a flag
+
+
+def panels_of(detector: Detector, trusted_range: tuple[float, float] | None) -> dict[str, Any]:
+    """Entry ``detector`` of an experiment list: one panel, or one for each module."""
+    if detector.modules is None:
+        parts, corners = [detector], [(0, 0)]
+    else:
+        boxes = detector.modules.rectangles
+        parts = [detector.patch(m) for m in range(len(boxes))]
+        corners = [(int(box[0]), int(box[2])) for box in boxes]
+    panels = []
+    for number, (part, corner) in enumerate(zip(parts, corners, strict=True)):
+        name = "Panel" if len(parts) == 1 else f"module_{number}"
+        panels.append(_panel(part, corner, name, trusted_range))
+    size = [detector.shape[1], detector.shape[0]]
+    root = _frame("detector", np.eye(3)[0], np.eye(3)[1], np.zeros(3))
+    return {
+        "panels": panels,
+        "hierarchy": {
+            **root,
+            "image_size": size,
+            "children": [{"panel": i} for i in range(len(panels))],
+        },
+    }
+
+
+def _frame(name: str, fast: Floats, slow: Floats, origin: Floats) -> dict[str, Any]:
+    """Keys of frames and panels alike, in mm and dxtbx's axes."""
+    return {
+        "name": name,
+        "type": "",
+        "fast_axis": fast.tolist(),
+        "slow_axis": slow.tolist(),
+        "origin": origin.tolist(),
+        "raw_image_offset": [0, 0],
+        "image_size": [0, 0],
+        "pixel_size": [0.0, 0.0],
+        "trusted_range": [0.0, 0.0],
+        "thickness": 0.0,
+        "material": "",
+        "mu": 0.0,
+        "identifier": "",
+        "mask": [],
+        "gain": 1.0,
+        "pedestal": 0.0,
+        "px_mm_strategy": {"type": "SimplePxMmStrategy"},
+    }
+
+
+def _panel(
+    part: Detector, corner: tuple[int, int], name: str, trusted: tuple[float, float] | None
+) -> dict[str, Any]:
+    axes = _frame(name, TO_DXTBX @ part.fast, TO_DXTBX @ part.slow, 1e3 * TO_DXTBX @ part.origin)
+    return axes | {
+        "type": "SENSOR_PAD",
+        "raw_image_offset": [corner[1], corner[0]],
+        "image_size": [part.shape[1], part.shape[0]],
+        "pixel_size": [1e3 * part.pixel_size[1], 1e3 * part.pixel_size[0]],
+        "trusted_range": list(_UNLIMITED if trusted is None else trusted),
+        "thickness": 1e3 * (part.sensor_thickness or 0.0),
+        "mu": 1e-3 * (part.sensor_attenuation or 0.0),
+    }
+
+
+def detector_from_panels(
+    data: Mapping[str, Any] | list[Any], turn: Floats, where: str
+) -> tuple[Detector, tuple[float, float] | None, bool]:
+    """Detector of the panels, the range of counts, and whether dxtbx corrects the parallax.
+
+    Parameters
+    ----------
+    data
+        Entry ``detector`` of an experiment list.
+    turn : (3, 3) array
+        From dxtbx's axes to ours.
+    where : str
+        For errors.
+
+    Raises
+    ------
+    HklflowError
+        If several panels are not on one plane or not at places of one image.
+    """
+    table: Mapping[str, Any] = {"panels": data} if isinstance(data, list) else data
+    panels = table["panels"]
+    frames = dict(_placed(table.get("hierarchy"), len(panels), np.eye(4)))
+    if not panels or set(frames) != set(range(len(panels))):
+        raise HklflowError(f"the detector has {len(panels)} panels in a tree of others; {where}")
+    flats = [
+        _flat(panel, frames[number] @ _placement(panel), turn)
+        for number, panel in enumerate(panels)
+    ]
+    low, high = (float(x) for x in panels[0].get("trusted_range", _UNLIMITED))
+    trusted = None if (low, high) == _UNLIMITED or low >= high else (low, high)
+    strategy = panels[0].get("px_mm_strategy", {}).get("type", "")
+    parallax = strategy.startswith("Parallax") and bool(panels[0].get("thickness"))
+    if len(flats) == 1:
+        return flats[0], trusted, parallax
+    corners = np.array([panel.get("raw_image_offset", [0, 0])[::-1] for panel in panels], np.int64)
+    size = (table.get("hierarchy") or {}).get("image_size", (0, 0))
+    return _joined(flats, corners, (int(size[1]), int(size[0])), where), trusted, parallax
+
+
+def _placement(frame: Mapping[str, Any]) -> Floats:
+    """Matrix (4, 4) that takes coordinates of a frame to those of its parent, in mm."""
+    fast, slow, origin = (
+        np.asarray(frame[name], np.float64) for name in ("fast_axis", "slow_axis", "origin")
+    )
+    matrix = np.eye(4)
+    matrix[:3] = np.stack([fast, slow, np.cross(fast, slow), origin], axis=1)
+    return matrix
+
+
+def _placed(tree: Any, n: int, parent: Floats) -> Iterator[tuple[int, Floats]]:
+    """Numbers of the panels with the placement of their parents."""
+    if not tree:
+        yield from ((i, np.eye(4)) for i in range(n))
+        return
+    if "panel" in tree:
+        yield int(tree["panel"]), parent
+        return
+    here = parent @ _placement(tree)
+    for child in tree.get("children", []):
+        yield from _placed(child, n, here)
+
+
+def _flat(panel: Mapping[str, Any], placement: Floats, turn: Floats) -> Detector:
+    fast, slow, _, origin = (turn @ placement[:3]).T
+    size_fast, size_slow = (1e-3 * float(x) for x in panel["pixel_size"])
+    n_fast, n_slow = (int(x) for x in panel["image_size"])
+    thickness, mu = float(panel.get("thickness") or 0), float(panel.get("mu") or 0)
+    return Detector(
+        shape=(n_slow, n_fast),
+        pixel_size=(size_slow, size_fast),
+        origin=1e-3 * origin,
+        slow=slow,
+        fast=fast,
+        sensor_thickness=1e-3 * thickness if thickness > 0 else None,
+        sensor_attenuation=1e3 * mu if mu > 0 else None,
+    )
+
+
+def _joined(
+    parts: list[Detector], corners: NDArray[np.int64], least: tuple[int, int], where: str
+) -> Detector:
+    """One plane with modules: the mean of the panels, each of which is displaced on it.
+
+    The grid of the image is laid so that the displacements have the smallest squares.
+    """
+    first = parts[0]
+    if any(part.pixel_size != first.pixel_size for part in parts):
+        raise HklflowError(f"the panels have pixels of different sizes; not one image: {where}")
+    normal = np.mean([np.cross(p.fast, p.slow) for p in parts], axis=0)
+    normal /= np.linalg.norm(normal)
+    shapes = np.array([part.shape for part in parts])
+    at = corners + 0.5 * shapes
+    centres = np.array([p.lab(*(0.5 * np.array(p.shape))) for p in parts])
+    tilt = max(float(np.linalg.norm(np.cross(p.fast, p.slow) - normal)) for p in parts)
+    height = (centres - centres.mean(axis=0)) @ normal
+    if tilt > _FLAT * 10 or np.max(np.abs(height)) > _FLAT:
+        raise HklflowError(
+            f"the {len(parts)} panels lie up to {1e3 * np.max(np.abs(height)):.3g} mm off one "
+            f"plane and {np.degrees(tilt):.3g} degrees against it; hklflow takes flat detectors "
+            f"whose modules are displaced in the plane: {where}"
+        )
+    boxes = np.stack(
+        [corners[:, 0], corners[:, 0] + shapes[:, 0], corners[:, 1], corners[:, 1] + shapes[:, 1]],
+        axis=1,
+    )
+    # Mean direction of the panels' fast axes, in the plane.
+    fast = np.mean([p.fast for p in parts], axis=0)
+    fast -= (fast @ normal) * normal
+    fast /= np.linalg.norm(fast)
+    slow = np.cross(normal, fast)
+    size = np.array(first.pixel_size)
+    offsets = (centres - centres.mean(axis=0)) @ np.stack([slow, fast], axis=1) / size
+    shift = offsets - (at - at.mean(axis=0))
+    shift -= shift.mean(axis=0)
+    origin = centres.mean(axis=0) - at.mean(axis=0) * size @ np.stack([slow, fast])
+    turned = np.array([np.arctan2(p.slow @ fast, p.slow @ slow) for p in parts])
+    modules = Modules(boxes, shift, turned, float(size[1] / size[0]))
+    return Detector(
+        shape=(max(least[0], int(boxes[:, 1].max())), max(least[1], int(boxes[:, 3].max()))),
+        pixel_size=first.pixel_size,
+        origin=origin,
+        slow=slow,
+        fast=fast,
+        sensor_thickness=first.sensor_thickness,
+        sensor_attenuation=first.sensor_attenuation,
+        modules=modules,
+    )

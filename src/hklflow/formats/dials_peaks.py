@@ -1,0 +1,221 @@
+"""Peaks to rows of a DIALS reflection table, and back.
+
+Positions are at pixel centres + 0.5 in both. A detector with modules is one panel for each, as
+`dials_expt` writes it; positions are then those on the panel, from its own corner.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core.geometry import BEAM, Detector, Rotation
+from hklflow.core.peaks_table import PeakFlag, Peaks
+from hklflow.errors import HklflowError
+from hklflow.formats import dials_refl
+from hklflow.formats.dials_refl import INDEXED, OBSERVED, STRONG, Refl
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Ours (x to the left, z along the beam) to dxtbx's axes, and back.
+TO_DXTBX = np.diag([-1.0, 1.0, -1.0])
+
+
+def peaks_to_refl(
+    peaks: Peaks,
+    rotation: Rotation,
+    *,
+    experiment: int = 0,
+    identifier: str | None = None,
+    first_image: int = 1,
+    hkl: ArrayLike | None = None,
+    indexed: ArrayLike | None = None,
+) -> Refl:
+    """Table of strong spots, as `dials.index` wants it, and indexed ones for `dials.refine`.
+
+    Parameters
+    ----------
+    peaks : Peaks
+        n of them.
+    rotation : Rotation
+        Geometry that the experiment has.
+    experiment : int
+        Number of the experiment in the ``.expt`` file.
+    identifier : str, optional
+        Its identifier there.
+    first_image : int
+        Number of the image of frame 0.
+    hkl : (n, 3) int array, optional
+    indexed : (n,) bool array, optional
+        Which rows have indices; default: all, if `hkl` is given.
+
+    Raises
+    ------
+    HklflowError
+        If shapes differ.
+    """
+    n = len(peaks)
+    panel, fast, slow = _on_panels(rotation.detector, peaks.slow, peaks.fast)
+    slow_mm, fast_mm = (1e3 * size for size in rotation.detector.pixel_size)
+    sign = 1.0 if rotation.scan.step > 0 else -1.0  # `dials_expt` turns the axis of such a scan
+    angle = sign * rotation.scan.angle(peaks.frame)
+    variance = [peaks.var_fast, peaks.var_slow, peaks.var_frame]
+    scale = np.array([fast_mm, slow_mm, abs(rotation.scan.step)]) ** 2
+    columns: dict[str, NDArray[Any]] = {
+        "id": np.full(n, experiment, np.int32),
+        "imageset_id": np.full(n, experiment, np.int32),
+        "panel": panel.astype(np.uint64),
+        "flags": np.full(n, OBSERVED | STRONG, np.uint64),
+        "xyzobs.px.value": np.stack([fast, slow, peaks.frame + first_image - 1], axis=1),
+        "xyzobs.px.variance": np.stack(variance, axis=1),
+        "xyzobs.mm.value": np.stack([fast * fast_mm, slow * slow_mm, angle], axis=1),
+        "xyzobs.mm.variance": np.stack(variance, axis=1) * scale,
+        "intensity.sum.value": peaks.intensity,
+        "intensity.sum.variance": peaks.var_intensity,
+    }
+    if hkl is not None:
+        columns |= _indexed(peaks, rotation, np.asarray(hkl), indexed, columns["flags"])
+    identifiers = {} if identifier is None else {experiment: identifier}
+    return Refl(columns, identifiers, n)
+
+
+def _indexed(
+    peaks: Peaks, rotation: Rotation, hkl: NDArray[Any], indexed: ArrayLike | None, flags: Any
+) -> dict[str, NDArray[Any]]:
+    """Columns that refinement asks for."""
+    n = len(peaks)
+    known = np.ones(n, bool) if indexed is None else np.asarray(indexed, dtype=np.bool_)
+    if hkl.shape != (n, 3) or known.shape != (n,):
+        raise HklflowError(
+            f"{n} peaks, indices of shape {hkl.shape} and {known.shape} marks; give one of each "
+            "for every peak"
+        )
+    q = rotation.q_lab(peaks.slow, peaks.fast)
+    s1 = (q + rotation.beam.k * BEAM) / (2 * np.pi) @ TO_DXTBX
+    # Entering the Ewald sphere: seen from the axis, d|s0 + r(φ)|/dφ < 0.
+    axis = rotation.goniometer.scan_axis_lab() * np.sign(rotation.scan.step)
+    entering = np.cross(axis, q)[:, 2] < 0
+    return {
+        "miller_index": np.where(known[:, None], hkl, 0).astype(np.int32),
+        "s1": s1,
+        "entering": entering,
+        "flags": np.where(known, flags | np.uint64(INDEXED), flags),
+    }
+
+
+def refl_to_peaks(
+    refl: Refl, rotation: Rotation, *, experiment: int = 0, first_image: int = 1
+) -> tuple[Peaks, Integers, Integers]:
+    """Peaks of one experiment.
+
+    Widths, numbers of voxels and the largest counts come from the shoeboxes; without them they are
+    NaN and 0. What DIALS does not measure (significance of the fit, chi²) is the intensity over
+    its σ, and NaN.
+
+    Parameters
+    ----------
+    refl : Refl
+    rotation : Rotation
+        Geometry of the experiment, as `dials_expt.read_expt` gives it or ours.
+    experiment : int
+        Value of the column ``id``; spots that are not indexed have -1 and their experiment in
+        ``imageset_id``.
+    first_image : int
+        Number of the image of frame 0.
+
+    Returns
+    -------
+    peaks : Peaks
+        Sorted by (frame, slow, fast).
+    hkl : (n, 3) int array
+        0 0 0 where not indexed.
+    rows : (n,) int array
+        Their rows in `refl`.
+
+    Raises
+    ------
+    HklflowError
+        If the table has no observed positions, or names panels that the detector has not.
+    """
+    table = refl.columns
+    missing = [name for name in _NEEDED if name not in table]
+    if missing:
+        raise HklflowError(
+            f"the reflection table has no {', '.join(missing)}; give strong.refl, indexed.refl or "
+            "another table of observed spots"
+        )
+    rows = np.flatnonzero(_of_experiment(table, experiment) & (table["flags"] & STRONG != 0))
+    table = {name: column[rows] for name, column in table.items()}
+    slow, fast = _on_image(rotation.detector, table["panel"], table["xyzobs.px.value"])
+    frame = table["xyzobs.px.value"][:, 2] - (first_image - 1)
+    var_fast, var_slow, var_frame = table["xyzobs.px.variance"].T
+    intensity, variance = table["intensity.sum.value"], table["intensity.sum.variance"]
+    n = len(rows)
+    boxes = table.get("shoebox", np.full(n, dials_refl.NO_SHOEBOX, dtype=object))
+    moments = dials_refl.shoebox_moments(boxes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        significance = np.where(variance > 0, intensity / np.sqrt(variance), 0.0)
+    order = np.lexsort((fast, slow, frame))
+    single = np.where(moments.n_frames == 1, int(PeakFlag.SINGLE_FRAME), 0)
+    peaks = Peaks(
+        frame=frame,
+        slow=slow,
+        fast=fast,
+        var_frame=var_frame,
+        var_slow=var_slow,
+        var_fast=var_fast,
+        width_frame=moments.width_frame,
+        width_slow=moments.width_slow,
+        width_fast=moments.width_fast,
+        intensity=intensity,
+        var_intensity=variance,
+        background=moments.background,
+        n_pixels=moments.n_voxels,
+        n_frames=moments.n_frames,
+        maximum=moments.maximum,
+        significance=significance,
+        chi2=np.full(n, np.nan),
+        flags=single | int(PeakFlag.MOMENTS),
+        counts={"peaks": n},
+    )
+    indices = np.zeros((n, 3), np.int64)
+    if "miller_index" in table:
+        indices[:] = table["miller_index"]
+    return peaks.select(order), indices[order], rows[order]
+
+
+_NEEDED = (
+    *("id", "panel", "flags", "xyzobs.px.value", "xyzobs.px.variance"),
+    *("intensity.sum.value", "intensity.sum.variance"),
+)
+
+
+def _of_experiment(table: dict[str, NDArray[Any]], experiment: int) -> NDArray[np.bool_]:
+    own = table["id"] == experiment
+    if "imageset_id" in table:
+        own = own | ((table["id"] < 0) & (table["imageset_id"] == experiment))
+    return np.asarray(own)
+
+
+def _on_panels(detector: Detector, slow: Floats, fast: Floats) -> tuple[Integers, Floats, Floats]:
+    """Panels and positions (fast, slow) there of pixel coordinates of the image."""
+    if detector.modules is None:
+        return np.zeros(len(slow), np.int64), fast, slow
+    panel = detector.modules.nearest(slow, fast)
+    corner = detector.modules.rectangles[panel]
+    return panel, fast - corner[:, 2], slow - corner[:, 0]
+
+
+def _on_image(detector: Detector, panel: NDArray[Any], position: Floats) -> tuple[Floats, Floats]:
+    """Pixel coordinates (slow, fast) of the image of positions (fast, slow, z) on panels."""
+    n = 1 if detector.modules is None else len(detector.modules)
+    if np.any(panel >= n):
+        raise HklflowError(
+            f"spots on panel {int(panel.max())}, the detector has {n}; give the .expt file that "
+            "belongs to these reflections"
+        )
+    if detector.modules is None:
+        return position[:, 1], position[:, 0]
+    corner = detector.modules.rectangles[panel.astype(np.int64)]
+    return position[:, 1] + corner[:, 0], position[:, 0] + corner[:, 2]
