@@ -1,0 +1,178 @@
+"""Which spots a refinement is given: found peaks, and centroids of integrated reflections.
+
+A reflection that was found as a peak is used once, as the peak. Peaks that are held out judge the
+refinements: neither they nor the integrated reflections that they belong to are ever fitted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Rotation
+from hklflow.core.reflections import ReflectionFlag, Reflections
+from hklflow.core.residuals import Peaks, compare
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_SAME_SPOT = 4.0  # pixels between a found peak and the prediction of its reflection
+_OUTLIER = 5.0  # robust standard deviations
+
+#: What may happen to an integrated reflection; the first that holds.
+FATES = (
+    "partial",
+    "overlap",
+    "overload",
+    "no background",
+    "long",
+    "cut by edge or mask",
+    "weak",
+    "unlike the profile",
+    "held out",
+    "found as a peak",
+    "far from its prediction",
+    "grazing",
+    "given to the refinement",
+)
+_UNFIT = (
+    ReflectionFlag.PARTIAL,
+    ReflectionFlag.OVERLAP,
+    ReflectionFlag.OVERLOAD,
+    ReflectionFlag.NO_BACKGROUND,
+    ReflectionFlag.LONG,
+    ReflectionFlag.EDGE | ReflectionFlag.MASKED,
+)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What a centroid must pass to be used.
+
+    Attributes
+    ----------
+    significance : float
+        Least intensity over its σ.
+    correlation : float
+        Least correlation with the learned profile.
+    zeta : float
+        Reflections that cross the Ewald sphere slower than this are not used.
+    """
+
+    significance: float = 10.0
+    correlation: float = 0.8
+    zeta: float = 0.05
+
+
+def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
+    """Choose the peaks that judge: one of 20, of few peaks up to one of 5.
+
+    Of 400 or more these are those that `core.refinement.refine` holds out of the same list, so
+    that they took no part in the refinement that the start came from either.
+    """
+    sizes = [len(p.frame) for p in peaks]
+    every = int(np.clip(sum(sizes) // 20, 5, 20))
+    held = np.arange(sum(sizes)) % every == every // 2
+    return np.split(held, np.cumsum(sizes)[:-1])
+
+
+def part(peaks: Peaks, keep: Mask) -> Peaks:
+    """Some of the peaks."""
+    return Peaks(*(getattr(peaks, name)[keep] for name in Peaks.__dataclass_fields__))
+
+
+def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
+    """Rows (n,) of the reflections that peaks belong to, -1 for none.
+
+    Parameters
+    ----------
+    hkl : (n, 3) int array
+    at : (n, 3) array
+        Peaks (slow, fast, frame).
+    table : Reflections
+    """
+    _, number = np.unique(np.concatenate([hkl, table.hkl]), axis=0, return_inverse=True)
+    mine, theirs = np.split(number.ravel(), [len(hkl)])
+    order = np.argsort(theirs, kind="stable")
+    first = np.searchsorted(theirs[order], mine, "left")
+    last = np.searchsorted(theirs[order], mine, "right")
+    found, least = np.full(len(hkl), -1, dtype=np.int64), np.full(len(hkl), np.inf)
+    # A reflection crosses the sphere a few times only.
+    for step in range(int(np.max(last - first, initial=0))):
+        rows = np.flatnonzero(first + step < last)
+        there = order[first[rows] + step]
+        far = np.hypot(at[rows, 0] - table.slow[there], at[rows, 1] - table.fast[there])
+        frames = np.abs(at[rows, 2] - table.frame[there])
+        nearer = (far < _SAME_SPOT) & (frames < least[rows])
+        found[rows[nearer]], least[rows[nearer]] = there[nearer], frames[nearer]
+    return found
+
+
+def judge(
+    table: Reflections,
+    rotation: Rotation,
+    ub: Floats,
+    found: Integers,
+    held: Integers,
+    accept: Acceptance,
+) -> Integers:
+    """Fate (n,) of each integrated reflection, an index of `FATES`.
+
+    Parameters
+    ----------
+    rotation : Rotation
+        The model by which a centroid may be far from its prediction.
+    ub : (3, 3) array
+        1/Å.
+    found, held : int arrays
+        Rows that are in the peaks fitted, and in those held out.
+    """
+    n = len(table)
+    observed = np.stack([table.observed_slow, table.observed_fast, table.observed_frame], axis=1)
+    variance = np.stack([table.var_slow, table.var_fast, table.var_frame], axis=1)
+    measured = np.isfinite(observed).all(axis=1) & np.isfinite(variance).all(axis=1)
+    measured &= np.all(np.nan_to_num(variance) > 0, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        significance = np.nan_to_num(table.intensity_sum / table.sigma_sum)
+    like = np.nan_to_num(table.correlation) >= accept.correlation
+    like &= ~table.has(ReflectionFlag.UNLIKE)
+    at = np.where(measured[:, None], observed, np.stack([table.slow, table.fast, table.frame], 1))
+    off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at)
+    in_found, in_held = (np.isin(np.arange(n), rows) for rows in (found, held))
+    bad = [table.has(flag) for flag in _UNFIT]
+    bad += [~(measured & (significance >= accept.significance)), ~like, in_held, in_found]
+    still = ~np.any(bad, axis=0) & np.isfinite(off).all(axis=1) & (zeta > accept.zeta)
+    far = np.zeros(n, dtype=np.bool_)
+    if still.any():
+        weighted = np.abs(off[still]) / np.sqrt(variance[still])
+        scatter = np.maximum(1.4826 * np.median(weighted, axis=0), 0.1)
+        far[still] = np.any(weighted > _OUTLIER * scatter, axis=1)
+    bad += [far, ~(np.isfinite(off).all(axis=1) & (zeta > accept.zeta))]
+    fate: Integers = np.argmax(np.stack([*bad, np.ones(n, dtype=np.bool_)]), axis=0)
+    return fate
+
+
+def joined(peaks: Peaks, table: Reflections, use: Mask, floor: Floats) -> Peaks:
+    """Peaks, and after them the centroids of the reflections to use.
+
+    Parameters
+    ----------
+    floor : (3,) array
+        Variances (slow, fast, frame) that are added to those of counting statistics.
+    """
+    columns = ("observed_frame", "observed_slow", "observed_fast")
+    values = [getattr(table, name)[use] for name in columns]
+    variances = [
+        table.var_frame[use] + floor[2],
+        table.var_slow[use] + floor[0],
+        table.var_fast[use] + floor[1],
+    ]
+    names = Peaks.__dataclass_fields__
+    return Peaks(
+        *(
+            np.concatenate([getattr(peaks, name), more])
+            for name, more in zip(names, [*values, *variances], strict=True)
+        )
+    )

@@ -1,0 +1,469 @@
+"""Refine, integrate with the model, refine with what was integrated, until nothing moves.
+
+Whether an iteration is better is judged by found peaks that no fit ever sees. The best model is
+kept, the start being one of those to choose from: so the result is never worse than the start.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.bragg.centroids import (
+    FATES,
+    Acceptance,
+    hold_out,
+    joined,
+    judge,
+    part,
+    same_reflection,
+)
+from hklflow.bragg.residual_map import Spots, used
+from hklflow.core import lattice
+from hklflow.core.geometry import Rotation
+from hklflow.core.refinement import Limits, Refined, refine
+from hklflow.core.reflections import Reflections
+from hklflow.core.residuals import Peaks, compare
+from hklflow.core.symmetry import SpaceGroup
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_WORST = 5.0  # robust standard deviations that one residual can add to the score
+
+Integrate = Callable[[Sequence[Rotation], Floats], Sequence[Reflections]]
+"""``integrate(rotations, ub)``: the reflections of each rotation; reads all frames."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """When the model is at rest, and how long it may take.
+
+    Attributes
+    ----------
+    cell : float
+        Largest change of a length or angle of the cell, over its σ.
+    orientation : float
+        Largest change of an orientation, degrees.
+    rmsd : float
+        Largest relative change of the rms residuals.
+    indexed : float
+        Largest change of the fraction of found peaks that are indexed.
+    cycles : int
+        Refinements at most.
+    integrations : int
+        At most.
+    reintegrate : float
+        Move of the predictions in pixels or frames that asks for another integration.
+    """
+
+    cell: float = 0.1
+    orientation: float = 0.002
+    rmsd: float = 0.01
+    indexed: float = 0.002
+    cycles: int = 8
+    integrations: int = 3
+    reintegrate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Model:
+    """Cell, orientation and geometry of all rotations.
+
+    Attributes
+    ----------
+    rotations : sequence of Rotation
+    ub : (3, 3) array
+        1/Å.
+    cell, cell_sigma : (6,) array
+        Å and degrees.
+    """
+
+    rotations: Sequence[Rotation]
+    ub: Floats
+    cell: Floats
+    cell_sigma: Floats
+
+    @classmethod
+    def of(cls, refined: Refined) -> "Model":
+        """Model of a refinement."""
+        return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Peaks of all rotations under a model; n in the order of the rotations.
+
+    Attributes
+    ----------
+    hkl : (n, 3) int array
+    off : (n, 3) array
+        Observed minus predicted (slow, fast, frame).
+    indexed, sharp : (n,) bool array
+        Near whole indices; and crossing the Ewald sphere quickly enough to be compared.
+    """
+
+    hkl: Integers
+    off: Floats
+    indexed: Mask
+    sharp: Mask
+
+
+def seen(model: Model, peaks: Sequence[Peaks], limits: Limits) -> Seen:
+    """Compare peaks with a model as it is."""
+    parts = []
+    for rotation, p in zip(model.rotations, peaks, strict=True):
+        miller = rotation.hkl(model.ub, p.frame, p.slow, p.fast)
+        hkl = np.rint(miller)
+        near = (np.abs(miller - hkl).max(axis=1) < limits.hkl) & np.any(hkl != 0, axis=1)
+        off, zeta = compare(rotation, model.ub, hkl, p.position)
+        sharp = near & np.isfinite(off).all(axis=1) & (zeta > limits.zeta)
+        parts.append((hkl.astype(np.int64), off, near, sharp))
+    return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One refinement of the loop; the first of all is the start, without a refinement.
+
+    Attributes
+    ----------
+    number : int
+        0 is the start.
+    model : Model
+    refined : Refined or None
+        None of the start.
+    spots : Spots or None
+        Those used, with residuals of this model; None of the start.
+    integrations : int
+        Before it: the reflections of the last were used; 0: peaks alone.
+    change : dict
+        With respect to the iteration before: ``cell`` (in σ), ``orientation`` (degrees), ``rmsd``
+        (relative), ``indexed``; empty of the start.
+    rmsd : (3,) array
+        Of the peaks and centroids used (of the start: the peaks that it indexes).
+    rmsd_held_out : (3,) array
+        Of the held-out peaks that are indexed, outliers apart.
+    score : float
+        See `Loop`.
+    fraction_indexed : float
+        Of all found peaks.
+    peaks, reflections : dict
+        Counts by what became of them; each adds up. No reflections: none were integrated.
+    seconds : float
+        That the refinement and the integration after it took.
+    """
+
+    number: int
+    model: Model
+    refined: Refined | None
+    spots: Spots | None
+    integrations: int
+    change: dict[str, float]
+    rmsd: Floats
+    rmsd_held_out: Floats
+    score: float
+    fraction_indexed: float
+    peaks: dict[str, int]
+    reflections: dict[str, int]
+    seconds: float
+
+
+@dataclass
+class Outcome:
+    """What the loop came to.
+
+    Attributes
+    ----------
+    iterations : list of Iteration
+        The start first.
+    best : int
+        Index of the one with the least score.
+    converged : bool
+    reason : str
+        Why it ended.
+    data : list of Peaks
+        What the best was refined with (of the start: the peaks that are not held out).
+    tables : sequence of Reflections or None
+        The last integration.
+    integrations : int
+    """
+
+    iterations: list[Iteration]
+    best: int
+    converged: bool
+    reason: str
+    data: list[Peaks]
+    tables: Sequence[Reflections] | None
+    integrations: int
+
+    @property
+    def kept(self) -> Iteration:
+        """The best iteration."""
+        return self.iterations[self.best]
+
+
+@dataclass
+class Loop:
+    """The loop of one scan.
+
+    The score of a model is the root mean square of the held-out peaks' residuals over their
+    scatter under the first refined model, each at most 5 and of a peak without index 5: about 1.
+
+    Attributes
+    ----------
+    peaks : sequence of Peaks
+        Found in each rotation.
+    group : SpaceGroup
+        Whose constraints the cell obeys.
+    free : sequence of str
+        Groups of parameters to refine.
+    integrate : callable or None
+        `Integrate`; None: the found peaks alone are used.
+    limits : Limits
+        Of the refinement.
+    rest : Rest
+    accept : Acceptance
+    floor : (3,) array
+        Variances (slow, fast, frame) added to those of integrated centroids.
+    """
+
+    peaks: Sequence[Peaks]
+    group: SpaceGroup
+    free: Sequence[str]
+    integrate: Integrate | None = None
+    limits: Limits = field(default_factory=Limits)
+    rest: Rest = field(default_factory=Rest)
+    accept: Acceptance = field(default_factory=Acceptance)
+    floor: Floats = field(default_factory=lambda: np.zeros(3))
+
+    def __post_init__(self) -> None:
+        self.held = hold_out(self.peaks)
+        self.fitted = [part(p, ~h) for p, h in zip(self.peaks, self.held, strict=True)]
+        self.judges = [part(p, h) for p, h in zip(self.peaks, self.held, strict=True)]
+        self.scatter: Floats | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of found peaks that are fit for refinement."""
+        return sum(len(p.frame) for p in self.peaks)
+
+    def run(self, start: Model) -> Outcome:
+        """Iterate from a start.
+
+        Raises
+        ------
+        HklflowError
+            If the first refinement fails: the start is wrong.
+        """
+        iterations: list[Iteration] = []
+        data: list[list[Peaks]] = [self.fitted]
+        tables: Sequence[Reflections] | None = None
+        model = integrated_with = start
+        integrations, converged = 0, False
+        reason = f"still moving after {self.rest.cycles} refinements"
+        for number in range(1, self.rest.cycles + 1):
+            clock = time.perf_counter()
+            given, fates = self._union(model, tables)
+            try:
+                refined = refine(
+                    model.rotations, given, model.ub, self.group, free=self.free,
+                    limits=self.limits,
+                )  # fmt: skip
+            except HklflowError as error:
+                if number == 1:
+                    raise
+                reason = f"refinement {number} failed: {error}"
+                break
+            if not iterations:
+                self._set_scatter(Model.of(refined))
+                iterations.append(self._start(start))
+            before, model = model, Model.of(refined)
+            moved = self._moved(model, integrated_with)
+            stale = tables is None or moved > self.rest.reintegrate
+            again = self.integrate is not None and integrations < self.rest.integrations and stale
+            now = self._iteration(
+                number, refined, given, fates, integrations, before, iterations[-1]
+            )
+            converged = number > 1 and not again and self._rests(now.change)
+            if again and not converged and number < self.rest.cycles:
+                assert self.integrate is not None
+                tables, integrated_with = self.integrate(model.rotations, model.ub), model
+                integrations += 1
+            iterations.append(replace(now, seconds=time.perf_counter() - clock))
+            data.append(given)
+            if converged:
+                reason = f"at rest after {number} refinements and {integrations} integrations"
+                break
+        best = int(np.argmin([i.score for i in iterations]))
+        return Outcome(iterations, best, converged, reason, data[best], tables, integrations)
+
+    def _union(
+        self, model: Model, tables: Sequence[Reflections] | None
+    ) -> tuple[list[Peaks], Integers | None]:
+        """Peaks to fit with the centroids that pass, and fates of all reflections."""
+        if tables is None:
+            return self.fitted, None
+        given, fates = [], []
+        for i, table in enumerate(tables):
+            one = Model([model.rotations[i]], model.ub, model.cell, model.cell_sigma)
+            rows = []
+            for peaks in (self.fitted[i], self.judges[i]):
+                under = seen(one, [peaks], self.limits)
+                at = same_reflection(under.hkl[under.indexed], peaks.position[under.indexed], table)
+                rows.append(at[at >= 0])
+            found, held = rows
+            fate = judge(table, model.rotations[i], model.ub, found, held, self.accept)
+            use = fate == len(FATES) - 1
+            given.append(joined(self.fitted[i], table, use, self.floor))
+            fates.append(fate)
+        return given, np.concatenate(fates)
+
+    def _start(self, start: Model) -> Iteration:
+        under = seen(start, self.fitted, self.limits)
+        return Iteration(
+            number=0,
+            model=start,
+            refined=None,
+            spots=None,
+            integrations=0,
+            change={},
+            rmsd=_rms(_inliers(under.off[under.sharp])),
+            rmsd_held_out=self.rmsd_held_out(start),
+            score=self._score(start),
+            fraction_indexed=self._fraction(start),
+            peaks={},
+            reflections={},
+            seconds=0.0,
+        )
+
+    def _iteration(
+        self,
+        number: int,
+        refined: Refined,
+        given: Sequence[Peaks],
+        fates: Integers | None,
+        integrations: int,
+        before: Model,
+        last: Iteration,
+    ) -> Iteration:
+        model = Model.of(refined)
+        spots = used(refined, given)
+        fraction = self._fraction(model)
+        change = {
+            "cell": _in_sigma(model.cell - before.cell, model.cell_sigma),
+            "orientation": _turned(model, before),
+            "rmsd": float(np.max(np.abs(_px_frames(refined.rmsd) / _px_frames(last.rmsd) - 1))),
+            "indexed": abs(fraction - last.fraction_indexed),
+        }
+        # Of each list the peaks come first.
+        peak = np.concatenate(
+            [
+                np.arange(len(p.frame)) < len(f.frame)
+                for p, f in zip(given, self.fitted, strict=True)
+            ]
+        )
+        counts = _became(refined, peak)
+        counts["held out"] = sum(int(h.sum()) for h in self.held)
+        reflections: dict[str, int] = {}
+        if fates is not None:
+            reflections = {
+                name: int(np.sum(fates == i)) for i, name in enumerate(FATES[:-1])
+            } | _became(refined, ~peak)
+        return Iteration(
+            number, model, refined, spots, integrations, change, refined.rmsd,
+            self.rmsd_held_out(model), self._score(model), fraction, counts, reflections, 0.0,
+        )  # fmt: skip
+
+    def _rests(self, change: dict[str, float]) -> bool:
+        return all(change[name] < getattr(self.rest, name) for name in change)
+
+    def _moved(self, model: Model, other: Model) -> float:
+        """95 % of the predictions of found peaks moved by less: pixels or frames."""
+        now, then = (seen(m, self.fitted, self.limits) for m in (model, other))
+        both = now.sharp & then.sharp & np.all(now.hkl == then.hkl, axis=1)
+        if both.sum() < 0.5 * now.sharp.sum():
+            return float("inf")
+        return float(np.quantile(np.abs(now.off - then.off)[both].max(axis=1), 0.95))
+
+    def _fraction(self, model: Model) -> float:
+        return float(seen(model, self.peaks, self.limits).indexed.mean())
+
+    def _weighted(self, model: Model) -> tuple[Floats, Mask]:
+        under = seen(model, self.judges, self.limits)
+        sigma = np.concatenate([p.sigma for p in self.judges])
+        return np.abs(under.off) / sigma, under.sharp
+
+    def _set_scatter(self, model: Model) -> None:
+        weighted, sharp = self._weighted(model)
+        if not sharp.any():
+            raise HklflowError(
+                f"none of the {len(sharp)} peaks that judge the refinements is indexed by the "
+                "refined model; index again or find more peaks"
+            )
+        self.scatter = np.maximum(1.4826 * np.median(weighted[sharp], axis=0), 0.1)
+
+    def _score(self, model: Model) -> float:
+        assert self.scatter is not None
+        weighted, sharp = self._weighted(model)
+        size = np.full(weighted.shape, _WORST)
+        size[sharp] = np.minimum(weighted[sharp] / self.scatter, _WORST)
+        return float(np.sqrt(np.mean(size**2)))
+
+    def rmsd_held_out(self, model: Model) -> Floats:
+        """Rms residuals (3,) of the held-out peaks that a model indexes, outliers apart."""
+        under = seen(model, self.judges, self.limits)
+        return _rms(_inliers(under.off[under.sharp]))
+
+
+def _became(refined: Refined, rows: Mask) -> dict[str, int]:
+    """What a refinement did with some of its rows."""
+    indexed, used, checks = (x[rows] for x in (refined.indexed, refined.used, refined.held_out))
+    return {
+        "not indexed": int(np.sum(~indexed)),
+        "grazing or outlier": int(np.sum(indexed & ~used & ~checks)),
+        "check of the fit": int(checks.sum()),
+        "used": int(used.sum()),
+    }
+
+
+def _in_sigma(change: Floats, sigma: Floats) -> float:
+    free = sigma > 0
+    return float(np.max(np.abs(change[free] / sigma[free]), initial=0.0))
+
+
+def _turned(a: Model, b: Model) -> float:
+    """Largest angle in degrees by which the crystal of a rotation turned, its head included."""
+    u, v = (lattice.decompose_ub(m.ub)[0] for m in (a, b))
+    return max(
+        float(
+            np.degrees(
+                lattice.rotation_angle(
+                    x.goniometer.rotation(0.0) @ u, y.goniometer.rotation(0.0) @ v
+                )
+            )
+        )
+        for x, y in zip(a.rotations, b.rotations, strict=True)
+    )
+
+
+def _px_frames(rmsd: Floats) -> Floats:
+    return np.maximum([np.hypot(rmsd[0], rmsd[1]), rmsd[2]], 1e-12)
+
+
+def _inliers(off: Floats) -> Floats:
+    if not len(off):
+        return off
+    scatter = 1.4826 * np.median(np.abs(off), axis=0)
+    return off[np.all(np.abs(off) <= _WORST * scatter + 1e-9, axis=1)]
+
+
+def _rms(off: Floats) -> Floats:
+    if not len(off):
+        return np.full(3, np.nan)
+    root: Floats = np.sqrt(np.mean(off**2, axis=0))
+    return root

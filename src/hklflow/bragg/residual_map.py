@@ -1,0 +1,248 @@
+"""Residuals of the spots by module and by frame, and whether they ask for displaced modules.
+
+What a module's spots have in common is a motion of the module: along slow and fast, and with
+enough spots a turn in its plane and a distance (its pattern is larger or smaller than predicted).
+Residuals are observed minus predicted: of a module that is shifted or turned by s they are -s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.geometry import Detector, Rotation
+from hklflow.core.modules import Modules
+from hklflow.core.refinement import Refined
+from hklflow.core.residuals import Peaks
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_FIT_SPOTS = 50  # below, a module's turn and distance are not told
+_OUTLIER = 5.0  # robust standard deviations; the refinement's limit holds for all modules together
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Spots that a refinement used, of all rotations.
+
+    Attributes
+    ----------
+    rotations : list of Rotation
+        As refined.
+    which : (n,) int array
+        Rotation of each spot.
+    position : (n, 3) array
+        Observed (slow, fast, frame).
+    off : (n, 3) array
+        Observed minus predicted.
+    """
+
+    rotations: Sequence[Rotation]
+    which: Integers
+    position: Floats
+    off: Floats
+
+    def select(self, keep: Mask) -> "Spots":
+        """Rows by a mask."""
+        return Spots(self.rotations, self.which[keep], self.position[keep], self.off[keep])
+
+    def along(self) -> Floats:
+        """Residuals (n, 2) in micrometres, radial and a quarter turn from it (slow to fast)."""
+        result = np.zeros((len(self.which), 2))
+        for i, rotation in enumerate(self.rotations):
+            mine = self.which == i
+            outward = _outward(rotation.detector, self.position[mine, :2])
+            off = self.off[mine, :2] * 1e6 * np.array(rotation.detector.pixel_size)
+            result[mine, 0] = np.sum(off * outward, axis=1)
+            result[mine, 1] = off[:, 1] * outward[:, 0] - off[:, 0] * outward[:, 1]
+        return result
+
+
+def used(refined: Refined, peaks: Sequence[Peaks]) -> Spots:
+    """Spots that a refinement of these peaks used or checked itself with."""
+    which = np.repeat(np.arange(len(peaks)), [len(p.frame) for p in peaks])
+    position = np.concatenate([p.position for p in peaks])
+    everything = Spots(refined.rotations, which, position, refined.residuals)
+    return everything.select(refined.used | refined.held_out)
+
+
+def _outward(detector: Detector, position: Floats) -> Floats:
+    """Unit vectors (n, 2) in (slow, fast) along which 2θ grows, at pixel coordinates (n, 2)."""
+    x, y, z = detector.lab(position[:, 0], position[:, 1]).T
+    gradient = np.stack([x * z, y * z, -(x**2 + y**2)], axis=1)
+    on_plane = np.stack([gradient @ detector.slow, gradient @ detector.fast], axis=1)
+    length = np.linalg.norm(on_plane, axis=1, keepdims=True)
+    unit: Floats = on_plane / np.maximum(length, np.finfo(float).tiny)
+    return unit
+
+
+@dataclass(frozen=True)
+class Row:
+    """Residuals (observed minus predicted) of one module, or of the whole detector.
+
+    Attributes
+    ----------
+    module : int
+        -1: all spots.
+    rectangle : list of int
+        First and last + 1 pixel along slow, then along fast.
+    spots : int
+    median_px, rms_px : list of float or None
+        Along slow and fast; None without spots.
+    median_um, rms_um : list of float or None
+        Radial and tangential.
+    sigma_um : list of float or None
+        Standard errors of the medians.
+    z_um, z_sigma_um : float or None
+        How much farther from the sample the spots look; None with few spots.
+    rotation_mrad, rotation_sigma_mrad : float or None
+        Turn of the spots about the module's centre, from slow towards fast; None with few spots.
+    """
+
+    module: int
+    rectangle: list[int]
+    spots: int
+    median_px: list[float] | None = None
+    rms_px: list[float] | None = None
+    median_um: list[float] | None = None
+    rms_um: list[float] | None = None
+    sigma_um: list[float] | None = None
+    z_um: float | None = None
+    z_sigma_um: float | None = None
+    rotation_mrad: float | None = None
+    rotation_sigma_mrad: float | None = None
+
+    @property
+    def rmsd_px(self) -> float:
+        """Rms distance between observed and predicted place, pixels; 0 without spots."""
+        return 0.0 if self.rms_px is None else float(np.linalg.norm(self.rms_px))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def by_module(spots: Spots, modules: Modules | None) -> list[Row]:
+    """Residuals of the whole detector, then of each module.
+
+    Spots beyond five robust standard deviations of their own module are left out.
+    """
+    shape = spots.rotations[0].detector.shape
+    whole = Modules.ideal([(0, shape[0], 0, shape[1])]).rectangles[0]
+    rows = [_row(-1, whole, spots)]
+    if modules is not None:
+        at = modules.module_at(spots.position[:, 0], spots.position[:, 1])
+        rows += [_row(m, box, spots.select(at == m)) for m, box in enumerate(modules.rectangles)]
+    return rows
+
+
+def _row(module: int, box: Integers, spots: Spots) -> Row:
+    off = spots.off[:, :2]
+    if len(off):
+        from_middle = np.abs(off - np.median(off, axis=0))
+        scatter = 1.4826 * np.median(from_middle, axis=0)
+        # The floor keeps exact data whole.
+        spots = spots.select(np.all(from_middle <= _OUTLIER * scatter + 1e-9, axis=1))
+    n, rectangle = len(spots.which), [int(x) for x in box]
+    if n == 0:
+        return Row(module, rectangle, 0)
+    off, along = spots.off[:, :2], spots.along()
+    error = 1.2533 * along.std(axis=0) / np.sqrt(n)  # of a median of normal deviates
+    found = _motion(box, spots) if n >= _FIT_SPOTS else (None, None, None, None)
+    return Row(
+        module,
+        rectangle,
+        n,
+        np.median(off, axis=0).tolist(),
+        np.sqrt(np.mean(off**2, axis=0)).tolist(),
+        np.median(along, axis=0).tolist(),
+        np.sqrt(np.mean(along**2, axis=0)).tolist(),
+        error.tolist(),
+        *found,
+    )
+
+
+def _motion(box: Integers, spots: Spots) -> tuple[float, float, float, float]:
+    """Distance (µm) and turn (mrad) of a module with their errors, by least squares.
+
+    ``off = shift + turn × (x - c) + (x - c) Δz / D`` about the module's centre c: a detector that
+    is Δz farther off sees its spots by Δz / D farther from the foot of the normal.
+    """
+    detector = spots.rotations[0].detector
+    size = np.array(detector.pixel_size)
+    at = (spots.position[:, :2] - (box[::2] + box[1::2]) / 2) * size
+    one, zero = np.ones(len(at)), np.zeros(len(at))
+    design = np.concatenate(
+        [
+            np.stack([one, zero, -at[:, 1], at[:, 0]], axis=1),
+            np.stack([zero, one, at[:, 0], at[:, 1]], axis=1),
+        ]
+    )
+    off = (spots.off[:, :2] * size).T.ravel()
+    normal = np.linalg.inv(design.T @ design)
+    values = normal @ (design.T @ off)
+    rest = off - design @ values
+    sigma = np.sqrt(np.diag(normal) * (rest @ rest) / (len(off) - 4))
+    distance = float(np.mean([rotation.detector.distance for rotation in spots.rotations]))
+    return (
+        1e6 * distance * float(values[3]),
+        1e6 * distance * float(sigma[3]),
+        1e3 * float(values[2]),
+        1e3 * float(sigma[2]),
+    )
+
+
+def by_frame(spots: Spots, names: Sequence[str], blocks: int = 24) -> list[dict[str, Any]]:
+    """Median and rms residual (slow, fast, frame) of blocks of frames of each rotation."""
+    rows: list[dict[str, Any]] = []
+    for i, (name, rotation) in enumerate(zip(names, spots.rotations, strict=True)):
+        mine = spots.which == i
+        edges = np.linspace(0, rotation.scan.n_frames, blocks + 1)
+        number = np.clip(np.searchsorted(edges, spots.position[mine, 2], "right") - 1, 0, None)
+        for block in np.unique(np.minimum(number, blocks - 1)):
+            off = spots.off[mine][np.minimum(number, blocks - 1) == block]
+            rows.append(
+                {
+                    "rotation": name,
+                    "frames": [float(edges[block]), float(edges[block + 1])],
+                    "spots": len(off),
+                    "median": np.median(off, axis=0).tolist(),
+                    "rms": np.sqrt(np.mean(off**2, axis=0)).tolist(),
+                }
+            )
+    return rows
+
+
+def displaced(rows: Sequence[Row], *, ratio: float, offset: float, spots: int) -> list[str]:
+    """Why the module level should be fitted; empty if modules are where they should be.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of `by_module`.
+    ratio : float
+        Of a module's rms residual to that of all, from which on it is told.
+    offset : float
+        Median residual along slow or fast in pixels, from which on it is told.
+    spots : int
+        Spots that a module must have to be judged.
+    """
+    whole, reasons = rows[0], []
+    for row in rows[1:]:
+        if row.spots < spots or row.median_px is None:
+            continue
+        if row.rmsd_px > ratio * whole.rmsd_px:
+            reasons.append(
+                f"module {row.module}: rms residual {row.rmsd_px:.3f} px, "
+                f"{row.rmsd_px / whole.rmsd_px:.2f} times that of all (limit {ratio:g})"
+            )
+        largest = max(row.median_px, key=abs)
+        if abs(largest) > offset:
+            reasons.append(
+                f"module {row.module}: median residual {largest:+.3f} px (limit {offset:g})"
+            )
+    return reasons

@@ -1,0 +1,172 @@
+"""Module level of the calibration from the spots of one refined scan.
+
+The spots that tell the modules also told cell and orientation, which took up a part of what the
+modules are off. So modules and model are fitted in turn, until the modules rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.calibration.module_data import BraggPeaks, bragg_peaks
+from hklflow.calibration.modules import ModuleFit, fit_modules
+from hklflow.core.geometry import Rotation
+from hklflow.core.modules import Modules
+from hklflow.core.refinement import Limits, Refined, refine
+from hklflow.core.residuals import Peaks
+from hklflow.core.symmetry import SpaceGroup
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_MIN_POINTS = 10  # modules with fewer spots stay where they are
+_CYCLES = 6
+_REST = 0.1  # of its σ that a shift may still move
+
+
+@dataclass(frozen=True)
+class ModuleLevel:
+    """Displaced modules, and the model that goes with them.
+
+    Attributes
+    ----------
+    fit : ModuleFit
+        Its table compares with the modules that were given.
+    refined : Refined
+        The scan with these modules.
+    cycles : int
+        Fits of the modules.
+    """
+
+    fit: ModuleFit
+    refined: Refined
+    cycles: int
+
+
+def module_level(
+    rotations: Sequence[Rotation],
+    peaks: Sequence[Peaks],
+    ub: Floats,
+    group: SpaceGroup,
+    modules: Modules,
+    *,
+    free: Sequence[str],
+    limits: Limits | None = None,
+) -> ModuleLevel:
+    """Fit modules and model in turn.
+
+    Parameters
+    ----------
+    rotations : sequence of Rotation
+        Refined with ``modules``, or with none if these are ideal.
+    peaks : sequence of Peaks
+        That the refinement used; one list for each rotation.
+    ub : (3, 3) array
+        1/Å.
+    group : SpaceGroup
+    modules : Modules
+        Start.
+    free : sequence of str
+        Groups of parameters of the model.
+    limits : Limits, optional
+
+    Raises
+    ------
+    HklflowError
+        If the spots cannot determine the modules, or modules and model do not come to rest.
+    """
+    start = [_with(rotation, modules) for rotation in rotations]
+    now, refined, first = start, None, None
+    before = modules
+    for cycle in range(1, _CYCLES + 1):
+        # Of what is given, only what the model explains: `bragg_peaks` takes all that is indexed.
+        lists = [bragg_peaks(r, ub, p) for r, p in zip(now, peaks, strict=True)]
+        fit = fit_modules(before, bragg=lists, min_points=_MIN_POINTS)
+        first = first or fit
+        move = np.abs(fit.modules.shift - before.shift)
+        before = fit.modules
+        now = [_with(rotation, before) for rotation in rotations]
+        refined = refine(now, peaks, ub, group, free=free, limits=limits)
+        now, ub = refined.rotations, refined.ub
+        if np.all(move <= _REST * fit.shift_sigma):
+            return ModuleLevel(_since(first, fit), refined, cycle)
+    raise HklflowError(
+        f"modules and orientation still move each other after {_CYCLES} fits of the modules; use "
+        "a scan with more spots on each module, or powder images"
+    )
+
+
+def _with(rotation: Rotation, modules: Modules) -> Rotation:
+    return replace(rotation, detector=replace(rotation.detector, modules=modules))
+
+
+def _since(first: ModuleFit, last: ModuleFit) -> ModuleFit:
+    """Take the last fit, compared with the residuals before the first."""
+    rows = zip(first.table, last.table, strict=True)
+    return replace(last, table=tuple(replace(b, rms_before_px=a.rms_before_px) for a, b in rows))
+
+
+def halves_agree(
+    rotations: Sequence[Rotation],
+    halves: tuple[Sequence[Peaks], Sequence[Peaks]],
+    ub: Floats,
+    modules: Modules,
+) -> dict[str, Any]:
+    """Fit the modules from two halves of the spots apart: difference over the errors claimed.
+
+    Parameters
+    ----------
+    halves : (sequence of Peaks, sequence of Peaks)
+        One list for each rotation.
+
+    Returns
+    -------
+    dict
+        ``figure``: rms pull of the differences, 1 if the errors are true; ``modules``: number of
+        those that both halves tell; ``rms difference (px)``.
+
+    Raises
+    ------
+    HklflowError
+        If a half cannot determine the modules.
+    """
+    lists = [
+        [bragg_peaks(_with(r, modules), ub, p) for r, p in zip(rotations, half, strict=True)]
+        for half in halves
+    ]
+    # What all fitted modules do together is held, so both must fit the same ones.
+    counts = [_spots(half, modules) for half in lists]
+    both = np.min(counts, axis=0) >= _MIN_POINTS
+    fits = [
+        fit_modules(
+            modules,
+            bragg=[_on(peaks, modules, both) for peaks in half],
+            min_points=_MIN_POINTS,
+        )
+        for half in lists
+    ]
+    a, b = fits
+    difference = (a.modules.shift - b.modules.shift)[both]
+    sigma = np.hypot(a.shift_sigma, b.shift_sigma)[both]
+    return {
+        "figure": float(np.sqrt(np.mean((difference / sigma) ** 2))),
+        "modules": int(both.sum()),
+        "rms difference (px)": float(np.sqrt(np.mean(difference**2))),
+    }
+
+
+def _spots(lists: Sequence[BraggPeaks], modules: Modules) -> NDArray[np.int64]:
+    at = np.concatenate([modules.module_at(p.slow, p.fast) for p in lists])
+    return np.bincount(at[at >= 0], minlength=len(modules))
+
+
+def _on(peaks: BraggPeaks, modules: Modules, wanted: Mask) -> BraggPeaks:
+    """Peaks on the wanted modules."""
+    at = modules.module_at(peaks.slow, peaks.fast)
+    keep = (at >= 0) & wanted[at]
+    columns = ("slow", "fast", "off_slow", "off_fast", "sigma_slow", "sigma_fast")
+    return BraggPeaks(peaks.detector, *(getattr(peaks, name)[keep] for name in columns))

@@ -1,0 +1,166 @@
+"""Picture of a converging refinement: its history, and what is left by module."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from hklflow.plots.common import figure_of, halves
+
+Record = Mapping[str, Any]
+
+_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+_CHANGES = {
+    "cell": ("cell_change", "cell (σ)"),
+    "orientation": ("orientation_change", "orientation (deg)"),
+    "rmsd": ("rmsd_change", "rmsd (relative)"),
+    "indexed": ("indexed_change", "fraction indexed"),
+}
+
+
+def convergence(
+    iterations: Sequence[Record],
+    kept: int,
+    modules: Sequence[Record],
+    limits: Record,
+    title: str,
+) -> Figure:
+    """History of the iterations, and the residuals by module as arrows.
+
+    Parameters
+    ----------
+    iterations : sequence of dict
+        Of ``convergence.json``; the start first.
+    kept : int
+        Number of the iteration that is kept.
+    modules : sequence of dict
+        Rows of `hklflow.bragg.residual_map`, as dicts.
+    limits : mapping
+        ``cell_change``, ``orientation_change``, ``rmsd_change``, ``indexed_change``: what counts as
+        rest.
+    title : str
+    """
+    figure = figure_of(15, 8)
+    left, right = halves(figure, (3, 2))
+    (cell, change), (rmsd, score) = left.subplots(2, 2)
+    _draw_cell(cell, iterations, kept)
+    _draw_changes(change, iterations, limits)
+    _draw_rmsd(rmsd, iterations)
+    _draw_score(score, iterations, kept)
+    _draw_modules(right.subplots(), modules)
+    for axes in (cell, change, rmsd, score):
+        axes.set_xlabel("iteration (0: start)", fontsize=9)
+        axes.set_xticks(range(len(iterations)))
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_cell(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
+    values = np.array([item["cell"] for item in iterations], float)
+    sigma = np.array([item["cell_sigma"] for item in iterations], float)
+    free = np.flatnonzero(sigma[kept] > 0)
+    number = np.arange(len(values))
+    for place, i in enumerate(free):
+        shift = 0.06 * (place - 0.5 * (len(free) - 1))
+        axes.errorbar(
+            number + shift,
+            1e6 * (values[:, i] / values[kept, i] - 1),
+            1e6 * sigma[:, i] / values[kept, i],
+            fmt="o-", ms=4, lw=0.8, capsize=2, label=_CELL[i],
+        )  # fmt: skip
+    axes.axvline(kept, color="0.8", lw=6, zorder=0)
+    axes.set_ylabel("cell against the one kept ($10^{-6}$)", fontsize=9)
+    axes.set_title("cell; grey: kept", fontsize=9)
+    axes.legend(fontsize=9)
+
+
+def _draw_changes(axes: Axes, iterations: Sequence[Record], limits: Record) -> None:
+    for name, (limit, label) in _CHANGES.items():
+        known = [i for i in iterations if name in i["change"]]
+        # A change of exactly nothing has no place on the axis.
+        over = [max(float(i["change"][name]) / limits[limit], 1e-4) for i in known]
+        axes.plot([i["iteration"] for i in known], over, "o-", ms=4, label=label)
+    axes.axhline(1, color="0.3", lw=0.8)
+    axes.set(yscale="log")
+    axes.set_ylabel("change over the limit", fontsize=9)
+    axes.set_title("at rest: all below 1", fontsize=9)
+    axes.legend(fontsize=9)
+
+
+def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
+    number = [item["iteration"] for item in iterations]
+    for key, style, told in (
+        ("rmsd (slow, fast, frame)", "o-", "used"),
+        ("rmsd of held-out peaks (slow, fast, frame)", "s--", "held out"),
+    ):
+        values = np.array([item[key] for item in iterations], float)
+        (line,) = axes.plot(
+            number, np.hypot(values[:, 0], values[:, 1]), style, ms=4, label=f"pixels, {told}"
+        )
+        axes.plot(
+            number, values[:, 2], style, ms=4, color=line.get_color(), alpha=0.45,
+            label=f"frames, {told}",
+        )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("rms residual", fontsize=9)
+    axes.set_title("observed minus predicted", fontsize=9)
+    axes.legend(fontsize=9)
+
+
+def _draw_score(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
+    number = [item["iteration"] for item in iterations]
+    axes.plot(number, [item["score"] for item in iterations], "o-", ms=4, color="C0")
+    axes.plot(kept, iterations[kept]["score"], "o", ms=11, mfc="none", color="C0")
+    axes.set_ylabel("score of held-out peaks (circle: kept)", color="C0", fontsize=9)
+    other = axes.twinx()
+    other.plot(
+        number, [100 * item["fraction indexed"] for item in iterations], "s--", ms=4, color="C1"
+    )
+    other.set_ylim(0, 103)
+    other.set_ylabel("peaks indexed (%)", color="C1", fontsize=9)
+    used = [
+        item["peaks"].get("used", 0) + item["reflections"].get("used", 0) for item in iterations
+    ]
+    axes.set_title(f"spots used: {', '.join(str(n) for n in used[1:])}", fontsize=9)
+
+
+def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
+    """Median residual of each module as an arrow, its rms as the colour."""
+    known = [row for row in modules if row["median_px"] is not None]
+    boxes = np.array([row["rectangle"] for row in modules])
+    rmsd = [float(np.hypot(*row["rms_px"])) for row in known]
+    low, high = (min(rmsd), max(rmsd)) if rmsd else (0.0, 1.0)
+    for row in modules:
+        s0, s1, f0, f1 = row["rectangle"]
+        color: str | tuple[float, float, float] = "0.9"
+        if row["rms_px"] is not None:
+            part = (float(np.hypot(*row["rms_px"])) - low) / max(high - low, 1e-9)
+            color = (1.0, 1.0 - 0.35 * part, 1.0 - 0.6 * part)
+        axes.add_patch(Rectangle((f0, s0), f1 - f0, s1 - s0, fc=color, ec="0.4", lw=0.5))
+        axes.text(f0, s0, f" {row['spots']}", va="top", fontsize=6, color="0.4")
+    if known:
+        middle = np.array([[r["rectangle"][0] + r["rectangle"][1],
+                            r["rectangle"][2] + r["rectangle"][3]] for r in known]) / 2  # fmt: skip
+        off = np.array([row["median_px"] for row in known], float)
+        longest = float(np.hypot(*off.T).max())
+        side = float(np.min(boxes[:, 1::2] - boxes[:, ::2]))
+        scale = max(longest, 1e-9) / (0.45 * side)
+        axes.quiver(
+            middle[:, 1], middle[:, 0], off[:, 1], off[:, 0], angles="xy", scale_units="xy",
+            scale=scale, width=0.006, color="C0",
+        )  # fmt: skip
+        axes.set_title(
+            f"median residual of each module, longest {longest:.3f} px;\n"
+            f"shade: rms {low:.3f} to {high:.3f} px; number of spots",
+            fontsize=9,
+        )
+    axes.set(
+        xlim=(boxes[:, 2].min(), boxes[:, 3].max()),
+        ylim=(boxes[:, 1].max(), boxes[:, 0].min()),
+        aspect="equal",
+        xlabel="fast (pixel)",
+        ylabel="slow (pixel)",
+    )

@@ -1,0 +1,500 @@
+"""Refine, integrate and refine again until a scan's model rests.
+
+One job per scan: a graph of rules cannot turn in circles. Detectors' modules that are displaced
+are told and written as a proposal for the calibration store; the geometry of this reduction stays.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from hklflow import norms, stage
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.bragg.converge import Integrate, Iteration, Loop, Outcome
+    from hklflow.bragg.measurement import Measurement
+    from hklflow.bragg.residual_map import Row
+    from hklflow.core.geometry import Rotation
+    from hklflow.core.modules import Modules
+    from hklflow.core.symmetry import SpaceGroup
+    from hklflow.orientation import Observed
+
+Record = dict[str, Any]
+
+_INCONGRUENT = 2.0  # of so few parameters the figure scatters by a third
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    orientation: Path
+    """Refined orientation of the scan."""
+    accepted: Path | None = None
+    """Verdict of the gates on the scan; None: it was not judged."""
+    scans: list[Path]
+    """Scan files of the rotations."""
+    masks: list[Path]
+    """Pixel masks of the rotations."""
+    scales: list[Path]
+    """Scales of every frame of the rotations."""
+    peaks: list[Path]
+    """Peak tables of the rotations."""
+
+
+class Outputs(stage.Outputs):
+    converged: Path
+    """Lattice, orientation, geometry of each rotation, grid: of the best iteration."""
+    history: Path
+    """One record per iteration."""
+    picture: Path
+    """Picture: history, and residuals by module."""
+    modules: Path
+    """Residuals by module; displacements of the modules where the residuals ask for them."""
+
+
+class Settings(stage.Params):
+    """What the configuration file sets."""
+
+    refine_goniometer: bool = True
+    """Refine a small turn of the goniometer head in each rotation but the first."""
+    hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
+    """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    min_indexed: float = Field(0.2, gt=0, le=1)
+    """Least fraction of the found peaks that must be indexed."""
+    d_min: float | None = Field(None, gt=0)
+    """Smallest spacing of lattice planes that is integrated, in Å; None: all that is seen."""
+    min_significance: float = Field(10.0, ge=3)
+    """Least intensity over its standard deviation of a reflection whose centroid is used."""
+    min_correlation: float = Field(0.8, ge=0, lt=1)
+    """Least correlation with the learned profile of a reflection whose centroid is used."""
+    cell_change: float = Field(0.1, gt=0)
+    """At rest: largest change of a length or angle of the cell, over its standard deviation."""
+    orientation_change: float = Field(0.002, gt=0)
+    """At rest: largest change of an orientation, degrees."""
+    rmsd_change: float = Field(0.01, gt=0)
+    """At rest: largest relative change of the root mean square residuals."""
+    indexed_change: float = Field(0.002, gt=0)
+    """At rest: largest change of the fraction of indexed peaks."""
+    max_cycles: int = Field(8, ge=1, le=50)
+    """Refinements at most."""
+    max_integrations: int = Field(3, ge=0)
+    """Times that reflections are integrated at most, each of which reads all frames twice; 0: only
+    the found peaks are used. One is enough unless predictions move by more than `reintegrate`."""
+    reintegrate: float = Field(0.1, gt=0)
+    """Move of the predictions, in pixels or frames, from which on reflections are integrated
+    again."""
+    max_unindexed: float = Field(0.1, ge=0, le=1)
+    """Fraction of strong peaks without an index from which on a warning is given."""
+    detector: str | None = None
+    """pyFAI's name of the detector, which tells its modules; None: they are found by the gaps in
+    the pixel mask."""
+    module_spots: int = Field(50, ge=10)
+    """Spots that a module must have to be judged."""
+    module_ratio: float = Field(1.5, gt=1)
+    """The module level is fitted if the rms residual of a module is this many times that of
+    all."""
+    module_offset: float = Field(0.2, gt=0)
+    """The module level is fitted if the median residual of a module is larger, in pixels."""
+    block: int = Field(32, gt=0, le=512)
+    """Frames held in memory at a time."""
+
+
+class Params(Settings, norms.Corrections):
+    """Settings, what the tables say of the scan, and the factors of the norm."""
+
+    sample: str
+    """Sample."""
+    scan: str
+    """Scan."""
+    rotations: list[str]
+    """Names of the rotations, in the order of the inputs."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Iterate, judge the result, write."""
+    import numpy as np
+
+    from hklflow import orientation, plots
+    from hklflow.bragg import converge, residual_map
+    from hklflow.bragg.centroids import Acceptance
+    from hklflow.core import geometry, refinement, symmetry
+    from hklflow.core.grid import Grid
+    from hklflow.plots.convergence import convergence
+
+    start = stage.read_json(inputs.orientation)
+    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
+    model = converge.Model(
+        [geometry.from_dict(start["rotations"][name]) for name in params.rotations],
+        *(np.asarray(start[name], dtype=np.float64) for name in ("UB", "cell", "cell_sigma")),
+    )
+    free = ["cell", "orientation"]
+    if params.refine_goniometer and len(observed.names) > 1:
+        free.append("misorientation")
+    group = symmetry.space_group(start["space_group"])
+    integrate, reads = _integrator(inputs, params, group, threads)
+    loop = converge.Loop(
+        observed.peaks,
+        symmetry.space_group(start["cell_constraints"] or "P 1"),
+        free,
+        integrate if params.max_integrations else None,
+        refinement.Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
+        converge.Rest(
+            params.cell_change,
+            params.orientation_change,
+            params.rmsd_change,
+            params.indexed_change,
+            params.max_cycles,
+            params.max_integrations,
+            params.reintegrate,
+        ),
+        Acceptance(params.min_significance, params.min_correlation),
+    )
+    outcome = loop.run(model)
+    modules, notes = _modules(inputs.masks, params, observed)
+    tables = [
+        [] if item.spots is None else residual_map.by_module(item.spots, modules)
+        for item in outcome.iterations
+    ]
+    spots = outcome.kept.spots or outcome.iterations[1].spots
+    rows = tables[outcome.best or 1]
+    assert spots is not None
+    displaced = residual_map.displaced(
+        rows, ratio=params.module_ratio, offset=params.module_offset, spots=params.module_spots
+    )
+    level = _module_level(loop, outcome, modules, displaced, params)
+    section = _section(loop, outcome, observed)
+    section["passes over the frames"] = len(reads) / len(observed.names)
+    section["modules"] = {"displaced": displaced, "fitted": "why not" not in level}
+    section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
+    notes += _warnings(outcome, section, displaced, level, params)
+    refined = outcome.kept.refined
+    if refined is None:
+        data: Record = {key: value for key, value in start.items() if key != "provenance"}
+        data["warnings"] = [*start["warnings"], *notes]
+    else:
+        kept = ("sample", "scan", "temperature", "space_group", "parent", "parent_temperature",
+                "cell_constraints")  # fmt: skip
+        data = orientation.product(
+            refined,
+            observed,
+            Grid.from_dict(start["grid"]),
+            {name: start[name] for name in kept},
+            notes,
+            start["symmetry"],
+        )
+        # The refinement was also given centroids, which are indexed by construction.
+        data["metrics"] |= {
+            "peaks": int(sum(len(p.frame) for p in observed.peaks)),
+            "fraction indexed": outcome.kept.fraction_indexed,
+        }
+    data["converged"] = section
+    stage.write_json(outputs.converged, data)
+    history = [_record(item, table) for item, table in zip(outcome.iterations, tables, strict=True)]
+    stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
+    stage.write_json(outputs.modules, _modules_product(params, modules, rows, displaced, level))
+    figure = convergence(
+        history,
+        outcome.best,
+        [row.to_dict() for row in rows[1:] or rows],
+        params.model_dump(),
+        f"{params.sample} {params.scan}: {outcome.reason}",
+    )
+    plots.save(figure, outputs.picture)
+    print(
+        f"{outcome.reason}; iteration {outcome.best} is kept; cell "
+        + " ".join(f"{value:.5g}" for value in outcome.kept.model.cell)
+        + "".join(f"; {note}" for note in notes)
+    )
+
+
+def _integrator(
+    inputs: Inputs, params: Params, group: "SpaceGroup", threads: int
+) -> "tuple[Integrate, list[str]]":
+    """What integrates all rotations with a model, and a list that grows with each read rotation."""
+    from hklflow import nexus
+    from hklflow.bragg.integrate import IntegrationParams, integrate
+
+    reads: list[str] = []
+
+    def measured(i: int, rotations: "Sequence[Rotation]") -> "Measurement":
+        return _measurement(inputs, params, i, rotations, threads, reads)
+
+    def integrated(rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]") -> "list[Any]":
+        return [
+            integrate(
+                measured(i, rotations),
+                ub,
+                group,
+                nexus.read_peaks(path),
+                IntegrationParams(threads=threads),
+                d_min=params.d_min,
+                shown=partial(_shown, rotations[i].scan.n_frames),
+            ).reflections
+            for i, path in enumerate(inputs.peaks)
+        ]
+
+    return integrated, reads
+
+
+def _shown(n_frames: int, blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
+    return stage.progress(blocks, n_frames, told, len)
+
+
+def _measurement(
+    inputs: Inputs,
+    params: Params,
+    i: int,
+    rotations: "Sequence[Rotation]",
+    threads: int,
+    reads: list[str],
+) -> "Measurement":
+    """Frames of a rotation and its norm, at the geometry of a model."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.bragg.measurement import Measurement
+    from hklflow.core import masks
+    from hklflow.formats import raw
+
+    scan, rotation = nexus.read_scan(inputs.scans[i]), rotations[i]
+    n = rotation.scan.n_frames
+
+    def blocks() -> "Iterator[NDArray[Any]]":
+        reads.append(params.rotations[i])
+        with raw.open_frames(scan.raw) as frames:
+            yield from frames.stream(params.block, scan.first, scan.first + n, threads=threads)
+
+    with raw.open_frames(scan.raw) as frames:
+        flag = masks.flag_value(frames.dtype) or np.inf
+    return Measurement(
+        rotation,
+        norms.pixel_norm(inputs.masks[i], params, rotations[0].detector, rotation)[0],
+        norms.frame_norm(
+            nexus.read_scale(inputs.scales[i]), n, inputs.scales[i], solid_angle=params.solid_angle
+        ),
+        blocks,
+        invalid_from=flag,
+        saturation=scan.saturation or np.inf,
+        valid_from=scan.underload,
+        read_variance=raw.read_variance(scan),
+    )
+
+
+def _modules(
+    masks: Sequence[Path], params: Params, observed: "Observed"
+) -> "tuple[Modules | None, list[str]]":
+    """Modules of the detector that all rotations share, where the geometry has them or ideal."""
+    from hklflow import nexus
+    from hklflow.calibration.modules import detector_modules, modules_from_gaps
+    from hklflow.core.modules import Modules
+
+    detectors = [rotation.detector for rotation in observed.rotations]
+    shapes = {detector.shape for detector in detectors}
+    if len(shapes) > 1:
+        told = ", ".join(str(shape) for shape in sorted(shapes))
+        return None, [f"residuals by module were not made: rotations have detectors of {told}"]
+    if detectors[0].modules is not None:
+        return detectors[0].modules, []
+    if params.detector is not None:
+        return detector_modules(params.detector), []
+    size = detectors[0].pixel_size
+    gaps = nexus.read_mask(masks[0]) != 0
+    return Modules.ideal(modules_from_gaps(gaps), size[1] / size[0]), []
+
+
+def _module_level(
+    loop: "Loop",
+    outcome: "Outcome",
+    modules: "Modules | None",
+    displaced: Sequence[str],
+    params: Params,
+) -> Record:
+    """Displacements of the modules if the residuals ask for them, else why there are none."""
+    from hklflow.bragg import converge, residual_map
+    from hklflow.bragg.congruence import halves
+    from hklflow.calibration.bragg_level import halves_agree, module_level
+
+    if modules is None or not displaced:
+        return {"why not": "no module is off by as much as `module_ratio` or `module_offset` say"}
+    model = outcome.kept.model
+    given = outcome.data
+    try:
+        level = module_level(
+            model.rotations, given, model.ub, loop.group, modules, free=loop.free,
+            limits=loop.limits,
+        )  # fmt: skip
+    except HklflowError as error:
+        return {"why not": str(error)}
+    after = converge.Model.of(level.refined)
+    try:
+        agree: Record = halves_agree(level.refined.rotations, halves(given), after.ub,
+                                     level.fit.modules)  # fmt: skip
+    except HklflowError as error:
+        agree = {"why not": str(error)}
+    spots = residual_map.used(level.refined, given)
+    return {
+        "modules": level.fit.modules.to_dict(),
+        "shift_sigma_px": level.fit.shift_sigma,
+        "rotation_sigma_rad": level.fit.rotation_sigma,
+        "module_metrics": level.fit.metrics(),
+        "fits": level.cycles,
+        "cell": after.cell,
+        "cell_sigma": after.cell_sigma,
+        "rmsd of held-out peaks before (slow, fast, frame)": outcome.kept.rmsd_held_out,
+        "rmsd of held-out peaks after (slow, fast, frame)": loop.rmsd_held_out(after),
+        "residuals after": [
+            row.to_dict() for row in residual_map.by_module(spots, level.fit.modules)
+        ],
+        "odd and even frames": agree,
+    }
+
+
+def _modules_product(
+    params: Params,
+    modules: "Modules | None",
+    rows: "Sequence[Row]",
+    displaced: Sequence[str],
+    level: Record,
+) -> Record:
+    """Content of ``modules.json``."""
+    name = f"{params.sample}-{params.scan}"
+    return {
+        "sample": params.sample,
+        "scan": params.scan,
+        "start": None if modules is None else modules.to_dict(),
+        "residuals": [row.to_dict() for row in rows],
+        "displaced": list(displaced),
+        "fit": None if "why not" in level else level,
+        "why not": level.get("why not"),
+        "propose with": f"hklflow calibration propose {name} --level module "
+        f'--bragg {params.sample}/{params.scan} --author "..."',
+    }
+
+
+def _section(loop: "Loop", outcome: "Outcome", observed: "Observed") -> Record:
+    """Verdict and figures for ``converged`` in the product."""
+    from hklflow.bragg.congruence import congruence
+
+    best, start, last = outcome.kept, outcome.iterations[0], outcome.iterations[-1]
+    try:
+        agree: Record = congruence(
+            best.model.rotations, outcome.data, best.model.ub, loop.group, free=loop.free,
+            limits=loop.limits,
+        ).to_dict()  # fmt: skip
+    except HklflowError as error:
+        agree = {"why not": str(error)}
+    return {
+        "converged": outcome.converged,
+        "reason": outcome.reason,
+        "kept": outcome.best,
+        "refinements": len(outcome.iterations) - 1,
+        "integrations": outcome.integrations,
+        "seconds": sum(item.seconds for item in outcome.iterations),
+        "last change": last.change,
+        "score": best.score,
+        "score of the start": start.score,
+        "rmsd of held-out peaks (slow, fast, frame)": best.rmsd_held_out,
+        "rmsd of held-out peaks at the start": start.rmsd_held_out,
+        "fraction indexed": best.fraction_indexed,
+        "unindexed peaks": _unindexed(loop, outcome, observed),
+        "peaks": best.peaks | {"unfit for refinement": observed.n_found - loop.total},
+        "reflections": best.reflections,
+        "odd and even frames": agree,
+    }
+
+
+def _unindexed(loop: "Loop", outcome: "Outcome", observed: "Observed") -> Record:
+    """How many peaks the model does not explain, and the strongest of them."""
+    import numpy as np
+
+    from hklflow.bragg import converge
+
+    under = converge.seen(outcome.kept.model, observed.peaks, loop.limits)
+    intensity = np.concatenate(observed.intensities)
+    which = np.repeat(np.arange(len(observed.names)), [len(p.frame) for p in observed.peaks])
+    position = np.concatenate([p.position for p in observed.peaks])
+    rows = np.flatnonzero(~under.indexed)
+    strongest = rows[np.argsort(-intensity[rows], kind="stable")][:20]
+    return {
+        "number": len(rows),
+        "fraction": 1 - outcome.kept.fraction_indexed,
+        "part of the intensity": float(intensity[rows].sum() / intensity.sum()),
+        "strongest": [
+            {
+                "rotation": observed.names[which[i]],
+                "slow, fast, frame": position[i].round(2),
+                "counts": float(intensity[i]),
+            }
+            for i in strongest
+        ],
+    }
+
+
+def _warnings(
+    outcome: "Outcome", section: Record, displaced: Sequence[str], level: Record, params: Params
+) -> list[str]:
+    notes = []
+    if not outcome.converged:
+        notes.append(f"the loop did not converge: {outcome.reason}; the best model is kept")
+    if outcome.best == 0:
+        notes.append("no refinement was better than the start, which is kept")
+    unindexed = section["unindexed peaks"]
+    if unindexed["fraction"] > params.max_unindexed:
+        notes.append(
+            f"{unindexed['fraction']:.1%} of the peaks have no index "
+            f"({unindexed['part of the intensity']:.1%} of the intensity; limit "
+            f"{params.max_unindexed:.0%}): a second lattice, ice, or a superlattice"
+        )
+    figure = section["odd and even frames"].get("figure")
+    if figure is not None and figure > _INCONGRUENT:
+        notes.append(
+            f"models of odd and of even frames differ by {figure:.1f} times their errors, which "
+            "are too small by that"
+        )
+    if displaced:
+        worst = max(displaced, key=len)
+        fitted = level.get("why not", "modules.json has a proposal")
+        notes.append(f"{len(displaced)} signs of displaced modules (as {worst}); {fitted}")
+    return notes
+
+
+def _record(item: "Iteration", table: "Sequence[Row]") -> Record:
+    """One iteration for ``convergence.json``."""
+    refined = item.refined
+    fit: Record = {}
+    if refined is not None:
+        fit = {
+            "reduced chi2": refined.chi2,
+            "condition number": refined.condition,
+            "orientation_sigma_deg": [math.degrees(x) for x in refined.orientation_sigma],
+            "warnings": refined.warnings,
+        }
+    return {
+        "iteration": item.number,
+        "integrations before": item.integrations,
+        "cell": item.model.cell,
+        "cell_sigma": item.model.cell_sigma,
+        "UB": item.model.ub,
+        "change": item.change,
+        "rmsd (slow, fast, frame)": item.rmsd,
+        "rmsd of held-out peaks (slow, fast, frame)": item.rmsd_held_out,
+        "score": item.score,
+        "fraction indexed": item.fraction_indexed,
+        "peaks": item.peaks,
+        "reflections": item.reflections,
+        "modules": [row.to_dict() for row in table],
+        "seconds": item.seconds,
+        **fit,
+    }
+
+
+if __name__ == "__main__":
+    stage.command(main)
