@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import geometry, lattice
-from hklflow.core.geometry import Rotation, rotation_matrix
+from hklflow.core.geometry import BEAM, Rotation, rotation_matrix
 from hklflow.core.parameters import HEAD, without_head
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
+
+_OBLIQUE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,8 @@ class Model:
     ub : (3, 3) array or None
         1/Å with 2π in the goniometer's frame; None: no crystal.
     space_group : str or None
-        Hall symbol, or what `core.symmetry.space_group` knows.
+        As `core.symmetry.space_group` takes it; Hall symbols begin with ``Hall:``, since
+        ``P 2`` means another axis there.
     raw : str or None
         HDF5 file of the frames, or pattern of the images with # for digits.
     first_image : int
@@ -72,6 +75,32 @@ class Model:
                 f"the model of {self.name} holds a geometry but no crystal; index it first"
             )
         return lattice.decompose_ub(self.ub)
+
+
+def onto_beam(direction: ArrayLike) -> Floats:
+    """Smallest rotation (3, 3) that takes the direction of a beam to lab z."""
+    unit = np.asarray(direction, np.float64) / np.linalg.norm(direction)
+    axis = np.cross(unit, BEAM)
+    sine = float(np.linalg.norm(axis))
+    if sine == 0:
+        return np.eye(3) if unit[2] > 0 else np.diag([1.0, -1.0, -1.0])
+    return rotation_matrix(axis, np.arctan2(sine, unit[2]))
+
+
+def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
+    """Polarization as `Beam` has it, of the fraction in a plane of which the normal is given.
+
+    Returns
+    -------
+    polarization : float
+    oblique : bool
+        Whether the plane is so oblique that no fraction along lab x describes the intensity to
+        1 %.
+    """
+    field = np.cross(np.asarray(normal, np.float64), BEAM)
+    along, across = field[:2] / np.linalg.norm(field)
+    oblique = abs(2 * along * across * (2 * fraction - 1)) > _OBLIQUE
+    return float(fraction * along**2 + (1 - fraction) * across**2), bool(oblique)
 
 
 def with_one_crystal(models: Sequence[Model]) -> list[Model]:
@@ -147,13 +176,26 @@ def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
     ub = shared[0].ub
     assert ub is not None
     return {
-        "space_group": shared[0].space_group,
+        "space_group": _plain_symbol(shared[0].space_group),
         "cell": cell.tolist(),
         "U": u.tolist(),
         "UB": np.asarray(ub).tolist(),
         "rotations": {m.name: geometry.to_dict(m.rotation) for m in shared},
         "warnings": [f"{m.name}: {note}" for m in shared for note in m.notes],
     }
+
+
+def _plain_symbol(group: str | None) -> str | None:
+    """Hermann-Mauguin symbol where there is one that means the same setting."""
+    if group is None or not group.startswith("Hall:"):
+        return group
+    from hklflow.core.symmetry import space_group
+
+    known = space_group(group)
+    try:
+        return known.symbol if space_group(known.symbol) == known else group
+    except HklflowError:
+        return group
 
 
 def from_orientation(data: dict[str, Any]) -> list[Model]:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.geometry import Beam, Goniometer, Rotation, Scan, rotation_matrix
-from hklflow.core.model import Model, with_one_crystal
+from hklflow.core.geometry import Beam, Goniometer, Rotation, Scan
+from hklflow.core.model import Model, fraction_along_x, onto_beam, with_one_crystal
 from hklflow.errors import HklflowError
 from hklflow.formats.dials_panels import detector_from_panels, panels_of
 from hklflow.formats.dials_peaks import TO_DXTBX
@@ -30,7 +30,6 @@ from hklflow.formats.raw import HDF5_SUFFIXES
 Floats = NDArray[np.float64]
 
 _IDENTITY = np.eye(3).ravel().tolist()
-_OBLIQUE = 0.01  # of the intensity: polarization that no fraction along lab x describes
 _UNEVEN = 1e-4  # of the step: angles of frames that a constant step does not describe
 
 
@@ -82,7 +81,7 @@ def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: A
             "reduces rotation scans: give the file of one"
         )
     source = np.asarray(beam["direction"], dtype=np.float64)
-    turn = _onto_z(TO_DXTBX @ -source) @ TO_DXTBX
+    turn = onto_beam(TO_DXTBX @ -source) @ TO_DXTBX
     notes: list[str] = []
     first_image, our_scan = _scan_from(scan, number, path)
     crystal, imageset = part("crystal"), part("imageset") or {}
@@ -114,29 +113,18 @@ def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: A
     )
 
 
-def _onto_z(direction: Floats) -> Floats:
-    """Smallest rotation (3, 3) that takes a direction to lab z."""
-    unit = direction / np.linalg.norm(direction)
-    axis = np.cross(unit, [0.0, 0.0, 1.0])
-    sine = float(np.linalg.norm(axis))
-    if sine == 0:
-        return np.eye(3) if unit[2] > 0 else np.diag([1.0, -1.0, -1.0])
-    return rotation_matrix(axis, np.arctan2(sine, unit[2]))
-
-
 def _polarization(beam: Mapping[str, Any], turn: Floats, notes: list[str]) -> float:
     """Fraction of the intensity along lab x."""
     if "polarization_fraction" not in beam:
         notes.append("the polarization is not stated; the beam is taken as unpolarized")
         return 0.5
-    fraction = float(beam["polarization_fraction"])
-    field = np.cross(turn @ np.asarray(beam["polarization_normal"], np.float64), [0.0, 0.0, 1.0])
-    along, across = field[:2] / np.linalg.norm(field)
-    if abs(2 * along * across * (2 * fraction - 1)) > _OBLIQUE:
+    normal = turn @ np.asarray(beam["polarization_normal"], np.float64)
+    fraction, oblique = fraction_along_x(float(beam["polarization_fraction"]), normal)
+    if oblique:
         notes.append(
             "the plane of polarization is oblique; the part along horizontal and vertical is kept"
         )
-    return float(fraction * along**2 + (1 - fraction) * across**2)
+    return fraction
 
 
 def _goniometer_from(data: Mapping[str, Any], turn: Floats) -> Goniometer:
@@ -206,7 +194,7 @@ def _crystal_from(data: Mapping[str, Any], turn: Floats) -> tuple[Floats, Floats
     if varying is not None:
         points = np.asarray(varying, np.float64).reshape(-1, 3, 3)
         varying = 2 * np.pi * turn @ points
-    return ub, varying, str(data["space_group_hall_symbol"]).strip()
+    return ub, varying, f"Hall: {str(data['space_group_hall_symbol']).strip()}"
 
 
 def write_expt(
@@ -281,11 +269,9 @@ def _parts(model: Model, modules: bool, exposure: ArrayLike | float) -> dict[str
         "scan": _scan(scan, model.first_image, exposure),
     }
     if model.ub is not None:
-        axes = np.linalg.inv(TO_DXTBX @ np.asarray(model.ub) / (2 * np.pi))
+        cell_axes = np.linalg.inv(TO_DXTBX @ np.asarray(model.ub) / (2 * np.pi))
         hall = _hall(model.space_group)
-        crystal = {
-            f"real_space_{name}": row.tolist() for name, row in zip("abc", axes, strict=True)
-        }
+        crystal = {f"real_space_{name}": cell_axes[i].tolist() for i, name in enumerate("abc")}
         parts["crystal"] = {"__id__": "crystal", **crystal, "space_group_hall_symbol": hall}
     if model.raw is not None:
         parts["imageset"] = _imageset(model)

@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector
-from hklflow.core.modules import Modules
 from hklflow.errors import HklflowError
 from hklflow.formats.dials_peaks import TO_DXTBX
+from hklflow.formats.panels import joined
 
 Floats = NDArray[np.float64]
 
-_FLAT = 1e-5  # m and rad: panels off the common plane by less are taken as on it
 _UNLIMITED = (-(2.0**31), 2.0**32 - 2)  # counts, where no range is known; 2³² - 1 is a flag
 
 
@@ -115,7 +114,7 @@ def detector_from_panels(
         return flats[0], trusted, parallax
     corners = np.array([panel.get("raw_image_offset", [0, 0])[::-1] for panel in panels], np.int64)
     size = (table.get("hierarchy") or {}).get("image_size", (0, 0))
-    return _joined(flats, corners, (int(size[1]), int(size[0])), where), trusted, parallax
+    return joined(flats, corners, (int(size[1]), int(size[0])), where), trusted, parallax
 
 
 def _placement(frame: Mapping[str, Any]) -> Floats:
@@ -154,55 +153,4 @@ def _flat(panel: Mapping[str, Any], placement: Floats, turn: Floats) -> Detector
         fast=fast,
         sensor_thickness=1e-3 * thickness if thickness > 0 else None,
         sensor_attenuation=1e3 * mu if mu > 0 else None,
-    )
-
-
-def _joined(
-    parts: list[Detector], corners: NDArray[np.int64], least: tuple[int, int], where: str
-) -> Detector:
-    """One plane with modules: the mean of the panels, each of which is displaced on it.
-
-    The grid of the image is laid so that the displacements have the smallest squares.
-    """
-    first = parts[0]
-    if any(part.pixel_size != first.pixel_size for part in parts):
-        raise HklflowError(f"the panels have pixels of different sizes; not one image: {where}")
-    normal = np.mean([np.cross(p.fast, p.slow) for p in parts], axis=0)
-    normal /= np.linalg.norm(normal)
-    shapes = np.array([part.shape for part in parts])
-    at = corners + 0.5 * shapes
-    centres = np.array([p.lab(*(0.5 * np.array(p.shape))) for p in parts])
-    tilt = max(float(np.linalg.norm(np.cross(p.fast, p.slow) - normal)) for p in parts)
-    height = (centres - centres.mean(axis=0)) @ normal
-    if tilt > _FLAT * 10 or np.max(np.abs(height)) > _FLAT:
-        raise HklflowError(
-            f"the {len(parts)} panels lie up to {1e3 * np.max(np.abs(height)):.3g} mm off one "
-            f"plane and {np.degrees(tilt):.3g} degrees against it; hklflow takes flat detectors "
-            f"whose modules are displaced in the plane: {where}"
-        )
-    boxes = np.stack(
-        [corners[:, 0], corners[:, 0] + shapes[:, 0], corners[:, 1], corners[:, 1] + shapes[:, 1]],
-        axis=1,
-    )
-    # Mean direction of the panels' fast axes, in the plane.
-    fast = np.mean([p.fast for p in parts], axis=0)
-    fast -= (fast @ normal) * normal
-    fast /= np.linalg.norm(fast)
-    slow = np.cross(normal, fast)
-    size = np.array(first.pixel_size)
-    offsets = (centres - centres.mean(axis=0)) @ np.stack([slow, fast], axis=1) / size
-    shift = offsets - (at - at.mean(axis=0))
-    shift -= shift.mean(axis=0)
-    origin = centres.mean(axis=0) - at.mean(axis=0) * size @ np.stack([slow, fast])
-    turned = np.array([np.arctan2(p.slow @ fast, p.slow @ slow) for p in parts])
-    modules = Modules(boxes, shift, turned, float(size[1] / size[0]))
-    return Detector(
-        shape=(max(least[0], int(boxes[:, 1].max())), max(least[1], int(boxes[:, 3].max()))),
-        pixel_size=first.pixel_size,
-        origin=origin,
-        slow=slow,
-        fast=fast,
-        sensor_thickness=first.sensor_thickness,
-        sensor_attenuation=first.sensor_attenuation,
-        modules=modules,
     )
