@@ -1,7 +1,7 @@
 """Refine, integrate with the model, refine with what was integrated, until nothing moves.
 
-Whether an iteration is better is judged by found peaks that no fit ever sees. The best model is
-kept, the start being one of those to choose from: so the result is never worse than the start.
+Whether an iteration is better is judged by found peaks that no fit ever sees. Kept is the last
+model that no other beats, the start being one of them: so the result is never worse.
 """
 
 import time
@@ -34,6 +34,7 @@ Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _WORST = 5.0  # robust standard deviations that one residual can add to the score
+_BEATEN = 2.0  # standard errors by which another score is better
 
 Integrate = Callable[[Sequence[Rotation], Floats], Sequence[Reflections]]
 """``integrate(rotations, ub)``: the reflections of each rotation; reads all frames."""
@@ -148,8 +149,8 @@ class Iteration:
         Of the peaks and centroids used (of the start: the peaks that it indexes).
     rmsd_held_out : (3,) array
         Of the held-out peaks that are indexed, outliers apart.
-    score : float
-        See `Loop`.
+    losses : (m,) array
+        What each held-out peak adds to the squared score, see `Loop`.
     fraction_indexed : float
         Of all found peaks.
     peaks, reflections : dict
@@ -166,11 +167,16 @@ class Iteration:
     change: dict[str, float]
     rmsd: Floats
     rmsd_held_out: Floats
-    score: float
+    losses: Floats
     fraction_indexed: float
     peaks: dict[str, int]
     reflections: dict[str, int]
     seconds: float
+
+    @property
+    def score(self) -> float:
+        """See `Loop`."""
+        return float(np.sqrt(np.mean(self.losses)))
 
 
 @dataclass
@@ -182,7 +188,7 @@ class Outcome:
     iterations : list of Iteration
         The start first.
     best : int
-        Index of the one with the least score.
+        Index of the one that is kept, see `Loop`.
     converged : bool
     reason : str
         Why it ended.
@@ -213,6 +219,8 @@ class Loop:
 
     The score of a model is the root mean square of the held-out peaks' residuals over their
     scatter under the first refined model, each at most 5 and of a peak without index 5: about 1.
+    One model beats another if its squared score is less by two standard errors of the difference,
+    peak by peak. The last model that no other beats is kept.
 
     Attributes
     ----------
@@ -299,7 +307,7 @@ class Loop:
             if converged:
                 reason = f"at rest after {number} refinements and {integrations} integrations"
                 break
-        best = int(np.argmin([i.score for i in iterations]))
+        best = _unbeaten([item.losses for item in iterations])
         return Outcome(iterations, best, converged, reason, data[best], tables, integrations)
 
     def _union(
@@ -334,7 +342,7 @@ class Loop:
             change={},
             rmsd=_rms(_inliers(under.off[under.sharp])),
             rmsd_held_out=self.rmsd_held_out(start),
-            score=self._score(start),
+            losses=self._losses(start),
             fraction_indexed=self._fraction(start),
             peaks={},
             reflections={},
@@ -376,7 +384,7 @@ class Loop:
             } | _became(refined, ~peak)
         return Iteration(
             number, model, refined, spots, integrations, change, refined.rmsd,
-            self.rmsd_held_out(model), self._score(model), fraction, counts, reflections, 0.0,
+            self.rmsd_held_out(model), self._losses(model), fraction, counts, reflections, 0.0,
         )  # fmt: skip
 
     def _rests(self, change: dict[str, float]) -> bool:
@@ -407,17 +415,28 @@ class Loop:
             )
         self.scatter = np.maximum(1.4826 * np.median(weighted[sharp], axis=0), 0.1)
 
-    def _score(self, model: Model) -> float:
+    def _losses(self, model: Model) -> Floats:
         assert self.scatter is not None
         weighted, sharp = self._weighted(model)
         size = np.full(weighted.shape, _WORST)
         size[sharp] = np.minimum(weighted[sharp] / self.scatter, _WORST)
-        return float(np.sqrt(np.mean(size**2)))
+        losses: Floats = np.mean(size**2, axis=1)
+        return losses
 
     def rmsd_held_out(self, model: Model) -> Floats:
         """Rms residuals (3,) of the held-out peaks that a model indexes, outliers apart."""
         under = seen(model, self.judges, self.limits)
         return _rms(_inliers(under.off[under.sharp]))
+
+
+def _unbeaten(losses: Sequence[Floats]) -> int:
+    """Index of the last model that no other beats."""
+    n = len(losses[0])
+    for i in reversed(range(len(losses))):
+        worse = [losses[i] - other for other in losses]
+        if all(d.mean() <= _BEATEN * d.std() / np.sqrt(n) for d in worse):
+            return i
+    raise AssertionError("the model of the least loss is beaten by none")
 
 
 def _became(refined: Refined, rows: Mask) -> dict[str, int]:

@@ -1,0 +1,349 @@
+"""The converging loop against scans whose cell, orientation and modules are known.
+
+Centres of spots come from the simulator, with the noise that their counts give; modules are
+displaced by simulating each as a detector of its own. With ``--frames`` the frames are drawn,
+searched and integrated. ``python benchmarks/converge_truth.py [seeds] [--frames]``
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hklflow.bragg.congruence import congruence, halves
+from hklflow.bragg.converge import Loop, Model, Outcome, Rest
+from hklflow.bragg.residual_map import by_module, displaced
+from hklflow.calibration.bragg_level import ModuleLevel, halves_agree, module_level
+from hklflow.core import geometry, lattice, symmetry
+from hklflow.core.geometry import Rotation
+from hklflow.core.modules import Modules
+from hklflow.core.reflections import Reflections
+from hklflow.core.residuals import Peaks
+from hklflow.core.simulate import (
+    CrystalModel,
+    DetectorModel,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+    TruePeaks,
+)
+from hklflow.errors import HklflowError
+
+# After hklflow: see `hklflow._native`.
+from scipy.spatial.transform import Rotation as Turn  # isort: skip
+
+CELLS = {
+    "P 6/m m m": (7.1, 7.1, 10.3, 90.0, 90.0, 120.0),
+    "P -1": (6.1, 7.4, 9.0, 83.0, 97.0, 104.0),
+}
+PIXEL = 6e-4
+SHAPE = (200, 200)
+#: Four modules of 96 pixels with gaps of 8.
+BOXES = np.array([[s, s + 96, f, f + 96] for s in (0, 104) for f in (0, 104)])
+SETTINGS = (0.0, 0.9)
+FREE = ("cell", "orientation", "misorientation")
+ENOUGH = 150.0  # counts of a spot that the peak search finds
+WIDTH = np.array([1.4, 1.0, 1.1])  # of a spot in frames and pixels, its voxels included
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A simulated scan of several rotations.
+
+    Attributes
+    ----------
+    rotations : list of Rotation
+        As a perfect calibration of a detector without displaced modules says.
+    peaks : list of Peaks
+        Found.
+    tables : list of Reflections
+        What integration of all reflections would give, but for the predicted centres.
+    ub : (3, 3) array
+        The true one.
+    cell : (6,) array
+    group : SpaceGroup
+    """
+
+    rotations: list[Rotation]
+    peaks: list[Peaks]
+    tables: list[Reflections]
+    ub: np.ndarray
+    cell: np.ndarray
+    group: symmetry.SpaceGroup
+
+    def integrate(self, rotations: Sequence[Rotation], ub: np.ndarray) -> list[Reflections]:
+        """As the loop asks for it."""
+        return self.tables
+
+
+def simulation(
+    symbol: str, setting: float, shift: Sequence[float] = (0.0, 0.0), **crystal: object
+) -> Simulation:
+    """One rotation by 80 degrees; the detector is displaced by ``shift`` pixels."""
+    described: dict = {
+        "cell": CELLS[symbol],
+        "orientation": (0.4, -0.3, 0.9),
+        "b_iso": 1.2,
+        "scale": 0.01,
+        "mosaic": np.radians(0.3),
+    }
+    return Simulation(
+        DetectorModel(
+            SHAPE, 0.11, (97.0 - shift[0], 104.0 - shift[1]), (PIXEL, PIXEL), (0.03, -0.02)
+        ),
+        GoniometerModel(((0.0, 0.0, 1.0), (-1.0, 0.0, 0.0)), (setting, 0.0), ("chi", "phi"), 1),
+        ScanModel(-0.6, np.radians(0.5), 160, 0.6, flux=3.0),
+        CrystalModel(**described | crystal),
+    )
+
+
+def rotation_of(made: Simulation) -> Rotation:
+    """Geometry as simulated."""
+    header = made.raw_header()
+    return Rotation(
+        geometry.Beam(header["wavelength"], header["polarization"]),
+        geometry.Detector(
+            SHAPE, header["pixel_size"], header["origin"], header["slow"], header["fast"]
+        ),
+        geometry.Goniometer(
+            header["axis_names"], header["axes"], header["angles"], header["scan_axis"]
+        ),
+        geometry.Scan(header["start"], header["step"], header["n_frames"]),
+    )
+
+
+def _columns(truth: TruePeaks) -> np.ndarray:
+    good = truth.zeta > 0.1
+    return np.column_stack(
+        [truth.frame, truth.slow, truth.fast, truth.counts, truth.zeta, np.rint(truth.hkl)]
+    )[good]
+
+
+def true_spots(
+    symbol: str, setting: float, shifts: np.ndarray | None = None, **crystal: object
+) -> np.ndarray:
+    """Rows of (frame, slow, fast, counts, zeta, h, k, l) as the modules see them."""
+    if shifts is None:
+        return _columns(simulation(symbol, setting, **crystal).true_peaks())
+    rows = []
+    for (s0, s1, f0, f1), shift in zip(BOXES, shifts, strict=True):
+        found = _columns(simulation(symbol, setting, shift, **crystal).true_peaks())
+        slow, fast = found[:, 1], found[:, 2]
+        rows.append(found[(slow >= s0) & (slow < s1) & (fast >= f0) & (fast < f1)])
+    return np.concatenate(rows)
+
+
+def scan(
+    symbol: str = "P 6/m m m",
+    seed: int = 1,
+    *,
+    shifts: np.ndarray | None = None,
+    second: float = 0.0,
+    floor: float = 0.01,
+) -> Scan:
+    """Draw a scan of two rotations.
+
+    Parameters
+    ----------
+    shifts : (n, 2) array, optional
+        Displacements of the modules in pixels.
+    second : float
+        Part of the peaks of a second lattice, another crystal of the same cell.
+    floor : float
+        Standard deviation in pixels and frames below which no centroid is known.
+    """
+    rng = np.random.default_rng([seed, 7])
+    rotations, peaks, tables = [], [], []
+    for setting in SETTINGS:
+        made = simulation(symbol, setting)
+        rotations.append(rotation_of(made))
+        rows = true_spots(symbol, setting, shifts)
+        rows = rng.permutation(rows)
+        sigma = np.hypot(WIDTH / np.sqrt(rows[:, 3:4]), floor)
+        seen = rows[:, :3] + rng.normal(size=(len(rows), 3)) * sigma
+        strong = rows[:, 3] > ENOUGH
+        found = np.column_stack([seen, sigma**2])[strong]
+        if second:
+            other = true_spots(symbol, setting, shifts, orientation=(1.3, 0.2, -0.5))
+            other = rng.permutation(other[other[:, 3] > ENOUGH])
+            other = other[: round(second / (1 - second) * len(found))]
+            noise = np.hypot(WIDTH / np.sqrt(other[:, 3:4]), floor)
+            more = other[:, :3] + rng.normal(size=noise.shape) * noise
+            found = np.concatenate([found, np.column_stack([more, noise**2])])
+        found = found[np.argsort(found[:, 0])]
+        peaks.append(Peaks(*found.T))
+        tables.append(_table(rows, seen, sigma))
+    return Scan(
+        rotations,
+        peaks,
+        tables,
+        np.asarray(made.ub),
+        np.asarray(CELLS[symbol]),
+        symmetry.space_group(symbol),
+    )
+
+
+def _table(rows: np.ndarray, seen: np.ndarray, sigma: np.ndarray) -> Reflections:
+    n, counts = len(rows), rows[:, 3]
+    one = np.ones(n)
+    # The error of a weak spot's centre is no Gaussian: integration gives none.
+    known = np.where(counts > 30, 1.0, np.nan)
+    return Reflections(
+        hkl=rows[:, 5:].astype(np.int64), frame=rows[:, 0], slow=rows[:, 1], fast=rows[:, 2],
+        zeta=rows[:, 4], volume=one, d=one, intensity_sum=counts,
+        sigma_sum=np.sqrt(counts + 5), intensity_profile=counts, sigma_profile=np.sqrt(counts + 5),
+        counts=counts, recorded=one, background=one, background_sigma=one, norm=one,
+        observed_frame=seen[:, 0] * known, observed_slow=seen[:, 1] * known,
+        observed_fast=seen[:, 2] * known, var_frame=sigma[:, 0] ** 2 * known,
+        var_slow=sigma[:, 1] ** 2 * known, var_fast=sigma[:, 2] ** 2 * known,
+        n_foreground=100 * one, n_background=300 * one, correlation=0.95 * one,
+        flags=np.zeros(n, np.int64),
+    )  # fmt: skip
+
+
+def start(made: Scan, degrees: float = 0.2, strain: float = 0.001) -> Model:
+    """Model that is off by so much."""
+    turn = Turn.from_rotvec(np.radians(degrees) * np.array([0.48, -0.6, 0.64])).as_matrix()
+    ub = turn @ made.ub / (1 + strain)
+    cell = made.cell * np.array([1 + strain] * 3 + [1.0] * 3)
+    return Model(made.rotations, ub, cell, np.full(6, 0.01))
+
+
+def loop(made: Scan, integrate: Callable | None = None, **rest: float) -> Loop:
+    """The loop of a scan."""
+    limits = replace(Loop(made.peaks, made.group, FREE).limits, hkl=0.15, min_fraction=0.2)
+    return Loop(made.peaks, made.group, FREE, integrate, limits, Rest(**rest))
+
+
+def shifts_of(seed: int, size: float = 0.3) -> np.ndarray:
+    """Displacements (4, 2) in pixels, without motions of the whole detector."""
+    shift = np.random.default_rng([seed, 3]).normal(0, size, (len(BOXES), 2))
+    at = np.stack([BOXES[:, 0] + BOXES[:, 1], BOXES[:, 2] + BOXES[:, 3]], axis=1) / 2
+    at -= at.mean(axis=0)
+    shift -= shift.mean(axis=0)
+    across = np.stack([-at[:, 1], at[:, 0]], axis=1)
+    for mode in (across, at):
+        shift -= np.sum(mode * shift) / np.sum(mode**2) * mode
+    return shift
+
+
+def judged(made: Scan, outcome: Outcome) -> dict[str, float]:
+    """Errors of the result."""
+    best = outcome.kept.model
+    u, _ = lattice.decompose_ub(best.ub)
+    true, _ = lattice.decompose_ub(made.ub)
+    free = best.cell_sigma > 0
+    pull = (best.cell - made.cell)[free] / best.cell_sigma[free]
+    return {
+        "turn": float(np.degrees(lattice.rotation_angle(u, true))),
+        "worst pull": float(np.abs(pull).max()),
+        "mean square pull": float(np.mean(pull**2)),
+    }
+
+
+def modules_found(made: Scan, outcome: Outcome, run: Loop) -> ModuleLevel:
+    """The module level of a result."""
+    return module_level(
+        outcome.kept.model.rotations,
+        outcome.data,
+        outcome.kept.model.ub,
+        made.group,
+        Modules.ideal(BOXES),
+        free=FREE,
+        limits=run.limits,
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    given = [word for word in sys.argv[1:] if not word.startswith("--")]
+    seeds = int(given[0]) if given else 10
+    for symbol in CELLS:
+        for told, options in (("peaks", None), ("peaks and reflections", "integrate")):
+            figures, congruent, refinements = [], [], []
+            for seed in range(seeds):
+                made = scan(symbol, seed)
+                run = loop(made, made.integrate if options else None)
+                outcome = run.run(start(made, 1.0))
+                assert outcome.converged, outcome.reason
+                figures.append(judged(made, outcome))
+                refinements.append(len(outcome.iterations) - 1)
+                agree = congruence(outcome.kept.model.rotations, outcome.data,
+                                   outcome.kept.model.ub, made.group, free=FREE)  # fmt: skip
+                congruent.append(agree.figure)
+            used = outcome.kept.refined.used.sum()
+            pull = np.sqrt(np.mean([f["mean square pull"] for f in figures]))
+            print(
+                f"{symbol}, {told}, start 1 degree off: {used} spots, {np.mean(refinements):.1f} "
+                f"refinements, U off by {np.mean([f['turn'] for f in figures]):.5f} deg (worst "
+                f"{max(f['turn'] for f in figures):.5f}), cell: rms pull {pull:.2f} (worst "
+                f"{max(f['worst pull'] for f in figures):.1f}), odd/even figure "
+                f"{np.sqrt(np.mean(np.square(congruent))):.2f}"
+            )
+    _wrong_starts(seeds)
+    _modules(seeds)
+
+
+def _wrong_starts(seeds: int) -> None:
+    for degrees in (0.5, 1.0, 2.0, 3.0, 5.0, 8.0):
+        ended = {"right": 0, "refused": 0, "wrong": 0}
+        for symbol in CELLS:
+            for seed in range(seeds):
+                made = scan(symbol, seed)
+                try:
+                    outcome = loop(made).run(start(made, degrees))
+                except HklflowError:
+                    ended["refused"] += 1
+                    continue
+                ended["right" if judged(made, outcome)["turn"] < 0.05 else "wrong"] += 1
+        print(f"start {degrees:g} degrees off: {ended}")
+    for part in (0.0, 0.2, 0.4):
+        made = scan(second=part)
+        outcome = loop(made).run(start(made))
+        print(
+            f"second lattice with {part:.0%} of the peaks: {outcome.kept.fraction_indexed:.1%} "
+            f"indexed, U off by {judged(made, outcome)['turn']:.5f} deg"
+        )
+
+
+def _modules(seeds: int) -> None:
+    ideal = 0
+    starts, errors, pulls, agree, before, after = [], [], [], [], [], []
+    for seed in range(seeds):
+        made = scan(seed=seed)
+        outcome = loop(made, made.integrate).run(start(made))
+        rows = by_module(outcome.kept.spots, Modules.ideal(BOXES))
+        ideal += bool(displaced(rows, ratio=1.5, offset=0.2, spots=50))
+        true = shifts_of(seed)
+        made = scan(seed=seed, shifts=true)
+        run = loop(made, made.integrate)
+        outcome = run.run(start(made))
+        rows = by_module(outcome.kept.spots, Modules.ideal(BOXES))
+        told = displaced(rows, ratio=1.5, offset=0.2, spots=50)
+        level = modules_found(made, outcome, run)
+        off = level.fit.modules.shift - true
+        starts.append(np.sqrt(np.mean(true**2)))
+        errors.append(np.sqrt(np.mean(off**2)))
+        pulls.append(np.mean((off / level.fit.shift_sigma) ** 2))
+        figure = halves_agree(level.refined.rotations, halves(outcome.data),
+                              level.refined.ub, level.fit.modules)  # fmt: skip
+        agree.append(figure["figure"])
+        before.append(np.hypot(*outcome.kept.rmsd_held_out[:2]))
+        after.append(np.hypot(*run.rmsd_held_out(Model.of(level.refined))[:2]))
+        print(
+            f"  modules off by {starts[-1]:.3f} px rms: {len(told)} signs; found to "
+            f"{errors[-1]:.4f} px rms with {level.fit.points} spots in {level.cycles} fits; "
+            f"held-out rmsd {before[-1]:.3f} -> {after[-1]:.3f} px"
+        )
+    print(
+        f"ideal modules: {ideal} of {seeds} asked for the module level; displaced by "
+        f"{np.mean(starts):.3f} px rms: found to {np.mean(errors):.4f} (worst {max(errors):.4f}), "
+        f"rms pull {np.sqrt(np.mean(pulls)):.2f}, odd/even figure "
+        f"{np.sqrt(np.mean(np.square(agree))):.2f}, held-out rmsd {np.mean(before):.3f} -> "
+        f"{np.mean(after):.3f} px"
+    )
+
+
+if __name__ == "__main__":
+    main()
