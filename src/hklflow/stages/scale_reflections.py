@@ -105,7 +105,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"the cell breaks the constraints of {group.symbol}, of whose Laue group equivalents "
             "were taken all the same; set space_group to that of this scan"
         )
-    scaled = found.scaled(observed, crystal.cell)
+    scaled = found.scaled(observed)
     metrics = {
         "estimate": params.estimate,
         "reflections": sum(len(table) for table in tables),

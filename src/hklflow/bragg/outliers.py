@@ -1,0 +1,62 @@
+"""Observations that disagree with their equivalents."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.bragg.groups import Groups
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def find_outliers(
+    intensity: Floats, variance: Floats, groups: Groups, use: Bools, limit: float
+) -> tuple[Bools, Bools]:
+    """Tell which observations are outliers.
+
+    In turn the worst observation of each group is compared with the weighted mean of the others,
+    as long as there are two others, and is an outlier if it differs by more than ``limit``
+    standard deviations of the difference. Of two observations alone no one can say which is
+    wrong: if they disagree the group does not `agree`, and neither is left out.
+
+    Parameters
+    ----------
+    intensity, variance : (n,) arrays
+        On one scale.
+    groups : Groups
+        m groups.
+    use : (n,) bool array
+        Others have no part and are no outliers.
+    limit : float
+        Standard deviations.
+
+    Returns
+    -------
+    outlier : (n,) bool array
+    agree : (m,) bool array
+        False where no two observations agree; none of these is an outlier.
+    """
+    kept = use.copy()
+    while True:
+        deviation, n = _deviations(intensity, variance, groups, kept)
+        worst = groups.largest(np.where(kept, deviation, -np.inf))[groups.index]
+        bad = kept & (n >= 3) & (deviation > limit) & (deviation == worst)
+        if not bad.any():
+            break
+        kept &= ~bad
+    pair = kept & (n == 2) & (deviation > limit)
+    agree = groups.sum(pair) == 0
+    return use & ~kept & agree[groups.index], agree
+
+
+def _deviations(
+    intensity: Floats, variance: Floats, groups: Groups, use: Bools
+) -> tuple[Floats, Floats]:
+    """|I - mean of the others| in standard deviations, and how many are used in the group."""
+    weight = np.where(use, 1 / variance, 0.0)
+    others = groups.sum(weight)[groups.index] - weight
+    n = groups.sum(use)[groups.index]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (groups.sum(weight * intensity)[groups.index] - weight * intensity) / others
+        deviation = np.abs(intensity - mean) / np.sqrt(variance + 1 / others)
+    return np.where(use & (n >= 2), deviation, 0.0), n

@@ -1,0 +1,305 @@
+"""The scale of an observation: linear in its parameters as a logarithm.
+
+``ln g = s_r(φ) - 2 B_r(φ) (sin θ / λ)² + Σ c_lm (Y_lm(incident) + Y_lm(diffracted)) / 2``, with
+cubic B-splines in φ for each rotation r and real spherical harmonics of the beams' directions
+in the crystal (Blessing, Acta Cryst. A51, 33, 1995).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.interpolate import BSpline
+from scipy.sparse.csgraph import connected_components
+from scipy.special import gammaln, lpmv
+
+from hklflow.bragg.groups import Groups
+from hklflow.bragg.observations import Observations
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Kind = Literal["scale", "decay"]
+
+_PER_NODE: dict[Kind, int] = {"scale": 20, "decay": 40}  # reflections with an equivalent
+_PER_PARAMETER = 5  # deviations of equivalents for each parameter
+_LINKS = 10  # unique reflections in common that bring two rotations to one scale
+_ROUGH = 0.1  # standard deviation of second differences of ln g between nodes
+_HARMONIC = 0.3  # and of the coefficients of spherical harmonics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is refined.
+
+    Attributes
+    ----------
+    spans : tuple of (low, high)
+        Degrees of each rotation.
+    nodes : dict
+        "scale", "decay" -> number of spline coefficients of each rotation; 0: not refined.
+    degree : int
+        Highest degree of the harmonics; 0: none.
+    linked : tuple of int
+        For each rotation the first one that it shares a scale with.
+    notes : tuple of str
+        What is not refined, and why.
+    """
+
+    spans: tuple[tuple[float, float], ...]
+    nodes: dict[Kind, tuple[int, ...]]
+    degree: int
+    linked: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters that is, those of the gauge too."""
+        return sum(map(sum, self.nodes.values())) + (self.degree + 1) ** 2 - 1
+
+
+def plan(
+    observed: Observations,
+    groups: Groups,
+    use: Bools,
+    spans: list[tuple[float, float]],
+    intervals: dict[Kind, float],
+    degree: int,
+) -> Plan:
+    """Decide what the equivalents can determine.
+
+    Parameters
+    ----------
+    observed : Observations
+    groups : Groups
+        Equivalents.
+    use : (n,) bool array
+    spans : list of (low, high)
+    intervals : dict
+        Degrees between nodes of what is wanted.
+    degree : int
+        Wanted.
+    """
+    n = groups.sum(use)
+    paired = use & (n[groups.index] >= 2)
+    free = float(np.sum(np.maximum(n - 1, 0)))
+    in_rotation = np.bincount(observed.rotation[paired], minlength=len(spans))
+    linked, notes = _linked(observed, groups, paired, len(spans))
+    nodes: dict[Kind, tuple[int, ...]] = {"scale": (), "decay": ()}
+    for kind in nodes:
+        wanted, found = [], []
+        for (low, high), count in zip(spans, in_rotation, strict=True):
+            wanted.append(1 + round((high - low) / intervals[kind]) if kind in intervals else 0)
+            found.append(min(wanted[-1], max(int(count) // _PER_NODE[kind], 1)))
+        nodes[kind] = tuple(found)
+        for number in np.flatnonzero(np.less(found, wanted)):
+            notes.append(
+                f"{kind} of rotation {number + 1} has {found[number]} nodes of {wanted[number]}: "
+                f"only {in_rotation[number]} of its reflections have an equivalent"
+            )
+    made = Plan(tuple(spans), nodes, degree, linked)
+    return _afforded(made, free, notes)
+
+
+def _linked(
+    observed: Observations, groups: Groups, paired: Bools, n: int
+) -> tuple[tuple[int, ...], list[str]]:
+    """First rotation that each one is linked to, and what is said of those that are not."""
+    rows = (groups.index[paired], observed.rotation[paired])
+    seen = sparse.csr_matrix((np.ones(len(rows[0])), rows), shape=(len(groups), n))
+    seen.data[:] = 1
+    common = (seen.T @ seen).toarray()
+    labels = connected_components(common >= _LINKS, directed=False)[1]
+    first = [int(np.flatnonzero(labels == label)[0]) for label in labels]
+    notes = [
+        f"scale of rotation {number + 1} relative to the first is not refined, because they have "
+        f"only {int(common[number, :number].max())} unique reflections in common"
+        for number in range(1, n)
+        if first[number] == number
+    ]
+    return tuple(first), notes
+
+
+def _afforded(made: Plan, free: float, notes: list[str]) -> Plan:
+    """Leave out what there are too few deviations of equivalents for, the finest first."""
+    nodes = dict(made.nodes)
+    degree = made.degree
+    one = {kind: tuple(min(k, 1) for k in each) for kind, each in nodes.items()}
+    none = tuple(0 for _ in made.spans)
+
+    def too_many() -> bool:
+        now = Plan(made.spans, nodes, degree, made.linked).parameters
+        # One scale and one B are the gauge.
+        return free < _PER_PARAMETER * (now - sum(map(any, nodes.values())))
+
+    def drop(what: str) -> None:
+        notes.append(f"{what} not refined, because only {free:.0f} deviations of equivalents exist")
+
+    if degree and too_many():
+        degree = 0
+        drop("absorption is")
+    kinds: tuple[Kind, ...] = ("decay", "scale")
+    for kind in kinds:
+        if nodes[kind] != one[kind] and too_many():
+            nodes[kind] = one[kind]
+            drop(f"dependence of {kind} on the angle is")
+    for kind in kinds:
+        # Of one rotation a constant is the gauge alone.
+        if any(nodes[kind]) and too_many():
+            nodes[kind] = none
+            drop(f"{kind} is")
+    return Plan(made.spans, nodes, degree, made.linked, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scale and B of one rotation along the angle, with standard deviations; arrays (k,).
+
+    ``angle`` in degrees, ``decay`` in Å².
+    """
+
+    angle: Floats
+    log_scale: Floats
+    log_scale_sigma: Floats
+    decay: Floats
+    decay_sigma: Floats
+
+
+@dataclass(frozen=True)
+class Model:
+    """Design of the observations, restraints and gauge.
+
+    Attributes
+    ----------
+    matrix : (n, p) sparse array
+        ``ln g = matrix @ parameters``.
+    restraint : (p, p) array
+        Adds to the normal matrix.
+    gauge : (p, p) array
+        Takes parameters to those with mean scale 1 and mean B 0 of the first rotation.
+    """
+
+    plan: Plan
+    matrix: sparse.csr_array = field(repr=False)
+    restraint: Floats = field(repr=False)
+    gauge: Floats = field(repr=False)
+
+    @classmethod
+    def of(cls, made: Plan, observed: Observations) -> "Model":
+        """Model of these observations."""
+        blocks, restraints = [], []
+        width = 2 * float(np.percentile(observed.s2, 90))
+        for kind, number, n in _blocks(made):
+            mine = np.flatnonzero(observed.rotation == number)
+            basis = _basis(observed.angle[mine], made.spans[number], n)
+            if kind == "decay":
+                basis = sparse.diags_array(-2 * observed.s2[mine]) @ basis
+            placed = sparse.coo_array(basis)
+            blocks.append(
+                sparse.coo_array(
+                    (placed.data, (mine[placed.coords[0]], placed.coords[1])),
+                    shape=(len(observed), n),
+                )
+            )
+            rough = np.diff(np.eye(n), 2, axis=0) / (_ROUGH if kind == "scale" else _ROUGH / width)
+            restraints.append(rough.T @ rough)
+        if made.degree:
+            harmonics = 0.5 * (
+                real_harmonics(observed.incident, made.degree)
+                + real_harmonics(observed.diffracted, made.degree)
+            )
+            # Their mean over the first rotation belongs to the scale.
+            harmonics -= harmonics[observed.rotation == observed.rotation.min()].mean(axis=0)
+            blocks.append(sparse.coo_array(harmonics))
+            restraints.append(np.eye(harmonics.shape[1]) / _HARMONIC**2)
+        if not blocks:
+            nothing = np.zeros((0, 0))
+            return cls(made, sparse.csr_array((len(observed), 0)), nothing, nothing)
+        matrix = sparse.csr_array(sparse.hstack(blocks))
+        restraint: Floats = sparse.block_diag(restraints).toarray()
+        return cls(made, matrix, restraint, _gauge(made, matrix.shape[1]))
+
+    def curves(self, parameters: Floats, covariance: Floats) -> list[Curve]:
+        """Scale and B of each rotation."""
+        found = []
+        at = {(kind, number): where for (kind, number, _), where in _places(self.plan)}
+        for number, (low, high) in enumerate(self.plan.spans):
+            angle = np.linspace(low, high, 101)
+            values = []
+            kinds: tuple[Kind, ...] = ("scale", "decay")
+            for kind in kinds:
+                where = at.get((kind, number))
+                if where is None:
+                    values += [np.zeros(len(angle)), np.zeros(len(angle))]
+                    continue
+                basis = _basis(angle, (low, high), where.stop - where.start).toarray()
+                spread = np.einsum("ij,jk,ik->i", basis, covariance[where, where], basis)
+                values += [basis @ parameters[where], np.sqrt(np.maximum(spread, 0.0))]
+            found.append(Curve(angle, *values))
+        return found
+
+    def absorption(self, parameters: Floats) -> Floats:
+        """Factors (n,) of absorption alone."""
+        n = (self.plan.degree + 1) ** 2 - 1
+        start = self.matrix.shape[1] - n
+        factors: Floats = np.exp(self.matrix[:, start:] @ parameters[start:])
+        return factors
+
+
+def _blocks(made: Plan) -> list[tuple[Kind, int, int]]:
+    """Kind, rotation and number of coefficients of each spline, in the order of parameters."""
+    return [
+        (kind, number, n)
+        for kind, nodes in made.nodes.items()
+        for number, n in enumerate(nodes)
+        if n
+    ]
+
+
+def _places(made: Plan) -> list[tuple[tuple[Kind, int, int], slice]]:
+    placed, start = [], 0
+    for block in _blocks(made):
+        placed.append((block, slice(start, start + block[2])))
+        start += block[2]
+    return placed
+
+
+def _basis(angle: Floats, span: tuple[float, float], n: int) -> sparse.csr_array:
+    """B-splines (len(angle), n) over a span, of degree 3 or as high as n allows."""
+    k = min(3, n - 1)
+    inner = np.linspace(span[0], span[1], n - k + 1)
+    knots = np.concatenate([np.full(k, span[0]), inner, np.full(k, span[1])])
+    return sparse.csr_array(BSpline.design_matrix(np.clip(angle, *span), knots, k))
+
+
+def _gauge(made: Plan, n: int) -> Floats:
+    """Matrix (n, n) that subtracts the mean of the first linked rotation's spline from all."""
+    gauge = np.eye(n)
+    places = {(kind, number): where for (kind, number, _), where in _places(made)}
+    for (kind, number), where in places.items():
+        first = made.linked[number]
+        reference = places[(kind, first)]
+        angle = np.linspace(*made.spans[first], 101)
+        mean = _basis(angle, made.spans[first], reference.stop - reference.start).mean(axis=0)
+        gauge[where, reference] -= mean
+    return gauge
+
+
+def real_harmonics(direction: Floats, degree: int) -> Floats:
+    """Real spherical harmonics (n, (degree + 1)² - 1) of unit vectors (n, 3), without l = 0.
+
+    Orthonormal on the sphere; for each l in the order m = -l to l.
+    """
+    cosine = np.clip(direction[:, 2], -1.0, 1.0)
+    azimuth = np.arctan2(direction[:, 1], direction[:, 0])
+    columns = []
+    for l in range(1, degree + 1):  # noqa: E741
+        for m in range(-l, l + 1):
+            size = abs(m)
+            log_norm = gammaln(l - size + 1) - gammaln(l + size + 1)
+            norm = np.sqrt((2 * l + 1) / (4 * np.pi) * np.exp(log_norm) * (2 if m else 1))
+            wave = np.cos(m * azimuth) if m >= 0 else np.sin(size * azimuth)
+            columns.append(norm * lpmv(size, l, cosine) * wave)
+    return np.stack(columns, axis=1)

@@ -1,0 +1,314 @@
+"""Scales of the observations from the agreement of equivalents.
+
+Minimised is ``Σ (I - g <I>)² / σ'²``, where <I> is the weighted mean of equivalents on one scale
+(Hamilton, Rollett & Sparks, Acta Cryst. 18, 129, 1965) and the logarithm of g is linear, see
+`hklflow.bragg.scale_model`. Scales, error model and outliers are found in turn until they rest.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hklflow.bragg import error_model, scale_model
+from hklflow.bragg.error_model import ErrorModel, Spread
+from hklflow.bragg.groups import Groups
+from hklflow.bragg.observations import Observations
+from hklflow.bragg.outliers import find_outliers
+from hklflow.bragg.scale_model import Curve, Kind, Model, Plan
+from hklflow.core.reflections import ReflectionFlag
+from hklflow.core.structure_factors import Scaled
+from hklflow.core.symmetry import SpaceGroup
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_HUBER = 4.0  # standard deviations beyond which an observation pulls no harder
+_STRONG = 2.0  # I/σ of a mean that can tell scales
+_CYCLES = 20
+_RESTS = 1e-4  # change of ln g
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the stage `scale_reflections`."""
+
+    anomalous: bool = False
+    scale_interval: float = 15.0
+    decay: bool = True
+    decay_interval: float = 30.0
+    absorption: int = 0
+    error_model: Literal["refine", "none"] = "refine"
+    outlier_sigma: float = 6.0
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What was found; arrays of shape (n,).
+
+    Attributes
+    ----------
+    scale : array
+        By which observed intensities and errors are divided.
+    counting, variance : array
+        Variances on one scale: of counting, if intensities were those of their groups, and by the
+        error model.
+    outlier : bool array
+    curves : list of Curve
+        Of each rotation.
+    absorption : (smallest, largest)
+        Of its factors; (1, 1) if it was not refined.
+    errors : ErrorModel
+    spread : Spread
+    plan : Plan
+    cycles : int
+    rested : bool
+    notes : tuple of str
+        What was not refined, and why.
+    """
+
+    scale: Floats
+    counting: Floats
+    variance: Floats
+    outlier: Bools
+    curves: list[Curve]
+    absorption: tuple[float, float]
+    errors: ErrorModel
+    spread: Spread
+    plan: Plan
+    cycles: int
+    rested: bool
+    notes: tuple[str, ...]
+
+    @property
+    def n_outliers(self) -> int:
+        """How many observations disagree with their equivalents."""
+        return int(self.outlier.sum())
+
+    def scaled(self, observed: Observations) -> Scaled:
+        """Table of the scaled reflections."""
+        return Scaled(
+            hkl=observed.hkl,
+            rotation=observed.rotation,
+            frame=observed.frame,
+            angle=observed.angle,
+            d=observed.d,
+            intensity=observed.intensity / self.scale,
+            sigma=np.sqrt(self.variance),
+            sigma_counting=observed.sigma / self.scale,
+            scale=self.scale,
+            flags=observed.flags | np.where(self.outlier, int(ReflectionFlag.OUTLIER), 0),
+        )
+
+    def metrics(self, names: list[str]) -> dict[str, Any]:
+        """JSON-ready figures; names of the rotations."""
+        errors = self.errors
+        return {
+            "rotations": {
+                name: {
+                    "nodes of scale": self.plan.nodes["scale"][i],
+                    "nodes of B": self.plan.nodes["decay"][i],
+                    "scale (mean, least, largest)": _summary(np.exp(curve.log_scale)),
+                    "B in Å² (mean, least, largest)": _summary(curve.decay),
+                    "on the scale of": names[self.plan.linked[i]],
+                }
+                for i, (name, curve) in enumerate(zip(names, self.curves, strict=True))
+            },
+            "absorption factors (least, largest)": self.absorption,
+            "degree of absorption": self.plan.degree,
+            "error model": {
+                "a": errors.a,
+                "a sigma": errors.a_sigma,
+                "b": errors.b,
+                "b sigma": errors.b_sigma,
+                "deviations": errors.deviations,
+            },
+            "deviations of equivalents": {
+                "intensity": self.spread.intensity,
+                "observations": self.spread.n,
+                "rms over counting errors": self.spread.before,
+                "rms over errors of the model": self.spread.after,
+            },
+            "outliers": self.n_outliers,
+            "cycles": self.cycles,
+            "converged": self.rested,
+        }
+
+
+def _summary(values: Floats) -> list[float]:
+    return [float(np.mean(values)), float(np.min(values)), float(np.max(values))]
+
+
+def scale(
+    observed: Observations, group: SpaceGroup, spans: list[tuple[float, float]], settings: Settings
+) -> Scaling:
+    """Scale the observations of one scan.
+
+    Parameters
+    ----------
+    observed : Observations
+    group : SpaceGroup
+        Its Laue group (without Friedel's law if ``anomalous``) tells the equivalents.
+    spans : list of (low, high)
+        Degrees of the scanned axis in each rotation.
+    settings : Settings
+    """
+    groups = Groups.of(group.asymmetric(observed.hkl, anomalous=settings.anomalous))
+    use = (observed.flags & int(ReflectionFlag.ABSENT)) == 0
+    intervals: dict[Kind, float] = {"scale": settings.scale_interval}
+    if settings.decay:
+        intervals["decay"] = settings.decay_interval
+    made = scale_model.plan(observed, groups, use, spans, intervals, settings.absorption)
+    work = _Work(observed, groups, use, Model.of(made, observed), settings)
+    cycles, rested = work.run()
+    notes = [*made.notes]
+    if settings.error_model == "refine" and work.errors.why_not:
+        notes.append(f"error model is not refined, because {work.errors.why_not}")
+    if not rested:
+        notes.append(f"scales still changed after {cycles} cycles")
+    counting, variance = work.variances()
+    value = observed.intensity / work.g
+    kept = use & ~work.outlier & work.agree[groups.index]
+    absorption = work.model.absorption(work.parameters) if made.degree else np.ones(1)
+    return Scaling(
+        scale=work.g,
+        counting=counting,
+        variance=variance,
+        outlier=work.outlier,
+        curves=work.model.curves(work.parameters, work.covariance),
+        absorption=(float(absorption.min()), float(absorption.max())),
+        errors=work.errors,
+        spread=error_model.spread(value, counting, variance, groups, kept),
+        plan=made,
+        cycles=cycles,
+        rested=rested,
+        notes=tuple(notes),
+    )
+
+
+class _Work:
+    """State of the iteration."""
+
+    def __init__(
+        self, observed: Observations, groups: Groups, use: Bools, model: Model, settings: Settings
+    ) -> None:
+        self.observed, self.groups, self.use = observed, groups, use
+        self.model, self.settings = model, settings
+        self.outlier = np.zeros(len(observed), dtype=np.bool_)
+        self.agree = np.ones(len(groups), dtype=np.bool_)
+        n = model.matrix.shape[1]
+        self.parameters, self.covariance = np.zeros(n), np.zeros((n, n))
+        self.effective = 0.0
+        self.errors = ErrorModel()
+        self.mean = np.zeros(len(observed))
+        self.restart()
+
+    @property
+    def g(self) -> Floats:
+        """Scales (n,)."""
+        factors: Floats = np.exp(self.model.matrix @ self.parameters)
+        return factors
+
+    def restart(self) -> None:
+        """Means and errors that outliers do not touch."""
+        g = self.g
+        value, counting = self.observed.intensity / g, (self.observed.sigma / g) ** 2
+        errors, middle = error_model.robust_start(value, counting, self.groups, self.use)
+        if self.settings.error_model == "refine":
+            self.errors = errors
+        # Groups of absent reflections have no median of what is used.
+        self.mean = np.where(np.isfinite(middle), middle, value)
+
+    def run(self) -> tuple[int, bool]:
+        """Iterate; tells after how many cycles, and whether it rested."""
+        before = np.full(len(self.observed), np.inf)
+        for cycle in range(1, _CYCLES + 1):
+            self._fit_scales()
+            if cycle == 1:
+                self.restart()
+            previous = self.outlier
+            self._judge()
+            change = float(np.max(np.abs(np.log(self.g) - before)))
+            before = np.log(self.g)
+            if change < _RESTS and np.array_equal(previous, self.outlier):
+                return cycle, True
+        return _CYCLES, False
+
+    def variances(self) -> tuple[Floats, Floats]:
+        """Variances (n,) on one scale: of counting, and by the error model."""
+        g = self.g
+        counting = self.observed.expected_variance(g * self.mean) / g**2
+        return counting, self.errors.variance(counting, self.mean)
+
+    def _judge(self) -> None:
+        """Outliers, error model and means at the present scales."""
+        value = self.observed.intensity / self.g
+        for _ in range(2):
+            counting, variance = self.variances()
+            self.outlier, self.agree = find_outliers(
+                value, variance, self.groups, self.use, self.settings.outlier_sigma
+            )
+            kept = self.use & ~self.outlier & self.agree[self.groups.index]
+            if self.settings.error_model == "refine":
+                self.errors = error_model.fit(
+                    value, counting, self.mean, self.groups, kept, self.effective
+                )
+            weight = np.where(self.use & ~self.outlier, 1 / self.variances()[1], 0.0)
+            mean = self.groups.mean(value, weight)[0][self.groups.index]
+            self.mean = np.where(np.isfinite(mean), mean, value)
+
+    def _fit_scales(self) -> None:
+        """Gauss-Newton on the parameters at the present errors and outliers."""
+        matrix, groups, observed = self.model.matrix, self.groups, self.observed
+        if not matrix.shape[1]:
+            return
+        member = sparse.csr_array(
+            (np.ones(len(observed)), (groups.index, np.arange(len(observed)))),
+            shape=(len(groups), len(observed)),
+        )
+        used = self.use & ~self.outlier & self.agree[groups.index]
+        used &= groups.sum(used)[groups.index] >= 2
+        for _ in range(20):
+            g = self.g
+            variance = self.variances()[1] * g**2
+            weight = np.where(used, 1 / variance, 0.0)
+            mean, total = groups.mean(observed.intensity / g, weight * g**2)
+            expected = g * mean[groups.index]
+            residual = observed.intensity - expected
+            with np.errstate(divide="ignore", invalid="ignore"):
+                left = variance - g**2 / total[groups.index]
+                size = np.abs(residual) / np.sqrt(left)
+                strong = mean * np.sqrt(total) > _STRONG
+            weight *= np.where(size > _HUBER, _HUBER / size, 1.0) * strong[groups.index]
+            pull = np.where(weight > 0, weight * residual * expected, 0.0)
+            curvature = np.where(weight > 0, weight * expected**2, 0.0)
+            # The means follow the scales: what all of a group share tells nothing.
+            shared = (member @ sparse.diags_array(curvature) @ matrix).toarray()
+            with np.errstate(divide="ignore"):
+                inverse = np.where(groups.sum(curvature) > 0, 1 / groups.sum(curvature), 0.0)
+            normal = (matrix.T @ sparse.diags_array(curvature) @ matrix).toarray()
+            normal -= shared.T @ (inverse[:, None] * shared)
+            gradient = matrix.T @ pull - self.model.restraint @ self.parameters
+            inverted = _pseudo_inverse(normal + self.model.restraint)
+            step = inverted @ gradient
+            largest = float(np.max(np.abs(matrix @ step), initial=0.0))
+            self.parameters = self.parameters + step * min(1.0, 1.0 / max(largest, 1e-12))
+            self.parameters = self.model.gauge @ self.parameters
+            value = observed.intensity / self.g
+            fresh = groups.mean(value, weight * self.g**2)[0][groups.index]
+            self.mean = np.where(np.isfinite(fresh), fresh, value)
+            if largest < 0.1 * _RESTS:
+                break
+        self.effective = float(np.trace(inverted @ normal))
+        self.covariance = self.model.gauge @ inverted @ self.model.gauge.T
+
+
+def _pseudo_inverse(normal: Floats) -> Floats:
+    """Inverse on what the observations determine; the rest (the gauge) stays where it is."""
+    size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    values, vectors = np.linalg.eigh(normal / np.outer(size, size))
+    kept = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-30)
+    inverse: Floats = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    return inverse / np.outer(size, size)
