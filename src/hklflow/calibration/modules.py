@@ -100,7 +100,20 @@ class ModuleFit:
         return {
             **{name: getattr(self, name) for name in names},
             "modules": [asdict(row) for row in self.table],
+            "largest_sigma_px": float(np.max(self.shift_sigma)),
+            "rms_shift_px": float(np.sqrt(np.mean(self.modules.shift**2))),
+            "improvement": self.improvement,
         }
+
+    @property
+    def improvement(self) -> float:
+        """Rms of all residuals after over that before."""
+        rows = [row for row in self.table if row.rms_before_px and row.rms_after_px is not None]
+        before, after = (
+            sum(row.points * float(getattr(row, f"rms_{when}_px")) ** 2 for row in rows)
+            for when in ("before", "after")
+        )
+        return float(np.sqrt(after / before))
 
 
 def fit_modules(

@@ -132,6 +132,17 @@ def _module_gates(metrics: Record, limit: float | None) -> list[Record]:
             "the modules (less than 1 is better)",
         }
     ]
+    if (held_out := metrics.get("held_out")) is not None:
+        gates.append(
+            {
+                "name": "held_out",
+                "value": held_out,
+                "limit": 1.0,
+                "passed": held_out < 1.0,
+                "sentence": f"peaks that no fit has seen are off by {held_out:.3f} times what they "
+                "were without the shifts (less than 1 is better)",
+            }
+        )
     if limit is not None:
         gates.append(
             {

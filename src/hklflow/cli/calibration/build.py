@@ -279,12 +279,53 @@ def bragg_products(
     return used, orientation, files
 
 
+def converged_modules(
+    target: "Target", used: "Version", orientation: Path, given: str
+) -> Path | None:
+    """``modules.json`` of a scan's converging refinement, if that found displaced modules.
+
+    Parameters
+    ----------
+    used, orientation
+        Of `bragg_products`.
+    given : str
+        ``sample/scan``.
+
+    Raises
+    ------
+    HklflowError
+        If it was made with another version, or from another orientation than the scan has now.
+    """
+    from hklflow.nexus import calibrations
+
+    sample, _, scan = given.partition("/")
+    pattern = target.experiment.paths.scan("modules.json")
+    path = target.experiment.base / pattern.format(sample=sample, scan=scan)
+    if not path.is_file() or stage.read_json(path)["fit"] is None:
+        return None
+    history = stage.provenance(path)
+    versions = {str(item["sha256"]) for item in calibrations(history)}
+    read = {str(item["sha256"]) for item in history[-1]["inputs"]["orientation"]}
+    if (
+        stage.fingerprint(used.artefact("geometry.json")) not in versions
+        or stage.fingerprint(orientation) not in read
+    ):
+        raise HklflowError(
+            f"{path} was made before {orientation} or with another version than {used.name}; run "
+            f"`snakemake {path}` first, or remove it to fit the peaks as found"
+        )
+    return path
+
+
 def _from_bragg(target: "Target", request: Request) -> Record:
     """Modules from the peaks of a scan that was reduced with a version of this state."""
     used, orientation, files = bragg_products(target, request.scan)
     name = request.params.get("detector")
     if unknown := sorted(set(request.params) - {"detector"}):
         raise HklflowError(f"--set {', '.join(unknown)} is not for --bragg; only detector is")
+    converged = converged_modules(target, used, orientation, request.scan)
+    if name is None and converged is not None:
+        return several.modules_of_loop(stage.read_json(used.artefact("geometry.json")), converged)
     return several.modules_of_peaks(
         stage.read_json(used.artefact("geometry.json")),
         orientation,

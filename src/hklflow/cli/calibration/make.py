@@ -102,7 +102,8 @@ def propose(
     image
         Image of a powder calibrant, or several.
     bragg
-        Scan (`sample/scan`) whose Bragg peaks say where the modules are; it must be refined.
+        Scan (`sample/scan`) whose Bragg peaks say where the modules are; it must be refined. If its
+        converging refinement (`modules.json`) found displaced modules, these are proposed.
     level
         `detector`: the geometry as a whole. `module`: shifts and turns of the modules in its plane.
     offset
@@ -127,7 +128,12 @@ def propose(
         Folder of the experiment.
     """
     from hklflow.calibration.store import Version
-    from hklflow.cli.calibration.build import Request, bragg_products, settings
+    from hklflow.cli.calibration.build import (
+        Request,
+        bragg_products,
+        converged_modules,
+        settings,
+    )
 
     sources = {"image": image, "poni": poni, "geometry": geometry, "bragg": bragg}
     chosen = [source for source, value in sources.items() if value]
@@ -161,6 +167,10 @@ def propose(
         used, orientation, products = bragg_products(to, bragg)
         parent = used.number
         files = (orientation, *(path for one in products.values() for path in one.values()))
+        # What a converging refinement found holds, but for modules that are named here.
+        converged = converged_modules(to, used, orientation, bragg)
+        if converged is not None and "detector" not in params:
+            files = (converged, *files)
     request = Request(
         {"image": "modules" if level == "module" else "powder"}.get(source, source),
         tuple(path.absolute() for path in files),

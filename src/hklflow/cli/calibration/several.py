@@ -13,7 +13,6 @@ from hklflow.errors import HklflowError
 from hklflow.stages import powder_calibration
 
 if TYPE_CHECKING:
-    from hklflow.calibration.modules import ModuleFit
     from hklflow.core.modules import Modules
 
 Record = dict[str, Any]
@@ -126,7 +125,7 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
         "source": f"modules of {len(images)} powder images: {images[0]} ...",
         "detector": detector_to_dict(detector),
         "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
-        "module_metrics": _metrics(fit),
+        "module_metrics": fit.metrics(),
     }
 
 
@@ -175,14 +174,44 @@ def modules_of_peaks(
         gaps = nexus.read_mask(masks[names[0]]) != 0 if detector_name is None else None
         modules = _ideal(detector_name, gaps, detector.pixel_size)
     fit = fit_modules(modules, bragg=lists, levels=("detector", "module"))
-    not_kept = ("provenance", "metrics", "gates")
-    kept = {key: value for key, value in start.items() if key not in not_kept}
     return {
-        **kept,
+        **_kept(start),
         "source": f"modules of Bragg peaks: {orientation}",
         "detector": detector_to_dict(replace(detector, modules=fit.modules)),
-        "module_metrics": _metrics(fit),
+        "module_metrics": fit.metrics(),
     }
+
+
+def modules_of_loop(start: Record, path: Path) -> Record:
+    """Modules that the converging refinement of a scan found; the geometry as a whole stays.
+
+    Parameters
+    ----------
+    start : dict
+        Content of the ``geometry.json`` that the scan was reduced with.
+    path : Path
+        The scan's ``modules.json``, with a fit.
+    """
+    from hklflow.core.geometry import detector_from_dict, detector_to_dict
+    from hklflow.core.modules import Modules
+
+    fit = stage.read_json(path)["fit"]
+    before, after = (
+        np.hypot(*fit[f"rmsd of held-out peaks {when} (slow, fast, frame)"][:2])
+        for when in ("before", "after")
+    )
+    detector = detector_from_dict(start["detector"])
+    return {
+        **_kept(start),
+        "source": f"modules of the converged refinement: {path}",
+        "detector": detector_to_dict(replace(detector, modules=Modules.from_dict(fit["modules"]))),
+        "module_metrics": {**fit["module_metrics"], "held_out": float(after / before)},
+    }
+
+
+def _kept(start: Record) -> Record:
+    """What of a geometry still holds with other modules."""
+    return {k: v for k, v in start.items() if k not in ("provenance", "metrics", "gates")}
 
 
 def _ideal(
@@ -197,22 +226,3 @@ def _ideal(
     if bad is None:
         raise HklflowError("the modules are not known; say --set detector=..., pyFAI's name")
     return Modules.ideal(modules_from_gaps(bad), pixel_size[1] / pixel_size[0])
-
-
-def _metrics(fit: "ModuleFit") -> Record:
-    return {
-        **fit.metrics(),
-        "largest_sigma_px": float(np.max(fit.shift_sigma)),
-        "rms_shift_px": float(np.sqrt(np.mean(fit.modules.shift**2))),
-        "improvement": _improvement(fit),
-    }
-
-
-def _improvement(fit: "ModuleFit") -> float:
-    """Rms of all residuals after over that before."""
-    rows = [row for row in fit.table if row.rms_before_px and row.rms_after_px is not None]
-    before, after = (
-        sum(row.points * float(getattr(row, f"rms_{when}_px")) ** 2 for row in rows)
-        for when in ("before", "after")
-    )
-    return float(np.sqrt(after / before))
