@@ -1,0 +1,52 @@
+"""One way to read orientations, whatever program wrote them."""
+
+import json
+from pathlib import Path
+
+from hklflow.core.model import Model, from_orientation
+from hklflow.errors import HklflowError
+from hklflow.formats.dials_expt import read_expt
+from hklflow.formats.nxrefine import read_nxrefine
+from hklflow.formats.xds import read_xparm
+
+
+def read_model(path: str | Path) -> list[Model]:
+    """Read the rotations of a file of DIALS (.expt), XDS, NXRefine or hklflow.
+
+    The file's content tells the program: HDF5 is NXRefine, XPARM.XDS and GXPARM.XDS begin with
+    their name, experiment lists say what they are, other JSON is an orientation.json,
+    converged.json or start.json.
+
+    Returns
+    -------
+    list of Model
+        One for each rotation.
+
+    Raises
+    ------
+    HklflowError
+        If the file is none of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HklflowError(f"{path} does not exist; check the path")
+    with path.open("rb") as file:
+        start = file.read(200).lstrip()
+    if start.startswith(b"\x89HDF"):
+        return read_nxrefine(path)
+    if start.startswith(b"XPARM.XDS"):
+        return [read_xparm(path)]
+    if not start.startswith(b"{"):
+        raise HklflowError(
+            f"{path} is no orientation that hklflow knows; give .expt of DIALS, XPARM.XDS or "
+            "GXPARM.XDS, a file of NXRefine, or an orientation.json"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise HklflowError(
+            f"{path} is not JSON ({error}); it is truncated: copy it again"
+        ) from None
+    if content.get("__id__") == "ExperimentList":
+        return read_expt(path)
+    return from_orientation(content)

@@ -1,0 +1,385 @@
+"""Orientation and geometry as NXRefine keeps them in its NeXus files.
+
+One group for each rotation (f1, f2, ...) with ``instrument/detector``, ``instrument/goniometer``
+and ``instrument/monochromator``; the cell is in ``/entry/sample``. Its laboratory has x along the
+beam, z up and y = z × x: (x, y, z) of ours are its (y, z, x).
+
+Detector: ``D⁻¹ = R1(roll) R2(pitch) R3(yaw)``, and the rows of ``detector_orientation`` are the
+detector's x, y, z with all tilts zero. Goniometer: ``R2(theta) R3(omega) R1(chi) R3(phi)``, phi is
+scanned. R1, R2, R3 turn about x, y, z.
+
+NXRefine counts pixels and frames by their index: the centre of pixel x is at x from the beam's
+centre, and frame z is at ``phi + z step``. Ours are half a pixel and half a frame more.
+
+``orientation_matrix`` times A⁻¹, the columns of A being a, b, c, is UB without 2π. For oblique axes
+this A⁻¹ is not the matrix of the reciprocal axes, and NXRefine's refined matrix makes up for it: it
+is then no rotation. Should a version of NXRefine use A⁻ᵀ, its matrix is a rotation; of the two
+the one is taken that gives the cell that the file states.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import permutations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core import lattice
+from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
+from hklflow.core.model import Model
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+_TO_OURS = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+_NAMES = ("theta", "omega", "chi", "phi")
+_AXES = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+_DEFAULT_ORIENTATION = "-y +z -x"  # of files before it was stored
+_MOST_NUMBERS = 1_000_000  # that one field of the geometry may have
+
+
+def read_nxrefine(path: str | Path) -> list[Model]:
+    """Read the rotations of an NXRefine file that hold an orientation.
+
+    Raises
+    ------
+    HklflowError
+        If the file is another, or none of its rotations has an orientation.
+    """
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        raise HklflowError(f"{path} does not exist; check the path")
+    try:
+        with h5py.File(path, "r") as file:
+            names = [name for name in file if name[-1].isdigit() and _is_group(file, name)]
+            names = [n for n in names if _find(file, f"{n}/{_DETECTOR}/orientation_matrix")]
+            if not names:
+                raise HklflowError(
+                    f"{path} has no rotation with instrument/detector/orientation_matrix; give a "
+                    "file of NXRefine in which the lattice has been refined"
+                )
+            return [_read_one(file, name) for name in names]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise HklflowError(
+            f"{path} is not a readable file of NXRefine ({type(error).__name__}: {error}); copy it "
+            "again"
+        ) from None
+
+
+_DETECTOR = "instrument/detector"
+_GONIOMETER = "instrument/goniometer"
+
+
+def _is_group(file: Any, name: str) -> bool:
+    import h5py
+
+    return file.get(name, getclass=True, getlink=False) is h5py.Group
+
+
+def _find(group: Any, name: str) -> Any:
+    """Dataset, or None; links to other files are not followed."""
+    import h5py
+
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or part not in group:
+            return None
+        if isinstance(group.get(part, getlink=True), h5py.ExternalLink):
+            return None
+        group = group[part]
+    if not isinstance(group, h5py.Dataset) or group.size > _MOST_NUMBERS:
+        return None
+    return group
+
+
+def _numbers(group: Any, name: str, default: float | None = None) -> Floats:
+    found = _find(group, name)
+    if found is None:
+        if default is None:
+            raise HklflowError(f"{name} is missing in {group.name} of {group.file.filename}")
+        return np.array([default])
+    values = np.asarray(found[()], dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise HklflowError(f"{found.name} in {group.file.filename} is not finite; mend the file")
+    return np.atleast_1d(values)
+
+
+def _number(group: Any, name: str, default: float | None = None) -> float:
+    return float(_numbers(group, name, default).flat[0])
+
+
+def _text(group: Any, name: str) -> str:
+    found = _find(group, name)
+    if found is None:
+        return ""
+    value = found[()]
+    value = value.flat[0] if isinstance(value, np.ndarray) else value
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _read_one(file: Any, name: str) -> Model:
+    group = file[name]
+    notes: list[str] = []
+    phi = _numbers(group, f"{_GONIOMETER}/phi")
+    found = _find(group, f"{_GONIOMETER}/phi")
+    step = float(phi[1] - phi[0]) if len(phi) > 1 else float(found.attrs.get("step", 0.0))
+    if step == 0:
+        raise HklflowError(f"phi of {name} in {file.filename} has no step; not a rotation scan")
+    frames = _find(group, "data/frame_number")
+    if frames is None:
+        notes.append("the file does not say how many frames there are: one is taken")
+    old_theta = _number(group, f"{_GONIOMETER}/goniometer_pitch", 0.0)
+    angles = [_number(group, f"{_GONIOMETER}/theta", old_theta)]
+    angles += [_number(group, f"{_GONIOMETER}/{axis}", 0.0) for axis in ("omega", "chi")]
+    offsets = [_number(group, f"{_GONIOMETER}/{axis}", 0.0) for axis in ("xs", "ys", "zs")]
+    if any(offsets):
+        notes.append(f"the crystal's offsets {offsets} mm from the axis are left out")
+    notes.append("the polarization is not stated; the beam is taken as unpolarized")
+    ub = _ub(file, group, notes)
+    return Model(
+        rotation=Rotation(
+            Beam(_number(group, "instrument/monochromator/wavelength")),
+            _detector(group),
+            Goniometer(_NAMES, _AXES @ _TO_OURS.T, np.radians([*angles, 0.0]), 3),
+            Scan(
+                float(np.radians(phi[0] - 0.5 * step)),
+                float(np.radians(step)),
+                1 if frames is None else int(frames.size),
+            ),
+        ),
+        ub=ub,
+        space_group=_text(file, "entry/sample/space_group") or None,
+        name=name,
+        notes=tuple(notes),
+    )
+
+
+def _cell_axes(cell: Sequence[float] | Floats) -> Floats:
+    """A (3, 3) in Å: columns a along x, b in the xy plane, c."""
+    axes: Floats = np.linalg.cholesky(lattice.metric(cell)).T
+    return axes
+
+
+def _ub(file: Any, group: Any, notes: list[str]) -> Floats:
+    sample = file["entry"] if _find(file, "entry/sample/unitcell_a") is not None else group
+    cell = np.array([_number(sample, f"sample/unitcell_{name}") for name in _CELL])
+    matrix = _numbers(group, f"{_DETECTOR}/orientation_matrix").reshape(3, 3)
+    axes = _cell_axes(cell)
+    candidates = [2 * np.pi * _TO_OURS @ matrix @ np.linalg.inv(a) for a in (axes, axes.T)]
+    off = [np.max(np.abs(lattice.decompose_ub(ub)[1] / cell - 1)) for ub in candidates]
+    # The second one only where it alone makes sense; for right angles they are the same.
+    second = off[1] < 1e-6 < off[0]
+    if second:
+        notes.append("the orientation matrix goes with reciprocal axes, unlike NXRefine's of 2026")
+    chosen = int(second)
+    if off[chosen] > 1e-6:
+        own = " ".join(f"{x:.6g}" for x in lattice.decompose_ub(candidates[chosen])[1])
+        notes.append(f"the cell in the orientation matrix, {own}, is not quite the one stated")
+    return candidates[chosen]
+
+
+def _signed_axes(text: str) -> Floats:
+    """Rows of unit vectors from such as ``-y +z -x``."""
+    rows = np.zeros((3, 3))
+    words = text.split()
+    for row, word in zip(rows, words, strict=True):
+        row["xyz".index(word[-1])] = -1.0 if word[0] == "-" else 1.0
+    return rows
+
+
+def _detector(group: Any) -> Detector:
+    where = f"{group.name} of {group.file.filename}"
+    stored = _find(group, f"{_DETECTOR}/detector_orientation")
+    if stored is not None and stored.shape == (3, 3):
+        orientation = np.asarray(stored[()], dtype=np.float64)
+    else:
+        text = _text(group, f"{_DETECTOR}/detector_orientation") or _DEFAULT_ORIENTATION
+        orientation = _signed_axes(text)
+    if not np.allclose(orientation @ orientation.T, np.eye(3), atol=1e-6):
+        raise HklflowError(f"detector_orientation in {where} is no set of right angles; mend it")
+    roll, pitch, yaw = (_number(group, f"{_DETECTOR}/{n}", 0.0) for n in ("roll", "pitch", "yaw"))
+    tilt = _turn(0, roll) @ _turn(1, pitch) @ _turn(2, yaw)
+    fast, slow, _ = (tilt @ orientation.T).T
+    size = 1e-3 * _numbers(group, f"{_DETECTOR}/pixel_size")
+    size_fast, size_slow = float(size[0]), float(size[-1])
+    centre = [_number(group, f"{_DETECTOR}/beam_center_{axis}") + 0.5 for axis in "xy"]
+    distance = 1e-3 * _number(group, f"{_DETECTOR}/distance")
+    corner = -centre[0] * size_fast * fast - centre[1] * size_slow * slow
+    n_slow, n_fast = (int(n) for n in _numbers(group, f"{_DETECTOR}/shape"))
+    return Detector(
+        shape=(n_slow, n_fast),
+        pixel_size=(size_slow, size_fast),
+        origin=_TO_OURS @ (corner + np.array([distance, 0.0, 0.0])),
+        slow=_TO_OURS @ slow,
+        fast=_TO_OURS @ fast,
+    )
+
+
+def _turn(axis: int, degrees: float) -> Floats:
+    from hklflow.core.geometry import rotation_matrix
+
+    return rotation_matrix(np.eye(3)[axis], np.radians(degrees))
+
+
+def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
+    """Write rotations as NXRefine reads them: geometry, cell and orientation.
+
+    A chain of axes other than NXRefine's is written as the theta and chi that put phi in its
+    place; what remains is in the orientation matrix of each rotation.
+
+    Returns
+    -------
+    list of str
+        What the file cannot hold.
+
+    Raises
+    ------
+    HklflowError
+        If there is no crystal, pixels are not square, or the detector's plane is not hit by the
+        beam.
+    """
+    import h5py
+
+    from hklflow.core.symmetry import space_group
+
+    notes: list[str] = []
+    names = [model.name for model in models]
+    if not all(name[-1:].isdigit() for name in names) or len(set(names)) < len(names):
+        names = [f"f{i + 1}" for i in range(len(models))]
+        notes.append("NXRefine's rotations end in a digit: they are named f1, f2, ...")
+    first = models[0]
+    cell = first.crystal[1]
+    with h5py.File(path, "w") as file:
+        file.attrs["default"] = "entry"
+        entry = _group(file, "entry", "NXentry")
+        sample = _group(entry, "sample", "NXsample")
+        for name, value in zip(_CELL, cell, strict=True):
+            _put(sample, f"unitcell_{name}", value, "Angstrom" if len(name) == 1 else "degree")
+        if first.space_group is not None:
+            group = space_group(first.space_group)
+            sample["space_group"] = group.symbol
+            sample["laue_group"] = group.laue
+            # NXRefine knows no trigonal cells.
+            system = group.crystal_system
+            sample["unit_cell_group"] = "hexagonal" if system == "trigonal" else system
+            sample["lattice_centring"] = group.centring
+        for name, model in zip(names, models, strict=True):
+            _write_one(_group(file, name, "NXentry"), model, cell, notes)
+            file[name]["sample"] = sample
+    return notes
+
+
+def _group(parent: Any, name: str, nx_class: str) -> Any:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    return group
+
+
+def _put(group: Any, name: str, value: Any, units: str = "", **attrs: float) -> None:
+    group[name] = value
+    if units:
+        group[name].attrs["units"] = units
+    for key, number in attrs.items():
+        group[name].attrs[key] = number
+
+
+def _write_one(group: Any, model: Model, cell: Floats, notes: list[str]) -> None:
+    rotation, scan = model.rotation, model.rotation.scan
+    instrument = _group(group, "instrument", "NXinstrument")
+    mono = _group(instrument, "monochromator", "NXmonochromator")
+    _put(mono, "wavelength", rotation.beam.wavelength, "Angstrom")
+    detector = _group(instrument, "detector", "NXdetector")
+    _write_detector(detector, rotation.detector, model.name, notes)
+    angles, outer = _as_theta_chi(rotation.goniometer)
+    own_cell = model.crystal[1]
+    if np.max(np.abs(own_cell / cell - 1)) > 1e-9:
+        notes.append(f"{model.name}: its own cell gives way to the first rotation's")
+    turned = outer.T @ rotation.goniometer.rotation(0.0) @ np.asarray(model.ub)
+    matrix = _TO_OURS.T @ turned / (2 * np.pi) @ _cell_axes(cell)
+    _put(detector, "orientation_matrix", matrix)
+    goniometer = _group(instrument, "goniometer", "NXtransformations")
+    step = float(np.degrees(scan.step))
+    start = float(np.degrees(scan.start))
+    at = {"step": step, "end": start + step * scan.n_frames}
+    _put(goniometer, "phi", start + 0.5 * step, "degree", **at)
+    for name, angle in zip(_NAMES, np.degrees(angles), strict=False):
+        _put(goniometer, name, float(angle), "degree")
+    _put(goniometer, "goniometer_pitch", float(np.degrees(angles[0])), "degree")
+    data = _group(group, "data", "NXdata")
+    for name, n in zip(
+        ("frame_number", "y_pixel", "x_pixel"),
+        (scan.n_frames, *rotation.detector.shape),
+        strict=True,
+    ):
+        data[name] = np.arange(n)
+    data.attrs["axes"] = ["frame_number", "y_pixel", "x_pixel"]
+
+
+def _as_theta_chi(goniometer: Goniometer) -> tuple[Floats, Floats]:
+    """Angles theta, omega, chi, and their rotation (3, 3) in our frame."""
+    bare = goniometer.names[: len(_NAMES)]
+    ours = _AXES @ _TO_OURS.T
+    if bare == _NAMES and goniometer.scan == 3 and np.allclose(goniometer.axes[:4], ours, atol=0):
+        angles = goniometer.angles[:3]
+    else:
+        x, y, z = _TO_OURS.T @ goniometer.scan_axis_lab()
+        angles = np.array([np.arctan2(x, z), 0.0, np.arctan2(-y, np.hypot(x, z))])
+    theta, omega, chi = np.degrees(angles)
+    chain = _turn(1, theta) @ _turn(2, omega) @ _turn(0, chi)
+    return angles, _TO_OURS @ chain @ _TO_OURS.T
+
+
+def _write_detector(group: Any, detector: Detector, name: str, notes: list[str]) -> None:
+    size_slow, size = detector.pixel_size
+    if abs(size / size_slow - 1) > 1e-9:
+        raise HklflowError(
+            f"the detector of {name} has pixels of {1e6 * size_slow:.6g} x {1e6 * size:.6g} µm; "
+            "NXRefine knows square ones only"
+        )
+    if detector.modules is not None:
+        notes.append(f"{name}: the displacements of the detector's modules are left out")
+    fast, slow, origin = (_TO_OURS.T @ v for v in (detector.fast, detector.slow, detector.origin))
+    axes = np.stack([fast, slow, np.cross(fast, slow)], axis=1)
+    if abs(axes[0, 2]) < 1e-6:
+        raise HklflowError(
+            f"the beam is parallel to the detector of {name}; NXRefine knows no such"
+        )
+    # Where the beam meets the plane: origin + size (x fast + y slow) = distance along x.
+    system = np.stack([size * fast, size * slow, [-1.0, 0.0, 0.0]], axis=1)
+    x, y, distance = np.linalg.solve(system, -origin)
+    if distance <= 0:
+        raise HklflowError(
+            f"the plane of the detector of {name} meets the beam before the sample; NXRefine knows "
+            "transmission only"
+        )
+    nearest = max(_right_angles(), key=lambda rows: float(np.sum(rows.T * axes)))
+    tilt = axes @ nearest
+    values = {
+        "yaw": np.arctan2(-tilt[0, 1], tilt[0, 0]),
+        "pitch": np.arctan2(tilt[0, 2], np.hypot(tilt[0, 0], tilt[0, 1])),
+        "roll": np.arctan2(-tilt[1, 2], tilt[2, 2]),
+    }
+    for key, angle in values.items():
+        _put(group, key, float(np.degrees(angle)), "degree")
+    group["detector_orientation"] = " ".join(
+        f"{'-' if row.sum() < 0 else '+'}{'xyz'[int(np.abs(row).argmax())]}" for row in nearest
+    )
+    _put(group, "distance", 1e3 * distance, "mm")
+    _put(group, "pixel_size", 1e3 * size, "mm")
+    _put(group, "beam_center_x", x - 0.5, "pixel")
+    _put(group, "beam_center_y", y - 0.5, "pixel")
+    _put(group, "translation_x", 0.0, "mm")
+    _put(group, "translation_y", 0.0, "mm")
+    group["shape"] = list(detector.shape)
+
+
+def _right_angles() -> Iterable[Floats]:
+    """The 24 rotations (3, 3) among the permutations of axes with signs."""
+    for order in permutations(range(3)):
+        for signs in product((1.0, -1.0), repeat=3):
+            rows = np.eye(3)[list(order)] * np.array(signs)[:, None]
+            if np.linalg.det(rows) > 0:
+                yield rows
