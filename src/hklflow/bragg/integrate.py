@@ -1,20 +1,38 @@
 """Integration of predicted reflections on the frames of one rotation."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
+from hklflow.bragg import boxes as bx
+from hklflow.bragg import kernels, learning_kernels, profiles
 from hklflow.bragg.measurement import Measurement
+from hklflow.bragg.predicted import Spots, predicted_spots
 from hklflow.bragg.profiles import Profile, Widths
 from hklflow.core.peaks_table import Peaks
-from hklflow.core.reflections import Reflections
+from hklflow.core.reflections import ReflectionFlag, Reflections
 from hklflow.core.symmetry import SpaceGroup
+from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Blocks = Iterable[NDArray[Any]]
+Shown = Callable[[Blocks, str], Blocks]
+
+# Frames and pixels beyond scan and detector from which reflections reach in, in foregrounds.
+_FEWEST = 10
+_CUT = 0.005
+_LEARNING_PASSES = 4
+_CHANGED = 1.15
+_SAMPLE = 20000
+_UNLIKE = 4.0
+_STRONG_ENOUGH = 10.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,7 @@ def integrate(
     params: IntegrationParams,
     *,
     d_min: float | None = None,
-    shown: Callable[[Blocks, str], Blocks] | None = None,
+    shown: Shown | None = None,
 ) -> Integrated:
     """Integrate all predicted reflections of one rotation.
 
@@ -121,4 +139,447 @@ def integrate(
     HklflowError
         If there are too few strong reflections to learn the widths from.
     """
-    raise NotImplementedError
+    shown = shown or _unseen
+    rotation = measurement.rotation
+    shape, step, n_frames = rotation.detector.shape, rotation.scan.step, rotation.scan.n_frames
+    spots = predicted_spots(rotation, ub, group, d_min)
+    rows, matching = (
+        profiles.matched(spots, peaks) if peaks is not None else (np.zeros(0, np.int64),) * 2
+    )
+    if peaks is not None and len(rows) >= _FEWEST:
+        widths = profiles.widths_of_peaks(peaks.select(matching), spots.zeta[rows], shape, step)
+    else:
+        widths = profiles.constant_widths(abs(step), (1.5, 1.5), shape, step)
+    widths = _as_told(widths, params)
+    if len(rows) < 5 * _FEWEST:
+        rows = np.random.default_rng(0).permutation(len(spots))[:_SAMPLE]
+    learned = _learn(measurement, spots, rows, widths, params, shown)
+    margin = np.ceil(bx.half_axes(learned.widths.typical(), params.n_sigma).max())
+    spots = predicted_spots(rotation, ub, group, d_min, float(margin))
+    scene = _Scene(spots, learned.widths, params, n_frames)
+    on = (spots.slow >= 0) & (spots.slow <= shape[0]) & (spots.fast >= 0) & (spots.fast <= shape[1])
+    in_time = (spots.frame > -scene.half[:, 0]) & (spots.frame < n_frames + scene.half[:, 0])
+    rows = np.flatnonzero(on & in_time)
+    found = _run(measurement, scene, rows, learned.profile, params, shown, "integrate")
+    return _table(measurement, scene, rows, found, learned, params)
+
+
+def _unseen(blocks: Blocks, _: str) -> Blocks:
+    return blocks
+
+
+def _as_told(widths: Widths, params: IntegrationParams) -> Widths:
+    """Widths to begin with, as far as the parameters tell them."""
+    if params.spot is not None:
+        mosaic = widths.mosaic
+        widths = profiles.constant_widths(mosaic, params.spot, widths.shape, widths.step)
+    return widths if params.mosaic is None else replace(widths, mosaic=params.mosaic)
+
+
+class _Scene:
+    """All spots with their widths: foregrounds, and which are too long to be integrated."""
+
+    def __init__(self, spots: Spots, widths: Widths, params: IntegrationParams, n_frames: int):
+        self.spots, self.widths, self.n_frames = spots, widths, n_frames
+        self.centre = spots.centre
+        self.sigma = widths.at(spots.zeta, spots.slow, spots.fast)
+        self.half = bx.half_axes(self.sigma, params.n_sigma)
+        self.long = 2 * self.half[:, 0] > params.max_frames
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """Boxes in memory, and the results of their integration."""
+
+    filled: bx.Filled
+    rows: Integers
+    neighbours: tuple[Integers, Integers]
+
+
+@dataclass(frozen=True)
+class _Learned:
+    widths: Widths
+    profile: Profile
+    references: frozenset[tuple[int, int, int, int]]
+    n_candidates: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    columns: Floats
+    flags: Integers
+
+
+def _sweep(
+    measurement: Measurement,
+    boxes: bx.Boxes,
+    memory: float,
+    shown: Shown,
+    told: str,
+) -> Iterator[bx.Filled]:
+    """Fill boxes from the frames, as few passes as memory (bytes) allows; groups when complete."""
+    n_frames = measurement.rotation.scan.n_frames
+    dealt = bx.passes(bx.groups(boxes, n_frames, memory), n_frames, memory)
+    for number, groups in enumerate(dealt):
+        name = told if len(dealt) == 1 else f"{told}, pass {number + 1} of {len(dealt)}"
+        waiting, active, first = groups[::-1], list[bx.Filled](), 0
+        for block in shown(measurement.blocks(), name):
+            end = first + len(block)
+            while waiting and waiting[-1].first < end:
+                active.append(bx.Filled(waiting.pop(), boxes))
+            for filled in active:
+                bx.fill(
+                    block,
+                    first,
+                    filled.origin,
+                    filled.shape,
+                    filled.offset,
+                    measurement.invalid_from,
+                    measurement.valid_from,
+                    filled.counts,
+                )
+            yield from (filled for filled in active if filled.group.last <= end)
+            active = [filled for filled in active if filled.group.last > end]
+            first = end
+        if first != n_frames:
+            raise HklflowError(
+                f"the frames ended after {first} of {n_frames}; check that the raw file is complete"
+            )
+
+
+def _run(
+    measurement: Measurement,
+    scene: _Scene,
+    rows: Integers,
+    profile: Profile | None,
+    params: IntegrationParams,
+    shown: Shown,
+    told: str,
+) -> _Found:
+    """Integrate the spots `rows` in a pass over the frames; NaN for those that are too long."""
+    short = np.flatnonzero(~scene.long[rows])
+    boxes = bx.Boxes.around(scene.centre[rows[short]], scene.half[rows[short]])
+    columns = np.full((len(rows), len(kernels.COLUMNS)), np.nan)
+    flags = np.zeros(len(rows), np.int64)
+    for filled in _sweep(measurement, boxes, 1e6 * params.memory, shown, told):
+        mine = short[filled.group.rows]
+        found = _integrated(measurement, scene, rows[mine], filled, profile, params)
+        columns[mine], flags[mine] = found.columns, found.flags
+    return _Found(columns, flags)
+
+
+def _integrated(
+    measurement: Measurement,
+    scene: _Scene,
+    rows: Integers,
+    filled: bx.Filled,
+    profile: Profile | None,
+    params: IntegrationParams,
+) -> _Found:
+    """Integrate filled boxes, which are those of the spots `rows`."""
+    n = len(rows)
+    columns, flags = np.empty((n, len(kernels.COLUMNS))), np.zeros(n, np.int64)
+    region = np.zeros(n, np.int64)
+    correction = np.empty((0, 0, 0, 0))
+    if profile is not None:
+        correction = profile.correction
+        region = profiles.region_of(
+            scene.spots.select(rows), profile.regions, scene.n_frames, scene.widths.shape
+        )
+    start, near = bx.neighbours(
+        bx.Boxes(filled.origin, filled.shape), rows, scene.centre, scene.half
+    )
+
+    def work(part: slice) -> None:
+        kernels.integrate_boxes(
+            filled.counts,
+            filled.offset[part],
+            filled.origin[part],
+            filled.shape[part],
+            scene.centre[rows[part]],
+            scene.sigma[rows[part]],
+            scene.half[rows[part]],
+            measurement.pixel_norm,
+            measurement.frame_norm,
+            _read_variance(measurement),
+            measurement.saturation,
+            start[part.start : part.stop + 1],
+            near,
+            scene.centre,
+            scene.half,
+            correction,
+            float(profiles.NODES[-1]),
+            region[part],
+            params.overlap,
+            params.min_recorded,
+            columns[part],
+            flags[part],
+        )
+
+    edges = [n * i // params.threads for i in range(params.threads + 1)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges) if b > a]
+    if len(parts) == 1:
+        work(parts[0])
+    else:
+        with ThreadPoolExecutor(params.threads) as pool:
+            list(pool.map(work, parts))
+    return _Found(columns, flags)
+
+
+def _read_variance(measurement: Measurement) -> NDArray[np.float32]:
+    known = measurement.read_variance
+    return np.empty((0, 0), np.float32) if known is None else known
+
+
+# ------------------------------------------------------------------------------ learning
+
+
+def _learn(
+    measurement: Measurement,
+    spots: Spots,
+    candidates: Integers,
+    widths: Widths,
+    params: IntegrationParams,
+    shown: Shown,
+) -> _Learned:
+    """Widths and profiles from the strong ones among some spots."""
+    n_frames = measurement.rotation.scan.n_frames
+    for turn in range(_LEARNING_PASSES):
+        scene = _Scene(spots, widths, params, n_frames)
+        rows = candidates[~scene.long[candidates]]
+        boxes = bx.Boxes.around(scene.centre[rows], scene.half[rows])
+        room = np.cumsum(boxes.n_voxels) * 4 <= 0.5e6 * params.memory
+        rows, boxes = rows[room], bx.Boxes(boxes.origin[room], boxes.shape[room])
+        told = "learn profiles" if turn == 0 else f"learn profiles, turn {turn + 1}"
+        kept = list(_sweep(measurement, boxes, 0.5e6 * params.memory, shown, told))
+        before = widths
+        for _ in range(6):
+            found = _strong(measurement, scene, rows, kept, None, params)
+            n = sum(len(one.rows) for one in found)
+            if n < _FEWEST:
+                raise HklflowError(
+                    f"only {n} reflections are strong enough to learn the widths of spots from; "
+                    "check the orientation, or set a lower `strong`, or `mosaic` and `spot` nearer "
+                    "to the truth"
+                )
+            previous = widths
+            widths = _wider(measurement, scene, found, widths)
+            scene = _Scene(spots, widths, params, n_frames)
+            if _change(previous, widths) < 1.01:
+                break
+        if _change(before, widths) < _CHANGED:
+            break
+    found = _strong(measurement, scene, rows, kept, None, params)
+    profile = _profile(measurement, scene, found)
+    keys = np.concatenate([one.rows for one in found])
+    return _Learned(
+        widths,
+        profile,
+        frozenset(_keys(spots.select(keys))),
+        len(rows),
+    )
+
+
+def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
+    """What tells the crossings of reflections apart."""
+    return [
+        (*hkl, round(frame))
+        for hkl, frame in zip(spots.hkl.tolist(), spots.frame.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Strong:
+    """Strong reflections of one group of filled boxes."""
+
+    filled: bx.Filled
+    spots: Integers
+    rows: Integers
+    local: Integers
+    columns: Floats
+
+
+def _strong(
+    measurement: Measurement,
+    scene: _Scene,
+    rows: Integers,
+    kept: list[bx.Filled],
+    profile: Profile | None,
+    params: IntegrationParams,
+) -> list[_Strong]:
+    """Integrate the kept boxes and choose the references."""
+    results = []
+    for filled in kept:
+        mine = rows[filled.group.rows]
+        found = _integrated(measurement, scene, mine, filled, profile, params)
+        ratio = found.columns[:, kernels.SUM] / np.sqrt(found.columns[:, kernels.VAR_SUM])
+        n_sigma = scene.half[mine, 0]
+        whole = (scene.centre[mine, 0] > n_sigma) & (
+            scene.centre[mine, 0] < scene.n_frames - n_sigma
+        )
+        whole &= scene.spots.zeta[mine] > params.min_zeta
+        ratio[~(whole & (found.flags == 0) & (ratio >= params.strong))] = -1.0
+        results.append((filled, mine, found, ratio))
+    ratios = np.concatenate([np.zeros(0), *(ratio for *_, ratio in results)])
+    good = np.sort(ratios[ratios > 0])[::-1]
+    least = good[params.references - 1] if len(good) > params.references else params.strong
+    chosen = []
+    for filled, mine, found, ratio in results:
+        local = np.flatnonzero(ratio >= least)
+        chosen.append(_Strong(filled, mine, mine[local], local, found.columns))
+    return chosen
+
+
+def _arguments(measurement: Measurement, scene: _Scene, one: _Strong) -> tuple[Any, ...]:
+    """What the kernels of learning want to know of a group of boxes."""
+    filled = one.filled
+    start, near = bx.neighbours(
+        bx.Boxes(filled.origin, filled.shape), one.spots, scene.centre, scene.half
+    )
+    return (
+        filled.counts,
+        filled.offset,
+        filled.origin,
+        filled.shape,
+        scene.centre[one.spots],
+        scene.sigma[one.spots],
+        scene.half[one.spots],
+        measurement.pixel_norm,
+        measurement.frame_norm,
+        _read_variance(measurement),
+        start,
+        near,
+        scene.centre,
+        scene.half,
+        one.local,
+        one.columns,
+    )
+
+
+def _wider(measurement: Measurement, scene: _Scene, found: list[_Strong], widths: Widths) -> Widths:
+    """Widths that the references' projections like best."""
+    scores = []
+    for one in found:
+        out = np.empty((len(one.local), 3, len(profiles.FACTORS)))
+        arguments = (*_arguments(measurement, scene, one), profiles.FACTORS, out)
+        learning_kernels.width_scores(*arguments)
+        scores.append(out)
+    at = scene.spots.select(np.concatenate([one.rows for one in found]))
+    return profiles.better_widths(widths, np.concatenate(scores), at.slow, at.fast)
+
+
+def _change(before: Widths, after: Widths) -> float:
+    """Largest factor between two models of the widths, at the middle of the detector."""
+    ratio = np.log(after.typical() / before.typical())
+    return float(np.exp(np.abs(ratio).max()))
+
+
+def _profile(measurement: Measurement, scene: _Scene, found: list[_Strong]) -> Profile:
+    n = sum(len(one.rows) for one in found)
+    regions = profiles.regions_for(n)
+    number, m = int(np.prod(regions)), len(profiles.NODES)
+    observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
+    mass = np.zeros((m, m, m))
+    count = np.zeros(number, np.int64)
+    for one in found:
+        region = profiles.region_of(
+            scene.spots.select(one.spots), regions, scene.n_frames, scene.widths.shape
+        )
+        count += np.bincount(region[one.local], minlength=number)
+        arguments = (*_arguments(measurement, scene, one), region, float(profiles.NODES[-1]))
+        arguments = (*arguments, observed, expected, variance, mass)
+        learning_kernels.profile_sums(*arguments)
+    return profiles.learned(observed, expected, variance, mass / n, regions, count)
+
+
+# ------------------------------------------------------------------------------- results
+
+
+def _table(
+    measurement: Measurement,
+    scene: _Scene,
+    rows: Integers,
+    found: _Found,
+    learned: _Learned,
+    params: IntegrationParams,
+) -> Integrated:
+    spots = scene.spots.select(rows)
+    column = dict(zip(kernels.COLUMNS, found.columns.T, strict=True))
+    flags = found.flags.copy()
+    volume = spots.volume
+    sigma_frame = scene.sigma[rows, 0]
+    cut = 1 - ndtr((scene.n_frames - spots.frame) / sigma_frame) + ndtr(-spots.frame / sigma_frame)
+    flags[cut > _CUT] |= ReflectionFlag.PARTIAL
+    flags[spots.absent] |= ReflectionFlag.ABSENT
+    long = scene.long[rows]
+    flags[long | (spots.zeta < params.min_zeta)] |= ReflectionFlag.LONG
+    flags[~np.isfinite(column["profile"])] |= ReflectionFlag.NO_PROFILE
+    with np.errstate(invalid="ignore"):
+        strong = column["sum"] > _STRONG_ENOUGH * np.sqrt(column["var_sum"])
+    flags[strong & (column["unlike"] > _UNLIKE)] |= ReflectionFlag.UNLIKE
+    reference = np.array([key in learned.references for key in _keys(spots)], dtype=bool)
+    flags[reference] |= ReflectionFlag.REFERENCE
+    error = _profile_error(column, reference)
+    table = Reflections(
+        hkl=spots.hkl,
+        frame=spots.frame,
+        slow=spots.slow,
+        fast=spots.fast,
+        zeta=spots.zeta,
+        volume=volume,
+        d=spots.d,
+        intensity_sum=column["sum"] * volume,
+        sigma_sum=np.sqrt(column["var_sum"]) * volume,
+        intensity_profile=column["profile"] * volume,
+        sigma_profile=np.sqrt(column["var_profile"] + (error * column["profile"]) ** 2) * volume,
+        counts=column["counts"],
+        recorded=column["recorded"],
+        background=column["background"],
+        background_sigma=np.sqrt(column["var_background"]),
+        norm=column["norm"],
+        observed_frame=column["frame"],
+        observed_slow=column["slow"],
+        observed_fast=column["fast"],
+        var_frame=column["var_frame"],
+        var_slow=column["var_slow"],
+        var_fast=column["var_fast"],
+        n_foreground=np.nan_to_num(column["n_foreground"]).astype(np.int64),
+        n_background=np.nan_to_num(column["n_background"]).astype(np.int64),
+        correlation=column["correlation"],
+        flags=flags,
+    )
+    no_background = table.has(ReflectionFlag.NO_BACKGROUND)
+    none = ~np.isfinite(table.intensity_sum)
+    counters = {
+        "predicted": len(scene.spots),
+        "beyond the detector or the scan": len(scene.spots) - len(table),
+        "too long": int(long.sum()),
+        "no background": int((no_background & ~long).sum()),
+        "too little recorded": int((none & ~no_background & ~long).sum()),
+        "integrated": int((~none).sum()),
+    }
+    return Integrated(
+        table,
+        learned.widths,
+        learned.profile,
+        column["chi2"],
+        column["background_chi2"],
+        error,
+        counters,
+    )
+
+
+def _profile_error(column: dict[str, Floats], reference: NDArray[np.bool_]) -> float:
+    """Relative scatter of fitted against summed intensities of references beyond counting.
+
+    The fit uses what the sum uses, so the variance of their difference is that of their
+    variances.
+    """
+    use = reference & np.isfinite(column["profile"]) & np.isfinite(column["sum"])
+    if use.sum() < _FEWEST:
+        return 0.0
+    total = column["sum"][use]
+    off = (column["profile"][use] - total) / total
+    expected = np.maximum(column["var_sum"][use] - column["var_profile"][use], 0) / total**2
+    scatter = (1.4826 * float(np.median(np.abs(off)))) ** 2
+    return float(np.sqrt(max(scatter - float(np.median(expected)), 0.0)))

@@ -1,9 +1,13 @@
 """How wide spots are and what they look like: learned from strong reflections."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from hklflow.bragg.predicted import Spots
+from hklflow.core.peaks_table import PeakFlag, Peaks
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +41,11 @@ class Widths:
         frames = self.mosaic / (np.asarray(zeta) * abs(self.step))
         return np.stack([frames, np.exp(design @ self.slow), np.exp(design @ self.fast)], axis=1)
 
+    def typical(self) -> Floats:
+        """Standard deviations (3,) at ζ = 1 in the middle of the detector."""
+        n_slow, n_fast = self.shape
+        return np.asarray(self.at(np.ones(1), [n_slow / 2], [n_fast / 2])[0])
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -64,3 +73,199 @@ def polynomial(slow: ArrayLike, fast: ArrayLike, shape: tuple[int, int]) -> Floa
     y = 2 * np.asarray(slow, dtype=np.float64) / shape[0] - 1
     x = 2 * np.asarray(fast, dtype=np.float64) / shape[1] - 1
     return np.stack([np.ones_like(y), y, x, y * y, y * x, x * x], axis=-1)
+
+
+# --------------------------------------------------------------------- from the peaks
+
+
+_UNFIT = (
+    PeakFlag.EDGE
+    | PeakFlag.MASKED
+    | PeakFlag.SCAN_END
+    | PeakFlag.LONG
+    | PeakFlag.OVERLAP
+    | PeakFlag.FIT_FAILED
+    | PeakFlag.OVERLOAD
+    | PeakFlag.MOMENTS
+)
+_NEAR = np.array([2.0, 3.0, 3.0])  # frames and pixels between a peak and its reflection
+_STRONG_PEAK = 10.0
+
+
+def matched(spots: Spots, peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of spots and of strong whole peaks that belong together, the strongest peak first."""
+    fit = (peaks.flags & int(_UNFIT)) == 0
+    fit &= peaks.intensity > _STRONG_PEAK * np.sqrt(peaks.var_intensity)
+    rows = np.flatnonzero(fit)
+    rows = rows[np.argsort(-peaks.intensity[rows], kind="stable")]
+    if not len(rows) or not len(spots):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)[rows]
+    tree = cKDTree(spots.centre / _NEAR)
+    distance, nearest = (np.asarray(found) for found in tree.query(at / _NEAR))
+    near = distance < 1
+    rows, nearest = rows[near], nearest[near]
+    first = np.sort(np.unique(nearest, return_index=True)[1])
+    return nearest[first], rows[first]
+
+
+def widths_of_peaks(peaks: Peaks, zeta: Floats, shape: tuple[int, int], step: float) -> Widths:
+    """Widths to begin with: medians over peaks (n,) of reflections with these ζ."""
+    turn = np.maximum(peaks.width_frame, 0.2) * zeta * abs(step)
+    return constant_widths(
+        float(np.median(turn)),
+        (float(np.median(peaks.width_slow)), float(np.median(peaks.width_fast))),
+        shape,
+        step,
+    )
+
+
+def constant_widths(
+    mosaic: float, spot: tuple[float, float], shape: tuple[int, int], step: float
+) -> Widths:
+    """Widths that are the same all over the detector."""
+    slow, fast = (np.array([np.log(s), 0.0, 0.0, 0.0, 0.0, 0.0]) for s in spot)
+    return Widths(mosaic, slow, fast, shape, step)
+
+
+# ----------------------------------------------------------------- from boxes of voxels
+
+#: Factors on the widths for which the likelihood is told.
+FACTORS = np.exp(np.linspace(-1.2, 1.2, 49))
+# ln L by which one reflection can speak for or against a width.
+_VOICE = 50.0
+_HUBER = 1.345
+
+
+def better_widths(widths: Widths, scores: Floats, slow: Floats, fast: Floats) -> Widths:
+    """Widths of greatest likelihood.
+
+    Parameters
+    ----------
+    scores : (n, 3, factors) array
+        ``-ln L`` of each reflection along frame, slow and fast for `FACTORS` times the widths.
+    slow, fast : (n,) array
+        Where the reflections are.
+    """
+    scores = np.minimum(scores - scores.min(axis=2, keepdims=True), _VOICE)
+    log = np.log(FACTORS)
+    shift = [_lowest(scores[:, axis].sum(axis=0), log) for axis in range(3)]
+    changed = []
+    for axis, before in ((1, widths.slow), (2, widths.fast)):
+        own = np.array([_lowest(row, log) for row in scores[:, axis]])
+        inside = np.abs(own) < 0.98 * log[-1]
+        design = polynomial(slow, fast, widths.shape)[inside]
+        terms = 1 if inside.sum() < 40 else 3 if inside.sum() < 150 else 6
+        course = _robust(design[:, :terms], own[inside] - shift[axis])
+        step = np.zeros(6)
+        step[: len(course)] = course
+        step[0] += shift[axis]
+        changed.append(before + step)
+    return replace(
+        widths, mosaic=widths.mosaic * float(np.exp(shift[0])), slow=changed[0], fast=changed[1]
+    )
+
+
+def _lowest(score: Floats, log: Floats) -> float:
+    """Place of the minimum, by a parabola through its neighbours."""
+    i = int(np.argmin(score))
+    if not 0 < i < len(log) - 1:
+        return float(log[i])
+    left, middle, right = score[i - 1 : i + 2]
+    bend = left - 2 * middle + right
+    offset = 0.5 * (left - right) / bend if bend > 0 else 0.0
+    return float(log[i] + offset * (log[1] - log[0]))
+
+
+def _robust(design: Floats, y: Floats) -> Floats:
+    """Huber's estimate of a polynomial without its constant where there is but that.
+
+    Its terms are held to zero with a standard deviation of 0.5: widths change little.
+    """
+    if design.shape[1] == 1 or not len(y):
+        return np.zeros(1)
+    x: Floats = np.zeros(design.shape[1])
+    for _ in range(20):
+        off = y - design @ x
+        scale = max(1.4826 * float(np.median(np.abs(off))), 1e-3)
+        weight = np.minimum(1.0, _HUBER * scale / np.maximum(np.abs(off), 1e-12)) / scale**2
+        x = np.linalg.solve(
+            (design.T * weight) @ design + 4.0 * np.eye(len(x)), design.T @ (weight * y)
+        )
+    return x
+
+
+# ------------------------------------------------------------------------ the profiles
+
+#: Places of the correction's nodes in standard deviations.
+NODES = np.linspace(-4.5, 4.5, 13)
+_PER_REGION = 100
+_LEAST = 0.02
+
+
+def regions_for(n: int) -> tuple[int, int, int]:
+    """Parts of scan and detector that n references are enough for."""
+    side = 3 if n >= 9 * _PER_REGION else 2 if n >= 4 * _PER_REGION else 1
+    return min(4, max(1, n // (2 * side**2 * _PER_REGION))), side, side
+
+
+def region_of(
+    spots: Spots, regions: tuple[int, int, int], n_frames: int, shape: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Number of the region (n,) that each spot is in."""
+    extent = np.array([n_frames, *shape])
+    at = np.floor(spots.centre / extent * regions).astype(np.int64)
+    at = np.clip(at, 0, np.array(regions) - 1)
+    return np.asarray((at[:, 0] * regions[1] + at[:, 1]) * regions[2] + at[:, 2])
+
+
+def learned(
+    observed: Floats,
+    expected: Floats,
+    variance: Floats,
+    mass: Floats,
+    regions: tuple[int, int, int],
+    n_references: NDArray[np.int64],
+) -> Profile:
+    """Profile from sums over reference reflections at the nodes.
+
+    The ratio of observed to expected counts is noisy: it is drawn to 1, and that of a region to
+    that of all, as far as its scatter at the same distance from the centre is noise.
+
+    Parameters
+    ----------
+    observed, expected, variance : (regions, m, m, m) array
+        Counts above background, those of the Gaussians, variance.
+    mass : (m, m, m) array
+        Mean share of a Gaussian at each node.
+    """
+    everywhere = _drawn(
+        observed.sum(axis=0), expected.sum(axis=0), variance.sum(axis=0), np.ones_like(mass)
+    )
+    correction = np.stack(
+        [_drawn(o, e, v, everywhere) for o, e, v in zip(observed, expected, variance, strict=True)]
+    )
+    rest = 1 - mass.sum()
+    scale = (correction * mass).sum(axis=(1, 2, 3)) + rest
+    return Profile(correction / scale[:, None, None, None], NODES, regions, n_references)
+
+
+def _drawn(observed: Floats, expected: Floats, variance: Floats, towards: Floats) -> Floats:
+    """Ratio of counts, drawn to another as far as it is noise."""
+    known = expected > 0
+    safe = np.where(known, expected, 1.0)
+    ratio = np.where(known, observed / safe, towards)
+    noise = np.where(known, variance / safe**2, np.inf)
+    radius = np.sqrt(np.add.outer(np.add.outer(NODES**2, NODES**2), NODES**2))
+    result = towards.copy()
+    for low in range(6):
+        ring = known & (radius >= low) & (radius < low + 1) & np.isfinite(noise)
+        if not ring.any():
+            continue
+        weight = expected[ring]
+        excess = float(
+            np.sum(weight * ((ratio[ring] - towards[ring]) ** 2 - noise[ring])) / weight.sum()
+        )
+        trust = max(excess, 0.0) / (max(excess, 0.0) + noise[ring] + 1e-300)
+        result[ring] = towards[ring] + trust * (ratio[ring] - towards[ring])
+    return np.maximum(result, _LEAST)

@@ -1,0 +1,226 @@
+"""Boxes of voxels around predicted reflections, filled from frames that come in order."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Half axes of a box in those of the foreground, and voxels beyond: the shell has several times as
+# many voxels as the foreground.
+_SHELL = np.array([1.0, 1.4, 1.4])
+_MORE = np.array([1.5, 2.5, 2.5])
+# Frames in which the boxes of a group begin.
+_GROUP = 16
+_BYTES = 4
+
+
+def half_axes(sigma: Floats, n_sigma: float) -> Floats:
+    """Half axes (n, 3) of the foreground: every voxel that the ellipsoid touches on its axes."""
+    return n_sigma * sigma + 0.5
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where boxes are.
+
+    Attributes
+    ----------
+    origin, shape : (n, 3) int array
+        First voxel, which may be before the scan and off the detector, and extent.
+    """
+
+    origin: Integers
+    shape: Integers
+
+    @classmethod
+    def around(cls, centre: Floats, half: Floats) -> "Boxes":
+        """Boxes for foregrounds of these centres and half axes (n, 3)."""
+        reach = _SHELL * half + _MORE
+        low = np.floor(centre - reach).astype(np.int64)
+        return cls(low, np.floor(centre + reach).astype(np.int64) + 1 - low)
+
+    @property
+    def n_voxels(self) -> Integers:
+        """Voxels (n,) of each."""
+        return np.prod(self.shape, axis=1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Boxes that begin at about the same frame and are about as long.
+
+    Attributes
+    ----------
+    rows : (m,) int array
+        Of `Boxes`.
+    first, last : int
+        Frames from the first on and before the last.
+    n_voxels : int
+    """
+
+    rows: Integers
+    first: int
+    last: int
+    n_voxels: int
+
+
+def groups(boxes: Boxes, n_frames: int, memory: float) -> list[Group]:
+    """Sort boxes into groups (in order of their first frames) of at most ``memory`` bytes / 8."""
+    first = np.clip(boxes.origin[:, 0], 0, n_frames - 1)
+    last = np.clip(boxes.origin[:, 0] + boxes.shape[:, 0], first + 1, n_frames)
+    length = np.floor(np.log2(np.maximum(last - first, _GROUP))).astype(np.int64)
+    order = np.lexsort((first, length, first // _GROUP))
+    key = (first // _GROUP * 64 + length)[order]
+    voxels = boxes.n_voxels[order]
+    limit = max(memory / 8 / _BYTES, float(voxels.max(initial=0)))
+    found: list[Group] = []
+    for start, stop in _runs(key):
+        while start < stop:
+            total = np.cumsum(voxels[start:stop])
+            end = start + max(int(np.searchsorted(total, limit, side="right")), 1)
+            rows = order[start:end]
+            found.append(
+                Group(
+                    rows,
+                    int(first[rows].min()),
+                    int(last[rows].max()),
+                    int(voxels[start:end].sum()),
+                )
+            )
+            start = end
+    return sorted(found, key=lambda group: group.first)
+
+
+def _runs(key: Integers) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(key)) + 1
+    bounds = [0, *edges.tolist(), len(key)]
+    yield from itertools.pairwise(bounds) if len(key) else ()
+
+
+def passes(found: list[Group], n_frames: int, memory: float) -> list[list[Group]]:
+    """Deal groups to as few passes over the frames as keep within ``memory`` bytes."""
+    load = np.zeros(n_frames + 1)
+    for group in found:
+        load[group.first] += group.n_voxels * _BYTES
+        load[min(group.last, n_frames)] -= group.n_voxels * _BYTES
+    number = max(1, int(np.ceil(np.cumsum(load).max() / memory)))
+    return [found[i::number] for i in range(number)]
+
+
+class Filled:
+    """Voxels of one group's boxes, NaN where there is no measurement.
+
+    Attributes
+    ----------
+    counts : (n_voxels,) float32 array
+    offset : (m,) int array
+        Where each box begins.
+    """
+
+    def __init__(self, group: Group, boxes: Boxes) -> None:
+        self.group = group
+        self.origin = boxes.origin[group.rows]
+        self.shape = boxes.shape[group.rows]
+        ends = np.cumsum(np.prod(self.shape, axis=1))
+        self.offset = np.concatenate([[0], ends[:-1]])
+        self.counts = np.full(group.n_voxels, np.nan, np.float32)
+
+
+@njit(cache=True, nogil=True)
+def fill(  # type: ignore[no-untyped-def]
+    block, first, origin, shape, offset, invalid_from, valid_from, counts
+):
+    """Copy what a block of frames (n, slow, fast), from `first` on, has of boxes."""
+    n_slow, n_fast = block.shape[1], block.shape[2]
+    for i in range(len(offset)):
+        z0 = max(origin[i, 0], first)
+        z1 = min(origin[i, 0] + shape[i, 0], first + block.shape[0])
+        y0, y1 = max(origin[i, 1], 0), min(origin[i, 1] + shape[i, 1], n_slow)
+        x0, x1 = max(origin[i, 2], 0), min(origin[i, 2] + shape[i, 2], n_fast)
+        for z in range(z0, z1):
+            for y in range(y0, y1):
+                at = offset[i] + shape[i, 2] * ((z - origin[i, 0]) * shape[i, 1] + y - origin[i, 1])
+                for x in range(x0, x1):
+                    value = block[z - first, y, x]
+                    if value >= valid_from and value < invalid_from:
+                        counts[at + x - origin[i, 2]] = value
+
+
+def neighbours(
+    boxes: Boxes, own: Integers, centre: Floats, half: Floats
+) -> tuple[Integers, Integers]:
+    """Reflections whose foreground may reach into each box.
+
+    Parameters
+    ----------
+    boxes : Boxes
+    own : (n,) int array
+        Which of the reflections each box is of.
+    centre, half : (m, 3) array
+        Of all reflections.
+
+    Returns
+    -------
+    start, rows
+        Neighbours of box i are ``rows[start[i] : start[i + 1]]``.
+    """
+    low = np.floor(centre - half).astype(np.int64)
+    high = np.floor(centre + half).astype(np.int64) + 1
+    cell = int(max(boxes.shape[:, 1:].max(initial=1), (high - low)[:, 1:].max(initial=1)))
+    corner = low[:, 1:].min(axis=0, initial=0)
+    at = (low[:, 1:] - corner) // cell
+    width = int(at[:, 1].max(initial=0)) + 1
+    index = at[:, 0] * width + at[:, 1]
+    order = np.argsort(index, kind="stable")
+    n_cells = (int(at[:, 0].max(initial=0)) + 1) * width
+    first = np.searchsorted(index[order], np.arange(n_cells + 1))
+    arguments = (boxes.origin, boxes.shape, own, low, high, order, first, corner, cell, width)
+    start = np.zeros(len(own) + 1, np.int64)
+    rows = np.empty(0, np.int64)
+    _touching(*arguments, start, rows)
+    start = np.cumsum(start)
+    rows = np.empty(start[-1], np.int64)
+    _touching(*arguments, start.copy(), rows)
+    return start, rows
+
+
+@njit(cache=True, nogil=True)
+def _touching(  # type: ignore[no-untyped-def]
+    origin, shape, own, low, high, order, first, corner, cell, width, start, rows
+):
+    """Count (``rows`` empty) into start[i + 1], or write from start[i] on."""
+    n_cells = len(first) - 1
+    for i in range(len(own)):
+        found = 0
+        y0 = (origin[i, 1] - corner[0]) // cell - 1
+        y1 = (origin[i, 1] + shape[i, 1] - 1 - corner[0]) // cell
+        x0 = (origin[i, 2] - corner[1]) // cell - 1
+        x1 = (origin[i, 2] + shape[i, 2] - 1 - corner[1]) // cell
+        for y in range(max(y0, 0), y1 + 1):
+            for x in range(max(x0, 0), min(x1, width - 1) + 1):
+                at = y * width + x
+                if at >= n_cells:
+                    continue
+                for r in range(first[at], first[at + 1]):
+                    other = order[r]
+                    if other == own[i]:
+                        continue
+                    touches = True
+                    for a in range(3):
+                        if (
+                            low[other, a] >= origin[i, a] + shape[i, a]
+                            or high[other, a] <= origin[i, a]
+                        ):
+                            touches = False
+                    if touches:
+                        if len(rows):
+                            rows[start[i] + found] = other
+                        found += 1
+        if not len(rows):
+            start[i + 1] = found

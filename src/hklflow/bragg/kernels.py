@@ -1,0 +1,531 @@
+r"""Fits of one reflection's box of voxels, for many boxes at once.
+
+The model of the counts of voxel v is
+
+.. math:: \mu_v = N_v (I P_v + b_0 + b_z z + b_y y + b_x x), \qquad
+          \mathrm{var}_v = \mu_v + r_v^2
+
+with N the norm, I the reflection's counts per norm, P its profile (the voxel's share; the sum over
+all voxels is 1), b the background in units of S, and r the read noise. All is linear, so each
+fit is a least-squares one with variances from the model itself, iterated: Fisher scoring of the
+Poisson likelihood where there is no read noise. As no variance comes from the counts of a
+voxel alone, few counts give no bias.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hklflow.bragg.background import fit_background, least_level
+from hklflow.core.peaks_fit import add_profile
+from hklflow.core.reflections import ReflectionFlag
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+#: Columns of the results of `integrate_boxes`; "per norm" must still be multiplied by the volume.
+COLUMNS = (
+    *("sum", "var_sum", "profile", "var_profile", "counts", "recorded"),
+    *("background", "var_background", "norm"),
+    *("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"),
+    *("n_foreground", "n_background", "correlation", "chi2", "background_chi2", "unlike"),
+    *("slope_frame", "slope_slow", "slope_fast"),
+)
+# fmt: off
+(
+    SUM, VAR_SUM, PROFILE, VAR_PROFILE, COUNTS, RECORDED, BACKGROUND, VAR_BACKGROUND, NORM, FRAME,
+    SLOW, FAST, VAR_FRAME, VAR_SLOW, VAR_FAST, N_FOREGROUND, N_BACKGROUND, CORRELATION, CHI2,
+    BACKGROUND_CHI2, UNLIKE, SLOPE_FRAME, SLOPE_SLOW, SLOPE_FAST,
+) = range(len(COLUMNS))
+# fmt: on
+
+# Columns of a voxel in the lists of foreground and background.
+N_VOXEL = 8
+V_COUNTS, V_NORM, V_SHARE, V_READ, V_Z, V_Y, V_X, V_CELL = range(N_VOXEL)
+
+_MASKED = int(ReflectionFlag.MASKED)
+_OVERLAP = int(ReflectionFlag.OVERLAP)
+_OVERLOAD = int(ReflectionFlag.OVERLOAD)
+_NO_BACKGROUND = int(ReflectionFlag.NO_BACKGROUND)
+_NO_PROFILE = int(ReflectionFlag.NO_PROFILE)
+_EDGE = int(ReflectionFlag.EDGE)
+
+#: Half axes of the zone around the foreground that belongs to neither, voxels.
+_GAP = 1.0
+#: Side of the cells in which the background is searched for what is not background: frames, pixels.
+_CELL = (3, 4, 4)
+_LEAST_BACKGROUND = 30
+# Relative error of a profile's voxel that is nothing special, see `UNLIKE`.
+_TOLERANCE = 0.3
+# Intensity over its standard deviation from which on a centroid is told.
+_CENTROID = 5.0
+
+
+@njit(cache=True, nogil=True)
+def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> float:
+    """Interpolate a profile's correction (m, m, m) with nodes from -last to last; 1 outside."""
+    m = grid.shape[0]
+    scale = (m - 1) / (2 * last)
+    tz, ty, tx = (uz + last) * scale, (uy + last) * scale, (ux + last) * scale
+    top = m - 1.0
+    if not (0 <= tz < top and 0 <= ty < top and 0 <= tx < top):
+        return 1.0
+    iz, iy, ix = int(tz), int(ty), int(tx)
+    tz, ty, tx = tz - iz, ty - iy, tx - ix
+    low = (1 - ty) * ((1 - tx) * grid[iz, iy, ix] + tx * grid[iz, iy, ix + 1]) + ty * (
+        (1 - tx) * grid[iz, iy + 1, ix] + tx * grid[iz, iy + 1, ix + 1]
+    )
+    high = (1 - ty) * ((1 - tx) * grid[iz + 1, iy, ix] + tx * grid[iz + 1, iy, ix + 1]) + ty * (
+        (1 - tx) * grid[iz + 1, iy + 1, ix] + tx * grid[iz + 1, iy + 1, ix + 1]
+    )
+    return (1 - tz) * low + tz * high
+
+
+@njit(cache=True, nogil=True)
+def fill_profile(
+    start: I64, centre: F64, sigma: F64, correction: F64, last: float, out: F64
+) -> None:
+    """Share of each voxel of a box (z, y, x) in the reflection."""
+    nz, ny, nx = out.shape
+    pz, py, px = np.zeros(nz), np.zeros(ny), np.zeros(nx)
+    add_profile(start[0], centre[0], sigma[0], pz)
+    add_profile(start[1], centre[1], sigma[1], py)
+    add_profile(start[2], centre[2], sigma[2], px)
+    wide = np.sqrt(sigma**2 + 1 / 12)
+    flat = correction.size == 0
+    gaussian = total = 0.0
+    for k in range(nz):
+        uz = (start[0] + k + 0.5 - centre[0]) / wide[0]
+        for i in range(ny):
+            uy = (start[1] + i + 0.5 - centre[1]) / wide[1]
+            zy = pz[k] * py[i]
+            for j in range(nx):
+                share = zy * px[j]
+                gaussian += share
+                if not flat and share > 0:
+                    ux = (start[2] + j + 0.5 - centre[2]) / wide[2]
+                    share *= correction_at(correction, last, uz, uy, ux)
+                total += share
+                out[k, i, j] = share
+    # What is beyond the box is Gaussian.
+    out /= total + 1 - gaussian
+
+
+@njit(cache=True, nogil=True)
+def _inside(z: float, y: float, x: float, centre: F64, half: F64) -> float:
+    """Squared distance of a voxel's middle from a centre, in half axes."""
+    a, b, c = (z - centre[0]) / half[0], (y - centre[1]) / half[1], (x - centre[2]) / half[2]
+    return a * a + b * b + c * c
+
+
+# Kinds of voxels.
+KIND_OUTSIDE, KIND_MINE, KIND_SHARED_NEAR, KIND_SHARED_FAR, KIND_ZONE, KIND_OTHER = range(6)
+
+
+@njit(cache=True, nogil=True)
+def sort_out(
+    start: I64,
+    centre: F64,
+    half: F64,
+    neighbours: I64,
+    all_centre: F64,
+    all_half: F64,
+    kind: NDArray[np.uint8],
+) -> None:
+    """Tell which voxels of a box are foreground, shared with neighbours, theirs, or none's."""
+    nz, ny, nx = kind.shape
+    for k in range(nz):
+        z = start[0] + k + 0.5
+        for i in range(ny):
+            y = start[1] + i + 0.5
+            for j in range(nx):
+                x = start[2] + j + 0.5
+                if _inside(z, y, x, centre, half) <= 1:
+                    kind[k, i, j] = KIND_MINE
+                elif _inside(z, y, x, centre, half + _GAP) <= 1:
+                    kind[k, i, j] = KIND_ZONE
+                else:
+                    kind[k, i, j] = KIND_OUTSIDE
+    for other in neighbours:
+        at, reach = all_centre[other], all_half[other]
+        low, high = np.empty(3, np.int64), np.empty(3, np.int64)
+        for a in range(3):
+            low[a] = max(0, math.floor(at[a] - reach[a]) - start[a])
+            high[a] = min(kind.shape[a], math.floor(at[a] + reach[a]) + 1 - start[a])
+        for k in range(low[0], high[0]):
+            z = start[0] + k + 0.5
+            for i in range(low[1], high[1]):
+                y = start[1] + i + 0.5
+                for j in range(low[2], high[2]):
+                    x = start[2] + j + 0.5
+                    theirs = _inside(z, y, x, at, reach)
+                    if theirs > 1:
+                        continue
+                    was = kind[k, i, j]
+                    if was in (KIND_OUTSIDE, KIND_ZONE):
+                        kind[k, i, j] = KIND_OTHER
+                    elif was in (KIND_MINE, KIND_SHARED_NEAR):
+                        near = _inside(z, y, x, centre, half) <= theirs
+                        kind[k, i, j] = KIND_SHARED_NEAR if near else KIND_SHARED_FAR
+
+
+@njit(cache=True, nogil=True)
+def fit_intensity(
+    rows: F64, m: int, background: F64, fisher: F64, start: float
+) -> tuple[float, float]:
+    """Fit the profile to the foreground (m rows), the background as the shell knows it.
+
+    Returns
+    -------
+    intensity, variance
+        Counts per norm; NaN where there is nothing to fit.
+    """
+    matrix, right = np.empty((5, 5)), np.empty(5)
+    intensity = start
+    p = background.copy()
+    known = fisher @ background
+    low = least_level(rows, m, p[0])
+    x = np.empty(5)
+    for _ in range(8):
+        matrix[:] = 0.0
+        right[:] = 0.0
+        matrix[1:, 1:] = fisher
+        right[1:] = known
+        peak = max(intensity, 0.0)
+        for r in range(m):
+            norm = rows[r, V_NORM]
+            level = p[0] + p[1] * rows[r, V_Z] + p[2] * rows[r, V_Y] + p[3] * rows[r, V_X]
+            var = norm * (max(level, low) + peak * rows[r, V_SHARE]) + rows[r, V_READ]
+            weight = norm / var
+            x[0], x[1] = rows[r, V_SHARE], 1.0
+            x[2], x[3], x[4] = rows[r, V_Z], rows[r, V_Y], rows[r, V_X]
+            for a in range(5):
+                right[a] += weight * rows[r, V_COUNTS] * x[a]
+                for b in range(a + 1):
+                    matrix[a, b] += weight * norm * x[a] * x[b]
+        for a in range(5):
+            for b in range(a):
+                matrix[b, a] = matrix[a, b]
+        if not matrix[0, 0] > 0:
+            return np.nan, np.nan
+        covariance = np.linalg.inv(matrix)
+        before = intensity
+        solved = covariance @ right
+        intensity, p = solved[0], solved[1:].copy()
+        if abs(intensity - before) < 1e-3 * math.sqrt(covariance[0, 0]):
+            break
+    return intensity, covariance[0, 0]
+
+
+@njit(cache=True, nogil=True)
+def fit_centre(
+    rows: F64,
+    at: NDArray[np.int32],
+    m: int,
+    shape: I64,
+    start: I64,
+    centre: F64,
+    sigma: F64,
+    background: F64,
+    intensity: float,
+    out: F64,
+) -> None:
+    """Centroid (3) and its variances (3) by fit of the profile's place; NaN if it runs away.
+
+    The profile is moved as its Gaussian moves; the background is known.
+    """
+    p = centre.copy()
+    covariance = np.empty((4, 4))
+    chi2 = 1.0
+    for step in range(12):
+        value = np.zeros((3, max(shape[0], shape[1], shape[2])))
+        slope = np.zeros_like(value)
+        first = np.zeros_like(value)
+        for a in range(3):
+            n = shape[a]
+            add_profile(start[a], p[a], sigma[a], value[a, :n])
+            add_profile(start[a], centre[a], sigma[a], first[a, :n])
+            for k in range(n):
+                low = (start[a] + k - p[a]) / sigma[a]
+                high = (start[a] + k + 1 - p[a]) / sigma[a]
+                slope[a, k] = (math.exp(-0.5 * low * low) - math.exp(-0.5 * high * high)) / (
+                    math.sqrt(2 * math.pi) * sigma[a]
+                )
+        matrix, right = np.zeros((4, 4)), np.zeros(4)
+        x = np.empty(4)
+        chi2 = 0.0
+        for r in range(m):
+            k, i, j = at[r, 0], at[r, 1], at[r, 2]
+            was = first[0, k] * first[1, i] * first[2, j]
+            ratio = rows[r, V_SHARE] / was if was > 1e-12 else 0.0
+            norm = rows[r, V_NORM]
+            level = (
+                background[0]
+                + background[1] * rows[r, V_Z]
+                + background[2] * rows[r, V_Y]
+                + background[3] * rows[r, V_X]
+            )
+            x[0] = ratio * value[0, k] * value[1, i] * value[2, j]
+            x[1] = intensity * ratio * slope[0, k] * value[1, i] * value[2, j]
+            x[2] = intensity * ratio * value[0, k] * slope[1, i] * value[2, j]
+            x[3] = intensity * ratio * value[0, k] * value[1, i] * slope[2, j]
+            mean = norm * (max(level, 0.0) + intensity * x[0])
+            var = mean + rows[r, V_READ] + 1e-3
+            off = rows[r, V_COUNTS] - norm * (level + intensity * x[0])
+            chi2 += off * off / var
+            for a in range(4):
+                right[a] += norm / var * off * x[a]
+                for b in range(4):
+                    matrix[a, b] += norm / var * norm * x[a] * x[b]
+        for a in range(4):
+            matrix[a, a] *= 1 + 1e-9
+            matrix[a, a] += 1e-30
+        covariance[:] = np.linalg.inv(matrix)
+        move = covariance @ right
+        intensity = max(intensity + move[0], 0.2 * intensity)
+        small = True
+        for a in range(3):
+            d = min(max(move[a + 1], -0.7 * (sigma[a] + 0.3)), 0.7 * (sigma[a] + 0.3))
+            p[a] += d
+            small &= d * d < 1e-4 * covariance[a + 1, a + 1]
+            if not abs(p[a] - centre[a]) < 3 * (sigma[a] + 0.3):
+                out[:] = np.nan
+                return
+        if small and step > 0:
+            break
+    scale = max(1.0, chi2 / max(m - 4, 1))
+    for a in range(3):
+        out[a] = p[a]
+        out[3 + a] = covariance[a + 1, a + 1] * scale
+
+
+@njit(cache=True, nogil=True)
+def integrate_boxes(
+    counts: NDArray[np.float32],
+    offset: I64,
+    origin: I64,
+    shape: I64,
+    centre: F64,
+    sigma: F64,
+    half: F64,
+    pixel_norm: F64,
+    frame_norm: F64,
+    read_variance: NDArray[np.float32],
+    saturation: float,
+    neighbour_start: I64,
+    neighbour: I64,
+    all_centre: F64,
+    all_half: F64,
+    correction: F64,
+    last: float,
+    region: I64,
+    overlap: float,
+    least_recorded: float,
+    out: F64,
+    flags: I64,
+) -> None:
+    """Integrate boxes of voxels.
+
+    Parameters
+    ----------
+    counts, offset, origin, shape
+        Voxels of all boxes one after the other, NaN where there is no measurement; where each
+        box (n,) begins in them, its first voxel (n, 3) and its extent (n, 3).
+    centre, sigma, half
+        Predicted centre, standard deviations and half axes of the foreground (n, 3).
+    pixel_norm, frame_norm, read_variance
+        (slow, fast), (n_frames,), and (slow, fast) or of size 0.
+    neighbour_start, neighbour
+        Rows of ``all_centre`` and ``all_half`` that box i may touch:
+        ``neighbour[neighbour_start[i] : neighbour_start[i + 1]]``.
+    correction, last, region
+        Profiles (regions, m, m, m), see `correction_at`; of size 0 for none. Region of each box.
+    overlap, least_recorded
+        See `hklflow.bragg.integrate.IntegrationParams`.
+    out, flags
+        Filled: (n, len(COLUMNS)), and bits of `ReflectionFlag` (n,).
+    """
+    most = 0
+    for i in range(len(offset)):
+        most = max(most, shape[i, 0] * shape[i, 1] * shape[i, 2])
+    front, back = np.empty((most, N_VOXEL)), np.empty((most, N_VOXEL))
+    place = np.empty((most, 3), np.int32)
+    used = np.empty(most, np.bool_)
+    empty = np.empty((0, 0, 0))
+    n_slow, n_fast = pixel_norm.shape
+    noisy = read_variance.size > 0
+    for i in range(len(offset)):
+        out[i] = np.nan
+        n_voxels = shape[i, 0] * shape[i, 1] * shape[i, 2]
+        box = counts[offset[i] : offset[i] + n_voxels].reshape(
+            (shape[i, 0], shape[i, 1], shape[i, 2])
+        )
+        kind = np.empty(box.shape, np.uint8)
+        share = np.empty(box.shape)
+        grid = correction[region[i]] if correction.size else empty
+        fill_profile(origin[i], centre[i], sigma[i], grid, last, share)
+        near = neighbour[neighbour_start[i] : neighbour_start[i + 1]]
+        sort_out(origin[i], centre[i], half[i], near, all_centre, all_half, kind)
+        whole = shared = 0.0
+        for k in range(shape[i, 0]):
+            for y in range(shape[i, 1]):
+                for x in range(shape[i, 2]):
+                    if KIND_MINE <= kind[k, y, x] <= KIND_SHARED_FAR:
+                        whole += share[k, y, x]
+                        if kind[k, y, x] != KIND_MINE:
+                            shared += share[k, y, x]
+        divided = shared > overlap * whole
+        if divided:
+            flags[i] |= _OVERLAP
+        m = n = 0
+        recorded = 0.0
+        cells = ((shape[i, 1] - 1) // _CELL[1] + 1, (shape[i, 2] - 1) // _CELL[2] + 1)
+        for k in range(shape[i, 0]):
+            z = origin[i, 0] + k
+            if not 0 <= z < len(frame_norm):
+                continue
+            for a in range(shape[i, 1]):
+                y = origin[i, 1] + a
+                for b in range(shape[i, 2]):
+                    x = origin[i, 2] + b
+                    is_front = KIND_MINE <= kind[k, a, b] <= KIND_SHARED_FAR
+                    if not (0 <= y < n_slow and 0 <= x < n_fast):
+                        if is_front:
+                            flags[i] |= _EDGE
+                        continue
+                    value = box[k, a, b]
+                    norm = pixel_norm[y, x] * frame_norm[z]
+                    good = norm > 0 and pixel_norm[y, x] > 0 and math.isfinite(value)
+                    if is_front:
+                        if not good:
+                            flags[i] |= _MASKED
+                            continue
+                        if value >= saturation:
+                            flags[i] |= _OVERLOAD
+                            continue
+                        if kind[k, a, b] == KIND_SHARED_FAR or (
+                            kind[k, a, b] == KIND_SHARED_NEAR and not divided
+                        ):
+                            continue
+                        row = front[m]
+                        place[m, 0], place[m, 1], place[m, 2] = k, a, b
+                        recorded += share[k, a, b]
+                        m += 1
+                    elif kind[k, a, b] == KIND_OUTSIDE and good and value < saturation:
+                        row = back[n]
+                        row[V_CELL] = ((k // _CELL[0]) * cells[0] + a // _CELL[1]) * cells[
+                            1
+                        ] + b // _CELL[2]
+                        n += 1
+                    else:
+                        continue
+                    row[V_COUNTS], row[V_NORM] = value, norm
+                    row[V_SHARE] = share[k, a, b]
+                    row[V_READ] = read_variance[y, x] if noisy else 0.0
+                    row[V_Z] = (z + 0.5 - centre[i, 0]) / (0.5 * shape[i, 0])
+                    row[V_Y] = (y + 0.5 - centre[i, 1]) / (0.5 * shape[i, 1])
+                    row[V_X] = (x + 0.5 - centre[i, 2]) / (0.5 * shape[i, 2])
+        out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
+        n_cells = ((shape[i, 0] - 1) // _CELL[0] + 1) * cells[0] * cells[1]
+        level, fisher, n_used, chi2 = fit_background(back, n, 0.0, n_cells, cells, used)
+        out[i, N_BACKGROUND] = n_used
+        if n_used < _LEAST_BACKGROUND:
+            flags[i] |= _NO_BACKGROUND | _NO_PROFILE
+            continue
+        weight, above, _ = _summed(front, m, level, fisher, 0.0)
+        if weight > 0:
+            # The reflection's own tail is not background.
+            level, fisher, n_used, chi2 = fit_background(
+                back, n, max(above / weight, 0.0), n_cells, cells, used
+            )
+        out[i, N_BACKGROUND], out[i, BACKGROUND_CHI2] = n_used, chi2
+        out[i, BACKGROUND], out[i, VAR_BACKGROUND] = level[0], np.linalg.inv(fisher)[0, 0]
+        for a in range(3):
+            out[i, SLOPE_FRAME + a] = level[1 + a] / (0.5 * shape[i, a])
+        weight, above, _ = _summed(front, m, level, fisher, 0.0)
+        out[i, COUNTS] = above
+        if recorded > 0:
+            out[i, NORM] = weight / recorded
+        if not recorded >= least_recorded * whole:
+            flags[i] |= _NO_PROFILE
+            continue
+        total = above / weight
+        _, _, var = _summed(front, m, level, fisher, max(total, 0.0))
+        out[i, SUM], out[i, VAR_SUM] = total, var / weight**2
+        fitted, fitted_var = fit_intensity(front, m, level, fisher, total)
+        if not (math.isfinite(fitted) and fitted_var > 0):
+            flags[i] |= _NO_PROFILE
+            continue
+        out[i, PROFILE], out[i, VAR_PROFILE] = fitted, fitted_var
+        _compare(front, m, level, fitted, out[i])
+        if total > _CENTROID * math.sqrt(out[i, VAR_SUM]) and recorded > 0.9 * whole:
+            fit_centre(
+                front,
+                place,
+                m,
+                shape[i],
+                origin[i],
+                centre[i],
+                sigma[i],
+                level,
+                total,
+                out[i, FRAME : VAR_FAST + 1],
+            )
+
+
+@njit(cache=True, nogil=True)
+def _summed(
+    rows: F64, m: int, level: F64, fisher: F64, intensity: float
+) -> tuple[float, float, float]:
+    """Norm times profile, counts above background and their variance, of m voxels."""
+    weight = above = var = 0.0
+    h = np.zeros(4)
+    for r in range(m):
+        norm = rows[r, V_NORM]
+        under = norm * (
+            level[0] + level[1] * rows[r, V_Z] + level[2] * rows[r, V_Y] + level[3] * rows[r, V_X]
+        )
+        weight += norm * rows[r, V_SHARE]
+        above += rows[r, V_COUNTS] - under
+        var += max(under, 0.0) + norm * intensity * rows[r, V_SHARE] + rows[r, V_READ]
+        h[0] += norm
+        h[1] += norm * rows[r, V_Z]
+        h[2] += norm * rows[r, V_Y]
+        h[3] += norm * rows[r, V_X]
+    spread = np.linalg.solve(fisher, h)
+    for a in range(4):
+        var += h[a] * spread[a]
+    return weight, above, var
+
+
+@njit(cache=True, nogil=True)
+def _compare(rows: F64, m: int, level: F64, intensity: float, out: F64) -> None:
+    """Chi² and correlation of the foreground with the profile."""
+    low = least_level(rows, m, level[0])
+    chi2 = unlike = 0.0
+    s = np.zeros(5)
+    for r in range(m):
+        norm, share = rows[r, V_NORM], rows[r, V_SHARE]
+        under = (
+            level[0] + level[1] * rows[r, V_Z] + level[2] * rows[r, V_Y] + level[3] * rows[r, V_X]
+        )
+        peak = norm * intensity * share
+        above = rows[r, V_COUNTS] - norm * under
+        var = norm * max(under, low) + max(peak, 0.0) + rows[r, V_READ]
+        off = above - peak
+        chi2 += off * off / var
+        unlike += off * off / (var + (_TOLERANCE * peak) ** 2)
+        expected = norm * share
+        s[0] += above
+        s[1] += expected
+        s[2] += above * above
+        s[3] += expected * expected
+        s[4] += above * expected
+    out[CHI2] = chi2 / max(m - 1, 1)
+    out[UNLIKE] = unlike / max(m - 1, 1)
+    if m > 1:
+        spread = (s[2] - s[0] * s[0] / m) * (s[3] - s[1] * s[1] / m)
+        if spread > 0:
+            out[CORRELATION] = (s[4] - s[0] * s[1] / m) / math.sqrt(spread)

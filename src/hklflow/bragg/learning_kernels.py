@@ -1,0 +1,231 @@
+"""Sums over boxes of strong reflections, from which widths and profiles are learned."""
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hklflow.bragg.kernels import (
+    BACKGROUND,
+    KIND_MINE,
+    KIND_OTHER,
+    KIND_OUTSIDE,
+    KIND_ZONE,
+    SLOPE_FAST,
+    SLOPE_FRAME,
+    SLOPE_SLOW,
+    SUM,
+    fill_profile,
+    sort_out,
+)
+from hklflow.core.peaks_fit import add_profile
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def _level(fitted: F64, z: float, y: float, x: float) -> float:
+    return (
+        fitted[BACKGROUND]
+        + fitted[SLOPE_FRAME] * z
+        + fitted[SLOPE_SLOW] * y
+        + fitted[SLOPE_FAST] * x
+    )
+
+
+@njit(cache=True, nogil=True)
+def width_scores(
+    counts: NDArray[np.float32],
+    offset: I64,
+    origin: I64,
+    shape: I64,
+    centre: F64,
+    sigma: F64,
+    half: F64,
+    pixel_norm: F64,
+    frame_norm: F64,
+    read_variance: NDArray[np.float32],
+    neighbour_start: I64,
+    neighbour: I64,
+    all_centre: F64,
+    all_half: F64,
+    rows: I64,
+    fitted: F64,
+    factors: F64,
+    out: F64,
+) -> None:
+    """``-ln L`` of the projection along each axis for factors on the width.
+
+    Parameters
+    ----------
+    rows
+        Which of the boxes (m,).
+    fitted
+        Results of `integrate_boxes` for all boxes.
+    out
+        Filled: (m, 3, factors).
+
+    Other parameters as in `integrate_boxes`.
+    """
+    for m in range(len(rows)):
+        i = rows[m]
+        nz, ny, nx = shape[i, 0], shape[i, 1], shape[i, 2]
+        box = counts[offset[i] : offset[i] + nz * ny * nx].reshape((nz, ny, nx))
+        kind = np.empty(box.shape, np.uint8)
+        near = neighbour[neighbour_start[i] : neighbour_start[i + 1]]
+        sort_out(origin[i], centre[i], half[i], near, all_centre, all_half, kind)
+        for axis in range(3):
+            n = shape[i, axis]
+            seen, under, norms = np.zeros(n), np.zeros(n), np.zeros(n)
+            number, read = np.zeros(n), np.zeros(n)
+            good = np.ones(n, np.bool_)
+            for k in range(nz):
+                z = origin[i, 0] + k
+                dz = z + 0.5 - centre[i, 0]
+                if axis != 0 and abs(dz) > half[i, 0]:
+                    continue
+                for a in range(ny):
+                    y = origin[i, 1] + a
+                    dy = y + 0.5 - centre[i, 1]
+                    if axis != 1 and abs(dy) > half[i, 1]:
+                        continue
+                    for b in range(nx):
+                        x = origin[i, 2] + b
+                        dx = x + 0.5 - centre[i, 2]
+                        if axis != 2 and abs(dx) > half[i, 2]:
+                            continue
+                        at = k if axis == 0 else a if axis == 1 else b
+                        if (
+                            not math.isfinite(box[k, a, b])
+                            or kind[k, a, b] == KIND_OTHER
+                            or not pixel_norm[y, x] * frame_norm[z] > 0
+                        ):
+                            good[at] = False
+                            continue
+                        norm = pixel_norm[y, x] * frame_norm[z]
+                        seen[at] += box[k, a, b]
+                        norms[at] += norm
+                        number[at] += 1
+                        under[at] += norm * max(_level(fitted[i], dz, dy, dx), 0.0)
+                        if read_variance.size:
+                            read[at] += read_variance[y, x]
+            # Bins in a row around the centre.
+            middle = min(max(math.floor(centre[i, axis]) - origin[i, axis], 0), n - 1)
+            low = middle
+            while low >= 0 and good[low] and number[low] > 0:
+                low -= 1
+            high = middle
+            while high < n and good[high] and number[high] > 0:
+                high += 1
+            share = np.empty(n)
+            for f in range(len(factors)):
+                share[:] = 0.0
+                add_profile(origin[i, axis], centre[i, axis], factors[f] * sigma[i, axis], share)
+                above = expected = 0.0
+                for k in range(low + 1, high):
+                    above += seen[k] - under[k]
+                    expected += share[k] * norms[k] / number[k]
+                total = max(above, 0.0) / max(expected, 1e-300)
+                value = 0.0
+                for k in range(low + 1, high):
+                    mean = under[k] + read[k] + total * share[k] * norms[k] / number[k] + 1e-6
+                    value += mean - max(seen[k] + read[k], 0.0) * math.log(mean)
+                out[m, axis, f] = value
+
+
+@njit(cache=True, nogil=True)
+def profile_sums(
+    counts: NDArray[np.float32],
+    offset: I64,
+    origin: I64,
+    shape: I64,
+    centre: F64,
+    sigma: F64,
+    half: F64,
+    pixel_norm: F64,
+    frame_norm: F64,
+    read_variance: NDArray[np.float32],
+    neighbour_start: I64,
+    neighbour: I64,
+    all_centre: F64,
+    all_half: F64,
+    rows: I64,
+    fitted: F64,
+    region: I64,
+    last: float,
+    observed: F64,
+    expected: F64,
+    variance: F64,
+    mass: F64,
+) -> None:
+    """Add reference reflections to the sums at the nodes of the profiles' correction.
+
+    Parameters
+    ----------
+    rows, fitted
+        As in `width_scores`.
+    region, last
+        Region (n,) of each box; place of the last node.
+    observed, expected, variance, mass
+        Added to: (regions, m, m, m), and (m, m, m).
+    """
+    size = mass.shape[0]
+    scale = (size - 1) / (2 * last)
+    none = np.empty((0, 0, 0))
+    weight = np.empty(8)
+    for r in range(len(rows)):
+        i = rows[r]
+        nz, ny, nx = shape[i, 0], shape[i, 1], shape[i, 2]
+        box = counts[offset[i] : offset[i] + nz * ny * nx].reshape((nz, ny, nx))
+        kind, share = np.empty(box.shape, np.uint8), np.empty(box.shape)
+        near = neighbour[neighbour_start[i] : neighbour_start[i + 1]]
+        sort_out(origin[i], centre[i], half[i], near, all_centre, all_half, kind)
+        fill_profile(origin[i], centre[i], sigma[i], none, last, share)
+        wide = np.sqrt(sigma[i] ** 2 + 1 / 12)
+        where = region[i]
+        for k in range(nz):
+            z = origin[i, 0] + k
+            dz = z + 0.5 - centre[i, 0]
+            tz = (dz / wide[0] + last) * scale
+            if not 0 <= tz < size - 1:
+                continue
+            iz = int(tz)
+            for a in range(ny):
+                y = origin[i, 1] + a
+                dy = y + 0.5 - centre[i, 1]
+                ty = (dy / wide[1] + last) * scale
+                if not 0 <= ty < size - 1:
+                    continue
+                iy = int(ty)
+                for b in range(nx):
+                    x = origin[i, 2] + b
+                    dx = x + 0.5 - centre[i, 2]
+                    tx = (dx / wide[2] + last) * scale
+                    if not 0 <= tx < size - 1:
+                        continue
+                    ix = int(tx)
+                    for c in range(8):
+                        weight[c] = (
+                            (tz - iz if c & 4 else 1 - tz + iz)
+                            * (ty - iy if c & 2 else 1 - ty + iy)
+                            * (tx - ix if c & 1 else 1 - tx + ix)
+                        )
+                        at = (iz + (c >> 2), iy + ((c >> 1) & 1), ix + (c & 1))
+                        mass[at] += weight[c] * share[k, a, b]
+                    what = kind[k, a, b]
+                    mine = what in (KIND_MINE, KIND_ZONE, KIND_OUTSIDE)
+                    if not mine or not math.isfinite(box[k, a, b]):
+                        continue
+                    norm = pixel_norm[y, x] * frame_norm[z]
+                    if not norm > 0:
+                        continue
+                    under = norm * _level(fitted[i], dz, dy, dx)
+                    peak = norm * fitted[i, SUM] * share[k, a, b]
+                    read = read_variance[y, x] if read_variance.size else 0.0
+                    for c in range(8):
+                        at = (iz + (c >> 2), iy + ((c >> 1) & 1), ix + (c & 1))
+                        observed[where][at] += weight[c] * (box[k, a, b] - under)
+                        expected[where][at] += weight[c] * peak
+                        variance[where][at] += weight[c] ** 2 * (max(under, 0.0) + peak + read)

@@ -1,0 +1,236 @@
+"""Integrate the predicted Bragg reflections of one rotation."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PositiveFloat
+
+from hklflow import norms, stage
+from hklflow.dials.settings import DialsPrograms
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.bragg.integrate import Integrated
+    from hklflow.core.reflections import Reflections
+
+VERSION = 1
+
+_SHELLS = 8
+
+
+class Inputs(stage.Inputs):
+    scan: Path
+    """Scan file."""
+    mask: Path
+    """Pixel mask."""
+    scale: Path
+    """Scale of every frame."""
+    orientation: Path
+    """Refined orientation of the scan."""
+    accepted: Path | None = None
+    """Verdict of the gates on the scan; None: it was not judged."""
+    peaks: Path
+    """Peak table."""
+
+
+class Outputs(stage.Outputs):
+    reflections: Path
+    """Integrated reflections (NXreflections)."""
+    picture: Path
+    """Picture: learned profiles, I/σ against resolution, background, sums against fits."""
+    metrics: Path
+    """Counts, widths, mean I/σ by resolution."""
+
+
+class Settings(DialsPrograms):
+    """What the configuration file sets."""
+
+    engine: Literal["builtin", "dials"] = "builtin"
+    """What integrates: hklflow itself, or DIALS with the model held as it is."""
+    d_min: PositiveFloat | None = None
+    """Smallest spacing of lattice planes, Å; None: to the corner of the detector."""
+    n_sigma: float = Field(3.5, ge=2, le=8)
+    """Half axes of what is summed, in standard deviations of the spot."""
+    mosaic: float | None = Field(None, gt=0)
+    """Standard deviation of the rocking curve in degrees to begin with; None: from the peaks."""
+    spot: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Standard deviations of a spot in pixels (slow, fast) to begin with; None: from the peaks."""
+    strong: float = Field(20.0, ge=5)
+    """Least I/σ of reflections from which widths and profiles are learned."""
+    references: int = Field(3000, ge=50)
+    """Largest number of them."""
+    max_frames: int = Field(100, ge=3)
+    """Reflections that last longer are not integrated."""
+    min_zeta: float = Field(0.1, ge=0, le=1)
+    """Reflections with a smaller |ζ| are flagged LONG, and not scaled."""
+    overlap: float = Field(0.05, ge=0, le=1)
+    """Share of a reflection in the foreground of others from which on it is flagged OVERLAP."""
+    min_recorded: float = Field(0.5, gt=0, le=1)
+    """Part of a reflection that must be on good pixels for an intensity."""
+    block: int = Field(8, gt=0, le=512)
+    """Frames read at a time."""
+    memory: PositiveFloat = 1000.0
+    """MB for the voxels of reflections; more than that takes several passes over the frames."""
+
+
+class Params(Settings, norms.Corrections):
+    """Settings, which rotation, and what the norm corrects for."""
+
+    rotation: str
+    """Name of the rotation in the orientation file."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Predict, integrate, tell."""
+    import numpy as np
+
+    from hklflow import nexus, plots
+    from hklflow.bragg import integrate as bragg
+    from hklflow.bragg.measurement import Measurement
+    from hklflow.core import geometry, masks, symmetry
+    from hklflow.core.reflections import ReflectionFlag
+    from hklflow.formats import raw
+    from hklflow.plots import bragg as pictures
+
+    scan = nexus.read_scan(inputs.scan)
+    orientation = stage.read_json(inputs.orientation)
+    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
+    rotation = geometry.from_dict(orientation["rotations"][params.rotation])
+    # Solid angles are relative to those of the scan's first rotation.
+    reference = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
+    scale = nexus.read_scale(inputs.scale)
+    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation)
+    n = rotation.scan.n_frames
+    frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
+    ub = np.asarray(orientation["UB"])
+    group = symmetry.space_group(orientation["space_group"])
+    found = None
+    with raw.open_frames(scan.raw) as frames:
+        measurement = Measurement(
+            rotation,
+            pixel_norm,
+            frame_norm,
+            lambda: frames.stream(params.block, scan.first, scan.first + n, threads=threads),
+            invalid_from=masks.flag_value(frames.dtype) or np.inf,
+            saturation=scan.saturation or np.inf,
+            valid_from=scan.underload,
+            read_variance=raw.read_variance(scan),
+        )
+
+        def shown(blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
+            return stage.progress(blocks, n, f"{told}, frames", len)
+
+        if params.engine == "dials":
+            from hklflow.dials.integrate import integrate as by_dials
+
+            reflections = by_dials(
+                measurement, scan, ub, group, prefix=params.prefix, threads=threads
+            )
+        else:
+            chosen = bragg.IntegrationParams(
+                n_sigma=params.n_sigma,
+                mosaic=None if params.mosaic is None else float(np.radians(params.mosaic)),
+                spot=params.spot,
+                strong=params.strong,
+                references=params.references,
+                max_frames=params.max_frames,
+                min_zeta=params.min_zeta,
+                overlap=params.overlap,
+                min_recorded=params.min_recorded,
+                memory=params.memory,
+                threads=threads,
+            )
+            peaks = nexus.read_peaks(inputs.peaks)
+            found = bragg.integrate(
+                measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
+            )
+            reflections = found.reflections
+    title = f"{params.rotation} of {orientation['scan']}: integrated reflections"
+    nexus.write_reflections(outputs.reflections, reflections, title)
+    metrics = {
+        "engine": params.engine,
+        "accepted": judged if inputs.accepted is not None else "not judged",
+        "corrected for": corrected,
+        "rows": len(reflections),
+        "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},
+        "shells": _shells(reflections),
+        **({} if found is None else _figures(found)),
+    }
+    stage.write_json(outputs.metrics, metrics)
+    plots.save(pictures.integration(reflections, found, title), outputs.picture)
+    usable = np.isfinite(reflections.intensity_sum)
+    told = "" if found is None else f"; {found.counters}"
+    print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{told}")
+
+
+def _shells(reflections: "Reflections") -> list[dict[str, float]]:
+    """Number, mean I/σ of both estimates and median background by resolution."""
+    import numpy as np
+
+    from hklflow.core.reflections import UNFIT
+
+    use = np.isfinite(reflections.intensity_sum) & ~reflections.has(UNFIT)
+    table = reflections.select(use)
+    if not len(table):
+        return []
+    order = np.argsort(-table.d)
+    shells = []
+    for rows in np.array_split(order, min(_SHELLS, len(order))):
+        part = table.select(rows)
+        fitted = np.isfinite(part.intensity_profile)
+        shells.append(
+            {
+                "d from": float(part.d.max()),
+                "d to": float(part.d.min()),
+                "reflections": len(part),
+                "mean I/sigma of sums": float(np.mean(part.intensity_sum / part.sigma_sum)),
+                "mean I/sigma of fits": float(
+                    np.mean((part.intensity_profile / part.sigma_profile)[fitted])
+                )
+                if fitted.any()
+                else float("nan"),
+                "median background": float(np.median(part.background)),
+            }
+        )
+    return shells
+
+
+def _figures(found: "Integrated") -> dict[str, Any]:
+    """What the built-in engine learned."""
+    import numpy as np
+
+    from hklflow.core.reflections import ReflectionFlag
+
+    table = found.reflections
+    strong = table.intensity_sum > 10 * table.sigma_sum
+    slow, fast = np.exp(found.widths.slow[0]), np.exp(found.widths.fast[0])
+    return {
+        "counts": found.counters,
+        "mosaic in degrees": float(np.degrees(found.widths.mosaic)),
+        "spot in pixels (slow, fast), middle of the detector": [float(slow), float(fast)],
+        "regions with a profile (frame, slow, fast)": list(found.profile.regions),
+        "references": [int(n) for n in found.profile.n_references],
+        "relative error of the profile": found.profile_error,
+        "strong": int(strong.sum()),
+        "fraction of strong unlike the profile": float(
+            table.has(ReflectionFlag.UNLIKE)[strong].mean()
+        )
+        if strong.any()
+        else None,
+        "median chi2 of the background": _median(found.background_chi2),
+        "median chi2 of strong foregrounds": _median(found.chi2[strong]),
+    }
+
+
+def _median(values: "NDArray[np.float64]") -> float | None:
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else None
+
+
+if __name__ == "__main__":
+    stage.command(main)
