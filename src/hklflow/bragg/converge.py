@@ -333,6 +333,7 @@ class Loop:
 
     def _start(self, start: Model) -> Iteration:
         under = seen(start, self.fitted, self.limits)
+        sigma = np.concatenate([p.sigma for p in self.fitted])[under.sharp]
         return Iteration(
             number=0,
             model=start,
@@ -340,7 +341,7 @@ class Loop:
             spots=None,
             integrations=0,
             change={},
-            rmsd=_rms(_inliers(under.off[under.sharp])),
+            rmsd=_rms(under.off[under.sharp][_near(under.off[under.sharp] / sigma)]),
             rmsd_held_out=self.rmsd_held_out(start),
             losses=self._losses(start),
             fraction_indexed=self._fraction(start),
@@ -426,7 +427,8 @@ class Loop:
     def rmsd_held_out(self, model: Model) -> Floats:
         """Rms residuals (3,) of the held-out peaks that a model indexes, outliers apart."""
         under = seen(model, self.judges, self.limits)
-        return _rms(_inliers(under.off[under.sharp]))
+        off = under.off[under.sharp]
+        return _rms(off[_near(off)])
 
 
 def _unbeaten(losses: Sequence[Floats]) -> int:
@@ -474,11 +476,13 @@ def _px_frames(rmsd: Floats) -> Floats:
     return np.maximum([np.hypot(rmsd[0], rmsd[1]), rmsd[2]], 1e-12)
 
 
-def _inliers(off: Floats) -> Floats:
+def _near(off: Floats) -> Mask:
+    """Rows (n,) that are no outliers."""
     if not len(off):
-        return off
+        return np.zeros(0, dtype=np.bool_)
     scatter = 1.4826 * np.median(np.abs(off), axis=0)
-    return off[np.all(np.abs(off) <= _WORST * scatter + 1e-9, axis=1)]
+    near: Mask = np.all(np.abs(off) <= _WORST * scatter + 1e-9, axis=1)
+    return near
 
 
 def _rms(off: Floats) -> Floats:
