@@ -9,14 +9,16 @@ a weak class of spots is worth finding as long as more than half of it is indexe
 random a fraction ``p = (2 tolerance)³`` has h, k and l near integers; so of I' spots that have,
 ``I = (I' - p S) / (1 - p)`` count. Lattice and orientation are the same for all settings.
 
-The search goes along one parameter after the other, first over all of its range, then over the
-neighbours, until nothing changes. A value that is no better than the present one within the noise
+The search begins at the best of a coarse grid over the three parameters that depend on each other,
+and goes along one parameter after the other, first over all of its range, then over the neighbours,
+until nothing changes. A value that is no better than the present one within the noise
 of their difference is not taken: the noise is that between the blocks (jackknife), and most of the
 spots of two settings are the same.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,13 +46,21 @@ LADDERS: dict[str, tuple[float, ...]] = {
     "prominence": (1.5, 2.0, 3.0, 4.0, 6.0, 10.0),
 }
 
+#: Where the search begins, beside the present setting: all combinations.
+GRID: dict[str, tuple[float, ...]] = {
+    "n_sigma": (4.0, 5.0, 7.0, 10.0),
+    "min_significance": (5.0, 8.0),
+    "window": (6, 9),
+}
+
 _LENGTH = 50  # frames of a block: few peaks are cut by its ends
 _SHORTEST = 10
 _FEWEST, _ENOUGH = 4, 8  # blocks
 _PASSES = 6
-# Settings with which a lattice is looked for, should the present one not give one.
-_OTHERS = ((5.0, 8.0), (8.0, 12.0), (4.0, 6.0), (12.0, 20.0), (3.0, 5.0))
-_STRONGEST = 1000  # spots per block for that
+# Settings with which a lattice is looked for, beside the present one.
+_OTHERS = ((5.0, 8.0), (8.0, 12.0), (12.0, 20.0))
+_STRONG = 100, 3000  # least and largest number of strong spots for that
+_AS_GOOD = 0.95  # of the best lattice's score
 # Spots whose centroid cannot be trusted; at the ends of a block they are cut.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 
@@ -281,15 +291,19 @@ def tune(
         return known[params]
 
     best = first = tried(start, "present setting")
+    for corner in product(*GRID.values()):
+        given = dict(zip(GRID, corner, strict=True))
+        what = ", ".join(f"{name} = {value:g}" for name, value in given.items())
+        trial = tried(replace(start, **_typed(given)), what)
+        best = max(best, trial, key=lambda trial: trial.score)
     sweeps: list[Sweep] = []
     for number in range(_PASSES):
         before = best
         for name, ladder in LADDERS.items():
             present = getattr(best.params, name)
             values = _values(ladder, present, getattr(start, name), coarse=number == 0)
-            kind = type(getattr(PeakParams(), name))
             trials = [
-                tried(replace(best.params, **{name: kind(v)}), f"{name} = {v:g}") for v in values
+                tried(replace(best.params, **_typed({name: v})), f"{name} = {v:g}") for v in values
             ]
             best = _nearest_of_the_best(trials, values, present)
             sweeps.append(Sweep(name, tuple(trials), present, getattr(best.params, name)))
@@ -306,6 +320,11 @@ def _values(ladder: Sequence[float], present: float, start: float, *, coarse: bo
     if coarse:
         return [v for k, v in enumerate(everything) if (k - at) % 2 == 0]
     return everything[max(at - 2, 0) : at + 3]
+
+
+def _typed(values: dict[str, float]) -> dict[str, Any]:
+    """Whole numbers where the parameter is one."""
+    return {name: type(getattr(PeakParams(), name))(value) for name, value in values.items()}
 
 
 def _nearest_of_the_best(trials: list[Trial], values: list[float], present: float) -> Trial:
@@ -334,25 +353,38 @@ def _without_idle_changes(
 
 
 def _indexed_by(blocks: Sequence[Block], start: PeakParams, index: Index) -> Floats:
-    """UB by the present setting, or by another one if that finds no lattice."""
-    settings = [start] + [
-        replace(start, n_sigma=a, min_significance=b, **_defaults()) for a, b in _OTHERS
-    ]
-    problem = HklflowError("no lattice was looked for")
-    for params in settings:
-        strong = []
-        for block in blocks:
-            g, significance = block.spots(params)
-            strong.append(g[np.argsort(-significance, kind="stable")[:_STRONGEST]])
-        g = np.concatenate(strong)
+    """UB that fits the strong spots of several settings best, the present one among them.
+
+    A bad setting gives too few spots, or so many false ones that a lattice is made to fit them.
+    """
+    others = [replace(start, n_sigma=a, min_significance=b, **_defaults()) for a, b in _OTHERS]
+    clouds, lattices = [], []
+    problem = "none was looked for"
+    for params in [start, *others]:
+        found = [block.spots(params) for block in blocks]
+        g, significance = (np.concatenate(part) for part in zip(*found, strict=True))
+        number = min(max(len(g) // 2, _STRONG[0]), _STRONG[1])
+        g = g[np.argsort(-significance, kind="stable")[:number]]
+        clouds.append(g)
         try:
-            return fit(index(g), g, np.ones(len(g)), TOLERANCE)
+            lattices.append(fit(index(g), g, np.ones(len(g)), TOLERANCE))
         except HklflowError as error:
-            problem = error
-    raise HklflowError(
-        f"no setting of the peak search gives spots that can be indexed, so there is no score; "
-        f"the last one says: {problem}"
+            problem = str(error)
+    if not lattices:
+        raise HklflowError(
+            "no setting of the peak search gives spots that can be indexed, so there is no score: "
+            f"{problem}"
+        )
+    scores = np.array(
+        [
+            sum(_score(len(g), is_indexed(ub, g, TOLERANCE).sum(), TOLERANCE) for g in clouds)
+            for ub in lattices
+        ]
     )
+    # Of lattices that index the same the one with the smallest cell.
+    volumes = np.array([np.linalg.det(ub) for ub in lattices])
+    volumes[scores < _AS_GOOD * scores.max()] = 0.0
+    return lattices[int(np.argmax(np.abs(volumes)))]
 
 
 def _defaults() -> dict[str, Any]:

@@ -21,6 +21,8 @@ from hklflow.cli.explain import explain
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.init import init_experiment
 from hklflow.cli.mask import app as mask
+from hklflow.cli.peaks import app as peaks
+from hklflow.cli.model import app as model
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError
 
@@ -39,6 +41,8 @@ app.command(sample)
 app.command(scan)
 app.command(config)
 app.command(mask)
+app.command(peaks)
+app.command(model)
 app.command(calibration.app)
 app.command(constants.app)
 app.command(calibrant)

@@ -1,0 +1,326 @@
+"""`hklflow peaks tune`: parameters of the peak search that find the most reflections."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from hklflow.cli.folder import Folder
+from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.lock import only_one
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.bragg.tune import Block, Index, Trial, Tuning
+    from hklflow.config import Experiment
+    from hklflow.core.geometry import Rotation
+    from hklflow.core.peaks import PeakParams
+    from hklflow.core.scan import RotationScan
+    from hklflow.formats.raw import Frames
+    from hklflow.stages.find_peaks import Params
+
+app = App(name="peaks", help="The search for Bragg peaks.")
+
+_BLOCK = 4  # frames read at a time
+
+
+@app.command
+def tune(
+    scan: str,
+    /,
+    *,
+    every: int | None = None,
+    apply: bool = False,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    directory: Path = Path(),
+) -> None:
+    """Look for parameters of `find_peaks` that find more reflections and less that is none.
+
+    Blocks of frames of the scan are searched with many settings. The score of one is its indexed
+    spots times the fraction that is indexed, both beyond chance. Lattice and orientation are those
+    of the scan if it has been refined, else they are found from the parent's cell, the sample's,
+    or none. A table, a picture and lines for the configuration are written; a gain within the
+    noise of the score is told as such. Spots that the cell cannot index, as those of a
+    superlattice or a second crystal, count as false here: keep what finds them.
+
+    Example: `hklflow peaks tune quartz/100K`; `hklflow peaks tune quartz/100K/r1 --every 3 --apply`
+
+    Parameters
+    ----------
+    scan
+        `sample/scan`, or `sample/scan/rotation` to use the frames of one rotation only.
+    every
+        Use every so-many-th block of about 50 frames; without it about eight blocks are used.
+    apply
+        Write the suggestion into `config/config.yaml`, under `per_scan`.
+    output
+        Folder for picture and table; without it `peaks_tune` beside the scan's results.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow import plots
+    from hklflow.bragg.tune import tune as search
+    from hklflow.config import load
+    from hklflow.plots.tuning import tuning
+
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    sample, name, rotations = _named(scan, experiment)
+    measured = _Measured(folder, experiment, sample, name, rotations)
+    given = experiment.settings(sample, name).find_peaks
+    present = _present(given)
+    rows = ["setting\tspots\tindexed beyond chance\tscore"]
+
+    def told(what: str, trial: "Trial") -> None:
+        figures = f"{trial.total}\t{trial.beyond_chance:.1f}\t{trial.score:.1f}"
+        rows.append(f"{what}\t{figures}")
+        print(f"{what:44s} {figures.expandtabs(12)}", flush=True)
+
+    with ExitStack() as stack:
+        geometry, lattice, source = measured.lattice()
+        blocks = measured.blocks(geometry, given.max_frames, every, stack)
+        print(f"{len(blocks)} blocks of frames; {source}")
+        print(f"{'setting':44s} {'spots':12s}{'indexed':12s}score")
+        found = search(blocks, present, lattice, told=told)
+    beside = measured.product(experiment.paths.scan("peaks_tune"))
+    place = folder.base / beside if output is None else output
+    place.mkdir(parents=True, exist_ok=True)
+    plots.save(tuning(found, f"{sample}/{name}"), place / "tune.png")
+    (place / "tune.tsv").write_text("\n".join(rows) + "\n")
+    print(f"{found.n_trials} settings tried; picture and table in {place}")
+    _suggest(folder, f"{sample}/{name}", found, apply=apply)
+
+
+def _present(given: "Params") -> "PeakParams":
+    """Parameters of the search as the configuration has them."""
+    from dataclasses import fields
+
+    from hklflow.core.peaks import PeakParams
+
+    other = {"gain", "threshold", "sigma_floor"}
+    alike = {field.name for field in fields(PeakParams)} - other
+    return PeakParams(
+        **given.model_dump(include=alike),
+        gain=None if given.gain == "measure" else given.gain,
+        threshold=float("inf") if given.threshold is None else given.threshold,
+    )
+
+
+def _named(scan: str, experiment: "Experiment") -> tuple[str, str, list[str]]:
+    """Sample, scan and rotations of a name."""
+    parts = scan.split("/")
+    if len(parts) not in (2, 3) or tuple(parts[:2]) not in experiment.scans:
+        known = ", ".join(f"{sample}/{name}" for sample, name in experiment.scans) or "none"
+        raise HklflowError(
+            f"there is no scan {scan!r}; name one as sample/scan, or sample/scan/rotation: the "
+            f"table of scans has {known}"
+        )
+    rotations = experiment.rotations(parts[0], parts[1])
+    if len(parts) == 2:
+        return parts[0], parts[1], rotations
+    if parts[2] not in rotations:
+        raise HklflowError(
+            f"{parts[0]}/{parts[1]} has no rotation {parts[2]!r}; it has {', '.join(rotations)}"
+        )
+    return parts[0], parts[1], [parts[2]]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Frames of one rotation as the peak search takes them."""
+
+    frames: "Frames"
+    first: int
+    noise: "NDArray[np.float32] | None"
+    rotation: "Rotation"
+    bad: "NDArray[np.bool_]"
+    saturation: float
+    valid_from: float
+
+    def block(self, start: int, stop: int) -> "Block":
+        """Frames start..stop (exclusive) of the scan."""
+        import numpy as np
+
+        from hklflow.bragg.tune import Block
+        from hklflow.core import masks
+
+        return Block(
+            rotation=self.rotation,
+            first=start,
+            bad=self.bad,
+            read=lambda: self._counts(start, stop),
+            invalid_from=masks.flag_value(self.frames.dtype) or np.inf,
+            saturation=self.saturation,
+            valid_from=self.valid_from,
+        )
+
+    def _counts(self, start: int, stop: int) -> "Iterator[NDArray[Any]]":
+        for block in self.frames.blocks(_BLOCK, self.first + start, self.first + stop):
+            # As `find_peaks` does: with the read noise's variance the mean is the variance.
+            yield block if self.noise is None else block + self.noise
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The frames of a scan's rotations, as the workflow has prepared them."""
+
+    folder: Folder
+    experiment: "Experiment"
+    sample: str
+    scan: str
+    rotations: list[str]
+
+    def product(self, pattern: str, scan: str | None = None, rotation: str = "") -> Path:
+        """Path of a product, relative to the experiment's folder."""
+        return Path(pattern.format(sample=self.sample, scan=scan or self.scan, rotation=rotation))
+
+    @cached_property
+    def scans(self) -> "list[RotationScan]":
+        """Scan files, with raw files as they are named from here."""
+        from hklflow import nexus
+
+        found = []
+        for path in self._made("scan.nxs"):
+            scan = nexus.read_scan(path)
+            found.append(replace(scan, raw=str(self.folder.base / scan.raw)))
+        return found
+
+    def _made(self, name: str) -> list[Path]:
+        """Products of the rotations; all must be there."""
+        pattern = self.experiment.paths.rotation(name)
+        products = [self.product(pattern, rotation=r) for r in self.rotations]
+        missing = [str(path) for path in products if not (self.folder.base / path).exists()]
+        if missing:
+            raise HklflowError(
+                f"{missing[0]} is not there yet; make it in {self.folder.base} with `snakemake "
+                f"--cores 1 {' '.join(shlex.quote(path) for path in missing)}`"
+            )
+        return [self.folder.base / path for path in products]
+
+    def lattice(self) -> "tuple[list[Rotation], NDArray[np.float64] | Index, str]":
+        """Geometry of the rotations, UB or how it is found, and where that is from."""
+        import numpy as np
+
+        from hklflow import stage
+        from hklflow.core import geometry, symmetry
+        from hklflow.core.indexing import index_peaks
+        from hklflow.orientation import Observed, inherited
+
+        paths, base = self.experiment.paths, self.folder.base
+        own = base / self.product(paths.scan("orientation.json"))
+        if own.exists():
+            found = stage.read_json(own)
+            if all(name in found["rotations"] for name in self.rotations):
+                refined = [geometry.from_dict(found["rotations"][r]) for r in self.rotations]
+                return refined, np.asarray(found["UB"], np.float64), f"orientation of {own}"
+        rotations = [scan.rotation for scan in self.scans]
+        parent = self.experiment.scans[self.sample, self.scan].parent
+        given = self.experiment.refine_parent_params(self.sample, parent)
+        cell, symbol, source = given.cell, given.space_group, "the sample's cell"
+        above = base / self.product(paths.scan("parent.json"), parent)
+        if above.exists():
+            found = stage.read_json(above)
+            cell, symbol, source = found["cell"], found["space_group"], f"the cell of {above}"
+            observed = Observed(tuple(self.rotations), tuple(self.scans), (), 0, ())
+            rotations, _ = inherited(observed, found)
+        group = None if symbol is None or cell is None else symmetry.space_group(symbol)
+
+        def index(g: "NDArray[np.float64]") -> "NDArray[np.float64]":
+            return index_peaks(g, cell=cell, group=group).ub
+
+        return rotations, index, f"lattice searched with {source if cell else 'no cell'}"
+
+    def blocks(
+        self, rotations: "list[Rotation]", max_frames: int, every: int | None, stack: ExitStack
+    ) -> "list[Block]":
+        """Blocks of frames; the stack keeps the raw files open."""
+        from hklflow import nexus
+        from hklflow.bragg.tune import spread
+        from hklflow.formats import raw
+
+        readers = []
+        for scan, rotation, path in zip(self.scans, rotations, self._made("mask.nxs"), strict=True):
+            readers.append(
+                _Reader(
+                    frames=stack.enter_context(raw.open_frames(scan.raw)),
+                    first=scan.first,
+                    noise=raw.read_variance(scan),
+                    rotation=rotation,
+                    bad=nexus.read_mask(path) != 0,
+                    saturation=float("inf") if scan.saturation is None else scan.saturation,
+                    valid_from=scan.underload,
+                )
+            )
+        numbers = [scan.rotation.scan.n_frames for scan in self.scans]
+        return [readers[r].block(a, b) for r, a, b in spread(numbers, max_frames, every)]
+
+
+def _suggest(folder: Folder, scan: str, found: "Tuning", *, apply: bool) -> None:
+    """Tell what to set, or write it."""
+    from hklflow.cli.config_edit import lines_for
+
+    keys = ["per_scan", scan, "find_peaks"]
+    gain, sigma = found.gain
+    if not found.worth_it:
+        why = (
+            f"the best setting gains {gain:.1f} ± {sigma:.1f}, which is noise"
+            if found.changed
+            else "none is better beyond the noise"
+        )
+        print(f"keep what you have (score {found.start.score:.1f}): {why}")
+        return
+    lines = "\n".join(lines_for(keys, found.changed))
+    share = 1 - found.best.beyond_chance / max(found.best.total, 1)
+    print(
+        f"score {found.start.score:.1f} -> {found.best.score:.1f}: a gain of {gain:.1f} ± "
+        f"{sigma:.1f}; {100 * share:.1f} % of the spots then found are not indexed"
+    )
+    if not apply:
+        print(f"for config/config.yaml (or run again with --apply):\n\n{lines}\n")
+        return
+    try:
+        _apply(folder, keys, found.changed)
+    except HklflowError as error:
+        raise HklflowError(
+            f"{folder.config} was not changed: {error}. Paste into it:\n{lines}"
+        ) from error
+    print(f"written to {folder.config}:\n\n{lines}\n")
+
+
+def _apply(folder: Folder, keys: list[str], values: Mapping[str, Any]) -> None:
+    """Write values into the configuration file, if it is then still valid."""
+    import yaml
+
+    from hklflow.cli.config_edit import with_values
+    from hklflow.config import load
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(folder.base / "config/.config.lock"))
+        except HklflowError as error:
+            raise HklflowError("another command is changing it just now") from error
+        before = folder.config.read_bytes()
+        text = with_values(before.decode("utf-8"), keys, values)
+        load(yaml.safe_load(text), folder.base)
+        temporary = folder.config.with_name(f".{folder.config.name}.partial")
+        try:
+            with temporary.open("wb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fchmod(file.fileno(), folder.config.stat().st_mode & 0o777)
+                os.fsync(file.fileno())
+            # An editor knows no lock.
+            if folder.config.read_bytes() != before:
+                raise HklflowError("it was changed by somebody else meanwhile")
+            temporary.replace(folder.config)
+        finally:
+            temporary.unlink(missing_ok=True)
