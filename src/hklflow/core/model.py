@@ -103,6 +103,13 @@ def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
     return float(fraction * along**2 + (1 - fraction) * across**2), bool(oblique)
 
 
+def angles_of(u: ArrayLike) -> Floats:
+    """Angles (3,) in degrees of turns about x, then y, then z that make up U."""
+    from scipy.spatial.transform import Rotation as Turn
+
+    return np.asarray(Turn.from_matrix(np.asarray(u)).as_euler("xyz", degrees=True))
+
+
 def with_one_crystal(models: Sequence[Model]) -> list[Model]:
     """Give all models the UB of the first.
 
@@ -187,7 +194,7 @@ def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
 
 def _plain_symbol(group: str | None) -> str | None:
     """Hermann-Mauguin symbol where there is one that means the same setting."""
-    if group is None or not group.startswith("Hall:"):
+    if group is None or not (group.startswith("Hall:") or group.isdigit()):
         return group
     from hklflow.core.symmetry import space_group
 

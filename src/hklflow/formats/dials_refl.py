@@ -10,7 +10,7 @@ z of DIALS is the number of the image, so ours plus that of the first one, minus
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,14 @@ class Refl:
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> "Refl":
         """Table with columns added or replaced."""
         return replace(self, columns={**self.columns, **columns})
+
+
+def joined(tables: Sequence[Refl]) -> Refl:
+    """Rows of several tables in one, with the columns that all have."""
+    names = [name for name in tables[0].columns if all(name in t.columns for t in tables)]
+    columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in names}
+    identifiers = {key: value for t in tables for key, value in t.identifiers.items()}
+    return Refl(columns, identifiers, sum(t.nrows for t in tables))
 
 
 def read_refl(path: str | Path) -> Refl:

@@ -159,8 +159,7 @@ def _read_one(file: Any, name: str) -> Model:
 
 def _cell_axes(cell: Sequence[float] | Floats) -> Floats:
     """A (3, 3) in Å: columns a along x, b in the xy plane, c."""
-    axes: Floats = np.linalg.cholesky(lattice.metric(cell)).T
-    return axes
+    return np.asarray(np.linalg.cholesky(lattice.metric(cell)).T)
 
 
 def _ub(file: Any, group: Any, notes: list[str]) -> Floats:
