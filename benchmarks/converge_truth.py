@@ -6,29 +6,39 @@ searched and integrated. ``python benchmarks/converge_truth.py [seeds] [--frames
 """
 
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
+from hklflow import nexus, stage
 from hklflow.bragg.congruence import congruence, halves
 from hklflow.bragg.converge import Loop, Model, Outcome, Rest
 from hklflow.bragg.residual_map import by_module, displaced
 from hklflow.calibration.bragg_level import ModuleLevel, halves_agree, module_level
 from hklflow.core import geometry, lattice, symmetry
+from hklflow.core.frame_scale import FrameScale, Transmission
 from hklflow.core.geometry import Rotation
+from hklflow.core.masks import MaskBit
 from hklflow.core.modules import Modules
 from hklflow.core.reflections import Reflections
 from hklflow.core.residuals import Peaks
 from hklflow.core.simulate import (
+    GAP_VALUE,
     CrystalModel,
     DetectorModel,
+    Diffuse,
     GoniometerModel,
     ScanModel,
     Simulation,
     TruePeaks,
 )
 from hklflow.errors import HklflowError
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.stages import converge, find_peaks, import_scan, refine_parent
 
 # After hklflow: see `hklflow._native`.
 from scipy.spatial.transform import Rotation as Turn  # isort: skip
@@ -255,6 +265,96 @@ def modules_found(made: Scan, outcome: Outcome, run: Loop) -> ModuleLevel:
     )
 
 
+def reduced(
+    folder: Path, shifts: np.ndarray | None = None, seed: int = 1, **crystal: object
+) -> None:
+    """Files of a scan up to its orientation, from frames drawn; modules have gaps between them.
+
+    Makes ``r1`` and ``r2`` with scan.nxs, mask.nxs, scale.nxs and peaks.nxs, and orientation.json.
+    """
+    gaps = np.ones(SHAPE, bool)
+    for s0, s1, f0, f1 in BOXES:
+        gaps[s0:s1, f0:f1] = False
+    bits = np.where(gaps, np.uint32(MaskBit.GAP), np.uint32(0))
+    for number, setting in enumerate(SETTINGS, start=1):
+        at = folder / f"r{number}"
+        at.mkdir()
+        header, factor = _raw(at / "raw.nxs", setting, shifts, 10 * seed + number, **crystal)
+        nexus.write_mask(at / "mask.nxs", bits)
+        n, one = header["n_frames"], np.ones(header["n_frames"])
+        level = Transmission(one, 0.01 * one, one, np.zeros(n, np.uint8), 1.0)
+        scale = FrameScale(factor, one, one, level, 1.0, 1.0, "none")
+        nexus.write_scale(at / "scale.nxs", scale, np.arange(n) * 0.5)
+        _run(import_scan, {"raw": [at / "raw.nxs"]}, {"scan": at / "scan.nxs"}, {})
+        made = {name: at / f"{name}.out" for name in find_peaks.Outputs.model_fields}
+        given = {"scan": at / "scan.nxs", "mask": at / "mask.nxs"}
+        _run(find_peaks, given, made | {"peaks": at / "peaks.nxs"}, {})
+    names = {"sample": "quartz", "scan": "300K", "rotations": ["r1", "r2"]}
+    made = {"orientation": folder / "orientation.json", "picture": folder / "orientation.png"}
+    _run(
+        refine_parent,
+        {
+            "scans": [folder / r / "scan.nxs" for r in ("r1", "r2")],
+            "peaks": [folder / r / "peaks.nxs" for r in ("r1", "r2")],
+        },
+        made,
+        names | {"space_group": "P 6/m m m", "cell": CELLS["P 6/m m m"], "refine_detector": False},
+    )
+
+
+def _raw(
+    path: Path, setting: float, shifts: np.ndarray | None, seed: int, **crystal: object
+) -> tuple[dict, np.ndarray]:
+    """Write the frames of a rotation, each module as if it were a detector of its own."""
+    shifts = np.zeros((len(BOXES), 2)) if shifts is None else shifts
+    frames = None
+    for i, (box, shift) in enumerate(zip(BOXES, shifts, strict=True)):
+        made = simulation("P 6/m m m", setting, shift, **crystal)
+        made = replace(
+            made,
+            scan=replace(made.scan, flux=20.0, seed=10 * seed + i),
+            diffuse=Diffuse(flat=0.02),
+        )
+        if frames is None:
+            frames = np.full((made.scan.n_frames, *SHAPE), GAP_VALUE, np.uint32)
+        cut = np.s_[:, box[0] : box[1], box[2] : box[3]]
+        frames[cut] = np.concatenate([block[cut] for block in made.frames(16)])
+    header = simulation("P 6/m m m", setting, **crystal).raw_header()
+    header["pixel_mask"] = (frames[0] == GAP_VALUE).astype(np.uint32)
+    with NXmxWriter(path, **header) as writer:
+        writer.append(frames)
+    return header, made.scan.frame_factor
+
+
+def _run(module: ModuleType, inputs: dict, outputs: dict, params: dict) -> None:
+    stage.run(
+        module.main,
+        inputs=module.Inputs(**inputs),
+        outputs=module.Outputs(**outputs),
+        params=module.Params(**params),
+        threads=1,
+    )
+
+
+def converge_files(folder: Path, orientation: Path | None = None, **params: object) -> dict:
+    """Run the stage on what `reduced` made; returns its JSON products by name."""
+    lists = {"scans": "scan", "masks": "mask", "scales": "scale", "peaks": "peaks"}
+    outputs = {
+        "converged": folder / "converged.json",
+        "history": folder / "convergence.json",
+        "picture": folder / "convergence.png",
+        "modules": folder / "modules.json",
+    }
+    _run(
+        converge,
+        {"orientation": orientation or folder / "orientation.json"}
+        | {k: [folder / r / f"{v}.nxs" for r in ("r1", "r2")] for k, v in lists.items()},
+        outputs,
+        {"sample": "quartz", "scan": "300K", "rotations": ["r1", "r2"]} | params,
+    )
+    return {k: stage.read_json(path) for k, path in outputs.items() if path.suffix == ".json"}
+
+
 def main() -> None:
     """Print the tables."""
     given = [word for word in sys.argv[1:] if not word.startswith("--")]
@@ -283,6 +383,52 @@ def main() -> None:
             )
     _wrong_starts(seeds)
     _modules(seeds)
+    if "--frames" in sys.argv:
+        _frames(seeds)
+
+
+def _frames(seeds: int) -> None:
+    """From frames: the peak search, refinement, integration and module level as in a reduction."""
+    turns, pulls, congruent = [], [], []
+    true, _ = lattice.decompose_ub(simulation("P 6/m m m", 0.0).ub)
+    for seed in range(seeds):
+        for shifts in (None, shifts_of(seed)):
+            with tempfile.TemporaryDirectory() as name:
+                reduced(Path(name), shifts, seed, scale=0.003)
+                made = converge_files(Path(name))
+            found, section = made["converged"], made["converged"]["converged"]
+            told = (
+                f"frames, seed {seed}: {section['reason']}, {section['peaks']['used']} peaks and "
+                f"{section['reflections']['used']} reflections, {section['seconds']:.1f} s, "
+                f"{section['passes over the frames']:.0f} passes over the frames; "
+            )
+            turn = float(np.degrees(lattice.rotation_angle(np.array(found["U"]), true)))
+            if shifts is None:
+                sigma = np.array(found["cell_sigma"])
+                pull = np.array(found["cell"]) - np.array(CELLS["P 6/m m m"])
+                pulls.append((pull[sigma > 0] / sigma[sigma > 0]) ** 2)
+                turns.append(turn)
+                congruent.append(section["odd and even frames"]["figure"])
+                print(f"{told}U off by {turn:.5f} deg, cell pull {np.sqrt(np.mean(pulls[-1])):.2f}, "
+                      f"signs of displaced modules {len(section['modules']['displaced'])}")  # fmt: skip
+                continue
+            fit = made["modules"]["fit"]
+            if fit is None:
+                print(f"{told}modules: {made['modules']['why not']}")
+                continue
+            off = np.array(fit["modules"]["shift_px"]) - shifts
+            before, after = (
+                np.hypot(*fit[f"rmsd of held-out peaks {when} (slow, fast, frame)"][:2])
+                for when in ("before", "after")
+            )
+            print(
+                f"{told}modules {np.sqrt(np.mean(shifts**2)):.3f} px off, found to "
+                f"{np.sqrt(np.mean(off**2)):.4f} px; held-out rmsd {before:.3f} -> {after:.3f} px"
+            )
+    print(
+        f"frames: U off by {np.mean(turns):.5f} deg, cell: rms pull {np.sqrt(np.mean(pulls)):.2f}, "
+        f"odd/even figure {np.sqrt(np.mean(np.square(congruent))):.2f}"
+    )
 
 
 def _wrong_starts(seeds: int) -> None:

@@ -94,7 +94,7 @@ def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
     number = [item["iteration"] for item in iterations]
     for key, style, told in (
         ("rmsd (slow, fast, frame)", "o-", "used"),
-        ("rmsd of held-out peaks (slow, fast, frame)", "s--", "held out"),
+        ("rmsd of held-out peaks (slow, fast, frame)", "s--", "held out, outliers apart"),
     ):
         values = np.array([item[key] for item in iterations], float)
         (line,) = axes.plot(
@@ -140,7 +140,7 @@ def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
             part = (float(np.hypot(*row["rms_px"])) - low) / max(high - low, 1e-9)
             color = (1.0, 1.0 - 0.35 * part, 1.0 - 0.6 * part)
         axes.add_patch(Rectangle((f0, s0), f1 - f0, s1 - s0, fc=color, ec="0.4", lw=0.5))
-        axes.text(f0, s0, f" {row['spots']}", va="top", fontsize=6, color="0.4")
+        axes.text(f0, s0, f" {row['spots']}", va="top", fontsize=7, color="0.3")
     if known:
         middle = np.array([[r["rectangle"][0] + r["rectangle"][1],
                             r["rectangle"][2] + r["rectangle"][3]] for r in known]) / 2  # fmt: skip
