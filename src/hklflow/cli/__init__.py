@@ -21,8 +21,8 @@ from hklflow.cli.explain import explain
 from hklflow.cli.import_ini import import_ini
 from hklflow.cli.init import init_experiment
 from hklflow.cli.mask import app as mask
-from hklflow.cli.peaks import app as peaks
 from hklflow.cli.model import app as model
+from hklflow.cli.peaks import app as peaks
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError
 
