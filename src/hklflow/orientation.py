@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus, plots
-from hklflow.core import geometry, refinement
+from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
+from hklflow.core.model import Model, from_orientation
 from hklflow.core.parameters import without_head
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.scan import RotationScan
@@ -24,6 +25,7 @@ from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
+_MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
@@ -37,7 +39,13 @@ class Observed:
     scans: tuple[RotationScan, ...]
     peaks: tuple[refinement.Peaks, ...]
     n_found: int
-    intensities: tuple[Floats, ...]
+    tables: tuple[Peaks, ...]
+    """The same peaks with all that is known of them."""
+
+    @property
+    def intensities(self) -> tuple[Floats, ...]:
+        """Counts of the peaks."""
+        return tuple(table.intensity for table in self.tables)
 
     @property
     def rotations(self) -> list[geometry.Rotation]:
@@ -62,30 +70,51 @@ def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> 
     HklflowError
         If the numbers of names and files differ.
     """
+    read = read_scans(names, scans, peaks)
+    return observe(names, read, [nexus.read_peaks(path) for path in peaks])
+
+
+def read_scans(
+    names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]
+) -> list[RotationScan]:
+    """Read the scan files of one scan's rotations.
+
+    Raises
+    ------
+    HklflowError
+        If the numbers of names, scan files and peak tables differ.
+    """
     if not len(names) == len(scans) == len(peaks):
         raise HklflowError(
             f"{len(names)} rotations, {len(scans)} scan files and {len(peaks)} peak tables; "
             "give one of each for every rotation"
         )
-    tables = [nexus.read_peaks(path) for path in peaks]
-    usable = [_usable(table) for table in tables]
+    return [nexus.read_scan(path) for path in scans]
+
+
+def observe(
+    names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
+) -> Observed:
+    """Choose the peaks that are fit for refinement."""
+    usable = [table.select(_usable(table)) for table in tables]
+    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
     return Observed(
         tuple(names),
-        tuple(nexus.read_scan(path) for path in scans),
-        tuple(part for part, _ in usable),
-        sum(len(table.frame) for table in tables),
-        tuple(intensity for _, intensity in usable),
+        tuple(scans),
+        tuple(refinement.Peaks(*(getattr(table, name) for name in columns)) for table in usable),
+        sum(len(table) for table in tables),
+        tuple(usable),
     )
 
 
-def _usable(table: Peaks) -> tuple[refinement.Peaks, Floats]:
-    """Peaks fit for refinement, and their intensities."""
+def _usable(table: Peaks) -> NDArray[np.bool_]:
     columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
     values = np.stack([getattr(table, name) for name in columns])
-    use = ((table.flags & int(_UNUSABLE)) == 0) & np.all(np.isfinite(values), axis=0)
+    use: NDArray[np.bool_] = ((table.flags & int(_UNUSABLE)) == 0) & np.all(
+        np.isfinite(values), axis=0
+    )
     use &= np.all(values[3:] > 0, axis=0)
-    use &= _sharp(table, use)
-    return refinement.Peaks(*values[:, use]), table.intensity[use]
+    return use & _sharp(table, use)
 
 
 def _sharp(table: Peaks, use: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -156,6 +185,136 @@ def _inherited_goniometer(
     return own
 
 
+def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup | None]:
+    """UB of an orientation that another program made, in our goniometer's frame.
+
+    Both models give the Miller coordinates of a pixel and frame; ours is made to give the
+    other's. So it matters neither how the other names its axes nor where it has its zero angle.
+
+    Parameters
+    ----------
+    path : Path
+        ``.expt`` of DIALS, or an orientation of hklflow.
+    observed : Observed
+        The rotations it is for: the first of them is the file's first.
+
+    Returns
+    -------
+    ub : (3, 3) array
+        1/Å with 2π, in the setting of the file.
+    group : SpaceGroup or None
+        None where the file names none.
+
+    Raises
+    ------
+    HklflowError
+        If the file has no crystal, or is for another detector or another geometry.
+    """
+    model = _read_model(path)
+    _, _ = model.crystal  # refuses a model without one
+    scan = observed.scans[0]
+    ours, theirs = scan.rotation, model.rotation
+    if theirs.detector.shape != ours.detector.shape:
+        raise HklflowError(
+            f"{path} is for a detector of {theirs.detector.shape} pixels (slow, fast), the scan "
+            f"has {ours.detector.shape}; give the orientation of this scan"
+        )
+    n = ours.scan.n_frames
+    # Of a part of the other's frames.
+    first = 0 if theirs.scan.n_frames == n else scan.first + 1 - model.first_image
+    ends = [np.linspace(0, size, 7) for size in (n, *ours.detector.shape)]
+    frame, slow, fast = (axis.ravel() for axis in np.meshgrid(*ends, indexing="ij"))
+    assert model.ub is not None
+    hkl = theirs.hkl(model.ub, frame + first, slow, fast)
+    g = ours.q_crystal(frame, slow, fast)
+    ub = np.linalg.lstsq(hkl, g, rcond=None)[0].T
+    misfit = float(np.sqrt(np.mean((g - hkl @ ub.T) ** 2) / np.mean(g**2)))
+    if misfit > _MAX_MISFIT:
+        raise HklflowError(
+            f"{path} has another geometry: its Miller indices of pixels and this scan's scattering "
+            f"vectors differ by {misfit:.1%} (limit {_MAX_MISFIT:.0%}); check wavelength, beam "
+            "centre, distance, rotation axis and step of both"
+        )
+    group = None if model.space_group is None else symmetry.space_group(model.space_group)
+    return np.asarray(ub, dtype=np.float64), group
+
+
+def _read_model(path: Path) -> Model:
+    if path.suffix == ".expt":
+        from hklflow.formats.dials_expt import read_expt
+
+        return read_expt(path)[0]
+    import json
+
+    return from_orientation(json.loads(path.read_text()))[0]
+
+
+def reconciled(
+    ub: ArrayLike,
+    own: symmetry.SpaceGroup,
+    group: symmetry.SpaceGroup,
+    cell: ArrayLike | None,
+    tolerance: float,
+    where: str,
+) -> Floats:
+    """UB of another program, in the setting of a space group.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        1/Å with 2π.
+    own : SpaceGroup
+        The group that goes with it; only its centring is used.
+    group : SpaceGroup
+    cell : (6,) array or None
+        Expected cell of the group.
+    tolerance : float
+        Largest principal strain between two cells that are the same.
+    where : str
+        What the UB is, for the sentence of the error.
+
+    Returns
+    -------
+    ub : (3, 3) array
+        As given if its cell is the expected one, else on another basis of the same lattice.
+
+    Raises
+    ------
+    HklflowError
+        If the lattice cannot be that of the space group, or its cell is not the expected one.
+    """
+    given = lattice.decompose_ub(ub)[1]
+    metric = lattice.metric(given)
+    fits = reduction.strain(metric, symmetry.constrain_cell(given, group)) < min(tolerance, 0.01)
+    fits &= own.centring == group.centring
+    if fits and (cell is None or reduction.strain(metric, cell) < tolerance):
+        return np.asarray(ub, dtype=np.float64)
+    primitive = np.asarray(ub, dtype=np.float64) @ np.linalg.inv(own.to_primitive)
+    if cell is not None:
+        settings = reduction.matching_settings(primitive, cell, group, tolerance)
+        found = [s.ub for s in settings if s.ratio == 1 and s.asymmetry < 0.01]
+    else:
+        small = lattice.decompose_ub(primitive)[1]
+        found = [
+            primitive
+            @ np.linalg.inv(setting.matrix)
+            @ np.linalg.inv(symmetry.between_settings(setting.group, group))
+            for setting in symmetry.bravais_settings(small, 1.5)
+            if setting.group.bravais == group.bravais
+        ]
+    if not found:
+        expected = "" if cell is None else f" with the cell {_text(cell)}"
+        raise HklflowError(
+            f"{where} has the cell {_text(given)} ({own.symbol}), which is no lattice of "
+            f"{group.symbol}{expected}; check space group and cell, or index again"
+        )
+    return found[0]
+
+
+def _text(cell: ArrayLike) -> str:
+    return " ".join(f"{x:.5g}" for x in np.asarray(cell, dtype=np.float64))
+
+
 def product(
     refined: refinement.Refined,
     observed: Observed,
@@ -169,8 +328,9 @@ def product(
     Parameters
     ----------
     identity : mapping
-        ``sample``, ``scan``, ``space_group``, ``parent``, the temperatures of both in K, and
-        ``cell_constraints``: the space group whose relations the cell obeys, None for none.
+        ``sample``, ``scan``, ``space_group``, ``parent``, the temperatures of both in K,
+        ``cell_constraints``: the space group whose relations the cell obeys, None for none, and
+        ``engine``: see `engine`.
     symmetry : mapping
         Figures of `core.transition`.
     """

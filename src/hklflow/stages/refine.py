@@ -61,17 +61,32 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import orientation, plots
     from hklflow.core import gates, symmetry, transition
     from hklflow.core.grid import Grid
-    from hklflow.core.refinement import Limits, refine
+    from hklflow.core.refinement import Limits
+    from hklflow.dials import engine
 
     parent = stage.read_json(inputs.parent)
-    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
-    rotations, notes = orientation.inherited(observed, parent)
-    free = ["cell", "orientation"]
-    if params.refine_goniometer and len(rotations) > 1:
-        free += ["misorientation"]
     group = symmetry.space_group(parent["space_group"])
     limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
-    refined = refine(rotations, observed.peaks, parent["UB"], group, free=free, limits=limits)
+    free = ["cell", "orientation"]
+    if params.refine_goniometer and len(params.rotations) > 1:
+        free += ["misorientation"]
+    with engine.opened(params, threads) as used:
+        scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
+        tables = used.tables(scans, inputs.peaks, inputs.masks)
+        observed = orientation.observe(params.rotations, scans, tables)
+        rotations, notes = orientation.inherited(observed, parent)
+        refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
+        examined = transition.examine(
+            refined, observed.peaks, group, free=free, intensities=observed.intensities
+        )
+        broken = examined.broken()
+        loose = bool(broken) and examined.free is not None and params.constraints == "auto"
+        if examined.free is not None and loose:
+            # From what was inherited and with the limits of this stage, as the refinement before.
+            none = symmetry.space_group("P 1")
+            refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
+            notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
+    figures = examined.figures
     identity = {
         "sample": params.sample,
         "scan": params.scan,
@@ -79,29 +94,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space_group": parent["space_group"],
         "parent": parent["scan"],
         "parent_temperature": parent["temperature"],
+        "cell_constraints": None if loose else parent["space_group"],
+        "engine": used.described(),
     }
-    examined = transition.examine(
-        refined, observed.peaks, group, free=free, intensities=observed.intensities
-    )
-    figures = examined.figures
-    broken = examined.broken()
-    loose = bool(broken) and examined.free is not None and params.constraints == "auto"
-    if examined.free is not None and loose:
-        # From what was inherited and with the limits of this stage, as the refinement before.
-        refined = refine(
-            rotations,
-            observed.peaks,
-            examined.free.ub,
-            symmetry.space_group("P 1"),
-            free=free,
-            limits=limits,
-        )
-        notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
     notes += gates.failures(figures, parent["symmetry"], gates.Limits(), identity)
     notes += gates.hints(figures, parent["symmetry"], gates.Limits(), identity)
     grid = Grid.from_dict(parent["grid"])
-    identity["cell_constraints"] = None if loose else parent["space_group"]
     data = orientation.product(refined, observed, grid, identity, notes, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)

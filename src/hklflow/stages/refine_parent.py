@@ -5,12 +5,22 @@ also fixes the hkl grid on which it and its children are transformed.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
 from hklflow.dials.settings import OrientationEngine
 from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core.geometry import Rotation
+    from hklflow.core.symmetry import SpaceGroup
+    from hklflow.dials.engine import Engine
+    from hklflow.orientation import Observed
 
 VERSION = 4
 
@@ -70,50 +80,48 @@ class Params(Settings, OrientationEngine):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import gates, geometry, symmetry, transition
+    from hklflow.core import gates, geometry, lattice, symmetry, transition
     from hklflow.core.grid import Grid
-    from hklflow.core.indexing import index_peaks
-    from hklflow.core.refinement import Limits, refine
+    from hklflow.core.refinement import Limits
+    from hklflow.dials import engine
 
     if params.space_group is None:
         raise HklflowError(
             f"{params.sample} {params.scan} has no space group; give it in the table of samples or "
             "as `refine_parent: space_group`"
         )
-    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     group = symmetry.space_group(params.space_group)
-    indexing = index_peaks(
-        observed.q_crystal(observed.rotations),
-        cell=params.cell,
-        group=group,
-        tolerance=params.hkl_tolerance,
-        cell_tolerance=params.max_cell_deviation,
-        min_fraction=params.min_indexed,
-    )
-    free = ["cell", "orientation"]
-    if params.refine_detector:
-        free += ["detector_x", "detector_y", "detector_rotation"]
-    if params.refine_distance:
-        free += ["detector_z"]
-    if len(observed.names) > 1:
-        free += ["misorientation"]
-    refined = refine(
-        observed.rotations,
-        observed.peaks,
-        indexing.ub,
-        group,
-        free=free,
-        limits=Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
-    )
+    with engine.opened(params, threads) as used:
+        scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
+        tables = used.tables(scans, inputs.peaks, inputs.masks)
+        observed = orientation.observe(params.rotations, scans, tables)
+        free = ["cell", "orientation"]
+        if params.refine_detector:
+            free += ["detector_x", "detector_y", "detector_rotation"]
+        if params.refine_distance:
+            free += ["detector_z"]
+        if len(observed.names) > 1:
+            free += ["misorientation"]
+        begin, ub, relation = _begin(inputs.start, params, observed, group, free, used)
+        refined = used.refine(
+            begin,
+            observed.tables,
+            ub,
+            group,
+            free,
+            Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
+            start=observed.rotations,
+        )
     if params.grid_limits is not None:
         grid = Grid.symmetric(params.grid_limits, params.grid_step)
     else:
         q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
-    warnings = [indexing.relation] if indexing.relation else []
-    if indexing.ambiguities:
+    warnings = [relation] if relation else []
+    ambiguities = symmetry.reindexing_operators(lattice.decompose_ub(ub)[1], group)
+    if ambiguities:
         warnings.append(
-            f"the lattice has {len(indexing.ambiguities)} rotation(s) that are no symmetry of "
+            f"the lattice has {len(ambiguities)} rotation(s) that are no symmetry of "
             f"{params.space_group}: which orientation is right only intensities can tell; the "
             "children keep the parent's choice"
         )
@@ -125,6 +133,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parent": params.scan,
         "parent_temperature": observed.scans[0].temperature,
         "cell_constraints": params.space_group,
+        "engine": used.described(),
     }
     figures = transition.figures(
         refined, observed.peaks, group, free=free, intensities=observed.intensities
@@ -135,11 +144,48 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{refined.fraction_indexed:.1%} of {len(refined.indexed)} peaks indexed "
-        f"({indexing.fraction:.1%} before the refinement); cell "
+        f"{refined.fraction_indexed:.1%} of {len(refined.indexed)} peaks indexed; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )
+
+
+def _begin(
+    start: Path | None,
+    params: Params,
+    observed: "Observed",
+    group: "SpaceGroup",
+    free: list[str],
+    used: "Engine",
+) -> "tuple[list[Rotation], NDArray[np.float64], str]":
+    """Geometry and UB with which refinement starts, and what indexing says of the lattice."""
+    from hklflow import orientation
+    from hklflow.core.indexing import index_peaks
+    from hklflow.dials import orient
+
+    rotations, tolerance = observed.rotations, params.max_cell_deviation
+    if start is not None:
+        ub, own = orientation.started(start, observed)
+        own = group if own is None else own
+        where = f"the start {start}"
+        ub = orientation.reconciled(ub, own, group, params.cell, tolerance, where)
+        return rotations, ub, ""
+    if used.dials is not None:
+        rotations, ub = orient.index(
+            used.dials, rotations, observed.tables, group, params.cell, free, used.folder
+        )
+        where = "the lattice that DIALS found"
+        ub = orientation.reconciled(ub, group, group, params.cell, tolerance, where)
+        return rotations, ub, ""
+    indexing = index_peaks(
+        observed.q_crystal(rotations),
+        cell=params.cell,
+        group=group,
+        tolerance=params.hkl_tolerance,
+        cell_tolerance=tolerance,
+        min_fraction=params.min_indexed,
+    )
+    return rotations, indexing.ub, indexing.relation
 
 
 if __name__ == "__main__":

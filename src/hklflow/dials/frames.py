@@ -1,0 +1,142 @@
+"""Frames as DIALS reads them: an NXmx file of their own, and the spots that DIALS finds on it.
+
+DIALS knows the formats of beamlines, hklflow those of `formats`; a copy with one geometry and one
+mask is what both read, whatever the raw files are.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core import masks
+from hklflow.core.geometry import Rotation
+from hklflow.core.peaks_table import Peaks
+from hklflow.core.scan import RotationScan
+from hklflow.dials.programs import Dials
+from hklflow.errors import HklflowError
+
+FRAMES, IMPORTED, STRONG = "frames.nxs", "imported.expt", "strong.refl"
+
+_THIN = 1e-9  # m; DIALS asks for a sensor's thickness, and would shift what a thick one sees
+
+
+def flat(rotation: Rotation) -> Rotation:
+    """Geometry with all pixels on one grid, the only one that is told to DIALS."""
+    return replace(rotation, detector=rotation.detector.plane)
+
+
+def write_frames(
+    path: Path,
+    scan: RotationScan,
+    rotation: Rotation,
+    bad: NDArray[np.bool_],
+    blocks: Iterable[NDArray[Any]],
+    dtype: np.dtype[Any],
+) -> None:
+    """Write frames for DIALS.
+
+    Parameters
+    ----------
+    path : Path
+    scan : RotationScan
+        Its saturation is told.
+    rotation : Rotation
+        Geometry.
+    bad : (slow, fast) bool array
+        Pixels that are not to be used.
+    blocks : iterable of (n, slow, fast) arrays
+        All frames, in order.
+    dtype
+        Of the frames.
+
+    Raises
+    ------
+    HklflowError
+        If the frames are those of an integrating detector.
+    """
+    if scan.underload < 0:
+        raise HklflowError(
+            f"the frames {scan.raw} are of an integrating detector, whose read noise DIALS does "
+            "not know; use hklflow's own peak search and integration for them"
+        )
+    from hklflow.formats.write_raw import NXmxWriter
+
+    most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1)
+    detector, goniometer = rotation.detector, rotation.goniometer
+    with NXmxWriter(
+        path,
+        shape=detector.shape,
+        n_frames=rotation.scan.n_frames,
+        pixel_size=detector.pixel_size,
+        origin=detector.origin,
+        slow=detector.slow,
+        fast=detector.fast,
+        wavelength=rotation.beam.wavelength,
+        axis_names=goniometer.names,
+        axes=goniometer.axes,
+        angles=goniometer.angles,
+        scan_axis=goniometer.scan,
+        start=rotation.scan.start,
+        step=rotation.scan.step,
+        exposure=float(np.mean(scan.exposure)),
+        pixel_mask=bad.astype(np.uint32),
+        sensor_thickness=_THIN,
+        polarization=rotation.beam.polarization,
+        # Limits between whole counts: whether DIALS counts them in has changed.
+        saturation=most - 0.5,
+        underload=-0.5,
+        instrument_name=None,
+        sample_name=None,
+        dtype=dtype,
+    ) as writer:
+        for block in blocks:
+            writer.append(block)
+
+
+def find_spots(
+    dials: Dials, scan: RotationScan, rotation: Rotation, mask: Path, folder: Path, threads: int
+) -> Peaks:
+    """Search the frames of one rotation with `dials.find_spots`.
+
+    Parameters
+    ----------
+    dials : Dials
+    scan : RotationScan
+    rotation : Rotation
+        Geometry; positions do not depend on it.
+    mask : Path
+        Pixel mask.
+    folder : Path
+        Where DIALS runs; it has to hold a copy of the frames.
+    threads : int
+
+    Raises
+    ------
+    HklflowError
+        If DIALS finds nothing or cannot read such frames.
+    """
+    from hklflow import nexus
+    from hklflow.formats import raw
+    from hklflow.formats.dials_peaks import refl_to_peaks
+    from hklflow.formats.dials_refl import read_refl
+
+    plane = flat(rotation)
+    bad = nexus.read_mask(mask) != 0
+    with raw.open_frames(scan.raw) as frames:
+        last = scan.first + rotation.scan.n_frames
+        blocks = frames.stream(16, scan.first, last, threads=threads)
+        write_frames(folder / FRAMES, scan, plane, bad, blocks, frames.dtype)
+    strong = search(dials, folder, threads)
+    (folder / FRAMES).unlink()
+    return refl_to_peaks(read_refl(strong), plane)[0]
+
+
+def search(dials: Dials, folder: Path, threads: int) -> Path:
+    """Import the frames written to a folder and find their spots; returns the table."""
+    dials.run("dials.import", [FRAMES, f"output.experiments={IMPORTED}"], folder, IMPORTED)
+    arguments = [IMPORTED, f"output.reflections={STRONG}", f"nproc={threads}"]
+    return dials.run("dials.find_spots", arguments, folder, STRONG)[0]

@@ -1,0 +1,276 @@
+"""DIALS as the engine that indexes and refines.
+
+All rotations of a scan are one experiment list. Indexing takes them as one crystal; refinement
+gives each rotation a crystal of its own with a common cell where the goniometer's heads are free,
+which is the model of `core.parameters`: what the orientations differ by becomes the head.
+The beam is held: the detector's position and turn say the same.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core import refinement, symmetry
+from hklflow.core.geometry import Rotation
+from hklflow.core.model import Model, with_one_crystal
+from hklflow.core.peaks_table import Peaks
+from hklflow.dials.frames import flat
+from hklflow.dials.programs import Dials
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+_IMPORTED, _STRONG = "imported.expt", "strong.refl"
+_INDEXED, _INDEXED_REFL = "indexed.expt", "indexed.refl"
+_REFINED, _REFINED_REFL = "refined.expt", "refined.refl"
+_MAX_CYCLES = 4  # of refinement and new indices
+_SETTLED = 0.002  # fraction of the peaks whose indices may still change
+
+
+def on_plane(rotation: Rotation, table: Peaks) -> Peaks:
+    """Peaks where they would be if all pixels were on one grid, which DIALS is told."""
+    modules = rotation.detector.modules
+    if modules is None:
+        return table
+    slow, fast = modules.displaced(table.slow, table.fast)
+    return replace(table, slow=slow, fast=fast)
+
+
+def index(
+    dials: Dials,
+    rotations: Sequence[Rotation],
+    tables: Sequence[Peaks],
+    group: symmetry.SpaceGroup,
+    cell: ArrayLike | None,
+    free: Sequence[str],
+    folder: Path,
+) -> tuple[list[Rotation], Floats]:
+    """Find the lattice with `dials.index`.
+
+    Parameters
+    ----------
+    dials : Dials
+    rotations, tables
+        Geometry and peaks of all rotations.
+    group : SpaceGroup
+    cell : (6,) array or None
+        Expected cell.
+    free : sequence of str
+        Which of `core.parameters.GROUPS` may be refined meanwhile.
+    folder : Path
+        Where DIALS runs.
+
+    Returns
+    -------
+    rotations : list of Rotation
+        With the detector as DIALS refined it, which has one crystal for all.
+    ub : (3, 3) array
+        1/Å with 2π, in a setting of DIALS.
+
+    Raises
+    ------
+    HklflowError
+        If DIALS finds no such lattice.
+    """
+    _write(folder, _IMPORTED, _STRONG, rotations, tables)
+    arguments = [_IMPORTED, _STRONG, "joint_indexing=True", f"space_group={_hall(group)}"]
+    if cell is not None:
+        numbers = ",".join(f"{x:.6g}" for x in np.asarray(cell, dtype=np.float64))
+        arguments.append(f"unit_cell={numbers}")
+    arguments += [*_held(free), f"output.experiments={_INDEXED}"]
+    arguments.append(f"output.reflections={_INDEXED_REFL}")
+    dials.run("dials.index", arguments, folder, _INDEXED, _INDEXED_REFL)
+    return _read(folder / _INDEXED, rotations)
+
+
+def refine(
+    dials: Dials,
+    rotations: Sequence[Rotation],
+    tables: Sequence[Peaks],
+    ub: ArrayLike,
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    limits: refinement.Limits,
+    folder: Path,
+    start: Sequence[Rotation] | None = None,
+) -> refinement.Refined:
+    """Refine with `dials.refine` and judge the result as hklflow judges its own.
+
+    Indices are hklflow's, found again after each refinement until they rest.
+
+    Parameters
+    ----------
+    dials : Dials
+    rotations, tables
+        Starting geometry and peaks of all rotations.
+    ub : (3, 3) array
+        Start, in the setting of ``group``.
+    group : SpaceGroup
+        Its constraints on the cell hold.
+    free : sequence of str
+        Which of `core.parameters.GROUPS` to refine.
+    limits : Limits
+    folder : Path
+        Where DIALS runs.
+    start : sequence of Rotation, optional
+        Geometry from which changes are told; default ``rotations``.
+
+    Raises
+    ------
+    HklflowError
+        If DIALS fails, or where `core.refinement.refine` would refuse.
+    """
+    peaks = [centroids(table) for table in tables]
+    current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)
+    found = refinement.assign(current, peaks, refined_ub, group, limits=limits)
+    for _ in range(_MAX_CYCLES):
+        current, refined_ub = _refine_once(dials, current, tables, found, group, free, folder)
+        before = found
+        found = refinement.assign(current, peaks, refined_ub, group, limits=limits)
+        changed = np.any(found.hkl != before.hkl, axis=1) & (found.indexed | before.indexed)
+        if changed.mean() <= _SETTLED:
+            break
+    else:
+        raise HklflowError(
+            f"{changed.mean():.1%} of the peaks' indices still changed after {_MAX_CYCLES} runs of "
+            "dials.refine; index again, or refine fewer parameters"
+        )
+    return refinement.evaluate(
+        current,
+        peaks,
+        refined_ub,
+        group,
+        rotations if start is None else start,
+        ub,
+        free=free,
+        limits=limits,
+    )
+
+
+def _refine_once(
+    dials: Dials,
+    rotations: Sequence[Rotation],
+    tables: Sequence[Peaks],
+    assigned: refinement.Assigned,
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    folder: Path,
+) -> tuple[list[Rotation], Floats]:
+    heads = "misorientation" in free
+    _write(folder, _INDEXED, _INDEXED_REFL, rotations, tables, group, assigned, heads)
+    arguments = [_INDEXED, _INDEXED_REFL, "scan_varying=False", *_held(free)]
+    if heads:
+        # One entry for each parameter that changes by the same in all crystals.
+        n = len(symmetry.cell_constraints(group).free)
+        tied = "\n".join(
+            f"refinement.parameterisation.crystal.unit_cell.constraints.parameter=g_param_{i}"
+            for i in range(n)
+        )
+        (folder / "cell.phil").write_text(tied + "\n")
+        arguments.append("cell.phil")
+    arguments += [f"output.experiments={_REFINED}", f"output.reflections={_REFINED_REFL}"]
+    dials.run("dials.refine", arguments, folder, _REFINED, _REFINED_REFL)
+    return _read(folder / _REFINED, rotations)
+
+
+def _held(free: Sequence[str]) -> list[str]:
+    """Options of refinement for what is not free."""
+    moved = {"detector_x", "detector_y", "detector_z", "detector_rotation"} & set(free)
+    fixed = "all" if not moved else "none" if "detector_z" in moved else "distance"
+    arguments = ["beam.fix=all", "goniometer.fix=all"]
+    return arguments if fixed == "none" else [*arguments, f"detector.fix={fixed}"]
+
+
+def centroids(table: Peaks) -> refinement.Peaks:
+    """Of a table what a refinement needs."""
+    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
+    return refinement.Peaks(*(getattr(table, name) for name in columns))
+
+
+def _hall(group: symmetry.SpaceGroup) -> str:
+    return f"Hall:{group.hall.strip()}"
+
+
+def _write(
+    folder: Path,
+    experiments: str,
+    reflections: str,
+    rotations: Sequence[Rotation],
+    tables: Sequence[Peaks],
+    group: symmetry.SpaceGroup | None = None,
+    assigned: refinement.Assigned | None = None,
+    own_crystals: bool = False,
+) -> None:
+    """Write the files of all rotations; with a crystal if its indices are given."""
+    from hklflow.formats.dials_expt import write_expt
+    from hklflow.formats.dials_peaks import peaks_to_refl
+    from hklflow.formats.dials_refl import Refl, write_refl
+
+    planes = [flat(rotation) for rotation in rotations]
+    models = [
+        Model(
+            plane,
+            None if assigned is None else assigned.ub,
+            None if group is None else group.hall,
+            raw=str(folder / f"frames_{i}.nxs"),  # named, never opened
+            name=f"rotation_{i}",
+        )
+        for i, plane in enumerate(planes)
+    ]
+    identifiers = write_expt(folder / experiments, models)
+    if own_crystals:
+        content = json.loads((folder / experiments).read_text())
+        content["crystal"] *= len(planes)
+        for i, experiment in enumerate(content["experiment"]):
+            experiment["crystal"] = i
+        (folder / experiments).write_text(json.dumps(content))
+    starts = np.cumsum([0, *(len(table) for table in tables)])
+    parts = []
+    for i, (rotation, plane, table) in enumerate(zip(rotations, planes, tables, strict=True)):
+        rows = slice(starts[i], starts[i + 1])
+        parts.append(
+            peaks_to_refl(
+                on_plane(rotation, table),
+                plane,
+                experiment=i,
+                identifier=identifiers[i],
+                hkl=None if assigned is None else assigned.hkl[rows],
+                indexed=None if assigned is None else assigned.indexed[rows],
+            )
+        )
+    columns = {
+        name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns
+    }
+    refl = Refl(columns, dict(enumerate(identifiers)), int(starts[-1]))
+    if assigned is not None:
+        refl = refl.select(assigned.indexed)
+    write_refl(folder / reflections, refl)
+
+
+def _read(path: Path, rotations: Sequence[Rotation]) -> tuple[list[Rotation], Floats]:
+    """Our rotations as a file of DIALS has them, and their common UB.
+
+    Of the file only detector and crystals are taken: modules, sensor and goniometer stay ours.
+    """
+    from hklflow.formats.dials_expt import read_expt
+
+    found = read_expt(path)
+    if len(found) != len(rotations) or any(model.ub is None for model in found):
+        raise HklflowError(
+            f"DIALS kept {sum(m.ub is not None for m in found)} of {len(rotations)} rotations in "
+            f"{path.name}: it found no common lattice of them; index the rotations one by one, or "
+            "check their goniometer angles"
+        )
+    models = []
+    for rotation, model in zip(rotations, found, strict=True):
+        moved = model.rotation.detector
+        detector = replace(rotation.detector, origin=moved.origin, slow=moved.slow, fast=moved.fast)
+        models.append(Model(replace(rotation, detector=detector), model.ub))
+    shared = with_one_crystal(models)
+    ub = shared[0].ub
+    assert ub is not None
+    return [model.rotation for model in shared], ub

@@ -1,0 +1,137 @@
+"""Two small simulated rotations of one crystal, taken through the stages to tables of peaks."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hklflow import nexus, stage
+from hklflow.core import geometry
+from hklflow.core.simulate import (
+    CrystalModel,
+    DetectorModel,
+    Diffuse,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+)
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.stages import find_peaks, import_scan
+
+HEXAGONAL = (4.9, 4.9, 8.1, 90.0, 90.0, 120.0)
+TRICLINIC = (5.2, 7.1, 8.8, 81.0, 97.0, 108.0)
+MONOCLINIC = (6.1, 5.9, 9.4, 90.0, 104.0, 90.0)
+NAMES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class Made:
+    """Simulations, and the files of each rotation."""
+
+    simulations: tuple[Simulation, ...]
+    scans: list[Path]
+    masks: list[Path]
+    peaks: list[Path]
+
+    @property
+    def rotations(self) -> list[geometry.Rotation]:
+        return [nexus.read_scan(path).rotation for path in self.scans]
+
+
+def simulations(
+    cell: tuple[float, ...],
+    n: int = 2,
+    *,
+    n_frames: int = 90,
+    step: float = 1.0,
+    shape: tuple[int, int] = (180, 200),
+    misorientation: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    scale: float = 1.0,
+    gaps: tuple[tuple[int, int, int, int], ...] = (),
+    step_sign: int = 1,
+) -> tuple[Simulation, ...]:
+    """Rotations about one axis at two settings of another; the second's crystal is turned.
+
+    `turn` and `misorientation` are rotation vectors in degrees in the goniometer's frame.
+    """
+    found = []
+    for i, kappa in enumerate((0.0, 0.5)[:n]):
+        total = np.add(turn, misorientation if i else (0.0, 0.0, 0.0))
+        found.append(
+            Simulation(
+                detector=DetectorModel(
+                    shape,
+                    0.03,
+                    (shape[0] * 0.48, shape[1] * 0.52),
+                    (172e-6, 172e-6),
+                    (0.02, -0.015),
+                    0.01,
+                    gaps=gaps,
+                ),
+                goniometer=GoniometerModel(
+                    ((0.0, 0.6, 0.8), (-1.0, 0.02, -0.01)), (kappa, 0.0), ("kappa", "phi"), 1
+                ),
+                scan=ScanModel(
+                    0.2, step_sign * np.radians(step), n_frames, 0.5, seed=3 + i, polarization=0.99
+                ),
+                crystal=CrystalModel(
+                    cell,
+                    orientation=(0.7, -0.4, 1.1),
+                    turn=tuple(float(x) for x in total),
+                    mosaic=np.radians(0.25),
+                    scale=scale,
+                    # One heavy atom and one at a general place: no symmetry but the lattice's.
+                    atoms=((0, 0, 0, 1.0), (0.31, 0.17, 0.23, 0.6)),
+                    b_iso=1.0,
+                ),
+                diffuse=Diffuse(flat=2.0),
+            )
+        )
+    return tuple(found)
+
+
+def make(folder: Path, scans: tuple[Simulation, ...], **search: Any) -> Made:
+    """Write, import and search the rotations."""
+    files: dict[str, list[Path]] = {"scans": [], "masks": [], "peaks": []}
+    for i, simulation in enumerate(scans):
+        place = folder / NAMES[i]
+        place.mkdir(parents=True, exist_ok=True)
+        with NXmxWriter(place / "raw.nxs", **simulation.raw_header()) as writer:
+            for block in simulation.frames(16):
+                writer.append(block)
+        stage.run(
+            import_scan.main,
+            inputs=import_scan.Inputs(raw=[place / "raw.nxs"]),
+            outputs=import_scan.Outputs(scan=place / "scan.nxs"),
+            params=import_scan.Params(),
+            threads=1,
+        )
+        nexus.write_mask(place / "mask.nxs", simulation.detector.gap_mask.astype(np.uint32))
+        stage.run(
+            find_peaks.main,
+            inputs=find_peaks.Inputs(scan=place / "scan.nxs", mask=place / "mask.nxs"),
+            outputs=find_peaks.Outputs(
+                peaks=place / "peaks.nxs",
+                picture=place / "peaks.png",
+                metrics=place / "peaks.json",
+                statistics=place / "statistics.nxs",
+                statistics_picture=place / "statistics.png",
+                statistics_metrics=place / "statistics.json",
+            ),
+            params=find_peaks.Params(**search),
+            threads=1,
+        )
+        for kind in files:
+            name = {"scans": "scan", "masks": "mask", "peaks": "peaks"}[kind]
+            files[kind].append(place / f"{name}.nxs")
+    return Made(scans, **files)
+
+
+def shifted(path: Path, target: Path, shift: tuple[float, float, float]) -> Path:
+    """Scan file with the detector where it is not, in metres."""
+    scan = nexus.read_scan(path)
+    moved = replace(scan.rotation, detector=scan.rotation.detector.moved(shift))
+    nexus.write_scan(target, replace(scan, rotation=moved), "shifted", None)
+    return target
