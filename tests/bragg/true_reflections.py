@@ -1,20 +1,32 @@
 """Integrated reflections of a crystal with known intensities, scales and errors."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow import nexus
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.scale_model import real_harmonics
-from hklflow.core import lattice, prediction, symmetry
+from hklflow.core import geometry, lattice, prediction, symmetry
 from hklflow.core.geometry import BEAM, Beam, Detector, Goniometer, Rotation, Scan, directions
 from hklflow.core.reflections import ReflectionFlag, Reflections
 
 Floats = NDArray[np.float64]
 CELL = (7.2, 8.3, 9.1, 90.0, 90.0, 90.0)
 PER_COUNT = 0.02  # 1/Å³
+
+
+class Files(NamedTuple):
+    """What `Truth.write` wrote."""
+
+    reflections: list[Path]
+    orientation: Path
+    rotations: list[str]
 
 
 def rotation(
@@ -107,6 +119,31 @@ class Truth:
             self.g.append(g)
             self.tables.append(self._table(rng, rows, seen, keep, mine * g))
 
+    def write(self, folder: Path, name: str = "T300", temperature: float | None = 300.0) -> Files:
+        """Files of integration and orientation, as the stage reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [f"r{number}" for number in range(len(self.rotations))]
+        paths = []
+        for number, table in enumerate(self.tables):
+            paths.append(folder / f"{names[number]}.nxs")
+            nexus.write_reflections(paths[-1], table, "t")
+        orientation = {
+            "sample": "salt",
+            "scan": name,
+            "parent": "T300",
+            "space_group": self.group,
+            "cell_constraints": self.group,
+            "temperature": temperature,
+            "cell": list(self.cell),
+            "cell_sigma": [0.001] * 6,
+            "rotations": {
+                name: geometry.to_dict(one) for name, one in zip(names, self.rotations, strict=True)
+            },
+        }
+        where = folder / "converged.json"
+        where.write_text(json.dumps(orientation))
+        return Files(paths, where, names)
+
     def _scale(self, number: int, rows: NDArray[np.int64], seen: object, keep: Floats) -> Floats:
         one = self.rotations[number]
         angle = np.degrees(seen.angle[keep])  # type: ignore[attr-defined]
@@ -151,7 +188,7 @@ class Truth:
         )
         none = np.full(n, np.nan)
         ones = np.ones(n)
-        fields = {name: none for name in Reflections.__dataclass_fields__}
+        fields = dict.fromkeys(Reflections.__dataclass_fields__, none)
         fields |= {
             "hkl": rows,
             "frame": seen.frame[keep],  # type: ignore[attr-defined]

@@ -155,3 +155,43 @@ class StructureFactors:
 
     def __len__(self) -> int:
         return len(self.hkl)
+
+
+@dataclass(frozen=True)
+class IntensitySeries:
+    """I(hkl, T): n reflections in t scans.
+
+    Attributes
+    ----------
+    hkl : (n, 3) int array
+        In the asymmetric unit of their setting.
+    d : (n,) array
+        Å, in the setting's first scan.
+    settings : tuple of n str
+        Parent whose axes and space group the indices are of: parents of unlike cells share none.
+    scans, parents : tuples of t str
+    temperature : (t,) array
+        K; NaN if it is not known.
+    intensity, sigma : (n, t) arrays
+        1/Å³ as merged; NaN where not observed.
+    n : (n, t) int array
+        Observations.
+    scale, scale_sigma, decay, decay_sigma : (t,) arrays
+        ``I / I_parent = scale exp(-2 ΔB (sin θ / λ)²)``, ΔB in Å²; not applied.
+    notes : tuple of str
+    """
+
+    hkl: Integers
+    d: Floats
+    settings: tuple[str, ...]
+    scans: tuple[str, ...]
+    parents: tuple[str, ...]
+    temperature: Floats
+    intensity: Floats
+    sigma: Floats
+    n: Integers
+    scale: Floats
+    scale_sigma: Floats
+    decay: Floats
+    decay_sigma: Floats
+    notes: tuple[str, ...] = ()

@@ -206,13 +206,20 @@ def possible_reflections(
     anomalous : bool
         With the Friedel mates of those that are not centric.
     """
-    unit_cell = _unit_cell(constrain_cell(cell, group))
-    from cctbx import crystal, miller
+    of_crystal = crystal_symmetry(cell, group)
+    from cctbx import miller
 
-    crystal_symmetry = crystal.symmetry(unit_cell=unit_cell, space_group=group._cctbx)
-    built = miller.build_set(crystal_symmetry, anomalous_flag=anomalous, d_min=d_min)
+    built = miller.build_set(of_crystal, anomalous_flag=anomalous, d_min=d_min)
     found: Integers = np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
     return found
+
+
+def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
+    """Group and cell (6,), made to obey it, as cctbx's ``crystal.symmetry``."""
+    unit_cell = _unit_cell(constrain_cell(cell, group))
+    from cctbx import crystal
+
+    return crystal.symmetry(unit_cell=unit_cell, space_group=group._cctbx)
 
 
 def settings_alike(group: SpaceGroup) -> list[SpaceGroup]:

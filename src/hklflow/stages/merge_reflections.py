@@ -68,7 +68,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import plots
     from hklflow.bragg import absences, laue, merging, shells
     from hklflow.core import symmetry
-    from hklflow.core.reflections import ReflectionFlag
     from hklflow.core.structure_factors import Crystal
     from hklflow.errors import HklflowError
     from hklflow.formats import mtz, shelx
@@ -96,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         merged, crystal.cell, group, len(found.rotations), params.shells, params.seed
     )
     extinct = absences.examine(everything, group)
-    symmetries = laue.examine(everything.select(~everything.has(ReflectionFlag.ABSENT)), group)
+    symmetries = laue.examine(allowed, group)
     warnings = [*extinct.warnings, *symmetries.warnings, *merged.warnings]
     metrics = {
         "sample": crystal.sample,
@@ -124,7 +123,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"{crystal.sample} {crystal.scan}: structure factors in {group.symbol}"
     files.write_factors(outputs.factors, factors, crystal, metrics, title)
     mtz.write_mtz(outputs.mtz, factors, crystal, group, title)
-    wanted = merged.observed if params.hkl == "unmerged" else None
+    # SHELXL and XPREP judge the absences too.
+    told = np.ones(len(everything), dtype=np.bool_)
+    told[~forbidden] = ~merged.outlier
+    wanted = everything.select(told) if params.hkl == "unmerged" else None
     shelx.write_hklf4(
         outputs.hkl, *shelx.rows_of(factors, wanted), crystal=crystal, merged=wanted is None
     )

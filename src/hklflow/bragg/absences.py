@@ -1,0 +1,346 @@
+"""Which systematic absences are there: the test of the space group.
+
+An element of symmetry with the rotation part R and the translation t forbids the reflections
+with ``h R = h`` and ``h · t`` not an integer (International Tables A, 1.6.3). Of the elements of
+all space groups on the same axes with the same Laue group and lattice, those that forbid the
+same reflections up to the Laue group are one here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core import symmetry
+from hklflow.core.structure_factors import Scaled
+from hklflow.core.symmetry import SpaceGroup
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Verdict = Literal["fulfilled", "weak", "violated", "not tested"]
+
+_BOX = 8  # largest index among which patterns are compared: more than the order of any screw
+_FEWEST = 3  # observations
+_PRESENT = 5.0  # standard deviations of the mean I/σ
+_ABOVE = {3: 0.2, 1: 0.4}  # σ -> fraction above it of a violated class, by either
+_RATIO = 0.01  # mean intensity over that of comparable reflections: less may be multiple scattering
+_CENTRINGS = {
+    "A": ((0, 0.5, 0.5),),
+    "B": ((0.5, 0, 0.5),),
+    "C": ((0.5, 0.5, 0),),
+    "I": ((0.5, 0.5, 0.5),),
+    "F": ((0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)),
+    "R (obverse)": ((2 / 3, 1 / 3, 1 / 3), (1 / 3, 2 / 3, 2 / 3)),
+    "R (reverse)": ((1 / 3, 2 / 3, 1 / 3), (2 / 3, 1 / 3, 2 / 3)),
+}
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element of symmetry, and what was observed of the reflections that it forbids.
+
+    Attributes
+    ----------
+    name : str
+    observed : int
+        Observations that it forbids.
+    mean, mean_error : float
+        Of I/σ; NaN if there is none.
+    above : float
+        Fraction above 3σ.
+    ratio : float
+        Mean intensity over that of the reflections on the same rows or planes that it allows.
+    verdict : str
+        "fulfilled": no intensity; "weak": significant, but little, as by multiple scattering or
+        a harmonic of the wavelength; "violated"; "not tested": too few, or those allowed are as
+        weak.
+    given : bool
+        It is of the given space group.
+    """
+
+    name: str
+    observed: int
+    mean: float
+    mean_error: float
+    above: float
+    ratio: float
+    verdict: Verdict
+    given: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Space groups that forbid the same reflections.
+
+    ``contradicted`` and ``untested`` name elements; ``explains`` counts the observations without
+    intensity that it forbids.
+    """
+
+    symbols: tuple[str, ...]
+    explains: int
+    contradicted: tuple[str, ...]
+    untested: tuple[str, ...]
+    given: bool
+
+
+@dataclass(frozen=True)
+class Extinctions:
+    """Elements with their verdicts, space groups, best first, and what a person should know."""
+
+    elements: tuple[Element, ...]
+    candidates: tuple[Candidate, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def compatible(self) -> list[Candidate]:
+        """Space groups that no reflection contradicts, those that explain most first."""
+        return [c for c in self.candidates if not c.contradicted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "elements": [vars(e) for e in self.elements],
+            "compatible space groups": [
+                {"symbols": c.symbols, "explains": c.explains, "untested": c.untested}
+                for c in self.compatible
+            ],
+            "contradicted space groups": [
+                {"symbols": c.symbols, "by": c.contradicted}
+                for c in self.candidates
+                if c.contradicted
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """Rotation part on row vectors hkl, intrinsic translation, name."""
+
+    rotation: Integers
+    shift: Floats
+    name: str
+
+    def forbids(self, hkl: Integers, laue: Integers) -> tuple[Bools, Bools]:
+        """Which hkl (n, 3) it or an equivalent of it forbids, and which lie where it does."""
+        absent, there = np.zeros((2, len(hkl)), dtype=np.bool_)
+        for operation in laue:
+            turned = hkl @ operation.T
+            on = np.all(turned @ self.rotation == turned, axis=1)
+            phase = turned @ self.shift
+            there |= on
+            absent |= on & (np.abs(phase - np.rint(phase)) > 1e-6)
+        return absent, there
+
+
+def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
+    """Test the space group and those on the same axes with the same Laue group and lattice.
+
+    Parameters
+    ----------
+    table : Scaled
+        Observations, those too that the space group forbids.
+    group : SpaceGroup
+        The given one.
+    """
+    allowed = ~_by_lattice(table.hkl, group)
+    observed = table.select(allowed)
+    box = _box(group)
+    groups = symmetry.settings_alike(group)
+    given_absent = group.is_absent(box)
+    patterns: dict[bytes, tuple[Element, Bools, Bools]] = {}
+    for operation in _operations(groups):
+        forbidden, _ = operation.forbids(box, group.laue_operations)
+        key = forbidden.tobytes()
+        if not forbidden.any():
+            continue
+        if key in patterns:
+            element, *masks = patterns[key]
+            if _kind(operation.name) not in {_kind(x) for x in element.name.split(" or ")}:
+                name = f"{element.name} or {operation.name}"
+                patterns[key] = (replace(element, name=name), masks[0], masks[1])
+            continue
+        absent, there = operation.forbids(observed.hkl, group.laue_operations)
+        given = bool(np.all(given_absent[forbidden]))
+        element = _judged(operation.name, observed, absent, there & ~absent, given)
+        patterns[key] = (element, forbidden, absent)
+    elements = [element for element, _, _ in patterns.values()]
+    candidates = _candidates(groups, group, box, list(patterns.values()))
+    centrings = _centrings(table, group)
+    warnings = _warnings(elements, candidates, centrings, group)
+    return Extinctions((*centrings, *elements), tuple(candidates), tuple(warnings))
+
+
+def _by_lattice(hkl: Integers, group: SpaceGroup) -> Bools:
+    """Which hkl (n, 3) the lattice translations forbid."""
+    rotations, shifts = group.operations
+    pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
+    phase = hkl @ shifts[pure].T
+    forbidden: Bools = np.any(np.abs(phase - np.rint(phase)) > 1e-6, axis=1)
+    return forbidden
+
+
+def _box(group: SpaceGroup) -> Integers:
+    one = np.arange(-_BOX, _BOX + 1)
+    box = np.stack(np.meshgrid(one, one, one, indexing="ij"), axis=-1).reshape(-1, 3)
+    return box[~_by_lattice(box, group)]
+
+
+def _operations(groups: list[SpaceGroup]) -> list[_Operation]:
+    """Screw axes and glide planes of all groups, once each."""
+    found: dict[tuple[bytes, tuple[int, ...]], _Operation] = {}
+    for group in groups:
+        for rotation, shift in zip(*group.operations, strict=True):
+            powers = [np.eye(3, dtype=np.int64)]
+            while not np.array_equal(following := rotation @ powers[-1], powers[0]):
+                powers.append(following)
+            intrinsic = np.mean(powers, axis=0) @ shift
+            units = np.rint(intrinsic * 72).astype(np.int64) % 72
+            fixed = round(float(np.trace(np.mean(powers, axis=0))))
+            if len(powers) == 1 or fixed == 0 or not np.any(units):
+                continue
+            key = (np.ascontiguousarray(rotation).tobytes(), tuple(units.tolist()))
+            if key not in found:
+                name = _name(rotation, units / 72, len(powers), group)
+                found[key] = _Operation(rotation, intrinsic, name)
+    # Plain names first: they stand for all that forbid the same.
+    return sorted(found.values(), key=lambda o: (o.name.count("/"), o.name.count("-"), o.name))
+
+
+def _name(rotation: Integers, shift: Floats, order: int, group: SpaceGroup) -> str:
+    screw = np.linalg.det(rotation) > 0
+    values, vectors = np.linalg.eig(rotation.astype(np.float64))
+    axis = np.real(vectors[:, np.argmin(np.abs(values - (1 if screw else -1)))])
+    axis = axis / np.abs(axis[np.abs(axis) > 1e-6]).min()
+    axis = np.rint(axis * np.sign(axis[np.flatnonzero(np.abs(axis) > 1e-6)[0]])).astype(int)
+    along = "[" + " ".join(str(x) for x in axis) + "]"
+    if screw:
+        # A screw's step is a part of the shortest lattice vector along it.
+        length = next(x for x in (1 / 3, 1 / 2, 1.0) if not _forbidding(x * axis, group))
+        step = float(shift @ axis / (axis @ axis)) / length % 1
+        return f"{order}_{round(step * order) % order} axis along {along}"
+    letters: dict[tuple[int, ...], str] = {(36, 0, 0): "a", (0, 36, 0): "b", (0, 0, 36): "c"}
+    units = tuple(int(x) for x in np.rint(72 * shift))
+    halves = all(x in (0, 36) for x in units)
+    letter = letters.get(units, "n" if halves else "d" if all(x % 18 == 0 for x in units) else "")
+    text = " ".join(f"{x // 12}/6" if x % 18 else f"{x // 18}/4" for x in units)
+    return f"{letter or 'glide'} plane normal to {along}" + ("" if letter else f" by ({text})")
+
+
+def _forbidding(vector: Floats, group: SpaceGroup) -> bool:
+    """Whether a vector is not a lattice translation."""
+    rotations, shifts = group.operations
+    pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
+    away = vector - shifts[pure]
+    return not bool(np.any(np.all(np.abs(away - np.rint(away)) < 1e-6, axis=1)))
+
+
+def _kind(name: str) -> str:
+    return name.split(" ")[0]
+
+
+def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given: bool) -> Element:
+    # The error model's part that goes with I is of equivalents, which the Laue group may get wrong.
+    ratio_of = observed.intensity / observed.sigma_counting
+    n = int(absent.sum())
+    if not n:
+        nan = float("nan")
+        return Element(name, 0, nan, nan, nan, nan, "not tested", given)
+    values = ratio_of[absent]
+    mean, above = float(values.mean()), float(np.mean(values > 3))
+    error = n**-0.5
+    others = comparable if comparable.any() else ~absent
+    level = float(observed.intensity[others].mean()) if others.any() else 0.0
+    ratio = float(observed.intensity[absent].mean()) / level if level > 0 else float("inf")
+    present = mean > _PRESENT * error
+    verdict: Verdict = "fulfilled"
+    if n < _FEWEST:
+        verdict = "not tested"
+    elif present:
+        many = any(np.mean(values > level) >= part for level, part in _ABOVE.items())
+        verdict = "violated" if many and ratio >= _RATIO else "weak"
+    elif not others.any() or float(ratio_of[others].mean()) < 3:
+        verdict = "not tested"
+    return Element(name, n, mean, error, above, ratio, verdict, given)
+
+
+def _centrings(table: Scaled, group: SpaceGroup) -> list[Element]:
+    """Verdict on the given centring, and those that reflections without intensity tell besides."""
+    found = []
+    for name, shifts in _CENTRINGS.items():
+        phase = table.hkl @ np.array(shifts, dtype=np.float64).T
+        absent = np.any(np.abs(phase - np.rint(phase)) > 1e-6, axis=1)
+        forbidden = bool(np.all(_by_lattice(table.hkl, group)[absent])) and bool(absent.any())
+        given = forbidden and group.centring == name[0]
+        if (given or group.centring == "P") and absent.any():
+            element = _judged(f"centring {name}", table, absent, ~absent, given)
+            if given or element.verdict == "fulfilled":
+                found.append(element)
+    return found
+
+
+def _candidates(
+    groups: list[SpaceGroup],
+    given: SpaceGroup,
+    box: Integers,
+    patterns: list[tuple[Element, Bools, Bools]],
+) -> list[Candidate]:
+    classes: dict[bytes, list[SpaceGroup]] = {}
+    for group in groups:
+        classes.setdefault(group.is_absent(box).tobytes(), []).append(group)
+    found = []
+    for members in classes.values():
+        absent = members[0].is_absent(box)
+        own = [(e, seen) for e, mask, seen in patterns if np.all(absent[mask])]
+        explained = np.zeros(len(own[0][1]) if own else 0, dtype=np.bool_)
+        for element, seen in own:
+            if element.verdict == "fulfilled":
+                explained |= seen
+        found.append(
+            Candidate(
+                symbols=tuple(dict.fromkeys(g.symbol.split(" :")[0] for g in members)),
+                explains=int(explained.sum()),
+                contradicted=tuple(e.name for e, _ in own if e.verdict == "violated"),
+                untested=tuple(e.name for e, _ in own if e.verdict == "not tested"),
+                given=given in members,
+            )
+        )
+    return sorted(found, key=lambda c: (bool(c.contradicted), -c.explains, len(c.untested)))
+
+
+def _warnings(
+    elements: list[Element],
+    candidates: list[Candidate],
+    centrings: list[Element],
+    group: SpaceGroup,
+) -> list[str]:
+    told = []
+    mine = next(c for c in candidates if c.given)
+    compatible = [c for c in candidates if not c.contradicted]
+    best = "; ".join(", ".join(c.symbols[:8]) for c in compatible[:2])
+    for element in [*centrings, *elements]:
+        if element.given and element.verdict == "violated":
+            told.append(
+                f"{element.name} of {group.symbol} is contradicted: its {element.observed} absent "
+                f"reflections have a mean I/σ of {element.mean:.1f} ± {element.mean_error:.1f}, "
+                f"{element.above:.0%} above 3σ; compatible are {best}"
+            )
+        elif element.given and element.verdict == "weak":
+            told.append(
+                f"{element.name} of {group.symbol}: weak intensity at its {element.observed} "
+                f"absent reflections (mean I/σ {element.mean:.1f} ± {element.mean_error:.1f}, "
+                f"{element.ratio:.2g} of comparable ones): multiple scattering, or less symmetry"
+            )
+    if not mine.contradicted and compatible and compatible[0].explains > mine.explains:
+        told.append(
+            f"{group.symbol} does not explain {compatible[0].explains - mine.explains} "
+            f"observations without intensity that {best} would"
+        )
+    told += [
+        f"the {e.observed} reflections that {e.name} would forbid have no intensity: is the cell a "
+        "multiple of the true one?"
+        for e in centrings
+        if not e.given and e.verdict == "fulfilled"
+    ]
+    return told
