@@ -238,7 +238,7 @@ def _detector_from(rows: list[list[float]], turn: Floats, path: Path) -> Detecto
 
 
 def _flat(shape: tuple[int, int], size: Floats, origin_mm: Floats, axes: Floats) -> Detector:
-    fast, slow = 1e-3 * size
+    fast, slow = (float(x) for x in 1e-3 * size)
     return Detector(shape, (slow, fast), 1e-3 * origin_mm, axes[:, 1], axes[:, 0])
 
 
