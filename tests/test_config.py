@@ -593,11 +593,26 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"transmission": [1.0, 1e-3], "patterns": ("a_####.cbf", "b c_####.cbf")},
     ],
     "counter_constants": [{}, {"detector": "Pilatus 1M", "image": "-m n.tif"}],
+    "converge": [{}, {"d_min": 0.8, "max_passes": 0, "detector": "Pilatus 1M"}],
+    "integrate": [
+        {},
+        {"engine": "dials", "prefix": "/opt/dials/bin", "spot": (0.9, 1.25), "d_min": 1e-1},
+        {"polarization": False, "flat_field": "my flat.npy", "mosaic": 0.125},
+    ],
+    "scale_reflections": [
+        {},
+        {"estimate": "sum", "space_group": "P 63/m m c", "absorption": 4, "decay": False},
+    ],
+    "merge_reflections": [{}, {"anomalous": True, "amplitudes": "plain", "shelx": "merged"}],
+    "bragg_series": [{}, {"shown": 3}],
 }
 _DIVIDED = {"layout": "lab", "detector": "agipd"}
 REQUIRED: dict[str, dict[str, Any]] = {
     "refine_parent": {"sample": "s", "scan": "a", "rotations": ["r1", "r2"], "space_group": "P 1"},
     "refine": {"sample": "s", "scan": "a", "rotations": ["r1"]},
+    "converge": {"sample": "s", "scan": "a", "rotations": ["r1"]},
+    "integrate": {"rotation": "r1"},
+    "scale_reflections": {"rotations": ["r1"]},
     "transform": {"rotation": "r1"},
     "stack": {"scans": ["a"], "temperatures": [1.5]},
     "constants_preprocess": _DIVIDED,

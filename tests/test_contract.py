@@ -28,7 +28,7 @@ def _module(name: str) -> ModuleType:
 
 
 # Rules that ask for products and make none.
-TARGETS = {"constants"}
+TARGETS = {"bragg", "constants"}
 
 
 def _rules() -> dict[str, str]:

@@ -81,6 +81,12 @@ COSTS: Mapping[str, Cost] = {
     "temperature_series": Cost(260, seconds=5),
     "stack": Cost(300, seconds=5),
     "overview": Cost(200, seconds=4),
+    # Memory of reflections in work is bounded by `integrate: memory`.
+    "converge": Cost(1500, per_mpixel=350, seconds=30, rate=15),
+    "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=30),
+    "scale_reflections": Cost(500, seconds=10),
+    "merge_reflections": Cost(500, seconds=15),
+    "bragg_series": Cost(400, seconds=10),
     # Of what reads frames, memory is bounded by parameters; times are for runs of 1000 frames.
     "constants_preprocess": Cost(300, seconds=30),
     "constants_sanity": Cost(300, seconds=30),
@@ -158,6 +164,11 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     counts["temperature_series"] = dict.fromkeys(samples, 1)
     counts["stack"] = dict.fromkeys(stacks, 2)
     counts["overview"] = {experiment_wide: 1}
+    if experiment.config.bragg:
+        counts["converge"] = dict.fromkeys(scans, 1)
+        counts["integrate"] = dict.fromkeys(rotations, 1)
+        counts["scale_reflections"] = counts["merge_reflections"] = dict.fromkeys(scans, 1)
+        counts["bragg_series"] = dict.fromkeys(samples, 1)
     counts |= _of_constants(experiment)
     present = {rule: {key: n for key, n in jobs.items() if n} for rule, jobs in counts.items()}
     return {rule: jobs for rule, jobs in present.items() if jobs}

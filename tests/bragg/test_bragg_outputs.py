@@ -188,7 +188,7 @@ def test_shelx_file_merges_to_the_same(folder: Path, factors: StructureFactors) 
 def test_merged_shelx_file_is_the_table(truth: Truth, folder: Path, tmp_path: Path) -> None:
     written = truth.write(tmp_path)
     (tmp_path / "scaled.nxs").symlink_to(folder / "scaled.nxs")
-    merge(written, tmp_path, hkl="merged", amplitudes="plain")
+    merge(written, tmp_path, shelx="merged", amplitudes="plain")
     factors = files.read_factors(tmp_path / "sf.nxs").factors
     assert factors.plus is None
     hkl, intensity, sigma, _ = unmerged_of(tmp_path / "sf.hkl")

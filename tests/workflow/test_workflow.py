@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,12 +22,14 @@ from hklflow.formats import raw
 from hklflow.stages.simulate import build
 
 from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
+from .faults import copy_experiment
 
 pytestmark = pytest.mark.workflow
 
 
-def _experiment(folder: Path) -> config.Experiment:
-    return config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
+def _experiment(folder: Path, **more: Any) -> config.Experiment:
+    data = yaml.safe_load((folder / "config/config.yaml").read_text())
+    return config.load(data | more, folder)
 
 
 def _jobs(told: str) -> dict[str, int]:
@@ -324,6 +327,47 @@ def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:
     data = {p for p in made if p.startswith("results/") and p.endswith((".nxs", "geometry.json"))}
     assert len(data) > 30
     assert not {path for path in data if path not in goals}
+
+
+def test_structure_factors(finished: Path, tmp_path: Path) -> None:
+    """In a copy: what others look at must not have more in it."""
+    folder = tmp_path / "e"
+    copy_experiment(finished, folder)
+    dry = snakemake(folder, "bragg", "--dry-run")
+    expected = {
+        "converge": 2,
+        "integrate": 4,
+        "scale_reflections": 2,
+        "merge_reflections": 2,
+        "bragg_series": 1,
+    }
+    assert _jobs(dry.stdout + dry.stderr) == expected | {"bragg": 1}
+    run = snakemake(folder, "bragg", "--cores", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    again = snakemake(folder, "--dry-run", "--config", "bragg=true")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    counted = job_counts(_experiment(folder, bragg=True))
+    assert {rule: sum(counted[rule].values()) for rule in expected} == expected
+
+    experiment = _experiment(folder)
+    source = experiment.rotation("hexa", "300K", "r1").raw
+    truth = build(config.simulation_description(experiment, source))
+    factors = read_factors(folder / "results/hexa/300K/structure_factors.nxs")
+    hkl, true = truth.crystal.reflections(2 * np.pi / factors.d.min())
+    known = {tuple(h): value for h, value in zip(hkl.astype(int), true, strict=True)}
+    intensity = np.array([known[tuple(h)] for h in factors.hkl])
+    strong = factors.intensity > 5 * factors.sigma
+    assert strong.sum() > 30
+    # One scale: the transmission is known relative to its median, and scaling has its own gauge.
+    scale = np.median(factors.intensity[strong] / intensity[strong])
+    assert scale == pytest.approx(np.median(truth.scan.transmission), rel=0.05)
+    pulls = (factors.intensity - scale * intensity) / factors.sigma
+    assert np.median(np.abs(pulls)) < 1.2
+    cell = json.loads((folder / "results/hexa/300K/converged.json").read_text())["cell"]
+    assert np.abs(np.array(cell[:3]) / truth.cell[:3] - 1).max() < 3e-4
+    with (folder / "results/hexa/temperature_series/intensities.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert {row["scan"] for row in rows} == {"300K", "100K"}
 
 
 def test_the_linter_is_content() -> None:

@@ -63,6 +63,35 @@ ROTATION_PRODUCTS = (
 )
 
 
+BRAGG_SCAN_PRODUCTS = (
+    "converged.json",
+    "scaled.nxs",
+    *(f"structure_factors.{kind}" for kind in ("nxs", "mtz", "hkl", "tsv")),
+)
+
+
+def every_structure_factor(wildcards):
+    """All products of the Bragg reflections of all scans."""
+    of_scan = [paths.scan(name) for name in BRAGG_SCAN_PRODUCTS]
+    wanted = [
+        product.format(sample=sample, scan=scan)
+        for sample, scan in experiment.scans
+        for product in of_scan
+    ]
+    wanted += [
+        paths.rotation("reflections.nxs").format(
+            sample=sample, scan=scan, rotation=rotation
+        )
+        for sample, scan, rotation in experiment.all_rotations()
+    ]
+    wanted += [
+        paths.series(f"intensities.{kind}").format(sample=sample)
+        for sample in experiment.used_samples()
+        for kind in ("tsv", "nxs")
+    ]
+    return wanted
+
+
 def every_product(wildcards):
     """All products of all scans."""
     of_scan = [*(paths.scan(name) for name in SCAN_PRODUCTS), paths.master()]
@@ -76,6 +105,8 @@ def every_product(wildcards):
         for name in sorted(used.intersection(POWDER + PONI))
     ]
     wanted += every_constant(wildcards)
+    if settings.bragg:
+        wanted += every_structure_factor(wildcards)
     for sample, parent in experiment.stacks():
         wanted += [
             paths.stack("{kind}.nxs").format(sample=sample, parent=parent, kind=kind)
@@ -279,6 +310,30 @@ def used_flat(wildcards):
     return used_constants(counter=True)(wildcards) if own.flat_field else []
 
 
+@known
+def masks_for_dials(wildcards):
+    """Pixel masks of the scan at hand, if DIALS searches its peaks."""
+    own = experiment.settings(wildcards.sample, wildcards.scan).orientation
+    return of_rotations("mask.nxs")(wildcards) if own.spots == "dials" else []
+
+
+def start_of_parent(wildcards):
+    """Orientation from which the refinement of the parent at hand starts, if one is given."""
+    own = experiment.settings(wildcards.sample, wildcards.scan).orientation
+    return str(own.start) if own.start else []
+
+
+def for_model_mask(pattern):
+    """Input function: this product, if the 3-D mask at hand is to hold the Bragg reflections."""
+
+    @known
+    def inner(wildcards):
+        own = experiment.settings(wildcards.sample, wildcards.scan).mask_3d
+        return pattern.format(**dict(wildcards.items())) if own.model else []
+
+    return inner
+
+
 def calibration_file(wildcards):
     """The calibrant image or the PONI file."""
     entry = settings.calibrations[wildcards.calibration]
@@ -335,10 +390,14 @@ def optional(**names):
 
     @known
     def inner(wildcards, input):
-        return " ".join(
-            f"--{flag.replace('_', '-')} {shlex.quote(str(input[name]))}"
+        given = {
+            flag: [input[name]] if isinstance(input[name], str) else input[name]
             for flag, name in names.items()
-            if input[name]
+        }
+        return " ".join(
+            f"--{flag.replace('_', '-')} {shlex.join(map(str, files))}"
+            for flag, files in given.items()
+            if files
         )
 
     return inner

@@ -176,6 +176,8 @@ rule refine_parent:
     input:
         scans=of_rotations("scan.nxs"),
         peaks=of_rotations("peaks.nxs"),
+        masks=masks_for_dials,
+        start=start_of_parent,
     output:
         orientation=paths.scan("parent.json"),
         picture=report(
@@ -196,13 +198,14 @@ rule refine_parent:
         runtime=minutes("refine_parent"),
     params:
         flags=flags_of(lambda w: experiment.refine_parent_params(w.sample, w.scan)),
+        more=optional(masks="masks", start="start"),
         version=stages.refine_parent.VERSION,
     message:
         "index and refine the parent {wildcards.sample} {wildcards.scan}"
     shell:
         "python -m hklflow.stages.refine_parent --scans {input.scans:q} --peaks {input.peaks:q}"
         " --orientation {output.orientation:q} --picture {output.picture:q} {params.flags}"
-        " > {log:q} 2>&1"
+        " {params.more} > {log:q} 2>&1"
 
 
 rule refine:
@@ -210,6 +213,7 @@ rule refine:
         parent=of_parent("parent.json"),
         scans=of_rotations("scan.nxs"),
         peaks=of_rotations("peaks.nxs"),
+        masks=masks_for_dials,
     output:
         orientation=paths.scan("orientation.json"),
         picture=report(
@@ -230,13 +234,14 @@ rule refine:
         runtime=minutes("refine"),
     params:
         flags=flags_of(lambda w: experiment.refine_params(w.sample, w.scan)),
+        more=optional(masks="masks"),
         version=stages.refine.VERSION,
     message:
         "refine {wildcards.sample} {wildcards.scan} from the parent's orientation {input.parent}"
     shell:
         "python -m hklflow.stages.refine --parent {input.parent:q} --scans {input.scans:q}"
         " --peaks {input.peaks:q} --orientation {output.orientation:q} --picture {output.picture:q}"
-        " {params.flags} > {log:q} 2>&1"
+        " {params.flags} {params.more} > {log:q} 2>&1"
 
 
 rule accept:
@@ -268,6 +273,8 @@ rule mask_3d:
     input:
         scan=paths.rotation("scan.nxs"),
         mask=paths.rotation("mask.nxs"),
+        orientation=for_model_mask(paths.scan("orientation.json")),
+        peaks=for_model_mask(paths.rotation("peaks.nxs")),
     output:
         frame_mask=paths.rotation("frame_mask.nxs"),
         picture=report(
@@ -289,14 +296,17 @@ rule mask_3d:
         mem_mb=memory("mask_3d"),
         runtime=minutes("mask_3d"),
     params:
-        flags=section_flags("mask_3d"),
+        flags=flags_of(
+            lambda w: experiment.mask_3d_params(w.sample, w.scan, w.rotation)
+        ),
+        model=optional(orientation="orientation", peaks="peaks"),
         version=stages.mask_3d.VERSION,
     message:
         "3-D mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.mask_3d --scan {input.scan:q} --mask {input.mask:q}"
         " --frame-mask {output.frame_mask:q} --picture {output.picture:q} {params.flags}"
-        " --threads {threads} > {log:q} 2>&1"
+        " {params.model} --threads {threads} > {log:q} 2>&1"
 
 
 rule frame_scale:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hklflow import stages
 from hklflow.config.constants import IntegratingDetector, PhotonCounter, Stored
@@ -13,6 +13,7 @@ from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
 from hklflow.constants.runs import raw_files
 from hklflow.errors import HklflowError
+from hklflow.norms import Corrections
 from hklflow.paths import Paths
 from hklflow.tables import Rotation, Sample, Scan, series_ends
 
@@ -343,13 +344,23 @@ class Experiment:
         given["space_group"] = given["space_group"] or row.space_group
         given["cell"] = given["cell"] or row.cell
         return stages.refine_parent.Params(
-            **given, sample=sample, scan=scan, rotations=self.rotations(sample, scan)
+            **given,
+            **self._engine(sample, scan),
+            sample=sample,
+            scan=scan,
+            rotations=self.rotations(sample, scan),
         )
+
+    def _engine(self, sample: str, scan: str) -> dict[str, Any]:
+        """What indexes and refines; the start is an input."""
+        own = self.settings(sample, scan).orientation.model_dump(exclude={"start"})
+        return own | self.config.dials.model_dump()
 
     def refine_params(self, sample: str, scan: str) -> stages.refine.Params:
         """Parameters of a scan's refinement."""
         return stages.refine.Params(
             **self.settings(sample, scan).refine.model_dump(),
+            **self._engine(sample, scan),
             sample=sample,
             scan=scan,
             rotations=self.rotations(sample, scan),
@@ -362,6 +373,42 @@ class Experiment:
         given = self.settings(sample, scan).transform.model_dump()
         blocks = (part, self.config.frame_blocks)
         return stages.transform.Params(**given, rotation=rotation, part=blocks)
+
+    def mask_3d_params(self, sample: str, scan: str, rotation: str) -> stages.mask_3d.Params:
+        """Parameters of a 3-D mask; the rotation's name is for the mask from the model only."""
+        own = self.settings(sample, scan).mask_3d
+        return stages.mask_3d.Params(**own.model_dump(), rotation=rotation if own.model else None)
+
+    def _corrections(self, sample: str, scan: str) -> dict[str, Any]:
+        """Factors of the norm: the same for the transform and for Bragg intensities."""
+        own = self.settings(sample, scan).transform
+        return {name: getattr(own, name) for name in Corrections.model_fields}
+
+    def converge_params(self, sample: str, scan: str) -> stages.converge.Params:
+        """Parameters of the converging loop of a scan."""
+        return stages.converge.Params(
+            **self.settings(sample, scan).converge.model_dump(),
+            **self._corrections(sample, scan),
+            sample=sample,
+            scan=scan,
+            rotations=self.rotations(sample, scan),
+        )
+
+    def integrate_params(self, sample: str, scan: str, rotation: str) -> stages.integrate.Params:
+        """Parameters of the integration of one rotation."""
+        return stages.integrate.Params(
+            **self.settings(sample, scan).integrate.model_dump(),
+            **self.config.dials.model_dump(),
+            **self._corrections(sample, scan),
+            rotation=rotation,
+        )
+
+    def scale_params(self, sample: str, scan: str) -> stages.scale_reflections.Params:
+        """Parameters of the scaling of a scan's reflections."""
+        return stages.scale_reflections.Params(
+            **self.settings(sample, scan).scale_reflections.model_dump(),
+            rotations=self.rotations(sample, scan),
+        )
 
     def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
         """Parameters of a merge."""

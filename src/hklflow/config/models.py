@@ -7,23 +7,29 @@ A field that has an imported module's name would shadow it in the class body, so
 stage modules are reached through their package.
 """
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
+import hklflow.stages.bragg_series
+import hklflow.stages.converge
 import hklflow.stages.find_peaks
 import hklflow.stages.frame_scale
 import hklflow.stages.import_poni
 import hklflow.stages.import_scan
+import hklflow.stages.integrate
 import hklflow.stages.mask_3d
 import hklflow.stages.merge
+import hklflow.stages.merge_reflections
 import hklflow.stages.overview
 import hklflow.stages.pixel_mask
 import hklflow.stages.powder_calibration
 import hklflow.stages.refine
 import hklflow.stages.refine_parent
+import hklflow.stages.scale_reflections
 import hklflow.stages.scan_file
 import hklflow.stages.simulate
 import hklflow.stages.stack
@@ -33,6 +39,7 @@ import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
 from hklflow.calibration.assess import GateLimits
 from hklflow.config.constants import DetectorConstants, Stored, UsedConstants
+from hklflow.dials.settings import DialsPrograms, OrientationEngine
 
 
 class _Section(BaseModel):
@@ -88,6 +95,14 @@ Calibration = Annotated[
 ]
 
 
+class Orientation(OrientationEngine):
+    """What indexes and refines, and from where it starts."""
+
+    start: Path | None = None
+    """Orientation of a parent that another program found (DIALS .expt, XPARM.XDS, GXPARM.XDS, a
+    file of NXRefine, an orientation.json): refinement starts there, nothing is indexed."""
+
+
 class Simulation(_Section):
     """What `rule simulate` makes of the raw files; see `hklflow.stages.simulate`."""
 
@@ -118,6 +133,8 @@ class Config(_Section):
     """Detector geometries, by the name that the table of scans uses."""
     constants: dict[str, DetectorConstants] = Field(default_factory=dict)
     """Constants of detectors (offsets, gains, flat fields, bad pixels), by name."""
+    bragg: bool = False
+    """Whether `snakemake` makes structure factors too; `snakemake bragg` makes them in any case."""
     frame_blocks: int = Field(1, ge=1, le=1000)
     """Blocks of frames of a rotation that are transformed by jobs of their own, for a cluster."""
     correct_frames: UsedConstants = UsedConstants()
@@ -132,22 +149,36 @@ class Config(_Section):
     """Scale of every frame: monitor, attenuators, the sample's transmission."""
     find_peaks: stages.find_peaks.Params = stages.find_peaks.Params()
     """Peak search and frame statistics."""
+    dials: DialsPrograms = DialsPrograms()
+    """Where the programs of DIALS are, for the engines that use it."""
+    orientation: Orientation = Orientation()
+    """What indexes and refines: hklflow or DIALS."""
     refine_parent: stages.refine_parent.Settings = stages.refine_parent.Settings()
     """Indexing and refinement of parents, and the hkl grid."""
     refine: stages.refine.Settings = stages.refine.Settings()
     """Refinement of every scan from its parent's orientation."""
     accept: stages.accept.Params = stages.accept.Params()
     """Gates that a scan's refinement must pass before its frames are transformed."""
-    mask_3d: stages.mask_3d.Params = stages.mask_3d.Params()
-    """3-D artefact mask."""
+    mask_3d: stages.mask_3d.Settings = stages.mask_3d.Settings()
+    """3-D mask: artefacts of the sensor, and Bragg reflections if wanted."""
     transform: stages.transform.Settings = stages.transform.Settings()
     """Transform to hkl."""
     merge: stages.merge.Settings = stages.merge.Settings()
     """Merge of the rotations."""
+    converge: stages.converge.Settings = stages.converge.Settings()
+    """Refinement and integration in turn, until the model rests."""
+    integrate: stages.integrate.Settings = stages.integrate.Settings()
+    """Integration of the Bragg reflections."""
+    scale_reflections: stages.scale_reflections.Settings = stages.scale_reflections.Settings()
+    """Scale of the reflections of all rotations, and their error model."""
+    merge_reflections: stages.merge_reflections.Settings = stages.merge_reflections.Settings()
+    """Merge of the reflections to structure factors."""
     temperature_series: stages.temperature_series.Settings = stages.temperature_series.Settings()
     """Quantities against temperature."""
     stack: stages.stack.Settings = stages.stack.Settings()
     """Merged volumes along temperature, and chosen reflections."""
+    bragg_series: stages.bragg_series.Settings = stages.bragg_series.Settings()
+    """Bragg intensities against temperature."""
     per_sample: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Sections that are different for a sample, by its name."""
     per_scan: dict[str, dict[str, Any]] = Field(default_factory=dict)

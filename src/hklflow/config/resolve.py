@@ -23,14 +23,19 @@ PER_SCAN = (
     "pixel_mask",
     "frame_scale",
     "find_peaks",
+    "orientation",
     "refine_parent",
     "refine",
     "accept",
     "mask_3d",
     "transform",
     "merge",
+    "converge",
+    "integrate",
+    "scale_reflections",
+    "merge_reflections",
 )
-PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack")
+PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "bragg_series")
 # About the raw files or the parent itself: a parent's children do not take these from it.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
 

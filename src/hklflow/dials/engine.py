@@ -14,7 +14,7 @@ from hklflow.core.geometry import Rotation
 from hklflow.core.peaks_table import Peaks
 from hklflow.core.scan import RotationScan
 from hklflow.dials.programs import Dials, find, workspace
-from hklflow.dials.settings import OrientationEngine
+from hklflow.dials.settings import EngineSettings
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ class Engine:
 
 
 @contextmanager
-def opened(settings: OrientationEngine, threads: int) -> Iterator[Engine]:
+def opened(settings: EngineSettings, threads: int) -> Iterator[Engine]:
     """Give the engine that the settings ask for.
 
     Raises

@@ -7,7 +7,7 @@ from hklflow import stage
 
 
 class DialsPrograms(stage.Params):
-    """Where DIALS is."""
+    """Section `dials` of the configuration: where DIALS is."""
 
     prefix: Path | None = None
     """Folder of the programs `dials.*`; None: they are on PATH."""
@@ -19,10 +19,14 @@ class DialsPrograms(stage.Params):
         return found
 
 
-class OrientationEngine(DialsPrograms):
+class OrientationEngine(stage.Params):
     """Section `orientation` of the configuration: what indexes and refines."""
 
     engine: Literal["builtin", "dials"] = "builtin"
     """What indexes and refines: hklflow itself, or DIALS."""
     spots: Literal["builtin", "dials"] = "builtin"
     """Whose peak search is used: hklflow's tables, or `dials.find_spots` on the frames."""
+
+
+class EngineSettings(OrientationEngine, DialsPrograms):
+    """Both, as parameters of the stages that index and refine."""

@@ -45,7 +45,7 @@ class Outputs(stage.Outputs):
     """Counts, widths, mean I/σ by resolution."""
 
 
-class Settings(DialsPrograms):
+class Settings(stage.Params):
     """What the configuration file sets."""
 
     engine: Literal["builtin", "dials"] = "builtin"
@@ -76,7 +76,7 @@ class Settings(DialsPrograms):
     """MB for the voxels of reflections; more than that takes several passes over the frames."""
 
 
-class Params(Settings, norms.Corrections):
+class Params(Settings, DialsPrograms, norms.Corrections):
     """Settings, which rotation, and what the norm corrects for."""
 
     rotation: str

@@ -49,7 +49,7 @@ class Settings(stage.Params):
     amplitudes: Literal["french_wilson", "plain"] = "french_wilson"
     """`french_wilson`: expected |F| given that intensities cannot be negative (French & Wilson,
     Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 if that is negative."""
-    hkl: Literal["unmerged", "merged"] = "unmerged"
+    shelx: Literal["unmerged", "merged"] = "unmerged"
     """What the SHELX file holds: SHELXL and XPREP merge themselves."""
     seed: int = Field(0, ge=0)
     """Of the random halves of CC1/2."""
@@ -126,7 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     # SHELXL and XPREP judge the absences too.
     told = np.ones(len(everything), dtype=np.bool_)
     told[~forbidden] = ~merged.outlier
-    wanted = everything.select(told) if params.hkl == "unmerged" else None
+    wanted = everything.select(told) if params.shelx == "unmerged" else None
     shelx.write_hklf4(
         outputs.hkl, *shelx.rows_of(factors, wanted), crystal=crystal, merged=wanted is None
     )

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.dials.settings import OrientationEngine
+from hklflow.dials.settings import EngineSettings
 
 VERSION = 4
 
@@ -45,7 +45,7 @@ class Settings(stage.Params):
     outnumber the others below a transition. By chance a fraction of (2 hkl_tolerance)³ is."""
 
 
-class Params(Settings, OrientationEngine):
+class Params(Settings, EngineSettings):
     """Settings, what makes them happen, and what the tables say of the scan."""
 
     sample: str

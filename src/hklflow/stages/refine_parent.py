@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.dials.settings import OrientationEngine
+from hklflow.dials.settings import EngineSettings
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Settings(stage.Params):
     """Largest h, k, l of the grid; None: all that the detector reaches."""
 
 
-class Params(Settings, OrientationEngine):
+class Params(Settings, EngineSettings):
     """Settings, what makes them happen, and what the tables say of the scan."""
 
     sample: str

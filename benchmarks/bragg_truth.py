@@ -1,0 +1,126 @@
+"""Integrated intensities against truth: pulls by decade of intensity, both estimates.
+
+    python benchmarks/bragg_truth.py [DIR]
+
+Pulls are (I - truth) / σ of reflections that scaling would use; their width should be 0.9 to 1.1
+and their mean 0. `ratio` is the sum of all intensities over that of the truth. With DIALS on PATH
+its intensities of the same frames follow: correlation and scale by shells of resolution, ours
+against DIALS and each against the truth. DIR: where the frames are written for it.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import hklflow  # noqa: F401  (before scipy: see hklflow._native)
+from scipy.spatial import cKDTree
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hklflow.bragg.integrate import Integrated, IntegrationParams, integrate
+from hklflow.core.reflections import UNFIT, Reflections
+from hklflow.core.simulate import Cosine, Diffuse, Ridge, Simulation, TruePeaks
+from tests.bragg import simulated
+
+DECADES = ((0.0, 10.0), (10.0, 100.0), (100.0, 1000.0), (1000.0, 1e5))
+
+GAPS = {"gaps": ((95, 103, 0, 200), (0, 200, 60, 64)), "n_dead": 400, "seed": 3}
+LATTICE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+#: Thermal diffuse scattering that peaks below the reflections, and waves.
+DIFFUSE = Diffuse(
+    flat=0.5,
+    cosines=(Cosine(0.15, (1.0, 0.0, 1.0)), Cosine(0.1, (0.0, 0.5, 0.0))),
+    ridges=(Ridge(0.4, LATTICE, 0.35),),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    crystal: str
+    setting: int = 0
+    scan: dict[str, Any] | None = None
+    read_noise: float = 0.0
+
+
+CASES = (
+    *(Case(f"{c}, setting {s}", c, s) for c in simulated.CRYSTALS for s in (0, 1)),
+    *(Case(f"{c}, gaps, dead pixels", c, 0, {"detector": GAPS}) for c in simulated.CRYSTALS),
+    Case("hexagonal, background 0.015 / voxel", "hexagonal", 0, {"diffuse": Diffuse(flat=0.005)}),
+    Case("hexagonal, diffuse below", "hexagonal", 0, {"diffuse": DIFFUSE}),
+    Case("triclinic, diffuse below", "triclinic", 1, {"diffuse": DIFFUSE}),
+    Case("triclinic, read noise 0.5", "triclinic", 0, None, 0.5),
+)
+
+
+def same(simulation: Simulation, table: Reflections) -> tuple[TruePeaks, np.ndarray, np.ndarray]:
+    """True reflections, and which of them is which row; rows without one are left out."""
+    truth = simulation.true_peaks()
+    at = np.stack([table.frame, table.slow, table.fast], axis=1)
+    tree = cKDTree(np.stack([truth.frame, truth.slow, truth.fast], axis=1))
+    distance, which = tree.query(at)
+    rows = np.flatnonzero(distance < 1e-3)
+    return truth, rows, which[rows]
+
+
+def pulls(table: Reflections, truth: np.ndarray, estimate: str) -> np.ndarray:
+    intensity, sigma = table.intensity(estimate)
+    return (intensity - truth) / sigma
+
+
+def used(table: Reflections) -> np.ndarray:
+    return np.isfinite(table.intensity_profile) & ~table.has(UNFIT)
+
+
+def report(case: Case, n_frames: int = 720) -> tuple[Simulation, Integrated]:
+    simulation = simulated.scan(
+        case.crystal, setting=case.setting, n_frames=n_frames, **(case.scan or {})
+    )
+    measurement = simulated.measurement(simulation, case.read_noise)
+    start = time.perf_counter()
+    found = integrate(
+        measurement,
+        simulation.ub,
+        simulated.group(case.crystal),
+        None,
+        IntegrationParams(),
+    )
+    took = time.perf_counter() - start
+    truth, rows, which = same(simulation, found.reflections)
+    table = found.reflections.select(rows)
+    use = used(table)
+    table, which = table.select(use), which[use]
+    true = truth.intensity[which]
+    print(f"\n{case.name}: {len(table)} reflections, {took:.1f} s; {found.counters}")
+    print("  true counts     number   sum: mean  width  ratio    fit: mean  width  ratio")
+    for low, high in DECADES:
+        rows = (truth.counts[which] >= low) & (truth.counts[which] < high)
+        if rows.sum() < 20:
+            continue
+        told = f"  {low:6.0f} - {high:<6.0f} {int(rows.sum()):7d}"
+        for estimate in ("sum", "profile"):
+            pull = pulls(table, true, estimate)[rows]
+            ratio = table.intensity(estimate)[0][rows].sum() / true[rows].sum()
+            told += f"   {pull.mean():9.2f} {pull.std():6.2f} {ratio:6.4f}"
+        print(told)
+    norm = table.norm
+    background = (table.background - truth.background[which] / norm) / table.background_sigma
+    total = [table.intensity(e)[0].sum() / true.sum() for e in ("sum", "profile")]
+    print(
+        f"  background pulls {background.mean():.2f} ± {background.std():.2f}; totals {total[0]:.4f}"
+        f" {total[1]:.4f}; background chi2 {np.nanmedian(found.background_chi2):.3f}"
+    )
+    return simulation, found
+
+
+def main() -> None:
+    for case in CASES:
+        report(case)
+
+
+if __name__ == "__main__":
+    main()
