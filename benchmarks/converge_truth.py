@@ -266,11 +266,17 @@ def modules_found(made: Scan, outcome: Outcome, run: Loop) -> ModuleLevel:
 
 
 def reduced(
-    folder: Path, shifts: np.ndarray | None = None, seed: int = 1, **crystal: object
+    folder: Path,
+    shifts: np.ndarray | None = None,
+    seed: int = 1,
+    geometry: Path | None = None,
+    **crystal: object,
 ) -> None:
     """Files of a scan up to its orientation, from frames drawn; modules have gaps between them.
 
-    Makes ``r1`` and ``r2`` with scan.nxs, mask.nxs, scale.nxs and peaks.nxs, and orientation.json.
+    Makes ``r1`` and ``r2`` with raw.nxs (if it is not there), scan.nxs, mask.nxs, scale.nxs and
+    peaks.nxs, and orientation.json. The detector is that of ``geometry``, else as simulated
+    without displaced modules.
     """
     gaps = np.ones(SHAPE, bool)
     for s0, s1, f0, f1 in BOXES:
@@ -278,14 +284,17 @@ def reduced(
     bits = np.where(gaps, np.uint32(MaskBit.GAP), np.uint32(0))
     for number, setting in enumerate(SETTINGS, start=1):
         at = folder / f"r{number}"
-        at.mkdir()
-        header, factor = _raw(at / "raw.nxs", setting, shifts, 10 * seed + number, **crystal)
+        at.mkdir(parents=True, exist_ok=True)
+        made = simulation("P 6/m m m", setting, **crystal)
+        if not (at / "raw.nxs").exists():
+            _raw(at / "raw.nxs", setting, shifts, 10 * seed + number, **crystal)
         nexus.write_mask(at / "mask.nxs", bits)
-        n, one = header["n_frames"], np.ones(header["n_frames"])
+        n, one = made.scan.n_frames, np.ones(made.scan.n_frames)
         level = Transmission(one, 0.01 * one, one, np.zeros(n, np.uint8), 1.0)
-        scale = FrameScale(factor, one, one, level, 1.0, 1.0, "none")
+        scale = FrameScale(one, one, one, level, 1.0, 1.0, "none")
         nexus.write_scale(at / "scale.nxs", scale, np.arange(n) * 0.5)
-        _run(import_scan, {"raw": [at / "raw.nxs"]}, {"scan": at / "scan.nxs"}, {})
+        read = {"raw": [at / "raw.nxs"], "geometry": geometry}
+        _run(import_scan, read, {"scan": at / "scan.nxs"}, {})
         made = {name: at / f"{name}.out" for name in find_peaks.Outputs.model_fields}
         given = {"scan": at / "scan.nxs", "mask": at / "mask.nxs"}
         _run(find_peaks, given, made | {"peaks": at / "peaks.nxs"}, {})
@@ -304,7 +313,7 @@ def reduced(
 
 def _raw(
     path: Path, setting: float, shifts: np.ndarray | None, seed: int, **crystal: object
-) -> tuple[dict, np.ndarray]:
+) -> None:
     """Write the frames of a rotation, each module as if it were a detector of its own."""
     shifts = np.zeros((len(BOXES), 2)) if shifts is None else shifts
     frames = None
@@ -323,7 +332,6 @@ def _raw(
     header["pixel_mask"] = (frames[0] == GAP_VALUE).astype(np.uint32)
     with NXmxWriter(path, **header) as writer:
         writer.append(frames)
-    return header, made.scan.frame_factor
 
 
 def _run(module: ModuleType, inputs: dict, outputs: dict, params: dict) -> None:
@@ -387,14 +395,26 @@ def main() -> None:
         _frames(seeds)
 
 
+def turned(ub: np.ndarray, other: np.ndarray, symbol: str = "P 6/m m m") -> float:
+    """Angle in degrees between two orientations of one crystal, but for its symmetry."""
+    operations, _ = symmetry.space_group(symbol).operations
+    u, _ = lattice.decompose_ub(other)
+    angles = []
+    for operation in operations[np.linalg.det(operations) > 0]:
+        # Of another basis of the same lattice.
+        same, _ = lattice.decompose_ub(ub @ np.linalg.inv(operation))
+        angles.append(float(np.degrees(lattice.rotation_angle(same, u))))
+    return min(angles)
+
+
 def _frames(seeds: int) -> None:
     """From frames: the peak search, refinement, integration and module level as in a reduction."""
     turns, pulls, congruent = [], [], []
-    true, _ = lattice.decompose_ub(simulation("P 6/m m m", 0.0).ub)
+    true = np.asarray(simulation("P 6/m m m", 0.0).ub)
     for seed in range(seeds):
         for shifts in (None, shifts_of(seed)):
             with tempfile.TemporaryDirectory() as name:
-                reduced(Path(name), shifts, seed, scale=0.003)
+                reduced(Path(name), shifts, seed, scale=6e-4)
                 made = converge_files(Path(name))
             found, section = made["converged"], made["converged"]["converged"]
             told = (
@@ -402,15 +422,17 @@ def _frames(seeds: int) -> None:
                 f"{section['reflections']['used']} reflections, {section['seconds']:.1f} s, "
                 f"{section['passes over the frames']:.0f} passes over the frames; "
             )
-            turn = float(np.degrees(lattice.rotation_angle(np.array(found["U"]), true)))
+            turn = turned(np.array(found["UB"]), true)
             if shifts is None:
                 sigma = np.array(found["cell_sigma"])
                 pull = np.array(found["cell"]) - np.array(CELLS["P 6/m m m"])
                 pulls.append((pull[sigma > 0] / sigma[sigma > 0]) ** 2)
                 turns.append(turn)
                 congruent.append(section["odd and even frames"]["figure"])
-                print(f"{told}U off by {turn:.5f} deg, cell pull {np.sqrt(np.mean(pulls[-1])):.2f}, "
-                      f"signs of displaced modules {len(section['modules']['displaced'])}")  # fmt: skip
+                print(
+                    f"{told}U off by {turn:.5f} deg, cell pull {np.sqrt(np.mean(pulls[-1])):.2f}, "
+                    f"signs of displaced modules {len(section['modules']['displaced'])}"
+                )
                 continue
             fit = made["modules"]["fit"]
             if fit is None:

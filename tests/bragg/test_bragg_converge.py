@@ -20,7 +20,7 @@ from hklflow.bragg.centroids import (
 )
 from hklflow.bragg.congruence import congruence, halves
 from hklflow.core.refinement import Limits
-from hklflow.core.reflections import ReflectionFlag, Reflections
+from hklflow.core.reflections import ReflectionFlag, Reflections, concatenated
 from hklflow.errors import HklflowError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -66,7 +66,7 @@ def test_a_start_one_degree_off_comes_to_rest_at_the_truth(symbol: str) -> None:
 
 def test_errors_are_those_claimed_and_halves_agree_within_them() -> None:
     pulls, figures = [], []
-    for seed in range(8):
+    for seed in range(6):
         truth = scan("P -1", seed)
         outcome = made.loop(truth, truth.integrate).run(made.start(truth))
         pulls.append(made.judged(truth, outcome)["mean square pull"])
@@ -77,7 +77,7 @@ def test_errors_are_those_claimed_and_halves_agree_within_them() -> None:
         assert min(found.spots) > 300
         assert set(found.names) >= {"a", "gamma", "u_x", "misorientation_1_z"}
         figures.append(found.figure)
-    # Of 8 times 6, and 8 times 12 numbers; those of one cell are correlated.
+    # Of 6 times 6, and 6 times 12 numbers; those of one cell are correlated.
     assert 0.75 < np.sqrt(np.mean(pulls)) < 1.35
     assert 0.85 < np.sqrt(np.mean(np.square(figures))) < 1.15
 
@@ -122,14 +122,14 @@ def misled(truth: made.Scan, by: float) -> list[Reflections]:
     for table in truth.tables:
         slow = table.observed_slow + by * (table.observed_slow - 97)
         fast = table.observed_fast + by * (table.observed_fast - 104)
-        small = {"var_slow": 1e-5 + 0 * slow, "var_fast": 1e-5 + 0 * slow}
+        small = {"var_slow": 1e-3 + 0 * slow, "var_fast": 1e-3 + 0 * slow}
         tables.append(replace(table, observed_slow=slow, observed_fast=fast, **small))
     return tables
 
 
 def test_a_refinement_that_integration_misleads_is_not_kept() -> None:
     truth = scan()
-    run = made.loop(truth, lambda rotations, ub: misled(truth, 0.01))
+    run = made.loop(truth, lambda rotations, ub: misled(truth, 0.003))
     outcome = run.run(made.start(truth))
     last, best = outcome.iterations[-1], outcome.kept
     assert last.reflections["used"] > 50
@@ -164,7 +164,7 @@ def test_a_loop_that_does_not_rest_says_so_and_keeps_the_best() -> None:
 
     def restless(rotations: Sequence, ub: np.ndarray) -> list[Reflections]:
         calls.append(1)
-        return misled(truth, 0.01 * (-1) ** len(calls))
+        return misled(truth, 0.003 * (-1) ** len(calls))
 
     run = made.loop(truth, restless, cycles=5, integrations=50, reintegrate=1e-9)
     outcome = run.run(made.start(truth))
@@ -265,15 +265,14 @@ def test_each_reflection_has_one_fate_and_the_right_one() -> None:
 
 
 def test_a_peak_belongs_to_the_crossing_where_it_was_seen() -> None:
-    table = scan().tables[0]
-    hkl, number, size = np.unique(table.hkl, axis=0, return_inverse=True, return_counts=True)
-    twice = np.flatnonzero(size[number.ravel()] > 1)
-    assert len(twice) > 10
+    once = scan().tables[0]
+    # As in a scan of more than a full turn.
+    table = concatenated([once, replace(once, frame=once.frame + 720)])
     at = np.stack([table.slow, table.fast, table.frame], axis=1) + 0.3
     np.testing.assert_array_equal(same_reflection(table.hkl, at, table), np.arange(len(table)))
     # Another reflection's place, and an hkl that the table has not.
     assert np.all(same_reflection(table.hkl[:5], at[:5] + np.array([9, 0, 0]), table) == -1)
-    assert np.all(same_reflection(hkl[:3] + 100, at[:3], table) == -1)
+    assert np.all(same_reflection(table.hkl[:3] + 100, at[:3], table) == -1)
 
 
 def test_the_orientation_of_every_rotation_counts() -> None:
