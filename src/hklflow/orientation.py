@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow import nexus, plots
 from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
-from hklflow.core.model import Model, from_orientation
 from hklflow.core.parameters import without_head
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.scan import RotationScan
@@ -194,7 +193,7 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     Parameters
     ----------
     path : Path
-        ``.expt`` of DIALS, or an orientation of hklflow.
+        Any file that `formats.models.read_model` knows.
     observed : Observed
         The rotations it is for: the first of them is the file's first.
 
@@ -210,7 +209,9 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     HklflowError
         If the file has no crystal, or is for another detector or another geometry.
     """
-    model = _read_model(path)
+    from hklflow.formats.models import read_model
+
+    model = read_model(path)[0]
     _, _ = model.crystal  # refuses a model without one
     scan = observed.scans[0]
     ours, theirs = scan.rotation, model.rotation
@@ -237,16 +238,6 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
         )
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
     return np.asarray(ub, dtype=np.float64), group
-
-
-def _read_model(path: Path) -> Model:
-    if path.suffix == ".expt":
-        from hklflow.formats.dials_expt import read_expt
-
-        return read_expt(path)[0]
-    import json
-
-    return from_orientation(json.loads(path.read_text()))[0]
 
 
 def reconciled(

@@ -21,6 +21,7 @@ from hklflow.errors import HklflowError
 
 FRAMES, IMPORTED, STRONG = "frames.nxs", "imported.expt", "strong.refl"
 
+_LEAST = -0.5  # below whole counts; negative ones are flags
 _THIN = 1e-9  # m; DIALS asks for a sensor's thickness, and would shift what a thick one sees
 
 
@@ -36,7 +37,7 @@ def write_frames(
     bad: NDArray[np.bool_],
     blocks: Iterable[NDArray[Any]],
     dtype: np.dtype[Any],
-) -> None:
+) -> tuple[float, float]:
     """Write frames for DIALS.
 
     Parameters
@@ -53,6 +54,11 @@ def write_frames(
     dtype
         Of the frames.
 
+    Returns
+    -------
+    least, most : float
+        Counts beyond which DIALS takes a pixel for invalid.
+
     Raises
     ------
     HklflowError
@@ -65,7 +71,8 @@ def write_frames(
         )
     from hklflow.formats.write_raw import NXmxWriter
 
-    most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1)
+    # Between whole counts: whether DIALS counts the limits in has changed.
+    most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1) - 0.5
     detector, goniometer = rotation.detector, rotation.goniometer
     with NXmxWriter(
         path,
@@ -86,15 +93,15 @@ def write_frames(
         pixel_mask=bad.astype(np.uint32),
         sensor_thickness=_THIN,
         polarization=rotation.beam.polarization,
-        # Limits between whole counts: whether DIALS counts them in has changed.
-        saturation=most - 0.5,
-        underload=-0.5,
+        saturation=most,
+        underload=_LEAST,
         instrument_name=None,
         sample_name=None,
         dtype=dtype,
     ) as writer:
         for block in blocks:
             writer.append(block)
+    return _LEAST, most
 
 
 def find_spots(

@@ -1,23 +1,51 @@
-"""DIALS as the engine of integration."""
+"""DIALS as the engine of integration.
 
+DIALS gets a copy of the frames, hklflow's model, and its own strong spots with hklflow's indices;
+it learns its profiles and sums and fits counts. Its counts are raw: Lorentz factor, polarisation
+and efficiency are columns apart there, which are not used. hklflow's volume and norm take their
+place, so that intensities are in the unit of its own engine.
+"""
+
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hklflow.bragg.measurement import Measurement
-from hklflow.core.reflections import Reflections
+from hklflow.bragg.predicted import swept_volume
+from hklflow.core import lattice
+from hklflow.core.geometry import Rotation
+from hklflow.core.reflections import ReflectionFlag, Reflections
+from hklflow.core.residuals import compare
 from hklflow.core.scan import RotationScan
 from hklflow.core.symmetry import SpaceGroup
+from hklflow.dials.frames import FRAMES, STRONG, flat, search, write_frames
+from hklflow.dials.programs import Dials, find, workspace
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
+
+_INDEXED, _INDEXED_REFL = "indexed.expt", "indexed.refl"
+_INTEGRATED, _INTEGRATED_REFL = "integrated.expt", "integrated.refl"
+
+# Bits of DIALS's column `flags`.
+_SUMMED, _FITTED, _OVERLOADED, _OVERLAPPED = 256, 512, 1024, 4096
+_BAD_PIXELS, _MODELLED = 16384, 65536
+
+_NEAR = 0.25  # deviation of h, k, l from integers of a spot that is indexed
+_WHOLE = 0.995  # of the rocking curve, from which on a reflection is no partial
+_LONG = 0.1  # ζ below which the Lorentz factor is not certain
+_OBSERVED = 3.0  # I/σ of a reflection whose centroid means something
+_WARNED = 0.5  # pixels by which modules may be displaced: DIALS is told one plane
 
 
 def integrate(
     measurement: Measurement,
     scan: RotationScan,
-    ub: Floats,
+    ub: ArrayLike,
     group: SpaceGroup,
     *,
     prefix: Path | None = None,
@@ -41,11 +69,187 @@ def integrate(
     Returns
     -------
     Reflections
-        In the unit of `core.reflections`: DIALS's counts times our volume over our norm.
+        In the unit of `core.reflections`: DIALS's counts times our volume over our norm, sorted by
+        frame. Sums are divided by the part of the rocking curve that was recorded.
 
     Raises
     ------
     HklflowError
         If DIALS is absent, fails, or cannot read such frames.
     """
-    raise HklflowError("DIALS cannot integrate yet")
+    dials = find(prefix)
+    plane = flat(measurement.rotation)
+    ub = np.asarray(ub, dtype=np.float64)
+    _warn_of_modules(measurement.rotation)
+    with workspace("integrate") as folder:
+        table = _run(dials, measurement, scan, plane, ub, group, folder, threads)
+    return _translated(table, measurement, ub, group)
+
+
+def _warn_of_modules(rotation: Rotation) -> None:
+    modules = rotation.detector.modules
+    if modules is not None and np.max(np.abs(modules.shift)) > _WARNED:
+        print(
+            f"note: modules are displaced by up to {np.max(np.abs(modules.shift)):.2f} pixels; "
+            "DIALS integrates as if they were not"
+        )
+
+
+def _run(
+    dials: Dials,
+    measurement: Measurement,
+    scan: RotationScan,
+    plane: Rotation,
+    ub: Floats,
+    group: SpaceGroup,
+    folder: Path,
+    threads: int,
+) -> dict[str, NDArray[Any]]:
+    """Columns of DIALS's table."""
+    from hklflow.core.model import Model
+    from hklflow.formats.dials_expt import write_expt
+    from hklflow.formats.dials_peaks import peaks_to_refl, refl_to_peaks
+    from hklflow.formats.dials_refl import read_refl, write_refl
+
+    blocks = iter(measurement.blocks())
+    first = next(blocks)
+    bad = ~(measurement.pixel_norm > 0)
+    trusted = write_frames(folder / FRAMES, scan, plane, bad, chain([first], blocks), first.dtype)
+    search(dials, folder, threads)
+    strong = read_refl(folder / STRONG)
+    spots, _, rows = refl_to_peaks(strong, plane)
+    hkl = plane.hkl(ub, spots.frame, spots.slow, spots.fast)
+    indexed = np.abs(hkl - np.rint(hkl)).max(axis=1, initial=0.0) < _NEAR
+    if not indexed.any():
+        raise HklflowError(
+            f"none of the {len(spots)} spots of {scan.raw} that DIALS found is at a reflection of "
+            "the model; check the orientation"
+        )
+    model = Model(
+        plane, ub, group.hall, raw=str(folder / FRAMES), name="rotation", trusted_range=trusted
+    )
+    identifier = write_expt(folder / _INDEXED, [model])[0]
+    table = peaks_to_refl(
+        spots, plane, identifier=identifier, hkl=np.rint(hkl).astype(np.int64), indexed=indexed
+    )
+    # Shoeboxes are what the profiles are learned from.
+    own: dict[str, NDArray[Any]] = {
+        name: strong.columns[name][rows] for name in ("shoebox", "bbox") if name in strong.columns
+    }
+    position = np.stack([spots.slow, spots.fast, spots.frame], axis=1)
+    off = compare(plane, ub, np.rint(hkl), position)[0]
+    off[~np.isfinite(off)] = 0.0  # not indexed
+    own["xyzcal.px"] = table.columns["xyzobs.px.value"] - off[:, [1, 0, 2]]
+    own["flags"] = table.columns["flags"] | strong.columns["flags"][rows]
+    write_refl(folder / _INDEXED_REFL, table.with_columns(own).select(indexed))
+    arguments = [_INDEXED, _INDEXED_REFL, f"nproc={threads}"]
+    arguments += [f"output.experiments={_INTEGRATED}", f"output.reflections={_INTEGRATED_REFL}"]
+    made = dials.run("dials.integrate", arguments, folder, _INTEGRATED, _INTEGRATED_REFL)
+    return read_refl(made[1]).columns
+
+
+def _translated(
+    table: Mapping[str, NDArray[Any]], measurement: Measurement, ub: Floats, group: SpaceGroup
+) -> Reflections:
+    """Our table of DIALS's columns."""
+    fast, slow, frame = table["xyzcal.px"].T
+    rotation = measurement.rotation
+    shape = rotation.detector.shape
+    bits = table["flags"].astype(np.int64)
+    inside = (slow >= 0) & (slow < shape[0]) & (fast >= 0) & (fast < shape[1])
+    inside &= ((bits & _SUMMED) != 0) | ((bits & _FITTED) != 0)
+    rows = np.flatnonzero(inside)
+    rows = rows[np.lexsort((fast[rows], slow[rows], frame[rows]))]
+    t = {name: column[rows] for name, column in table.items()}
+    fast, slow, frame, bits = fast[rows], slow[rows], frame[rows], bits[rows]
+    hkl = t["miller_index"].astype(np.int64)
+    volume = swept_volume(rotation, slow, fast)
+    norm = _norm(measurement, frame, slow, fast)
+    per_count = np.divide(volume, norm, out=np.full(len(norm), np.nan), where=norm > 0)
+    summed, fitted = (bits & _SUMMED) != 0, (bits & _FITTED) != 0
+    part = np.clip(t["partiality"], 1e-3, 1.0)
+    counts = np.where(summed, t["intensity.sum.value"], np.nan)
+    sigma = _root(t["intensity.sum.variance"], summed)
+    profile = np.where(fitted, t["intensity.prf.value"], np.nan)
+    sigma_profile = _root(t["intensity.prf.variance"], fitted)
+    level, n_background = t["background.mean"], t["num_pixels.background"].astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        seen = summed & (counts > _OBSERVED * sigma) & (part > _WHOLE)
+    observed = np.where(seen[:, None], t["xyzobs.px.value"], np.nan)
+    variance = np.where(seen[:, None], t["xyzobs.px.variance"], np.nan)
+    zeta = np.abs(t["zeta"])
+    return Reflections(
+        hkl=hkl,
+        frame=frame,
+        slow=slow,
+        fast=fast,
+        zeta=zeta,
+        volume=volume,
+        d=lattice.d_spacing(lattice.decompose_ub(ub)[1], hkl),
+        intensity_sum=counts / part * per_count,
+        sigma_sum=sigma / part * per_count,
+        intensity_profile=profile * per_count,
+        sigma_profile=sigma_profile * per_count,
+        counts=counts,
+        recorded=part,
+        background=level / norm,
+        background_sigma=np.sqrt(level / np.maximum(n_background, 1)) / norm,
+        norm=norm,
+        observed_frame=observed[:, 2],
+        observed_slow=observed[:, 1],
+        observed_fast=observed[:, 0],
+        var_frame=variance[:, 2],
+        var_slow=variance[:, 1],
+        var_fast=variance[:, 0],
+        n_foreground=t["num_pixels.foreground"].astype(np.int64),
+        n_background=n_background,
+        correlation=t["profile.correlation"],
+        flags=_flags(t, bits, part, zeta, hkl, group, shape),
+    )
+
+
+def _root(variance: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Standard deviations; DIALS marks what it does not know by -1."""
+    good = known & (variance >= 0)
+    return np.sqrt(np.where(good, variance, np.nan))
+
+
+def _norm(measurement: Measurement, frame: Floats, slow: Floats, fast: Floats) -> Floats:
+    """Norm (n,) at predicted centres; NaN where the pixel or the frame is not to be used."""
+    shape = measurement.pixel_norm.shape
+    n_frames = len(measurement.frame_norm)
+    pixel = measurement.pixel_norm[
+        np.clip(slow.astype(np.int64), 0, shape[0] - 1),
+        np.clip(fast.astype(np.int64), 0, shape[1] - 1),
+    ]
+    of_frame = measurement.frame_norm[np.clip(frame.astype(np.int64), 0, n_frames - 1)]
+    norm = pixel * of_frame
+    return np.where(norm > 0, norm, np.nan)
+
+
+def _flags(
+    t: Mapping[str, NDArray[Any]],
+    bits: NDArray[np.int64],
+    part: Floats,
+    zeta: Floats,
+    hkl: NDArray[np.int64],
+    group: SpaceGroup,
+    shape: tuple[int, int],
+) -> NDArray[np.int64]:
+    """Our flags of DIALS's."""
+    x0, x1, y0, y1 = t["bbox"].T[:4]
+    told = {
+        ReflectionFlag.EDGE: (x0 < 0) | (y0 < 0) | (x1 > shape[1]) | (y1 > shape[0]),
+        ReflectionFlag.PARTIAL: part < _WHOLE,
+        ReflectionFlag.MASKED: (bits & _BAD_PIXELS) != 0,
+        ReflectionFlag.OVERLAP: (bits & _OVERLAPPED) != 0,
+        ReflectionFlag.OVERLOAD: (bits & _OVERLOADED) != 0,
+        ReflectionFlag.LONG: zeta < _LONG,
+        ReflectionFlag.NO_PROFILE: (bits & _FITTED) == 0,
+        ReflectionFlag.REFERENCE: (bits & _MODELLED) != 0,
+        ReflectionFlag.ABSENT: group.is_absent(hkl),
+    }
+    flags = np.zeros(len(bits), np.int64)
+    for flag, rows in told.items():
+        flags[rows] |= int(flag)
+    return flags

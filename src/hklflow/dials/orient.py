@@ -179,10 +179,11 @@ def _refine_once(
 
 def _held(free: Sequence[str]) -> list[str]:
     """Options of refinement for what is not free."""
-    moved = {"detector_x", "detector_y", "detector_z", "detector_rotation"} & set(free)
-    fixed = "all" if not moved else "none" if "detector_z" in moved else "distance"
     arguments = ["beam.fix=all", "goniometer.fix=all"]
-    return arguments if fixed == "none" else [*arguments, f"detector.fix={fixed}"]
+    if not {"detector_x", "detector_y", "detector_z", "detector_rotation"} & set(free):
+        return [*arguments, "detector.fix=all"]
+    # `detector.fix=distance` would hold two of the three turns as well.
+    return arguments if "detector_z" in free else [*arguments, "detector.fix_list=Dist"]
 
 
 def centroids(table: Peaks) -> refinement.Peaks:

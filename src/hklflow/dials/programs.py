@@ -24,7 +24,7 @@ _NEWEST = 10**6  # minor version of a build of the development branch
 
 _GET = (
     "get it with `apt-get install dials` or `conda env create -f envs/dials.yaml`, or say where it "
-    "is by `orientation: prefix` (see docs/dials.md)"
+    "is by `dials: prefix` (see docs/dials.md)"
 )
 # What would lead Python or the loader of DIALS to modules that are not its own.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "LD_PRELOAD")
