@@ -152,7 +152,7 @@ def refl_to_peaks(
     var_fast, var_slow, var_frame = table["xyzobs.px.variance"].T
     intensity, variance = table["intensity.sum.value"], table["intensity.sum.variance"]
     n = len(rows)
-    boxes = table.get("shoebox", np.full(n, dials_refl.NO_SHOEBOX, dtype=object))
+    boxes = table.get("shoebox", [dials_refl.NO_SHOEBOX] * n)
     moments = dials_refl.shoebox_moments(boxes)
     with np.errstate(divide="ignore", invalid="ignore"):
         significance = np.where(variance > 0, intensity / np.sqrt(variance), 0.0)

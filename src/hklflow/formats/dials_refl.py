@@ -10,7 +10,7 @@ z of DIALS is the number of the image, so ours plus that of the first one, minus
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,10 @@ def read_refl(path: str | Path) -> Refl:
             "write it again with a DIALS that writes one of these"
         )
     try:
-        nrows, data = table["nrows"], dict(table["data"])
+        nrows, data = int(table["nrows"]), dict(table["data"])
         identifiers = {int(key): str(value) for key, value in table["identifiers"].items()}
         packed = {str(name): (str(kind), int(n), raw) for name, (kind, (n, raw)) in data.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise HklflowError(
             f"the reflection table in {path} is damaged ({type(error).__name__}: {error}); write "
             "it again"
@@ -133,14 +133,14 @@ def read_refl(path: str | Path) -> Refl:
                 f"column {name} in {path} has {n} rows, the table {nrows}; write the file again"
             )
         columns[name] = _column(path, name, kind, n, raw)
-    return Refl(columns, identifiers, int(nrows), int(version), tuple(left_out))
+    return Refl(columns, identifiers, nrows, int(version), tuple(left_out))
 
 
 def _unpack(path: Path) -> Any:
     import msgpack
 
     content = path.read_bytes()
-    if content[:1] in (b"\x80", b"(", b"c", b"]"):
+    if content[:1] in (b"\x80", b"(", b"c", b"]", b"}"):
         raise HklflowError(
             f"{path} is a pickle, as DIALS wrote before 2.0, and opening it could run code; "
             "read and write it again with DIALS"
@@ -152,7 +152,7 @@ def _unpack(path: Path) -> Any:
     try:
         # Lengths in the file are bounded by its size.
         return msgpack.unpackb(content, strict_map_key=False)
-    except (ValueError, UnicodeDecodeError, msgpack.exceptions.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException) as error:
         raise HklflowError(
             f"{path} cannot be read as a reflection table ({type(error).__name__}: {error}); the "
             "file is truncated or of another program: copy or write it again"
@@ -234,7 +234,7 @@ class ShoeboxMoments:
     background: NDArray[np.float64]
 
 
-def shoebox_moments(boxes: NDArray[Any]) -> ShoeboxMoments:
+def shoebox_moments(boxes: Iterable[bytes]) -> ShoeboxMoments:
     """Widths and sizes of spots from their shoeboxes (n,) of bytes."""
     rows = np.array([_moments(box) for box in boxes], dtype=np.float64).reshape(-1, 7)
     fast, slow, frame, n_voxels, n_frames, maximum, background = rows.T
@@ -304,7 +304,8 @@ def _kind(name: str, column: NDArray[Any]) -> str:
     number = {"b": "?", "i": "<i4", "u": "<u8", "f": "<f8"}.get(column.dtype.kind, "none")
     for kind, (dtype, shape) in _TYPES.items():
         if dtype == number and shape == column.shape[1:]:
-            if number == "<i4" and np.any(np.abs(column.astype(np.int64)) > 2**31 - 1):
+            limits = np.iinfo(np.int32)
+            if number == "<i4" and np.any((column < limits.min) | (column > limits.max)):
                 break
             return kind
     raise HklflowError(
