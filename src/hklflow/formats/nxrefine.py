@@ -63,7 +63,7 @@ def read_nxrefine(path: str | Path) -> list[Model]:
                     "file of NXRefine in which the lattice has been refined"
                 )
             return [_read_one(file, name) for name in names]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise HklflowError(
             f"{path} is not a readable file of NXRefine ({type(error).__name__}: {error}); copy it "
             "again"
