@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow import nexus, plots
 from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
+from hklflow.core.model_compare import on_geometry
 from hklflow.core.parameters import without_head
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.scan import RotationScan
@@ -187,9 +188,6 @@ def _inherited_goniometer(
 def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup | None]:
     """UB of an orientation that another program made, in our goniometer's frame.
 
-    Both models give the Miller coordinates of a pixel and frame; ours is made to give the
-    other's. So it matters neither how the other names its axes nor where it has its zero angle.
-
     Parameters
     ----------
     path : Path
@@ -211,25 +209,11 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     """
     from hklflow.formats.models import read_model
 
-    model = read_model(path)[0]
-    _, _ = model.crystal  # refuses a model without one
-    scan = observed.scans[0]
-    ours, theirs = scan.rotation, model.rotation
-    if theirs.detector.shape != ours.detector.shape:
-        raise HklflowError(
-            f"{path} is for a detector of {theirs.detector.shape} pixels (slow, fast), the scan "
-            f"has {ours.detector.shape}; give the orientation of this scan"
-        )
-    n = ours.scan.n_frames
-    # Of a part of the other's frames.
-    first = 0 if theirs.scan.n_frames == n else scan.first + 1 - model.first_image
-    ends = [np.linspace(0, size, 7) for size in (n, *ours.detector.shape)]
-    frame, slow, fast = (axis.ravel() for axis in np.meshgrid(*ends, indexing="ij"))
-    assert model.ub is not None
-    hkl = theirs.hkl(model.ub, frame + first, slow, fast)
-    g = ours.q_crystal(frame, slow, fast)
-    ub = np.linalg.lstsq(hkl, g, rcond=None)[0].T
-    misfit = float(np.sqrt(np.mean((g - hkl @ ub.T) ** 2) / np.mean(g**2)))
+    model, scan = read_model(path)[0], observed.scans[0]
+    # As many frames: the same ones, whatever number the first has in the file.
+    same = model.rotation.scan.n_frames == scan.rotation.scan.n_frames
+    first = model.first_image - 1 if same else scan.first
+    ours, misfit = on_geometry(model, scan.rotation, first)
     if misfit > _MAX_MISFIT:
         raise HklflowError(
             f"{path} has another geometry: its Miller indices of pixels and this scan's scattering "
@@ -237,7 +221,8 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
             "centre, distance, rotation axis and step of both"
         )
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
-    return np.asarray(ub, dtype=np.float64), group
+    assert ours.ub is not None
+    return ours.ub, group
 
 
 def reconciled(

@@ -1,13 +1,13 @@
 """Two small simulated rotations of one crystal, taken through the stages to tables of peaks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hklflow import nexus, stage
 from hklflow.core import geometry
+from hklflow.core.peaks_table import Peaks
 from hklflow.core.simulate import (
     CrystalModel,
     DetectorModel,
@@ -17,12 +17,14 @@ from hklflow.core.simulate import (
     Simulation,
 )
 from hklflow.formats.write_raw import NXmxWriter
-from hklflow.stages import find_peaks, import_scan
+from hklflow.stages import import_scan
 
 HEXAGONAL = (4.9, 4.9, 8.1, 90.0, 90.0, 120.0)
 TRICLINIC = (5.2, 7.1, 8.8, 81.0, 97.0, 108.0)
 MONOCLINIC = (6.1, 5.9, 9.4, 90.0, 104.0, 90.0)
 NAMES = ("first", "second")
+#: Turn of the second rotation's crystal, degrees in the goniometer's frame.
+HEAD = (0.05, -0.1, 0.08)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def simulations(
     return tuple(found)
 
 
-def make(folder: Path, scans: tuple[Simulation, ...], **search: Any) -> Made:
-    """Write, import and search the rotations."""
+def make(folder: Path, scans: tuple[Simulation, ...]) -> Made:
+    """Write and import the rotations; their tables are true centres with errors of counting."""
     files: dict[str, list[Path]] = {"scans": [], "masks": [], "peaks": []}
     for i, simulation in enumerate(scans):
         place = folder / NAMES[i]
@@ -109,29 +111,34 @@ def make(folder: Path, scans: tuple[Simulation, ...], **search: Any) -> Made:
             threads=1,
         )
         nexus.write_mask(place / "mask.nxs", simulation.detector.gap_mask.astype(np.uint32))
-        stage.run(
-            find_peaks.main,
-            inputs=find_peaks.Inputs(scan=place / "scan.nxs", mask=place / "mask.nxs"),
-            outputs=find_peaks.Outputs(
-                peaks=place / "peaks.nxs",
-                picture=place / "peaks.png",
-                metrics=place / "peaks.json",
-                statistics=place / "statistics.nxs",
-                statistics_picture=place / "statistics.png",
-                statistics_metrics=place / "statistics.json",
-            ),
-            params=find_peaks.Params(**search),
-            threads=1,
-        )
-        for kind in files:
-            name = {"scans": "scan", "masks": "mask", "peaks": "peaks"}[kind]
+        nexus.write_peaks(place / "peaks.nxs", observed(simulation))
+        for kind, name in (("scans", "scan"), ("masks", "mask"), ("peaks", "peaks")):
             files[kind].append(place / f"{name}.nxs")
     return Made(scans, **files)
 
 
-def shifted(path: Path, target: Path, shift: tuple[float, float, float]) -> Path:
-    """Scan file with the detector where it is not, in metres."""
-    scan = nexus.read_scan(path)
-    moved = replace(scan.rotation, detector=scan.rotation.detector.moved(shift))
-    nexus.write_scan(target, replace(scan, rotation=moved), "shifted", None)
-    return target
+def observed(simulation: Simulation) -> Peaks:
+    """True centres of the strong and whole reflections, with errors, as a table of peaks."""
+    truth = simulation.true_peaks()
+    keep = truth.clean & (truth.counts > 300) & (truth.zeta > 0.1)
+    n = int(keep.sum())
+    counts = truth.counts[keep]
+    sigma = np.hypot(truth.sigma[keep] / np.sqrt(counts)[:, None], 0.01)
+    noise = np.random.default_rng(simulation.scan.seed).normal(0, sigma)
+    centre = np.stack([truth.frame, truth.slow, truth.fast], axis=1)[keep] + noise
+    ones = np.ones(n, np.int64)
+    return Peaks(
+        *centre.T,
+        *(sigma**2).T,
+        *truth.sigma[keep].T,
+        intensity=counts,
+        var_intensity=counts,
+        background=truth.background[keep],
+        n_pixels=30 * ones,
+        n_frames=3 * ones,
+        maximum=counts / 10,
+        significance=np.sqrt(counts),
+        chi2=np.ones(n),
+        flags=0 * ones,
+        counts={"peaks": n},
+    )
