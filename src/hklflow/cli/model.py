@@ -274,7 +274,9 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
     models = read_model(file)
     adopted = []
     for model, scan in zip(models, _scans(scans, [m.name for m in models]), strict=True):
-        own, misfit = on_geometry(model, scan.rotation, scan.first)
+        # Image series are counted by the numbers in their names, frames of one file by themselves.
+        first = _images(scan)[1] - 1 if "#" in (model.raw or "") else scan.first
+        own, misfit = on_geometry(model, scan.rotation, first)
         print(f"{model.name}: scattering vectors agree to {misfit:.3%}")
         if misfit > _MISFIT:
             raise HklflowError(
