@@ -22,7 +22,6 @@ from hklflow.calibration.bragg_level import ModuleLevel, halves_agree, module_le
 from hklflow.core import geometry, lattice, symmetry
 from hklflow.core.frame_scale import FrameScale, Transmission
 from hklflow.core.geometry import Rotation
-from hklflow.core.masks import MaskBit
 from hklflow.core.modules import Modules
 from hklflow.core.reflections import Reflections
 from hklflow.core.residuals import Peaks
@@ -38,7 +37,7 @@ from hklflow.core.simulate import (
 )
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
-from hklflow.stages import converge, find_peaks, import_scan, refine_parent
+from hklflow.stages import converge, find_peaks, import_scan, pixel_mask, refine_parent
 
 # After hklflow: see `hklflow._native`.
 from scipy.spatial.transform import Rotation as Turn  # isort: skip
@@ -278,23 +277,21 @@ def reduced(
     peaks.nxs, and orientation.json. The detector is that of ``geometry``, else as simulated
     without displaced modules.
     """
-    gaps = np.ones(SHAPE, bool)
-    for s0, s1, f0, f1 in BOXES:
-        gaps[s0:s1, f0:f1] = False
-    bits = np.where(gaps, np.uint32(MaskBit.GAP), np.uint32(0))
     for number, setting in enumerate(SETTINGS, start=1):
         at = folder / f"r{number}"
         at.mkdir(parents=True, exist_ok=True)
         made = simulation("P 6/m m m", setting, **crystal)
         if not (at / "raw.nxs").exists():
             _raw(at / "raw.nxs", setting, shifts, 10 * seed + number, **crystal)
-        nexus.write_mask(at / "mask.nxs", bits)
         n, one = made.scan.n_frames, np.ones(made.scan.n_frames)
         level = Transmission(one, 0.01 * one, one, np.zeros(n, np.uint8), 1.0)
         scale = FrameScale(one, one, one, level, 1.0, 1.0, "none")
         nexus.write_scale(at / "scale.nxs", scale, np.arange(n) * 0.5)
         read = {"raw": [at / "raw.nxs"], "geometry": geometry}
         _run(import_scan, read, {"scan": at / "scan.nxs"}, {})
+        scratch = {"picture": at / "scratch.png", "metrics": at / "scratch.json"}
+        masked = {"mask": at / "mask.nxs"} | scratch
+        _run(pixel_mask, {"scan": at / "scan.nxs"}, masked, {"find_defects": False})
         made = {name: at / f"{name}.out" for name in find_peaks.Outputs.model_fields}
         given = {"scan": at / "scan.nxs", "mask": at / "mask.nxs"}
         _run(find_peaks, given, made | {"peaks": at / "peaks.nxs"}, {})
@@ -419,7 +416,7 @@ def _frames(seeds: int) -> None:
             found, section = made["converged"], made["converged"]["converged"]
             told = (
                 f"frames, seed {seed}: {section['reason']}, {section['peaks']['used']} peaks and "
-                f"{section['reflections']['used']} reflections, {section['seconds']:.1f} s, "
+                f"{section['reflections'].get('used', 0)} reflections, {section['seconds']:.1f} s, "
                 f"{section['passes over the frames']:.0f} passes over the frames; "
             )
             turn = turned(np.array(found["UB"]), true)

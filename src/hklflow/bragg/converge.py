@@ -236,8 +236,6 @@ class Loop:
         Of the refinement.
     rest : Rest
     accept : Acceptance
-    floor : (3,) array
-        Variances (slow, fast, frame) added to those of integrated centroids.
     """
 
     peaks: Sequence[Peaks]
@@ -247,12 +245,13 @@ class Loop:
     limits: Limits = field(default_factory=Limits)
     rest: Rest = field(default_factory=Rest)
     accept: Acceptance = field(default_factory=Acceptance)
-    floor: Floats = field(default_factory=lambda: np.zeros(3))
 
     def __post_init__(self) -> None:
         self.held = hold_out(self.peaks)
         self.fitted = [part(p, ~h) for p, h in zip(self.peaks, self.held, strict=True)]
         self.judges = [part(p, h) for p, h in zip(self.peaks, self.held, strict=True)]
+        # What the search adds to all variances, because the geometry is no better, is in the least.
+        self.floor = np.min([p.sigma.min(axis=0, initial=np.inf) for p in self.peaks], axis=0) ** 2
         self.scatter: Floats | None = None
 
     @property

@@ -4,7 +4,6 @@ One job per scan: a graph of rules cannot turn in circles. Detectors' modules th
 are told and written as a proposal for the calibration store; the geometry of this reduction stays.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.bragg.converge import Integrate, Iteration, Loop, Outcome
+    from hklflow.bragg.converge import Integrate, Loop, Outcome
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.residual_map import Row
     from hklflow.core.geometry import Rotation
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-_INCONGRUENT = 2.0  # of so few parameters the figure scatters by a third
 
 VERSION = 1
 
@@ -123,11 +121,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import orientation, plots
-    from hklflow.bragg import converge, residual_map
+    from hklflow.bragg import converge, convergence, residual_map
     from hklflow.bragg.centroids import Acceptance
     from hklflow.core import geometry, refinement, symmetry
     from hklflow.core.grid import Grid
-    from hklflow.plots.convergence import convergence
+    from hklflow.plots.convergence import convergence as draw
 
     start = stage.read_json(inputs.orientation)
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
@@ -170,37 +168,41 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         rows, ratio=params.module_ratio, offset=params.module_offset, spots=params.module_spots
     )
     level = _module_level(loop, outcome, modules, displaced, params)
-    section = _section(loop, outcome, observed)
+    section = convergence.section(
+        loop, outcome, observed.names, observed.intensities, observed.n_found
+    )
+    judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
+    section["accepted"] = judged if inputs.accepted is not None else "not judged"
     section["passes over the frames"] = len(reads) / len(observed.names)
     section["modules"] = {"displaced": displaced, "fitted": "why not" not in level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
-    notes += _warnings(outcome, section, displaced, level, params)
+    notes += convergence.warnings(outcome, section, params.max_unindexed)
+    if displaced:
+        fitted = level.get("why not", "modules.json has a proposal")
+        notes.append(
+            f"{len(displaced)} signs of displaced modules (such as {displaced[0]}); {fitted}"
+        )
+    data: Record = {key: value for key, value in start.items() if key != "provenance"}
     refined = outcome.kept.refined
     if refined is None:
-        data: Record = {key: value for key, value in start.items() if key != "provenance"}
         data["warnings"] = [*start["warnings"], *notes]
     else:
-        kept = ("sample", "scan", "temperature", "space_group", "parent", "parent_temperature",
-                "cell_constraints")  # fmt: skip
-        data = orientation.product(
-            refined,
-            observed,
-            Grid.from_dict(start["grid"]),
-            {name: start[name] for name in kept},
-            notes,
-            start["symmetry"],
-        )
+        grid = Grid.from_dict(start["grid"])
+        data = orientation.product(refined, observed, grid, data, notes, start["symmetry"])
         # The refinement was also given centroids, which are indexed by construction.
         data["metrics"] |= {
-            "peaks": int(sum(len(p.frame) for p in observed.peaks)),
+            "peaks": loop.total,
             "fraction indexed": outcome.kept.fraction_indexed,
         }
     data["converged"] = section
     stage.write_json(outputs.converged, data)
-    history = [_record(item, table) for item, table in zip(outcome.iterations, tables, strict=True)]
+    history = [
+        convergence.record(item, table)
+        for item, table in zip(outcome.iterations, tables, strict=True)
+    ]
     stage.write_json(outputs.history, {"kept": outcome.best, "iterations": history})
     stage.write_json(outputs.modules, _modules_product(params, modules, rows, displaced, level))
-    figure = convergence(
+    figure = draw(
         history,
         outcome.best,
         [row.to_dict() for row in rows[1:] or rows],
@@ -376,123 +378,6 @@ def _modules_product(
         "why not": level.get("why not"),
         "propose with": f"hklflow calibration propose {name} --level module "
         f'--bragg {params.sample}/{params.scan} --author "..."',
-    }
-
-
-def _section(loop: "Loop", outcome: "Outcome", observed: "Observed") -> Record:
-    """Verdict and figures for ``converged`` in the product."""
-    from hklflow.bragg.congruence import congruence
-
-    best, start, last = outcome.kept, outcome.iterations[0], outcome.iterations[-1]
-    try:
-        agree: Record = congruence(
-            best.model.rotations, outcome.data, best.model.ub, loop.group, free=loop.free,
-            limits=loop.limits,
-        ).to_dict()  # fmt: skip
-    except HklflowError as error:
-        agree = {"why not": str(error)}
-    return {
-        "converged": outcome.converged,
-        "reason": outcome.reason,
-        "kept": outcome.best,
-        "refinements": len(outcome.iterations) - 1,
-        "integrations": outcome.integrations,
-        "seconds": sum(item.seconds for item in outcome.iterations),
-        "last change": last.change,
-        "score": best.score,
-        "score of the start": start.score,
-        "rmsd of held-out peaks (slow, fast, frame)": best.rmsd_held_out,
-        "rmsd of held-out peaks at the start": start.rmsd_held_out,
-        "fraction indexed": best.fraction_indexed,
-        "unindexed peaks": _unindexed(loop, outcome, observed),
-        "peaks": best.peaks | {"unfit for refinement": observed.n_found - loop.total},
-        "reflections": best.reflections,
-        "odd and even frames": agree,
-    }
-
-
-def _unindexed(loop: "Loop", outcome: "Outcome", observed: "Observed") -> Record:
-    """How many peaks the model does not explain, and the strongest of them."""
-    import numpy as np
-
-    from hklflow.bragg import converge
-
-    under = converge.seen(outcome.kept.model, observed.peaks, loop.limits)
-    intensity = np.concatenate(observed.intensities)
-    which = np.repeat(np.arange(len(observed.names)), [len(p.frame) for p in observed.peaks])
-    position = np.concatenate([p.position for p in observed.peaks])
-    rows = np.flatnonzero(~under.indexed)
-    strongest = rows[np.argsort(-intensity[rows], kind="stable")][:20]
-    return {
-        "number": len(rows),
-        "fraction": 1 - outcome.kept.fraction_indexed,
-        "part of the intensity": float(intensity[rows].sum() / intensity.sum()),
-        "strongest": [
-            {
-                "rotation": observed.names[which[i]],
-                "slow, fast, frame": position[i].round(2),
-                "counts": float(intensity[i]),
-            }
-            for i in strongest
-        ],
-    }
-
-
-def _warnings(
-    outcome: "Outcome", section: Record, displaced: Sequence[str], level: Record, params: Params
-) -> list[str]:
-    notes = []
-    if not outcome.converged:
-        notes.append(f"the loop did not converge: {outcome.reason}; the best model is kept")
-    if outcome.best == 0:
-        notes.append("no refinement was better than the start, which is kept")
-    unindexed = section["unindexed peaks"]
-    if unindexed["fraction"] > params.max_unindexed:
-        notes.append(
-            f"{unindexed['fraction']:.1%} of the peaks have no index "
-            f"({unindexed['part of the intensity']:.1%} of the intensity; limit "
-            f"{params.max_unindexed:.0%}): a second lattice, ice, or a superlattice"
-        )
-    figure = section["odd and even frames"].get("figure")
-    if figure is not None and figure > _INCONGRUENT:
-        notes.append(
-            f"models of odd and of even frames differ by {figure:.1f} times their errors, which "
-            "are too small by that"
-        )
-    if displaced:
-        worst = max(displaced, key=len)
-        fitted = level.get("why not", "modules.json has a proposal")
-        notes.append(f"{len(displaced)} signs of displaced modules (as {worst}); {fitted}")
-    return notes
-
-
-def _record(item: "Iteration", table: "Sequence[Row]") -> Record:
-    """One iteration for ``convergence.json``."""
-    refined = item.refined
-    fit: Record = {}
-    if refined is not None:
-        fit = {
-            "reduced chi2": refined.chi2,
-            "condition number": refined.condition,
-            "orientation_sigma_deg": [math.degrees(x) for x in refined.orientation_sigma],
-            "warnings": refined.warnings,
-        }
-    return {
-        "iteration": item.number,
-        "integrations before": item.integrations,
-        "cell": item.model.cell,
-        "cell_sigma": item.model.cell_sigma,
-        "UB": item.model.ub,
-        "change": item.change,
-        "rmsd (slow, fast, frame)": item.rmsd,
-        "rmsd of held-out peaks (slow, fast, frame)": item.rmsd_held_out,
-        "score": item.score,
-        "fraction indexed": item.fraction_indexed,
-        "peaks": item.peaks,
-        "reflections": item.reflections,
-        "modules": [row.to_dict() for row in table],
-        "seconds": item.seconds,
-        **fit,
     }
 
 

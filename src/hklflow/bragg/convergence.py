@@ -1,0 +1,158 @@
+"""What a converging refinement tells: verdict, records of its iterations, warnings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.bragg.congruence import congruence
+from hklflow.bragg.converge import Iteration, Loop, Outcome, seen
+from hklflow.bragg.residual_map import Row
+from hklflow.errors import HklflowError
+
+Record = dict[str, Any]
+
+_INCONGRUENT = 2.0  # of so few parameters the figure scatters by a third
+_STRONGEST = 20  # peaks without index that are listed
+
+
+def section(
+    loop: Loop,
+    outcome: Outcome,
+    names: Sequence[str],
+    intensities: Sequence[NDArray[np.float64]],
+    n_found: int,
+) -> Record:
+    """Verdict and figures, as the product of the loop has them under ``converged``.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the rotations.
+    intensities : sequence of (n,) arrays
+        Of the loop's peaks, counts.
+    n_found : int
+        Peaks found, those that are unfit for refinement included.
+    """
+    best, start, last = outcome.kept, outcome.iterations[0], outcome.iterations[-1]
+    try:
+        agree: Record = congruence(
+            best.model.rotations, outcome.data, best.model.ub, loop.group, free=loop.free,
+            limits=loop.limits,
+        ).to_dict()  # fmt: skip
+    except HklflowError as error:
+        agree = {"why not": str(error)}
+    return {
+        "converged": outcome.converged,
+        "reason": outcome.reason,
+        "kept": outcome.best,
+        "refinements": len(outcome.iterations) - 1,
+        "integrations": outcome.integrations,
+        "seconds": sum(item.seconds for item in outcome.iterations),
+        "last change": last.change,
+        "score": best.score,
+        "score of the start": start.score,
+        "rmsd of held-out peaks (slow, fast, frame)": best.rmsd_held_out,
+        "rmsd of held-out peaks at the start": start.rmsd_held_out,
+        "fraction indexed": best.fraction_indexed,
+        "unindexed peaks": unindexed(loop, outcome, names, intensities),
+        "peaks": best.peaks | {"unfit for refinement": n_found - loop.total},
+        "reflections": best.reflections,
+        "odd and even frames": agree,
+    }
+
+
+def unindexed(
+    loop: Loop,
+    outcome: Outcome,
+    names: Sequence[str],
+    intensities: Sequence[NDArray[np.float64]],
+) -> Record:
+    """How many peaks the model does not explain, and the strongest of them."""
+    under = seen(outcome.kept.model, loop.peaks, loop.limits)
+    intensity = np.concatenate(intensities)
+    which = np.repeat(np.arange(len(names)), [len(p.frame) for p in loop.peaks])
+    position = np.concatenate([p.position for p in loop.peaks])
+    rows = np.flatnonzero(~under.indexed)
+    strongest = rows[np.argsort(-intensity[rows], kind="stable")][:_STRONGEST]
+    return {
+        "number": len(rows),
+        "fraction": len(rows) / len(intensity),
+        "part of the intensity": float(intensity[rows].sum() / intensity.sum()),
+        "strongest": [
+            {
+                "rotation": names[which[i]],
+                "slow, fast, frame": position[i].round(2).tolist(),
+                "counts": float(intensity[i]),
+            }
+            for i in strongest
+        ],
+    }
+
+
+def warnings(outcome: Outcome, figures: Record, max_unindexed: float) -> list[str]:
+    """Sentences for people.
+
+    Parameters
+    ----------
+    figures : dict
+        Of `section`.
+    max_unindexed : float
+        Fraction of peaks without index from which on it is told.
+    """
+    notes = []
+    if not outcome.converged:
+        notes.append(f"the loop did not converge: {outcome.reason}; the best model is kept")
+    if outcome.best == 0:
+        notes.append("no refinement was better than the start, which is kept")
+    none = figures["unindexed peaks"]
+    if none["fraction"] > max_unindexed:
+        notes.append(
+            f"{none['fraction']:.1%} of the peaks have no index "
+            f"({none['part of the intensity']:.1%} of the intensity; limit "
+            f"{max_unindexed:.0%}): a second lattice, ice, or a superlattice"
+        )
+    figure = figures["odd and even frames"].get("figure")
+    if figure is not None and figure > _INCONGRUENT:
+        notes.append(
+            f"models of odd and of even frames differ by {figure:.1f} times their errors, which "
+            "are too small by that"
+        )
+    return notes
+
+
+def record(item: Iteration, table: Sequence[Row]) -> Record:
+    """One iteration, as ``convergence.json`` has it.
+
+    Parameters
+    ----------
+    table : sequence of Row
+        Its residuals by module.
+    """
+    refined = item.refined
+    fit: Record = {}
+    if refined is not None:
+        fit = {
+            "reduced chi2": refined.chi2,
+            "condition number": refined.condition,
+            "orientation_sigma_deg": np.degrees(refined.orientation_sigma),
+            "warnings": refined.warnings,
+        }
+    return {
+        "iteration": item.number,
+        "integrations before": item.integrations,
+        "cell": item.model.cell,
+        "cell_sigma": item.model.cell_sigma,
+        "UB": item.model.ub,
+        "change": item.change,
+        "rmsd (slow, fast, frame)": item.rmsd,
+        "rmsd of held-out peaks (slow, fast, frame)": item.rmsd_held_out,
+        "score": item.score,
+        "fraction indexed": item.fraction_indexed,
+        "peaks": item.peaks,
+        "reflections": item.reflections,
+        "modules": [row.to_dict() for row in table],
+        "seconds": item.seconds,
+        **fit,
+    }
