@@ -173,7 +173,8 @@ class Truth:
         n = len(rows)
         counts = rng.poisson(expected / PER_COUNT + self.background) - self.background
         a, b = self.noise
-        sigma = PER_COUNT * np.sqrt(np.maximum(counts + self.background, 1))
+        # As integration does: the variance of what the model of the reflection expects.
+        sigma = PER_COUNT * np.sqrt(np.maximum(counts, 0) + self.background)
         value = counts * PER_COUNT
         # Errors beyond counting: σ'² = a² (σ² + (b I)²).
         true_sigma2 = PER_COUNT**2 * (expected / PER_COUNT + self.background)

@@ -6,12 +6,15 @@ all space groups on the same axes with the same Laue group and lattice, those th
 same reflections up to the Laue group are one here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.bragg.groups import Groups
 from hklflow.core import symmetry
 from hklflow.core.structure_factors import Scaled
 from hklflow.core.symmetry import SpaceGroup
@@ -23,6 +26,7 @@ Verdict = Literal["fulfilled", "weak", "violated", "not tested"]
 
 _BOX = 8  # largest index among which patterns are compared: more than the order of any screw
 _FEWEST = 3  # observations
+_CLIP = 5.0  # I/σ that counts at most in that:
 _PRESENT = 5.0  # standard deviations of the mean I/σ
 _ABOVE = {3: 0.2, 1: 0.4}  # σ -> fraction above it of a violated class, by either
 _RATIO = 0.01  # mean intensity over that of comparable reflections: less may be multiple scattering
@@ -184,10 +188,11 @@ def _by_lattice(hkl: Integers, group: SpaceGroup) -> Bools:
 def _box(group: SpaceGroup) -> Integers:
     one = np.arange(-_BOX, _BOX + 1)
     box = np.stack(np.meshgrid(one, one, one, indexing="ij"), axis=-1).reshape(-1, 3)
-    return box[~_by_lattice(box, group)]
+    # One of each set of equivalents will do.
+    return Groups.of(group.asymmetric(box[~_by_lattice(box, group)])).hkl
 
 
-def _operations(groups: list[SpaceGroup]) -> list[_Operation]:
+def _operations(groups: Sequence[SpaceGroup]) -> list[_Operation]:
     """Screw axes and glide planes of all groups, once each."""
     found: dict[tuple[bytes, tuple[int, ...]], _Operation] = {}
     for group in groups:
@@ -202,7 +207,7 @@ def _operations(groups: list[SpaceGroup]) -> list[_Operation]:
                 continue
             key = (np.ascontiguousarray(rotation).tobytes(), tuple(units.tolist()))
             if key not in found:
-                name = _name(rotation, units / 72, len(powers), group)
+                name = _name(rotation, intrinsic, len(powers), group)
                 found[key] = _Operation(rotation, intrinsic, name)
     # Plain names first: they stand for all that forbid the same.
     return sorted(found.values(), key=lambda o: (o.name.count("/"), o.name.count("-"), o.name))
@@ -221,10 +226,10 @@ def _name(rotation: Integers, shift: Floats, order: int, group: SpaceGroup) -> s
         step = float(shift @ axis / (axis @ axis)) / length % 1
         return f"{order}_{round(step * order) % order} axis along {along}"
     letters: dict[tuple[int, ...], str] = {(36, 0, 0): "a", (0, 36, 0): "b", (0, 0, 36): "c"}
-    units = tuple(int(x) for x in np.rint(72 * shift))
+    units = tuple(int(x) for x in np.rint(72 * shift) % 72)
     halves = all(x in (0, 36) for x in units)
     letter = letters.get(units, "n" if halves else "d" if all(x % 18 == 0 for x in units) else "")
-    text = " ".join(f"{x // 12}/6" if x % 18 else f"{x // 18}/4" for x in units)
+    text = " ".join(str(Fraction(x, 72)) for x in units)
     return f"{letter or 'glide'} plane normal to {along}" + ("" if letter else f" by ({text})")
 
 
@@ -253,16 +258,23 @@ def _judged(name: str, observed: Scaled, absent: Bools, comparable: Bools, given
     others = comparable if comparable.any() else ~absent
     level = float(observed.intensity[others].mean()) if others.any() else 0.0
     ratio = float(observed.intensity[absent].mean()) / level if level > 0 else float("inf")
-    present = mean > _PRESENT * error
+    # A few outliers are no violation.
+    present = float(np.minimum(values, _CLIP).mean()) > _PRESENT * error
     verdict: Verdict = "fulfilled"
     if n < _FEWEST:
         verdict = "not tested"
     elif present:
-        many = any(np.mean(values > level) >= part for level, part in _ABOVE.items())
+        many = any(_more(values > level, part) for level, part in _ABOVE.items())
         verdict = "violated" if many and ratio >= _RATIO else "weak"
     elif not others.any() or float(ratio_of[others].mean()) < 3:
         verdict = "not tested"
     return Element(name, n, mean, error, above, ratio, verdict, given)
+
+
+def _more(hits: Bools, part: float) -> bool:
+    """Whether a fraction is reached, and not by chance from half of it."""
+    n = len(hits)
+    return bool(hits.sum() >= max(part * n, 0.5 * part * n + 2 * np.sqrt(0.5 * part * n)))
 
 
 def _centrings(table: Scaled, group: SpaceGroup) -> list[Element]:
@@ -281,7 +293,7 @@ def _centrings(table: Scaled, group: SpaceGroup) -> list[Element]:
 
 
 def _candidates(
-    groups: list[SpaceGroup],
+    groups: Sequence[SpaceGroup],
     given: SpaceGroup,
     box: Integers,
     patterns: list[tuple[Element, Bools, Bools]],

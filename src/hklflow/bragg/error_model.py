@@ -152,7 +152,7 @@ def robust_start(
     # A deviation from the group's own median is smaller than that from the truth.
     shrink = np.sqrt(own.n[own.index] / (own.n[own.index] - 1.0))
     best = (np.inf, 1.0, 0.0)
-    for b in _GRID[:-8]:
+    for b in _GRID[:-1]:
         size = np.abs(value - middle[rows]) * shrink / np.sqrt(base + (b * level) ** 2)
         width = np.log([max(_MAD * np.median(size[bins == k]), 1e-6) for k in np.unique(bins)])
         best = min(best, (float(np.var(width)), float(np.exp(np.mean(width))), float(b)))

@@ -53,7 +53,8 @@ def merge(
 ) -> Merged:
     """Merge by the Laue group: means weighted with the inverse variances.
 
-    Where no two equivalents agree nothing is left out and the error is told by their scatter.
+    Where no two thirds of the equivalents agree nothing is left out, and their scatter tells the
+    error.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def merge(
     if several and wrong > _MANY * max(len(table) - len(equivalents), 1):
         warnings.append(
             f"{int(outlier.sum())} of {len(table)} observations are outliers and {np.sum(~agree)} "
-            f"of {several} unique reflections have no two that agree: the Laue group "
+            f"of {several} unique reflections do not agree: the Laue group "
             f"{group.laue} may be too high, or the errors too small"
         )
     return Merged(

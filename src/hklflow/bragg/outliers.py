@@ -17,7 +17,8 @@ def find_outliers(
     In turn the worst observation of each group is compared with the weighted mean of the others,
     as long as there are two others, and is an outlier if it differs by more than ``limit``
     standard deviations of the difference. Of two observations alone no one can say which is
-    wrong: if they disagree the group does not `agree`, and neither is left out.
+    wrong: if they disagree the group does not `agree`, and neither is left out; nor is any where
+    more than a third would be.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def find_outliers(
     -------
     outlier : (n,) bool array
     agree : (m,) bool array
-        False where no two observations agree; none of these is an outlier.
+        False where no two thirds of the observations agree; none of these is an outlier.
     """
     kept = use.copy()
     while True:
@@ -45,7 +46,7 @@ def find_outliers(
             break
         kept &= ~bad
     pair = kept & (n == 2) & (deviation > limit)
-    agree = groups.sum(pair) == 0
+    agree = (groups.sum(pair) == 0) & (3 * groups.sum(use & ~kept) <= groups.sum(use))
     return use & ~kept & agree[groups.index], agree
 
 

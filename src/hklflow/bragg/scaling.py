@@ -27,6 +27,7 @@ Bools = NDArray[np.bool_]
 
 _HUBER = 4.0  # standard deviations beyond which an observation pulls no harder
 _STRONG = 2.0  # I/σ of a mean that can tell scales
+_FEW = 0.05  # groups that do not agree
 _CYCLES = 20
 _RESTS = 1e-4  # change of ln g
 
@@ -170,7 +171,11 @@ def scale(
         notes.append(f"scales still changed after {cycles} cycles")
     counting, variance = work.variances()
     value = observed.intensity / work.g
-    kept = use & ~work.outlier & work.agree[groups.index]
+    if np.sum(~work.agree) > _FEW * len(groups):
+        notes.append(
+            f"the errors of {np.sum(~work.agree)} of {len(groups)} unique reflections are told by "
+            f"equivalents that do not agree: the Laue group {group.laue} may be too high"
+        )
     absorption = work.model.absorption(work.parameters) if made.degree else np.ones(1)
     return Scaling(
         scale=work.g,
@@ -180,7 +185,7 @@ def scale(
         curves=work.model.curves(work.parameters, work.covariance),
         absorption=(float(absorption.min()), float(absorption.max())),
         errors=work.errors,
-        spread=error_model.spread(value, counting, variance, groups, kept),
+        spread=error_model.spread(value, counting, variance, groups, work.kept),
         plan=made,
         cycles=cycles,
         rested=rested,
@@ -204,6 +209,17 @@ class _Work:
         self.errors = ErrorModel()
         self.mean = np.zeros(len(observed))
         self.restart()
+
+    @property
+    def kept(self) -> Bools:
+        """Observations (n,) that tell errors.
+
+        Groups that do not agree are left out, too, unless they are many: then they are no accident.
+        """
+        kept = self.use & ~self.outlier
+        if np.sum(~self.agree) > _FEW * len(self.groups):
+            return kept
+        return kept & self.agree[self.groups.index]
 
     @property
     def g(self) -> Floats:
@@ -250,7 +266,7 @@ class _Work:
             self.outlier, self.agree = find_outliers(
                 value, variance, self.groups, self.use, self.settings.outlier_sigma
             )
-            kept = self.use & ~self.outlier & self.agree[self.groups.index]
+            kept = self.kept
             if self.settings.error_model == "refine":
                 self.errors = error_model.fit(
                     value, counting, self.mean, self.groups, kept, self.effective
@@ -269,8 +285,8 @@ class _Work:
             shape=(len(groups), len(observed)),
         )
         used = self.use & ~self.outlier & self.agree[groups.index]
-        used &= groups.sum(used)[groups.index] >= 2
-        for _ in range(20):
+        used = used & (groups.sum(used)[groups.index] >= 2)
+        for _ in range(8):
             g = self.g
             variance = self.variances()[1] * g**2
             weight = np.where(used, 1 / variance, 0.0)
@@ -281,7 +297,8 @@ class _Work:
                 left = variance - g**2 / total[groups.index]
                 size = np.abs(residual) / np.sqrt(left)
                 strong = mean * np.sqrt(total) > _STRONG
-            weight *= np.where(size > _HUBER, _HUBER / size, 1.0) * strong[groups.index]
+            weight *= np.where(size > _HUBER, _HUBER / np.maximum(size, _HUBER), 1.0)
+            weight *= strong[groups.index]
             pull = np.where(weight > 0, weight * residual * expected, 0.0)
             curvature = np.where(weight > 0, weight * expected**2, 0.0)
             # The means follow the scales: what all of a group share tells nothing.

@@ -139,7 +139,7 @@ class StructureFactors:
     amplitude, amplitude_sigma : array
         ``|F|``, the root of the intensity's unit.
     agree : bool array
-        False where no two of several equivalents agree: the error is then that of their scatter.
+        False where no two thirds of the equivalents agree: the error is that of their scatter.
     plus, minus : Means or None
         Apart for hkl and its Friedel mate; centric ones are all in ``plus``. None: not kept apart.
     """

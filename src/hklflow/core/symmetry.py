@@ -222,7 +222,8 @@ def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
     return crystal.symmetry(unit_cell=unit_cell, space_group=group._cctbx)
 
 
-def settings_alike(group: SpaceGroup) -> list[SpaceGroup]:
+@lru_cache(maxsize=64)
+def settings_alike(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
     """Space groups that share axes, Laue group and lattice translations with this one.
 
     Of the 530 settings in International Tables B, and the group itself if it is none of them.
@@ -233,7 +234,7 @@ def settings_alike(group: SpaceGroup) -> list[SpaceGroup]:
         other = space_group(f"Hall: {symbols.hall()}")
         if (_rotations(other.laue_operations), _translations(other)) == wanted:
             found.setdefault(other.hall, other)
-    return sorted(found.values(), key=lambda g: (g.number, g.symbol))
+    return tuple(sorted(found.values(), key=lambda g: (g.number, g.symbol)))
 
 
 def _rotations(matrices: Integers) -> frozenset[bytes]:

@@ -76,6 +76,8 @@ def merged(metrics: Mapping[str, Any], title: str) -> Figure:
                 axes.plot(at, known, "o-", ms=4, label=name)
         axes.set(xlabel="1/d (1/Å), outer edge of the shell", ylabel=label)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        if axes is grid[0, 0]:
+            axes.set_ylim(top=1.05)
         if axes.lines:
             axes.legend(fontsize=8)
     _absences(grid[1, 1], metrics["absences"]["elements"])

@@ -112,7 +112,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "merged": int(factors.mean.n.sum()),
         },
         "unique": len(factors),
-        "equivalents without two that agree": int(np.sum(~factors.agree)),
+        "unique that do not agree": int(np.sum(~factors.agree)),
         "overall": table.overall,
         "shells": table.rows,
         "fall-off": table.fall_off,
