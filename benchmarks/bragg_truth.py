@@ -30,12 +30,11 @@ DECADES = ((0.0, 10.0), (10.0, 100.0), (100.0, 1000.0), (1000.0, 1e5))
 
 GAPS = {"gaps": ((95, 103, 0, 200), (0, 200, 60, 64)), "n_dead": 400, "seed": 3}
 LATTICE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-#: Thermal diffuse scattering that peaks below the reflections, and waves.
-DIFFUSE = Diffuse(
-    flat=0.5,
-    cosines=(Cosine(0.15, (1.0, 0.0, 1.0)), Cosine(0.1, (0.0, 0.5, 0.0))),
-    ridges=(Ridge(0.4, LATTICE, 0.35),),
-)
+#: Short-range order, with maxima and minima below the reflections.
+DIFFUSE = Diffuse(0.5, (Cosine(0.15, (0.5, 0.0, 0.25)), Cosine(0.1, (0.0, 0.5, 0.0))))
+#: Thermal diffuse scattering that peaks below the reflections within the width of a box: no smooth
+#: surface through what is around them has its height.
+THERMAL = Diffuse(0.5, ridges=(Ridge(0.2, LATTICE, 0.35),))
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ CASES = (
     Case("hexagonal, background 0.015 / voxel", "hexagonal", 0, {"diffuse": Diffuse(flat=0.005)}),
     Case("hexagonal, diffuse below", "hexagonal", 0, {"diffuse": DIFFUSE}),
     Case("triclinic, diffuse below", "triclinic", 1, {"diffuse": DIFFUSE}),
+    Case("hexagonal, thermal diffuse below", "hexagonal", 0, {"diffuse": THERMAL}),
     Case("triclinic, read noise 0.5", "triclinic", 0, None, 0.5),
 )
 

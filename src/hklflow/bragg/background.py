@@ -1,4 +1,8 @@
-"""The background around a reflection: a plane in S, fitted to a shell of voxels.
+"""The background around a reflection: a surface in S, fitted to a shell of voxels.
+
+The surface is a plane, or a plane with curvature along frame, slow and fast where the diffuse
+scattering of the scan is curved below the reflections: how much, and how much that differs from
+one reflection to the next, is learned beforehand (`Curvature`) and is the prior of each fit.
 
 Voxels that are more than background (spots that nobody predicted, hot pixels) are left out by
 cells of voxels: a cell goes if its counts are improbable, and so do the cells around it, whose own
@@ -7,6 +11,7 @@ counts were not asked. So what is left is a fair sample: a limit of 4.5 standard
 """
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 from numba import njit
@@ -20,6 +25,81 @@ _LIMIT = 4.5
 # Relative departure of a cell from the plane that is curvature, not something else.
 _CURVED = 0.15
 _ITERATIONS = 3
+# Standard deviations from which on a curvature is there, and beyond which one is left out.
+_KNOWN = 4.0
+_OFF = 4.0
+_FEWEST = 30
+# Least spread of the curvature over its mean.
+_VAGUE = 0.2
+#: Terms of a plane, and of a curved surface.
+PLANE, CURVED = 4, 7
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Second-order terms of the background over its level, along (frame, slow, fast).
+
+    ``S = S_0 (1 + ... + c_z z² + c_y y² + c_x x²)`` with z, y and x in voxels from the centre.
+
+    Attributes
+    ----------
+    mean, spread : (3,) array
+        Mean of c over the reflections and its standard deviation among them, 1/voxel². A plane
+        where all are 0.
+    """
+
+    mean: F64 = field(default_factory=lambda: np.zeros(3))
+    spread: F64 = field(default_factory=lambda: np.zeros(3))
+
+    @property
+    def terms(self) -> int:
+        """Terms of the surface that is fitted."""
+        return CURVED if np.any(self.spread > 0) else PLANE
+
+
+def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
+    """Curvature that backgrounds have in common, from fits that were free to find any.
+
+    Parameters
+    ----------
+    level : (n,) array
+    bend, variance : (n, 3) array
+        Second-order terms and their variances.
+    """
+    known = np.all(np.isfinite(variance) & (variance > 0), axis=1) & np.isfinite(level)
+    if known.sum() < _FEWEST or not level[known].mean() > 0:
+        return Curvature()
+    level, bend, variance = level[known], bend[known], variance[known]
+    mean, spread, error = np.zeros(3), np.zeros(3), np.zeros(3)
+    certain = False
+    for a in range(3):
+        keep = np.ones(len(level), dtype=bool)
+        for _ in range(5):
+            n, middle = keep.sum(), level[keep].mean()
+            # A ratio of sums: the ratios' own weights would depend on the levels' noise.
+            mean[a] = bend[keep, a].sum() / level[keep].sum()
+            off2 = (bend[:, a] - mean[a] * level) ** 2
+            excess = off2 - variance[:, a]
+            tau2 = max(float(excess[keep].mean()), 0.0)
+            keep = off2 < _OFF**2 * (variance[:, a] + tau2)
+        error[a] = np.sqrt(off2[keep].mean() / n) / middle
+        certain |= abs(mean[a]) > _KNOWN * error[a]
+        certain |= tau2 > _KNOWN * float(excess[keep].std()) / np.sqrt(n)
+        spread[a] = np.sqrt(tau2) / middle
+    if not certain:
+        return Curvature()
+    return Curvature(mean, np.maximum(np.maximum(spread, _VAGUE * np.abs(mean)), error))
+
+
+@njit(cache=True, nogil=True)
+def level_at(level: F64, z: float, y: float, x: float) -> float:
+    """S of a surface (7 terms) at coordinates in half boxes."""
+    return (
+        level[0]
+        + z * (level[1] + z * level[4])
+        + y * (level[2] + y * level[5])
+        + x * (level[3] + x * level[6])
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -48,10 +128,17 @@ def _excess(n: float, mean: float, read: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _plane(
-    rows: F64, m: int, intensity: float, used: NDArray[np.bool_], level: F64, fisher: F64
+def _surface(
+    rows: F64,
+    m: int,
+    intensity: float,
+    prior: F64,
+    used: NDArray[np.bool_],
+    level: F64,
+    fisher: F64,
 ) -> None:
-    """Fit the plane to the used voxels; from a constant at the start."""
+    """Fit the surface to the used voxels, from a constant at the start."""
+    size = len(fisher)
     counts = norms = 0.0
     for r in range(m):
         if used[r]:
@@ -62,32 +149,37 @@ def _plane(
     low = max(0.1 * level[0], 0.5 / norms)
     # The level may go to zero within the box, not far beyond.
     scale = max(level[0], math.sqrt(low / norms))
-    x = np.empty(4)
+    x = np.empty(7)
     x[0] = 1.0
-    right = np.empty(4)
+    right = np.empty(size)
     for _ in range(_ITERATIONS):
         fisher[:] = 0.0
         right[:] = 0.0
-        for a in range(1, 4):
-            fisher[a, a] = 1 / scale**2
+        for a in range(1, size):
+            if a < 4:
+                fisher[a, a] = 1 / scale**2
+            else:
+                fisher[a, a] = 1 / (scale * prior[a - 4, 1]) ** 2
+                right[a] = fisher[a, a] * scale * prior[a - 4, 0]
         for r in range(m):
             if not used[r]:
                 continue
             norm = rows[r, _NORM]
             x[1], x[2], x[3] = rows[r, _Z], rows[r, _Y], rows[r, _X]
-            here = level[0] + level[1] * x[1] + level[2] * x[2] + level[3] * x[3]
+            x[4], x[5], x[6] = x[1] * x[1], x[2] * x[2], x[3] * x[3]
+            here = level_at(level, x[1], x[2], x[3])
             tail = intensity * rows[r, _SHARE]
             weight = norm / (norm * (max(here, low) + tail) + rows[r, _READ])
             y = weight * (rows[r, _COUNTS] - norm * tail)
             weight *= norm
-            for a in range(4):
+            for a in range(size):
                 right[a] += y * x[a]
                 for b in range(a + 1):
                     fisher[a, b] += weight * x[a] * x[b]
-        for a in range(4):
+        for a in range(size):
             for b in range(a):
                 fisher[b, a] = fisher[a, b]
-        level[:] = np.linalg.solve(fisher, right)
+        level[:size] = np.linalg.solve(fisher, right)
 
 
 @njit(cache=True, nogil=True)
@@ -95,6 +187,8 @@ def fit_background(
     rows: F64,
     m: int,
     intensity: float,
+    prior: F64,
+    terms: int,
     n_cells: int,
     cells: tuple[int, int],
     used: NDArray[np.bool_],
@@ -107,6 +201,9 @@ def fit_background(
         Columns as in `kernels`.
     intensity
         Counts per norm of the reflection whose tail is in the shell.
+    prior, terms
+        Mean and standard deviation (3, 2) of the curvature over the level, in half boxes, and the
+        number of terms: `PLANE` or `CURVED`.
     n_cells, cells
         Number of cells, and how many there are along slow and fast.
     used
@@ -115,21 +212,22 @@ def fit_background(
     Returns
     -------
     level, fisher, n_used, chi2
-        S at the centre and slopes (4), their information (4, 4), voxels used, reduced chi².
+        S at the centre, slopes, curvatures (7), information (terms, terms), voxels used, reduced
+        chi².
     """
-    level, fisher = np.zeros(4), np.eye(4)
+    level, fisher = np.zeros(7), np.eye(terms)
     used[:m] = True
     norms = 0.0
     for r in range(m):
         norms += rows[r, _NORM]
     if m < 5 or not norms > 0:
         return level, fisher, 0, np.nan
-    _plane(rows, m, intensity, used, level, fisher)
+    _surface(rows, m, intensity, prior, used, level, fisher)
     low = least_level(rows, m, level[0])
     counts, mean, read = np.zeros(n_cells), np.zeros(n_cells), np.zeros(n_cells)
     for r in range(m):
         cell = int(rows[r, _CELL])
-        here = level[0] + level[1] * rows[r, _Z] + level[2] * rows[r, _Y] + level[3] * rows[r, _X]
+        here = level_at(level, rows[r, _Z], rows[r, _Y], rows[r, _X])
         counts[cell] += rows[r, _COUNTS]
         mean[cell] += rows[r, _NORM] * (max(here, low) + intensity * rows[r, _SHARE])
         read[cell] += rows[r, _READ]
@@ -158,14 +256,12 @@ def fit_background(
                 norms += rows[r, _NORM]
         if n_used < 5 or not norms > 0:
             return level, fisher, 0, np.nan
-        _plane(rows, m, intensity, used, level, fisher)
+        _surface(rows, m, intensity, prior, used, level, fisher)
     chi2 = 0.0
     for r in range(m):
         if used[r]:
-            here = (
-                level[0] + level[1] * rows[r, _Z] + level[2] * rows[r, _Y] + level[3] * rows[r, _X]
-            )
+            here = level_at(level, rows[r, _Z], rows[r, _Y], rows[r, _X])
             tail = intensity * rows[r, _SHARE]
             off = rows[r, _COUNTS] - rows[r, _NORM] * (here + tail)
             chi2 += off * off / (rows[r, _NORM] * (max(here, low) + tail) + rows[r, _READ])
-    return level, fisher, n_used, chi2 / max(n_used - 4, 1)
+    return level, fisher, n_used, chi2 / max(n_used - terms, 1)

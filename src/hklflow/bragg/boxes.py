@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -13,8 +14,8 @@ Integers = NDArray[np.int64]
 
 # Half axes of a box in those of the foreground, and voxels beyond: the shell has several times as
 # many voxels as the foreground.
-_SHELL = np.array([1.0, 1.4, 1.4])
-_MORE = np.array([1.5, 2.5, 2.5])
+_SHELL = np.array([1.0, 1.25, 1.25])
+_MORE = np.array([1.5, 2.0, 2.0])
 # Frames in which the boxes of a group begin.
 _GROUP = 16
 _BYTES = 4
@@ -130,6 +131,14 @@ class Filled:
         ends = np.cumsum(np.prod(self.shape, axis=1))
         self.offset = np.concatenate([[0], ends[:-1]])
         self.counts = np.full(group.n_voxels, np.nan, np.float32)
+
+    def select(self, local: Integers) -> "Filled":
+        """Some of the boxes, which share the voxels."""
+        part = copy(self)
+        part.group = replace(self.group, rows=self.group.rows[local])
+        part.origin, part.shape = self.origin[local], self.shape[local]
+        part.offset = self.offset[local]
+        return part
 
 
 @njit(cache=True, nogil=True)

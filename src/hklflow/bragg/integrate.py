@@ -12,6 +12,7 @@ from scipy.special import ndtr
 
 from hklflow.bragg import boxes as bx
 from hklflow.bragg import kernels, learning_kernels, profiles
+from hklflow.bragg.background import Curvature, curvature_of
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import Spots, predicted_spots
 from hklflow.bragg.profiles import Profile, Widths
@@ -29,8 +30,12 @@ Shown = Callable[[Blocks, str], Blocks]
 _FEWEST = 10
 _CUT = 0.005
 _LEARNING_PASSES = 4
+_TURNS = 6
 _CHANGED = 1.15
 _SAMPLE = 20000
+_OTHERS = 2000
+# Counts in a shell from which on its curvature can be told.
+_BACKGROUND_COUNTS = 100.0
 _UNLIKE = 4.0
 _STRONG_ENOUGH = 10.0
 
@@ -89,6 +94,8 @@ class Integrated:
         Sorted by frame.
     widths : Widths
     profile : Profile
+    curvature : Curvature
+        Of the background; zero where a plane is enough.
     chi2 : (n,) array
         Reduced chi² of the foreground against background and profile.
     background_chi2 : (n,) array
@@ -102,6 +109,7 @@ class Integrated:
     reflections: Reflections
     widths: Widths
     profile: Profile
+    curvature: Curvature
     chi2: Floats
     background_chi2: Floats
     profile_error: float
@@ -151,8 +159,10 @@ def integrate(
     else:
         widths = profiles.constant_widths(abs(step), (1.5, 1.5), shape, step)
     widths = _as_told(widths, params)
-    if len(rows) < 5 * _FEWEST:
-        rows = np.random.default_rng(0).permutation(len(spots))[:_SAMPLE]
+    # Peaks tell where strong reflections are; others tell of the background.
+    sample = _SAMPLE if len(rows) < 5 * _FEWEST else _OTHERS
+    others = np.random.default_rng(0).permutation(len(spots))[:sample]
+    rows = np.concatenate([rows, np.setdiff1d(others, rows)])
     learned = _learn(measurement, spots, rows, widths, params, shown)
     margin = np.ceil(bx.half_axes(learned.widths.typical(), params.n_sigma).max())
     spots = predicted_spots(rotation, ub, group, d_min, float(margin))
@@ -160,7 +170,7 @@ def integrate(
     on = (spots.slow >= 0) & (spots.slow <= shape[0]) & (spots.fast >= 0) & (spots.fast <= shape[1])
     in_time = (spots.frame > -scene.half[:, 0]) & (spots.frame < n_frames + scene.half[:, 0])
     rows = np.flatnonzero(on & in_time)
-    found = _run(measurement, scene, rows, learned.profile, params, shown, "integrate")
+    found = _run(measurement, scene, rows, learned, params, shown, "integrate")
     return _table(measurement, scene, rows, found, learned, params)
 
 
@@ -188,20 +198,11 @@ class _Scene:
 
 
 @dataclass(frozen=True)
-class _Collected:
-    """Boxes in memory, and the results of their integration."""
-
-    filled: bx.Filled
-    rows: Integers
-    neighbours: tuple[Integers, Integers]
-
-
-@dataclass(frozen=True)
 class _Learned:
     widths: Widths
     profile: Profile
+    curvature: Curvature
     references: frozenset[tuple[int, int, int, int]]
-    n_candidates: int
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _run(
     measurement: Measurement,
     scene: _Scene,
     rows: Integers,
-    profile: Profile | None,
+    learned: _Learned,
     params: IntegrationParams,
     shown: Shown,
     told: str,
@@ -263,7 +264,8 @@ def _run(
     flags = np.zeros(len(rows), np.int64)
     for filled in _sweep(measurement, boxes, 1e6 * params.memory, shown, told):
         mine = short[filled.group.rows]
-        found = _integrated(measurement, scene, rows[mine], filled, profile, params)
+        arguments = (measurement, scene, rows[mine], filled, params)
+        found = _integrated(*arguments, learned.profile, learned.curvature)
         columns[mine], flags[mine] = found.columns, found.flags
     return _Found(columns, flags)
 
@@ -273,8 +275,9 @@ def _integrated(
     scene: _Scene,
     rows: Integers,
     filled: bx.Filled,
-    profile: Profile | None,
     params: IntegrationParams,
+    profile: Profile | None = None,
+    curvature: Curvature | None = None,
 ) -> _Found:
     """Integrate filled boxes, which are those of the spots `rows`."""
     n = len(rows)
@@ -286,6 +289,8 @@ def _integrated(
         region = profiles.region_of(
             scene.spots.select(rows), profile.regions, scene.n_frames, scene.widths.shape
         )
+    curvature = curvature or Curvature()
+    bend = np.stack([curvature.mean, curvature.spread])
     start, near = bx.neighbours(
         bx.Boxes(filled.origin, filled.shape), rows, scene.centre, scene.half
     )
@@ -310,6 +315,8 @@ def _integrated(
             correction,
             float(profiles.NODES[-1]),
             region[part],
+            bend,
+            curvature.terms,
             params.overlap,
             params.min_recorded,
             columns[part],
@@ -353,8 +360,10 @@ def _learn(
         told = "learn profiles" if turn == 0 else f"learn profiles, turn {turn + 1}"
         kept = list(_sweep(measurement, boxes, 0.5e6 * params.memory, shown, told))
         before = widths
-        for _ in range(6):
-            found = _strong(measurement, scene, rows, kept, None, params)
+        curvature = _curvature(measurement, scene, rows, kept, params)
+        some = kept
+        for _ in range(_TURNS):
+            found = _strong(measurement, scene, rows, some, params, curvature)
             n = sum(len(one.rows) for one in found)
             if n < _FEWEST:
                 raise HklflowError(
@@ -362,6 +371,9 @@ def _learn(
                     "check the orientation, or set a lower `strong`, or `mosaic` and `spot` nearer "
                     "to the truth"
                 )
+            if some is kept:
+                # The weak ones will not be strong with other widths.
+                some = [one.likely for one in found]
             previous = widths
             widths = _wider(measurement, scene, found, widths)
             scene = _Scene(spots, widths, params, n_frames)
@@ -369,15 +381,39 @@ def _learn(
                 break
         if _change(before, widths) < _CHANGED:
             break
-    found = _strong(measurement, scene, rows, kept, None, params)
+    curvature = _curvature(measurement, scene, rows, kept, params)
+    found = _strong(measurement, scene, rows, kept, params, curvature)
     profile = _profile(measurement, scene, found)
     keys = np.concatenate([one.rows for one in found])
-    return _Learned(
-        widths,
-        profile,
-        frozenset(_keys(spots.select(keys))),
-        len(rows),
-    )
+    curvature = _curvature(measurement, scene, rows, kept, params, profile)
+    return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(keys))))
+
+
+def _curvature(
+    measurement: Measurement,
+    scene: _Scene,
+    rows: Integers,
+    kept: list[bx.Filled],
+    params: IntegrationParams,
+    profile: Profile | None = None,
+) -> Curvature:
+    """Curvature of the background below the kept reflections."""
+    shape = np.concatenate([filled.shape for filled in kept])
+    # Unknown: half a box from the centre the level may be ten times that at it.
+    free = Curvature(np.zeros(3), 10 / np.median(0.5 * shape, axis=0) ** 2)
+    tables = []
+    for filled in kept:
+        arguments = (measurement, scene, rows[filled.group.rows], filled, params)
+        found = _integrated(*arguments, profile, free)
+        tables.append(found.columns[found.flags == 0])
+    column = dict(zip(kernels.COLUMNS, np.concatenate(tables).T, strict=True))
+    counts = column["background"] * column["norm"] * column["n_background"]
+    if not np.nanmedian(counts) >= _BACKGROUND_COUNTS:
+        return Curvature()
+    names = ("frame", "slow", "fast")
+    bend = np.stack([column[f"bend_{name}"] for name in names], axis=1)
+    variance = np.stack([column[f"var_bend_{name}"] for name in names], axis=1)
+    return curvature_of(column["background"], bend, variance)
 
 
 def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
@@ -390,9 +426,10 @@ def _keys(spots: Spots) -> list[tuple[int, int, int, int]]:
 
 @dataclass(frozen=True)
 class _Strong:
-    """Strong reflections of one group of filled boxes."""
+    """Strong reflections of one group of filled boxes, and the boxes of all that may become so."""
 
     filled: bx.Filled
+    likely: bx.Filled
     spots: Integers
     rows: Integers
     local: Integers
@@ -404,14 +441,14 @@ def _strong(
     scene: _Scene,
     rows: Integers,
     kept: list[bx.Filled],
-    profile: Profile | None,
     params: IntegrationParams,
+    curvature: Curvature,
 ) -> list[_Strong]:
     """Integrate the kept boxes and choose the references."""
-    results = []
+    results, likely = [], list[bx.Filled]()
     for filled in kept:
         mine = rows[filled.group.rows]
-        found = _integrated(measurement, scene, mine, filled, profile, params)
+        found = _integrated(measurement, scene, mine, filled, params, None, curvature)
         ratio = found.columns[:, kernels.SUM] / np.sqrt(found.columns[:, kernels.VAR_SUM])
         n_sigma = scene.half[mine, 0]
         whole = (scene.centre[mine, 0] > n_sigma) & (
@@ -420,13 +457,21 @@ def _strong(
         whole &= scene.spots.zeta[mine] > params.min_zeta
         ratio[~(whole & (found.flags == 0) & (ratio >= params.strong))] = -1.0
         results.append((filled, mine, found, ratio))
+        likely.append(
+            filled.select(
+                np.flatnonzero(
+                    found.columns[:, kernels.SUM]
+                    > 0.3 * params.strong * np.sqrt(found.columns[:, kernels.VAR_SUM])
+                )
+            )
+        )
     ratios = np.concatenate([np.zeros(0), *(ratio for *_, ratio in results)])
     good = np.sort(ratios[ratios > 0])[::-1]
     least = good[params.references - 1] if len(good) > params.references else params.strong
     chosen = []
-    for filled, mine, found, ratio in results:
+    for (filled, mine, found, ratio), some in zip(results, likely, strict=True):
         local = np.flatnonzero(ratio >= least)
-        chosen.append(_Strong(filled, mine, mine[local], local, found.columns))
+        chosen.append(_Strong(filled, some, mine, mine[local], local, found.columns))
     return chosen
 
 
@@ -562,6 +607,7 @@ def _table(
         table,
         learned.widths,
         learned.profile,
+        learned.curvature,
         column["chi2"],
         column["background_chi2"],
         error,

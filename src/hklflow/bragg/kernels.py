@@ -2,14 +2,14 @@ r"""Fits of one reflection's box of voxels, for many boxes at once.
 
 The model of the counts of voxel v is
 
-.. math:: \mu_v = N_v (I P_v + b_0 + b_z z + b_y y + b_x x), \qquad
+.. math:: \mu_v = N_v (I P_v + b(z, y, x)), \qquad
           \mathrm{var}_v = \mu_v + r_v^2
 
 with N the norm, I the reflection's counts per norm, P its profile (the voxel's share; the sum over
-all voxels is 1), b the background in units of S, and r the read noise. All is linear, so each
-fit is a least-squares one with variances from the model itself, iterated: Fisher scoring of the
-Poisson likelihood where there is no read noise. As no variance comes from the counts of a
-voxel alone, few counts give no bias.
+all voxels is 1), b the background in units of S (`background`), and r the read noise. All is
+linear, so each fit is a least-squares one with variances from the model itself, iterated: Fisher
+scoring of the Poisson likelihood where there is no read noise. As no variance comes from the counts
+of a voxel alone, few counts give no bias.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hklflow.bragg.background import fit_background, least_level
+from hklflow.bragg.background import fit_background, least_level, level_at
 from hklflow.core.peaks_fit import add_profile
 from hklflow.core.reflections import ReflectionFlag
 
@@ -32,12 +32,15 @@ COLUMNS = (
     *("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"),
     *("n_foreground", "n_background", "correlation", "chi2", "background_chi2", "unlike"),
     *("slope_frame", "slope_slow", "slope_fast"),
+    *("bend_frame", "bend_slow", "bend_fast"),
+    *("var_bend_frame", "var_bend_slow", "var_bend_fast"),
 )
 # fmt: off
 (
     SUM, VAR_SUM, PROFILE, VAR_PROFILE, COUNTS, RECORDED, BACKGROUND, VAR_BACKGROUND, NORM, FRAME,
     SLOW, FAST, VAR_FRAME, VAR_SLOW, VAR_FAST, N_FOREGROUND, N_BACKGROUND, CORRELATION, CHI2,
     BACKGROUND_CHI2, UNLIKE, SLOPE_FRAME, SLOPE_SLOW, SLOPE_FAST,
+    BEND_FRAME, BEND_SLOW, BEND_FAST, VAR_BEND_FRAME, VAR_BEND_SLOW, VAR_BEND_FAST,
 ) = range(len(COLUMNS))
 # fmt: on
 
@@ -173,39 +176,49 @@ def sort_out(
 
 @njit(cache=True, nogil=True)
 def fit_intensity(
-    rows: F64, m: int, background: F64, fisher: F64, start: float
+    rows: F64, m: int, background: F64, fisher: F64, start: float, least: float
 ) -> tuple[float, float]:
     """Fit the profile to the foreground (m rows), the background as the shell knows it.
+
+    Parameters
+    ----------
+    start, least
+        Counts per norm to begin with, and what variances have at least: those of half a count more
+        than the fit, for where there were none there might have been one.
 
     Returns
     -------
     intensity, variance
         Counts per norm; NaN where there is nothing to fit.
     """
-    matrix, right = np.empty((5, 5)), np.empty(5)
+    terms = len(fisher)
+    size = terms + 1
+    matrix, right = np.empty((size, size)), np.empty(size)
     intensity = start
     p = background.copy()
-    known = fisher @ background
+    known = fisher @ background[:terms]
     low = least_level(rows, m, p[0])
-    x = np.empty(5)
+    x = np.empty(8)
+    x[1] = 1.0
+    variance = np.nan
     for _ in range(8):
         matrix[:] = 0.0
         right[:] = 0.0
         matrix[1:, 1:] = fisher
         right[1:] = known
-        peak = max(intensity, 0.0)
+        peak = max(intensity, 0.0) + least
         for r in range(m):
             norm = rows[r, V_NORM]
-            level = p[0] + p[1] * rows[r, V_Z] + p[2] * rows[r, V_Y] + p[3] * rows[r, V_X]
-            var = norm * (max(level, low) + peak * rows[r, V_SHARE]) + rows[r, V_READ]
-            weight = norm / var
-            x[0], x[1] = rows[r, V_SHARE], 1.0
+            x[0] = rows[r, V_SHARE]
             x[2], x[3], x[4] = rows[r, V_Z], rows[r, V_Y], rows[r, V_X]
-            for a in range(5):
+            x[5], x[6], x[7] = x[2] * x[2], x[3] * x[3], x[4] * x[4]
+            level = level_at(p, x[2], x[3], x[4])
+            weight = norm / (norm * (max(level, low) + peak * x[0]) + rows[r, V_READ])
+            for a in range(size):
                 right[a] += weight * rows[r, V_COUNTS] * x[a]
                 for b in range(a + 1):
                     matrix[a, b] += weight * norm * x[a] * x[b]
-        for a in range(5):
+        for a in range(size):
             for b in range(a):
                 matrix[b, a] = matrix[a, b]
         if not matrix[0, 0] > 0:
@@ -213,10 +226,11 @@ def fit_intensity(
         covariance = np.linalg.inv(matrix)
         before = intensity
         solved = covariance @ right
-        intensity, p = solved[0], solved[1:].copy()
-        if abs(intensity - before) < 1e-3 * math.sqrt(covariance[0, 0]):
+        intensity, variance = solved[0], covariance[0, 0]
+        p[:terms] = solved[1:]
+        if abs(intensity - before) < 1e-3 * math.sqrt(variance):
             break
-    return intensity, covariance[0, 0]
+    return intensity, variance
 
 
 @njit(cache=True, nogil=True)
@@ -261,12 +275,7 @@ def fit_centre(
             was = first[0, k] * first[1, i] * first[2, j]
             ratio = rows[r, V_SHARE] / was if was > 1e-12 else 0.0
             norm = rows[r, V_NORM]
-            level = (
-                background[0]
-                + background[1] * rows[r, V_Z]
-                + background[2] * rows[r, V_Y]
-                + background[3] * rows[r, V_X]
-            )
+            level = level_at(background, rows[r, V_Z], rows[r, V_Y], rows[r, V_X])
             x[0] = ratio * value[0, k] * value[1, i] * value[2, j]
             x[1] = intensity * ratio * slope[0, k] * value[1, i] * value[2, j]
             x[2] = intensity * ratio * value[0, k] * slope[1, i] * value[2, j]
@@ -321,6 +330,8 @@ def integrate_boxes(
     correction: F64,
     last: float,
     region: I64,
+    bend: F64,
+    terms: int,
     overlap: float,
     least_recorded: float,
     out: F64,
@@ -342,6 +353,8 @@ def integrate_boxes(
         ``neighbour[neighbour_start[i] : neighbour_start[i + 1]]``.
     correction, last, region
         Profiles (regions, m, m, m), see `correction_at`; of size 0 for none. Region of each box.
+    bend, terms
+        Mean and spread (2, 3) of the background's curvature, and the terms of its surface.
     overlap, least_recorded
         See `hklflow.bragg.integrate.IntegrationParams`.
     out, flags
@@ -429,7 +442,13 @@ def integrate_boxes(
                     row[V_X] = (x + 0.5 - centre[i, 2]) / (0.5 * shape[i, 2])
         out[i, N_FOREGROUND], out[i, RECORDED] = m, recorded
         n_cells = ((shape[i, 0] - 1) // _CELL[0] + 1) * cells[0] * cells[1]
-        level, fisher, n_used, chi2 = fit_background(back, n, 0.0, n_cells, cells, used)
+        prior = np.empty((3, 2))
+        for a in range(3):
+            prior[a, 0] = bend[0, a] * (0.5 * shape[i, a]) ** 2
+            prior[a, 1] = bend[1, a] * (0.5 * shape[i, a]) ** 2
+        level, fisher, n_used, chi2 = fit_background(
+            back, n, 0.0, prior, terms, n_cells, cells, used
+        )
         out[i, N_BACKGROUND] = n_used
         if n_used < _LEAST_BACKGROUND:
             flags[i] |= _NO_BACKGROUND | _NO_PROFILE
@@ -438,12 +457,17 @@ def integrate_boxes(
         if weight > 0:
             # The reflection's own tail is not background.
             level, fisher, n_used, chi2 = fit_background(
-                back, n, max(above / weight, 0.0), n_cells, cells, used
+                back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
             )
         out[i, N_BACKGROUND], out[i, BACKGROUND_CHI2] = n_used, chi2
-        out[i, BACKGROUND], out[i, VAR_BACKGROUND] = level[0], np.linalg.inv(fisher)[0, 0]
+        covariance = np.linalg.inv(fisher)
+        out[i, BACKGROUND], out[i, VAR_BACKGROUND] = level[0], covariance[0, 0]
         for a in range(3):
-            out[i, SLOPE_FRAME + a] = level[1 + a] / (0.5 * shape[i, a])
+            unit = 0.5 * shape[i, a]
+            out[i, SLOPE_FRAME + a] = level[1 + a] / unit
+            out[i, BEND_FRAME + a] = level[4 + a] / unit**2
+            if terms > 4:
+                out[i, VAR_BEND_FRAME + a] = covariance[4 + a, 4 + a] / unit**4
         weight, above, _ = _summed(front, m, level, fisher, 0.0)
         out[i, COUNTS] = above
         if recorded > 0:
@@ -454,7 +478,7 @@ def integrate_boxes(
         total = above / weight
         _, _, var = _summed(front, m, level, fisher, max(total, 0.0))
         out[i, SUM], out[i, VAR_SUM] = total, var / weight**2
-        fitted, fitted_var = fit_intensity(front, m, level, fisher, total)
+        fitted, fitted_var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)
         if not (math.isfinite(fitted) and fitted_var > 0):
             flags[i] |= _NO_PROFILE
             continue
@@ -481,21 +505,24 @@ def _summed(
 ) -> tuple[float, float, float]:
     """Norm times profile, counts above background and their variance, of m voxels."""
     weight = above = var = 0.0
-    h = np.zeros(4)
+    h = np.zeros(7)
     for r in range(m):
         norm = rows[r, V_NORM]
-        under = norm * (
-            level[0] + level[1] * rows[r, V_Z] + level[2] * rows[r, V_Y] + level[3] * rows[r, V_X]
-        )
+        z, y, x = rows[r, V_Z], rows[r, V_Y], rows[r, V_X]
+        under = norm * level_at(level, z, y, x)
         weight += norm * rows[r, V_SHARE]
         above += rows[r, V_COUNTS] - under
         var += max(under, 0.0) + norm * intensity * rows[r, V_SHARE] + rows[r, V_READ]
         h[0] += norm
-        h[1] += norm * rows[r, V_Z]
-        h[2] += norm * rows[r, V_Y]
-        h[3] += norm * rows[r, V_X]
-    spread = np.linalg.solve(fisher, h)
-    for a in range(4):
+        h[1] += norm * z
+        h[2] += norm * y
+        h[3] += norm * x
+        h[4] += norm * z * z
+        h[5] += norm * y * y
+        h[6] += norm * x * x
+    terms = len(fisher)
+    spread = np.linalg.solve(fisher, h[:terms])
+    for a in range(terms):
         var += h[a] * spread[a]
     return weight, above, var
 
@@ -508,9 +535,7 @@ def _compare(rows: F64, m: int, level: F64, intensity: float, out: F64) -> None:
     s = np.zeros(5)
     for r in range(m):
         norm, share = rows[r, V_NORM], rows[r, V_SHARE]
-        under = (
-            level[0] + level[1] * rows[r, V_Z] + level[2] * rows[r, V_Y] + level[3] * rows[r, V_X]
-        )
+        under = level_at(level, rows[r, V_Z], rows[r, V_Y], rows[r, V_X])
         peak = norm * intensity * share
         above = rows[r, V_COUNTS] - norm * under
         var = norm * max(under, low) + max(peak, 0.0) + rows[r, V_READ]

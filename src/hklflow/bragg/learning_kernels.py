@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from hklflow.bragg.kernels import (
     BACKGROUND,
+    BEND_FAST,
+    BEND_FRAME,
+    BEND_SLOW,
     KIND_MINE,
     KIND_OTHER,
     KIND_OUTSIDE,
@@ -29,9 +32,9 @@ I64 = NDArray[np.int64]
 def _level(fitted: F64, z: float, y: float, x: float) -> float:
     return (
         fitted[BACKGROUND]
-        + fitted[SLOPE_FRAME] * z
-        + fitted[SLOPE_SLOW] * y
-        + fitted[SLOPE_FAST] * x
+        + z * (fitted[SLOPE_FRAME] + z * fitted[BEND_FRAME])
+        + y * (fitted[SLOPE_SLOW] + y * fitted[BEND_SLOW])
+        + x * (fitted[SLOPE_FAST] + x * fitted[BEND_FAST])
     )
 
 

@@ -184,12 +184,12 @@ def _robust(design: Floats, y: Floats) -> Floats:
     """
     if design.shape[1] == 1 or not len(y):
         return np.zeros(1)
-    x: Floats = np.zeros(design.shape[1])
+    x = np.zeros(design.shape[1])
     for _ in range(20):
         off = y - design @ x
         scale = max(1.4826 * float(np.median(np.abs(off))), 1e-3)
         weight = np.minimum(1.0, _HUBER * scale / np.maximum(np.abs(off), 1e-12)) / scale**2
-        x = np.linalg.solve(
+        x[:] = np.linalg.solve(
             (design.T * weight) @ design + 4.0 * np.eye(len(x)), design.T @ (weight * y)
         )
     return x
