@@ -10,9 +10,9 @@ count from 1: ours plus 0.5. A point of the detector is at
 with one set of ORGXS, ORGYS, FS, eds for each segment. The crystal's axes are those at spindle 0;
 rotations that stand on the scanned axis, and under it, are in them.
 
-XDS itself prints 6 decimals of axes and vectors, 4 of the oscillation angles, 3 to 4 of the cell:
-an orientation to about 5e-6 degrees for axes of 10 Å, a wavelength to 5e-7 Å, a place on the
-detector to 1e-6 of the distance. Here all digits are written; the crystal is read from its axes.
+XDS itself prints 6 decimals of axes and vectors and 3 or 4 of cell and angles. From such digits the
+orientation against the detector is known to 1e-4 degrees and a cell of 5 to 10 Å to 2e-7 of its
+lengths, for the crystal is read from its axes. What is written here has all digits.
 """
 
 import re
