@@ -51,7 +51,9 @@ STARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def scene(seed: int, *, maxima: bool = False, n_frames: int = 300) -> Simulation:
+def scene(
+    seed: int, *, maxima: bool = False, scale: float = 0.02, n_frames: int = 240
+) -> Simulation:
     """A hexagonal crystal and smooth diffuse scattering, or such as makes maxima of its own."""
     basis = ((1, 0, 0), (0, 1, 0), (1, 1, 0))
     ridges = (Ridge(0.8, basis, 0.1, centre=(1 / 3, 1 / 3, 0)),)
@@ -64,7 +66,7 @@ def scene(seed: int, *, maxima: bool = False, n_frames: int = 300) -> Simulation
         GoniometerModel(),
         ScanModel(0.0, np.radians(0.5), n_frames, 0.5, seed=seed),
         CrystalModel(
-            (6.75, 6.75, 9.2, 90, 90, 120), (0.4, -0.7, 0.1 * seed), scale=2e-3, mosaic=0.004,
+            (6.75, 6.75, 9.2, 90, 90, 120), (0.4, -0.7, 0.1 * seed), scale=scale, mosaic=0.004,
             atoms=(
                 *((0, 0, 0, 2.0), (1 / 3, 2 / 3, 0.25, 1.0), (2 / 3, 1 / 3, 0.75, 1.0)),
                 (0.31, 0.11, 0.13, 0.9),
@@ -140,15 +142,24 @@ class Scene:
         return float(hit[counts].mean()), float(right[whole].mean()), int(counts.sum())
 
 
+SCENES: dict[str, dict[str, Any]] = {
+    "smooth diffuse scattering": {},
+    "diffuse scattering with maxima": {"maxima": True},
+    # A quarter of the reflections is not to be told from noise.
+    "weak reflections, smooth diffuse scattering": {"scale": 0.002},
+    "weak reflections, diffuse scattering with maxima": {"scale": 0.002, "maxima": True},
+}
+
+
 def main() -> None:
     """Print the tables."""
-    for maxima in (False, True):
-        print("diffuse scattering with maxima" if maxima else "smooth diffuse scattering")
+    for told, given in SCENES.items():
+        print(told)
         print("seed  start             score -> tuned    trials  recall  precision  of    seconds")
-        for seed in (1, 2, 3):
-            made = Scene.of(scene(seed, maxima=maxima))
-            for name, given in STARTS.items():
-                _row(seed, name, made, PeakParams(**given))
+        for seed in (1, 2):
+            made = Scene.of(scene(seed, **given))
+            for name, start in STARTS.items():
+                _row(seed, name, made, PeakParams(**start))
 
 
 def _row(seed: int, name: str, made: Scene, start: PeakParams) -> None:

@@ -368,7 +368,8 @@ def _indexed_by(blocks: Sequence[Block], start: PeakParams, index: Index) -> Flo
         clouds.append(g)
         try:
             lattices.append(fit(index(g), g, np.ones(len(g)), TOLERANCE))
-        except HklflowError as error:
+        except (HklflowError, np.linalg.LinAlgError) as error:
+            # The search for a lattice need not get along with a handful of noise.
             problem = str(error)
     if not lattices:
         raise HklflowError(
