@@ -140,6 +140,14 @@ def test_several_rotations_share_one_crystal(tmp_path):
     assert back[1].rotation.goniometer.names[-1] == HEAD
 
 
+@pytest.mark.parametrize("group", ["P 2", "P 1 1 2", "P 1 21 1", "R -3 c :R", "F d -3 m :1"])
+def test_setting_of_the_space_group_survives(tmp_path, group):
+    """As Hall symbol `P 2` means another axis."""
+    write_expt(tmp_path / "a.expt", [replace(random_model(1), space_group=group)])
+    (back,) = read_expt(tmp_path / "a.expt")
+    assert symmetry.space_group(back.space_group) == symmetry.space_group(group)
+
+
 def test_same_models_are_one(tmp_path):
     model = random_model(1)
     write_expt(tmp_path / "a.expt", [model, replace(model, name="f2")])
@@ -188,10 +196,12 @@ def test_scan_of_new_dials(tmp_path):
 def test_scan_varying_crystal_is_told(tmp_path):
     def vary(content):
         content["crystal"][0]["A_at_scan_points"] = [[0.1, 0, 0, 0, 0.1, 0, 0, 0, 0.1]] * 81
+        content["beam"][0]["s0_at_scan_points"] = [[0, 0, -2]] * 81
 
     (model,) = read_expt(changed(tmp_path, vary))
     assert model.ub_at_frames.shape == (81, 3, 3)
-    assert "varies during the scan" in model.notes[0]
+    assert "the crystal varies during the scan" in model.notes[0]
+    assert "the beam varies during the scan" in model.notes[1]
     assert positions_off(model, ORACLE["one_panel"]["rows"]).max() < 1e-6
 
 

@@ -88,6 +88,9 @@ def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: A
     ub, varying, group = (None, None, None) if crystal is None else _crystal_from(crystal, turn)
     if varying is not None:
         notes.append("the crystal varies during the scan; its static orientation is used")
+    for name, other in (("beam", beam), ("goniometer", goniometer)):
+        if any(key.endswith("_at_scan_points") for key in other):
+            notes.append(f"the {name} varies during the scan; its static part is used")
     plane, trusted, parallax = detector_from_panels(detector, turn, f"experiment {number}, {path}")
     if parallax:
         notes.append(
@@ -105,7 +108,7 @@ def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: A
         space_group=group,
         raw=imageset.get("template"),
         first_image=first_image,
-        name=str(experiment.get("name") or f"f{number + 1}"),
+        name=f"f{number + 1}",
         mask=imageset.get("mask") or None,
         trusted_range=trusted,
         ub_at_frames=varying,
