@@ -45,7 +45,7 @@ def simulations(
     cell: tuple[float, ...],
     n: int = 2,
     *,
-    n_frames: int = 90,
+    n_frames: int = 50,
     step: float = 1.0,
     shape: tuple[int, int] = (180, 200),
     misorientation: tuple[float, float, float] = (0.0, 0.0, 0.0),

@@ -118,8 +118,9 @@ def _run(
     search(dials, folder, threads)
     strong = read_refl(folder / STRONG)
     spots, _, rows = refl_to_peaks(strong, plane)
-    hkl = plane.hkl(ub, spots.frame, spots.slow, spots.fast)
-    indexed = np.abs(hkl - np.rint(hkl)).max(axis=1, initial=0.0) < _NEAR
+    miller = plane.hkl(ub, spots.frame, spots.slow, spots.fast)
+    hkl = np.rint(miller).astype(np.int64)
+    indexed = (np.abs(miller - hkl).max(axis=1, initial=0.0) < _NEAR) & np.any(hkl != 0, axis=1)
     if not indexed.any():
         raise HklflowError(
             f"none of the {len(spots)} spots of {scan.raw} that DIALS found is at a reflection of "
@@ -129,15 +130,13 @@ def _run(
         plane, ub, group.hall, raw=str(folder / FRAMES), name="rotation", trusted_range=trusted
     )
     identifier = write_expt(folder / _INDEXED, [model])[0]
-    table = peaks_to_refl(
-        spots, plane, identifier=identifier, hkl=np.rint(hkl).astype(np.int64), indexed=indexed
-    )
+    table = peaks_to_refl(spots, plane, identifier=identifier, hkl=hkl, indexed=indexed)
     # Shoeboxes are what the profiles are learned from.
     own: dict[str, NDArray[Any]] = {
         name: strong.columns[name][rows] for name in ("shoebox", "bbox") if name in strong.columns
     }
     position = np.stack([spots.slow, spots.fast, spots.frame], axis=1)
-    off = compare(plane, ub, np.rint(hkl), position)[0]
+    off = compare(plane, ub, hkl, position)[0]
     off[~np.isfinite(off)] = 0.0  # not indexed
     own["xyzcal.px"] = table.columns["xyzobs.px.value"] - off[:, [1, 0, 2]]
     own["flags"] = table.columns["flags"] | strong.columns["flags"][rows]
