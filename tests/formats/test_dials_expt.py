@@ -236,9 +236,12 @@ def _off_plane(content):
 
 
 def _tilted(content):
+    """About its centre, which stays on the plane."""
     panel = content["detector"][0]["panels"][1]
-    panel["slow_axis"] = [0.0, 0.999, (1 - 0.999**2) ** 0.5]
-    panel["fast_axis"] = [1.0, 0.0, 0.0]
+    sine = 0.05
+    cosine = (1 - sine**2) ** 0.5
+    panel["slow_axis"], panel["fast_axis"] = [0.0, cosine, sine], [1.0, 0.0, 0.0]
+    panel["origin"] = [11.0, 12.0 * (1 - cosine), -12.0 * sine]
 
 
 def _still(content):
@@ -271,7 +274,7 @@ def _nothing(content):
     ("change", "name", "words"),
     [
         (_off_plane, "two_panels", "off one plane"),
-        (_tilted, "two_panels", "degrees against it"),
+        (_tilted, "two_panels", r"up to \S*e-1\d mm off one plane and 1.43 degrees"),
         (_still, "one_panel", "still"),
         (_uneven, "one_panel", "equal steps"),
         (_no_beam, "one_panel", "no beam"),
