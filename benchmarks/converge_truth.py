@@ -411,7 +411,7 @@ def _frames(seeds: int) -> None:
     for seed in range(seeds):
         for shifts in (None, shifts_of(seed)):
             with tempfile.TemporaryDirectory() as name:
-                reduced(Path(name), shifts, seed, scale=6e-4)
+                reduced(Path(name), shifts, seed, scale=1.5e-3)
                 made = converge_files(Path(name))
             found, section = made["converged"], made["converged"]["converged"]
             told = (
