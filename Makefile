@@ -6,7 +6,7 @@ CORES ?= all
 # In the order in which they begin: the test of Slurm mostly waits.
 SLOWEST := tests/slurm tests/workflow tests
 
-.PHONY: help setup setup-slurm setup-xfel setup-dev demo test lint bench lock schema clean
+.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test lint bench lock schema clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
@@ -16,11 +16,14 @@ help:
 	@echo "make setup   set up only (virtual environment in $(VENV))"
 	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
 	@echo "make setup-xfel    that, and what reads raw files of the European XFEL, see docs/constants.md"
+	@echo "make setup-dials   DIALS, by apt or conda: an engine that is used if asked for, see docs/dials.md"
 
 setup: $(VENV)/.installed
 setup-slurm: $(VENV)/.installed-slurm
 setup-xfel: $(VENV)/.installed-xfel
 setup-dev: $(VENV)/.installed-dev
+setup-dials:
+	sh envs/install-dials.sh
 
 $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

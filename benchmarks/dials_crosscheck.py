@@ -73,13 +73,11 @@ def simulations(cell: tuple[float, ...]) -> list[Simulation]:
     """Two rotations at two settings of an outer axis; the crystal of the second is turned."""
     return [
         Simulation(
-            DetectorModel(
-                (260, 280), 0.045, (125.0, 146.0), (172e-6, 172e-6), (0.02, -0.015), 0.01
-            ),
+            DetectorModel((180, 200), 0.03, (86.0, 104.0), (172e-6, 172e-6), (0.02, -0.015), 0.01),
             GoniometerModel(
                 ((0.0, 0.6, 0.8), (-1.0, 0.02, -0.01)), (kappa, 0.0), ("kappa", "phi"), 1
             ),
-            ScanModel(0.2, np.radians(0.8), 150, 0.5, seed=3 + i),
+            ScanModel(0.2, np.radians(1.0), 60, 0.5, seed=3 + i),
             CrystalModel(
                 cell,
                 orientation=(0.7, -0.4, 1.1),
@@ -196,6 +194,7 @@ def rows(scan: Scan, folder: Path) -> Iterator[str]:
                 f"{told['fraction indexed']:.4f}",
                 f"{told['rmsd in pixels']:.4f}",
                 f"{told['rmsd in frames']:.4f}",
+                " ".join(f"{x:.4f}" for x in told["median residual (slow, fast, frame)"]),
                 f"{turns[0]:.5f}",
                 f"{turns[1]:.5f}" if len(turns) > 1 else "-",
                 change,
@@ -271,7 +270,8 @@ def main() -> None:
     parser.add_argument("--only", help="name of one scan")
     given = parser.parse_args()
     print(find().label)
-    head = "scan engine spots found used indexed rmsd_px rmsd_frames deg_to_ours deg_to_truth"
+    head = "scan engine spots found used indexed rmsd_px rmsd_frames median_residual deg_to_ours"
+    head += " deg_to_truth"
     print(
         "\t".join([*head.split(), "cell_minus_ours/sigma", "cell_minus_truth/sigma", "cell", "s"])
     )
