@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _FEWEST = 30  # deviations; σ of a is then 13 %
+_SURE = 4.0  # of -2 ln L: two standard deviations
 _GRID = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, 41)])
 _MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
 _BINS = 10
@@ -63,6 +64,11 @@ def fit(
         Outliers are left out.
     parameters : float
         Parameters that were fitted to the same deviations.
+
+    Returns
+    -------
+    ErrorModel
+        With b = 0 where it is not larger than twice its standard deviation.
     """
     use = use & (groups.sum(use)[groups.index] >= 2)
     rows = np.flatnonzero(use)
@@ -86,7 +92,8 @@ def fit(
         method="bounded",
         options={"xatol": 1e-6},
     )
-    b = float(found.x) if found.fun < likelihood.minus_twice_log(0.0) else 0.0
+    # Where all are about as strong, a and b can stand for each other: then a alone.
+    b = float(found.x) if found.fun < likelihood.minus_twice_log(0.0) - _SURE else 0.0
     a = likelihood.a(b)
     b_sigma = likelihood.sigma(b)
     slope = (likelihood.a(b + b_sigma) - a) / b_sigma

@@ -31,7 +31,8 @@ def scales(curves: Sequence[Curve], spread: Spread, names: Sequence[str], title:
     top.set(ylabel="scale", xlabel="angle of the scan (deg)")
     middle.set(ylabel="B (Å²)", xlabel="angle of the scan (deg)")
     top.legend(fontsize=8, ncols=4)
-    known = spread.intensity > 0
+    known = np.argsort(spread.intensity)
+    known = known[spread.intensity[known] > 0]
     bottom.axhline(1, color="0.7", lw=0.8)
     bottom.plot(spread.intensity[known], spread.before[known], "o-", color="0.6", label="counting")
     bottom.plot(spread.intensity[known], spread.after[known], "o-", color="C0", label="error model")
