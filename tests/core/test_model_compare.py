@@ -144,6 +144,16 @@ def test_on_our_geometry_wherever_the_other_laboratory_lies(seed):
     assert found.first_image == 21
 
 
+def test_another_calibration_turns_the_crystal_and_leaves_its_cell():
+    model = crystal("P -1")
+    shifted = replace(DETECTOR, origin=DETECTOR.origin * [1.01, 0.99, 1.005])
+    found, misfit = on_geometry(model, replace(ROTATION, detector=shifted), 0)
+    np.testing.assert_allclose(found.crystal[1], model.crystal[1], rtol=1e-12)
+    assert 1e-4 < misfit < 0.05
+    turned = lattice.rotation_angle(found.crystal[0], model.crystal[0])
+    assert 1e-5 < turned < 0.01
+
+
 def test_another_geometry_misfits():
     model = crystal("P -1")
     backwards = replace(ROTATION, scan=Scan(0.1, -0.01, 90))

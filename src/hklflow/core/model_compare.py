@@ -99,7 +99,8 @@ def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, fl
     """Give the crystal of a model on the geometry of a scan of ours.
 
     Both geometries tell Miller indices and scattering vectors of the same pixels on the same
-    frames; UB is the matrix between them. It does not matter how the laboratories lie.
+    frames; the matrix between them tells how the crystal is turned. Its cell is kept. It does not
+    matter how the laboratories lie.
 
     Parameters
     ----------
@@ -133,6 +134,7 @@ def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, fl
     assert model.ub is not None
     hkl = theirs.hkl(model.ub, frame + first + 1 - model.first_image, slow, fast)
     g = rotation.q_crystal(frame, slow, fast)
-    ub = np.asarray(np.linalg.lstsq(hkl, g, rcond=None)[0].T, np.float64)
+    between = np.linalg.lstsq(hkl @ model.ub.T, g, rcond=None)[0].T
+    ub = np.asarray(lattice.nearest_rotation(between) @ model.ub, np.float64)
     misfit = float(np.sqrt(np.mean((g - hkl @ ub.T) ** 2) / np.mean(g**2)))
     return replace(model, rotation=rotation, ub=ub, first_image=first + 1), misfit
