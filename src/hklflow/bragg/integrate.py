@@ -36,6 +36,7 @@ _SAMPLE = 20000
 _OTHERS = 2000
 # Counts in a shell from which on its curvature can be told.
 _BACKGROUND_COUNTS = 100.0
+_FOR_CURVATURE = 500
 _UNLIKE = 4.0
 _STRONG_ENOUGH = 10.0
 
@@ -397,7 +398,9 @@ def _curvature(
     params: IntegrationParams,
     profile: Profile | None = None,
 ) -> Curvature:
-    """Curvature of the background below the kept reflections."""
+    """Curvature of the background below some of the kept reflections."""
+    every = -(-len(rows) // _FOR_CURVATURE)
+    kept = [filled.select(np.arange(0, len(filled.offset), every)) for filled in kept]
     shape = np.concatenate([filled.shape for filled in kept])
     # Unknown: half a box from the centre the level may be ten times that at it.
     free = Curvature(np.zeros(3), 10 / np.median(0.5 * shape, axis=0) ** 2)
