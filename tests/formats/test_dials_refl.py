@@ -202,7 +202,8 @@ def test_lengths_that_lie_are_refused(tmp_path, lie, words):
 def test_box_larger_than_the_file_is_refused(tmp_path):
     huge = struct.pack("<I6iB", 0, 0, 2**31 - 1, 0, 2**31 - 1, 0, 2**31 - 1, 1) + b"\0" * 40
     backwards = struct.pack("<I6iB", 0, 5, 0, 0, 1, 0, 1, 1) + b"\0" * 40
-    for raw in (huge, backwards):
+    twice = struct.pack("<I6iB", 0, 5, 0, 1, 0, 0, 1, 1) + b"\0" * 60
+    for raw in (huge, backwards, twice):
         path = raw_file(tmp_path / "a.refl", 1, 1, {"s": ["Shoebox<>", [1, raw]]})
         with pytest.raises(HklflowError, match="shoeboxes"):
             read_refl(path)
@@ -218,6 +219,9 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(HklflowError, match="HDF5"):
         read_refl(path)
     path.write_bytes(b"\xdd\xff\xff\xff\xff")  # an array of 4 294 967 295 elements
+    with pytest.raises(HklflowError, match="truncated"):
+        read_refl(path)
+    path.write_bytes(b"\x81\x90\x01")  # a list as key
     with pytest.raises(HklflowError, match="truncated"):
         read_refl(path)
     with pytest.raises(HklflowError, match="does not exist"):
