@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import lattice
+from hklflow.core import lattice, prediction
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.model import Model
 from hklflow.core.modules import Modules
@@ -105,6 +105,18 @@ def assert_same(first, second, *, degrees=1e-6, relative=1e-9):
     np.testing.assert_allclose(abs(other.scan.step), abs(one.scan.step), rtol=relative)
     assert other.scan.n_frames == one.scan.n_frames
     assert other.detector.shape == one.detector.shape
+
+
+def positions_off(model, rows):
+    """Largest distance (n,) in frames and pixels of predictions from rows h k l frame slow fast."""
+    rows = np.array(rows)
+    found = prediction.predict(model.rotation, model.ub, rows[:, :3], margin=30)
+    ours = np.stack([found.frame + model.first_image - 1, found.slow, found.fast], axis=1)
+    off = np.full(len(rows), np.inf)
+    for i, row in enumerate(rows):
+        for place in ours[found.index == i]:
+            off[i] = min(off[i], np.abs(place - row[3:]).max())
+    return off
 
 
 seeds = st.integers(0, 2**32 - 1)

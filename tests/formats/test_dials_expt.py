@@ -9,28 +9,16 @@ import numpy as np
 import pytest
 from dials_program import dials_python, run_dials_python
 from hypothesis import given, settings
-from model_cases import assert_same, points, random_model, seeds
+from model_cases import assert_same, points, positions_off, random_model, seeds
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import prediction, symmetry
+from hklflow.core import symmetry
 from hklflow.core.geometry import Scan
 from hklflow.core.parameters import HEAD
 from hklflow.errors import HklflowError
 from hklflow.formats.dials_expt import read_expt, write_expt
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles/dials_models.json").read_text())
-
-
-def positions_off(model, rows):
-    """Largest distance (n,) in frames and pixels of predictions from rows h k l frame slow fast."""
-    rows = np.array(rows)
-    found = prediction.predict(model.rotation, model.ub, rows[:, :3], margin=30)
-    ours = np.stack([found.frame + model.first_image - 1, found.slow, found.fast], axis=1)
-    off = np.full(len(rows), np.inf)
-    for i, row in enumerate(rows):
-        for place in ours[found.index == i]:
-            off[i] = min(off[i], np.abs(place - row[3:]).max())
-    return off
 
 
 def changed(tmp_path, change, name="one_panel"):

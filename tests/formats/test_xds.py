@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from model_cases import assert_same, points, random_model, seeds
-from test_dials_expt import positions_off
+from model_cases import assert_same, points, positions_off, random_model, seeds
 
 from hklflow.core import symmetry
 from hklflow.errors import HklflowError
