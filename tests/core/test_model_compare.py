@@ -12,6 +12,7 @@ from hklflow.core import lattice, symmetry
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.model import (
     Model,
+    fraction_along_x,
     from_orientation,
     onto_beam,
     to_orientation,
@@ -232,6 +233,16 @@ def test_other_json_is_refused(change):
     del data["space_group"]
     with pytest.raises(HklflowError, match="no orientation"):
         from_orientation(data)
+
+
+def test_polarization_of_a_plane():
+    assert fraction_along_x(0.9, [0, 2, 0]) == (pytest.approx(0.9), False)
+    assert fraction_along_x(0.9, [1, 0, 5]) == (pytest.approx(0.1), False)
+    assert fraction_along_x(0.9, [1, 1, 0]) == (pytest.approx(0.5), True)
+    assert fraction_along_x(0.5, [1, 1, 0]) == (pytest.approx(0.5), False)
+    for normal in ([0, 0, 1], [0, 0, 0]):
+        with pytest.raises(HklflowError, match="along the beam"):
+            fraction_along_x(0.9, normal)
 
 
 def test_hall_symbols_keep_their_setting():

@@ -114,12 +114,12 @@ def test_input_file_beside_tells_the_images(tmp_path):
         "JOB= IDXREF ! DATA_RANGE= 1 2\n"
         " DATA_RANGE= 13 40  STARTING_ANGLE= 0\n"
         "NAME_TEMPLATE_OF_DATA_FRAMES= ../images/x_????.cbf CBF\n"
-        "FRACTION_OF_POLARIZATION= 0.98\nPOLARIZATION_PLANE_NORMAL= 0 1 0\n"
+        "FRACTION_OF_POLARIZATION= 0.98\nPOLARIZATION_PLANE_NORMAL= 1 0 0\n"
     )
     back = read_xparm(tmp_path / "XPARM.XDS")
     assert (back.first_image, back.rotation.scan.n_frames) == (13, 28)
     assert back.raw == "../images/x_####.cbf"
-    assert back.rotation.beam.polarization == pytest.approx(0.98)
+    assert back.rotation.beam.polarization == pytest.approx(0.02)
     scan = model.rotation.scan
     assert back.rotation.scan.start * np.sign(scan.step) == pytest.approx(scan.angle(10))
     assert back.notes == ()

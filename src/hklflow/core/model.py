@@ -96,8 +96,18 @@ def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
     oblique : bool
         Whether the plane is so oblique that no fraction along lab x describes the intensity to
         1 %.
+
+    Raises
+    ------
+    HklflowError
+        If the normal is along the beam.
     """
     field = np.cross(np.asarray(normal, np.float64), BEAM)
+    if not np.linalg.norm(field) > 1e-6 * np.linalg.norm(normal):
+        raise HklflowError(
+            f"the normal {np.asarray(normal).tolist()} of the plane of polarization is along the "
+            "beam; mend the file"
+        )
     along, across = field[:2] / np.linalg.norm(field)
     oblique = abs(2 * along * across * (2 * fraction - 1)) > _OBLIQUE
     return float(fraction * along**2 + (1 - fraction) * across**2), bool(oblique)
