@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hklflow.bragg import converge
+from hklflow.bragg import converge, convergence
 from hklflow.bragg.centroids import (
     FATES,
     Acceptance,
@@ -19,9 +20,12 @@ from hklflow.bragg.centroids import (
     same_reflection,
 )
 from hklflow.bragg.congruence import congruence, halves
+from hklflow.bragg.residual_map import by_module
+from hklflow.core.modules import Modules
 from hklflow.core.refinement import Limits
 from hklflow.core.reflections import ReflectionFlag, Reflections, concatenated
 from hklflow.errors import HklflowError
+from hklflow.plots.convergence import convergence as picture
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import converge_truth as made
@@ -114,6 +118,33 @@ def test_a_second_lattice_is_told_by_the_peaks_without_index() -> None:
     counts = outcome.kept.peaks
     assert counts["not indexed"] > 0.25 * sum(counts.values())
     counts_add_up(outcome, truth)
+    told = told_of(made.loop(truth), outcome, truth)
+    none = told["unindexed peaks"]
+    assert none["number"] == round(none["fraction"] * sum(len(p.frame) for p in truth.peaks))
+    assert none["fraction"] == pytest.approx(1 - outcome.kept.fraction_indexed)
+    assert len(none["strongest"]) == 20
+    assert sum(told["peaks"].values()) == sum(len(p.frame) for p in truth.peaks) + 7
+    (warning,) = convergence.warnings(outcome, told, 0.1)
+    assert "of the peaks have no index" in warning
+    assert convergence.warnings(outcome, told, 0.5) == []
+
+
+def told_of(run: converge.Loop, outcome: converge.Outcome, truth: made.Scan) -> dict[str, Any]:
+    intensities = [np.arange(len(p.frame)) + 1.0 for p in truth.peaks]
+    return convergence.section(run, outcome, ["r1", "r2"], intensities, run.total + 7)
+
+
+def test_the_picture_shows_a_detector_of_one_module_and_modules_without_spots() -> None:
+    truth = scan()
+    run = made.loop(truth)
+    outcome = run.run(made.start(truth))
+    rows = by_module(outcome.kept.spots, Modules.ideal([(0, 199, 0, 200), (199, 200, 0, 200)]))
+    history = [convergence.record(item, rows) for item in outcome.iterations]
+    limits = {f"{name}_change": 0.1 for name in ("cell", "orientation", "rmsd", "indexed")}
+    for shown in (rows[:1], rows[1:]):
+        figure = picture(history, outcome.best, [row.to_dict() for row in shown], limits, "title")
+        figure.canvas.draw()
+        assert len(figure.axes) == 6
 
 
 def misled(truth: made.Scan, by: float) -> list[Reflections]:
@@ -172,6 +203,8 @@ def test_a_loop_that_does_not_rest_says_so_and_keeps_the_best() -> None:
     assert "still moving after 5 refinements" in outcome.reason
     assert len(outcome.iterations) == 6
     assert len(calls) == 4  # none after the last refinement, which nothing would use
+    (warning,) = convergence.warnings(outcome, told_of(run, outcome, truth), 0.1)
+    assert "did not converge" in warning
     scores = [item.score for item in outcome.iterations]
     assert outcome.kept.score < 1.02 * min(scores)
 
