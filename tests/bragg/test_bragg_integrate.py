@@ -310,11 +310,11 @@ def test_prediction_finds_every_crossing_of_more_than_a_turn_and_its_volume() ->
 
 
 def test_passes_blocks_and_threads_give_the_same() -> None:
-    simulation = simulated.scan("triclinic", n_frames=50)
+    simulation = simulated.scan("triclinic", n_frames=50, flux=10.0)
     measurement = simulated.measurement(simulation, block=50)
     group = simulated.group("triclinic")
     tables, turns = [], []
-    for memory, threads, block in ((1000.0, 1, 50), (0.5, 2, 7)):
+    for memory, threads, block in ((1000.0, 1, 50), (0.7, 2, 7)):
         turn: list[str] = []
 
         def shown(blocks: Any, told: str, turn: list[str] = turn) -> Any:
