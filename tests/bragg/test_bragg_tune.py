@@ -59,15 +59,15 @@ def test_the_score_is_indexed_spots_times_the_fraction() -> None:
 def test_the_noise_of_a_difference_is_its_scatter() -> None:
     rng = np.random.default_rng(5)
     gains, sigmas = [], []
-    for _ in range(400):
-        common = rng.poisson(60, 10)
-        false, more = rng.poisson(15, 10), rng.poisson(6, 10)
+    for _ in range(1000):
+        common = rng.poisson(60, 5)
+        false, more = rng.poisson(15, 5), rng.poisson(6, 5)
         shallow = trial(list(common + 2), list(common), 0.05)
         deep = trial(list(common + false + more), list(common + more), 0.05)
         gain, sigma = deep.better_than(shallow)
         gains.append(gain)
         sigmas.append(sigma)
-    assert 0.85 < np.mean(sigmas) / np.std(gains) < 1.15
+    assert 0.9 < np.sqrt(np.mean(np.square(sigmas))) / np.std(gains) < 1.1
     same = trial([5, 6, 7], [4, 4, 4])
     assert same.better_than(same) == (0.0, 0.0)
 
