@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import stage
-from hklflow.core import geometry
+from hklflow.core import geometry, lattice
 from hklflow.core.grid import Grid
+from hklflow.core.prediction import predict
 from hklflow.formats.write_raw import NXmxWriter
 
 #: Types of frames that detectors write.
@@ -29,6 +30,7 @@ DTYPES = ("uint32", "uint16", "int32")
 
 _SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
 _CELL = [5.0, 5.0, 5.0, 90.0, 90.0, 90.0]
+_UB = np.eye(3) * 2 * np.pi / _CELL[0]
 
 
 def warm(dtypes: tuple[str, ...] = DTYPES) -> None:
@@ -53,34 +55,37 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
     rng = np.random.default_rng(1)
     frame, slow, fast = np.ogrid[:_N_FRAMES, : _SHAPE[0], : _SHAPE[1]]
     rate: NDArray[np.float64] = np.full((_N_FRAMES, *_SHAPE), 4.0)
-    spots = [(rng.uniform(4, _N_FRAMES - 4), *rng.uniform(8, 88, 2), 4000.0) for _ in range(30)]
+    rotation = _geometry()
+    hkl = lattice.indices_within(_CELL, geometry.q_max(rotation))
+    seen = predict(rotation, _UB, hkl, margin=-4.0)
+    spots = [(*at, 4000.0) for at in zip(seen.frame, seen.slow, seen.fast, strict=True)]
     spots += [(20.0, 30.0, 30.0, 9000.0), (20.5, 33.5, 30.0, 9000.0), (30.0, 60.0, 60.0, 200000.0)]
-    for z, y, x, counts in spots:
+    for z, y, x, total in spots:
         r2 = (slow - y) ** 2 + (fast - x) ** 2
         rocking = np.exp(-((frame - z) ** 2) / 2)
-        rate += counts / 16 * rocking * np.exp(-r2 / 2)
-        rate += counts / 20000 * rocking * np.exp(-r2 / 72)
+        rate += total / 16 * rocking * np.exp(-r2 / 2)
+        rate += total / 20000 * rocking * np.exp(-r2 / 72)
     counts = np.minimum(rng.poisson(rate), 30000).astype(dtype)
     gap = np.zeros(_SHAPE, np.uint32)
     gap[:, 70:74] = 1
     counts[:, gap != 0] = np.iinfo(dtype).max if dtype.kind == "u" else -1
-    size = (_SHAPE[0] * _PIXEL / 2, _SHAPE[1] * _PIXEL / 2)
+    detector, goniometer = rotation.detector, rotation.goniometer
     with NXmxWriter(
         path,
         shape=_SHAPE,
         n_frames=_N_FRAMES,
-        pixel_size=(_PIXEL, _PIXEL),
-        origin=[size[1], -size[0], 0.2],
-        slow=[0, 1, 0],
-        fast=[-1, 0, 0],
-        wavelength=0.4,
-        axis_names=("phi",),
-        axes=[[1, 0, 0]],
-        angles=[0.0],
-        start=0.0,
-        step=float(np.radians(0.5)),
+        pixel_size=detector.pixel_size,
+        origin=detector.origin,
+        slow=detector.slow,
+        fast=detector.fast,
+        wavelength=rotation.beam.wavelength,
+        axis_names=goniometer.names,
+        axes=goniometer.axes,
+        angles=goniometer.angles,
+        start=rotation.scan.start,
+        step=rotation.scan.step,
         exposure=0.1,
-        polarization=0.99,
+        polarization=rotation.beam.polarization,
         monitor=np.full(_N_FRAMES, 1e5),
         pixel_mask=gap,
         saturation=29000,
@@ -89,13 +94,26 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
         writer.append(counts)
 
 
+def _geometry() -> geometry.Rotation:
+    size = (_SHAPE[0] * _PIXEL / 2, _SHAPE[1] * _PIXEL / 2)
+    origin = np.array([size[1], -size[0], 0.2])
+    slow, fast = np.array([0.0, 1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
+    return geometry.Rotation(
+        geometry.Beam(0.4, 0.99),
+        geometry.Detector(_SHAPE, (_PIXEL, _PIXEL), origin, slow, fast),
+        geometry.Goniometer.single([1.0, 0.0, 0.0]),
+        geometry.Scan(0.0, float(np.radians(0.5)), _N_FRAMES),
+    )
+
+
 def reduce_rotation(folder: Path) -> None:
-    """Run the stages from ``raw.nxs`` to a merged volume."""
+    """Run the stages from ``raw.nxs`` to a merged volume and integrated reflections."""
     from hklflow import nexus
     from hklflow.stages import (
         find_peaks,
         frame_scale,
         import_scan,
+        integrate,
         mask_3d,
         merge,
         pixel_mask,
@@ -131,8 +149,9 @@ def reduce_rotation(folder: Path) -> None:
         "scan": "warm",
         "rotations": {"one": geometry.to_dict(rotation)},
         "grid": Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1)).to_dict(),
-        "UB": np.eye(3) * 2 * np.pi / _CELL[0],
+        "UB": _UB,
         "cell": _CELL,
+        "space_group": "P 2 2 2",
     }
     stage.write_json(at("orientation.json"), orientation)
     inputs = masked | {
@@ -149,6 +168,11 @@ def reduce_rotation(folder: Path) -> None:
         "metrics": at("metrics.json"),
     }
     _run(merge, {"volumes": [at("all.nxs"), at("all.nxs")]}, outputs, {})
+    of_model = {"orientation": at("orientation.json"), "peaks": at("peaks.nxs")}
+    inputs = masked | of_model | {"scale": at("scale.nxs")}
+    _run(integrate, inputs, {"reflections": at("reflections.nxs"), **told}, {"rotation": "one"})
+    outputs = {"frame_mask": frame_mask, "picture": at("picture.png")}
+    _run(mask_3d, masked | of_model, outputs, {"rotation": "one", "model": True})
 
 
 def make_constants(folder: Path) -> None:
