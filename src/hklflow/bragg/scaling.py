@@ -6,6 +6,7 @@ Minimised is ``Σ (I - g <I>)² / σ'²``, where <I> is the weighted mean of equ
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ _HUBER = 4.0  # standard deviations beyond which an observation pulls no harder
 _STRONG = 2.0  # I/σ of a mean that can tell scales
 _FEW = 0.05  # groups that do not agree
 _CYCLES = 20
+_BLOCK = 20_000  # observations
 _RESTS = 1e-4  # change of ln g
 
 
@@ -280,10 +282,6 @@ class _Work:
         matrix, groups, observed = self.model.matrix, self.groups, self.observed
         if not matrix.shape[1]:
             return
-        member = sparse.csr_array(
-            (np.ones(len(observed)), (groups.index, np.arange(len(observed)))),
-            shape=(len(groups), len(observed)),
-        )
         used = self.use & ~self.outlier & self.agree[groups.index]
         used = used & (groups.sum(used)[groups.index] >= 2)
         for _ in range(8):
@@ -301,12 +299,7 @@ class _Work:
             weight *= strong[groups.index]
             pull = np.where(weight > 0, weight * residual * expected, 0.0)
             curvature = np.where(weight > 0, weight * expected**2, 0.0)
-            # The means follow the scales: what all of a group share tells nothing.
-            shared = (member @ sparse.diags_array(curvature) @ matrix).toarray()
-            with np.errstate(divide="ignore"):
-                inverse = np.where(groups.sum(curvature) > 0, 1 / groups.sum(curvature), 0.0)
-            normal = (matrix.T @ sparse.diags_array(curvature) @ matrix).toarray()
-            normal -= shared.T @ (inverse[:, None] * shared)
+            normal = _normal(matrix, curvature, groups)
             gradient = matrix.T @ pull - self.model.restraint @ self.parameters
             inverted = _pseudo_inverse(normal + self.model.restraint)
             step = inverted @ gradient
@@ -320,6 +313,26 @@ class _Work:
                 break
         self.effective = float(np.trace(inverted @ normal))
         self.covariance = self.model.gauge @ inverted @ self.model.gauge.T
+
+
+def _normal(matrix: sparse.csr_array, weight: Floats, groups: Groups) -> Floats:
+    """Normal matrix (p, p) of deviations from weighted means of groups.
+
+    The means follow the scales: what all of a group share tells nothing.
+    """
+    rows = np.argsort(groups.index, kind="stable")
+    rows = rows[weight[rows] > 0]
+    normal = np.zeros((matrix.shape[1], matrix.shape[1]))
+    first = np.flatnonzero(np.diff(groups.index[rows], prepend=-1))
+    # Blocks of whole groups: dense they are multiplied much faster than sparse.
+    cuts = first[np.unique(np.searchsorted(first, np.arange(0, len(rows), _BLOCK)) % len(first))]
+    for start, stop in pairwise([*cuts.tolist(), len(rows)]) if len(rows) else ():
+        block, w = matrix[rows[start:stop]].toarray(), weight[rows[start:stop]]
+        begins = first[(first >= start) & (first < stop)] - start
+        weighted = w[:, None] * block
+        shared, total = np.add.reduceat(weighted, begins), np.add.reduceat(w, begins)
+        normal += block.T @ weighted - shared.T @ (shared / total[:, None])
+    return normal
 
 
 def _pseudo_inverse(normal: Floats) -> Floats:
