@@ -1,7 +1,7 @@
 """What finds spots and refines an orientation: hklflow itself or DIALS, as the settings say."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Engine:
     searcher : Dials or None
         None: hklflow's peak tables are used.
     folder : Path
-        Where DIALS runs.
+        Where DIALS runs, if it does.
     threads : int
     """
 
@@ -107,7 +107,7 @@ def opened(settings: EngineSettings, threads: int) -> Iterator[Engine]:
     """
     asked = "dials" in (settings.engine, settings.spots)
     found = find(settings.prefix) if asked else None
-    with workspace("orientation") as folder:
+    with workspace("orientation") if asked else nullcontext(Path()) as folder:
         yield Engine(
             found if settings.engine == "dials" else None,
             found if settings.spots == "dials" else None,

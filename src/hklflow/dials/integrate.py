@@ -136,7 +136,7 @@ def _run(
         name: strong.columns[name][rows] for name in ("shoebox", "bbox") if name in strong.columns
     }
     position = np.stack([spots.slow, spots.fast, spots.frame], axis=1)
-    off = compare(plane, ub, hkl, position)[0]
+    off = compare(plane, ub, hkl.astype(np.float64), position)[0]
     off[~np.isfinite(off)] = 0.0  # not indexed
     own["xyzcal.px"] = table.columns["xyzobs.px.value"] - off[:, [1, 0, 2]]
     own["flags"] = table.columns["flags"] | strong.columns["flags"][rows]
