@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hklflow import nexus, stage
 from hklflow.bragg.model_mask import Ellipsoids, ModelMask, reflections, touched
 from hklflow.core import geometry, mask3d
+from hklflow.core.binning import Accumulator
+from hklflow.core.grid import Grid
 from hklflow.core.masks import MaskBit
 from hklflow.core.peaks import PeakParams, Peaks, find_peaks
 from hklflow.core.scan import RotationScan
@@ -155,6 +157,49 @@ def test_what_is_left_is_the_diffuse_scattering(crystal: str) -> None:
     assert 0.9 < np.std(pulls) < 1.1
     total = diffuse[near].sum()
     assert abs(counts[near].sum() - total) < 4 * np.sqrt(total)
+
+
+def test_the_transformed_volume_holds_the_diffuse_scattering_alone() -> None:
+    """Around every Bragg position: S of the masked volume, and of the one that is not masked."""
+    simulation, counts, peaks = measured("triclinic")
+    rotation = simulated.rotation_of(simulation)
+    ellipsoids = reflections(rotation, simulation.ub, simulated.group("triclinic"), peaks, N_SIGMA)
+    model = ModelMask(ellipsoids, simulation.live)
+    diffuse = replace(simulation, crystal=replace(simulation.crystal, scale=0.0)).expected()
+    grid = Grid.symmetric((7.0, 8.0, 9.0), (0.1, 0.1, 0.1))
+    frame_norm = simulation.scan.frame_factor
+    pixel_norm = simulation.norm(0, 1)[0] / frame_norm[0]
+    volumes = []
+    for frames in (counts.astype(np.float64), diffuse):
+        into = Accumulator(
+            rotation, simulation.ub, grid, pixel_norm, frame_norm, keep_excluded=True
+        )
+        for z in range(0, len(frames), 30):
+            packed = np.zeros((30, frames.shape[1], -(-frames.shape[2] // 8)), np.uint8)
+            model.add(packed, z)
+            into.add(frames[z : z + 30], z, packed)
+        volumes.append((into.total()[0], into.clean()[0]))
+    (every, kept), (every_true, kept_true) = volumes
+    hkl = np.rint(rotation.hkl(simulation.ub, *ellipsoids.centre.T))
+    at = np.unique(np.rint((hkl - grid.first) / grid.step).astype(int), axis=0)
+    at = at[np.all((at >= 3) & (at + 4 <= np.array(grid.shape)), axis=1)]
+
+    def around(volume: np.ndarray) -> np.ndarray:
+        """Sums over 0.5 r.l.u. around the Bragg positions."""
+        return np.array(
+            [volume[n - 2 : n + 3, k - 2 : k + 3, h - 2 : h + 3].sum() for h, k, n in at]
+        )
+
+    mu = around(kept_true)
+    seen = mu > 20
+    pull = ((around(kept) - mu) / np.sqrt(np.maximum(mu, 1.0)))[seen]
+    assert seen.sum() > 100
+    assert abs(pull.mean()) < 4 / np.sqrt(len(pull))
+    assert 0.88 < pull.std() < 1.12
+    # What the reflections add to the whole volume is gone.
+    added = (around(every) - around(every_true)).sum()
+    assert abs((around(kept) - mu).sum()) < 1e-3 * added + 4 * np.sqrt(mu.sum())
+    assert added > 1e5
 
 
 def test_the_part_that_is_masked_is_that_of_geometry() -> None:
