@@ -243,11 +243,18 @@ def judged(made: Scan, outcome: Outcome) -> dict[str, float]:
     u, _ = lattice.decompose_ub(best.ub)
     true, _ = lattice.decompose_ub(made.ub)
     free = best.cell_sigma > 0
-    pull = (best.cell - made.cell)[free] / best.cell_sigma[free]
+    off = best.cell - made.cell
+    covariance = outcome.kept.refined.cell_covariance
     return {
         "turn": float(np.degrees(lattice.rotation_angle(u, true))),
-        "worst pull": float(np.abs(pull).max()),
-        "mean square pull": float(np.mean(pull**2)),
+        "worst pull": float(np.abs(off[free] / best.cell_sigma[free]).max()),
+        # Lengths and angles are correlated, and equal ones are one number.
+        "mean square pull": float(
+            off
+            @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True)
+            @ off
+            / np.linalg.matrix_rank(covariance, hermitian=True)
+        ),
     }
 
 
