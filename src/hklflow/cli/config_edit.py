@@ -63,8 +63,7 @@ def _set(text: str, root: yaml.Node | None, keys: Sequence[str], values: Mapping
         mapping, indent = _mapping(node, above)
         if key not in mapping:
             at = len(lines) if above is None else above.start_mark.line + 1
-            new = lines_for(keys[depth:], values, indent)
-            lines[at:at] = [line + end for line in new]
+            lines[at:at] = [line + end for line in lines_for(keys[depth:], values, indent)]
             return "".join(lines)
         above, node = mapping[key]
     mapping, indent = _mapping(node, above)

@@ -61,13 +61,16 @@ def tune(
     every
         Use every so-many-th block of about 50 frames; without it about eight blocks are used.
     apply
-        Write the suggestion into `config/config.yaml`, under `per_scan`.
+        Write the suggestion into `config/config.yaml`, under `per_scan`; of a parent it holds for
+        its children too.
     output
         Folder for picture and table; without it `peaks_tune` beside the scan's results.
     directory
         Folder of the experiment.
     """
-    from hklflow import plots
+    import secrets
+
+    from hklflow import plots, publish
     from hklflow.bragg.tune import tune as search
     from hklflow.config import load
     from hklflow.plots.tuning import tuning
@@ -94,8 +97,11 @@ def tune(
     beside = measured.product(experiment.paths.scan("peaks_tune"))
     place = folder.base / beside if output is None else output
     place.mkdir(parents=True, exist_ok=True)
-    plots.save(tuning(found, f"{sample}/{name}"), place / "tune.png")
-    (place / "tune.tsv").write_text("\n".join(rows) + "\n")
+    final = [place / "tune.png", place / "tune.tsv"]
+    temporary = [publish.partial(path, secrets.token_hex(4)) for path in final]
+    plots.save(tuning(found, f"{sample}/{name}"), temporary[0])
+    temporary[1].write_text("\n".join(rows) + "\n")
+    publish.publish(list(zip(temporary, final, strict=True)))
     print(f"{found.n_trials} settings tried; picture and table in {place}")
     _suggest(folder, f"{sample}/{name}", found, apply=apply)
 
@@ -308,19 +314,20 @@ def _apply(folder: Folder, keys: list[str], values: Mapping[str, Any]) -> None:
             stack.enter_context(only_one(folder.base / "config/.config.lock"))
         except HklflowError as error:
             raise HklflowError("another command is changing it just now") from error
-        before = folder.config.read_bytes()
+        path = folder.config.resolve()
+        before = path.read_bytes()
         text = with_values(before.decode("utf-8"), keys, values)
         load(yaml.safe_load(text), folder.base)
-        temporary = folder.config.with_name(f".{folder.config.name}.partial")
+        temporary = path.with_name(f".{path.name}.partial")
         try:
             with temporary.open("wb") as file:
                 file.write(text.encode())
                 file.flush()
-                os.fchmod(file.fileno(), folder.config.stat().st_mode & 0o777)
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
                 os.fsync(file.fileno())
             # An editor knows no lock.
-            if folder.config.read_bytes() != before:
+            if path.read_bytes() != before:
                 raise HklflowError("it was changed by somebody else meanwhile")
-            temporary.replace(folder.config)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
