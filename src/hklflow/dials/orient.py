@@ -28,6 +28,7 @@ _IMPORTED, _STRONG = "imported.expt", "strong.refl"
 _INDEXED, _INDEXED_REFL = "indexed.expt", "indexed.refl"
 _REFINED, _REFINED_REFL = "refined.expt", "refined.refl"
 _MAX_CYCLES = 4  # of refinement and new indices
+_ONE_CELL = 1e-6  # relative difference of cells that are one, in the digits of a file
 _SETTLED = 0.002  # fraction of the peaks whose indices may still change
 
 
@@ -271,6 +272,13 @@ def _read(path: Path, rotations: Sequence[Rotation]) -> tuple[list[Rotation], Fl
         moved = model.rotation.detector
         detector = replace(rotation.detector, origin=moved.origin, slow=moved.slow, fast=moved.fast)
         models.append(Model(replace(rotation, detector=detector), model.ub))
+    cells = np.array([model.crystal[1] for model in models])
+    apart = float(np.max(np.abs(cells / cells[0] - 1)))
+    if apart > _ONE_CELL:
+        raise HklflowError(
+            f"the cells of the rotations in {path.name} of DIALS differ by {apart:.1e}; this DIALS "
+            "does not tie them, take another version or hklflow's own refinement"
+        )
     shared = with_one_crystal(models)
     ub = shared[0].ub
     assert ub is not None
