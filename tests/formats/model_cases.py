@@ -1,5 +1,7 @@
 """Random models for round trips, and what two models must agree on."""
 
+import json
+
 import numpy as np
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation as Turn
@@ -117,6 +119,31 @@ def positions_off(model, rows):
         for place in ours[found.index == i]:
             off[i] = min(off[i], np.abs(place - row[3:]).max())
     return off
+
+
+WEIRD = (None, 0, -1, 1e308, np.inf, np.nan, "x", [], {}, [1, 2], True, 2**70, [[1]], [0, 0, 0])
+
+
+@st.composite
+def damaged(draw, content):
+    """JSON with one value replaced by nonsense, or left out."""
+    content = json.loads(json.dumps(content))
+    places = []
+
+    def walk(value):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in inside:
+            places.append((value, key))
+            if isinstance(part, dict | list):
+                walk(part)
+
+    walk(content)
+    holder, key = places[draw(st.integers(0, len(places) - 1))]
+    if isinstance(holder, dict) and draw(st.booleans()):
+        del holder[key]
+    else:
+        holder[key] = draw(st.sampled_from(WEIRD))
+    return content
 
 
 seeds = st.integers(0, 2**32 - 1)

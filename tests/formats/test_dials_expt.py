@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from dials_program import dials_python, run_dials_python
 from hypothesis import given, settings
-from model_cases import assert_same, points, positions_off, random_model, seeds
+from hypothesis import strategies as st
+from model_cases import assert_same, damaged, points, positions_off, random_model, seeds
 from scipy.spatial.transform import Rotation as Turn
 
 from hklflow.core import symmetry
@@ -286,6 +287,20 @@ def test_refuses_other_files(tmp_path, content, words):
         read_expt(tmp_path / "a.expt")
     with pytest.raises(HklflowError, match="does not exist"):
         read_expt(tmp_path / "b.expt")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["one_panel", "two_panels"]), st.data())
+def test_nonsense_is_refused_or_left_aside(tmp_path_factory, name, data):
+    """Whatever one value of the file is, there is a sentence or a finite model."""
+    path = tmp_path_factory.mktemp("expt") / "a.expt"
+    path.write_text(json.dumps(data.draw(damaged(ORACLE[name]["expt"]))))
+    try:
+        (model,) = read_expt(path)
+    except HklflowError:
+        return
+    hkl = model.rotation.q_lab(90.0, 110.0)
+    assert np.isfinite(hkl).all()
 
 
 def test_refuses_models_with_and_without_crystal(tmp_path):

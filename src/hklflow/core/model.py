@@ -77,6 +77,40 @@ class Model:
         return lattice.decompose_ub(self.ub)
 
 
+def sound(model: Model) -> Model:
+    """Give back a model that was read, if its numbers make sense.
+
+    Raises
+    ------
+    HklflowError
+        If a number is not finite, or one that must be positive is not.
+    """
+    rotation = model.rotation
+    detector, goniometer, scan = rotation.detector, rotation.goniometer, rotation.scan
+    modules = detector.modules
+    parts: dict[str, list[ArrayLike]] = {
+        "wavelength or polarization": [rotation.beam.wavelength, rotation.beam.polarization],
+        "detector": [detector.origin, detector.slow, detector.fast, detector.pixel_size],
+        "modules": [] if modules is None else [modules.shift, modules.rotation],
+        "goniometer": [goniometer.axes, goniometer.angles],
+        "scan": [scan.start, scan.step],
+        "UB": [] if model.ub is None else [model.ub],
+    }
+    for name, values in parts.items():
+        if not all(np.isfinite(value).all() for value in values):
+            raise HklflowError(f"{name} of {model.name} is not finite; mend the file")
+    positive = (rotation.beam.wavelength, *detector.pixel_size, *detector.shape, scan.n_frames)
+    if min(positive) <= 0 or scan.step == 0 or not 0 <= goniometer.scan < len(goniometer.names):
+        raise HklflowError(
+            f"{model.name} has wavelength {rotation.beam.wavelength:g} Å, {detector.shape} pixels "
+            f"of {detector.pixel_size} m, {scan.n_frames} frames of {scan.step:g} radians about "
+            f"axis {goniometer.scan} of {len(goniometer.names)}; mend the file"
+        )
+    if model.ub is not None and abs(np.linalg.det(model.ub)) < 1e-12:
+        raise HklflowError(f"UB of {model.name} is singular; mend the file")
+    return model
+
+
 def onto_beam(direction: ArrayLike) -> Floats:
     """Smallest rotation (3, 3) that takes the direction of a beam to lab z."""
     unit = np.asarray(direction, np.float64) / np.linalg.norm(direction)
@@ -224,10 +258,11 @@ def from_orientation(data: dict[str, Any]) -> list[Model]:
         If an entry is absent or not what it should be.
     """
     try:
-        ub = np.asarray(data["UB"], dtype=np.float64)
-        rotations = {name: geometry.from_dict(one) for name, one in data["rotations"].items()}
+        with np.errstate(all="ignore"):  # what comes of it is not finite, and told below
+            ub = np.asarray(data["UB"], dtype=np.float64)
+            rotations = {name: geometry.from_dict(one) for name, one in data["rotations"].items()}
         group = data["space_group"]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise HklflowError(
             f"this is no orientation of hklflow: {type(error).__name__} {error}; give an "
             "orientation.json, converged.json or a start.json of `hklflow model import`"
@@ -238,4 +273,4 @@ def from_orientation(data: dict[str, Any]) -> list[Model]:
             "finite (3, 3) matrix and at least one rotation"
         )
     group = None if group is None else str(group)
-    return [Model(rotation, ub, group, name=name) for name, rotation in rotations.items()]
+    return [sound(Model(rotation, ub, group, name=name)) for name, rotation in rotations.items()]

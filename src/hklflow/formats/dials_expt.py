@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core.geometry import Beam, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, fraction_along_x, onto_beam, with_one_crystal
+from hklflow.core.model import Model, fraction_along_x, onto_beam, sound, with_one_crystal
 from hklflow.errors import HklflowError
 from hklflow.formats.dials_panels import detector_from_panels, panels_of
 from hklflow.formats.dials_peaks import TO_DXTBX
@@ -30,6 +30,7 @@ from hklflow.formats.raw import HDF5_SUFFIXES
 Floats = NDArray[np.float64]
 
 _IDENTITY = np.eye(3).ravel().tolist()
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 _UNEVEN = 1e-4  # of the step: angles of frames that a constant step does not describe
 
 
@@ -56,8 +57,9 @@ def read_expt(path: str | Path) -> list[Model]:
     models = []
     try:
         for number, experiment in enumerate(content["experiment"]):
-            models.append(_read_one(path, number, experiment, content))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            with np.errstate(all="ignore"):  # what comes of it is not finite, and refused
+                models.append(sound(_read_one(path, number, experiment, content)))
+    except _DAMAGE as error:
         raise HklflowError(
             f"experiment {len(models)} in {path} is damaged ({type(error).__name__}: {error}); "
             "write the file again"

@@ -120,7 +120,8 @@ def detector_from_panels(
 def _placement(frame: Mapping[str, Any]) -> Floats:
     """Matrix (4, 4) that takes coordinates of a frame to those of its parent, in mm."""
     fast, slow, origin = (
-        np.asarray(frame[name], np.float64) for name in ("fast_axis", "slow_axis", "origin")
+        np.asarray(frame[name], np.float64).reshape(3)
+        for name in ("fast_axis", "slow_axis", "origin")
     )
     matrix = np.eye(4)
     matrix[:3] = np.stack([fast, slow, np.cross(fast, slow), origin], axis=1)

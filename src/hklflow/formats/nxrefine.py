@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hklflow.core import lattice
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model
+from hklflow.core.model import Model, sound
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
@@ -37,6 +37,7 @@ _NAMES = ("theta", "omega", "chi", "phi")
 _AXES = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _DEFAULT_ORIENTATION = "-y +z -x"  # of files before it was stored
+_DAMAGE = (OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 _MOST_NUMBERS = 1_000_000  # that one field of the geometry may have
 
 
@@ -62,8 +63,9 @@ def read_nxrefine(path: str | Path) -> list[Model]:
                     f"{path} has no rotation with instrument/detector/orientation_matrix; give a "
                     "file of NXRefine in which the lattice has been refined"
                 )
-            return [_read_one(file, name) for name in names]
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            with np.errstate(all="ignore"):  # what comes of it is not finite, and refused
+                return [sound(_read_one(file, name)) for name in names]
+    except _DAMAGE as error:
         raise HklflowError(
             f"{path} is not a readable file of NXRefine ({type(error).__name__}: {error}); copy it "
             "again"

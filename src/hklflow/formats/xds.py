@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hklflow.core import lattice
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, fraction_along_x, onto_beam
+from hklflow.core.model import Model, fraction_along_x, onto_beam, sound
 from hklflow.errors import HklflowError
 from hklflow.formats.panels import joined
 
@@ -142,20 +142,23 @@ def read_xparm(path: str | Path, n_frames: int | None = None) -> Model:
         If the file is another, truncated, or of XDS before 2011; or its segments are no plane.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows, given = _rows(path), _read_input(path.parent / "XDS.INP")
     try:
-        (image, start, step, *axis), (wavelength, *beam), (number, *_) = rows[:3]
-        if len(axis) != 3 or len(beam) != 3:
-            raise ValueError("numbers are missing in the first lines")
-        cell_axes = np.array(rows[3:6]).reshape(3, 3)
-        turn = _FRAME @ onto_beam(np.array(beam))
-        detector = _detector_from(rows[6:], turn, path)
-        group, image = int(number), int(image)
-    except (ValueError, IndexError) as error:
+        with np.errstate(all="ignore"):  # what comes of it is not finite, and refused
+            return sound(_model(path, rows, given, n_frames))
+    except (LookupError, ValueError, ArithmeticError) as error:
         raise HklflowError(
             f"{path} is truncated or damaged ({error}); let XDS write it again"
         ) from None
-    given = _read_input(path.parent / "XDS.INP")
+
+
+def _model(path: Path, rows: list[list[float]], given: _Input, n_frames: int | None) -> Model:
+    (image_number, start, step, *axis), (wavelength, *beam), (group, *_) = rows[:3]
+    if len(axis) != 3 or len(beam) != 3:
+        raise ValueError("numbers are missing in the first lines")
+    cell_axes = np.array(rows[3:6]).reshape(3, 3)
+    turn = _FRAME @ onto_beam(np.array(beam))
+    image = int(image_number)
     notes = []
     first = image
     if n_frames is None and given.images is not None:
@@ -180,12 +183,12 @@ def read_xparm(path: str | Path, n_frames: int | None = None) -> Model:
     return Model(
         rotation=Rotation(
             Beam(wavelength, polarization),
-            detector,
+            _detector_from(rows[6:], turn, path),
             Goniometer.single(turn @ np.array(axis), "phi"),
             scan,
         ),
         ub=2 * np.pi * turn @ np.linalg.inv(cell_axes),
-        space_group=str(group),
+        space_group=str(int(group)),
         raw=given.template,
         first_image=first,
         name=path.stem if path.stem.upper() not in ("XPARM", "GXPARM") else "f1",
