@@ -304,7 +304,7 @@ class Loop:
             iterations.append(replace(now, seconds=time.perf_counter() - clock))
             data.append(given)
             if converged:
-                reason = f"at rest after {number} refinements and {integrations} integrations"
+                reason = f"at rest after {number} refinements, integrated {integrations} times"
                 break
         best = _unbeaten([item.losses for item in iterations])
         return Outcome(iterations, best, converged, reason, data[best], tables, integrations)
