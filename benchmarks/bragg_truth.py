@@ -8,23 +8,26 @@ its intensities of the same frames follow: correlation and scale by shells of re
 against DIALS and each against the truth. DIR: where the frames are written for it.
 """
 
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import hklflow  # noqa: F401  (before scipy: see hklflow._native)
 from scipy.spatial import cKDTree
 
+import hklflow  # noqa: F401  (before scipy: see hklflow._native)
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.bragg import simulated
 
 from hklflow.bragg.integrate import Integrated, IntegrationParams, integrate
 from hklflow.core.reflections import UNFIT, Reflections
 from hklflow.core.simulate import Cosine, Diffuse, Ridge, Simulation, TruePeaks
-from tests.bragg import simulated
 
 DECADES = ((0.0, 10.0), (10.0, 100.0), (100.0, 1000.0), (1000.0, 1e5))
 
@@ -117,10 +120,75 @@ def report(case: Case, n_frames: int = 720) -> tuple[Simulation, Integrated]:
     return simulation, found
 
 
-def main() -> None:
+def by_dials(simulation: Simulation, crystal: str, folder: Path) -> Reflections:
+    """DIALS's intensities of the same frames."""
+    from hklflow import nexus, stage
+    from hklflow.dials.integrate import integrate as integrate_by_dials
+    from hklflow.formats.write_raw import NXmxWriter
+    from hklflow.stages import import_scan
+
+    raw = folder / f"{crystal}.nxs"
+    with NXmxWriter(raw, **simulation.raw_header()) as writer:
+        for frames in simulation.frames(16):
+            writer.append(frames)
+    scan = folder / f"{crystal}_scan.nxs"
+    stage.run(
+        import_scan.main,
+        inputs=import_scan.Inputs(raw=[raw]),
+        outputs=import_scan.Outputs(scan=scan),
+        params=import_scan.Params(),
+        threads=1,
+    )
+    measurement = simulated.measurement(simulation)
+    group = simulated.group(crystal)
+    return integrate_by_dials(measurement, nexus.read_scan(scan), simulation.ub, group)
+
+
+def compared(crystal: str, folder: Path, n_frames: int = 240) -> None:
+    """Ours against DIALS, and each against the truth, by shells of resolution."""
+    simulation = simulated.scan(crystal, n_frames=n_frames)
+    measurement = simulated.measurement(simulation)
+    group = simulated.group(crystal)
+    ours = integrate(measurement, simulation.ub, group, None, IntegrationParams()).reflections
+    theirs = by_dials(simulation, crystal, folder)
+    rows, values = {}, {}
+    for name, table in (("ours", ours), ("dials", theirs)):
+        truth, at, which = same(simulation, table)
+        keep = used(table)[at]
+        rows[name] = dict(zip(which[keep].tolist(), at[keep].tolist(), strict=True))
+    common = np.array(sorted(rows["ours"].keys() & rows["dials"].keys()))
+    true = truth.intensity[common]
+    for name, table in (("ours", ours), ("dials", theirs)):
+        part = table.select(np.array([rows[name][i] for i in common]))
+        values[name] = part.intensity_profile
+        pull = (part.intensity_profile - true) / part.sigma_profile
+        print(
+            f"\n{crystal}, {name}: {len(rows[name])} used; pulls of fits {pull.mean():.2f} ± "
+            f"{pull.std():.2f}, of sums {pulls(part, true, 'sum').mean():.2f} ± "
+            f"{pulls(part, true, 'sum').std():.2f}"
+        )
+        d = part.d
+    print("  d from    to  number   ours/DIALS: scale  correlation   ours/truth   DIALS/truth")
+    order = np.argsort(-d)
+    for shell in np.array_split(order, 6):
+        a, b, t = values["ours"][shell], values["dials"][shell], true[shell]
+        print(
+            f"  {d[shell].max():6.2f} {d[shell].min():6.2f} {len(shell):6d} {a.sum() / b.sum():17.4f}"
+            f" {np.corrcoef(a, b)[0, 1]:12.5f} {a.sum() / t.sum():8.4f} "
+            f"{np.corrcoef(a, t)[0, 1]:.5f} {b.sum() / t.sum():8.4f} {np.corrcoef(b, t)[0, 1]:.5f}"
+        )
+
+
+def main(folder: Path | None = None) -> None:
     for case in CASES:
         report(case)
+    if shutil.which("dials.integrate") is None:
+        print("\nDIALS is not on PATH: not compared")
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        for crystal in simulated.CRYSTALS:
+            compared(crystal, Path(made))
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

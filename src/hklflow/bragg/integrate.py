@@ -26,19 +26,26 @@ Integers = NDArray[np.int64]
 Blocks = Iterable[NDArray[Any]]
 Shown = Callable[[Blocks, str], Blocks]
 
-# Frames and pixels beyond scan and detector from which reflections reach in, in foregrounds.
+# Fewest reflections to learn from.
 _FEWEST = 10
+# Part of a reflection before or after the scan from which on it is partial.
 _CUT = 0.005
-_LEARNING_PASSES = 4
-_TURNS = 6
-_CHANGED = 1.15
+# Spots that are looked at for strong ones where there are no peaks, and beside peaks.
 _SAMPLE = 20000
 _OTHERS = 2000
-# Counts in a shell from which on its curvature can be told.
+# Passes over the frames to learn from, as long as widths change by more than this factor ...
+_LEARNING_PASSES = 4
+_CHANGED = 1.15
+# ... and turns with the same voxels, until they change by less than this.
+_TURNS = 6
+_RESTS = 1.01
+# Counts in a shell from which on its curvature can be told; how many boxes tell it, and widths.
 _BACKGROUND_COUNTS = 100.0
 _FOR_CURVATURE = 500
+_FOR_WIDTHS = 600
+# Chi² from which on reflections of such an I/σ are unlike the profile, see `kernels.UNLIKE`.
 _UNLIKE = 4.0
-_STRONG_ENOUGH = 10.0
+_CLEARLY_SEEN = 10.0
 
 
 @dataclass(frozen=True)
@@ -360,9 +367,13 @@ def _learn(
         rows, boxes = rows[room], bx.Boxes(boxes.origin[room], boxes.shape[room])
         told = "learn profiles" if turn == 0 else f"learn profiles, turn {turn + 1}"
         kept = list(_sweep(measurement, boxes, 0.5e6 * params.memory, shown, told))
-        before = widths
         curvature = _curvature(measurement, scene, rows, kept, params)
-        some = kept
+        found = _strong(measurement, scene, rows, kept, params, curvature)
+        # The weak ones will not be strong with other widths, and some tell the widths.
+        sample = _thinned(kept, _FOR_CURVATURE)
+        kept = [one.likely for one in found]
+        some = _thinned(kept, _FOR_WIDTHS)
+        before = widths
         for _ in range(_TURNS):
             found = _strong(measurement, scene, rows, some, params, curvature)
             n = sum(len(one.rows) for one in found)
@@ -372,22 +383,24 @@ def _learn(
                     "check the orientation, or set a lower `strong`, or `mosaic` and `spot` nearer "
                     "to the truth"
                 )
-            if some is kept:
-                # The weak ones will not be strong with other widths.
-                some = [one.likely for one in found]
             previous = widths
             widths = _wider(measurement, scene, found, widths)
             scene = _Scene(spots, widths, params, n_frames)
-            if _change(previous, widths) < 1.01:
+            if _change(previous, widths) < _RESTS:
                 break
         if _change(before, widths) < _CHANGED:
             break
-    curvature = _curvature(measurement, scene, rows, kept, params)
+    curvature = _curvature(measurement, scene, rows, sample, params)
     found = _strong(measurement, scene, rows, kept, params, curvature)
     profile = _profile(measurement, scene, found)
     keys = np.concatenate([one.rows for one in found])
-    curvature = _curvature(measurement, scene, rows, kept, params, profile)
     return _Learned(widths, profile, curvature, frozenset(_keys(spots.select(keys))))
+
+
+def _thinned(kept: list[bx.Filled], number: int) -> list[bx.Filled]:
+    """About so many of the boxes."""
+    every = -(-sum(len(filled.offset) for filled in kept) // number) or 1
+    return [filled.select(np.arange(0, len(filled.offset), every)) for filled in kept]
 
 
 def _curvature(
@@ -396,18 +409,16 @@ def _curvature(
     rows: Integers,
     kept: list[bx.Filled],
     params: IntegrationParams,
-    profile: Profile | None = None,
 ) -> Curvature:
     """Curvature of the background below some of the kept reflections."""
-    every = -(-len(rows) // _FOR_CURVATURE)
-    kept = [filled.select(np.arange(0, len(filled.offset), every)) for filled in kept]
+    kept = _thinned(kept, _FOR_CURVATURE)
     shape = np.concatenate([filled.shape for filled in kept])
     # Unknown: half a box from the centre the level may be ten times that at it.
     free = Curvature(np.zeros(3), 10 / np.median(0.5 * shape, axis=0) ** 2)
     tables = []
     for filled in kept:
         arguments = (measurement, scene, rows[filled.group.rows], filled, params)
-        found = _integrated(*arguments, profile, free)
+        found = _integrated(*arguments, None, free)
         tables.append(found.columns[found.flags == 0])
     column = dict(zip(kernels.COLUMNS, np.concatenate(tables).T, strict=True))
     counts = column["background"] * column["norm"] * column["n_background"]
@@ -563,7 +574,7 @@ def _table(
     flags[long | (spots.zeta < params.min_zeta)] |= ReflectionFlag.LONG
     flags[~np.isfinite(column["profile"])] |= ReflectionFlag.NO_PROFILE
     with np.errstate(invalid="ignore"):
-        strong = column["sum"] > _STRONG_ENOUGH * np.sqrt(column["var_sum"])
+        strong = column["sum"] > _CLEARLY_SEEN * np.sqrt(column["var_sum"])
     flags[strong & (column["unlike"] > _UNLIKE)] |= ReflectionFlag.UNLIKE
     reference = np.array([key in learned.references for key in _keys(spots)], dtype=bool)
     flags[reference] |= ReflectionFlag.REFERENCE
