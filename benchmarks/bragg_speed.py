@@ -5,6 +5,7 @@
 Simulated frames of 1 Mpixel in memory, crowded as those of a cell of some 20 Å. The peak search of
 the same frames is timed in turns with integration, for the ratio of CPU times on one core.
 """
+# ruff: noqa: I001
 
 import sys
 import time
@@ -13,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+import hklflow  # noqa: F401
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

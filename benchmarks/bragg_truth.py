@@ -7,6 +7,7 @@ and their mean 0. `ratio` is the sum of all intensities over that of the truth. 
 its intensities of the same frames follow: correlation and scale by shells of resolution, ours
 against DIALS and each against the truth. DIR: where the frames are written for it.
 """
+# ruff: noqa: I001
 
 import shutil
 import sys
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+import hklflow  # noqa: F401
 import numpy as np
 from scipy.spatial import cKDTree
-
-import hklflow  # noqa: F401  (before scipy: see hklflow._native)
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -114,8 +115,8 @@ def report(case: Case, n_frames: int = 720) -> tuple[Simulation, Integrated]:
     background = (table.background - truth.background[which] / norm) / table.background_sigma
     total = [table.intensity(e)[0].sum() / true.sum() for e in ("sum", "profile")]
     print(
-        f"  background pulls {background.mean():.2f} ± {background.std():.2f}; totals {total[0]:.4f}"
-        f" {total[1]:.4f}; background chi2 {np.nanmedian(found.background_chi2):.3f}"
+        f"  background pulls {background.mean():.2f} ± {background.std():.2f}; totals "
+        f"{total[0]:.4f} {total[1]:.4f}; background chi2 {np.nanmedian(found.background_chi2):.3f}"
     )
     return simulation, found
 
@@ -173,8 +174,8 @@ def compared(crystal: str, folder: Path, n_frames: int = 240) -> None:
     for shell in np.array_split(order, 6):
         a, b, t = values["ours"][shell], values["dials"][shell], true[shell]
         print(
-            f"  {d[shell].max():6.2f} {d[shell].min():6.2f} {len(shell):6d} {a.sum() / b.sum():17.4f}"
-            f" {np.corrcoef(a, b)[0, 1]:12.5f} {a.sum() / t.sum():8.4f} "
+            f"  {d[shell].max():6.2f} {d[shell].min():6.2f} {len(shell):6d} "
+            f"{a.sum() / b.sum():17.4f} {np.corrcoef(a, b)[0, 1]:12.5f} {a.sum() / t.sum():8.4f} "
             f"{np.corrcoef(a, t)[0, 1]:.5f} {b.sum() / t.sum():8.4f} {np.corrcoef(b, t)[0, 1]:.5f}"
         )
 
