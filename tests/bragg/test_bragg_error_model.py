@@ -103,6 +103,15 @@ def test_three_that_do_not_agree_are_all_kept() -> None:
     assert not agree.any()
 
 
+def test_halves_that_disagree_are_both_kept() -> None:
+    """Neither is an outlier: they are not equivalent."""
+    value = np.array([10.0, 10.5, 100.0, 100.5, 7.0, 7.5, 8.0, 100.0])
+    use = np.ones(8, dtype=bool)
+    outlier, agree = find_outliers(value, np.ones(8), groups_of([4, 4]), use, 6.0)
+    np.testing.assert_array_equal(np.flatnonzero(outlier), [7])
+    np.testing.assert_array_equal(agree, [False, True])
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000))
 def test_no_outliers_in_normal_noise(seed: int) -> None:

@@ -11,7 +11,7 @@ from hklflow.bragg.scale_model import real_harmonics
 from hklflow.bragg.scaling import Scaling, Settings
 from hklflow.core import symmetry
 from hklflow.core.reflections import ReflectionFlag
-from tests.bragg.true_reflections import PER_COUNT, Truth, rotation
+from tests.bragg.true_reflections import PER_COUNT, Truth, rotation, turned
 
 
 def scaled(truth: Truth, **settings: object) -> tuple[Observations, Scaling]:
@@ -98,6 +98,18 @@ def test_harmonics_are_orthonormal() -> None:
     y = real_harmonics(on_sphere, 4)
     products = (y.T * np.repeat(weights, 24) * 2 * np.pi / 24) @ y
     np.testing.assert_allclose(products, np.eye(24), atol=1e-12)
+
+
+def test_directions_are_fixed_to_the_crystal() -> None:
+    truth = Truth(rotations=[rotation(start=20, kappa=30)])
+    observed, _ = observations.gather(
+        truth.tables, truth.rotations, symmetry.space_group(truth.group), "sum"
+    )
+    turned_back = 2 * np.pi / 0.4 * (observed.diffracted + observed.incident)
+    np.testing.assert_allclose(turned_back, observed.hkl @ turned(truth.cell).T, atol=1e-9)
+    to_lab = truth.rotations[0].goniometer.rotation(np.radians(observed.angle))
+    towards_source = np.einsum("nij,nj->ni", to_lab, observed.incident)
+    np.testing.assert_allclose(towards_source, np.tile([0, 0, -1], (len(observed), 1)), atol=1e-12)
 
 
 def test_rotations_without_common_reflections_are_told() -> None:
