@@ -29,7 +29,7 @@ from hklflow.formats.write_raw import NXmxWriter
 DTYPES = ("uint32", "uint16", "int32")
 
 _SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
-_CELL = [5.0, 5.0, 5.0, 90.0, 90.0, 90.0]
+_CELL = [8.0, 8.0, 8.0, 90.0, 90.0, 90.0]
 _UB = np.eye(3) * 2 * np.pi / _CELL[0]
 
 
