@@ -276,6 +276,7 @@ def reduced(
     shifts: np.ndarray | None = None,
     seed: int = 1,
     geometry: Path | None = None,
+    significance: float = 6.0,
     **crystal: object,
 ) -> None:
     """Files of a scan up to its orientation, from frames drawn; modules have gaps between them.
@@ -284,6 +285,7 @@ def reduced(
     peaks.nxs, and orientation.json. The detector is that of ``geometry``, else as simulated
     without displaced modules.
     """
+    found = {"min_significance": significance}
     for number, setting in enumerate(SETTINGS, start=1):
         at = folder / f"r{number}"
         at.mkdir(parents=True, exist_ok=True)
@@ -301,7 +303,7 @@ def reduced(
         _run(pixel_mask, {"scan": at / "scan.nxs"}, masked, {"find_defects": False})
         made = {name: at / f"{name}.out" for name in find_peaks.Outputs.model_fields}
         given = {"scan": at / "scan.nxs", "mask": at / "mask.nxs"}
-        _run(find_peaks, given, made | {"peaks": at / "peaks.nxs"}, {})
+        _run(find_peaks, given, made | {"peaks": at / "peaks.nxs"}, found)
     names = {"sample": "quartz", "scan": "300K", "rotations": ["r1", "r2"]}
     made = {"orientation": folder / "orientation.json", "picture": folder / "orientation.png"}
     _run(
@@ -418,7 +420,7 @@ def _frames(seeds: int) -> None:
     for seed in range(seeds):
         for shifts in (None, shifts_of(seed)):
             with tempfile.TemporaryDirectory() as name:
-                reduced(Path(name), shifts, seed, scale=1.5e-3)
+                reduced(Path(name), shifts, seed, significance=25.0, scale=3e-3)
                 made = converge_files(Path(name))
             found, section = made["converged"], made["converged"]["converged"]
             told = (
