@@ -106,7 +106,10 @@ class Settings(stage.Params):
 
 
 class Params(Settings, norms.Corrections):
-    """Settings, what the tables say of the scan, and the factors of the norm."""
+    """Settings, what the tables say of the scan, and the factors of the norm.
+
+    Of these only the flat field is used: others are smooth, and intensities are not asked for.
+    """
 
     sample: str
     """Sample."""
@@ -276,11 +279,16 @@ def _measurement(
 
     with raw.open_frames(scan.raw) as frames:
         flag = masks.flag_value(frames.dtype) or np.inf
+    # Where a spot is, the peak search tells of counts. Factors that fall along a spot would move
+    # the centres of integrated ones outwards against that; intensities are not used here.
+    factors = norms.Corrections(
+        solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
+    )
     return Measurement(
         rotation,
-        norms.pixel_norm(inputs.masks[i], params, rotations[0].detector, rotation)[0],
+        norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation)[0],
         norms.frame_norm(
-            nexus.read_scale(inputs.scales[i]), n, inputs.scales[i], solid_angle=params.solid_angle
+            nexus.read_scale(inputs.scales[i]), n, inputs.scales[i], solid_angle=False
         ),
         blocks,
         invalid_from=flag,
