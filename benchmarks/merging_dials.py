@@ -1,19 +1,24 @@
 """Statistics of merging: hklflow and DIALS (dials.scale, dials.merge) on the same reflections.
 
-    python benchmarks/merging_dials.py [DIR]
+    python benchmarks/merging_dials.py [DIR] [--measured ORIENTATION REFLECTIONS ...]
 
 Reflections are made with known intensities, scales, B, errors and outliers; DIALS gets them as
-``.refl`` and ``.expt``. Needs DIALS on PATH. DIR is where its files are kept. Both use the same
-model: scale and B smooth in each rotation, no absorption, errors a² (σ² + (b I)²), outliers at 6 σ.
+``.refl`` and ``.expt``. Measured ones are the files of the stages `refine` and `integrate`, the
+rotations in the order of the orientation. Needs DIALS on PATH. DIR is where its files are kept.
+Both use the same model: scale and B smooth in each rotation, no absorption, errors
+a² (σ² + (b I)²), outliers at 6 σ.
 """
 
 # isort: off
 import hklflow  # noqa: F401  (first, see hklflow/_native.py)
 # isort: on
 
+import argparse
+import json
 import re
 import sys
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +28,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.bragg.true_reflections import PER_COUNT, Truth, rotation, turned
 
+from hklflow import nexus
 from hklflow.bragg import merging, observations, scaling, shells
-from hklflow.core import lattice, symmetry
-from hklflow.core.geometry import directions
+from hklflow.core import geometry, lattice, symmetry
+from hklflow.core.geometry import Rotation, directions
 from hklflow.core.model import Model
+from hklflow.core.reflections import UNFIT, Reflections
 from hklflow.dials.programs import Dials, find
 from hklflow.formats.dials_expt import write_expt
 from hklflow.formats.dials_refl import Refl, read_refl, write_refl
@@ -58,7 +65,40 @@ def cases() -> dict[str, Truth]:
     }
 
 
-def ours(truth: Truth) -> tuple[dict[str, Any], dict[tuple[int, ...], tuple[float, float]]]:
+#: Intensity and its error by index.
+Merged = dict[tuple[int, ...], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """As `Truth`, without a truth."""
+
+    tables: list[Reflections]
+    rotations: list[Rotation]
+    ub: Any
+    cell: tuple[float, ...]
+    group: str
+
+    @classmethod
+    def of(cls, orientation: Path, reflections: list[Path]) -> "Measured":
+        data = json.loads(orientation.read_text())
+        tables = [nexus.read_reflections(path) for path in reflections]
+        # What scaling uses, in counts.
+        usable = []
+        for table in tables:
+            good = np.isfinite(table.intensity_profile) & (table.sigma_profile > 0)
+            kept = table.select(good & ~table.has(UNFIT))
+            unit = PER_COUNT / np.median(kept.volume / kept.norm)
+            changed = ("intensity_sum", "sigma_sum", "intensity_profile", "sigma_profile", "volume")
+            usable.append(replace(kept, **{name: unit * getattr(kept, name) for name in changed}))
+        rotations = [geometry.from_dict(x) for x in data["rotations"].values()]
+        ub = np.array(data["UB"])
+        return cls(usable, rotations, ub, tuple(data["cell"]), data["space_group"])
+
+
+def ours(
+    truth: Truth | Measured,
+) -> tuple[dict[str, Any], Merged]:
     """Figures and merged intensities."""
     group = symmetry.space_group(truth.group)
     observed, _ = observations.gather(truth.tables, truth.rotations, group, "profile")
@@ -74,9 +114,9 @@ def ours(truth: Truth) -> tuple[dict[str, Any], dict[tuple[int, ...], tuple[floa
     return figures, dict(zip(map(tuple, factors.hkl.tolist()), values, strict=True))
 
 
-def write(truth: Truth, folder: Path) -> None:
+def write(truth: Truth | Measured, folder: Path) -> None:
     """Integrated reflections as dials.integrate would have written them."""
-    ub = turned(truth.cell)
+    ub = truth.ub if isinstance(truth, Measured) else turned(truth.cell)
     models = [
         Model(one, ub, truth.group, raw=str(folder / f"none_{i}_####.cbf"), name=f"r{i}")
         for i, one in enumerate(truth.rotations)
@@ -117,7 +157,7 @@ def write(truth: Truth, folder: Path) -> None:
         mm = at * [*(1e3 * x for x in one.detector.pixel_size[::-1]), 1.0]
         mm[:, 2] = one.scan.angle(table.frame)
         columns["xyzcal.mm"] = columns["xyzobs.mm.value"] = mm
-        rows = truth.space_group.is_absent(table.hkl)
+        rows = symmetry.space_group(truth.group).is_absent(table.hkl)
         tables.append(Refl(columns, {i: names[i]}, n).select(~rows))
     merged = {key: np.concatenate([t.columns[key] for t in tables]) for key in tables[0].columns}
     write_refl(
@@ -126,9 +166,7 @@ def write(truth: Truth, folder: Path) -> None:
     )
 
 
-def theirs(
-    dials: Dials, truth: Truth, folder: Path
-) -> tuple[dict[str, Any], dict[tuple[int, ...], tuple[float, float]]]:
+def theirs(dials: Dials, truth: Truth | Measured, folder: Path) -> tuple[dict[str, Any], Merged]:
     """Figures and merged intensities of dials.scale and dials.merge."""
     write(truth, folder)
     dials.run(
@@ -191,7 +229,7 @@ def _told(said: str) -> dict[str, Any]:
     return found
 
 
-def against(truth: Truth, merged: dict[tuple[int, ...], tuple[float, float]]) -> dict[str, float]:
+def against(truth: Truth, merged: Merged) -> dict[str, float]:
     """Pull and correlation with the true intensities, after one common scale and B.
 
     DIALS's B is 0 somewhere else than the truth's.
@@ -216,19 +254,34 @@ def against(truth: Truth, merged: dict[tuple[int, ...], tuple[float, float]]) ->
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--measured", nargs="+", type=Path)
+    given = parser.parse_args()
     dials = find()
-    base = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
-    for name, truth in cases().items():
+    base = given.folder or Path(tempfile.mkdtemp())
+    wanted: dict[str, Truth | Measured]
+    if given.measured:
+        wanted = {"measured": Measured.of(given.measured[0], given.measured[1:])}
+    else:
+        wanted = dict(cases())
+    for name, data in wanted.items():
         folder = (base / re.sub(r"\W+", "_", name)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"\n{name}: a = {truth.noise[0]}, b = {truth.noise[1]}")
-        columns = []
-        for figures, merged in (ours(truth), theirs(dials, truth, folder)):
-            columns.append(figures | against(truth, merged))
+        known = f": a = {data.noise[0]}, b = {data.noise[1]}" if isinstance(data, Truth) else ""
+        print(f"\n{name}{known}")
+        columns, intensities = [], []
+        for figures, merged in (ours(data), theirs(dials, data, folder)):
+            judged = against(data, merged) if isinstance(data, Truth) else {}
+            columns.append(figures | judged)
+            intensities.append(merged)
         print(f"{'':24s}{'hklflow':>12s}{dials.label:>14s}")
-        for row in (*FIGURES, "a", "b", "outliers", *list(columns[0])[-3:]):
-            shown = [f"{c[row]:.4f}" if row in c and c[row] is not None else "-" for c in columns]
+        for row in (*FIGURES, "a", "b", "outliers", *judged):
+            shown = [f"{c[row]:.4f}" if c.get(row) is not None else "-" for c in columns]
             print(f"{row:24s}{shown[0]:>12s}{shown[1]:>14s}")
+        common = [key for key in intensities[0] if key in intensities[1]]
+        pairs = np.array([[m[key][0] for m in intensities] for key in common])
+        print(f"correlation of the means {np.corrcoef(pairs.T)[0, 1]:.4f} over {len(common)}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ _HUBER = 4.0  # standard deviations beyond which an observation pulls no harder
 _STRONG = 2.0  # I/σ of a mean that can tell scales
 _FEW = 0.05  # groups that do not agree
 _CYCLES = 20
+_CHANGE = 4.0  # of a rotation's scale: what samples absorb is less
 _BLOCK = 20_000  # observations
 _RESTS = 1e-4  # change of ln g
 
@@ -69,7 +70,7 @@ class Scaling:
     cycles : int
     rested : bool
     notes : tuple of str
-        What was not refined, and why.
+        What was not refined, and why; what a person should look at.
     """
 
     scale: Floats
@@ -178,13 +179,21 @@ def scale(
             f"the errors of {np.sum(~work.agree)} of {len(groups)} unique reflections are told by "
             f"equivalents that do not agree: the Laue group {group.laue} may be too high"
         )
+    curves = work.model.curves(work.parameters, work.covariance)
+    for number, curve in enumerate(curves):
+        change = float(np.exp(np.ptp(curve.log_scale)))
+        if change > _CHANGE:
+            notes.append(
+                f"the scale of rotation {number + 1} changes by a factor of {change:.3g}: do its "
+                "frames or its integration go wrong?"
+            )
     absorption = work.model.absorption(work.parameters) if made.degree else np.ones(1)
     return Scaling(
         scale=work.g,
         counting=counting,
         variance=variance,
         outlier=work.outlier,
-        curves=work.model.curves(work.parameters, work.covariance),
+        curves=curves,
         absorption=(float(absorption.min()), float(absorption.max())),
         errors=work.errors,
         spread=error_model.spread(value, counting, variance, groups, work.kept),

@@ -114,7 +114,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space group": group.symbol,
         "Laue group": group.laue,
         **found.metrics(params.rotations),
-        "not refined": notes,
+        "notes": notes,
     }
     files.write_scaled(outputs.scaled, scaled, params.rotations, crystal, metrics)
     title = f"{crystal.sample} {crystal.scan}: scales and errors of {len(scaled)} reflections"
