@@ -11,9 +11,9 @@ random a fraction ``p = (2 tolerance)³`` has h, k and l near integers; so of I'
 
 The search begins at the best of a coarse grid over the three parameters that depend on each other,
 and goes along one parameter after the other, first over all of its range, then over the neighbours,
-until nothing changes. A value that is no better than the present one within the noise
-of their difference is not taken: the noise is that between the blocks (jackknife), and most of the
-spots of two settings are the same.
+until nothing changes. Of values that are as good within the noise of their difference the one with
+the fewest unindexed spots is taken, and of these the nearest to the present one: the noise is that
+between the blocks (jackknife), and most of the spots of two settings are the same.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -116,6 +116,11 @@ class Trial:
     def beyond_chance(self) -> float:
         """Indexed spots that are not there by chance."""
         return float(_beyond_chance(self.found.sum(), self.indexed.sum(), self.tolerance))
+
+    @property
+    def false(self) -> int:
+        """Spots that are not indexed, to whole ones."""
+        return round(self.total - self.beyond_chance)
 
     @property
     def score(self) -> float:
@@ -305,7 +310,7 @@ def tune(
             trials = [
                 tried(replace(best.params, **_typed({name: v})), f"{name} = {v:g}") for v in values
             ]
-            best = _nearest_of_the_best(trials, values, present)
+            best = _cleanest_of_the_best(trials, values, present)
             sweeps.append(Sweep(name, tuple(trials), present, getattr(best.params, name)))
         if best is before:
             break
@@ -327,8 +332,11 @@ def _typed(values: dict[str, float]) -> dict[str, Any]:
     return {name: type(getattr(PeakParams(), name))(value) for name, value in values.items()}
 
 
-def _nearest_of_the_best(trials: list[Trial], values: list[float], present: float) -> Trial:
-    """Of those as good as the best within the noise the one nearest to the present value."""
+def _cleanest_of_the_best(trials: list[Trial], values: list[float], present: float) -> Trial:
+    """Of those as good as the best within the noise the cleanest, then the nearest to the present.
+
+    Where the score cannot tell, what is not indexed is not worth having.
+    """
     best = max(trials, key=lambda trial: trial.score)
     as_good = []
     for k, trial in enumerate(trials):
@@ -336,19 +344,19 @@ def _nearest_of_the_best(trials: list[Trial], values: list[float], present: floa
         if loss <= sigma:
             as_good.append(k)
     at = values.index(present)
-    return trials[min(as_good, key=lambda k: (abs(k - at), -trials[k].score))]
+    return trials[min(as_good, key=lambda k: (trials[k].false, abs(k - at), -trials[k].score))]
 
 
 def _without_idle_changes(
     best: Trial, start: Trial, tried: Callable[[PeakParams, str], Trial]
 ) -> Trial:
-    """Take back each change without which the score is as good within the noise."""
+    """Take back each change without which the spots are as good within the noise, and as clean."""
     for name in LADDERS:
         old = getattr(start.params, name)
         if getattr(best.params, name) != old:
             less = tried(replace(best.params, **{name: old}), f"{name} = {old:g} again")
             loss, sigma = best.better_than(less)
-            best = less if loss <= sigma else best
+            best = less if loss <= sigma and less.false <= best.false else best
     return best
 
 
