@@ -241,27 +241,15 @@ def one_reflection(data: Path, folder: Path) -> Iterator[str]:
         yield f"PMN-PT\thklflow: {error}"
     ours = predict(scan.rotation, ub, np.array([[2, 1, 1]]), margin=50)
     with workspace("pmnpt") as work:
-        # Of more than 50 images DIALS 3.12 predicts nothing here: its older generator of indices.
-        first = int(ours.frame[0]) - 20
-        window = geometry.Scan(float(scan.rotation.scan.angle(first)), scan.rotation.scan.step, 40)
-        part = Model(replace(scan.rotation, scan=window), ub, "P 1", first_image=first + 1)
-        write_expt(work / "model.expt", [part])
+        write_expt(work / "model.expt", [Model(scan.rotation, ub, "P 1")])
         back = read_expt(work / "model.expt")[0]
-        yield f"PMN-PT\tUB through .expt changes by {np.abs(back.ub - ub).max():.1e} 1/A"
-        options = ["model.expt", "output=predicted.refl", "d_min=1.0"]
-        made = dials.run("dials.predict", options, work, "predicted.refl")[0]
-        from hklflow.formats.dials_refl import read_refl
-
-        table = read_refl(made).columns
-        chosen = np.all(table["miller_index"] == [2, 1, 1], axis=1)
-        theirs = table["xyzcal.px"][chosen]
+    assert back.ub is not None
+    yield f"PMN-PT\tUB through .expt changes by {np.abs(back.ub - ub).max():.1e} 1/A"
     for frame, slow, fast in zip(ours.frame, ours.slow, ours.fast, strict=True):
         yield f"PMN-PT\thklflow predicts (2 1 1) at frame {frame:.4f}, pixel {slow:.4f} {fast:.4f}"
-    for fast, slow, frame in theirs:
-        yield f"PMN-PT\tDIALS predicts (2 1 1) at frame {frame:.4f}, pixel {slow:.4f} {fast:.4f}"
     strong = int(np.argmax(spots.intensity))
     yield (
-        f"PMN-PT\tthe strongest spot is at frame {spots.frame[strong]:.2f}, pixel "
+        f"PMN-PT\tthe strongest spot of DIALS is at frame {spots.frame[strong]:.2f}, pixel "
         f"{spots.slow[strong]:.2f} {spots.fast[strong]:.2f}"
     )
 
