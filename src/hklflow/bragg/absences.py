@@ -169,6 +169,13 @@ def examine(table: Scaled, group: SpaceGroup) -> Extinctions:
         given = bool(np.all(given_absent[forbidden]))
         element = _judged(operation.name, observed, absent, there & ~absent, given)
         patterns[key] = (element, forbidden, absent)
+    for key, (element, forbidden, absent) in patterns.items():
+        # What violates an element that forbids less violates this one.
+        if any(
+            other.verdict == "violated" and np.all(forbidden[less])
+            for other, less, _ in patterns.values()
+        ):
+            patterns[key] = (replace(element, verdict="violated"), forbidden, absent)
     elements = [element for element, _, _ in patterns.values()]
     candidates = _candidates(groups, group, box, list(patterns.values()))
     centrings = _centrings(table, group)
