@@ -2,12 +2,21 @@
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from hklflow.dials.programs import Dials, find
 
 from . import small_scans
+
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of runs that fail stay: here."""
+    place: Path = tmp_path_factory.mktemp("work")
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
 
 
 @pytest.fixture(scope="session")
