@@ -43,6 +43,8 @@ _RESTS = 1.01
 _BACKGROUND_COUNTS = 100.0
 _FOR_CURVATURE = 500
 _FOR_WIDTHS = 600
+# Which of the arguments of the kernels the centres are.
+_CENTRE = 4
 # Chi² from which on reflections of such an I/σ are unlike the profile, see `kernels.UNLIKE`.
 _UNLIKE = 4.0
 _CLEARLY_SEEN = 10.0
@@ -291,9 +293,9 @@ def _integrated(
     n = len(rows)
     columns, flags = np.empty((n, len(kernels.COLUMNS))), np.zeros(n, np.int64)
     region = np.zeros(n, np.int64)
-    correction = np.empty((0, 0, 0, 0))
+    correction = sharp = np.empty((0, 0, 0, 0))
     if profile is not None:
-        correction = profile.correction
+        correction, sharp = profile.correction, profile.sharp
         region = profiles.region_of(
             scene.spots.select(rows), profile.regions, scene.n_frames, scene.widths.shape
         )
@@ -321,6 +323,7 @@ def _integrated(
             scene.centre,
             scene.half,
             correction,
+            sharp,
             float(profiles.NODES[-1]),
             region[part],
             bend,
@@ -536,19 +539,41 @@ def _change(before: Widths, after: Widths) -> float:
 def _profile(measurement: Measurement, scene: _Scene, found: list[_Strong]) -> Profile:
     n = sum(len(one.rows) for one in found)
     regions = profiles.regions_for(n)
+    count = np.zeros(int(np.prod(regions)), np.int64)
+    for one in found:
+        count += np.bincount(_regions(scene, one, regions)[one.local], minlength=len(count))
+    predicted = _corrections(measurement, scene, found, regions, moved=False)
+    sharp = _corrections(measurement, scene, found, regions, moved=True)
+    return Profile(predicted, sharp, profiles.NODES, regions, count)
+
+
+def _regions(scene: _Scene, one: _Strong, regions: tuple[int, int, int]) -> Integers:
+    spots = scene.spots.select(one.spots)
+    return profiles.region_of(spots, regions, scene.n_frames, scene.widths.shape)
+
+
+def _corrections(
+    measurement: Measurement,
+    scene: _Scene,
+    found: list[_Strong],
+    regions: tuple[int, int, int],
+    *,
+    moved: bool,
+) -> Floats:
+    """Corrections about the predicted centres, or moved to the observed ones."""
     number, m = int(np.prod(regions)), len(profiles.NODES)
     observed, expected, variance = (np.zeros((number, m, m, m)) for _ in range(3))
     mass = np.zeros((m, m, m))
-    count = np.zeros(number, np.int64)
     for one in found:
-        region = profiles.region_of(
-            scene.spots.select(one.spots), regions, scene.n_frames, scene.widths.shape
-        )
-        count += np.bincount(region[one.local], minlength=number)
-        arguments = (*_arguments(measurement, scene, one), region, float(profiles.NODES[-1]))
-        arguments = (*arguments, observed, expected, variance, mass)
+        arguments = list(_arguments(measurement, scene, one))
+        if moved:
+            seen = one.columns[:, kernels.FRAME : kernels.FAST + 1]
+            arguments[_CENTRE] = np.where(np.isfinite(seen), seen, arguments[_CENTRE])
+        arguments += [_regions(scene, one, regions), float(profiles.NODES[-1])]
+        arguments += [observed, expected, variance, mass]
         learning_kernels.profile_sums(*arguments)
-    return profiles.learned(observed, expected, variance, mass / n, regions, count)
+    n = sum(len(one.rows) for one in found)
+    return profiles.learned(observed, expected, variance, mass / n)
 
 
 # ------------------------------------------------------------------------------- results

@@ -330,6 +330,7 @@ def integrate_boxes(
     all_centre: F64,
     all_half: F64,
     correction: F64,
+    sharp: F64,
     last: float,
     region: I64,
     bend: F64,
@@ -353,8 +354,9 @@ def integrate_boxes(
     neighbour_start, neighbour
         Rows of ``all_centre`` and ``all_half`` that box i may touch:
         ``neighbour[neighbour_start[i] : neighbour_start[i + 1]]``.
-    correction, last, region
-        Profiles (regions, m, m, m), see `correction_at`; of size 0 for none. Region of each box.
+    correction, sharp, last, region
+        Profiles (regions, m, m, m) about predicted and about observed centres, see
+        `correction_at`; of size 0 for none. Region of each box.
     bend, terms
         Mean and spread (2, 3) of the background's curvature, and the terms of its surface.
     overlap, least_recorded
@@ -486,9 +488,10 @@ def integrate_boxes(
             fit_centre(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
-            if strength > _MOVED and math.isfinite(seen[0]):
+            if sharp.size and strength > _MOVED and math.isfinite(seen[0]):
                 # A strong reflection says better where it is than the prediction does.
-                fill_profile(origin[i], seen[:3].copy(), sigma[i], grid, last, share)
+                there = seen[:3].copy()
+                fill_profile(origin[i], there, sigma[i], sharp[region[i]], last, share)
                 for r in range(m):
                     front[r, V_SHARE] = share[place[r, 0], place[r, 1], place[r, 2]]
         fitted, fitted_var = fit_intensity(front, m, level, fisher, total, 0.5 / weight)

@@ -55,6 +55,9 @@ class Profile:
     ----------
     correction : (regions, m, m, m) array
         Factor on the Gaussian at nodes of `nodes` in (frame, slow, fast).
+    sharp : (regions, m, m, m) array
+        The same about observed centres, where `correction` is about predicted ones and as broad
+        as predictions err: for strong reflections, which are fitted where they are.
     nodes : (m,) array
         In standard deviations of the spot, its voxel included.
     regions : (frame, slow, fast)
@@ -63,6 +66,7 @@ class Profile:
     """
 
     correction: Floats
+    sharp: Floats
     nodes: Floats
     regions: tuple[int, int, int]
     n_references: NDArray[np.int64]
@@ -224,10 +228,8 @@ def learned(
     expected: Floats,
     variance: Floats,
     mass: Floats,
-    regions: tuple[int, int, int],
-    n_references: NDArray[np.int64],
-) -> Profile:
-    """Profile from sums over reference reflections at the nodes.
+) -> Floats:
+    """Corrections (regions, m, m, m) from sums over reference reflections at the nodes.
 
     The ratio of observed to expected counts is noisy: it is drawn to 1, and that of a region to
     that of all, as far as its scatter at the same distance from the centre is noise.
@@ -247,7 +249,7 @@ def learned(
     )
     rest = 1 - mass.sum()
     scale = (correction * mass).sum(axis=(1, 2, 3)) + rest
-    return Profile(correction / scale[:, None, None, None], NODES, regions, n_references)
+    return np.asarray(correction / scale[:, None, None, None])
 
 
 def _drawn(observed: Floats, expected: Floats, variance: Floats, towards: Floats) -> Floats:
