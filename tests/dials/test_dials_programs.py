@@ -1,5 +1,9 @@
 """Finding and running DIALS: stand-ins of its programs, and its absence."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -163,3 +167,28 @@ def test_a_folder_that_failed_keeps_its_texts_only(
     with pytest.raises(HklflowError):
         fail("frames.nxs")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_program_ends_with_who_started_it(tmp_path: Path) -> None:
+    """A killed job leaves no `dials.*` behind, nor what that has started."""
+    folder = told_version(tmp_path / "bin", "DIALS 3.12")
+    stand_in(folder, "dials.index", f"sleep 300 & echo $! > {tmp_path}/pid; wait")
+    code = (
+        "from pathlib import Path; from hklflow.dials import programs; "
+        f"programs.find(Path({str(folder)!r})).run('dials.index', [], Path({str(tmp_path)!r}))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        started = tmp_path / "pid"
+        while not (started.exists() and started.read_text().strip()):
+            assert job.poll() is None
+            time.sleep(0.05)
+        pid = int(started.read_text())
+        assert Path(f"/proc/{pid}").exists()
+        job.terminate()
+        assert job.wait(timeout=60) == 128 + signal.SIGTERM
+    finally:
+        job.kill()
+    # Without its parent it is a zombie until init has seen it.
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"

@@ -7,14 +7,17 @@ with a sentence.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hklflow.errors import HklflowError
 
@@ -81,15 +84,14 @@ class Dials:
         print(f"{program}: running", file=sys.stderr, flush=True)
         with said.open("w") as out:
             try:
-                code = subprocess.run(
+                code = _run(
                     [_program(program, self.prefix), *map(str, arguments)],
                     cwd=folder,
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    check=False,
-                ).returncode
+                )
             except OSError as error:
                 raise HklflowError(
                     f"{program} of {self.label} cannot be run ({error}); {_GET}"
@@ -179,3 +181,25 @@ def workspace(name: str) -> Iterator[Path]:
         shutil.rmtree(folder)
         raise
     shutil.rmtree(folder)
+
+
+def _run(command: list[str], **options: Any) -> int:
+    """Run a program and what it starts; all of it ends when this process is told to end."""
+
+    def ended(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, ended)
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        return process.wait()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
