@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import lattice, symmetry
+from hklflow.core import lattice, lattice_search, symmetry
 from hklflow.core.indexing import index_peaks
 from hklflow.errors import HklflowError
 
@@ -220,3 +220,16 @@ def test_bad_arrays() -> None:
         index_peaks(np.zeros((20, 2)))
     with pytest.raises(HklflowError, match=r"\(n, 3\) finite"):
         index_peaks(np.full((20, 3), np.nan))
+
+
+def test_noise_is_no_lattice() -> None:
+    rng = np.random.default_rng(5)
+    for n in (40, 200):
+        with pytest.raises(HklflowError):
+            index_peaks(rng.uniform(-8, 8, (n, 3)), min_fraction=0.5)
+
+
+def test_vectors_that_no_peak_supports_stay_where_they_are() -> None:
+    # s · t = 1/2 for the inner ones: every cosine is -1 and every weight 0.
+    s = np.array([[0.5, 0.0, 0.0], [0.5, 0.1, 0.0], [0.5, 0.0, 0.1], [1.0, 0.0, 0.0]])
+    assert np.isfinite(lattice_search._refined_vectors(np.array([[1.0, 0.0, 0.0]]), s)).all()

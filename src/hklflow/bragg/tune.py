@@ -376,7 +376,7 @@ def _indexed_by(blocks: Sequence[Block], start: PeakParams, index: Index) -> Flo
         clouds.append(g)
         try:
             lattices.append(fit(index(g), g, np.ones(len(g)), TOLERANCE))
-        except (HklflowError, np.linalg.LinAlgError) as error:
+        except HklflowError as error:
             # The search for a lattice need not get along with a handful of noise.
             problem = str(error)
     if not lattices:

@@ -127,7 +127,9 @@ def _refined_vectors(t: Floats, s: Floats) -> Floats:
             weight = np.cos(phase).clip(min=0)
             slope = (np.sin(phase) * weight) @ part / (2 * np.pi)
             curvature = np.einsum("kn,ni,nj->kij", weight, part, part, optimize=True)
-            curvature += 1e-6 * np.trace(curvature, axis1=1, axis2=2)[:, None, None] * np.eye(3)
+            trace = np.trace(curvature, axis1=1, axis2=2)
+            # A vector that no peak near the origin supports stays where it is.
+            curvature += np.where(trace > 0, 1e-6 * trace, 1.0)[:, None, None] * np.eye(3)
             t = t - np.linalg.solve(curvature, slope[..., None])[..., 0]
     phase = t @ s.T
     score = np.mean(np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE, axis=1)
