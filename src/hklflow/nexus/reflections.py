@@ -52,6 +52,7 @@ def write_reflections(path: Path, reflections: Reflections, title: str) -> None:
         picture = add_group(entry, "picture", "NXdata", signal="intensity", axes=["d_star"])
         order = np.argsort(-reflections.d)
         add_array(picture, "intensity", reflections.intensity_sum[order], "1/angstrom^3")
+        add_array(picture, "intensity_errors", reflections.sigma_sum[order], "1/angstrom^3")
         add_array(picture, "d_star", 1 / reflections.d[order], "1/angstrom", long_name="1/d")
 
 

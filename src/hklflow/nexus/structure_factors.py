@@ -55,8 +55,13 @@ def write_scaled(
     crystal: Crystal,
     figures: Mapping[str, Any],
 ) -> None:
-    """Write scaled reflections; the default plot is the scale of each against the angle."""
-    with create(path, f"{crystal.sample} {crystal.scan}: scaled reflections", "picture") as entry:
+    """Write scaled reflections, and for each rotation a plot of their scale against the angle.
+
+    The default plot is that of the first rotation that has reflections.
+    """
+    present = np.unique(scaled.rotation)
+    title = f"{crystal.sample} {crystal.scan}: scaled reflections"
+    with create(path, title, f"scale_{present[0] + 1}") as entry:
         _write_crystal(entry, crystal)
         table = add_group(entry, "reflections", "NXreflections")
         _write_hkl(table, scaled.hkl)
@@ -68,10 +73,14 @@ def write_scaled(
         table["flags"].attrs["bit_meanings"] = [flag.name for flag in ReflectionFlag]
         table["rotation"].attrs["names"] = list(rotations)
         _write_figures(entry, figures)
-        picture = add_group(entry, "picture", "NXdata", signal="scale", axes=["angle"])
-        order = np.argsort(scaled.angle, kind="stable")
-        add_array(picture, "scale", scaled.scale[order], long_name="scale")
-        add_array(picture, "angle", scaled.angle[order], "degree")
+        for number in present:
+            group = f"scale_{number + 1}"
+            picture = add_group(entry, group, "NXdata", signal="scale", axes=["angle"])
+            picture["title"] = f"{title}, rotation {rotations[number]}"
+            part = scaled.select(scaled.rotation == number)
+            order = np.argsort(part.angle, kind="stable")
+            add_array(picture, "scale", part.scale[order], long_name="scale")
+            add_array(picture, "angle", part.angle[order], "degree")
 
 
 def read_scaled(path: Path) -> ScaledFile:

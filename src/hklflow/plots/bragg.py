@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+_POINTS: dict[str, Any] = {"ls": "", "marker": ".", "ms": 3, "rasterized": True}
 
-def integration(reflections: Reflections, found: "Integrated | None", title: str) -> Figure:
+
+def integration(
+    reflections: Reflections, found: "Integrated | None", title: str, engine: str = ""
+) -> Figure:
     """I/σ and background against resolution, fits against sums, profiles, observed places.
 
     Parameters
@@ -25,23 +29,22 @@ def integration(reflections: Reflections, found: "Integrated | None", title: str
     found : Integrated or None
         What was learned; None: another engine integrated.
     title : str
+    engine : str
+        What integrated, for the title; empty: not told.
     """
-    figure = figure_of(16, 9)
-    axes = figure.subplots(2, 4)
+    figure = figure_of(16, 9) if found is not None else figure_of(20, 4.8)
+    axes = figure.subplots(2, 4) if found is not None else figure.subplots(1, 5, squeeze=False)
     use = np.isfinite(reflections.intensity_sum) & ~reflections.has(UNFIT)
     table = reflections.select(use)
     _strength(axes[0, 0], table)
     _background(axes[0, 1], table)
     _estimates(axes[0, 2], table)
     _places(axes[0, 3], table)
-    _detector(axes[1, 0], reflections)
-    if found is None:
-        for panel in axes[1, 1:]:
-            panel.set_axis_off()
-    else:
+    _detector(axes.flat[4], reflections)
+    if found is not None:
         _profiles(axes[1, 1:3], found)
         _told(axes[1, 3], found)
-    figure.suptitle(title)
+    figure.suptitle(f"{title}, by {engine}" if engine else title)
     return figure
 
 
@@ -52,12 +55,24 @@ def _strength(axes: Any, table: Reflections) -> None:
     if not len(table):
         return
     ratio = table.intensity_sum / table.sigma_sum
-    axes.plot(1 / table.d, ratio, ",", color="0.6", rasterized=True)
+    axes.plot(1 / table.d, ratio, color="0.6", **_POINTS)
     axes.plot(*_binned(1 / table.d, ratio, np.nanmean), label="mean, sums")
     fitted = table.intensity_profile / table.sigma_profile
     axes.plot(*_binned(1 / table.d, fitted, np.nanmean), label="mean, fits")
     axes.set_yscale("symlog", linthresh=1.0)
+    low, high = np.nanmin(ratio), np.nanmax(ratio)
+    # Decades have labels: the range goes from one to the next.
+    axes.set_ylim(_decade(low, down=True), _decade(high, down=False))
     axes.legend(**SMALL)
+
+
+def _decade(value: float, *, down: bool) -> float:
+    """Nearest power of ten of either sign, or zero, below or above a value."""
+    if abs(value) <= 1:
+        return float(np.floor(value) if down else np.ceil(value))
+    outward = (value < 0) == down
+    power = np.log10(abs(value))
+    return float(np.sign(value) * 10 ** (np.ceil(power) if outward else np.floor(power)))
 
 
 def _background(axes: Any, table: Reflections) -> None:
@@ -65,7 +80,7 @@ def _background(axes: Any, table: Reflections) -> None:
     axes.set_ylabel("S below the reflections", **SMALL)
     if not len(table):
         return
-    axes.plot(1 / table.d, table.background, ",", color="0.6", rasterized=True)
+    axes.plot(1 / table.d, table.background, color="0.6", **_POINTS)
     axes.plot(*_binned(1 / table.d, table.background, np.nanmedian), label="median")
     low, high = np.nanpercentile(table.background, [0.5, 99.5])
     axes.set_ylim(min(low, 0.0), 1.2 * high + 1e-12)
@@ -85,7 +100,7 @@ def _estimates(axes: Any, table: Reflections) -> None:
         ratio = table.intensity_profile / table.intensity_sum
         strength = table.intensity_sum / table.sigma_sum
     shown = (strength > 3) & np.isfinite(ratio)
-    axes.semilogx(strength[shown], ratio[shown], ",", color="0.3", rasterized=True)
+    axes.semilogx(strength[shown], ratio[shown], color="0.3", **_POINTS)
     axes.axhline(1.0, color="tab:red", lw=0.8)
     axes.set_ylim(0.5, 1.5)
     axes.set_xlabel("I/σ of the sum", **SMALL)

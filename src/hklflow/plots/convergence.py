@@ -12,6 +12,9 @@ from hklflow.plots.common import figure_of, halves
 
 Record = Mapping[str, Any]
 
+# Smallest ranges of the map: what is less looks as little as it is.
+_ARROW_PX = 0.2
+_SHADE_PX = 0.1
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _CHANGES = {
     "cell": ("cell_change", "cell (σ)"),
@@ -91,23 +94,26 @@ def _draw_changes(axes: Axes, iterations: Sequence[Record], limits: Record) -> N
 
 
 def _draw_rmsd(axes: Axes, iterations: Sequence[Record]) -> None:
+    """Residuals with outliers apart, where they are known so, and faint those of all spots used."""
+    used, held = "rmsd (slow, fast, frame)", "rmsd of held-out peaks (slow, fast, frame)"
     number = [item["iteration"] for item in iterations]
-    for key, style, told in (
-        ("rmsd (slow, fast, frame)", "o-", "used"),
-        ("rmsd of held-out peaks (slow, fast, frame)", "s--", "held out, outliers apart"),
-    ):
-        values = np.array([item[key] for item in iterations], float)
-        (line,) = axes.plot(
-            number, np.hypot(values[:, 0], values[:, 1]), style, ms=4, label=f"pixels, {told}"
-        )
-        axes.plot(
-            number, values[:, 2], style, ms=4, color=line.get_color(), alpha=0.45,
-            label=f"frames, {told}",
-        )  # fmt: skip
-    axes.set_ylim(bottom=0)
+    values = {key: np.array([item[key] for item in iterations], float) for key in (used, held)}
+    # The first row is that of the whole detector, without outliers; the start may have none.
+    rows = [item["modules"][0]["rms_px"] if item["modules"] else None for item in iterations]
+    apart = [np.nan if row is None else np.hypot(*row) for row in rows]
+    lines = (
+        (apart, "o-", "C0", 1.0, "pixels, used, outliers apart"),
+        (np.hypot(*values[held][:, :2].T), "s--", "C1", 1.0, "pixels, held out, outliers apart"),
+        (np.hypot(*values[used][:, :2].T), "o:", "C0", 0.4, "pixels, used, with outliers"),
+        (values[held][:, 2], "s--", "C2", 1.0, "frames, held out, outliers apart"),
+        (values[used][:, 2], "o:", "C2", 0.4, "frames, used, with outliers"),
+    )
+    for y, style, color, alpha, label in lines:
+        axes.plot(number, y, style, ms=4, color=color, alpha=alpha, label=label)
+    axes.set_yscale("log")
     axes.set_ylabel("rms residual", fontsize=9)
     axes.set_title("observed minus predicted", fontsize=9)
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=7)
 
 
 def _draw_score(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
@@ -132,12 +138,12 @@ def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
     known = [row for row in modules if row["median_px"] is not None]
     boxes = np.array([row["rectangle"] for row in modules])
     rmsd = [float(np.hypot(*row["rms_px"])) for row in known]
-    low, high = (min(rmsd), max(rmsd)) if rmsd else (0.0, 1.0)
+    high = max([_SHADE_PX, *rmsd])
     for row in modules:
         s0, s1, f0, f1 = row["rectangle"]
         color: str | tuple[float, float, float] = "0.9"
         if row["rms_px"] is not None:
-            part = (float(np.hypot(*row["rms_px"])) - low) / max(high - low, 1e-9)
+            part = float(np.hypot(*row["rms_px"])) / high
             color = (1.0, 1.0 - 0.35 * part, 1.0 - 0.6 * part)
         axes.add_patch(Rectangle((f0, s0), f1 - f0, s1 - s0, fc=color, ec="0.4", lw=0.5))
         axes.text(f0, s0, f" {row['spots']}", va="top", fontsize=7, color="0.3")
@@ -147,14 +153,16 @@ def _draw_modules(axes: Axes, modules: Sequence[Record]) -> None:
         off = np.array([row["median_px"] for row in known], float)
         longest = float(np.hypot(*off.T).max())
         side = float(np.min(boxes[:, 1::2] - boxes[:, ::2]))
-        scale = max(longest, 1e-9) / (0.45 * side)
+        full = max(longest, _ARROW_PX)
+        scale = full / (0.45 * side)
         axes.quiver(
             middle[:, 1], middle[:, 0], off[:, 1], off[:, 0], angles="xy", scale_units="xy",
             scale=scale, width=0.006, color="C0",
         )  # fmt: skip
         axes.set_title(
-            f"median residual of each module, longest {longest:.3f} px;\n"
-            f"shade: rms {low:.3f} to {high:.3f} px; number of spots",
+            f"median residual of each module, longest {longest:.3f} px; "
+            f"half a side: {full:.2g} px;\n"
+            f"shade 0 to {high:.2g} px: rms {min(rmsd):.3f} to {max(rmsd):.3f} px; number of spots",
             fontsize=9,
         )
     axes.set(

@@ -117,7 +117,12 @@ def temperature_series(
 
 
 def intensities(
-    temperature: ArrayLike, hkl: ArrayLike, intensity: ArrayLike, sigma: ArrayLike, title: str
+    temperature: ArrayLike,
+    hkl: ArrayLike,
+    intensity: ArrayLike,
+    sigma: ArrayLike,
+    title: str,
+    label: str = "I (S × r.l.u.³)",
 ) -> Figure:
     """Integrated intensities against temperature, one panel for each reflection.
 
@@ -127,6 +132,9 @@ def intensities(
     hkl : (n, 3) array
     intensity, sigma : (n, t) arrays
         NaN where a reflection was not measured.
+    title : str
+    label : str
+        Of the intensities, with their unit.
     """
     rows = np.asarray(hkl, dtype=np.float64)
     figure, panels = _panels(len(rows), 3, 2.6)
@@ -135,6 +143,6 @@ def intensities(
     ):
         axes.errorbar(np.asarray(temperature), values, yerr=errors, **_POINT)
         axes.axhline(0, color="0.7", lw=0.8)
-        _decorate(axes, "I (S × r.l.u.³)", " ".join(f"{x:g}" for x in index))
+        _decorate(axes, label, " ".join(f"{x:g}" for x in index))
     figure.suptitle(title)
     return figure

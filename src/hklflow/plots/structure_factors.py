@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from hklflow.bragg.error_model import Spread
@@ -16,7 +17,13 @@ from hklflow.plots.series import intensities
 
 Floats = NDArray[np.float64]
 
-_VERDICTS = {"fulfilled": "C2", "weak": "C1", "violated": "C3", "not tested": "0.7"}
+_VERDICTS = {
+    "fulfilled": "C2",
+    "weak": "C1",
+    "violated": "C3",
+    "not present": "C0",
+    "not tested": "0.7",
+}
 
 
 def scales(curves: Sequence[Curve], spread: Spread, names: Sequence[str], title: str) -> Figure:
@@ -90,7 +97,8 @@ def merged(metrics: Mapping[str, Any], title: str) -> Figure:
 def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
     shown = [e for e in elements if e["observed"]][:24]
     place = np.arange(len(shown))[::-1]
-    colours = [_VERDICTS[e["verdict"]] for e in shown]
+    verdicts = [_shown_verdict(e) for e in shown]
+    colours = [_VERDICTS[verdict] for verdict in verdicts]
     axes.barh(
         place, [e["mean"] for e in shown], xerr=[e["mean_error"] for e in shown], color=colours
     )
@@ -100,16 +108,24 @@ def _absences(axes: Axes, elements: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlabel(
         "mean I/σ of what the element forbids\n(* of the given space group)", fontsize=9
     )
-    for number, (verdict, colour) in enumerate(_VERDICTS.items()):
-        axes.text(
-            1.0,
-            1.01 + 0.05 * number,
-            verdict,
-            color=colour,
-            fontsize=7,
-            ha="right",
-            transform=axes.transAxes,
-        )
+    axes.legend(
+        handles=[
+            Patch(color=colour, label=verdict)
+            for verdict, colour in _VERDICTS.items()
+            if verdict in verdicts
+        ],
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=3,
+        fontsize=7,
+        frameon=False,
+    )
+
+
+def _shown_verdict(element: Mapping[str, Any]) -> str:
+    """Reflections that only another space group forbids are no violation of the given one."""
+    verdict = str(element["verdict"])
+    return "not present" if verdict == "violated" and not element["given"] else verdict
 
 
 def changes(series: IntensitySeries, n: int, title: str) -> Figure:
@@ -131,5 +147,10 @@ def changes(series: IntensitySeries, n: int, title: str) -> Figure:
     order = np.argsort(-np.where(seen.sum(axis=1) >= 2, chi2, -1.0), kind="stable")
     chosen = order[seen.sum(axis=1)[order] >= 2][:n]
     return intensities(
-        series.temperature[known], series.hkl[chosen], value[chosen], sigma[chosen], title
+        series.temperature[known],
+        series.hkl[chosen],
+        value[chosen],
+        sigma[chosen],
+        title,
+        "I (1/Å³)",
     )
