@@ -160,7 +160,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         **({} if found is None else _figures(found)),
     }
     stage.write_json(outputs.metrics, metrics)
-    plots.save(pictures.integration(reflections, found, title), outputs.picture)
+    picture = pictures.integration(reflections, found, title, str(metrics["engine"]))
+    plots.save(picture, outputs.picture)
     usable = np.isfinite(reflections.intensity_sum)
     told = "" if found is None else f"; {found.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{told}")
