@@ -64,6 +64,12 @@ def megabytes(rule: str, shape: Shape) -> float:
     return (size * shape.pixels + cost.disk_voxel * shape.voxels) / 1e6
 
 
+def working_memory(rule: str, shape: Shape) -> float:
+    """Memory of one job in MB."""
+    cost = COSTS[rule]
+    return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
+
+
 def table() -> None:
     """Print the planning table for three rotations at each temperature."""
     print(
@@ -77,7 +83,7 @@ def table() -> None:
         jobs |= {rule: n * it.temperatures for rule, n in PER_SCAN.items()} | PER_SAMPLE
         total = sum(seconds(rule, shape) * n for rule, n in jobs.items())
         own = seconds("transform", shape)
-        memory = max(Estimate.megabytes(rule, shape) for rule in jobs)
+        memory = max(working_memory(rule, shape) for rule in jobs)
         disk = sum(megabytes(rule, shape) * n for rule, n in jobs.items())
         side = round(it.voxels ** (1 / 3))
         print(

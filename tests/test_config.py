@@ -1,5 +1,6 @@
 """The experiment's configuration and tables, and the flags that rules make of them."""
 
+import copy
 import importlib
 import json
 import pkgutil
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 
 from hklflow import config, stage, stages
 from hklflow.errors import HklflowError
+from hklflow.estimate import Estimate
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -593,7 +595,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"transmission": [1.0, 1e-3], "patterns": ("a_####.cbf", "b c_####.cbf")},
     ],
     "counter_constants": [{}, {"detector": "Pilatus 1M", "image": "-m n.tif"}],
-    "converge": [{}, {"d_min": 0.8, "max_passes": 0, "detector": "Pilatus 1M"}],
+    "converge": [{}, {"d_min": 0.8, "max_integrations": 0, "detector": "Pilatus 1M"}],
     "integrate": [
         {},
         {"engine": "dials", "prefix": "/opt/dials/bin", "spot": (0.9, 1.25), "d_min": 1e-1},
@@ -750,3 +752,40 @@ def test_a_null_that_no_flag_can_say_is_refused() -> None:
 
     with pytest.raises(HklflowError, match="gain: null cannot be said on a command line"):
         config.flags(Toy(gain=None))
+
+
+def test_starts_of_children_and_of_own_products_are_refused(base: Path) -> None:
+    (base / "GXPARM.XDS").write_text("x")
+    product = base / "out/hexa/300K/orientation.json"
+    product.parent.mkdir(parents=True)
+    product.write_text("{}")
+
+    def given(scan: str, start: str) -> dict[str, Any]:
+        return copy.deepcopy(CONFIG) | {"per_scan": {scan: {"orientation": {"start": start}}}}
+
+    settings = config.load(given("hexa/300K", "GXPARM.XDS"), base)
+    # The child takes it from its parent, which is where it acts.
+    for scan in ("300K", "100K"):
+        assert settings.settings("hexa", scan).orientation.start == Path("GXPARM.XDS")
+    (told,) = _problems(given("hexa/100K", "GXPARM.XDS"), base)
+    assert "give it for hexa/300K" in told
+    told = _problems(given("cube/cold", "out/hexa/300K/orientation.json"), base)[0]
+    assert "would wait for itself" in told
+    assert "does not exist" in _problems(given("cube/cold", "no.expt"), base)[0]
+
+
+def test_only_stages_that_run_dials_know_where_it_is(base: Path) -> None:
+    data = copy.deepcopy(CONFIG) | {"dials": {"prefix": "/opt/dials/bin"}}
+    experiment = config.load(data, base)
+    assert not experiment.uses_dials
+    assert experiment.refine_params("hexa", "300K").prefix is None
+    assert experiment.integrate_params("hexa", "300K", "r1").prefix is None
+    data["per_scan"] = {"hexa/300K": {"orientation": {"spots": "dials"}}}
+    experiment = config.load(data, base)
+    assert experiment.uses_dials
+    assert experiment.refine_parent_params("hexa", "300K").prefix == Path("/opt/dials/bin")
+    assert experiment.refine_params("cube", "cold").prefix is None
+    own = Estimate(experiment).minutes("refine_parent", sample="hexa", scan="300K")
+    assert own > Estimate(config.load(CONFIG, base)).minutes(
+        "refine_parent", sample="hexa", scan="300K"
+    )

@@ -112,6 +112,14 @@ COSTS: Mapping[str, Cost] = {
 }
 
 
+# The same stages with DIALS as their engine, which is given a copy of the frames.
+DIALS_COSTS: Mapping[str, Cost] = {
+    "refine_parent": Cost(1500, per_mpixel=300, seconds=240, rate=10),
+    "refine": Cost(1500, per_mpixel=300, seconds=120, rate=10),
+    "integrate": Cost(2500, per_mpixel=600, seconds=60, rate=5),
+}
+
+
 @dataclass(frozen=True)
 class Shape:
     """Shape of the data of a rotation: frames, slow, fast, and voxels of its grid."""
@@ -212,6 +220,7 @@ class Estimate:
     def __init__(self, experiment: Experiment, learn: bool = True) -> None:
         self._experiment = experiment
         self._learn = learn
+        self._costs = {**COSTS, **(DIALS_COSTS if experiment.uses_dials else {})}
         self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
         self._grids: dict[tuple[str, str], int] = {}
         self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
@@ -244,17 +253,16 @@ class Estimate:
 
     # ------------------------------------------------------------------ the models
 
-    @staticmethod
-    def megabytes(rule: str, shape: Shape) -> float:
+    def megabytes(self, rule: str, shape: Shape) -> float:
         """Memory that a job uses, in MB."""
-        cost = COSTS[rule]
+        cost = self._costs[rule]
         return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
 
     def seconds(self, rule: str, shape: Shape) -> float:
         """Time that a job takes, in seconds: with this experiment's own rate if it has one."""
         work = self._of_job(rule, shape).frames * shape.pixels / 1e6
         if rule in self.measured:
-            return self.measured[rule] * (work if COSTS[rule].rate < math.inf else 1.0)
+            return self.measured[rule] * (work if self._costs[rule].rate < math.inf else 1.0)
         return self._modelled(rule, shape)
 
     def _of_job(self, rule: str, shape: Shape) -> Shape:
@@ -262,7 +270,7 @@ class Estimate:
         return replace(shape, frames=-(-shape.frames // blocks))
 
     def _modelled(self, rule: str, shape: Shape) -> float:
-        cost, shape = COSTS[rule], self._of_job(rule, shape)
+        cost, shape = self._costs[rule], self._of_job(rule, shape)
         work = shape.frames * shape.pixels / 1e6
         return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
 
@@ -291,7 +299,7 @@ class Estimate:
                 seconds = _seconds_in(path)
                 if seconds is None:
                     continue
-                if COSTS[rule].rate == math.inf:
+                if self._costs[rule].rate == math.inf:
                     values.append(seconds)
                 elif path.stem in keys:
                     shape = self.shape(*keys[path.stem])

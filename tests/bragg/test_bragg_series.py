@@ -149,3 +149,22 @@ def test_strongest_change_comes_first(scans: list[tuple[Crystal, StructureFactor
     found = series.line_up(scans)
     figure = changes(found, 2, "t")
     assert figure.axes[0].get_title() == "0 0 2"
+
+
+@pytest.mark.parametrize("decay", [0.5, 4.0])
+def test_a_crystal_whose_reflections_fade_keeps_its_scale(decay: float) -> None:
+    """Those that came out negative count like the others: else the fading looks weaker."""
+    pulls = []
+    for seed in range(6):
+        hot = scan_of("hot", 900.0, "T300", scale=0.02, decay=decay, seed=seed)
+        found = series.line_up([scan_of("T300", 300.0, seed=90 + seed), hot])
+        at = found.scans.index("hot")
+        assert decay < 1 or np.mean(hot[1].mean.intensity < 0) > 0.05
+        pulls.append(
+            (
+                (found.scale[at] - 0.02) / found.scale_sigma[at],
+                (found.decay[at] - decay) / found.decay_sigma[at],
+            )
+        )
+    assert np.abs(np.mean(pulls, axis=0)).max() < 1.5
+    assert np.abs(pulls).max() < 4

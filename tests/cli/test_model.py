@@ -48,11 +48,12 @@ def written(folder: Path) -> Path:
 
 
 def scan_files(folder: Path) -> list[Path]:
-    """Scan files of both rotations; the raw file need not be there."""
+    """Scan files of both rotations, and raw files that are there."""
     paths = []
     for model in models():
         path = folder / f"{model.name}_scan.nxs"
         ones = np.ones(N)
+        (folder / f"{model.name}.h5").touch()
         scan = RotationScan(
             str(folder / f"{model.name}.h5"), FIRST, model.rotation, ones, ones, ones, "none"
         )
@@ -114,6 +115,47 @@ def test_export_to_dials_with_images_and_reflections(tmp_path: Path, hklflow: Hk
         near = np.abs(hkl - np.rint(hkl)).max(axis=1) < 0.2
         np.testing.assert_array_equal(near, indexed[rows])
         np.testing.assert_array_equal(refl.columns["miller_index"][rows][near], np.rint(hkl)[near])
+
+
+def test_export_refuses_images_that_are_not_there(
+    tmp_path: Path, hklflow: Hklflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scan files name the images from the experiment's folder, which need not be this one."""
+    base, output = tmp_path / "experiment", tmp_path / "a.expt"
+    (base / "config").mkdir(parents=True)
+    (base / "raw").mkdir()
+    source, scans = written(base), scan_files(base)
+    for path in scans:
+        scan = nexus.read_scan(path)
+        name = f"raw/{Path(scan.raw).name}"
+        Path(scan.raw).rename(base / name)
+        nexus.write_scan(path, replace(scan, raw=name), "title", None)
+    words = ("model", "export", source, "--to", "dials", "-o", output, "--scans", *scans)
+    monkeypatch.chdir(tmp_path)
+    done = hklflow(*words)
+    assert done.code == 2
+    assert f"run this in {base}" in done.err
+    assert not output.exists()
+    monkeypatch.chdir(base)
+    done = hklflow(*words)
+    assert done.code == 0, done.err
+    assert read_expt(output)[0].raw == str(base / "raw/f1.h5")
+
+
+def test_control_characters_of_files_are_not_printed(tmp_path: Path, hklflow: Hklflow) -> None:
+    data = to_orientation(models())
+    data["rotations"] = {"f\x1b[2J": data["rotations"]["f1"]}
+    source = tmp_path / "o.json"
+    source.write_text(json.dumps(data))
+    done = hklflow("model", "show", source)
+    assert done.code == 0, done.err
+    assert "\x1b" not in done.out
+    assert r"f\x1b[2J" in done.out
+    data["rotations"]["f\x1b[2J"]["scan"]["step"] = 0.0
+    source.write_text(json.dumps(data))
+    done = hklflow("model", "show", source)
+    assert done.code == 2
+    assert "\x1b" not in done.err
 
 
 def test_export_to_xds_and_nxrefine(tmp_path: Path, hklflow: Hklflow) -> None:
@@ -216,7 +258,7 @@ def test_compare_tells_reindexing(tmp_path: Path, hklflow: Hklflow) -> None:
         (("show", "absent.expt"), "does not exist"),
         (("show", "text"), "no orientation that hklflow knows"),
         (("show", "broken.json"), "not JSON"),
-        (("show", "other.json"), "no orientation of hklflow"),
+        (("show", "other.json"), "other.json: this is no orientation of hklflow"),
         (("export", "o.json", "--to", "dials", "-o", "a.json"), "end it in .expt"),
         (("export", "o.json", "--to", "dials", "-o", "no/a.expt"), "does not exist"),
         (("export", "o.json", "--to", "xds", "-o", "X", "--peaks", "p"), "--to dials"),

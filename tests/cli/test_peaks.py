@@ -223,6 +223,8 @@ def test_a_better_setting_is_suggested_and_applied(measured: Path, hklflow: Hklf
     assert done.code == 0, done.err
     assert config.read_text() == before
     assert "orientation of" in done.out
+    assert "searching with the present setting" in done.out
+    assert "-0.0 %" not in done.out
     assert "for config/config.yaml (or run again with --apply)" in done.out
     _, _, lines = done.out.partition("--apply):\n\n")
     suggested = yaml.safe_load(lines)

@@ -22,9 +22,11 @@ from hklflow.core.simulate import (
     Simulation,
     TruePeaks,
 )
-from hklflow.dials.integrate import integrate
+from hklflow.dials.integrate import _norm, integrate
 from hklflow.dials.programs import Dials
 from hklflow.errors import HklflowError
+
+from ..bragg import simulated
 
 GROUP = "P 6/m m m"
 CUT = ReflectionFlag.PARTIAL | ReflectionFlag.LONG | ReflectionFlag.MASKED | ReflectionFlag.EDGE
@@ -166,3 +168,28 @@ def test_read_noise_is_refused(dials: Dials) -> None:
             simulation.ub,
             symmetry.space_group(GROUP),
         )
+
+
+def test_the_norm_is_that_of_all_frames_of_a_reflection() -> None:
+    """An attenuator that moves, and a monitor that jitters, within rocking curves."""
+    rng = np.random.default_rng(3)
+    made = simulated.measurement(simulated.scan("hexagonal"))
+    factor = rng.uniform(0.5, 2.0, 160)
+    frame, sigma = rng.uniform(20, 140, 400), rng.uniform(0.4, 3.0, 400)
+    ends = np.stack([np.floor(frame - 3 * sigma), np.floor(frame + 3 * sigma) + 1], axis=1)
+    at = (frame, *np.full((2, 400), 60.5), ends.astype(np.int64))
+    fine = np.linspace(-4, 4, 4001)
+    weight = np.exp(-0.5 * fine**2)
+    own = factor[np.floor(frame[:, None] + sigma[:, None] * fine).astype(int)]
+    expected = made.pixel_norm[60, 60] * (own * weight).sum(axis=1) / weight.sum()
+    norm = _norm(replace(made, frame_norm=factor), *at)
+    # DIALS's boxes are whole frames: they tell the width of the rocking curve roughly.
+    assert np.std(norm / expected) < 0.03
+    centre = made.pixel_norm[60, 60] * factor[frame.astype(int)]
+    assert np.std(centre / expected) > 0.1
+    # A frame without a norm spoils the reflections on it and no other.
+    factor[80] = 0.0
+    spoilt = np.isnan(_norm(replace(made, frame_norm=factor), *at))
+    off = np.maximum(np.abs(frame - 80.5) - 0.5, 0) / sigma
+    assert spoilt[off < 1.5].all()
+    assert not spoilt[off > 4].any()

@@ -1,5 +1,6 @@
 """Finding and running DIALS: stand-ins of its programs, and its absence."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -192,3 +193,38 @@ def test_a_program_ends_with_who_started_it(tmp_path: Path) -> None:
     # Without its parent it is a zombie until init has seen it.
     state = Path(f"/proc/{pid}/stat")
     assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_the_frames_end_with_who_wrote_them(tmp_path: Path) -> None:
+    """A job killed between programs leaves no copy of a rotation in TMPDIR."""
+    code = (
+        "import time; from hklflow.dials import programs\n"
+        "with programs.workspace('x') as folder:\n"
+        "    (folder / 'frames.nxs').write_text('frames')\n"
+        "    print('written', flush=True)\n"
+        "    time.sleep(300)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with job:
+        try:
+            assert job.stdout is not None
+            assert job.stdout.readline() == "written\n"
+            assert len(list(tmp_path.glob("*/frames.nxs"))) == 1
+            job.terminate()
+            assert job.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            job.kill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_handler_of_somebody_else_is_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with programs.workspace("x"):
+        assert signal.getsignal(signal.SIGTERM) is not before
+        dials, work = broken(tmp_path, "exit 0")
+        dials.run("dials.index", [], work)
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -251,6 +251,18 @@ def _wrong_number(content):
     content["experiment"][0]["crystal"] = 3
 
 
+def _last_of_the_list(content):
+    content["experiment"][0]["crystal"] = -1
+
+
+def _unknown_group(content):
+    content["crystal"][0]["space_group_hall_symbol"] = "nonsense"
+
+
+def _no_end(content):
+    content["scan"][0]["image_range"] = [1, 10_000_001]
+
+
 def _no_pixels(content):
     del content["detector"][0]["panels"][0]["pixel_size"]
 
@@ -268,6 +280,9 @@ def _nothing(content):
         (_uneven, "one_panel", "equal steps"),
         (_no_beam, "one_panel", "no beam"),
         (_wrong_number, "one_panel", "damaged"),
+        (_last_of_the_list, "one_panel", "names crystal -1, there are 1"),
+        (_unknown_group, "one_panel", "space group 'Hall: nonsense' is unknown"),
+        (_no_end, "one_panel", "10000001 frames, more than 10000000"),
         (_no_pixels, "one_panel", "pixel_size"),
         (_nothing, "one_panel", "no experiment"),
     ],

@@ -161,7 +161,7 @@ rule merge_reflections:
         mem_mb=memory("merge_reflections"),
         runtime=minutes("merge_reflections"),
     params:
-        flags=section_flags("merge_reflections"),
+        flags=flags_of(lambda w: experiment.merge_reflections_params(w.sample, w.scan)),
         version=stages.merge_reflections.VERSION,
     message:
         "merge the reflections of {wildcards.sample} {wildcards.scan} to structure factors"

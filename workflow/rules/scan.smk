@@ -193,6 +193,7 @@ rule refine_parent:
         paths.benchmark("refine_parent", "sample", "scan")
     conda:
         "../../envs/hklflow.yaml"
+    threads: 1
     resources:
         mem_mb=memory("refine_parent"),
         runtime=minutes("refine_parent"),
@@ -205,7 +206,7 @@ rule refine_parent:
     shell:
         "python -m hklflow.stages.refine_parent --scans {input.scans:q} --peaks {input.peaks:q}"
         " --orientation {output.orientation:q} --picture {output.picture:q} {params.flags}"
-        " {params.more} > {log:q} 2>&1"
+        " {params.more} --threads {threads} > {log:q} 2>&1"
 
 
 rule refine:
@@ -229,6 +230,7 @@ rule refine:
         paths.benchmark("refine", "sample", "scan")
     conda:
         "../../envs/hklflow.yaml"
+    threads: 1
     resources:
         mem_mb=memory("refine"),
         runtime=minutes("refine"),
@@ -241,7 +243,7 @@ rule refine:
     shell:
         "python -m hklflow.stages.refine --parent {input.parent:q} --scans {input.scans:q}"
         " --peaks {input.peaks:q} --orientation {output.orientation:q} --picture {output.picture:q}"
-        " {params.flags} {params.more} > {log:q} 2>&1"
+        " {params.flags} {params.more} --threads {threads} > {log:q} 2>&1"
 
 
 rule accept:

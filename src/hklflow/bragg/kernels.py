@@ -155,10 +155,11 @@ def sort_out(
                     kind[k, i, j] = KIND_OUTSIDE
     for other in neighbours:
         at, reach = all_centre[other], all_half[other]
+        halo = reach + _GAP
         low, high = np.empty(3, np.int64), np.empty(3, np.int64)
         for a in range(3):
-            low[a] = max(0, math.floor(at[a] - reach[a]) - start[a])
-            high[a] = min(kind.shape[a], math.floor(at[a] + reach[a]) + 1 - start[a])
+            low[a] = max(0, math.floor(at[a] - halo[a]) - start[a])
+            high[a] = min(kind.shape[a], math.floor(at[a] + halo[a]) + 1 - start[a])
         for k in range(low[0], high[0]):
             z = start[0] + k + 0.5
             for i in range(low[1], high[1]):
@@ -166,9 +167,12 @@ def sort_out(
                 for j in range(low[2], high[2]):
                     x = start[2] + j + 0.5
                     theirs = _inside(z, y, x, at, reach)
+                    was = kind[k, i, j]
+                    # What reaches beyond a neighbour's foreground is no background either.
+                    if was == KIND_OUTSIDE and _inside(z, y, x, at, halo) <= 1:
+                        kind[k, i, j] = KIND_OTHER
                     if theirs > 1:
                         continue
-                    was = kind[k, i, j]
                     if was in (KIND_OUTSIDE, KIND_ZONE):
                         kind[k, i, j] = KIND_OTHER
                     elif was in (KIND_MINE, KIND_SHARED_NEAR):

@@ -82,7 +82,7 @@ def _r_meas(table: Scaled, operations: Integers) -> tuple[float | None, int]:
     """R_meas with plain means, and the number of deviations."""
     turned = np.einsum("oij,nj->noi", operations, table.hkl)
     # The equivalent that comes last in the order of h, k, l stands for all.
-    span = 2 * int(np.abs(table.hkl).max(initial=0)) + 1
+    span = 2 * int(np.abs(turned).max(initial=0)) + 1
     code = (turned[..., 0] * span + turned[..., 1]) * span + turned[..., 2]
     chosen = turned[np.arange(len(turned)), np.argmax(code, axis=1)]
     groups = Groups.of(chosen)

@@ -12,6 +12,7 @@ from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
+_MOST = 30  # iterations of the relative scale
 _ALIKE = 0.03  # of lengths, and radians: cells of one setting, thermal expansion and strain in them
 
 Scan = tuple[Crystal, StructureFactors]
@@ -21,7 +22,7 @@ def line_up(scans: Sequence[Scan]) -> IntensitySeries:
     """Line up the reflections of the scans of one sample, from high to low temperature.
 
     Scans share rows if their space group is the same, in the same setting, and their cells are
-    alike. Scale and ΔB relative to the parent are found by `hklflow.core.series.relative_scale`.
+    alike. Scale and ΔB relative to the parent are told, not applied.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def _relative(scans: Sequence[Scan]) -> tuple[list[series.RelativeScale], list[s
             notes.append(f"{crystal.scan}: no scale, its parent {crystal.parent} is {why}")
             found.append(series.RelativeScale(nan, nan, nan, nan, nan, 0))
             continue
-        one = series.relative_scale({"": _plain(factors)}, {"": _plain(parent[1])})
+        one = _against(factors, parent[1])
         if one.scale != one.scale:
             notes.append(
                 f"{crystal.scan}: no scale, it has {one.n} strong reflections in common with its "
@@ -128,19 +129,28 @@ def _relative(scans: Sequence[Scan]) -> tuple[list[series.RelativeScale], list[s
     return found, notes
 
 
-def _plain(factors: StructureFactors) -> series.Reflections:
-    """Merged reflections as the comparison of scans takes them."""
-    keep = factors.mean.intensity > 0
-    n = int(keep.sum())
-    none = np.full(n, np.nan)
-    return series.Reflections(
-        hkl=factors.hkl[keep],
-        side=np.zeros(n, dtype=np.int64),
-        turn=np.zeros(n, dtype=np.int64),
-        s=0.5 / factors.d[keep],
-        zeta=none,
-        intensity=factors.mean.intensity[keep],
-        var=factors.mean.sigma[keep] ** 2,
-        width=none,
-        single=np.zeros(n, dtype=np.bool_),
-    )
+def _against(factors: StructureFactors, parent: StructureFactors) -> series.RelativeScale:
+    """Fit ``I = k I_parent exp(-2 ΔB s²)``, in intensities: damped ones may well be negative."""
+    groups = Groups.of(np.concatenate([factors.hkl, parent.hkl]))
+    mine, theirs = groups.index[: len(factors)], groups.index[len(factors) :]
+    strong = parent.mean.intensity > series.STRONG * parent.mean.sigma
+    _, ours, its = np.intersect1d(mine, theirs[strong], return_indices=True)
+    its = np.flatnonzero(strong)[its]
+    if len(ours) < series.FEWEST:
+        nan = float("nan")
+        return series.RelativeScale(nan, nan, nan, nan, nan, len(ours))
+    found, sigma = factors.mean.intensity[ours], factors.mean.sigma[ours]
+    known, error = parent.mean.intensity[its], parent.mean.sigma[its]
+    design = np.stack([np.ones(len(ours)), -2 * (0.5 / parent.d[its]) ** 2], axis=1)
+    x = np.array([np.log(max(found.sum() / known.sum(), 1e-6)), 0.0])
+    for _ in range(_MOST):
+        model = known * np.exp(design @ x)
+        # Relative to the model, whose own error comes along.
+        var = (sigma / model) ** 2 + (error / known) ** 2
+        change, covariance, tau = series.robust_line(design, found / model - 1, var)
+        x = x + np.clip(change, -1.0, 1.0)
+        if np.all(np.abs(change) < 1e-3 * np.sqrt(np.diag(covariance))):
+            break
+    off = np.sqrt(np.diag(covariance))
+    k = float(np.exp(x[0]))
+    return series.RelativeScale(k, k * float(off[0]), float(x[1]), float(off[1]), tau, len(ours))

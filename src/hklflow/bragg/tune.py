@@ -53,6 +53,7 @@ GRID: dict[str, tuple[float, ...]] = {
     "window": (6, 9),
 }
 
+_CLEARLY = 3.5  # standard deviations of the gain over the present setting
 _LENGTH = 50  # frames of a block: few peaks are cut by its ends
 _SHORTEST = 10
 _FEWEST, _ENOUGH = 4, 8  # blocks
@@ -199,9 +200,12 @@ class Tuning:
 
     @property
     def worth_it(self) -> bool:
-        """Whether the gain is beyond the noise: more than two standard deviations."""
+        """Whether the gain is beyond the noise: more than 3.5 standard deviations.
+
+        The best of many trials on the same blocks is by chance some two of them better.
+        """
         gain, sigma = self.gain
-        return bool(self.changed) and gain > 2 * sigma
+        return bool(self.changed) and gain > _CLEARLY * sigma
 
 
 def spread(

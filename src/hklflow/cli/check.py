@@ -46,6 +46,10 @@ def check_experiment(directory: Path = Path(), /, *, cores: int = 1, tsv: bool =
         raise HklflowError(f"--cores {cores} is not a number of cores; give 1 or more")
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
+    if experiment.uses_dials:
+        from hklflow.dials import programs
+
+        programs.find(experiment.config.dials.prefix)
     estimate = Estimate(experiment)
     rows = []
     for rule, counts in job_counts(experiment).items():

@@ -36,11 +36,11 @@ def show(file: Path, /) -> None:
         `.expt` of DIALS, XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation of
         hklflow.
     """
-    from hklflow.formats.models import read_model
+    from hklflow.formats.models import printable, read_model
 
     for model in read_model(file):
         for name, value in _described(model):
-            print(f"{name:24s} {value}")
+            print(f"{printable(name):24s} {printable(value)}")
         print()
 
 
@@ -122,6 +122,8 @@ def export(
         raise HklflowError(f"--peaks are for --to dials; {to} takes the orientation alone")
     if scans:
         read = _scans(scans, [model.name for model in models])
+        for path, scan in zip(scans, read, strict=True):
+            _refuse_absent(path, scan)
         models = [_with_images(model, scan) for model, scan in zip(models, read, strict=True)]
     if to == "dials":
         _export_dials(models, output, peaks, force)
@@ -151,6 +153,24 @@ def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
             "this order"
         )
     return [nexus.read_scan(path) for path in paths]
+
+
+def _refuse_absent(path: Path, scan: "RotationScan") -> None:
+    """Refuse images that are not where the scan file says, seen from here."""
+    from hklflow.formats.raw import find_files
+
+    try:
+        find_files(scan.raw)
+    except HklflowError as error:
+        folder = "the folder of the experiment"
+        for above in path.resolve().parents:
+            if (above / Path(scan.raw).parent).is_dir() and (above / "config").is_dir():
+                folder = str(above)
+                break
+        raise HklflowError(
+            f"the images of {path}, {scan.raw}, are not to be had in {Path.cwd()} ({error}); scan "
+            f"files name them from where the workflow runs: run this in {folder}"
+        ) from error
 
 
 def _with_images(model: "Model", scan: "RotationScan") -> "Model":
@@ -269,7 +289,7 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
 
     from hklflow.core.model import to_orientation
     from hklflow.core.model_compare import on_geometry
-    from hklflow.formats.models import read_model
+    from hklflow.formats.models import printable, read_model
 
     models = read_model(file)
     adopted = []
@@ -277,7 +297,7 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
         # Image series are counted by the numbers in their names, frames of one file by themselves.
         first = _images(scan)[1] - 1 if "#" in (model.raw or "") else scan.first
         own, misfit = on_geometry(model, scan.rotation, first)
-        print(f"{model.name}: scattering vectors agree to {misfit:.3%}")
+        print(f"{printable(model.name)}: scattering vectors agree to {misfit:.3%}")
         if misfit > _MISFIT:
             raise HklflowError(
                 f"{file} has another geometry for {model.name} than the scan: scattering vectors "
@@ -315,7 +335,7 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
 
     from hklflow.core.model_compare import compare as compared
     from hklflow.core.symmetry import space_group as known
-    from hklflow.formats.models import read_model
+    from hklflow.formats.models import printable, read_model
 
     models = read_model(first), read_model(second)
     if len(models[0]) != len(models[1]):
@@ -336,7 +356,7 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
         elif not np.allclose(found.matrix, np.eye(3)):
             indexing = "equivalent"
         print(
-            f"{one.name} {other.name}\t{found.degrees:.6f}\t{indexing}\t"
+            f"{printable(one.name)} {printable(other.name)}\t{found.degrees:.6f}\t{indexing}\t"
             + "\t".join(change)
             + f"\t{1e3 * far:+.5f}"
         )
@@ -350,6 +370,7 @@ def _published(jobs: Sequence[tuple[Path, Writer]], force: bool) -> None:
     import secrets
 
     from hklflow import publish
+    from hklflow.formats.models import printable
 
     present = [str(path) for path, _ in jobs if path.exists()]
     if present and not force:
@@ -362,7 +383,7 @@ def _published(jobs: Sequence[tuple[Path, Writer]], force: bool) -> None:
     try:
         for (temporary, path), (_, write) in zip(moves, jobs, strict=True):
             for note in write(temporary):
-                print(f"{path}: {note}")
+                print(f"{path}: {printable(note)}")
         publish.publish(moves)
     finally:
         for temporary, _ in moves:

@@ -92,7 +92,8 @@ def tune(
         geometry, lattice, source = measured.lattice()
         blocks = measured.blocks(geometry, given.max_frames, every, stack)
         print(f"{len(blocks)} blocks of frames; {source}")
-        print(f"{'setting':44s} {'spots':12s}{'indexed':12s}score")
+        print("searching with the present setting; each search may take minutes")
+        print(f"{'setting':44s} {'spots':12s}{'indexed':12s}score", flush=True)
         found = search(blocks, present, lattice, told=told)
     beside = measured.product(experiment.paths.scan("peaks_tune"))
     place = folder.base / beside if output is None else output
@@ -285,7 +286,7 @@ def _suggest(folder: Folder, scan: str, found: "Tuning", *, apply: bool) -> None
         print(f"keep what you have (score {found.start.score:.1f}): {why}")
         return
     lines = "\n".join(lines_for(keys, found.changed))
-    share = 1 - found.best.beyond_chance / max(found.best.total, 1)
+    share = max(0.0, 1 - found.best.beyond_chance / max(found.best.total, 1))
     print(
         f"score {found.start.score:.1f} -> {found.best.score:.1f}: a gain of {gain:.1f} ± "
         f"{sigma:.1f}; {100 * share:.1f} % of the spots then found are not indexed"

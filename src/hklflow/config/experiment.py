@@ -353,8 +353,22 @@ class Experiment:
 
     def _engine(self, sample: str, scan: str) -> dict[str, Any]:
         """What indexes and refines; the start is an input."""
-        own = self.settings(sample, scan).orientation.model_dump(exclude={"start"})
-        return own | self.config.dials.model_dump()
+        own = self.settings(sample, scan).orientation
+        used = "dials" in (own.engine, own.spots)
+        return own.model_dump(exclude={"start"}) | self._programs(used)
+
+    @property
+    def uses_dials(self) -> bool:
+        """Whether DIALS is an engine of any scan."""
+        own = [self.settings(*key) for key in self.scans]
+        return any(
+            "dials" in (found.orientation.engine, found.orientation.spots, found.integrate.engine)
+            for found in own
+        )
+
+    def _programs(self, used: bool) -> dict[str, Any]:
+        """Where DIALS is, for stages that run it: others need not run again where that changes."""
+        return self.config.dials.model_dump() if used else {}
 
     def refine_params(self, sample: str, scan: str) -> stages.refine.Params:
         """Parameters of a scan's refinement."""
@@ -388,7 +402,7 @@ class Experiment:
         """Parameters of the converging loop of a scan."""
         return stages.converge.Params(
             **self.settings(sample, scan).converge.model_dump(),
-            **self._corrections(sample, scan),
+            flat_field=self.settings(sample, scan).transform.flat_field,
             sample=sample,
             scan=scan,
             rotations=self.rotations(sample, scan),
@@ -396,9 +410,10 @@ class Experiment:
 
     def integrate_params(self, sample: str, scan: str, rotation: str) -> stages.integrate.Params:
         """Parameters of the integration of one rotation."""
+        own = self.settings(sample, scan).integrate
         return stages.integrate.Params(
-            **self.settings(sample, scan).integrate.model_dump(),
-            **self.config.dials.model_dump(),
+            **own.model_dump(),
+            **self._programs(own.engine == "dials"),
             **self._corrections(sample, scan),
             rotation=rotation,
         )
@@ -408,6 +423,13 @@ class Experiment:
         return stages.scale_reflections.Params(
             **self.settings(sample, scan).scale_reflections.model_dump(),
             rotations=self.rotations(sample, scan),
+        )
+
+    def merge_reflections_params(self, sample: str, scan: str) -> stages.merge_reflections.Params:
+        """Parameters of the merge of a scan's reflections: Friedel mates are as in scaling."""
+        own = self.settings(sample, scan)
+        return stages.merge_reflections.Params(
+            **own.merge_reflections.model_dump(), anomalous=own.scale_reflections.anomalous
         )
 
     def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:

@@ -94,6 +94,7 @@ def load(
         problems += simulation_problems(experiment)
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
+        problems += _start_problems(experiment)
     if problems:
         raise _report(problems)
     return experiment
@@ -129,6 +130,26 @@ def _state_problems(experiment: Experiment) -> Iterator[str]:
             experiment.state(name)
         except HklflowError as error:
             yield f"config: {section}.{name}: {error}"
+
+
+def _start_problems(experiment: Experiment) -> Iterator[str]:
+    """Say what is wrong with the orientations from which parents start."""
+    results = (experiment.base / experiment.config.results).resolve()
+    for (sample, scan), row in experiment.scans.items():
+        start = experiment.settings(sample, scan).orientation.start
+        if start is None:
+            continue
+        of_parent = experiment.settings(sample, row.parent).orientation.start
+        if row.parent != scan and start != of_parent:
+            yield (
+                f"config: orientation.start of {sample}/{scan}: {scan} starts from its parent's "
+                f"orientation; give it for {sample}/{row.parent}, or make {scan} its own parent"
+            )
+        if (experiment.base / start).resolve().is_relative_to(results):
+            yield (
+                f"config: orientation.start of {sample}/{scan}: {start} is a product of this "
+                "workflow, which would wait for itself; copy it elsewhere first"
+            )
 
 
 def _use_problems(experiment: Experiment) -> Iterator[str]:

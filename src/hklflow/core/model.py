@@ -19,6 +19,7 @@ from hklflow.errors import HklflowError
 Floats = NDArray[np.float64]
 
 _OBLIQUE = 0.01
+_MOST_FRAMES = 10_000_000  # of a rotation that anybody measures
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +84,11 @@ def sound(model: Model) -> Model:
     Raises
     ------
     HklflowError
-        If a number is not finite, or one that must be positive is not.
+        If a number is not finite, one that must be positive is not, there are absurdly many
+        frames, or the space group is unknown.
     """
+    from hklflow.core.symmetry import space_group
+
     rotation = model.rotation
     detector, goniometer, scan = rotation.detector, rotation.goniometer, rotation.scan
     modules = detector.modules
@@ -106,6 +110,12 @@ def sound(model: Model) -> Model:
             f"of {detector.pixel_size} m, {scan.n_frames} frames of {scan.step:g} radians about "
             f"axis {goniometer.scan} of {len(goniometer.names)}; mend the file"
         )
+    if scan.n_frames > _MOST_FRAMES:
+        raise HklflowError(
+            f"{model.name} has {scan.n_frames} frames, more than {_MOST_FRAMES}; mend the file"
+        )
+    if model.space_group is not None:
+        space_group(model.space_group)
     if model.ub is not None and abs(np.linalg.det(model.ub)) < 1e-12:
         raise HklflowError(f"UB of {model.name} is singular; mend the file")
     return model

@@ -49,7 +49,6 @@ UNFIT = (
     | ReflectionFlag.OVERLOAD
     | ReflectionFlag.NO_BACKGROUND
     | ReflectionFlag.LONG
-    | ReflectionFlag.UNLIKE
 )
 
 
@@ -150,10 +149,17 @@ class Reflections:
         return (self.flags & int(flag)) != 0
 
     def intensity(self, estimate: Estimate) -> tuple[Floats, Floats]:
-        """Intensities and their standard deviations (n,), 1/Å³."""
-        if estimate == "profile":
-            return self.intensity_profile, self.sigma_profile
-        return self.intensity_sum, self.sigma_sum
+        """Intensities and their standard deviations (n,), 1/Å³.
+
+        Of a reflection that is ``UNLIKE`` the profile its sum stands for the fit.
+        """
+        if estimate == "sum":
+            return self.intensity_sum, self.sigma_sum
+        unlike = self.has(ReflectionFlag.UNLIKE)
+        return (
+            np.where(unlike, self.intensity_sum, self.intensity_profile),
+            np.where(unlike, self.sigma_sum, self.sigma_profile),
+        )
 
 
 #: Columns of whole numbers.

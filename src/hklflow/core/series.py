@@ -28,12 +28,12 @@ _UNFIT = (
     | PeakFlag.OVERLOAD
     | PeakFlag.MOMENTS
 )
-_STRONG = 20.0  # intensity over its standard deviation
+STRONG = 20.0  # intensity over its standard deviation
 _LEAST_ZETA = 0.2  # below it a reflection grazes the Ewald sphere
 _UNRESOLVED = 0.25  # largest share of strong peaks within one frame
 _MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
 _HUBER = 1.345
-_FEWEST = 10
+FEWEST = 10
 
 # A departure is more than five standard deviations and a strain of 2e-4, ...
 _N_SIGMA = 5.0
@@ -165,10 +165,10 @@ def mosaic_width(observed: Sequence[Reflections]) -> Estimate:
         them are contained in one frame.
     """
     none = np.zeros(0)
-    strong = [r.intensity > _STRONG * np.sqrt(r.var) for r in observed]
+    strong = [r.intensity > STRONG * np.sqrt(r.var) for r in observed]
     width = np.concatenate([none, *(r.width[s] for r, s in zip(observed, strong, strict=True))])
     single = np.concatenate([none, *(r.single[s] for r, s in zip(observed, strong, strict=True))])
-    if len(width) < _FEWEST or single.mean() > _UNRESOLVED:
+    if len(width) < FEWEST or single.mean() > _UNRESOLVED:
         return Estimate(float("nan"), float("nan"), len(width))
     middle = float(np.median(width))
     scatter = _MAD * float(np.median(np.abs(width - middle)))
@@ -225,16 +225,16 @@ def relative_scale(
         [
             (s, mine / strong, mine_var / mine**2 + strong_var / strong**2)
             for key, (strong, strong_var, s) in theirs.items()
-            if strong > _STRONG * np.sqrt(strong_var) and key in ours
+            if strong > STRONG * np.sqrt(strong_var) and key in ours
             for mine, mine_var, _ in [ours[key]]
         ]
     ).reshape(-1, 3)
     n = len(rows)
-    if n < _FEWEST:
+    if n < FEWEST:
         nan = float("nan")
         return RelativeScale(nan, nan, nan, nan, nan, n)
     design = np.stack([np.ones(n), -2 * rows[:, 0] ** 2], axis=1)
-    fitted, covariance, tau = _huber(design, np.log(rows[:, 1]), rows[:, 2])
+    fitted, covariance, tau = robust_line(design, np.log(rows[:, 1]), rows[:, 2])
     sigma = np.sqrt(np.diag(covariance))
     k = float(np.exp(fitted[0]))
     return RelativeScale(k, k * float(sigma[0]), float(fitted[1]), float(sigma[1]), tau, n)
@@ -261,8 +261,23 @@ def _by_key(rotations: Mapping[str, Reflections]) -> dict[Key, tuple[float, floa
     return {key: value for key, value in found.items() if key not in twice}
 
 
-def _huber(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats, float]:
-    """Robust line with additional scatter: parameters, covariance, τ."""
+def robust_line(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats, float]:
+    """Linear model by Huber's M-estimator, with additional scatter; see `relative_scale`.
+
+    Parameters
+    ----------
+    design : (n, p) array
+    y, var : (n,) array
+        Observed, and their variances.
+
+    Returns
+    -------
+    parameters : (p,) array
+    covariance : (p, p) array
+        Sandwich estimate.
+    tau : float
+        Standard deviation of what scatters beyond ``var``.
+    """
     tau2 = 0.0
     x: Floats = np.array([np.median(y), *np.zeros(design.shape[1] - 1)])
     for _ in range(50):

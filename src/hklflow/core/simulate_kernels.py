@@ -1,9 +1,13 @@
-"""Numba kernels of the simulator: diffuse scattering per pixel, Gaussian spots."""
+"""Numba kernels of the simulator: diffuse scattering per pixel, Gaussian spots.
+
+Loops are serial, as in all kernels here: numba's own threads run on OpenMP, and once iotbx has
+loaded the OpenMP of its wheel, two threads take each other's part and spots are there twice.
+"""
 
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -37,7 +41,7 @@ def _cos_turns(x):  # type: ignore[no-untyped-def]
     return value * t + _SERIES[0]
 
 
-@njit(parallel=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def diffuse(  # type: ignore[no-untyped-def]
     out,
     to_hkl,
@@ -67,7 +71,7 @@ def diffuse(  # type: ignore[no-untyped-def]
     n, n_slow, n_fast = out.shape
     sub_frame, sub_slow, sub_fast = n_sub
     share = 1.0 / (sub_frame * sub_slow * sub_fast)
-    for row in prange(n * n_slow):
+    for row in range(n * n_slow):
         z, i = row // n_slow, row % n_slow
         total = np.zeros(n_fast)
         s = np.empty(n_fast)
@@ -147,7 +151,7 @@ def _weights(centre, sigma, n):  # type: ignore[no-untyped-def]
     return first, values
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True, nogil=True)
 def add_spots(  # type: ignore[no-untyped-def]
     out, first_frame, factor, position, sigma, counts
 ):
@@ -159,7 +163,7 @@ def add_spots(  # type: ignore[no-untyped-def]
     unit of ``factor`` (n_frames,).
     """
     n, n_slow, n_fast = out.shape
-    for z in prange(n):
+    for z in range(n):
         frame = first_frame + z
         for p in range(len(counts)):
             reach = _REACH * sigma[p, 0]

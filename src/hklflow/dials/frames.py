@@ -4,7 +4,10 @@ DIALS knows the formats of beamlines, hklflow those of `formats`; a copy with on
 mask is what both read, whatever the raw files are.
 """
 
-from collections.abc import Iterable
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +65,7 @@ def write_frames(
     Raises
     ------
     HklflowError
-        If the frames are those of an integrating detector.
+        If the frames are those of an integrating detector, or there is no room for them.
     """
     if scan.underload < 0:
         raise HklflowError(
@@ -74,34 +77,64 @@ def write_frames(
     # Between whole counts: whether DIALS counts the limits in has changed.
     most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1) - 0.5
     detector, goniometer = rotation.detector, rotation.goniometer
-    with NXmxWriter(
-        path,
-        shape=detector.shape,
-        n_frames=rotation.scan.n_frames,
-        pixel_size=detector.pixel_size,
-        origin=detector.origin,
-        slow=detector.slow,
-        fast=detector.fast,
-        wavelength=rotation.beam.wavelength,
-        axis_names=goniometer.names,
-        axes=goniometer.axes,
-        angles=goniometer.angles,
-        scan_axis=goniometer.scan,
-        start=rotation.scan.start,
-        step=rotation.scan.step,
-        exposure=float(np.mean(scan.exposure)),
-        pixel_mask=bad.astype(np.uint32),
-        sensor_thickness=_THIN,
-        polarization=rotation.beam.polarization,
-        saturation=most,
-        underload=_LEAST,
-        instrument_name=None,
-        sample_name=None,
-        dtype=dtype,
-    ) as writer:
+    with (
+        _room(path),
+        NXmxWriter(
+            path,
+            shape=detector.shape,
+            n_frames=rotation.scan.n_frames,
+            pixel_size=detector.pixel_size,
+            origin=detector.origin,
+            slow=detector.slow,
+            fast=detector.fast,
+            wavelength=rotation.beam.wavelength,
+            axis_names=goniometer.names,
+            axes=goniometer.axes,
+            angles=goniometer.angles,
+            scan_axis=goniometer.scan,
+            start=rotation.scan.start,
+            step=rotation.scan.step,
+            exposure=float(np.mean(scan.exposure)),
+            pixel_mask=bad.astype(np.uint32),
+            sensor_thickness=_THIN,
+            polarization=rotation.beam.polarization,
+            saturation=most,
+            underload=_LEAST,
+            instrument_name=None,
+            sample_name=None,
+            dtype=dtype,
+        ) as writer,
+    ):
         for block in blocks:
             writer.append(block)
     return _LEAST, most
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """Tell that it is the temporary folder which is full, not that of the outputs."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not _is_full(error):
+            raise
+        raise HklflowError(
+            f"the temporary folder {tempfile.gettempdir()} is full: there is no room for {path}, "
+            "the copy of the frames for DIALS; make room, or set TMPDIR to a folder that has it"
+        ) from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it followed, is that of a full disk or quota."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    while error is not None:
+        # HDF5 tells the number in its text only.
+        if getattr(error, "errno", None) in codes or any(
+            f"errno = {code}," in str(error) for code in codes
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def find_spots(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import swept_volume
@@ -37,7 +38,8 @@ _BAD_PIXELS, _MODELLED = 16384, 65536
 
 _NEAR = 0.25  # deviation of h, k, l from integers of a spot that is indexed
 _WHOLE = 0.995  # of the rocking curve, from which on a reflection is no partial
-_LONG = 0.1  # ζ below which the Lorentz factor is not certain
+_WIDE = 3.0  # standard deviations of the rocking curve from its centre to the ends of a box
+_MISSING = 0.005  # of the rocking curve that may be on frames without a norm
 _OBSERVED = 3.0  # I/σ of a reflection whose centroid means something
 _WARNED = 0.5  # pixels by which modules may be displaced: DIALS is told one plane
 
@@ -48,7 +50,10 @@ def integrate(
     ub: ArrayLike,
     group: SpaceGroup,
     *,
-    prefix: Path | None = None,
+    dials: Dials | None = None,
+    d_min: float | None = None,
+    min_zeta: float = 0.1,
+    min_recorded: float = 0.5,
     threads: int = 1,
 ) -> Reflections:
     """Integrate one rotation with DIALS, its model held as it is.
@@ -62,8 +67,14 @@ def integrate(
     ub : (3, 3) array
         1/Å with 2π.
     group : SpaceGroup
-    prefix : Path, optional
-        Folder of the programs; None: PATH.
+    dials : Dials, optional
+        None: that on PATH.
+    d_min : float, optional
+        Smallest spacing of lattice planes, Å; None: all that DIALS predicts.
+    min_zeta : float
+        Reflections below are flagged ``LONG``.
+    min_recorded : float
+        Part of the rocking curve that must be recorded for an intensity.
     threads : int
 
     Returns
@@ -77,13 +88,14 @@ def integrate(
     HklflowError
         If DIALS is absent, fails, or cannot read such frames.
     """
-    dials = find(prefix)
+    dials = find() if dials is None else dials
     plane = flat(measurement.rotation)
     ub = np.asarray(ub, dtype=np.float64)
     _warn_of_modules(measurement.rotation)
     with workspace("integrate") as folder:
         table = _run(dials, measurement, scan, plane, ub, group, folder, threads)
-    return _translated(table, measurement, ub, group)
+    found = _translated(table, measurement, ub, group, min_zeta, min_recorded)
+    return found if d_min is None else found.select(found.d >= d_min)
 
 
 def _warn_of_modules(rotation: Rotation) -> None:
@@ -148,7 +160,12 @@ def _run(
 
 
 def _translated(
-    table: Mapping[str, NDArray[Any]], measurement: Measurement, ub: Floats, group: SpaceGroup
+    table: Mapping[str, NDArray[Any]],
+    measurement: Measurement,
+    ub: Floats,
+    group: SpaceGroup,
+    min_zeta: float,
+    min_recorded: float,
 ) -> Reflections:
     """Our table of DIALS's columns."""
     fast, slow, frame = table["xyzcal.px"].T
@@ -163,10 +180,11 @@ def _translated(
     fast, slow, frame, bits = fast[rows], slow[rows], frame[rows], bits[rows]
     hkl = t["miller_index"].astype(np.int64)
     volume = swept_volume(rotation, slow, fast)
-    norm = _norm(measurement, frame, slow, fast)
+    norm = _norm(measurement, frame, slow, fast, t["bbox"][:, 4:])
     per_count = np.divide(volume, norm, out=np.full(len(norm), np.nan), where=norm > 0)
-    summed, fitted = (bits & _SUMMED) != 0, (bits & _FITTED) != 0
     part = np.clip(t["partiality"], 1e-3, 1.0)
+    bits[part < min_recorded] &= ~(_SUMMED | _FITTED)
+    summed, fitted = (bits & _SUMMED) != 0, (bits & _FITTED) != 0
     counts = np.where(summed, t["intensity.sum.value"], np.nan)
     sigma = _root(t["intensity.sum.variance"], summed)
     profile = np.where(fitted, t["intensity.prf.value"], np.nan)
@@ -203,7 +221,7 @@ def _translated(
         n_foreground=t["num_pixels.foreground"].astype(np.int64),
         n_background=n_background,
         correlation=t["profile.correlation"],
-        flags=_flags(t, bits, part, zeta, hkl, group, shape),
+        flags=_flags(t, bits, part, zeta < min_zeta, hkl, group, shape),
     )
 
 
@@ -213,24 +231,53 @@ def _root(variance: Floats, known: NDArray[np.bool_]) -> Floats:
     return np.sqrt(np.where(good, variance, np.nan))
 
 
-def _norm(measurement: Measurement, frame: Floats, slow: Floats, fast: Floats) -> Floats:
-    """Norm (n,) at predicted centres; NaN where the pixel or the frame is not to be used."""
+def _norm(
+    measurement: Measurement,
+    frame: Floats,
+    slow: Floats,
+    fast: Floats,
+    frames: NDArray[np.int64],
+) -> Floats:
+    """Norm (n,) at predicted centres, as the reflection's rocking curve weighs its frames.
+
+    DIALS adds up the counts of all frames of a reflection, whatever monitor and attenuators say of
+    each. NaN where the pixel, or a frame that matters, is not to be used.
+
+    Parameters
+    ----------
+    frames : (n, 2) array
+        First frame of the reflection and the one after its last, which are `_WIDE` standard
+        deviations of the rocking curve from its centre.
+    """
     shape = measurement.pixel_norm.shape
     n_frames = len(measurement.frame_norm)
     pixel = measurement.pixel_norm[
         np.clip(slow.astype(np.int64), 0, shape[0] - 1),
         np.clip(fast.astype(np.int64), 0, shape[1] - 1),
     ]
-    of_frame = measurement.frame_norm[np.clip(frame.astype(np.int64), 0, n_frames - 1)]
-    norm = pixel * of_frame
-    return np.where(norm > 0, norm, np.nan)
+    sigma = np.maximum(np.ptp(frames, axis=1) - 1, 1) / (2 * _WIDE)
+    first = np.clip(frames[:, 0], 0, n_frames - 1)
+    last = np.clip(frames[:, 1] - 1, first, n_frames - 1)
+    total, weights = np.zeros(len(frame)), np.zeros(len(frame))
+    missing = np.zeros(len(frame))
+    for step in range(int((last - first).max(initial=0)) + 1):
+        at = np.minimum(first + step, last)
+        weight = ndtr((at + 1 - frame) / sigma) - ndtr((at - frame) / sigma)
+        weight[first + step > last] = 0.0
+        of_frame = measurement.frame_norm[at]
+        total += weight * np.maximum(of_frame, 0.0)
+        missing += np.where(of_frame > 0, 0.0, weight)
+        weights += weight
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norm = pixel * total / weights
+        return np.where((norm > 0) & (missing < _MISSING * weights), norm, np.nan)
 
 
 def _flags(
     t: Mapping[str, NDArray[Any]],
     bits: NDArray[np.int64],
     part: Floats,
-    zeta: Floats,
+    long: NDArray[np.bool_],
     hkl: NDArray[np.int64],
     group: SpaceGroup,
     shape: tuple[int, int],
@@ -243,7 +290,7 @@ def _flags(
         ReflectionFlag.MASKED: (bits & _BAD_PIXELS) != 0,
         ReflectionFlag.OVERLAP: (bits & _OVERLAPPED) != 0,
         ReflectionFlag.OVERLOAD: (bits & _OVERLOADED) != 0,
-        ReflectionFlag.LONG: zeta < _LONG,
+        ReflectionFlag.LONG: long,
         ReflectionFlag.NO_PROFILE: (bits & _FITTED) == 0,
         ReflectionFlag.REFERENCE: (bits & _MODELLED) != 0,
         ReflectionFlag.ABSENT: group.is_absent(hkl),

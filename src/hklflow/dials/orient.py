@@ -181,10 +181,17 @@ def _refine_once(
 def _held(free: Sequence[str]) -> list[str]:
     """Options of refinement for what is not free."""
     arguments = ["beam.fix=all", "goniometer.fix=all"]
-    if not {"detector_x", "detector_y", "detector_z", "detector_rotation"} & set(free):
+    parameters = {
+        "detector_x": "Shift1",
+        "detector_y": "Shift2",
+        "detector_z": "Dist",
+        "detector_rotation": "Tau1,Tau2,Tau3",
+    }
+    held = [name for group, name in parameters.items() if group not in free]
+    if len(held) == len(parameters):
         return [*arguments, "detector.fix=all"]
     # `detector.fix=distance` would hold two of the three turns as well.
-    return arguments if "detector_z" in free else [*arguments, "detector.fix_list=Dist"]
+    return [*arguments, f"detector.fix_list={','.join(held)}"] if held else arguments
 
 
 def centroids(table: Peaks) -> refinement.Peaks:

@@ -166,40 +166,56 @@ def _complaint(said: Path) -> str:
 
 @contextmanager
 def workspace(name: str) -> Iterator[Path]:
-    """Give a temporary folder for runs of DIALS; of one that failed the texts are kept."""
-    folder = Path(tempfile.mkdtemp(prefix=f"hklflow_{name}_"))
-    try:
-        yield folder
-    except HklflowError:
-        for path in folder.iterdir():
-            if path.suffix not in {".out", ".log"}:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-    except BaseException:
+    """Give a temporary folder for runs of DIALS; of one that failed the texts are kept.
+
+    It vanishes too if this process is told to end (SIGTERM).
+    """
+    with _ending_in_order():
+        folder = Path(tempfile.mkdtemp(prefix=f"hklflow_{name}_"))
+        try:
+            yield folder
+        except HklflowError:
+            for path in folder.iterdir():
+                if path.suffix not in {".out", ".log"}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            raise
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
         shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
+
+
+def _end(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # told twice, what is left is still removed
+    sys.exit(128 + number)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a request to end be an exception, so that what has to be removed is removed."""
+    # Other threads may set no handlers, and the outermost of nested ones is enough.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    if not main or before is _end:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _run(command: list[str], **options: Any) -> int:
     """Run a program and what it starts; all of it ends when this process is told to end."""
-
-    def ended(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, ended)
-    process = subprocess.Popen(command, start_new_session=True, **options)
-    try:
-        return process.wait()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+    with _ending_in_order():
+        process = subprocess.Popen(command, start_new_session=True, **options)
+        try:
+            return process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise

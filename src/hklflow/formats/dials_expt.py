@@ -72,7 +72,14 @@ def read_expt(path: str | Path) -> list[Model]:
 def _read_one(path: Path, number: int, experiment: Mapping[str, Any], content: Any) -> Model:
     def part(name: str) -> Any:
         at = experiment.get(name)
-        return None if at is None else content[name][int(at)]
+        if at is None:
+            return None
+        if not 0 <= int(at) < len(content[name]):
+            raise HklflowError(
+                f"experiment {number} in {path} names {name} {at}, there are "
+                f"{len(content[name])}: it is damaged; write the file again"
+            )
+        return content[name][int(at)]
 
     beam, detector, goniometer, scan = map(part, ("beam", "detector", "goniometer", "scan"))
     if beam is None or detector is None:

@@ -25,9 +25,22 @@ def read_model(path: str | Path) -> list[Model]:
     Raises
     ------
     HklflowError
-        If the file is none of these.
+        If the file is none of these, or damaged; the sentence names it.
     """
     path = Path(path)
+    try:
+        return _read(path)
+    except HklflowError as error:
+        told = printable(str(error))
+        raise HklflowError(told if str(path) in told else f"{path}: {told}") from error
+
+
+def printable(text: str) -> str:
+    """Text of a file as a terminal may see it: control characters by their numbers."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _read(path: Path) -> list[Model]:
     if not path.is_file():
         raise HklflowError(f"{path} does not exist; check the path")
     with path.open("rb") as file:

@@ -105,12 +105,14 @@ class Settings(stage.Params):
     """Frames held in memory at a time."""
 
 
-class Params(Settings, norms.Corrections):
-    """Settings, what the tables say of the scan, and the factors of the norm.
+class Params(Settings):
+    """Settings, what the tables say of the scan, and the flat field.
 
-    Of these only the flat field is used: others are smooth, and intensities are not asked for.
+    Other factors of the norm are smooth, and intensities are not asked for.
     """
 
+    flat_field: Path | None = None
+    """The pixels' relative response, see `transform`."""
     sample: str
     """Sample."""
     scan: str
@@ -123,7 +125,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Iterate, judge the result, write."""
     import numpy as np
 
-    from hklflow import orientation, plots
+    from hklflow import __version__, orientation, plots
     from hklflow.bragg import converge, convergence, residual_map
     from hklflow.bragg.centroids import Acceptance
     from hklflow.core import geometry, refinement, symmetry
@@ -191,7 +193,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         data["warnings"] = [*start["warnings"], *notes]
     else:
         grid = Grid.from_dict(start["grid"])
-        data = orientation.product(refined, observed, grid, data, notes, start["symmetry"])
+        # The start may be of another program; what was refined here is not.
+        own = f"hklflow {__version__}"
+        engines = {"engine": {"program": own, "spots": own}, "started from": start["engine"]}
+        data = orientation.product(
+            refined, observed, grid, data | engines, notes, start["symmetry"]
+        )
         # The refinement was also given centroids, which are indexed by construction.
         data["metrics"] |= {
             "peaks": loop.total,
@@ -384,7 +391,9 @@ def _modules_product(
         "displaced": list(displaced),
         "fit": None if "why not" in level else level,
         "why not": level.get("why not"),
-        "propose with": f"hklflow calibration propose {name} --level module "
+        "propose with": None
+        if "why not" in level
+        else f"hklflow calibration propose {name} --level module "
         f'--bragg {params.sample}/{params.scan} --author "..."',
     }
 

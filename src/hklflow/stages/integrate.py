@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from hklflow import norms, stage
+from hklflow import __version__, norms, stage
 from hklflow.dials.settings import DialsPrograms
+from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 VERSION = 1
 
 _SHELLS = 8
+#: What DIALS decides by itself.
+_OF_BUILTIN = ("n_sigma", "mosaic", "spot", "strong", "references", "max_frames", "overlap")
 
 
 class Inputs(stage.Inputs):
@@ -107,7 +110,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
     ub = np.asarray(orientation["UB"])
     group = symmetry.space_group(orientation["space_group"])
-    found = None
+    found, engine = None, f"hklflow {__version__}"
     with raw.open_frames(scan.raw) as frames:
         measurement = Measurement(
             rotation,
@@ -125,9 +128,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
         if params.engine == "dials":
             from hklflow.dials.integrate import integrate as by_dials
+            from hklflow.dials.programs import find
 
+            _refuse_unheard(params)
+            dials = find(params.prefix)
+            engine = dials.label
             reflections = by_dials(
-                measurement, scan, ub, group, prefix=params.prefix, threads=threads
+                measurement,
+                scan,
+                ub,
+                group,
+                dials=dials,
+                d_min=params.d_min,
+                min_zeta=params.min_zeta,
+                min_recorded=params.min_recorded,
+                threads=threads,
             )
         else:
             chosen = bragg.IntegrationParams(
@@ -151,7 +166,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"{params.rotation} of {orientation['scan']}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
     metrics = {
-        "engine": params.engine,
+        "engine": engine,
         "accepted": judged if inputs.accepted is not None else "not judged",
         "corrected for": corrected,
         "rows": len(reflections),
@@ -165,6 +180,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     usable = np.isfinite(reflections.intensity_sum)
     told = "" if found is None else f"; {found.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{told}")
+
+
+def _refuse_unheard(params: Params) -> None:
+    """Refuse settings that would stand in the provenance and have done nothing."""
+    fields = Settings.model_fields
+    unheard = [name for name in _OF_BUILTIN if getattr(params, name) != fields[name].default]
+    if unheard:
+        raise HklflowError(
+            f"integrate: {', '.join(unheard)} set, which engine dials does not know; leave that "
+            "out, or integrate with engine builtin"
+        )
 
 
 def _shells(reflections: "Reflections") -> list[dict[str, float]]:

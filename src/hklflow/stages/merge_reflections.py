@@ -37,8 +37,6 @@ class Settings(stage.Params):
 
     space_group: str | None = None
     """Merge by its Laue group; None: that of scaling."""
-    anomalous: bool = False
-    """Friedel mates are also given apart, and are not equivalent in the statistics."""
     d_min: float | None = Field(None, gt=0)
     """Least spacing in Å; None: all."""
     shells: int = Field(10, ge=1, le=100)
@@ -56,7 +54,11 @@ class Settings(stage.Params):
 
 
 class Params(Settings):
-    """Settings: nothing else to tell."""
+    """Settings, and one of scaling."""
+
+    anomalous: bool = False
+    """Friedel mates are also given apart, and are not equivalent in the statistics; as they were
+    scaled, or their differences would be taken for errors."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

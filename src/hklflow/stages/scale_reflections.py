@@ -38,7 +38,7 @@ class Settings(stage.Params):
     space_group: str | None = None
     """Its Laue group tells which reflections are equivalent; None: that of the orientation."""
     anomalous: bool = False
-    """Friedel mates are not equivalent."""
+    """Friedel mates are not equivalent, in scaling and in merging."""
     d_min: float | None = Field(None, gt=0)
     """Least spacing in Å of the reflections used; None: all."""
     scale_interval: float = Field(15.0, gt=0)
