@@ -1,6 +1,7 @@
 """Stage integrate: from files to a table, a picture and figures; norm as the transform has it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,19 @@ def test_a_scale_of_other_frames_is_refused(made: Path) -> None:
             ),
             params=integrate.Params(rotation="r1"),
         )
+
+
+def test_many_that_are_unlike_the_profile_are_told_and_summed(made: Path) -> None:
+    run(made, "plain")
+    table = nexus.read_reflections(made / "plain.nxs")
+    assert integrate._warnings(table) == []
+    rng = np.random.default_rng(1)
+    odd = rng.random(len(table)) < 0.2
+    flags = table.flags | np.where(odd, int(ReflectionFlag.UNLIKE), 0)
+    spoilt = replace(table, flags=flags)
+    (told,) = integrate._warnings(spoilt)
+    assert "strong reflections are unlike the learned profile" in told
+    intensity, sigma = spoilt.intensity("profile")
+    np.testing.assert_array_equal(intensity[odd], table.intensity_sum[odd])
+    np.testing.assert_array_equal(sigma[odd], table.sigma_sum[odd])
+    np.testing.assert_array_equal(intensity[~odd], table.intensity_profile[~odd])

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 VERSION = 1
 
 _SHELLS = 8
+_STRONG = 10.0  # I/σ of reflections whose shape can be judged
+_MANY_UNLIKE = 0.05
 #: What DIALS decides by itself.
 _OF_BUILTIN = ("n_sigma", "mosaic", "spot", "strong", "references", "max_frames", "overlap")
 
@@ -174,12 +176,33 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "shells": _shells(reflections),
         **({} if found is None else _figures(found)),
     }
+    metrics["warnings"] = _warnings(reflections)
     stage.write_json(outputs.metrics, metrics)
     picture = pictures.integration(reflections, found, title, str(metrics["engine"]))
     plots.save(picture, outputs.picture)
     usable = np.isfinite(reflections.intensity_sum)
     told = "" if found is None else f"; {found.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{told}")
+    print(*metrics["warnings"], sep="\n")
+
+
+def _warnings(reflections: "Reflections") -> list[str]:
+    """What a person should know before these intensities are used."""
+    import numpy as np
+
+    from hklflow.core.reflections import UNFIT, ReflectionFlag
+
+    with np.errstate(invalid="ignore"):
+        strong = reflections.intensity_sum > _STRONG * reflections.sigma_sum
+    strong &= ~reflections.has(UNFIT)
+    share = reflections.has(ReflectionFlag.UNLIKE)[strong].mean() if strong.any() else 0.0
+    if share <= _MANY_UNLIKE:
+        return []
+    return [
+        f"warning: {share:.0%} of {int(strong.sum())} strong reflections are unlike the learned "
+        "profile, and their sums are used: predictions are off, or the spots differ; compare with "
+        "`scale_reflections: {estimate: sum}`"
+    ]
 
 
 def _refuse_unheard(params: Params) -> None:
