@@ -151,7 +151,7 @@ def test_control_characters_of_files_are_not_printed(tmp_path: Path, hklflow: Hk
     assert done.code == 0, done.err
     assert "\x1b" not in done.out
     assert r"f\x1b[2J" in done.out
-    data["rotations"]["f\x1b[2J"]["scan"]["step"] = 0.0
+    data["rotations"]["f\x1b[2J"]["scan"]["n_frames"] = 0
     source.write_text(json.dumps(data))
     done = hklflow("model", "show", source)
     assert done.code == 2
