@@ -77,7 +77,11 @@ def test_a_gain_within_the_noise_is_not_worth_it() -> None:
     indexed = np.array([47.0, 43.0, 49.0, 42.0, 48.0, 44.0])
     other = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), indexed, 0.15)
     assert not tune.Tuning(now, other, (), 2, UB).worth_it
-    better = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), indexed + 2, 0.15)
+    # Beyond two standard deviations is the best of many trials by chance.
+    lucky = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), indexed + 2, 0.15)
+    assert not tune.Tuning(now, lucky, (), 2, UB).worth_it
+    more = np.minimum(indexed + 5, 50.0)
+    better = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), more, 0.15)
     found = tune.Tuning(now, better, (), 2, UB)
     assert found.worth_it
     assert found.changed == {"n_sigma": 5.0}
