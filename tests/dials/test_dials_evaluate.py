@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core import geometry, refinement, symmetry
+from hklflow.core import evaluation, geometry, refinement, symmetry
 from hklflow.core.refinement import Limits, Refined
 from hklflow.dials import orient
 from hklflow.errors import HklflowError
@@ -44,7 +44,7 @@ def fitted(peaks: Any, started: Any, group: Any) -> Refined:
 
 
 def evaluated(found: Refined, peaks: Any, started: Any, group: Any, **more: Any) -> Refined:
-    return refinement.evaluate(
+    return evaluation.evaluate(
         found.rotations, peaks, found.ub, group, *started, **{"free": FREE, **more}
     )
 
@@ -97,7 +97,7 @@ def test_indices_for_another_program_are_the_true_ones(
     hexagonal: small_scans.Made, peaks: Any, started: Any, group: Any
 ) -> None:
     turn = geometry.rotation_matrix([1, 1, 0], np.radians(0.8))
-    assigned = refinement.assign(started[0], peaks, turn @ started[1], group)
+    assigned = evaluation.assign(started[0], peaks, turn @ started[1], group)
     assert assigned.indexed.all()
     start = 0
     for simulation, rotation, part in zip(

@@ -6,7 +6,7 @@ damped Gauss-Newton steps; indices and outliers are decided anew before each cyc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,13 +21,12 @@ from hklflow.errors import HklflowError
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-__all__ = ["GROUPS", "Assigned", "Limits", "Peaks", "Refined", "assign", "evaluate", "refine"]
+__all__ = ["GROUPS", "Limits", "Peaks", "Refined", "Refinement", "begun", "problem_of", "refine"]
 
 _MAX_CYCLES = 15
 _HELD_OUT = 20  # one peak of so many checks the fit and takes no part in it
 _MAX_CONDITION = 1e9  # beyond it the normal matrix loses more than half of double precision
 _STRONG_CORRELATION = 0.95
-_OBEYS = 1e-5  # strain of a cell that obeys its space group in the digits of another program's file
 _UNSETTLED = 0.03  # fraction of peaks at the edge of the outlier limit that may come and go
 
 
@@ -168,10 +167,10 @@ def refine(
     HklflowError
         If the parameters are degenerate, the peaks too few, or the start too far off.
     """
-    return _begun(rotations, peaks, ub, group, free, cell, limits or Limits()).run()
+    return begun(rotations, peaks, ub, group, free, cell, limits or Limits()).run()
 
 
-def _begun(
+def begun(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     ub: ArrayLike,
@@ -179,19 +178,19 @@ def _begun(
     free: Sequence[str],
     cell: ArrayLike | None,
     limits: Limits,
-) -> "_Refinement":
+) -> "Refinement":
     """Set a refinement up, its orientation turned to fit the peaks if it is free."""
-    problem = _problem(rotations, peaks, ub, group, free, cell, limits)
+    problem = problem_of(rotations, peaks, ub, group, free, cell, limits)
     u, start_cell = problem.parameters.u, problem.parameters.cell
     values = problem.parameters.start()
     if "orientation" in free:
         turn = _realigned(problem, u, start_cell) @ u.T
         where = problem.parameters.names.index("u_x")
         values[where : where + 3] = rotation_vector(turn)
-    return _Refinement(problem, values, limits)
+    return Refinement(problem, values, limits)
 
 
-def _problem(
+def problem_of(
     rotations: Sequence[Rotation],
     peaks: Sequence[Peaks],
     ub: ArrayLike,
@@ -200,6 +199,7 @@ def _problem(
     cell: ArrayLike | None,
     limits: Limits,
 ) -> Problem:
+    """Peaks and what to refine against them; errors as in `refine`."""
     if len(rotations) != len(peaks) or not rotations:
         raise HklflowError(
             f"{len(rotations)} rotations and {len(peaks)} lists of peaks; give one list per "
@@ -215,142 +215,6 @@ def _problem(
             "of the peak search"
         )
     return Problem(choose(free, constraints, start_cell, u, rotations), peaks)
-
-
-@dataclass(frozen=True)
-class Assigned:
-    """Indices of the peaks of all rotations, with which a refinement can start.
-
-    Attributes
-    ----------
-    ub : (3, 3) array
-        1/Å with 2π; the orientation turned to fit the peaks, the cell obeys its group.
-    hkl : (n, 3) int array
-        Nearest indices of all peaks.
-    indexed : (n,) bool array
-    """
-
-    ub: Floats
-    hkl: NDArray[np.int64]
-    indexed: Mask
-
-
-def assign(
-    rotations: Sequence[Rotation],
-    peaks: Sequence[Peaks],
-    ub: ArrayLike,
-    group: symmetry.SpaceGroup,
-    *,
-    limits: Limits | None = None,
-) -> Assigned:
-    """Index peaks as `refine` does before its first step, for the refinement of another program.
-
-    Parameters
-    ----------
-    rotations, peaks, ub, group, limits
-        As for `refine`.
-
-    Raises
-    ------
-    HklflowError
-        If the peaks are too few, or too few of them can be indexed.
-    """
-    free = ("cell", "orientation")
-    begun = _begun(rotations, peaks, ub, group, free, None, limits or Limits())
-    hkl, indexed, _ = begun._select(loose=True)
-    return Assigned(begun.problem.parameters.ub_of(begun.values), hkl.astype(np.int64), indexed)
-
-
-def evaluate(
-    rotations: Sequence[Rotation],
-    peaks: Sequence[Peaks],
-    ub: ArrayLike,
-    group: symmetry.SpaceGroup,
-    start: Sequence[Rotation],
-    start_ub: ArrayLike,
-    *,
-    free: Sequence[str] = ("cell", "orientation"),
-    limits: Limits | None = None,
-) -> Refined:
-    """Figures of a model that another program refined; the model stays as it is.
-
-    Parameters
-    ----------
-    rotations : sequence of Rotation
-        Refined geometry.
-    peaks : sequence of Peaks
-        One for each rotation.
-    ub : (3, 3) array
-        Refined UB in 1/Å with 2π; its cell obeys ``group``.
-    group : SpaceGroup
-    start, start_ub
-        Where the refinement started, in the same setting: changes are told from there.
-    free : sequence of str
-        Which of `parameters.GROUPS` were refined.
-    limits : Limits, optional
-
-    Returns
-    -------
-    Refined
-        Nothing is held out, no steps are made, and the covariance is that of the peaks at the
-        model given.
-
-    Raises
-    ------
-    HklflowError
-        If the cell does not obey the group, or where `refine` would refuse the result.
-    """
-    limits = limits or Limits()
-    ub = np.asarray(ub, dtype=np.float64)
-    problem = _problem(rotations, peaks, ub, group, free, None, limits)
-    u, cell = lattice.decompose_ub(ub)
-    deviation = float(strain(lattice.metric(cell), problem.parameters.cell))
-    if deviation > _OBEYS:
-        raise HklflowError(
-            f"the refined cell {' '.join(f'{x:.5g}' for x in cell)} does not obey {group.symbol} "
-            f"(strain {deviation:.1e}); refine it with the constraints of its space group"
-        )
-    judged = _Refinement(problem, problem.parameters.start(), limits)
-    judged.start_u, start_cell = lattice.decompose_ub(start_ub)
-    judged.start_cell = symmetry.constrain_cell(start_cell, group)
-    judged._check_start()
-    hkl, indexed, usable = judged._select(loose=False)
-    result = judged._result(hkl, indexed, usable, usable)
-    return replace(
-        result,
-        cell=cell,
-        u=u,
-        ub=ub,
-        rotations=list(rotations),
-        held_out=np.zeros_like(usable),
-        rmsd_held_out=None,
-        values=_changes(problem, rotations, start, judged.start_u),
-    )
-
-
-def _changes(
-    problem: Problem, rotations: Sequence[Rotation], start: Sequence[Rotation], start_u: Floats
-) -> Floats:
-    """Values of a model's parameters with respect to another model of the same crystal."""
-    parameters = problem.parameters
-    old, new = start[0].detector, rotations[0].detector
-    axes = [np.stack([d.slow, d.fast, np.cross(d.slow, d.fast)], 1) for d in (old, new)]
-    centre = [d.plane.lab(d.shape[0] / 2, d.shape[1] / 2) for d in (old, new)]
-    vectors = {
-        "u": rotation_vector(parameters.u @ start_u.T),
-        "detector": centre[1] - centre[0],
-        "detector_rotation": rotation_vector(axes[1] @ axes[0].T),
-    }
-    for i, (before, after) in enumerate(zip(start, rotations, strict=True)):
-        turn = before.goniometer.rotation(0.0).T @ after.goniometer.rotation(0.0)
-        vectors[f"misorientation_{i}"] = rotation_vector(turn)
-    table = {
-        f"{stem}_{axis}": vector["xyz".index(axis)]
-        for stem, vector in vectors.items()
-        for axis in "xyz"
-    }
-    pairs = zip(parameters.names, parameters.start(), strict=True)
-    return np.array([table.get(name, value) for name, value in pairs])
 
 
 def _realigned(problem: Problem, u: Floats, cell: Floats) -> Floats:
@@ -397,7 +261,7 @@ class _Normal:
         return inverse / np.outer(self.scale, self.scale)
 
 
-class _Refinement:
+class Refinement:
     """Cycles of indexing, rejecting and fitting."""
 
     def __init__(self, problem: Problem, values: Floats, limits: Limits) -> None:
@@ -412,14 +276,14 @@ class _Refinement:
 
     def run(self) -> Refined:
         """Refine until the same peaks are used and the values rest."""
-        hkl, indexed, usable = self._select(loose=True)
+        hkl, indexed, usable = self.select(loose=True)
         fitted = self._without_held_out(usable)
         for cycle in range(_MAX_CYCLES):
             before = fitted
             self.cycles += 1
             moved = self._minimise(hkl, fitted, iterations=4 if cycle < 2 else 30)
-            self._check_start()
-            hkl, indexed, usable = self._select(loose=False)
+            self.check_start()
+            hkl, indexed, usable = self.select(loose=False)
             fitted = self._without_held_out(usable)
             changed = int(np.sum(fitted != before))
             # Among thousands a few peaks at the edge may come and go for ever.
@@ -436,9 +300,9 @@ class _Refinement:
                     "`find_peaks: sigma_floor` to what the geometry is good for"
                 )
             self.warnings.append(f"the selection of peaks did not settle: {told}")
-        return self._result(hkl, indexed, usable, before)
+        return self.result(hkl, indexed, usable, before)
 
-    def _select(self, loose: bool) -> tuple[Floats, Mask, Mask]:
+    def select(self, loose: bool) -> tuple[Floats, Mask, Mask]:
         """Find indices (n, 3), which peaks are indexed, and which of these to use."""
         limits = self.limits
         miller = self.problem.miller(self.values)
@@ -525,7 +389,8 @@ class _Refinement:
             )
         return normal
 
-    def _check_start(self) -> None:
+    def check_start(self) -> None:
+        """Refuse a model that went too far from where it started."""
         parameters, limits = self.problem.parameters, self.limits
         turn = lattice.rotation_angle(parameters.u_of(self.values), self.start_u)
         if turn > limits.max_turn:
@@ -541,7 +406,8 @@ class _Refinement:
                 "check the starting cell, wavelength and distance"
             )
 
-    def _result(self, hkl: Floats, indexed: Mask, usable: Mask, fitted: Mask) -> Refined:
+    def result(self, hkl: Floats, indexed: Mask, usable: Mask, fitted: Mask) -> Refined:
+        """Figures of the model as it is; ``fitted`` peaks make its covariance."""
         problem, values = self.problem, self.values
         parameters = problem.parameters
         rows = np.nonzero(fitted)[0]

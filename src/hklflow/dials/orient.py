@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import refinement, symmetry
+from hklflow.core import evaluation, refinement, symmetry
 from hklflow.core.geometry import Rotation
 from hklflow.core.model import Model, with_one_crystal
 from hklflow.core.peaks_table import Peaks
@@ -127,11 +127,11 @@ def refine(
     """
     peaks = [centroids(table) for table in tables]
     current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)
-    found = refinement.assign(current, peaks, refined_ub, group, limits=limits)
+    found = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
     for _ in range(_MAX_CYCLES):
         current, refined_ub = _refine_once(dials, current, tables, found, group, free, folder)
         before = found
-        found = refinement.assign(current, peaks, refined_ub, group, limits=limits)
+        found = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
         changed = np.any(found.hkl != before.hkl, axis=1) & (found.indexed | before.indexed)
         if changed.mean() <= _SETTLED:
             break
@@ -140,7 +140,7 @@ def refine(
             f"{changed.mean():.1%} of the peaks' indices still changed after {_MAX_CYCLES} runs of "
             "dials.refine; index again, or refine fewer parameters"
         )
-    return refinement.evaluate(
+    return evaluation.evaluate(
         current,
         peaks,
         refined_ub,
@@ -156,7 +156,7 @@ def _refine_once(
     dials: Dials,
     rotations: Sequence[Rotation],
     tables: Sequence[Peaks],
-    assigned: refinement.Assigned,
+    assigned: evaluation.Assigned,
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     folder: Path,
@@ -211,7 +211,7 @@ def _write(
     rotations: Sequence[Rotation],
     tables: Sequence[Peaks],
     group: symmetry.SpaceGroup | None = None,
-    assigned: refinement.Assigned | None = None,
+    assigned: evaluation.Assigned | None = None,
     own_crystals: bool = False,
 ) -> None:
     """Write the files of all rotations; with a crystal if its indices are given."""
