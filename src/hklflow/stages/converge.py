@@ -4,14 +4,15 @@ One job per scan: a graph of rules cannot turn in circles. Detectors' modules th
 are told and written as a proposal for the calibration store; the geometry of this reduction stays.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from hklflow import norms, stage
+from hklflow import measured, norms, stage
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -236,13 +237,13 @@ def _integrator(
 
     reads: list[str] = []
 
-    def measured(i: int, rotations: "Sequence[Rotation]") -> "Measurement":
+    def frames_of(i: int, rotations: "Sequence[Rotation]") -> "Measurement":
         return _measurement(inputs, params, i, rotations, threads, reads)
 
     def integrated(rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]") -> "list[Any]":
         return [
             integrate(
-                measured(i, rotations),
+                frames_of(i, rotations),
                 ub,
                 group,
                 nexus.read_peaks(path),
@@ -269,40 +270,29 @@ def _measurement(
     reads: list[str],
 ) -> "Measurement":
     """Frames of a rotation and its norm, at the geometry of a model."""
-    import numpy as np
-
     from hklflow import nexus
-    from hklflow.bragg.measurement import Measurement
-    from hklflow.core import masks
-    from hklflow.formats import raw
 
     scan, rotation = nexus.read_scan(inputs.scans[i]), rotations[i]
-    n = rotation.scan.n_frames
-
-    def blocks() -> "Iterator[NDArray[Any]]":
-        reads.append(params.rotations[i])
-        with raw.open_frames(scan.raw) as frames:
-            yield from frames.stream(params.block, scan.first, scan.first + n, threads=threads)
-
-    with raw.open_frames(scan.raw) as frames:
-        flag = masks.flag_value(frames.dtype) or np.inf
     # Where a spot is, the peak search tells of counts. Factors that fall along a spot would move
     # the centres of integrated ones outwards against that; intensities are not used here.
     factors = norms.Corrections(
         solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
     )
-    return Measurement(
+    scale = nexus.read_scale(inputs.scales[i])
+    found = measured.measurement(
+        scan,
         rotation,
         norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation)[0],
-        norms.frame_norm(
-            nexus.read_scale(inputs.scales[i]), n, inputs.scales[i], solid_angle=False
-        ),
-        blocks,
-        invalid_from=flag,
-        saturation=scan.saturation or np.inf,
-        valid_from=scan.underload,
-        read_variance=raw.read_variance(scan),
+        norms.frame_norm(scale, rotation.scan.n_frames, inputs.scales[i], solid_angle=False),
+        block=params.block,
+        threads=threads,
     )
+
+    def blocks() -> "Iterable[NDArray[Any]]":
+        reads.append(params.rotations[i])
+        return found.blocks()
+
+    return replace(found, blocks=blocks)
 
 
 def _modules(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from hklflow import __version__, norms, stage
+from hklflow import __version__, measured, norms, stage
 from hklflow.dials.settings import DialsPrograms
 from hklflow.errors import HklflowError
 
@@ -94,10 +94,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.bragg import integrate as bragg
-    from hklflow.bragg.measurement import Measurement
-    from hklflow.core import geometry, masks, symmetry
+    from hklflow.core import geometry, symmetry
     from hklflow.core.reflections import ReflectionFlag
-    from hklflow.formats import raw
     from hklflow.plots import bragg as pictures
 
     scan = nexus.read_scan(inputs.scan)
@@ -113,58 +111,50 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     ub = np.asarray(orientation["UB"])
     group = symmetry.space_group(orientation["space_group"])
     found, engine = None, f"hklflow {__version__}"
-    with raw.open_frames(scan.raw) as frames:
-        measurement = Measurement(
-            rotation,
-            pixel_norm,
-            frame_norm,
-            lambda: frames.stream(params.block, scan.first, scan.first + n, threads=threads),
-            invalid_from=masks.flag_value(frames.dtype) or np.inf,
-            saturation=scan.saturation or np.inf,
-            valid_from=scan.underload,
-            read_variance=raw.read_variance(scan),
+    measurement = measured.measurement(
+        scan, rotation, pixel_norm, frame_norm, block=params.block, threads=threads
+    )
+
+    def shown(blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
+        return stage.progress(blocks, n, f"{told}, frames", len)
+
+    if params.engine == "dials":
+        from hklflow.dials.integrate import integrate as by_dials
+        from hklflow.dials.programs import find
+
+        _refuse_unheard(params)
+        dials = find(params.prefix)
+        engine = dials.label
+        reflections = by_dials(
+            measurement,
+            scan,
+            ub,
+            group,
+            dials=dials,
+            d_min=params.d_min,
+            min_zeta=params.min_zeta,
+            min_recorded=params.min_recorded,
+            threads=threads,
         )
-
-        def shown(blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
-            return stage.progress(blocks, n, f"{told}, frames", len)
-
-        if params.engine == "dials":
-            from hklflow.dials.integrate import integrate as by_dials
-            from hklflow.dials.programs import find
-
-            _refuse_unheard(params)
-            dials = find(params.prefix)
-            engine = dials.label
-            reflections = by_dials(
-                measurement,
-                scan,
-                ub,
-                group,
-                dials=dials,
-                d_min=params.d_min,
-                min_zeta=params.min_zeta,
-                min_recorded=params.min_recorded,
-                threads=threads,
-            )
-        else:
-            chosen = bragg.IntegrationParams(
-                n_sigma=params.n_sigma,
-                mosaic=None if params.mosaic is None else float(np.radians(params.mosaic)),
-                spot=params.spot,
-                strong=params.strong,
-                references=params.references,
-                max_frames=params.max_frames,
-                min_zeta=params.min_zeta,
-                overlap=params.overlap,
-                min_recorded=params.min_recorded,
-                memory=params.memory,
-                threads=threads,
-            )
-            peaks = nexus.read_peaks(inputs.peaks)
-            found = bragg.integrate(
-                measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
-            )
-            reflections = found.reflections
+    else:
+        chosen = bragg.IntegrationParams(
+            n_sigma=params.n_sigma,
+            mosaic=None if params.mosaic is None else float(np.radians(params.mosaic)),
+            spot=params.spot,
+            strong=params.strong,
+            references=params.references,
+            max_frames=params.max_frames,
+            min_zeta=params.min_zeta,
+            overlap=params.overlap,
+            min_recorded=params.min_recorded,
+            memory=params.memory,
+            threads=threads,
+        )
+        peaks = nexus.read_peaks(inputs.peaks)
+        found = bragg.integrate(
+            measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
+        )
+        reflections = found.reflections
     title = f"{params.rotation} of {orientation['scan']}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
     metrics = {
