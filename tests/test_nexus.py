@@ -284,7 +284,7 @@ def test_planes_are_written_in_whole_layers(tmp_path: Path) -> None:
     with nexus.VolumeWriter(tmp_path / "v.nxs", grid, CELL, "t", np.uint32, False) as writer:
         writer.write(0, counts=some, norm=some)
         for first, n in ((8, 16), (16, 8)):
-            with pytest.raises(ValueError, match="whole layers of 16"):
+            with pytest.raises(ValueError, match="whole chunks of 16"):
                 writer.write(first, counts=some[:n], norm=some[:n])
         writer.write(32, counts=some[:8], norm=some[:8])
 

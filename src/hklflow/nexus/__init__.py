@@ -5,6 +5,7 @@ NXdata that plots itself. History is kept in ``/entry/workflow`` as one NXproces
 for each stage that led to the file.
 """
 
+from hklflow.nexus.grid_writer import PLANES, GridWriter
 from hklflow.nexus.masks import FrameMaskWriter, open_frame_mask, read_mask, write_mask
 from hklflow.nexus.master import linked_files, write_master
 from hklflow.nexus.peaks import read_peaks, write_peaks
@@ -22,7 +23,6 @@ from hklflow.nexus.stack import Intensities, Member, open_members, read_box, wri
 from hklflow.nexus.statistics import read_statistics, write_statistics
 from hklflow.nexus.transform import TransformWriter
 from hklflow.nexus.volume import (
-    PLANES,
     OpenVolume,
     Volume,
     VolumeWriter,
@@ -34,6 +34,7 @@ from hklflow.nexus.volume import (
 __all__ = [
     "PLANES",
     "FrameMaskWriter",
+    "GridWriter",
     "Intensities",
     "Member",
     "OpenVolume",

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.grid import Grid
-from hklflow.core.lattice import reciprocal
-from hklflow.nexus.chunks import pack, take
-from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry, text
+from hklflow.nexus.entry import open_entry, text
+from hklflow.nexus.grid_writer import GridWriter
 
 Floats = NDArray[np.float64]
-
-#: Planes of a chunk in the file.
-PLANES = 16
 
 
 @dataclass(frozen=True)
@@ -48,12 +43,8 @@ class Volume:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class VolumeWriter:
-    """Write a volume slab by slab along l, so that it need not fit in memory.
-
-    The default plot is S(Q) (or the counts, before the merge). Axes label voxel centres.
-    The NXdata carries the angles between its axes and the axes carry their
-    ``scaling_factor`` in 1/Å, which NeXpy uses to draw skewed cells with their true shape.
+class VolumeWriter(GridWriter):
+    """Write counts and norm on an hkl grid, and S(Q), which is then the default plot.
 
     Parameters
     ----------
@@ -61,11 +52,12 @@ class VolumeWriter:
         Of the counts as stored.
     derived : bool
         Whether S and its errors will be written too.
+    fast : bool
+        See `GridWriter`.
     variance : bool
         Whether the variance of the counts will be, where that is not the counts: with read noise.
-    fast : bool
-        Pack with bitshuffle and LZ4, ten times faster than gzip: for volumes that only hklflow
-        reads. Gzip needs no plugin.
+    extra : mapping of name to numpy dtype
+        Further arrays.
     """
 
     def __init__(
@@ -78,117 +70,15 @@ class VolumeWriter:
         derived: bool,
         fast: bool = False,
         variance: bool = False,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self._grid, self._cell, self._title, self._fast = grid, cell, title, fast
-        self._context = create(path, title, "transform")
         # The norm is a sum of up to 1e5 terms: single precision keeps 6e-8 of it.
-        self._types: dict[str, Any] = {"counts": counts_dtype, "norm": np.float32}
+        types: dict[str, Any] = {"counts": counts_dtype, "norm": np.float32}
         if variance:
-            self._types["variance"] = np.float32
+            types["variance"] = np.float32
         if derived:
-            self._types = {"data": np.float32, "data_errors": np.float32} | self._types
-
-    def __enter__(self) -> "VolumeWriter":
-        lengths, angles = np.split(reciprocal(self._cell), 2)
-        self._entry = self._context.__enter__()
-        self._group = add_group(
-            self._entry,
-            "transform",
-            "NXdata",
-            signal=next(iter(self._types)),
-            axes=["Ql", "Qk", "Qh"],
-            Ql_indices=0,
-            Qk_indices=1,
-            Qh_indices=2,
-            # between (Qh, Qk), (Qh, Ql), (Qk, Ql), in the order NeXpy expects
-            angles=angles[::-1].copy(),
-        )
-        shape = self._grid.array_shape
-        self._chunks = (min(PLANES, shape[0]), min(64, shape[1]), min(64, shape[2]))
-        packed: Any = PACKED
-        if self._fast:
-            packed = hdf5plugin.Bitshuffle(cname="lz4")
-        for name, dtype in self._types.items():
-            # What was not measured: no counts, no norm, no S.
-            fill = np.nan if name.startswith("data") else 0
-            dataset = self._group.create_dataset(
-                name, shape=shape, dtype=dtype, chunks=self._chunks, fillvalue=fill, **packed
-            )
-            if name == "variance":
-                dataset.attrs["description"] = "of the counts: photons and read noise"
-        for i, name in enumerate(("Qh", "Qk", "Ql")):
-            add_array(
-                self._group,
-                name,
-                self._grid.axis(i),
-                "r.l.u.",
-                long_name=f"{name} (r.l.u.)",
-                scaling_factor=lengths[i],
-            )
-        self._group["title"] = self._title
-        sample = add_group(self._entry, "sample", "NXsample")
-        add_array(sample, "unit_cell", self._cell, "angstrom, degree")
-        return self
-
-    def write(self, first: int, **arrays: NDArray[Any]) -> None:
-        """Write planes from ``first`` on: all that was announced, by name.
-
-        Raises
-        ------
-        ValueError
-            If the planes do not begin and end with layers of chunks.
-        """
-        for rows in self.strips:
-            self.write_rows(first, rows, **arrays)
-
-    @property
-    def strips(self) -> list[slice]:
-        """Rows along k that chunks have in common."""
-        n_k, step = self._grid.array_shape[1], self._chunks[1]
-        return [slice(k, min(k + step, n_k)) for k in range(0, n_k, step)]
-
-    def write_rows(self, first: int, rows: slice, **arrays: NDArray[Any]) -> None:
-        """Write one of the `strips` of planes (l, k, h); see `write`."""
-        put = self._write_fast if self._fast else self._write_strip
-        for name in self._types:
-            planes, stop = arrays[name], first + len(arrays[name])
-            if first % PLANES or (stop % PLANES and stop != self._grid.array_shape[0]):
-                raise ValueError(f"planes {first} to {stop} are not whole layers of {PLANES}")
-            for start in range(0, len(planes), PLANES):
-                layer = planes[start : start + PLANES, rows]
-                put(self._group[name], (first + start, rows.start), layer)
-
-    # What is not written takes no room and reads as the fill value.
-
-    def _write_strip(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
-        chunk = np.empty(self._chunks, dataset.dtype)
-        for h in range(0, strip.shape[2], self._chunks[2]):
-            if take(strip, h, dataset.fillvalue, chunk):
-                dataset.id.write_direct_chunk((*at, h), pack(chunk))
-
-    def _write_fast(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
-        fill, n_h = dataset.fillvalue, self._chunks[2]
-        used = np.flatnonzero(
-            (strip == strip if np.isnan(fill) else strip != fill).any(axis=(0, 1))
-        )
-        if len(used):
-            l, k = (slice(i, i + n) for i, n in zip(at, strip.shape, strict=False))  # noqa: E741
-            h = slice(used[0] // n_h * n_h, (used[-1] // n_h + 1) * n_h)
-            dataset[l, k, h] = strip[:, :, h]
-
-    @property
-    def datasets(self) -> dict[str, h5py.Dataset]:
-        """The volumes in the file, by name, to be written chunk by chunk."""
-        return {name: self._group[name] for name in self._types}
-
-    def note(self, notes: Mapping[str, Any]) -> None:
-        """Record what was done, in words and numbers."""
-        group = add_group(self._entry, "notes", "NXcollection")
-        group["grid"] = json.dumps(self._grid.to_dict())
-        group["notes"] = json.dumps(notes)
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
+            types = {"data": np.float32, "data_errors": np.float32} | types
+        super().__init__(path, grid, cell, title, types | dict(extra or {}), fast=fast)
 
 
 def write_volume(path: Path, volume: Volume, title: str) -> None:
@@ -301,11 +191,11 @@ class SideBySide:
 
 
 @contextmanager
-def open_volume(path: Path) -> Iterator[OpenVolume]:
+def open_volume(path: Path, group: str = "transform") -> Iterator[OpenVolume]:
     """Open a volume without reading it."""
     with open_entry(path) as entry:
         grid = Grid.from_dict(json.loads(text(entry["notes/grid"])))
-        yield OpenVolume(grid, entry["sample/unit_cell"][()], entry["transform"])
+        yield OpenVolume(grid, entry["sample/unit_cell"][()], entry[group])
 
 
 def read_volume(path: Path) -> Volume:

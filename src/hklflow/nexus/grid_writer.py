@@ -1,0 +1,189 @@
+"""Arrays on a grid of hkl, or of direct space, written slab by slab."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.grid import Grid
+from hklflow.core.lattice import reciprocal
+from hklflow.nexus.chunks import pack, take
+from hklflow.nexus.entry import PACKED, add_array, add_group, create
+
+Floats = NDArray[np.float64]
+
+#: Planes of a chunk in the file.
+PLANES = 16
+
+_DESCRIPTIONS = {"variance": "of the counts: photons and read noise"}
+
+
+class GridWriter:
+    """Write arrays on a grid slab by slab, so that they need not fit in memory.
+
+    The first array is the default plot. Axes label voxel centres. The NXdata carries the angles
+    between its axes and the axes carry their ``scaling_factor``, which NeXpy uses to draw skewed
+    cells with their true shape.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of hkl; or of x, y, z in fractions of a, b, c.
+    cell : (6,) array
+        Å and degrees.
+    types : mapping of name to numpy dtype
+        Arrays to be written. Floating-point arrays called ``data...`` are NaN where nothing is
+        written, all others 0.
+    group : str
+        Name of the NXdata.
+    direct : bool
+        Whether the grid is of x, y, z.
+    fast : bool
+        Pack with bitshuffle and LZ4, ten times faster than gzip: for volumes that only hklflow
+        reads. Gzip needs no plugin.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Grid,
+        cell: Floats,
+        title: str,
+        types: Mapping[str, Any],
+        *,
+        group: str = "transform",
+        direct: bool = False,
+        fast: bool = False,
+    ) -> None:
+        self._grid, self._cell, self._title, self._fast = grid, cell, title, fast
+        self._name, self._direct = group, direct
+        self._types = dict(types)
+        self._context = create(path, title, group)
+
+    def __enter__(self) -> Self:
+        own = self._cell if self._direct else reciprocal(self._cell)
+        lengths, angles = np.split(np.asarray(own, dtype=np.float64), 2)
+        axes = ("x", "y", "z") if self._direct else ("Qh", "Qk", "Ql")
+        self._entry = self._context.__enter__()
+        self._group = add_group(
+            self._entry,
+            self._name,
+            "NXdata",
+            signal=next(iter(self._types)),
+            axes=list(axes[::-1]),
+            # between the axes (0, 1), (0, 2), (1, 2) of h, k, l: the order that NeXpy expects
+            angles=angles[::-1].copy(),
+            **{f"{name}_indices": 2 - i for i, name in enumerate(axes)},
+        )
+        shape = self._grid.array_shape
+        self._chunks = (min(PLANES, shape[0]), min(64, shape[1]), min(64, shape[2]))
+        packed: Any = PACKED
+        if self._fast:
+            packed = hdf5plugin.Bitshuffle(cname="lz4")
+        for name, dtype in self._types.items():
+            # What was not measured: no counts, no norm, no S.
+            floating = np.issubdtype(dtype, np.floating)
+            fill = np.nan if name.startswith("data") and floating else 0
+            dataset = self._group.create_dataset(
+                name, shape=shape, dtype=dtype, chunks=self._chunks, fillvalue=fill, **packed
+            )
+            if name in _DESCRIPTIONS:
+                dataset.attrs["description"] = _DESCRIPTIONS[name]
+        for i, name in enumerate(axes):
+            label = f"{name} (unit cells)" if self._direct else f"{name} (r.l.u.)"
+            add_array(
+                self._group,
+                name,
+                self._grid.axis(i),
+                None if self._direct else "r.l.u.",
+                long_name=label,
+                scaling_factor=lengths[i],
+            )
+        self._group["title"] = self._title
+        sample = add_group(self._entry, "sample", "NXsample")
+        add_array(sample, "unit_cell", self._cell, "angstrom, degree")
+        return self
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Shape (l, k, h) of the chunks in the file."""
+        return self._chunks
+
+    def write(self, first: int, **arrays: NDArray[Any]) -> None:
+        """Write planes from ``first`` on: all that was announced, by name.
+
+        Raises
+        ------
+        ValueError
+            If the planes do not begin and end with layers of chunks.
+        """
+        for rows in self.strips:
+            self.write_rows(first, rows, **arrays)
+
+    @property
+    def strips(self) -> list[slice]:
+        """Rows along k that chunks have in common."""
+        n_k, step = self._grid.array_shape[1], self._chunks[1]
+        return [slice(k, min(k + step, n_k)) for k in range(0, n_k, step)]
+
+    def write_rows(self, first: int, rows: slice, **arrays: NDArray[Any]) -> None:
+        """Write one of the `strips` of planes (l, k, h); see `write`."""
+        self.write_block((first, rows.start), **{n: arrays[n][:, rows] for n in self._types})
+
+    def write_block(self, at: tuple[int, int], **arrays: NDArray[Any]) -> None:
+        """Write a block (l, k, h) of all h, by name, whose first plane and row are ``at``.
+
+        Raises
+        ------
+        ValueError
+            If it does not begin and end with chunks.
+        """
+        put = self._write_fast if self._fast else self._write_strip
+        for name in self._types:
+            block = arrays[name]
+            for begin, n, chunk, whole in zip(
+                at, block.shape, self._chunks, self._grid.array_shape, strict=False
+            ):
+                if begin % chunk or ((begin + n) % chunk and begin + n != whole):
+                    raise ValueError(f"{begin} to {begin + n} are not whole chunks of {chunk}")
+            for l in range(0, block.shape[0], self._chunks[0]):  # noqa: E741
+                for k in range(0, block.shape[1], self._chunks[1]):
+                    part = block[l : l + self._chunks[0], k : k + self._chunks[1]]
+                    put(self._group[name], (at[0] + l, at[1] + k), part)
+
+    # What is not written takes no room and reads as the fill value.
+
+    def _write_strip(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
+        chunk = np.empty(self._chunks, dataset.dtype)
+        for h in range(0, strip.shape[2], self._chunks[2]):
+            if take(strip, h, dataset.fillvalue, chunk):
+                dataset.id.write_direct_chunk((*at, h), pack(chunk))
+
+    def _write_fast(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
+        fill, n_h = dataset.fillvalue, self._chunks[2]
+        used = np.flatnonzero(
+            (strip == strip if np.isnan(fill) else strip != fill).any(axis=(0, 1))
+        )
+        if len(used):
+            l, k = (slice(i, i + n) for i, n in zip(at, strip.shape, strict=False))  # noqa: E741
+            h = slice(used[0] // n_h * n_h, (used[-1] // n_h + 1) * n_h)
+            dataset[l, k, h] = strip[:, :, h]
+
+    @property
+    def datasets(self) -> dict[str, h5py.Dataset]:
+        """The volumes in the file, by name, to be written chunk by chunk."""
+        return {name: self._group[name] for name in self._types}
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Record what was done, in words and numbers."""
+        group = add_group(self._entry, "notes", "NXcollection")
+        group["grid"] = json.dumps(self._grid.to_dict())
+        group["notes"] = json.dumps(notes)
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
