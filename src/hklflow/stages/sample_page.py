@@ -22,7 +22,7 @@ class Outputs(stage.Outputs):
 class Params(stage.Params):
     sample: str
     """Name of the sample."""
-    results: Path
+    results: str
     """Folder of the results, to which the names of pictures and figures are relative."""
     scans: list[str]
     """Names of the scans, cold to warm."""
