@@ -607,6 +607,16 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "merge_reflections": [{}, {"anomalous": True, "amplitudes": "plain", "shelx": "merged"}],
     "bragg_series": [{}, {"shown": 3}],
+    "symmetrise": [
+        {},
+        {"title": ODD, "symmetry": "P -3 1 m", "n_sigma": 4.5, "tolerance": 0.0, "memory": 1e3},
+    ],
+    "fill": [{}, {"title": ODD, "memory": 500.5}],
+    "pdf": [{}, {"title": ODD, "memory": 500.5}],
+    "difference": [{}, {"title": ODD, "subtract": "300K"}],
+    "stack_pdf": [{}, {"vectors": [(1.0, -0.5, 1e-7), (0.5, 0.5, 0.0)], "temperatures": [0.5]}],
+    "planes": [{}, {"hkl": ["h -h l", "h k 0.5"], "xyz": ["x y 0.5"], "title": ODD}],
+    "sample_page": [{}, {"title": ODD, "scans": ["a", "b"]}],
 }
 _DIVIDED = {"layout": "lab", "detector": "agipd"}
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -617,6 +627,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "scale_reflections": {"rotations": ["r1"]},
     "transform": {"rotation": "r1"},
     "stack": {"scans": ["a"], "temperatures": [1.5]},
+    "stack_pdf": {"scans": ["a"], "temperatures": [1.5]},
+    "sample_page": {"sample": "s", "results": "res", "scans": ["a"], "temperatures": [1.5]},
     "constants_preprocess": _DIVIDED,
     "gather": _DIVIDED,
     "propose_constants": {"store": "-a store", "name": "agipd", "author": ODD},

@@ -77,9 +77,16 @@ COSTS: Mapping[str, Cost] = {
     ),
     "add_transforms": Cost(350, per_mvoxel=1, voxel_rate=20, disk_voxel=6),
     "merge": Cost(400, per_mvoxel=1.4, voxel_rate=19, disk_voxel=7),
+    "symmetrise": Cost(450, per_mvoxel=20, voxel_rate=5, disk_voxel=12),
+    "fill": Cost(450, per_mvoxel=16, voxel_rate=5, disk_voxel=7),
+    "pdf": Cost(400, per_mvoxel=16, voxel_rate=8, disk_voxel=7),
+    "difference": Cost(400, per_mvoxel=1, voxel_rate=10, disk_voxel=12),
+    "planes": Cost(300, seconds=5),
     "scan_file": Cost(),
     "temperature_series": Cost(260, seconds=5),
     "stack": Cost(300, seconds=5),
+    "stack_pdf": Cost(300, seconds=5),
+    "sample_page": Cost(300, seconds=5),
     "overview": Cost(200, seconds=4),
     # Memory of reflections in work is bounded by `integrate: memory`.
     "converge": Cost(1500, per_mpixel=350, seconds=30, rate=15),
@@ -148,16 +155,16 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     samples: list[Key] = [(sample, None, None) for sample in experiment.used_samples()]
     stacks: list[Key] = [(sample, parent, None) for sample, parent in experiment.stacks()]
     used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()} - {None}
-    kinds = [type(experiment.config.calibrations[str(name)]) for name in used]
+    calibrations = [type(experiment.config.calibrations[str(name)]) for name in used]
     experiment_wide: Key = (None, None, None)
     counts: dict[str, dict[Key, int]] = {}
     if experiment.config.simulation is not None:
         counts["simulate"] = {
             key: len(experiment.rotation(*key).parts) for key in experiment.all_rotations()
         }
-        counts["simulate"][experiment_wide] = kinds.count(PowderImage)
-    counts["powder_calibration"] = {experiment_wide: kinds.count(PowderImage)}
-    counts["import_poni"] = {experiment_wide: kinds.count(PoniFile)}
+        counts["simulate"][experiment_wide] = calibrations.count(PowderImage)
+    counts["powder_calibration"] = {experiment_wide: calibrations.count(PowderImage)}
+    counts["import_poni"] = {experiment_wide: calibrations.count(PoniFile)}
     counts["sum_scans"] = dict.fromkeys(sums, 1)
     for rule in ("import_scan", "pixel_mask", "find_peaks", "frame_scale"):
         counts[rule] = dict.fromkeys(rotations, 1)
@@ -172,6 +179,17 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     counts["temperature_series"] = dict.fromkeys(samples, 1)
     counts["stack"] = dict.fromkeys(stacks, 2)
     counts["overview"] = {experiment_wide: 1}
+    counts["sample_page"] = dict.fromkeys(samples, 1)
+    if kinds := len(set(experiment.config.delta_pdf)):
+        counts["symmetrise"] = counts["fill"] = dict.fromkeys(scans, kinds)
+        counts["pdf"] = counts["planes"] = dict.fromkeys(scans, 2 * kinds)
+        counts["difference"] = {
+            (sample, scan, None): kinds
+            for sample, scan in experiment.scans
+            if experiment.reference(sample, scan) is not None
+        }
+        counts["stack"] = dict.fromkeys(stacks, 2 + kinds)
+        counts["stack_pdf"] = dict.fromkeys(stacks, kinds)
     if experiment.config.bragg:
         counts["converge"] = dict.fromkeys(scans, 1)
         counts["integrate"] = dict.fromkeys(rotations, 1)

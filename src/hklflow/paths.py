@@ -1,9 +1,9 @@
 """Every result path, once: rules and tests read them here.
 
 Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
-``{rotation}``, ``{part}``, ``{parent}`` and ``{kind}`` (``transform`` or
-``masked_transform``); for constants ``{constants}``, ``{run}``, ``{measure}``,
-``{module}``, ``{asic}`` and ``{current}``.
+``{rotation}``, ``{part}``, ``{parent}``, ``{kind}`` (``transform`` or
+``masked_transform``) and ``{which}`` (``delta`` or ``total``); for constants
+``{constants}``, ``{run}``, ``{measure}``, ``{module}``, ``{asic}`` and ``{current}``.
 Names of samples and scans have no ``_``: folders with one are free for other products.
 """
 
@@ -70,6 +70,10 @@ class Paths:
     def stack(self, name: str) -> str:
         """Product of the volumes of a parent and its children, such as ``{kind}.nxs``."""
         return self._at("{sample}", "stack_{parent}", name)
+
+    def page(self) -> str:
+        """Page of a sample."""
+        return self._at("{sample}", "{sample}.html")
 
     def overview(self, name: str) -> str:
         """Product of the whole experiment."""

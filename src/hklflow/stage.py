@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from hklflow import __version__, publish
 from hklflow.errors import HklflowError
@@ -63,6 +63,18 @@ class Params(_Model):
         A stage with a parameter file that names further files adds them: they are read as well.
         """
         return _paths(self)
+
+
+def _in_threes(value: Any) -> Any:
+    """Group the numbers of a command line, which come one after the other."""
+    flat = isinstance(value, list) and not any(isinstance(x, list | tuple) for x in value)
+    if not flat or len(value) % 3:
+        return value
+    return [tuple(value[i : i + 3]) for i in range(0, len(value), 3)]
+
+
+Vectors = Annotated[list[tuple[float, float, float]], BeforeValidator(_in_threes)]
+"""Vectors of three numbers; on a command line one after the other."""
 
 
 def _paths(model: BaseModel) -> dict[str, list[Path]]:

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -61,8 +62,15 @@ def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path)
         "merge": 6,
         "scan_file": 3,
         "temperature_series": 1,
-        "stack": 2,
+        "symmetrise": 3,
+        "fill": 3,
+        "pdf": 6,
+        "planes": 6,
+        "difference": 2,
+        "stack": 3,
+        "stack_pdf": 1,
         "overview": 1,
+        "sample_page": 1,
     }
     assert _jobs(told) == expected
     # What `hklflow check` foretells.
@@ -126,6 +134,36 @@ def test_lists_of_files_are_short_and_whole(tmp_path: Path) -> None:
         expected = {f"{odd['results']}/hexa/{name}/{product}" for name in names}
         assert len(words[start:stop]) == len(expected)
         assert set(words[start:stop]) == expected
+
+
+def test_the_page_of_a_sample_has_the_pictures_of_all_steps(tmp_path: Path) -> None:
+    """Told by scans × pictures: in full they would be too long for a shell."""
+    odd = copy.deepcopy(CONFIG) | {"results": "my 'odd' $results", "bragg": True}
+    table = scans([300, 200, 100], {"r1": 0, "r2": 40}, parent=300)
+    folder = write_experiment(tmp_path / "e", odd, table)
+    page = f"{odd['results']}/hexa/hexa.html"
+    run = snakemake(folder, page, "--dry-run", "--printshellcmds")
+    assert run.returncode == 0, run.stderr
+    told = run.stdout + run.stderr
+    command = re.search(r"(python -m hklflow.stages.sample_page.*) > ", told)
+    assert command is not None
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {command[1]}"], capture_output=True, text=True, check=True
+    )
+    words = printed.stdout.splitlines()
+    pictures = words[words.index("--pictures") + 1 : words.index("--figures")]
+    figures = words[words.index("--figures") + 1 : words.index("--page")]
+    made = {
+        word
+        for other in re.findall(r"(python -m hklflow.*) > ", told)
+        for word in shlex.split(other)
+        if word.endswith(".png") and "sample_page" not in other
+    }
+    assert set(pictures) == made
+    assert len(pictures) == len(made) > 80
+    assert len(figures) == len(set(figures)) > 60
+    assert all(path.startswith(odd["results"]) for path in figures)
+    assert len(command[1]) < 0.5 * sum(map(len, pictures + figures))
 
 
 def test_a_target_that_no_scan_has_is_told(tmp_path: Path) -> None:

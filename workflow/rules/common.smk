@@ -33,6 +33,8 @@ wildcard_constraints:
     parent=one_of({scan.parent for scan in experiment.scans.values()}),
     rotation=one_of({rotation for _, _, rotation in experiment.all_rotations()}),
     kind="transform|masked_transform",
+    which="delta|total",
+    volume="symm|filled|delta_pdf|total_pdf",
     part=r"\d+",
 
 
@@ -70,6 +72,40 @@ BRAGG_SCAN_PRODUCTS = (
 )
 
 
+# Of each kind of volume that is in `delta_pdf`.
+PDF_SCAN_PRODUCTS = (
+    "symm_{kind}.nxs",
+    "filled_{kind}.nxs",
+    "total_pdf_{kind}.nxs",
+    "delta_pdf_{kind}.nxs",
+    "planes_symm_{kind}.png",
+    "planes_delta_pdf_{kind}.png",
+)
+KINDS = ("transform", "masked_transform")
+PDF_KINDS = [kind for kind in KINDS if kind in settings.delta_pdf]
+
+
+def every_pdf(wildcards):
+    """All that follows the merged volumes of all scans."""
+    wanted = []
+    for sample, scan in experiment.scans:
+        names = list(PDF_SCAN_PRODUCTS)
+        if experiment.reference(sample, scan) is not None:
+            names += ["difference_{kind}.nxs", "pdf_difference_{kind}.nxs"]
+        wanted += [
+            paths.scan(name).format(sample=sample, scan=scan, kind=kind)
+            for name in names
+            for kind in PDF_KINDS
+        ]
+    wanted += [
+        paths.stack(name).format(sample=sample, parent=parent, kind=kind)
+        for sample, parent in experiment.stacks()
+        for kind in PDF_KINDS
+        for name in ("symm_{kind}.nxs", "delta_pdf_{kind}.nxs")
+    ]
+    return wanted
+
+
 def every_structure_factor(wildcards):
     """All products of the Bragg reflections of all scans."""
     of_scan = [paths.scan(name) for name in BRAGG_SCAN_PRODUCTS]
@@ -105,6 +141,7 @@ def every_product(wildcards):
         for name in sorted(used.intersection(POWDER + PONI))
     ]
     wanted += every_constant(wildcards)
+    wanted += every_pdf(wildcards)
     if settings.bragg:
         wanted += every_structure_factor(wildcards)
     for sample, parent in experiment.stacks():
@@ -117,6 +154,7 @@ def every_product(wildcards):
             paths.series(f"series.{kind}").format(sample=sample)
             for kind in ("tsv", "nxs")
         ]
+        wanted.append(paths.page().format(sample=sample))
     for sample, scan in experiment.scans:
         own = (
             of_parent_scan if experiment.scans[sample, scan].parent == scan else of_scan
@@ -247,14 +285,59 @@ def of_scans_rotations(name):
     return inner
 
 
-def of_stacked(wildcards):
-    """Merged volumes of the scans of the parent at hand, cold to warm."""
-    return [
-        paths.scan("{kind}.nxs").format(
-            sample=wildcards.sample, scan=scan, kind=wildcards.kind
+def of_stacked(name):
+    """Input function: this product of the scans of the parent at hand, cold to warm."""
+
+    @known
+    def inner(wildcards):
+        return [
+            paths.scan(name).format(
+                sample=wildcards.sample, scan=scan, kind=wildcards.kind
+            )
+            for scan in experiment.stacked(wildcards.sample, wildcards.parent)
+        ]
+
+    return inner
+
+
+def of_kinds(name):
+    """Input function: this product of the scan at hand, of each kind that is in `delta_pdf`."""
+
+    @known
+    def inner(wildcards):
+        scan_at(wildcards)
+        return [
+            paths.scan(name).format(**dict(wildcards.items()), kind=kind)
+            for kind in PDF_KINDS
+        ]
+
+    return inner
+
+
+def of_reference(name):
+    """Input function: this product of the scan that is subtracted from the scan at hand."""
+
+    @known
+    def inner(wildcards):
+        scan_at(wildcards)
+        reference = experiment.reference(wildcards.sample, wildcards.scan)
+        if reference is None:
+            raise WorkflowError(
+                f"{wildcards.sample} {wildcards.scan} is the reference itself: there is no "
+                "difference; see `difference: subtract` of the configuration"
+            )
+        return paths.scan(name).format(
+            sample=wildcards.sample, scan=reference, kind=wildcards.kind
         )
-        for scan in experiment.stacked(wildcards.sample, wildcards.parent)
-    ]
+
+    return inner
+
+
+def for_total_pdf(wildcards):
+    """Symmetrised volume, from which the total PDF has its Bragg reflections."""
+    if wildcards.which == "delta":
+        return []
+    return paths.scan("symm_{kind}.nxs").format(**dict(wildcards.items()))
 
 
 def raw_files(wildcards):
@@ -380,6 +463,38 @@ def braced(name):
         return f"{shlex.quote(start)}{{{middles}}}{shlex.quote(end)}"
 
     return inner
+
+
+def crossed(name):
+    """Params function: like `braced`, for many products of many scans, as `a/{b,c}/{d,e}`."""
+
+    @known
+    def inner(wildcards, input):
+        start = paths.page().format(**dict(wildcards.items())).rpartition("/")[0] + "/"
+        folders, others = {}, []
+        for path in map(str, input[name]):
+            if path.startswith(start) and "/" in (own := path.removeprefix(start)):
+                folder, _, product = own.partition("/")
+                folders.setdefault(folder, []).append(product)
+            else:
+                others.append(shlex.quote(path))
+        alike = {}
+        for folder, products in folders.items():
+            alike.setdefault(tuple(products), []).append(folder)
+        return " ".join(
+            [
+                f"{shlex.quote(start)}{choice(folders)}/{choice(products)}"
+                for products, folders in alike.items()
+            ]
+            + others
+        )
+
+    return inner
+
+
+def choice(names):
+    """Names in braces for the shell; one name as it is."""
+    return names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
 
 
 # -------------------------------------------------------------------- parameters

@@ -94,6 +94,10 @@ rule scan_file:
         scales=of_rotations("scale.nxs"),
         peaks=of_rotations("peaks.nxs"),
         frame_masks=of_rotations("frame_mask.nxs"),
+        symmetrised=of_kinds("symm_{kind}.nxs"),
+        filled=of_kinds("filled_{kind}.nxs"),
+        total_pdfs=of_kinds("total_pdf_{kind}.nxs"),
+        delta_pdfs=of_kinds("delta_pdf_{kind}.nxs"),
     output:
         master=paths.master(),
     log:
@@ -105,6 +109,12 @@ rule scan_file:
         runtime=minutes("scan_file"),
     params:
         title="{sample} {scan}",
+        more=optional(
+            symmetrised="symmetrised",
+            filled="filled",
+            total_pdfs="total_pdfs",
+            delta_pdfs="delta_pdfs",
+        ),
         configuration=resolved,
         version=stages.scan_file.VERSION,
     message:
@@ -114,13 +124,13 @@ rule scan_file:
         " --transform {input.transform:q} --masked-transform {input.masked_transform:q}"
         " --scans {input.scans:q} --statistics {input.statistics:q} --scales {input.scales:q}"
         " --peaks {input.peaks:q}"
-        " --frame-masks {input.frame_masks:q} --master {output.master:q}"
+        " --frame-masks {input.frame_masks:q} {params.more} --master {output.master:q}"
         " --title {params.title:q} --configuration={params.configuration:q} > {log:q} 2>&1"
 
 
 rule stack:
     input:
-        volumes=of_stacked,
+        volumes=of_stacked("{kind}.nxs"),
     output:
         stack=paths.stack("{kind}.nxs"),
         table=report(
@@ -137,6 +147,8 @@ rule stack:
         ),
     log:
         paths.log("stack", "sample", "parent", "kind"),
+    wildcard_constraints:
+        kind="(symm_)?(masked_)?transform",
     conda:
         "../../envs/hklflow.yaml"
     resources:

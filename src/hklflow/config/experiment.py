@@ -432,13 +432,54 @@ class Experiment:
             **own.merge_reflections.model_dump(), anomalous=own.scale_reflections.anomalous
         )
 
-    def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
-        """Parameters of a merge."""
+    def _title(self, what: str, sample: str, scan: str, kind: str) -> str:
         temperature = self.scans[sample, scan].temperature
         at = "" if temperature is None else f" at {temperature:g} K"
-        title = f"S(Q) of {sample} {scan}{at}{_MASKED[kind]}"
-        given = self.settings(sample, scan).merge.model_dump()
-        return stages.merge.Params(**given, title=title)
+        return f"{what} of {sample} {scan}{at}{_MASKED[kind]}"
+
+    def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
+        """Parameters of a merge."""
+        own = self.settings(sample, scan).merge
+        return stages.merge.Params(
+            **own.model_dump(), title=self._title("S(Q)", sample, scan, kind)
+        )
+
+    def symmetrise_params(self, sample: str, scan: str, kind: str) -> stages.symmetrise.Params:
+        """Parameters of symmetrising."""
+        own = self.settings(sample, scan).symmetrise
+        title = self._title("symmetrised S(Q)", sample, scan, kind)
+        return stages.symmetrise.Params(**own.model_dump(), title=title)
+
+    def fill_params(self, sample: str, scan: str, kind: str) -> stages.fill.Params:
+        """Parameters of punching and filling."""
+        own = self.settings(sample, scan).fill
+        title = self._title("diffuse S(Q)", sample, scan, kind)
+        return stages.fill.Params(**own.model_dump(), title=title)
+
+    def pdf_params(self, sample: str, scan: str, which: str, kind: str) -> stages.pdf.Params:
+        """Parameters of a pair distribution, ``delta`` or ``total``."""
+        own = self.settings(sample, scan).pdf
+        what = {"delta": "3D-ΔPDF", "total": "total PDF"}[which]
+        title = self._title(what, sample, scan, kind)
+        return stages.pdf.Params(**own.model_dump(), title=title)
+
+    def reference(self, sample: str, scan: str) -> str | None:
+        """Scan that is subtracted from a scan; None if that is the scan itself."""
+        own = self.settings(sample, scan).difference.subtract or self.scans[sample, scan].parent
+        return None if own == scan else own
+
+    def difference_params(self, sample: str, scan: str, kind: str) -> stages.difference.Params:
+        """Parameters of the difference to the reference."""
+        title = self._title("", sample, scan, kind).removeprefix(" of ")
+        reference = self._title("", sample, str(self.reference(sample, scan)), "transform")
+        own = self.settings(sample, scan).difference
+        return stages.difference.Params(
+            **own.model_dump(), title=f"{title} minus {reference.removeprefix(' of ')}"
+        )
+
+    def planes_params(self, sample: str, scan: str) -> stages.planes.Params:
+        """Parameters of the pictures of planes."""
+        return stages.planes.Params(**self.settings(sample, scan).planes.model_dump())
 
     def stack_params(self, sample: str, parent: str, kind: str) -> stages.stack.Params:
         """Parameters of the stack of a parent's volumes along temperature."""
@@ -449,6 +490,30 @@ class Experiment:
             title=f"S(Q) of {sample} against temperature, parent {parent}{_MASKED[kind]}",
             scans=scans,
             temperatures=[self.scans[sample, scan].temperature for scan in scans],
+        )
+
+    def stack_pdf_params(self, sample: str, parent: str, kind: str) -> stages.stack_pdf.Params:
+        """Parameters of the stack of a parent's 3D-ΔPDFs along temperature."""
+        scans = self.stacked(sample, parent)
+        return stages.stack_pdf.Params(
+            **self.settings(sample).stack_pdf.model_dump(),
+            title=f"3D-ΔPDF of {sample} against temperature, parent {parent}{_MASKED[kind]}",
+            scans=scans,
+            temperatures=[self.scans[sample, scan].temperature for scan in scans],
+        )
+
+    def page_params(self, sample: str) -> stages.sample_page.Params:
+        """Parameters of the page of a sample."""
+        scans = self.scans_of(sample)
+        return stages.sample_page.Params(
+            sample=sample,
+            results=self.config.results,
+            scans=scans,
+            temperatures=[
+                float("nan") if (at := self.scans[sample, scan].temperature) is None else at
+                for scan in scans
+            ],
+            title=sample,
         )
 
     def stacked(self, sample: str, parent: str) -> list[str]:
@@ -463,3 +528,4 @@ class Experiment:
 
 
 _MASKED = {"transform": "", "masked_transform": ", 3-D masked"}
+_MASKED |= {f"symm_{kind}": f", symmetrised{masked}" for kind, masked in _MASKED.items()}

@@ -95,6 +95,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += _start_problems(experiment)
+        problems += _reference_problems(experiment)
     if problems:
         raise _report(problems)
     return experiment
@@ -149,6 +150,19 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"config: orientation.start of {sample}/{scan}: {start} is a product of this "
                 "workflow, which would wait for itself; copy it elsewhere first"
+            )
+
+
+def _reference_problems(experiment: Experiment) -> Iterator[str]:
+    """Say which references are no scans of the sample."""
+    if not experiment.config.delta_pdf:
+        return
+    for sample, scan in experiment.scans:
+        reference = experiment.reference(sample, scan)
+        if reference is not None and (sample, reference) not in experiment.scans:
+            yield (
+                f"config: difference.subtract of {sample}/{scan}: {sample} has no scan "
+                f"{reference!r}, but {', '.join(experiment.scans_of(sample))}"
             )
 
 

@@ -8,7 +8,7 @@ stage modules are reached through their package.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -16,6 +16,8 @@ import hklflow.stages.accept
 import hklflow.stages.add_transforms
 import hklflow.stages.bragg_series
 import hklflow.stages.converge
+import hklflow.stages.difference
+import hklflow.stages.fill
 import hklflow.stages.find_peaks
 import hklflow.stages.frame_scale
 import hklflow.stages.import_poni
@@ -25,15 +27,20 @@ import hklflow.stages.mask_3d
 import hklflow.stages.merge
 import hklflow.stages.merge_reflections
 import hklflow.stages.overview
+import hklflow.stages.pdf
 import hklflow.stages.pixel_mask
+import hklflow.stages.planes
 import hklflow.stages.powder_calibration
 import hklflow.stages.refine
 import hklflow.stages.refine_parent
+import hklflow.stages.sample_page
 import hklflow.stages.scale_reflections
 import hklflow.stages.scan_file
 import hklflow.stages.simulate
 import hklflow.stages.stack
+import hklflow.stages.stack_pdf
 import hklflow.stages.sum_scans
+import hklflow.stages.symmetrise
 import hklflow.stages.temperature_series
 import hklflow.stages.transform  # noqa: F401  (used as `stages.transform`)
 from hklflow import stages
@@ -135,6 +142,9 @@ class Config(_Section):
     """Constants of detectors (offsets, gains, flat fields, bad pixels), by name."""
     bragg: bool = False
     """Whether `snakemake` makes structure factors too; `snakemake bragg` makes them in any case."""
+    delta_pdf: list[Literal["transform", "masked_transform"]] = Field(["masked_transform"])
+    """Merged volumes that are symmetrised, filled and transformed to the 3D-ΔPDF: with all, without
+    the 3-D mask's pixels, both, or none."""
     frame_blocks: int = Field(1, ge=1, le=1000)
     """Blocks of frames of a rotation that are transformed by jobs of their own, for a cluster."""
     correct_frames: UsedConstants = UsedConstants()
@@ -165,6 +175,16 @@ class Config(_Section):
     """Transform to hkl."""
     merge: stages.merge.Settings = stages.merge.Settings()
     """Merge of the rotations."""
+    symmetrise: stages.symmetrise.Settings = stages.symmetrise.Settings()
+    """Sum of equivalent voxels."""
+    fill: stages.fill.Settings = stages.fill.Settings()
+    """Punching of the Bragg reflections, and filling of the holes."""
+    pdf: stages.pdf.Settings = stages.pdf.Settings()
+    """Taper and transform to the total PDF and the 3D-ΔPDF."""
+    difference: stages.difference.Settings = stages.difference.Settings()
+    """Difference to another temperature."""
+    planes: stages.planes.Settings = stages.planes.Settings()
+    """Planes of S(Q) and of the pair distributions that are drawn."""
     converge: stages.converge.Settings = stages.converge.Settings()
     """Refinement and integration in turn, until the model rests."""
     integrate: stages.integrate.Settings = stages.integrate.Settings()
@@ -177,6 +197,8 @@ class Config(_Section):
     """Quantities against temperature."""
     stack: stages.stack.Settings = stages.stack.Settings()
     """Merged volumes along temperature, and chosen reflections."""
+    stack_pdf: stages.stack_pdf.Settings = stages.stack_pdf.Settings()
+    """3D-ΔPDFs along temperature, and chosen vectors."""
     bragg_series: stages.bragg_series.Settings = stages.bragg_series.Settings()
     """Bragg intensities against temperature."""
     per_sample: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -30,12 +30,17 @@ PER_SCAN = (
     "mask_3d",
     "transform",
     "merge",
+    "symmetrise",
+    "fill",
+    "pdf",
+    "difference",
+    "planes",
     "converge",
     "integrate",
     "scale_reflections",
     "merge_reflections",
 )
-PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "bragg_series")
+PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
 # About the raw files or the parent itself: a parent's children do not take these from it.
 _OWN = ("sum_scans", "import_scan", "refine_parent")
 

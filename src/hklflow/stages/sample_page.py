@@ -26,8 +26,8 @@ class Params(stage.Params):
     """Folder of the results, to which the names of pictures and figures are relative."""
     scans: list[str]
     """Names of the scans, cold to warm."""
-    temperatures: list[float | None]
-    """Their temperatures in K."""
+    temperatures: list[float]
+    """Their temperatures in K; NaN: not known."""
     title: str = ""
     """Title of the page."""
 

@@ -7,9 +7,9 @@ stand beside each other in the order of their names, none is dropped or averaged
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from hklflow import stage
 
@@ -41,7 +41,7 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
-    reflections: list[Hkl] = Field(default_factory=list)
+    reflections: stage.Vectors = Field(default_factory=list)
     """Points hkl whose intensity is followed, also fractional ones; empty: the strongest
     symmetry-distinct integer hkl of the hottest scan, by their intensity in the volume."""
     number: int = Field(6, ge=1, le=100)
@@ -54,15 +54,6 @@ class Settings(stage.Params):
     min_measured: float = Field(0.95, gt=0, le=1)
     """Least measured fraction of the box (half as much of the shell): with less there is no
     intensity. What is missing in the box counts as background."""
-
-    @field_validator("reflections", mode="before")
-    @classmethod
-    def _triples(cls, value: Any) -> Any:
-        """Group the numbers of a command line, which come one after the other."""
-        flat = isinstance(value, list) and not any(isinstance(x, list | tuple) for x in value)
-        if not flat or len(value) % 3:
-            return value
-        return [tuple(value[i : i + 3]) for i in range(0, len(value), 3)]
 
 
 class Params(Settings):

@@ -26,7 +26,7 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
-    vectors: list[tuple[float, float, float]] = Field(default_factory=list)
+    vectors: stage.Vectors = Field(default_factory=list)
     """Interatomic vectors in fractions of a, b, c; empty: the strongest local extrema."""
 
 
