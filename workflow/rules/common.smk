@@ -38,139 +38,14 @@ wildcard_constraints:
     part=r"\d+",
 
 
-def known(function):
-    """Keep a function's signature: Snakemake asks for it several times for every job."""
-    function.__signature__ = inspect.signature(function)
-    return function
-
-
-# ---------------------------------------------------------------------- products
-
-
-SCAN_PRODUCTS = (
-    "orientation.json",
-    "accepted.json",
-    "transform.nxs",
-    "masked_transform.nxs",
-)
-ROTATION_PRODUCTS = (
-    "scan.nxs",
-    "mask.nxs",
-    "statistics.nxs",
-    "scale.nxs",
-    "peaks.nxs",
-    "frame_mask.nxs",
-    "transform.nxs",
-    "masked_transform.nxs",
-)
-
-
-BRAGG_SCAN_PRODUCTS = (
-    "converged.json",
-    "scaled.nxs",
-    *(f"structure_factors.{kind}" for kind in ("nxs", "mtz", "hkl", "tsv")),
-)
-
-
-# Of each kind of volume that is in `delta_pdf`.
-PDF_SCAN_PRODUCTS = (
-    "symm_{kind}.nxs",
-    "filled_{kind}.nxs",
-    "total_pdf_{kind}.nxs",
-    "delta_pdf_{kind}.nxs",
-    "planes_symm_{kind}.png",
-    "planes_delta_pdf_{kind}.png",
-)
 KINDS = ("transform", "masked_transform")
 PDF_KINDS = [kind for kind in KINDS if kind in settings.delta_pdf]
 
 
-def every_pdf(wildcards):
-    """All that follows the merged volumes of all scans."""
-    wanted = []
-    for sample, scan in experiment.scans:
-        names = list(PDF_SCAN_PRODUCTS)
-        if experiment.reference(sample, scan) is not None:
-            names += ["difference_{kind}.nxs", "pdf_difference_{kind}.nxs"]
-        wanted += [
-            paths.scan(name).format(sample=sample, scan=scan, kind=kind)
-            for name in names
-            for kind in PDF_KINDS
-        ]
-    wanted += [
-        paths.stack(name).format(sample=sample, parent=parent, kind=kind)
-        for sample, parent in experiment.stacks()
-        for kind in PDF_KINDS
-        for name in ("symm_{kind}.nxs", "delta_pdf_{kind}.nxs")
-    ]
-    return wanted
-
-
-def every_structure_factor(wildcards):
-    """All products of the Bragg reflections of all scans."""
-    of_scan = [paths.scan(name) for name in BRAGG_SCAN_PRODUCTS]
-    wanted = [
-        product.format(sample=sample, scan=scan)
-        for sample, scan in experiment.scans
-        for product in of_scan
-    ]
-    wanted += [
-        paths.rotation("reflections.nxs").format(
-            sample=sample, scan=scan, rotation=rotation
-        )
-        for sample, scan, rotation in experiment.all_rotations()
-    ]
-    wanted += [
-        paths.series(f"intensities.{kind}").format(sample=sample)
-        for sample in experiment.used_samples()
-        for kind in ("tsv", "nxs")
-    ]
-    return wanted
-
-
-def every_product(wildcards):
-    """All products of all scans."""
-    of_scan = [*(paths.scan(name) for name in SCAN_PRODUCTS), paths.master()]
-    of_parent_scan = [*of_scan, paths.scan("parent.json")]
-    of_rotation = [paths.rotation(name) for name in ROTATION_PRODUCTS]
-    of_sum = [*of_rotation, paths.rotation("sum.nxs")]
-    wanted = [paths.overview("summary.tsv")] if experiment.scans else []
-    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
-    wanted += [
-        paths.calibration("geometry.json").format(calibration=name)
-        for name in sorted(used.intersection(POWDER + PONI))
-    ]
-    wanted += every_constant(wildcards)
-    wanted += every_pdf(wildcards)
-    if settings.bragg:
-        wanted += every_structure_factor(wildcards)
-    for sample, parent in experiment.stacks():
-        wanted += [
-            paths.stack("{kind}.nxs").format(sample=sample, parent=parent, kind=kind)
-            for kind in ("transform", "masked_transform")
-        ]
-    for sample in experiment.used_samples():
-        wanted += [
-            paths.series(f"series.{kind}").format(sample=sample)
-            for kind in ("tsv", "nxs")
-        ]
-        wanted.append(paths.page().format(sample=sample))
-    for sample, scan in experiment.scans:
-        own = (
-            of_parent_scan if experiment.scans[sample, scan].parent == scan else of_scan
-        )
-        wanted += [product.format(sample=sample, scan=scan) for product in own]
-    for sample, scan, rotation in experiment.all_rotations():
-        if experiment.is_corrected(sample, scan):
-            own = paths.rotation("corrected.nxs")
-            wanted.append(own.format(sample=sample, scan=scan, rotation=rotation))
-        own = (
-            of_sum
-            if experiment.rotation(sample, scan, rotation).is_sum
-            else of_rotation
-        )
-        wanted += [p.format(sample=sample, scan=scan, rotation=rotation) for p in own]
-    return wanted
+def known(function):
+    """Keep a function's signature: Snakemake asks for it several times for every job."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 # ------------------------------------------------------------------------ inputs
@@ -470,11 +345,12 @@ def crossed(name):
 
     @known
     def inner(wildcards, input):
-        start = paths.page().format(**dict(wildcards.items())).rpartition("/")[0] + "/"
+        start = os.path.dirname(paths.page()).format(**dict(wildcards.items())) + os.sep
         folders, others = {}, []
         for path in map(str, input[name]):
-            if path.startswith(start) and "/" in (own := path.removeprefix(start)):
-                folder, _, product = own.partition("/")
+            own = path.removeprefix(start)
+            if path.startswith(start) and os.sep in own:
+                folder, _, product = own.partition(os.sep)
                 folders.setdefault(folder, []).append(product)
             else:
                 others.append(shlex.quote(path))
@@ -483,7 +359,7 @@ def crossed(name):
             alike.setdefault(tuple(products), []).append(folder)
         return " ".join(
             [
-                f"{shlex.quote(start)}{choice(folders)}/{choice(products)}"
+                f"{shlex.quote(start)}{choice(folders)}{os.sep}{choice(products)}"
                 for products, folders in alike.items()
             ]
             + others

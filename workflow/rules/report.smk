@@ -86,69 +86,6 @@ rule overview:
         " > {log:q} 2>&1"
 
 
-ROTATION_STEPS = ("mask", "statistics", "peaks", "scale", "frame_mask")
-MEASURED_STEPS = ("mask", "statistics", "peaks", "scale")
-
-
-def of_sample(wildcards, ending):
-    """Pictures (``.png``) or figures (``.json``) of all steps of the sample at hand."""
-    sample, wanted = wildcards.sample, []
-    pictures = ending == ".png"
-    of_rotation = list(ROTATION_STEPS if pictures else MEASURED_STEPS)
-    of_scan = list(KINDS) + ([f"{kind}_coverage" for kind in KINDS] if pictures else [])
-    of_scan += ["residuals"] if pictures else ["orientation", "accepted"]
-    for kind in PDF_KINDS:
-        of_scan += [
-            f"{step}_{kind}" for step in ("symm", "filled", "total_pdf", "delta_pdf")
-        ]
-        if pictures:
-            of_scan += [f"planes_symm_{kind}", f"planes_delta_pdf_{kind}"]
-    if settings.bragg:
-        of_scan += ["convergence", "scaled", "structure_factors"]
-        of_rotation.append("reflections")
-    for scan in experiment.scans_of(sample):
-        own, row = list(of_scan), experiment.scans[sample, scan]
-        if experiment.reference(sample, scan) is not None:
-            own += [f"difference_{kind}" for kind in PDF_KINDS]
-        if row.parent == scan and pictures:
-            own.append("parent")
-        wanted += [
-            paths.scan(f"{name}{ending}").format(sample=sample, scan=scan)
-            for name in own
-        ]
-        steps = of_rotation + ["corrected"] * experiment.is_corrected(sample, scan)
-        wanted += [
-            paths.rotation(f"{name}{ending}").format(
-                sample=sample, scan=scan, rotation=rotation
-            )
-            for rotation in row.rotations
-            for name in steps
-        ]
-    series = ["series"] + ["intensities"] * settings.bragg if pictures else ["findings"]
-    wanted += [paths.series(f"{name}{ending}").format(sample=sample) for name in series]
-    if pictures:
-        used = {
-            experiment.rotation(*key).calibration
-            for key in experiment.all_rotations()
-            if key[0] == sample
-        }
-        wanted += [
-            paths.calibration("rings.png").format(calibration=name)
-            for name in sorted(used.intersection(POWDER))
-        ]
-        stacked = [
-            *KINDS,
-            *(f"{s}_{k}" for k in PDF_KINDS for s in ("symm", "delta_pdf")),
-        ]
-        wanted += [
-            paths.stack(f"{name}.png").format(sample=sample, parent=parent)
-            for owner, parent in experiment.stacks()
-            if owner == sample
-            for name in stacked
-        ]
-    return wanted
-
-
 rule sample_page:
     input:
         pictures=lambda wildcards: of_sample(wildcards, ".png"),
