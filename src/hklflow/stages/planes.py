@@ -1,10 +1,16 @@
 """Draw planes of the volumes of a scan: along the axes and oblique, skewed cells drawn true."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.nexus import OpenVolume
 
 VERSION = 1
 
@@ -22,9 +28,9 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
-    hkl: list[str] = Field(["h k 0", "h 0 l", "0 k l", "h h l"])
+    hkl: list[str] = Field(["h k 0", "h 0 l", "0 k l", "h h l"], min_length=1)
     """Planes of S(Q), such as `h k 0`, `h h l`, `h k 0.5`, `h -h l`."""
-    xyz: list[str] = Field(["x y 0", "x 0 z", "0 y z", "x x z"])
+    xyz: list[str] = Field(["x y 0", "x 0 z", "0 y z", "x x z"], min_length=1)
     """Planes of the pair distributions."""
 
 
@@ -36,8 +42,55 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Only what the planes meet is read."""
+    from hklflow import plots
+    from hklflow.core import planes
+    from hklflow.nexus.entry import text
+    from hklflow.plots import planes as pictures
+
+    # All of them, so that a mistake in those of the other space is told as well.
+    wanted = {
+        direct: [planes.parse(one, names) for one in written]
+        for direct, names, written in ((False, "hkl", params.hkl), (True, "xyz", params.xyz))
+    }
+    with _open(inputs.volume) as (volume, direct):
+        data = volume.group["data"]
+        cuts = [
+            planes.cut(data, volume.grid, plane, data.chunks or (16, 64, 64))
+            for plane in stage.progress(wanted[direct], len(wanted[direct]), "planes")
+        ]
+        kind = volume.notes.get("kind")
+        title = params.title or text(volume.group["title"])
+        metric = planes.metric_of(volume.cell, direct)
+    what = ("total PDF" if kind == "total" else "3D-ΔPDF") if direct else "S(Q)"
+    if kind == "difference":
+        what = f"difference of {what}"
+    diverging = direct or kind == "difference"
+    plots.save(pictures.panels(cuts, metric, direct, diverging, what, title), outputs.picture)
+    missed = [one.plane.text for one in cuts if not one.image.size]
+    print(
+        f"{len(cuts) - len(missed)} planes of {what}, the nearest voxel at each point: "
+        + ", ".join(one.plane.text for one in cuts if one.image.size)
+        + (f"; outside the volume: {', '.join(missed)}" if missed else "")
+    )
+
+
+@contextmanager
+def _open(path: Path) -> "Iterator[tuple[OpenVolume, bool]]":
+    """A volume, and whether it is of direct space."""
+    from hklflow import nexus
+    from hklflow.errors import HklflowError
+    from hklflow.nexus.entry import open_entry
+
+    with open_entry(path) as entry:
+        found = [name for name in ("transform", "pdf") if f"{name}/data" in entry]
+        if not found or "notes/grid" not in entry or entry[found[0]]["data"].ndim != 3:
+            raise HklflowError(
+                f"{path} has no volume with data on a grid (groups `transform` or `pdf`) to draw "
+                "planes of; give a merged, symmetrised or filled volume, or a pair distribution"
+            )
+    with nexus.open_volume(path, found[0]) as volume:
+        yield volume, found[0] == "pdf"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,195 @@
+"""Pictures of planes through a volume, drawn with their true lengths and angles."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D
+from numpy.typing import NDArray
+
+from hklflow.core.planes import Cut
+from hklflow.plots.common import IMAGE, figure_of, log_range
+
+Floats = NDArray[np.float64]
+
+DIVERGING = "RdBu_r"
+_EMPTY = "0.85"
+
+
+def columns_of(n: int) -> int:
+    """Panels side by side: at most three, and no row with one alone if that can be helped."""
+    return 2 if n == 4 else min(n, 3)
+
+
+def panels(
+    cuts: Sequence[Cut], metric: Floats, direct: bool, diverging: bool, label: str, title: str
+) -> Figure:
+    """Planes of one volume in one picture, all with the same colours.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut
+    metric : (3, 3) array
+        Of their space: 1/Å² or Å².
+    direct : bool
+        Whether that is direct space.
+    diverging : bool
+        Colours that are symmetric about 0, rather than logarithmic.
+    label : str
+        Of the colours.
+    """
+    columns = columns_of(len(cuts))
+    rows = -(-len(cuts) // columns)
+    # As high as the planes ask for, that they fill their places.
+    shapes = [np.ptp(one.v) / np.ptp(one.u) * _aspect(one, metric) for one in cuts if _drawn(one)]
+    height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * 4.3 + 1.1
+    figure = figure_of(5.4 * columns + 1, height * rows + 0.4)
+    group(figure, (rows, columns), cuts, metric, direct, diverging, label)
+    figure.suptitle(title)
+    return figure
+
+
+def _drawn(one: Cut) -> bool:
+    return min(one.image.shape) > 1
+
+
+def _aspect(one: Cut, metric: Floats) -> float:
+    """Height over width of a plane whose letters reach as far as each other."""
+    (along, _), (_, upright) = one.plane.cartesian(metric)
+    return float(upright / along)
+
+
+def group(
+    figure: Any,
+    shape: tuple[int, int],
+    cuts: Sequence[Cut],
+    metric: Floats,
+    direct: bool,
+    diverging: bool,
+    label: str,
+) -> None:
+    """Draw planes with one bar of colours into a figure or a part of one."""
+    norm = symmetric_range(cuts, metric, direct) if diverging else log_range(_all(cuts))
+    axes = list(figure.subplots(*shape, squeeze=False).ravel())
+    for spare in axes[len(cuts) :]:
+        spare.set_axis_off()
+    drawn: Any = None
+    for own, one in zip(axes, cuts, strict=False):
+        if one.image.size:
+            drawn = draw(own, one, metric, "Å" if direct else "1/Å", norm, diverging)
+        else:
+            own.set(xticks=[], yticks=[], facecolor=_EMPTY)
+            own.text(0.5, 0.5, "outside the volume", ha="center", transform=own.transAxes)
+        own.set_title(one.plane.text)
+    if drawn is not None:
+        extend = "both" if diverging else "max"
+        figure.colorbar(drawn, ax=axes, label=label, shrink=0.85, extend=extend)
+
+
+def _all(cuts: Sequence[Cut]) -> Floats:
+    return np.concatenate([np.zeros(0), *(one.image.ravel() for one in cuts)])
+
+
+def symmetric_range(cuts: Sequence[Cut], metric: Floats, direct: bool) -> Normalize:
+    """Colours symmetric about 0 in which 1 of 200 points saturates.
+
+    In direct space what is nearer to the origin than 1 Å, the peak that all distributions have
+    there, does not count.
+    """
+    values = _all(cuts)
+    if direct:
+        far = [one.distance(metric).ravel() >= 1.0 for one in cuts]
+        values = values[np.concatenate([np.zeros(0, dtype=bool), *far])]
+    values = np.abs(values[np.isfinite(values)])
+    high = float(np.percentile(values, 99.5)) if values.size else 1.0
+    return Normalize(-(high or 1.0), high or 1.0)
+
+
+def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diverging: bool) -> Any:
+    """Draw a plane: x along its first vector, y in the plane upright to it, in ``unit``.
+
+    On the upper and right side are the values of the plane's letters. Lines of the upper ones are
+    not upright where the vectors are not: its values are those where the second letter is 0, and
+    the thin lines of the lattice lead on.
+    """
+    u, v, image = one.u, one.v, one.image
+    matrix = one.plane.cartesian(metric)
+    skew = Affine2D(np.block([[matrix, np.zeros((2, 1))], [np.zeros((1, 2)), np.ones((1, 1))]]))
+    du, dv = (float(x[1] - x[0]) / 2 if len(x) > 1 else 0.5 for x in (u, v))
+    # Measured and empty is the darkest colour; what was not measured stays NaN.
+    lowest = float(norm.vmin or 0.0)
+    drawn = axes.imshow(
+        image if diverging else np.where(image <= 0, lowest, image),
+        norm=norm,
+        cmap=DIVERGING if diverging else IMAGE,
+        extent=(u[0] - du, u[-1] + du, v[0] - dv, v[-1] + dv),
+        origin="lower",
+        # Sharp peaks of a volume finer than the picture are not lost between its dots.
+        interpolation="antialiased",
+        transform=skew + axes.transData,
+    )
+    rows, columns = np.nonzero(np.isfinite(image))
+    if rows.size:
+        seen = skew.transform(np.stack([u[columns], v[rows]], axis=1))
+    else:
+        seen = skew.transform([(a, b) for a in (u[0], u[-1]) for b in (v[0], v[-1])])
+        middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
+        axes.text(middle[0], middle[1], "nothing measured here", ha="center")
+    pad = np.abs(matrix @ (du, dv))
+    low, high = seen.min(axis=0) - pad, seen.max(axis=0) + pad
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), facecolor=_EMPTY)
+    axes.set_aspect("equal")
+    _letters(axes, one, matrix, (low, high))
+    names = [_direction(vector, unit == "Å") for vector in (one.plane.first, one.plane.second)]
+    axes.set_xlabel(f"along {names[0]} ({unit})")
+    axes.set_ylabel(f"in plane, towards {names[1]} ({unit})")
+    return drawn
+
+
+def _letters(axes: Axes, one: Cut, matrix: Floats, view: tuple[Floats, Floats]) -> None:
+    """Values of the letters on the upper and right side, and thin lines of the lattice."""
+    (along, x), (_, y) = matrix
+    low, high = view
+    upper = axes.secondary_xaxis(
+        "top", functions=(lambda at: np.asarray(at) / along, lambda at: np.asarray(at) * along)
+    )
+    right = axes.secondary_yaxis(
+        "right", functions=(lambda at: np.asarray(at) / y, lambda at: np.asarray(at) * y)
+    )
+    first, second = one.plane.letters
+    skewed = abs(x) > 1e-6 * y
+    upper.set_xlabel(first + (f" (at {second} = 0)" if skewed else ""), fontsize=9)
+    right.set_ylabel(second, fontsize=9)
+    locator = MaxNLocator(8, steps=[1, 2, 5, 10])
+    values_u = locator.tick_values(low[0] / along, high[0] / along)
+    values_v = locator.tick_values(low[1] / y, high[1] / y)
+    upper.set_xticks(values_u)
+    right.set_yticks(values_v)
+    # A skewed line that crosses the picture may have its value beyond the upper side's ends.
+    step = values_u[1] - values_u[0]
+    beyond = int(np.ceil(abs(x / y) * max(abs(low[1]), abs(high[1])) / along / step))
+    lines = step * np.arange(
+        round(values_u[0] / step) - beyond, round(values_u[-1] / step) + beyond + 1
+    )
+    ends = np.array([low[1], high[1]])
+    thin: dict[str, Any] = {"color": "0.5", "lw": 0.5, "alpha": 0.45, "scalex": False}
+    for value in lines:
+        axes.plot(along * value + x / y * ends, ends, scaley=False, **thin)
+    for value in values_v:
+        axes.plot([low[0], high[0]], [y * value] * 2, scaley=False, **thin)
+
+
+def _direction(vector: Floats, direct: bool) -> str:
+    """A vector as a sum of axes: a*, a* + b*, 2a - c."""
+    terms = []
+    for factor, axis in zip(vector, "abc", strict=True):
+        if factor:
+            size = "" if abs(factor) == 1 else f"{abs(factor):.4g}"
+            sign = "-" if factor < 0 else "+"
+            terms.append(f"{sign} {size}{axis}{'' if direct else '*'}")
+    whole = " ".join(terms)
+    return whole[2:] if whole.startswith("+") else whole.replace("- ", "-", 1)
