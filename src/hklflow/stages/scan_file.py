@@ -1,10 +1,14 @@
 """Write the master file of one scan, which links all of its products for NeXpy and silx."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hklflow import stage
+from pydantic import Field
 
-VERSION = 1
+from hklflow import stage
+from hklflow.errors import HklflowError
+
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -24,6 +28,14 @@ class Inputs(stage.Inputs):
     """Peak tables of the rotations."""
     frame_masks: list[Path]
     """3-D masks of the rotations."""
+    symmetrised: list[Path] = Field(default_factory=list)
+    """Symmetrised volumes, `symm_{kind}.nxs`; the kind is transform or masked_transform."""
+    filled: list[Path] = Field(default_factory=list)
+    """Volumes without Bragg reflections, `filled_{kind}.nxs`."""
+    total_pdfs: list[Path] = Field(default_factory=list)
+    """Total pair distributions, `total_pdf_{kind}.nxs`."""
+    delta_pdfs: list[Path] = Field(default_factory=list)
+    """Pair distributions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
 
 
 class Outputs(stage.Outputs):
@@ -41,6 +53,7 @@ class Params(stage.Params):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Link everything."""
     from hklflow import nexus
+    from hklflow.nexus import master
 
     orientation = stage.read_json(inputs.orientation)
     rotations: dict[str, dict[str, Path]] = {}
@@ -69,7 +82,24 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         rotations,
         orientation,
         params.configuration,
+        symmetrised=_named(inputs.symmetrised, "symm_", master.SYMMETRISED),
+        filled=_named(inputs.filled, "filled_", master.SYMMETRISED),
+        pdfs=_named(inputs.total_pdfs, "total_pdf_", master.TOTAL_PDF)
+        | _named(inputs.delta_pdfs, "delta_pdf_", master.DELTA_PDF),
     )
+
+
+def _named(files: Sequence[Path], prefix: str, names: Mapping[str, str]) -> dict[str, Path]:
+    """Name in the master file -> file, by the kind that the file's name says."""
+    known = {f"{prefix}{kind}.nxs": name for kind, name in names.items()}
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.name not in known:
+            raise HklflowError(
+                f"{path} is not called {' or '.join(known)}: its name says what it holds; rename it"
+            )
+        found[known[path.name]] = path
+    return found
 
 
 if __name__ == "__main__":
