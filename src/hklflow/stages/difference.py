@@ -1,10 +1,24 @@
-"""Difference of S(Q) and of the 3D-ΔPDF between a temperature and a reference."""
+"""Difference of S(Q) and of the 3D-ΔPDF between a temperature and a reference.
 
+Errors are those of both scans in quadrature. Differences to the same reference share its error:
+they are not independent of each other.
+"""
+
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hklflow import stage
 
+if TYPE_CHECKING:
+    from hklflow.nexus import OpenVolume
+
 VERSION = 1
+
+_PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
+_NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
+_SAMPLE = 4_000_000  # voxels that the scale is fitted on, at most
+_PLACES = 10
 
 
 class Inputs(stage.Inputs):
@@ -34,6 +48,9 @@ class Settings(stage.Params):
 
     subtract: str | None = None
     """Name of the scan that is subtracted; None: the parent."""
+    match_scale: bool = False
+    """Multiply the reference, S(Q) and 3D-ΔPDF, by the factor that makes most of its S(Q) like
+    that of the scan. The factor is found and reported in any case."""
 
 
 class Params(Settings):
@@ -44,8 +61,213 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Find the scale, subtract slab by slab, draw planes."""
+    from hklflow import plots
+    from hklflow.plots import difference as pictures
+
+    with ExitStack() as stack:
+        hkl = _pair(stack, inputs.symmetrised, inputs.reference, direct=False)
+        xyz = _pair(stack, inputs.delta_pdf, inputs.reference_pdf, direct=True)
+        reaches = _reaches(xyz)
+        factor, factor_error = _fitted_scale(hkl, needed=params.match_scale)
+        scale = factor if params.match_scale else 1.0
+        operations = hkl[0].notes.get("operations")
+        found = {
+            _NAMES[direct]: _subtract(pair, path, params, scale, operations, direct)
+            for pair, path, direct in (
+                (hkl, outputs.difference, False),
+                (xyz, outputs.pdf_difference, True),
+            )
+        }
+    metrics = {
+        **found,
+        "scale that would match": factor,
+        "scale that would match, sigma": factor_error,
+        "scale applied to the reference": scale,
+        "q_max (1/Å) of scan and reference": reaches,
+    }
+    stage.write_json(outputs.metrics, metrics)
+    drawn = (_cuts(outputs.difference, False), _cuts(outputs.pdf_difference, True))
+    plots.save(pictures.differences(*drawn, params.title), outputs.picture)
+    chi2 = ", ".join(
+        f"{name}: reduced chi2 of no difference {figures['reduced chi2 of no difference']:.2f}"
+        for name, figures in found.items()
+        if figures["voxels"]
+    )
+    print(
+        f"minus {params.subtract or 'the reference'} times {scale:.6g} "
+        f"({factor:.6g} ± {factor_error:.2g} would match); {chi2}"
+    )
+
+
+def _pair(
+    stack: ExitStack, path: Path, reference: Path, direct: bool
+) -> "tuple[OpenVolume, OpenVolume]":
+    """Open the volumes of scan and reference."""
+    from hklflow import nexus
+    from hklflow.errors import HklflowError
+
+    if path.samefile(reference):
+        raise HklflowError(
+            f"{path} is both scan and reference: its difference to itself is nothing; name "
+            "another scan in `subtract`"
+        )
+    group = "pdf" if direct else "transform"
+    one, other = (stack.enter_context(nexus.open_volume(p, group)) for p in (path, reference))
+    for volume, own in ((one, path), (other, reference)):
+        missing = [name for name in ("data", "data_errors") if name not in volume.group]
+        if missing:
+            raise HklflowError(
+                f"{own} has no {' and no '.join(missing)} in `{group}`: it is no volume with "
+                "errors; give a symmetrised volume or a pair distribution"
+            )
+    if not one.grid.same_as(other.grid):
+        raise HklflowError(
+            f"{path} has another grid ({one.grid.to_dict()}) than {reference} "
+            f"({other.grid.to_dict()}); make both on the grid of one parent"
+        )
+    return one, other
+
+
+def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:
+    """How far in Q (1/Å) both pair distributions reach; a warning if that is not the same."""
+    reaches: list[float | None] = [volume.notes.get("q_max") for volume in pair]
+    known = [reach for reach in reaches if reach is not None]
+    if len(known) == 2 and abs(known[0] - known[1]) > 0.01 * known[1]:
+        print(
+            f"warning: the pair distributions reach to {known[0]:g} and {known[1]:g} 1/Å, so "
+            "that their resolution differs, and so do they at each peak; set one q_max for both"
+        )
+    return reaches
+
+
+def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[float, float]:
+    """Factor for the reference and its error, from voxels all over the volume.
+
+    They are whole chunks drawn at random (the same each time), and of equivalent voxels one, for
+    these have the same errors. Where none can be found and none is needed, both are NaN.
+    """
+    import itertools
+
+    import numpy as np
+
+    from hklflow.core import difference, extrema
+    from hklflow.errors import HklflowError
+
+    one = pair[0]
+    grid, datasets = one.grid, [v.group[n] for v in pair for n in ("data", "data_errors")]
+    operations = extrema.operations_of(one.notes.get("operations"), direct=False)
+    shape, chunk = grid.array_shape, datasets[0].chunks or (16, 64, 64)
+    boxes = list(itertools.product(*(range(0, n, c) for n, c in zip(shape, chunk, strict=True))))
+    axes = [grid.axis(i) for i in range(3)]
+    parts: list[list[Any]] = [[np.empty(0)] for _ in datasets]
+    size = 0
+    for place in np.random.default_rng(0).permutation(len(boxes)):
+        region = tuple(slice(b, b + c) for b, c in zip(boxes[place], chunk, strict=True))
+        own = [axis[part] for axis, part in zip(axes, region[::-1], strict=True)]
+        kept = extrema.asymmetric(operations, own)
+        if not kept.any():
+            continue
+        values = [dataset[region][kept] for dataset in datasets]
+        measured = np.isfinite(values[0]) & np.isfinite(values[2])
+        for part, value in zip(parts, values, strict=True):
+            part.append(value[measured])
+        size += int(measured.sum())
+        if size >= _SAMPLE:
+            break
+    a, sa, b, sb = (np.concatenate(part).astype(np.float64) for part in parts)
+    try:
+        return difference.fit_scale(a, sa, b, sb)
+    except HklflowError as error:
+        if needed:
+            raise
+        print(f"warning: {error}")
+        return float("nan"), float("nan")
+
+
+def _subtract(
+    pair: "tuple[OpenVolume, OpenVolume]",
+    path: Path,
+    params: Params,
+    scale: float,
+    laue: list[Any] | None,
+    direct: bool,
+) -> dict[str, Any]:
+    """Write the difference; returns how large it is and where it is most significant."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.core import difference, extrema, planes
+
+    one = pair[0]
+    tally, strongest = difference.Tally(), extrema.Strongest(one.grid)
+    metric = planes.metric_of(one.cell, direct)
+    starts = range(0, one.grid.array_shape[0], nexus.PLANES)
+    group = "pdf" if direct else "transform"
+    title = f"{params.title}: {_NAMES[direct]}"
+    types = {"data": np.float32, "data_errors": np.float32}
+    with nexus.GridWriter(
+        path, one.grid, one.cell, title, types, group=group, direct=direct
+    ) as writer:
+        for first in stage.progress(starts, len(starts), f"slabs of {_NAMES[direct]}"):
+            region = slice(first, first + nexus.PLANES)
+            a, sa, b, sb = (v.group[n][region].astype(np.float64) for v in pair for n in types)
+            data, errors = difference.subtract(a, sa, b, sb, scale)
+            writer.write(first, data=data.astype(np.float32), data_errors=errors.astype(np.float32))
+            strongest.add(np.abs(tally.add(data, errors)))
+        figures: dict[str, Any] = tally.figures()
+        writer.note(
+            {
+                "kind": "difference",
+                "errors": "of scan and reference in quadrature",
+                "scale": scale,
+                **({"operations": laue} if laue else {}),
+                **figures,
+            }
+        )
+    points, significance = strongest.points()
+    far = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points)) >= (1.0 if direct else 0.0)
+    points, significance = points[far], significance[far]
+    # A feature may be some voxels wide.
+    apart = 3.5 * float(np.max(one.grid.step * np.sqrt(np.diag(metric))))
+    symmetry = extrema.operations_of(laue, direct)
+    chosen = extrema.distinct(points, significance, _PLACES, symmetry, metric, apart)
+    figures["most significant"] = _values(path, group, points[chosen], "xyz" if direct else "hkl")
+    return figures
+
+
+def _values(path: Path, group: str, points: Any, name: str) -> list[dict[str, Any]]:
+    """The difference at some voxels."""
+    import numpy as np
+
+    from hklflow import nexus
+
+    rows = []
+    with nexus.open_volume(path, group) as volume:
+        grid = volume.grid
+        for point in points:
+            h, k, l = np.rint((point - grid.first) / grid.step).astype(int)  # noqa: E741
+            value, sigma = (float(volume.group[n][l, k, h]) for n in ("data", "data_errors"))
+            rows.append(
+                {name: point, "difference": value, "sigma": sigma, "significance": value / sigma}
+            )
+    return rows
+
+
+def _cuts(path: Path, direct: bool) -> Any:
+    """Planes of what was written, and the metric of their space."""
+    from hklflow import nexus
+    from hklflow.core import planes
+
+    with nexus.open_volume(path, "pdf" if direct else "transform") as volume:
+        data = volume.group["data"]
+        cuts = [
+            planes.cut(
+                data, volume.grid, planes.parse(text, "xyz" if direct else "hkl"), data.chunks
+            )
+            for text in _PLANES[direct]
+        ]
+        return cuts, planes.metric_of(volume.cell, direct)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""Pictures of differences between two scans, in both spaces."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hklflow.core.planes import Cut
+from hklflow.plots.common import figure_of
+from hklflow.plots.planes import group
+
+Floats = NDArray[np.float64]
+
+
+def differences(
+    hkl: tuple[Sequence[Cut], Floats], xyz: tuple[Sequence[Cut], Floats], title: str
+) -> Figure:
+    """Planes of the difference of S(Q) above those of the difference of the 3D-ΔPDF.
+
+    Parameters
+    ----------
+    hkl, xyz : (cuts, metric)
+        Three planes each, and the metric (3, 3) of their space.
+    """
+    figure = figure_of(16, 10.5)
+    upper, lower = figure.subfigures(2, 1)  # type: ignore[misc]
+    for part, (cuts, metric), direct, label in (
+        (upper, hkl, False, "difference of S(Q)"),
+        (lower, xyz, True, "difference of 3D-ΔPDF"),
+    ):
+        group(part, (1, 3), cuts, metric, direct, True, label)
+    figure.suptitle(title)
+    return figure
