@@ -1,0 +1,90 @@
+"""Other interpolants than kriging, to compare it with: one matrix per pattern of holes.
+
+Each function takes the voxels of a hole (n, 3) and of its support (m, 3), as indices (l, k, h), and
+the edges of a voxel (3, 3), whose rows are the steps along l, k, h in 1/Å; it gives the weights
+(n, m) of what was measured.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+def _laplacian(voxels: Indices, edges: Floats) -> Floats:
+    """Graph Laplacian: neighbours along the axes, weighted by their squared distance."""
+    number = {tuple(v): i for i, v in enumerate(voxels.tolist())}
+    matrix = np.zeros((len(voxels), len(voxels)))
+    for axis in range(3):
+        weight = 1 / float(edges[axis] @ edges[axis])
+        for (l, k, h), i in list(number.items()):  # noqa: E741
+            there = [l, k, h]
+            there[axis] += 1
+            j = number.get((there[0], there[1], there[2]))
+            if j is not None:
+                matrix[[i, j], [i, j]] += weight
+                matrix[[i, j], [j, i]] -= weight
+    return matrix
+
+
+def _conditional(precision: Floats, n_hole: int) -> Floats:
+    """Expectation of the first voxels given the others."""
+    inner, outer = precision[:n_hole, :n_hole], precision[:n_hole, n_hole:]
+    weights: Floats = -np.linalg.solve(inner, outer)
+    return weights
+
+
+def laplace(hole: Indices, support: Indices, edges: Floats) -> Floats:
+    """Harmonic: every voxel of the hole is the mean of its six neighbours."""
+    return _conditional(_laplacian(np.concatenate([hole, support]), edges), len(hole))
+
+
+def biharmonic(hole: Indices, support: Indices, edges: Floats) -> Floats:
+    """Least squared Laplacian over hole and support."""
+    matrix = _laplacian(np.concatenate([hole, support]), edges)
+    return _conditional(matrix @ matrix, len(hole))
+
+
+def polynomial(hole: Indices, support: Indices, edges: Floats) -> Floats:
+    """Quadratic polynomial, least squares."""
+
+    def terms(voxels: Indices) -> Floats:
+        x = (voxels - hole.mean(axis=0)) @ edges
+        pairs = [x[:, i] * x[:, j] for i in range(3) for j in range(i, 3)]
+        return np.column_stack([np.ones(len(x)), x, *pairs])
+
+    weights: Floats = terms(hole) @ np.linalg.pinv(terms(support))
+    return weights
+
+
+def linear(hole: Indices, support: Indices, edges: Floats) -> Floats:
+    """Linear along each axis between the nearest two that were measured; mean of the axes."""
+    del edges  # along an axis only ratios count
+    number = {tuple(v): i for i, v in enumerate(support.tolist())}
+    weights = np.zeros((len(hole), len(support)))
+    for i, voxel in enumerate(hole.tolist()):
+        for axis in range(3):
+            ends = []
+            for sign in (-1, 1):
+                for step in range(1, 1 + int(np.ptp(hole[:, axis])) + 1):
+                    there = list(voxel)
+                    there[axis] += sign * step
+                    if tuple(there) in number:
+                        ends.append((step, number[tuple(there)]))
+                        break
+            if len(ends) == 2:
+                (below, a), (above, b) = ends
+                weights[i, a] += above / (below + above)
+                weights[i, b] += below / (below + above)
+    return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+
+
+OTHERS: dict[str, Callable[[Indices, Indices, Floats], Floats]] = {
+    "laplace": laplace,
+    "biharmonic": biharmonic,
+    "polynomial": polynomial,
+    "linear": linear,
+}

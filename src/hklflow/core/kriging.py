@@ -1,0 +1,239 @@
+r"""Kriging of holes: S there, expected from what was measured around them, and its error.
+
+S is taken for a drift (constant, or linear in Q) plus a Gaussian process of covariance
+``s² c(d / ℓ)``, d the distance in 1/Å, measured with independent errors σ:
+universal kriging (Cressie, Statistics for Spatial Data, 1993, c. 3.4). It passes through what is
+measured well and averages what is not. Each hole has its own ``s² / σ²`` and ℓ: those of the
+largest restricted likelihood of its support, from a list.
+
+The work is done once per pattern, a hole's shape with its support. With C an orthonormal basis of
+what no drift explains and ``Cᵀ K C = V Λ Vᵀ``, the contrasts ``z = Vᵀ Cᵀ y`` of measured y are
+independent, of variance ``σ² (1 + λ s²/σ²)``: likelihoods of all s² and predictions are sums.
+
+A voxel of the support that is missing, r, is given the value that the others let expect,
+``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. This is exact: predictions,
+likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are those without r.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Variance of the process over that of the noise.
+RATIOS = 4.0 ** np.arange(-6, 11)
+#: Correlation lengths, in radii of the hole.
+LENGTHS = (1.0, 2.0, 4.0)
+
+_COVARIANCES: dict[str, Callable[[Floats], Floats]] = {
+    "gaussian": lambda d: np.exp(-0.5 * d**2),
+    "matern": lambda d: (1 + np.sqrt(5) * d + 5 / 3 * d**2) * np.exp(-np.sqrt(5) * d),
+}
+
+
+class Filled(NamedTuple):
+    """Values and errors (holes, n) of the voxels of holes; NaN where support is too scant."""
+
+    values: Floats
+    errors: Floats
+
+
+class _Basis(NamedTuple):
+    """A correlation length: eigenvalues, contrasts (m, n_s), and what predicts from them."""
+
+    eigenvalues: Floats
+    contrasts: Floats
+    onto: Floats
+    spread: Floats
+
+
+class Kriging:
+    """Kriging of all holes of a pattern.
+
+    Parameters
+    ----------
+    hole, support : (n, 3), (m, 3) arrays
+        Positions in 1/Å, Cartesian.
+    covariance : str
+        "gaussian" or "matern" (of 5/2).
+    drift : int
+        0: constant, 1: linear.
+    """
+
+    def __init__(self, hole: Floats, support: Floats, covariance: str, drift: int) -> None:
+        middle = hole.mean(axis=0)
+        radius = float(np.linalg.norm(support - middle, axis=1).min())
+        radius = max(radius, float(np.linalg.norm(hole - middle, axis=1).max()))
+        self._shape = _COVARIANCES[covariance]
+        self._hole, self._support = (hole - middle) / radius, (support - middle) / radius
+        at_hole, at_support = (
+            np.column_stack([np.ones(len(x)), x][: 1 + drift]) for x in (self._hole, self._support)
+        )
+        full, values, _ = np.linalg.svd(at_support, full_matrices=True)
+        # In a plane or on a line of voxels the drift has fewer terms.
+        rank = int(np.sum(values > 1e-9 * values[0]))
+        self._complement = full[:, rank:]
+        self._drift = at_hole @ np.linalg.pinv(at_support, rcond=1e-9)
+        self._bases = [self._basis(length) for length in LENGTHS]
+        self._weights = lru_cache(maxsize=None)(self._weights_of)
+        self._precision = lru_cache(maxsize=None)(self._precision_of)
+
+    def _basis(self, length: float) -> _Basis:
+        from scipy.linalg import eigh
+        from scipy.spatial.distance import cdist
+
+        hole, support = self._hole / length, self._support / length
+        among = self._shape(cdist(support, support))
+        across = self._shape(cdist(hole, support))
+        c, drift = self._complement, self._drift
+        values, vectors = eigh(c.T @ among @ c)
+        contrasts = (c @ vectors).T
+        onto = (across - drift @ among) @ contrasts.T
+        spread = 1 - 2 * np.einsum("vs,vs->v", drift, across)
+        spread += np.einsum("vs,vs->v", drift @ among, drift)
+        return _Basis(np.maximum(values, 0), contrasts, onto, np.maximum(spread, 0))
+
+    def _weights_of(self, length: int, ratio: int) -> Floats:
+        """Weights (hole, support) of the measured values."""
+        b, s = self._bases[length], RATIOS[ratio]
+        return self._drift + (b.onto * (s / (1 + s * b.eigenvalues))) @ b.contrasts
+
+    def _precision_of(self, length: int, ratio: int) -> Floats:
+        """Precision (support, support) of the contrasts, in units of 1/σ²."""
+        b = self._bases[length]
+        return (b.contrasts.T / (1 + RATIOS[ratio] * b.eigenvalues)) @ b.contrasts
+
+    def _model(self, length: int, ratio: int) -> Floats:
+        """Variance (hole,) of the process that remains, in units of σ²; without noise of y."""
+        b, s = self._bases[length], RATIOS[ratio]
+        shrink = 1 / (1 + s * b.eigenvalues)
+        # cov(e - Gz) of the process alone, with weights made for process and noise.
+        kept = s * b.onto**2 * (2 - s * b.eigenvalues * shrink) * shrink
+        return np.maximum(s * b.spread - s * kept.sum(axis=1), 0.0)
+
+    def fill(self, values: Floats, sigma: Floats, twins: NDArray[np.int64] | None = None) -> Filled:
+        """Fill holes.
+
+        Parameters
+        ----------
+        values, sigma : (holes, m) arrays
+            Measured around them; NaN where nothing was.
+        twins : (holes, m) int array, optional
+            Support voxels with the same number are one measurement, repeated by symmetry: their
+            noise does not average out.
+        """
+        missing = ~np.isfinite(values)
+        sigma = np.where(missing, np.nan, sigma)
+        filled = Filled(*(np.full((len(values), len(self._hole)), np.nan) for _ in range(2)))
+        n_s = values.shape[1]
+        whole = ~missing.any(axis=1)
+        if whole.any():
+            best = self._likeliest(values[whole], _noise(sigma[whole]))
+            for pair in sorted(set(best)):
+                rows = np.flatnonzero(whole)[[b == pair for b in best]]
+                filled.values[rows] = values[rows] @ self._weights(*pair).T
+                for row in rows:
+                    repeated = None if twins is None else twins[row]
+                    variance = self._variance(pair, sigma[row], repeated)
+                    filled.errors[row] = np.sqrt(variance)
+        # The drift must be known, and most of the surroundings.
+        some = np.flatnonzero(~whole & ((~missing).sum(axis=1) >= max(8, 0.25 * n_s)))
+        for row, chosen in zip(
+            some, self._likeliest_partly(values[some], sigma[some]), strict=True
+        ):
+            if chosen is not None:
+                repeated = None if twins is None else twins[row]
+                filled.values[row], filled.errors[row] = self._fill_partly(
+                    chosen, values[row], sigma[row], repeated
+                )
+        return filled
+
+    def _likeliest(self, y: Floats, noise: Floats) -> list[tuple[int, int]]:
+        """Indices of length and ratio for each of the holes."""
+        score = np.empty((len(y), len(LENGTHS), len(RATIOS)))
+        for i, basis in enumerate(self._bases):
+            z2 = (y @ basis.contrasts.T) ** 2 / noise[:, None]
+            spread = 1 + np.outer(RATIOS, basis.eigenvalues)
+            score[:, i] = -(z2 @ (1 / spread).T) - np.log(spread).sum(axis=1)
+        best = score.reshape(len(y), -1).argmax(axis=1)
+        return [(int(b) // len(RATIOS), int(b) % len(RATIOS)) for b in best]
+
+    def _variance(
+        self, pair: tuple[int, int], sigma: Floats, twins: NDArray[np.int64] | None
+    ) -> Floats:
+        own = self._weights(*pair) * sigma
+        own = own if twins is None else _joined(own, twins)
+        noise = np.einsum("vs,vs->v", own, own)
+        return noise + self._model(*pair) * _noise(sigma[None])[0]
+
+    def _likeliest_partly(self, values: Floats, sigma: Floats) -> list[tuple[int, int] | None]:
+        """As `_likeliest` where some of the support is missing; None if nothing is determined."""
+        from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+        missing = ~np.isfinite(values)
+        y = np.where(missing, 0.0, values)
+        best = np.full(len(y), -np.inf)
+        chosen: list[tuple[int, int] | None] = [None] * len(y)
+        if not len(y):
+            return chosen
+        noise = _noise(sigma)
+        for i, basis in enumerate(self._bases):
+            for j in range(0, len(RATIOS), 2):
+                p = self._precision(i, j)
+                py = y @ p
+                size = np.log1p(RATIOS[j] * basis.eigenvalues).sum()
+                for row, r in enumerate(missing):
+                    try:
+                        factor = cholesky(p[np.ix_(r, r)], lower=True, check_finite=False)
+                    except LinAlgError:
+                        continue
+                    onto = solve_triangular(factor, py[row, r], lower=True, check_finite=False)
+                    fit = (y[row] @ py[row] - onto @ onto) / noise[row]
+                    score = -fit - size - 2 * np.log(np.diag(factor)).sum()
+                    if score > best[row]:
+                        best[row], chosen[row] = score, (i, j)
+        return chosen
+
+    def _fill_partly(
+        self,
+        pair: tuple[int, int],
+        values: Floats,
+        sigma: Floats,
+        twins: NDArray[np.int64] | None,
+    ) -> tuple[Floats, Floats]:
+        from scipy.linalg import cho_factor, cho_solve
+
+        missing = ~np.isfinite(values)
+        r, o = np.flatnonzero(missing), np.flatnonzero(~missing)
+        p, weights = self._precision(*pair), self._weights(*pair)
+        factor = cho_factor(p[np.ix_(r, r)], lower=True)
+        by_missing = cho_solve(factor, weights[:, r].T).T
+        own = weights[:, o] - by_missing @ p[np.ix_(r, o)]
+        b, s = self._bases[pair[0]], RATIOS[pair[1]]
+        # Total variance, less that of the noise as assumed, plus that of the noise as measured.
+        total = s * b.spread + np.einsum("vs,vs->v", self._drift, self._drift)
+        total -= (s**2 * b.onto**2 / (1 + s * b.eigenvalues)).sum(axis=1)
+        total += np.einsum("vr,vr->v", weights[:, r], by_missing)
+        model = np.maximum(total - np.einsum("vs,vs->v", own, own), 0.0)
+        scaled = own * sigma[o]
+        if twins is not None:
+            scaled = _joined(scaled, twins[o])
+        noise = float(_noise(sigma[None, o])[0])
+        return own @ values[o], np.sqrt(model * noise + np.einsum("vs,vs->v", scaled, scaled))
+
+
+def _noise(sigma: Floats) -> Floats:
+    """Mean variance (holes,) of the support."""
+    return np.maximum(np.nanmean(sigma**2, axis=1), 1e-30)
+
+
+def _joined(columns: Floats, twins: NDArray[np.int64]) -> Floats:
+    """Sums of the columns with the same number."""
+    order = np.argsort(twins, kind="stable")
+    _, first = np.unique(twins[order], return_index=True)
+    summed: Floats = np.add.reduceat(columns[:, order], first, axis=1)
+    return summed
