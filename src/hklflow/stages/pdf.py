@@ -1,12 +1,24 @@
 """Transform S(Q) to the pair distribution in direct space: 3D-ΔPDF, or the total PDF."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from hklflow import stage
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core import pdf
+    from hklflow.core.pdf_plan import Plan
+    from hklflow.nexus.volume import OpenVolume
+
 VERSION = 1
+
+#: Features in the metrics.
+_FEATURES = 20
 
 
 class Inputs(stage.Inputs):
@@ -28,6 +40,16 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
+    taper: Literal["tukey", "hann", "lorch", "gaussian", "none"] = "tukey"
+    """How S is led to zero at q_max."""
+    flat: float = Field(0.5, ge=0, le=1)
+    """Tukey: fraction of q_max up to which S is kept as it is."""
+    q_max: float | None = Field(None, gt=0)
+    """1/Å: S beyond is not used; None: the reach of the data, as the filled volume says."""
+    sizes: tuple[int, int, int] | None = None
+    """Voxels along x, y, z; None: a size that is fast and has lattice vectors on voxels."""
+    allowed_missing: float = Field(0.01, ge=0, le=1)
+    """Share of the taper's weight where S may be neither measured nor filled; it counts as 0."""
     memory: float = Field(8000.0, gt=0)
     """MB for the volumes; what needs more is kept in a file beside the output while it is made."""
 
@@ -40,8 +62,221 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Transform the variance of S, then S; write the PDF block by block."""
+    from contextlib import ExitStack
+
+    import numpy as np
+
+    from hklflow import plots
+    from hklflow.core import lattice, pdf
+    from hklflow.errors import HklflowError
+    from hklflow.nexus.grid_writer import PLANES, GridWriter
+    from hklflow.nexus.scratch import Scratch
+    from hklflow.nexus.volume import open_volume
+    from hklflow.plots import pdf as pictures
+
+    with ExitStack() as stack:
+        filled = stack.enter_context(open_volume(inputs.filled))
+        whole = None
+        if inputs.symmetrised is not None:
+            whole = stack.enter_context(open_volume(inputs.symmetrised))
+            if not whole.grid.same_as(filled.grid):
+                raise HklflowError(
+                    f"{inputs.symmetrised} has another grid ({whole.grid.to_dict()}) than "
+                    f"{inputs.filled} ({filled.grid.to_dict()}); fill this one and transform again"
+                )
+        made = _plan(inputs.filled, filled, params)
+        where, folder = pdf.room(made, params.memory), outputs.pdf.parent
+
+        def store(fits: bool, shape: tuple[int, ...], dtype: Any) -> pdf.Store:
+            return pdf.Store(shape, dtype) if fits else Scratch(shape, dtype, folder)
+
+        source = _Source(filled, whole)
+        half = store(where.half, made.half_shape, np.complex64)
+        transform = pdf.Transform(made, half, where.block, threads)
+
+        def load(name: str, what: str) -> pdf.Sums:
+            steps = list(range(0, made.grid.shape[2], PLANES))
+            planes = pdf.slabs(made, lambda a, b: source.read(name, a, b), PLANES)
+            return transform.load(
+                stage.progress(planes, len(steps), what), variance=name == "data_errors"
+            )
+
+        of_errors = load("data_errors", "slabs of errors read")
+        kept = store(where.kept, made.kept_shape, np.float32)
+        errors = pdf.Errors(made, kept, transform, threads)
+        sums = load("data", "slabs of S read")
+        _check(inputs.filled, sums, of_errors, params)
+
+        grid, beyond = made.direct, max(1.0, made.taper.resolution)
+        extent = lattice.volume(made.cell) * float(np.prod(grid.step * grid.shape))
+        rms = float(np.sqrt(sums.squares * made.scale / extent))
+        sections, found = pictures.Sections(grid), pdf.Found(0.0, [])
+        types = {"data": np.float32, "data_errors": np.float32}
+        writer = stack.enter_context(
+            GridWriter(outputs.pdf, grid, made.cell, params.title, types, group="pdf", direct=True)
+        )
+        step = writer.chunks[0]
+        blocks = pdf.blocks(made, transform, errors, step, rms, found)
+        for first, values, sigma in stage.progress(
+            blocks, -(-made.sizes[2] // step), "blocks of the PDF"
+        ):
+            writer.write_block((first, 0), data=values, data_errors=sigma)
+            sections.add(first, values, sigma)
+        metrics = _metrics(made, sums, found, errors.general, beyond)
+        metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
+        metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
+        kind = "delta" if whole is None else "total"
+        writer.note(_notes(made, kind, sums, where) | {"metrics": metrics})
+    picture = pictures.pair_distribution(
+        grid, made.cell, sections, errors.general, beyond, params.title
+    )
+    plots.save(picture, outputs.picture)
+    stage.write_json(outputs.metrics, {"kind": kind, **metrics})
+    strong = metrics["features"][0] if metrics["features"] else None
+    told = (
+        f"strongest at {strong['length']:.2f} Å with {strong['value / sigma']:.0f} σ"
+        if strong
+        else "no feature beside the origin"
+    )
+    print(
+        f"{kind} PDF of {' x '.join(str(n) for n in made.sizes)} voxels up to "
+        f"{made.taper.q_max:.2f} 1/Å, resolution {made.taper.resolution:.2f} Å: {told}; "
+        f"{100 * metrics['share of the taper missing']:.2g} % of the taper's weight missing"
+    )
+
+
+class _Source:
+    """S and its errors, with what was punched put back if there is the symmetrised volume."""
+
+    def __init__(self, filled: "OpenVolume", whole: "OpenVolume | None") -> None:
+        import numpy as np
+
+        self._filled, self._whole = filled, whole
+        if whole is not None:
+            from hklflow.core import lattice
+
+            # Voxels nearer to 000 than half a reciprocal lattice vector: the direct beam's.
+            cell = filled.cell
+            near = np.stack(np.meshgrid(*([np.arange(-2, 3)] * 3)), axis=-1).reshape(-1, 3)
+            lengths = np.linalg.norm(near @ lattice.b_matrix(cell).T, axis=1)
+            self._near = 0.5 * float(lengths[lengths > 0].min())
+
+    def read(self, name: str, first: int, last: int) -> "NDArray[np.float32]":
+        """Planes; of the errors the squares."""
+        import numpy as np
+
+        values: NDArray[np.float32] = self._filled.group[name][first:last].astype(np.float32)
+        if self._whole is not None:
+            put_back = self._filled.group["punched"][first:last] == 1
+            put_back &= ~self._at_origin(first, last)
+            other = self._whole.group[name][first:last]
+            np.copyto(values, other, where=put_back & np.isfinite(other))
+        return values * values if name == "data_errors" else values
+
+    def _at_origin(self, first: int, last: int) -> "NDArray[np.bool_]":
+        import numpy as np
+
+        from hklflow.core import lattice
+
+        h, k, l = (self._filled.grid.axis(i) for i in range(3))  # noqa: E741
+        g = (2 * np.pi) ** 2 * np.linalg.inv(lattice.metric(self._filled.cell))
+        l, k = l[first:last, None, None], k[:, None]  # noqa: E741
+        q2 = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * l * l
+        q2 = q2 + 2 * (g[0, 1] * h * k + g[0, 2] * h * l + g[1, 2] * k * l)
+        return np.asarray(q2 < self._near**2)
+
+
+def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
+    from hklflow.core.pdf_plan import plan
+    from hklflow.core.tapers import Taper
+    from hklflow.errors import HklflowError
+
+    notes = filled.notes
+    q_max = params.q_max if params.q_max is not None else notes.get("q_max")
+    if q_max is None or "operations" not in notes:
+        lacking = "q_max" if q_max is None else "operations"
+        raise HklflowError(
+            f"{path} has no {lacking} among its notes; make it with the stage fill"
+            + (", or set q_max" if q_max is None else "")
+        )
+    taper = Taper(params.taper, float(q_max), params.flat)
+    return plan(filled.grid, filled.cell, taper, notes["operations"], params.sizes)
+
+
+def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) -> None:
+    """Raise where S lacks, or has no error."""
+    from hklflow.errors import HklflowError
+
+    if sums.n_missing != of_errors.n_missing:
+        raise HklflowError(
+            f"{path}: S is known in all but {sums.n_missing} voxels within q_max, its error in all "
+            f"but {of_errors.n_missing}; make it again: every voxel needs both"
+        )
+    share = sums.missing / (sums.weight + sums.missing) if sums.weight else 1.0
+    if share > params.allowed_missing:
+        raise HklflowError(
+            f"{path}: {sums.n_missing} voxels within q_max, {100 * share:.2g} % of the taper's "
+            f"weight, are neither measured nor filled, more than {100 * params.allowed_missing:g} "
+            "%; lower q_max, fill them, or raise allowed_missing"
+        )
+
+
+def _metrics(
+    made: "Plan", sums: "pdf.Sums", found: "pdf.Found", general: float, beyond: float
+) -> dict[str, Any]:
+    import numpy as np
+
+    from hklflow.core import lattice, pdf
+
+    # ΔV_r = V Δx Δy Δz
+    voxel = lattice.volume(made.cell) * float(np.prod(made.direct.step))
+    of_s = sums.squares * made.scale
+    at_zero = float(made.taper.resolution_function(0.0))
+    return {
+        "sizes": list(made.sizes),
+        "voxel in angstrom": (made.direct.step * made.cell[:3]).tolist(),
+        "q_max": made.taper.q_max,
+        "resolution in angstrom": made.taper.resolution,
+        "Parseval ratio": found.squares * voxel / of_s if of_s > 0 else None,
+        "sigma at a general position": general,
+        "voxels missing": sums.n_missing,
+        "share of the taper missing": sums.missing / (sums.weight + sums.missing),
+        "share of the taper on the grid": (sums.weight + sums.missing) * made.scale / at_zero,
+        "features": [
+            {
+                "vector": [round(float(c), 6) for c in x],
+                "length": length,
+                "value": value,
+                "value / sigma": value / sigma if sigma > 0 else None,
+            }
+            for x, length, value, sigma in pdf.strongest(made, found, beyond, _FEATURES)
+        ],
+    }
+
+
+def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict[str, Any]:
+    exact = made.moves[2]
+    return {
+        "kind": kind,
+        "definition": "(1/V) sum of w S cos(2 pi h.x) dh dk dl: S per cubic angstrom",
+        "taper": {"kind": made.taper.kind, "flat": made.taper.flat},
+        "q_max": made.taper.q_max,
+        "scale": made.scale,
+        "padding": {
+            "voxels of S along h, k, l": list(made.grid.shape),
+            "voxels of S that enter": [2 * int(n) + 1 for n in made.reach],
+            "padded with zeros to": list(made.sizes),
+        },
+        "Friedel mates": "one measurement" if made.symmetrised else "averaged here",
+        "missing": f"{sums.n_missing} voxels within q_max counted as 0",
+        "000": "filled as the stage fill left it: the PDF is relative to the mean density",
+        "errors": (
+            "of the symmetrised voxels, equivalents fully correlated, filled voxels as independent "
+            "ones at their error; " + ("exact" if exact else "V at the nearest voxel")
+        ),
+        "kept in a scratch file": not where.half,
+    }
 
 
 if __name__ == "__main__":
