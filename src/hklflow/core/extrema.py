@@ -99,16 +99,10 @@ class Strongest:
         self._found.append((np.stack([h, k, l + first + 1], axis=1), values))
 
     def points(self) -> tuple[Floats, Floats]:
-        """Coordinates (n, 3) and strengths (n,), the strongest first.
-
-        Those of the same strength, as equivalents have it, come in descending order of their
-        coordinates.
-        """
+        """Coordinates (n, 3) and strengths (n,), the strongest first."""
         index = np.concatenate([np.empty((0, 3), np.int64), *(found[0] for found in self._found)])
         values = np.concatenate([np.empty(0), *(found[1] for found in self._found)])
-        # Equivalents may differ by the rounding of single precision.
-        level = np.round(np.log(np.maximum(values, 1e-300)) * 1e4)
-        order = np.lexsort((-index[:, 2], -index[:, 1], -index[:, 0], -level))
+        order = np.argsort(-values, kind="stable")
         points = self._grid.first + self._grid.step * index[order]
         return np.round(points, 10) + 0.0, values[order].astype(np.float64)
 
@@ -157,3 +151,45 @@ def distinct(
             taken = np.concatenate([taken, operations @ point])
             level = np.concatenate([level, np.full(len(operations), strength[i])])
     return np.array(chosen, dtype=np.int64)
+
+
+def simplest(point: Floats, operations: Floats, grid: Grid) -> Floats:
+    """Of the equivalents of a voxel's centre that are voxels' centres too the plainest to read.
+
+    That is, with the most zeros, then the fewest minus signs, then the largest first numbers.
+    """
+
+    def on_grid(other: Floats) -> bool:
+        around = trilinear(grid, other)
+        return around is not None and around[1].size == 1
+
+    def plainness(other: Floats) -> tuple[float, ...]:
+        return (-np.count_nonzero(other), -np.count_nonzero(other < 0), *other)
+
+    equivalents = np.round(operations @ point, 9) + 0.0
+    return max([point, *filter(on_grid, equivalents)], key=plainness)
+
+
+def trilinear(grid: Grid, point: ArrayLike) -> tuple[tuple[slice, slice, slice], Floats] | None:
+    """Voxels around a point, and their weights.
+
+    Returns
+    -------
+    region : (l, k, h) slices
+        Of the volume: where the point is at a voxel's centre, that voxel alone.
+    weights : (l, k, h) array
+        Their sum is 1.
+    None
+        If the point is not between the centres of voxels.
+    """
+    at = (np.asarray(point, dtype=np.float64) - grid.first) / grid.step
+    low = np.floor(at + 1e-6).astype(int)
+    rest = np.where(at - low < 1e-6, 0.0, at - low)
+    high = low + (rest > 0)
+    if np.any(low < 0) or np.any(high >= np.array(grid.shape)):
+        return None
+    h, k, l = (  # noqa: E741
+        np.array([1 - r, r]) if r else np.ones(1) for r in rest
+    )
+    region = tuple(slice(int(a), int(b) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
+    return (region[0], region[1], region[2]), l[:, None, None] * k[:, None] * h

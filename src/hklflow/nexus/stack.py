@@ -1,4 +1,4 @@
-"""Merged volumes along temperature as one virtual four-dimensional NXdata."""
+"""Volumes along temperature as one virtual four-dimensional NXdata."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,37 @@ _ARRAYS = ("data", "data_errors", "counts", "norm")
 
 @dataclass(frozen=True)
 class Member:
-    """One merged volume of a stack: its file, the scan's name, and its temperature in K."""
+    """One volume of a stack: its file, the scan's name, and its temperature in K."""
 
     path: Path
     scan: str
     temperature: float
+
+
+def in_order(
+    paths: Sequence[Path], scans: Sequence[str], temperatures: Sequence[float | None]
+) -> list[Member]:
+    """Members in ascending order of temperature, and of their names where that is the same.
+
+    Raises
+    ------
+    HklflowError
+        If there is not one of each for every member, or one has no temperature.
+    """
+    if not len(paths) == len(scans) == len(temperatures) > 0:
+        raise HklflowError(
+            f"{len(paths)} volumes, {len(scans)} scans and {len(temperatures)} temperatures; "
+            "give one of each for every scan"
+        )
+    members = []
+    for path, scan, temperature in zip(paths, scans, temperatures, strict=True):
+        if temperature is None:
+            raise HklflowError(
+                f"scan {scan} has no temperature and so no place in a stack along temperature; "
+                f"leave {path} out or give its temperature in scans.tsv"
+            )
+        members.append(Member(path, scan, temperature))
+    return sorted(members, key=lambda member: (member.temperature, member.scan))
 
 
 @dataclass(frozen=True)
@@ -46,22 +72,31 @@ class Intensities:
 
 
 @contextmanager
-def open_members(members: Sequence[Member]) -> Iterator[list[OpenVolume]]:
+def open_members(
+    members: Sequence[Member], group: str = "transform", arrays: Sequence[str] = _ARRAYS
+) -> Iterator[list[OpenVolume]]:
     """Open the volumes of a stack without reading them.
+
+    Parameters
+    ----------
+    group : str
+        NXdata of each.
+    arrays : sequence of str
+        What each must hold.
 
     Raises
     ------
     HklflowError
-        If one is not merged, or its grid differs from that of the others.
+        If one does not, as one that is not merged, or its grid differs from that of the others.
     """
     with ExitStack() as stack:
-        volumes = [stack.enter_context(open_volume(member.path)) for member in members]
+        volumes = [stack.enter_context(open_volume(member.path, group)) for member in members]
         for member, volume in zip(members, volumes, strict=True):
-            missing = [name for name in _ARRAYS if name not in volume.group]
+            missing = [name for name in arrays if name not in volume.group]
             if missing:
                 raise HklflowError(
-                    f"{member.path} has no {', '.join(missing)}: it is no merged volume; "
-                    "give those that the stage merge wrote"
+                    f"{member.path} has no {', '.join(missing)}: it cannot be stacked; give "
+                    "merged volumes with their errors"
                 )
         # The grid that most of them have; among equals the hottest's, which is often the parent's.
         alike = [sum(v.grid.same_as(other.grid) for other in volumes) for v in volumes]
@@ -102,52 +137,78 @@ def write_stack(
     volumes : sequence of OpenVolume
         The members, opened by `open_members`.
     """
-    grid, cell = volumes[0].grid, volumes[0].cell
-    lengths, angles = np.split(reciprocal(cell), 2)
-    at = np.array([member.temperature for member in members], dtype=np.float64)
     with create(path, title, "transform") as entry:
-        group = add_group(
-            entry,
-            "transform",
-            "NXdata",
-            signal="data",
-            axes=["temperature", "Ql", "Qk", "Qh"],
-            temperature_indices=0,
-            Ql_indices=1,
-            Qk_indices=2,
-            Qh_indices=3,
-            angles=angles[::-1].copy(),
-        )
-        for name in _ARRAYS:
-            dtype = np.result_type(*(volume.group[name].dtype for volume in volumes))
-            layout = h5py.VirtualLayout((len(members), *grid.array_shape), dtype)
-            for i, member in enumerate(members):
-                layout[i] = h5py.VirtualSource(
-                    os.path.relpath(member.path, path.parent),
-                    f"entry/transform/{name}",
-                    grid.array_shape,
-                    volumes[i].group[name].dtype,
-                )
-            fill = np.nan if name.startswith("data") else 0
-            group.create_virtual_dataset(name, layout, fillvalue=fill)
-        add_array(group, "temperature", at, "K", long_name="temperature (K)")
-        for i, name in enumerate(("Qh", "Qk", "Ql")):
-            add_array(
-                group,
-                name,
-                grid.axis(i),
-                "r.l.u.",
-                long_name=f"{name} (r.l.u.)",
-                scaling_factor=lengths[i],
+        add_stack(entry, path.parent, title, members, volumes)
+        _write_reflections(entry, reflections, entry["transform/temperature"][()])
+
+
+def add_stack(
+    entry: h5py.Group,
+    folder: Path,
+    title: str,
+    members: Sequence[Member],
+    volumes: Sequence[OpenVolume],
+    *,
+    name: str = "transform",
+    arrays: Sequence[str] = _ARRAYS,
+    direct: bool = False,
+) -> None:
+    """Add the members' arrays as one NXdata along temperature, and what they are.
+
+    Parameters
+    ----------
+    entry : h5py.Group
+        Of a file in ``folder``: the members' paths are relative to that.
+    name : str
+        Of the NXdata, here and in the members.
+    arrays : sequence of str
+        Of the members' NXdata.
+    direct : bool
+        Whether they are on axes of direct space.
+    """
+    grid, cell = volumes[0].grid, volumes[0].cell
+    lengths, angles = np.split(np.asarray(cell) if direct else reciprocal(cell), 2)
+    axes = ("x", "y", "z") if direct else ("Qh", "Qk", "Ql")
+    at = np.array([member.temperature for member in members], dtype=np.float64)
+    group = add_group(
+        entry,
+        name,
+        "NXdata",
+        signal=arrays[0],
+        axes=["temperature", *axes[::-1]],
+        temperature_indices=0,
+        angles=angles[::-1].copy(),
+        **{f"{axis}_indices": 3 - i for i, axis in enumerate(axes)},
+    )
+    for array in arrays:
+        dtype = np.result_type(*(volume.group[array].dtype for volume in volumes))
+        layout = h5py.VirtualLayout((len(members), *grid.array_shape), dtype)
+        for i, member in enumerate(members):
+            layout[i] = h5py.VirtualSource(
+                os.path.relpath(member.path, folder),
+                f"entry/{name}/{array}",
+                grid.array_shape,
+                volumes[i].group[array].dtype,
             )
-        group["title"] = title
-        _write_reflections(entry, reflections, at)
-        sample = add_group(entry, "sample", "NXsample")
-        cells = np.array([volume.cell for volume in volumes])
-        add_array(sample, "unit_cell", cells, "angstrom, degree")
-        add_array(sample, "temperature", at, "K")
-        names = [member.scan for member in members]
-        sample.create_dataset("scan", data=names, dtype=h5py.string_dtype())
+        fill = np.nan if array.startswith("data") else 0
+        group.create_virtual_dataset(array, layout, fillvalue=fill)
+    add_array(group, "temperature", at, "K", long_name="temperature (K)")
+    for i, axis in enumerate(axes):
+        add_array(
+            group,
+            axis,
+            grid.axis(i),
+            None if direct else "r.l.u.",
+            long_name=f"{axis} (unit cells)" if direct else f"{axis} (r.l.u.)",
+            scaling_factor=lengths[i],
+        )
+    group["title"] = title
+    sample = add_group(entry, "sample", "NXsample")
+    cells = np.array([volume.cell for volume in volumes])
+    add_array(sample, "unit_cell", cells, "angstrom, degree")
+    add_array(sample, "temperature", at, "K")
+    names = [member.scan for member in members]
+    sample.create_dataset("scan", data=names, dtype=h5py.string_dtype())
 
 
 def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats) -> None:

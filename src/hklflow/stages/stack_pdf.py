@@ -1,12 +1,31 @@
-"""3D-ΔPDFs along temperature as one 4-D array, and chosen vectors against temperature."""
+"""3D-ΔPDFs along temperature as one 4-D array, and chosen vectors against temperature.
 
+The value at a vector is interpolated linearly between the voxels around it: at the centre of a
+voxel, where vectors that are not given are, it is that voxel's with its error. Elsewhere σ is the
+weighted mean of theirs. Their noise is correlated over the resolution, by how much is not kept,
+and this is what σ can be at most. Nothing is averaged over the resolution: a mean would have an
+error that cannot be told without these correlations, and voxels are about that large already.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
 
+if TYPE_CHECKING:
+    from hklflow.nexus import OpenVolume
+    from hklflow.nexus.stack_pdf import Vectors
+
 VERSION = 1
+
+_NEAREST = 1.0  # Å; no two atoms are nearer
+
+# Zeros of the transform of a ball of radius q_max are at 4.49, 7.73 and 10.90 / q_max; its ripple
+# is 9 % of the peak and less, and lower still with a taper.
+_PEAK, _RIPPLE, _HIGHEST = 4.49, 10.90, 0.15
 
 
 class Inputs(stage.Inputs):
@@ -28,6 +47,9 @@ class Settings(stage.Params):
 
     vectors: stage.Vectors = Field(default_factory=list)
     """Interatomic vectors in fractions of a, b, c; empty: the strongest local extrema."""
+    number: int = Field(6, ge=1, le=100)
+    """How many vectors are chosen if none are given: extrema of the error-weighted mean of
+    |ΔPDF| over the scans, distinct by symmetry, off the origin and its ripple."""
 
 
 class Params(Settings):
@@ -42,8 +64,125 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Choose vectors, link: whole volumes are read only to choose, a few planes at a time."""
+    import csv
+
+    from hklflow import plots
+    from hklflow.nexus import stack
+    from hklflow.nexus.stack_pdf import ARRAYS, write_stack_pdf
+
+    members = stack.in_order(inputs.volumes, params.scans, params.temperatures)
+    with stack.open_members(members, "pdf", ARRAYS) as volumes:
+        chosen = params.vectors or _strongest(volumes, [m.path for m in members], params.number)
+        found = _values(chosen, volumes)
+        write_stack_pdf(outputs.stack, params.title, members, volumes, found)
+    with outputs.table.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["scan", "temperature", "x", "y", "z", "length", "value", "value_sigma"])
+        for i, xyz in enumerate(found.xyz):
+            for j, member in enumerate(members):
+                own = (found.length[i, j], found.value[i, j], found.sigma[i, j])
+                numbers = [f"{x:.6g}" for x in (member.temperature, *xyz, *own)]
+                writer.writerow([member.scan, *numbers])
+    picture = plots.intensities(
+        [member.temperature for member in members],
+        found.xyz,
+        found.value,
+        found.sigma,
+        params.title,
+        "3D-ΔPDF at x y z",
+    )
+    plots.save(picture, outputs.picture)
+    print(
+        f"{len(members)} pair distributions from {members[0].temperature:g} K to "
+        f"{members[-1].temperature:g} K, {len(found.xyz)} vectors"
+    )
+
+
+def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVolume]") -> "Vectors":
+    """The ΔPDF at vectors; see the head of this module."""
+    import numpy as np
+
+    from hklflow.core import extrema, lattice
+    from hklflow.errors import HklflowError
+    from hklflow.nexus.stack_pdf import Vectors
+
+    grid = volumes[0].grid
+    xyz = np.array(chosen, dtype=np.float64).reshape(-1, 3)
+    length, value, sigma = np.empty((3, len(xyz), len(volumes)))
+    metrics = [lattice.metric(volume.cell) for volume in volumes]
+    for i, vector in enumerate(xyz):
+        around = extrema.trilinear(grid, vector)
+        if around is None:
+            limits = ", ".join(f"{grid.axis(j)[0]:g} to {grid.axis(j)[-1]:g}" for j in range(3))
+            raise HklflowError(
+                f"vectors: {' '.join(f'{x:g}' for x in vector)} is not inside the pair "
+                f"distributions ({limits}); take it out of the configuration or make the steps "
+                "of hkl finer, which reaches further"
+            )
+        region, weights = around
+        for j, volume in enumerate(volumes):
+            length[i, j] = np.sqrt(vector @ metrics[j] @ vector)
+            value[i, j] = np.sum(weights * volume.group["data"][region])
+            sigma[i, j] = np.sum(weights * volume.group["data_errors"][region])
+    return Vectors(xyz, length, value, sigma)
+
+
+def _strongest(
+    volumes: "list[OpenVolume]", paths: list[Path], number: int
+) -> list[tuple[float, float, float]]:
+    """The strongest distinct extrema of either sign."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.core import extrema, lattice
+    from hklflow.errors import HklflowError
+    from hklflow.nexus.stack_pdf import ARRAYS
+
+    for path, volume in zip(paths, volumes, strict=True):
+        if "q_max" not in volume.notes:
+            raise HklflowError(
+                f"{path} does not say how far its data reach in Q (q_max), so that its ripple "
+                "cannot be told from peaks; make it again with the stage pdf, or give `vectors`"
+            )
+    q_max = min(float(volume.notes["q_max"]) for volume in volumes)
+    grid, metric = volumes[0].grid, lattice.metric(volumes[0].cell)
+    strongest = extrema.Strongest(grid)
+    starts = range(0, grid.array_shape[0], nexus.PLANES)
+    for first in stage.progress(starts, len(starts), "slabs"):
+        region = slice(first, first + nexus.PLANES)
+        top, weights = (np.zeros(volumes[0].group["data"][region].shape) for _ in range(2))
+        for volume in volumes:
+            data, sigma = (volume.group[n][region].astype(np.float64) for n in ARRAYS)
+            known = np.isfinite(data) & (sigma > 0)
+            weight = np.divide(1.0, sigma**2, out=np.zeros_like(sigma), where=known)
+            top += weight * np.where(known, np.abs(data), 0.0)
+            weights += weight
+        strongest.add(np.divide(top, weights, out=np.full_like(top, np.nan), where=weights > 0))
+    points, strength = strongest.points()
+    length = np.sqrt(np.einsum("ni,ij,nj->n", points, metric, points))
+    near = length < max(_NEAREST, _PEAK / q_max)
+    # The origin, taken first, has a ripple as all have.
+    origin = strength[near].max(initial=0.0)
+    points = np.concatenate([np.zeros((1, 3)), points[~near]])
+    strength = np.concatenate([[origin], strength[~near]])
+    laue = volumes[0].notes.get("operations")
+    if laue is None:
+        print(
+            "warning: the pair distributions do not name their symmetry; only x and -x count as one"
+        )
+    operations = extrema.operations_of(laue or [np.eye(3), -np.eye(3)], direct=True)
+    chosen = extrema.distinct(
+        points,
+        strength,
+        number + 1,
+        operations,
+        metric,
+        _PEAK / q_max,
+        (_RIPPLE / q_max, _HIGHEST),
+    )
+    plain = [extrema.simplest(point, operations, grid) for point in points[chosen[1:]]]
+    return [(float(x), float(y), float(z)) for x, y, z in plain]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""Pair distributions along temperature as one virtual NXdata, and chosen vectors of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.nexus.entry import add_array, add_group, create
+from hklflow.nexus.stack import Member, add_stack
+from hklflow.nexus.volume import OpenVolume
+
+Floats = NDArray[np.float64]
+
+#: What is stacked of each pair distribution.
+ARRAYS = ("data", "data_errors")
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """ΔPDF at n interatomic vectors and t temperatures.
+
+    Attributes
+    ----------
+    xyz : (n, 3) array
+        Fractions of a, b, c.
+    length : (n, t) array
+        Å, with the cell of each temperature.
+    value, sigma : (n, t) arrays
+        NaN where the ΔPDF is not known.
+    """
+
+    xyz: Floats
+    length: Floats
+    value: Floats
+    sigma: Floats
+
+
+def write_stack_pdf(
+    path: Path,
+    title: str,
+    members: Sequence[Member],
+    volumes: Sequence[OpenVolume],
+    vectors: Vectors,
+) -> None:
+    """Write the stack: links to the members' ``pdf``, and ``vectors`` against temperature.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        In ascending order of temperature.
+    volumes : sequence of OpenVolume
+        The members, opened by `open_members`.
+    """
+    with create(path, title, "pdf") as entry:
+        add_stack(
+            entry, path.parent, title, members, volumes, name="pdf", arrays=ARRAYS, direct=True
+        )
+        group = add_group(
+            entry, "vectors", "NXdata", signal="value", axes=["vector", "temperature"]
+        )
+        group["title"] = "3D-ΔPDF at chosen vectors"
+        add_array(group, "value", vectors.value, interpretation="spectrum")
+        add_array(group, "value_errors", vectors.sigma)
+        add_array(group, "vector", np.arange(len(vectors.xyz)))
+        at = entry["pdf/temperature"][()]
+        add_array(group, "temperature", at, "K", long_name="temperature (K)")
+        add_array(group, "xyz", vectors.xyz, long_name="fractions of a, b, c")
+        add_array(group, "length", vectors.length, "angstrom")
