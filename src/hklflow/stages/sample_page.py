@@ -1,8 +1,13 @@
 """One page for each sample: every step's picture, the figures and the gates, in one HTML file."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hklflow import stage
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.page.steps import Place
 
 VERSION = 1
 
@@ -33,8 +38,42 @@ class Params(stage.Params):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Sort by the places in the results folder, pack, render."""
+    from hklflow.page.pictures import pack
+    from hklflow.page.sample import Page, render
+    from hklflow.page.steps import place
+
+    if len(params.scans) != len(params.temperatures):
+        raise HklflowError(
+            f"{len(params.scans)} scans and {len(params.temperatures)} temperatures; give one "
+            "for each scan, nan where it is not known"
+        )
+
+    def placed(paths: list[Path]) -> "list[Place]":
+        # What is 3-D masked comes after what has all pixels.
+        places = [place(path, Path(params.results), params.sample, params.scans) for path in paths]
+        return sorted(places, key=lambda at: at.kind == "masked_transform")
+
+    pictures = placed(inputs.pictures)
+    page = Page(
+        sample=params.sample,
+        title=params.title,
+        scans=dict(zip(params.scans, params.temperatures, strict=True)),
+        pictures=list(zip(pictures, pack([at.path for at in pictures]), strict=True)),
+        figures=[(at, stage.read_json(at.path)) for at in placed(inputs.figures)],
+    )
+    text = render(page)
+    outputs.page.write_text(text, encoding="utf-8")
+    refused = [
+        at.owner
+        for at, data in page.figures
+        if at.path.stem == "accepted" and at.part == "scan" and not data["accepted"]
+    ]
+    verdict = f"not accepted: {', '.join(refused)}" if refused else "no scan failed a gate"
+    print(
+        f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
+        f"{verdict}"
+    )
 
 
 if __name__ == "__main__":

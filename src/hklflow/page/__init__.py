@@ -1,0 +1,1 @@
+"""HTML pages that people look at: one file each, nothing loaded from elsewhere."""

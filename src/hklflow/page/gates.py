@@ -1,0 +1,95 @@
+"""The gates of `accept` as a table: each with its figure, its limit and whether it holds."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hklflow.core.gates import CELL_NAMES, Limits, failures
+
+_OPEN: dict[str, Any] = {
+    "max_unindexed_rise": math.inf,
+    "max_absent": math.inf,
+    "min_strain": math.inf,
+    "max_expansion": math.inf,
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate of one scan, as text."""
+
+    name: str
+    figure: str
+    limit: str
+    passed: bool
+
+
+def table(accepted: Mapping[str, Any]) -> list[Gate]:
+    """List the gates of a scan.
+
+    Parameters
+    ----------
+    accepted : mapping
+        What `accept` wrote: figures of the scan and its parent, limits, temperatures.
+    """
+    limits = Limits(**accepted["limits"])
+    own, parent = accepted["figures"], accepted["parent_figures"]
+
+    def holds(*names: str) -> bool:
+        # One gate alone: all others have no limit.
+        alone = replace(limits, **{key: x for key, x in _OPEN.items() if key not in names})
+        return not failures(own, parent, alone, accepted)
+
+    rise = own["fraction unindexed"] - parent["fraction unindexed"]
+    absent = own["absent reflections"]["fraction"] - parent["absent reflections"]["fraction"]
+    relations = sorted(own["relations"], key=lambda r: (-limits.broken(r), -r["relative"]))
+    relation = "none to keep"
+    if relations:
+        worst = relations[0]
+        relation = f"{_greek(worst['relation'])}: {worst['relative']:.3%}, {worst['z']:.1f}σ"
+    return [
+        Gate(
+            "Rise of peaks not indexed",
+            _signed(rise, 1),
+            f"{limits.max_unindexed_rise:.1%}",
+            holds("max_unindexed_rise"),
+        ),
+        Gate(
+            "Rise of forbidden peaks",
+            _signed(absent, 1),
+            f"{limits.max_absent:.1%}",
+            holds("max_absent"),
+        ),
+        Gate(
+            "Relations of the cell",
+            relation,
+            f"{limits.min_strain:.2%} and {limits.min_z:g}σ",
+            holds("min_strain"),
+        ),
+        _size(accepted, limits, holds("max_expansion")),
+    ]
+
+
+def _size(accepted: Mapping[str, Any], limits: Limits, passed: bool) -> Gate:
+    own, parent = accepted["figures"], accepted["parent_figures"]
+    name = "Change of the cell"
+    temperatures = (accepted["temperature"], accepted["parent_temperature"])
+    if None in temperatures:
+        return Gate(name, "not tested", "no temperature", passed)
+    axes = zip(CELL_NAMES[:3], own["cell"], parent["cell"], strict=False)
+    changes = [(axis, math.log(value / before)) for axis, value, before in axes]
+    axis, largest = max(changes, key=lambda change: abs(change[1]))
+    step = abs(temperatures[0] - temperatures[1])
+    limit = limits.max_expansion * step + limits.min_jump
+    return Gate(name, f"{axis} {_signed(largest, 3)}", f"{limit:.2%} + {limits.min_z:g}σ", passed)
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}%}".replace("-", "−")
+
+
+def _greek(relation: str) -> str:
+    for name, letter in (("alpha", "α"), ("beta", "β"), ("gamma", "γ")):
+        relation = relation.replace(name, letter)
+    return relation

@@ -1,0 +1,97 @@
+"""HTML that is escaped by construction; no scripts, nothing from a network."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hklflow.page.pictures import Picture
+from hklflow.page.style import STYLE
+
+
+class Html(str):
+    """Text that is markup already; every other text is escaped when it enters a `tag`."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *content: str | Iterable[str], **attributes: Any) -> Html:
+    """Make an element; ``class_`` stands for ``class``, an attribute that is True for its name."""
+    words = [name]
+    for key, value in attributes.items():
+        if value is True:
+            words.append(key)
+        elif value is not None and value is not False:
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"')
+    if name in ("img", "input", "meta"):
+        return Html(f"<{' '.join(words)}>")
+    return Html(f"<{' '.join(words)}>{join(content)}</{name}>")
+
+
+def join(parts: Iterable[str | Iterable[str]]) -> Html:
+    """Put parts after one another, escaping what is no markup."""
+    out = []
+    for part in parts:
+        if isinstance(part, Html):
+            out.append(str(part))
+        elif isinstance(part, str):
+            out.append(html.escape(part))
+        else:
+            out.append(join(part))
+    return Html("".join(out))
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1, class_: str = ""
+) -> Html:
+    """Make a table whose first ``names`` columns name the row; what is wide scrolls alone."""
+
+    def row(cells: Sequence[str]) -> Html:
+        return tag(
+            "tr",
+            [tag("th", cell, scope="row") for cell in cells[:names]],
+            [tag("td", cell) for cell in cells[names:]],
+        )
+
+    top = tag("thead", tag("tr", [tag("th", cell, scope="col") for cell in head]))
+    body = tag("tbody", [row(cells) for cells in rows])
+    return tag("div", tag("table", top, body, class_=class_ or None), class_="wide")
+
+
+def gallery(pictures: Sequence[tuple[str, str, Picture]], name: str) -> Html:
+    """Show (title, caption, picture) small, side by side; a click opens one in full width.
+
+    Parameters
+    ----------
+    name : str
+        Unique on the page.
+    """
+    figures = []
+    for i, (title, caption, picture) in enumerate(pictures):
+        box = f"{name}-{i}"
+        image = tag(
+            "img", src=picture.uri, alt=f"{title}: {caption}",
+            width=picture.size[0], height=picture.size[1],
+        )  # fmt: skip
+        words = [tag("b", title), f" {caption}" if caption else ""]
+        figures += [
+            tag("input", type="checkbox", id=box, aria_label=f"enlarge {title}"),
+            tag("figure", tag("label", image, for_=box), tag("figcaption", words)),
+        ]
+    return tag("div", figures, class_="gallery")
+
+
+# Nothing may be loaded from elsewhere, whatever a text says.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def document(title: str, *content: str | Iterable[str]) -> str:
+    """Give the whole page."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(STYLE)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', join(content)), lang='en')}\n"

@@ -1,0 +1,72 @@
+"""Pictures packed small enough to stand in a page."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hklflow.errors import HklflowError
+
+BUDGET = 10_500_000
+"""Bytes of all pictures of a page; base64 adds a third."""
+
+RUNGS = (("PNG", 1800), ("WEBP", 1400), ("WEBP", 1100), ("WEBP", 850))
+"""How pictures are packed, best first: format and largest width in pixels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it stands in the page."""
+
+    data: bytes
+    kind: str
+    size: tuple[int, int]
+
+    @property
+    def uri(self) -> str:
+        """Address that holds the picture itself."""
+        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
+
+
+def pack(paths: Sequence[Path]) -> list[Picture]:
+    """Read pictures so that all of them together keep to `BUDGET`.
+
+    PNG with 256 colours keeps plots sharp at a third of the size. If that is too much, which a
+    sample of the pictures tells, all become WebP, as wide as fits.
+
+    Raises
+    ------
+    HklflowError
+        If one is not a picture that can be read.
+    """
+    if not paths:
+        return []
+    chosen = RUNGS[-1]
+    tried = paths[:: max(len(paths) // 24, 1)]
+    for rung in RUNGS[:-1]:
+        if sum(len(_packed(path, rung).data) for path in tried) * len(paths) <= BUDGET * len(tried):
+            chosen = rung
+            break
+    return [_packed(path, chosen) for path in paths]
+
+
+def _packed(path: Path, rung: tuple[str, int]) -> Picture:
+    from PIL import Image
+
+    kind, width = rung
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
+        raise HklflowError(f"{path} is not a readable picture ({error}); make it again") from error
+    if image.width > width:
+        height = max(round(image.height * width / image.width), 1)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    packed = io.BytesIO()
+    if kind == "PNG":
+        colours = image.quantize(256, dither=Image.Dither.NONE)
+        colours.save(packed, kind, optimize=True)
+    else:
+        image.save(packed, kind, quality=78, method=4)
+    return Picture(packed.getvalue(), kind.lower(), image.size)

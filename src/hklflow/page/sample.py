@@ -1,0 +1,346 @@
+"""The page of a sample: overview first, then every step of every scan, then the temperatures."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hklflow
+from hklflow.core.lattice import volume
+from hklflow.page import gates
+from hklflow.page.markup import Html, document, gallery, join, table, tag
+from hklflow.page.numbers import flat, with_error
+from hklflow.page.pictures import Picture
+from hklflow.page.steps import STEPS, Figure, Place
+
+_AXES = ("a", "b", "c", "α", "β", "γ")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows.
+
+    Attributes
+    ----------
+    scans : mapping of str to float
+        Temperature in K of each scan, NaN if not known; cold to warm.
+    pictures : sequence of (Place, Picture)
+        In the order in which those of a step are shown.
+    figures : sequence of (Place, mapping)
+        Contents of the JSON files.
+    """
+
+    sample: str
+    title: str
+    scans: Mapping[str, float]
+    pictures: Sequence[tuple[Place, Picture]]
+    figures: Sequence[tuple[Place, Mapping[str, Any]]]
+
+    def found(self, scan: str, product: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """(rotation, figures) of a product of a scan, by its name without suffix."""
+        return [
+            (at.rotation, data)
+            for at, data in self.figures
+            if at.part == "scan" and at.owner == scan and at.path.stem == product
+        ]
+
+    def one(self, scan: str, product: str) -> Mapping[str, Any]:
+        """Figures of a product of a scan; empty if there are none."""
+        found = self.found(scan, product)
+        return found[0][1] if found else {}
+
+    def shown(self, part: str, owner: str | None = None) -> list[tuple[Place, Picture]]:
+        """Pictures of one part."""
+        return [x for x in self.pictures if x[0].part == part and owner in (None, x[0].owner)]
+
+
+def render(page: Page) -> str:
+    """Give the page as HTML."""
+    closing = [*_temperatures(page), *_stacks(page), *_others(page)]
+    links = [("overview", "Overview")]
+    if page.shown("calibration"):
+        links.append(("calibration", "Calibration"))
+    links += [(f"scan-{i}", scan) for i, scan in enumerate(page.scans)]
+    links += [(anchor, title) for anchor, title, _ in closing]
+    return document(
+        page.title or page.sample,
+        tag("h1", page.title or page.sample),
+        tag("p", _lead(page), class_="lead"),
+        tag("nav", [tag("a", title, href=f"#{anchor}") for anchor, title in links]),
+        _section("overview", "Overview", _overview(page)),
+        _calibration(page),
+        tag("h2", "Scans"),
+        tag(
+            "p",
+            "A click on a picture enlarges it, another makes it small again.",
+            class_="note",
+        ),
+        [_scan(page, i, scan) for i, scan in enumerate(page.scans)],
+        [_section(anchor, title, content) for anchor, title, content in closing],
+        tag(
+            "footer",
+            f"hklflow {hklflow.__version__}. Errors in brackets are standard deviations of "
+            "the last digits.",
+            class_="note",
+        ),
+    )
+
+
+def _section(anchor: str, title: str, content: str | Iterable[str]) -> Html:
+    return tag("section", tag("h2", title), content, id=anchor)
+
+
+def _kelvin(temperature: float) -> str:
+    return f"{temperature:g} K" if math.isfinite(temperature) else "–"
+
+
+def _lead(page: Page) -> str:
+    known = [t for t in page.scans.values() if math.isfinite(t)]
+    groups = dict.fromkeys(
+        page.one(scan, "orientation").get("space_group", "") for scan in page.scans
+    )
+    words = [f"{len(page.scans)} scan{'' if len(page.scans) == 1 else 's'}"]
+    if known:
+        low, high = min(known), max(known)
+        words.append(_kelvin(low) if low == high else f"{low:g} to {high:g} K")
+    words += [group for group in groups if group]
+    return " · ".join(words)
+
+
+# ------------------------------------------------------------------------------ overview
+
+
+def _overview(page: Page) -> list[Html]:
+    judged = {scan: page.one(scan, "accepted") for scan in page.scans}
+    judged = {scan: data for scan, data in judged.items() if data}
+    parts = [_alarms(page), _lattices(page)]
+    if judged:
+        parts.append(tag("h3", "Gates"))
+        parts.append(_gates(judged))
+        note = "In brackets the limit. A gate compares a scan with its parent."
+        parts.append(tag("p", note, class_="note"))
+    if quality := _quality(page):
+        parts += [tag("h3", "Quality of each step"), quality]
+    return parts
+
+
+def _badge(accepted: Mapping[str, Any]) -> Html:
+    if not accepted:
+        return tag("span", "not judged", class_="note")
+    good = accepted["accepted"]
+    words = "accepted" if good else "✗ not accepted"
+    return tag("span", words, class_=f"badge {'good' if good else 'bad'}")
+
+
+def _alarms(page: Page) -> Html:
+    """Sentences of scans that missed a gate, and warnings of the refinements."""
+    parts = []
+    for scan in page.scans:
+        missed = page.one(scan, "accepted").get("sentences") or []
+        warned = page.one(scan, "orientation").get("warnings") or []
+        for sentences, mark in ((missed, "alarm"), (warned, "alarm mild")):
+            if sentences:
+                head = tag("b", scan, ": not accepted" if mark == "alarm" else ": warning")
+                told = [tag("p", sentence) for sentence in sentences]
+                parts.append(tag("div", tag("p", head), told, class_=mark))
+    return join(parts)
+
+
+def _lattices(page: Page) -> Html:
+    """Table of scans; an angle that symmetry fixes in all of them stands below it once."""
+    cells = {s: page.one(s, "orientation") for s in page.scans}
+    cells = {scan: data for scan, data in cells.items() if "cell" in data}
+    fixed = {
+        i: next(iter(cells.values()))["cell"][i]
+        for i in range(3, 6)
+        if cells
+        and len({round(data["cell"][i], 9) for data in cells.values()}) == 1
+        and not any(data["cell_sigma"][i] for data in cells.values())
+    }
+    shown = [i for i in range(6) if i not in fixed]
+    # One that all have in common stands in the first line of the page.
+    groups = len({data["space_group"] for data in cells.values()}) > 1
+    head = ["Scan", "Gates", "T", "Parent", *(["Space group"] if groups else [])]
+    head += [f"{_AXES[i]} ({'Å' if i < 3 else '°'})" for i in shown]
+    head += ["V (Å³)", "Peaks", "Indexed", "rmsd (pixel, frame)", "Coverage"]
+    rows = []
+    for i, (scan, temperature) in enumerate(page.scans.items()):
+        data, metrics = cells.get(scan, {}), cells.get(scan, {}).get("metrics", {})
+        row: list[str] = [tag("a", scan, href=f"#scan-{i}"), _badge(page.one(scan, "accepted"))]
+        row += [_kelvin(temperature), data.get("parent") or "–"]
+        row += [data.get("space_group") or "–"] if groups else []
+        row += [with_error(data["cell"][i], data["cell_sigma"][i]) if data else "–" for i in shown]
+        row.append(_volume(data))
+        row.append(_format(metrics.get("peaks"), "{:,}"))
+        row.append(_format(metrics.get("fraction indexed"), "{:.1%}"))
+        rmsd = [_format(metrics.get(f"rmsd in {unit}"), "{:.3f}") for unit in ("pixels", "frames")]
+        row.append(", ".join(rmsd))
+        row.append(_format(page.one(scan, "transform").get("coverage"), "{:.1%}"))
+        rows.append(row)
+    parts = [table(head, rows)]
+    if fixed:
+        words = ", ".join(f"{_AXES[i]} = {value:g}°" for i, value in fixed.items())
+        parts.append(tag("p", f"Fixed by symmetry: {words}.", class_="note"))
+    return join(parts)
+
+
+def _volume(data: Mapping[str, Any]) -> str:
+    if not data:
+        return "–"
+    figures = data.get("symmetry", {})
+    return with_error(volume(data["cell"]), figures.get("volume_sigma"))
+
+
+def _format(value: Any, form: str) -> str:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return form.format(value).replace(",", " ").replace("-", "−")
+
+
+def _gates(judged: Mapping[str, Mapping[str, Any]]) -> Html:
+    rows = []
+    head: list[str] = ["Scan", "Verdict"]
+    for scan, accepted in judged.items():
+        found = gates.table(accepted)
+        head = ["Scan", "Verdict", *(gate.name for gate in found)]
+        cells = [_gate(gate) for gate in found]
+        rows.append([scan, _badge(accepted), *cells])
+    return table(head, rows)
+
+
+def _gate(gate: gates.Gate) -> Html:
+    limit = tag("span", f" ({gate.limit})", class_="note")
+    if gate.passed:
+        return join([gate.figure, limit])
+    return join([tag("span", f"✗ failed: {gate.figure}", class_="badge bad"), limit])
+
+
+def _quality(page: Page) -> Html | None:
+    """One row for each number of each step, one column for each scan."""
+    rows = []
+    for i, step in enumerate(STEPS[:-1]):
+        first = True
+        for figure in step.figures or _first_figures(page, i):
+            cells = [_values(page, scan, figure) for scan in page.scans]
+            if any(cells):
+                name = step.title if first else ""
+                rows.append([name, figure.name, *(cell or "–" for cell in cells)])
+                first = False
+    if not rows:
+        return None
+    return table(["Step", "", *page.scans], rows, names=2, class_="quality")
+
+
+def _values(page: Page, scan: str, figure: Figure) -> str:
+    values = []
+    for _, data in page.found(scan, figure.product):
+        value: Any = data
+        for key in figure.keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        values.append(_format(value, figure.form))
+    return " · ".join(values) if any(value != "–" for value in values) else ""
+
+
+def _first_figures(page: Page, step: int, most: int = 3) -> list[Figure]:
+    """Numbers at the top of a step's products, where the table of steps names none."""
+    found: dict[tuple[str, str], Figure] = {}
+    for at, data in page.figures:
+        if at.part == "scan" and at.step == step:
+            numbers = [key for key, x in data.items() if isinstance(x, float) and math.isfinite(x)]
+            for key in numbers[:most]:
+                words = (key, at.product.title if at.rotation == "" else "", _masked(at.kind))
+                name = ", ".join(word for word in words if word)
+                found.setdefault((at.path.stem, key), Figure(name, at.path.stem, (key,)))
+    return list(found.values())
+
+
+def _masked(kind: str) -> str:
+    return "3-D masked" if kind == "masked_transform" else ""
+
+
+# ------------------------------------------------------------------------------ the parts
+
+
+def _pictures(shown: Sequence[tuple[Place, Picture]], name: str) -> Html:
+    return gallery([(at.title, at.product.caption, picture) for at, picture in shown], name)
+
+
+def _calibration(page: Page) -> Html:
+    shown = page.shown("calibration")
+    if not shown:
+        return Html("")
+    return _section("calibration", "Calibration", _pictures(shown, "calibration"))
+
+
+def _scan(page: Page, number: int, scan: str) -> Html:
+    accepted = page.one(scan, "accepted")
+    head = tag(
+        "summary", f"{scan} ", _badge(accepted), tag("span", _brief(page, scan), class_="note")
+    )
+    shown = page.shown("scan", scan)
+    parts = []
+    for i, step in enumerate(STEPS):
+        pictures = [x for x in shown if x[0].step == i]
+        figures = [
+            x for x in page.figures if x[0].part == "scan" and x[0].owner == scan and x[0].step == i
+        ]
+        if pictures or figures:
+            parts.append(tag("h3", step.title))
+        if pictures:
+            parts.append(_pictures(pictures, f"s{number}-{i}"))
+        if figures:
+            parts.append(_figures(figures))
+    # Of many scans those stand open that need a look, and the first.
+    look = len(page.scans) <= 3 or number == 0 or bool(accepted and not accepted["accepted"])
+    return tag("details", head, parts, class_="scan", id=f"scan-{number}", open=look)
+
+
+def _brief(page: Page, scan: str) -> str:
+    data, words = page.one(scan, "orientation"), [_kelvin(page.scans[scan])]
+    if "cell" in data:
+        pairs = zip(data["cell"], data["cell_sigma"], strict=True)
+        words += [data["space_group"], " ".join(with_error(x, s) for x, s in pairs)]
+    return " · ".join(words)
+
+
+def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
+    """All numbers of a step, folded."""
+    tables = []
+    for at, data in found:
+        title = ", ".join(word for word in (at.rotation, at.path.stem) if word)
+        rows = [
+            tag("tr", tag("th", name, scope="row"), tag("td", value))
+            for name, value in flat({k: x for k, x in data.items() if k != "provenance"})
+        ]
+        tables.append(tag("table", tag("caption", title), tag("tbody", rows), class_="words"))
+    return tag(
+        "details", tag("summary", "All figures"), tag("div", tables, class_="columns"),
+        class_="figures",
+    )  # fmt: skip
+
+
+def _temperatures(page: Page) -> list[tuple[str, str, Html]]:
+    shown = page.shown("series")
+    found = [x for at, data in page.figures if at.part == "series" for x in data["sentences"]]
+    if not shown and not found:
+        return []
+    told = tag("div", [tag("p", x) for x in found], class_="alarm mild") if found else ""
+    return [("series", "Cell against temperature", join([told, _pictures(shown, "series")]))]
+
+
+def _stacks(page: Page) -> list[tuple[str, str, Html]]:
+    shown = page.shown("stack")
+    parents = dict.fromkeys(at.owner for at, _ in shown)
+    parts = []
+    for i, parent in enumerate(parents):
+        own = [x for x in shown if x[0].owner == parent]
+        parts += [tag("h3", f"Parent {parent}"), _pictures(own, f"stack-{i}")]
+    return [("stacks", "Intensities against temperature", join(parts))] if parts else []
+
+
+def _others(page: Page) -> list[tuple[str, str, Html]]:
+    shown = page.shown("other")
+    found = [x for x in page.figures if x[0].part == "other"]
+    parts = [_pictures(shown, "other")] if shown else []
+    parts += [_figures(found)] if found else []
+    return [("other", "Other", join(parts))] if parts else []

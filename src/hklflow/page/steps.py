@@ -1,0 +1,225 @@
+"""Which step a product belongs to, by its name in the results folder: the one table of them."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Product:
+    """Files of one kind: a pattern of their names, and what their pictures show.
+
+    ``{kind}`` in a pattern is ``transform`` or ``masked_transform``.
+    """
+
+    pattern: str
+    caption: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of the overview: its name, the product, the keys that lead to it, its format."""
+
+    name: str
+    product: str
+    keys: tuple[str, ...]
+    form: str = "{:.4g}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the reduction; without ``figures`` the first of its numbers are shown."""
+
+    title: str
+    products: tuple[Product, ...]
+    figures: tuple[Figure, ...] = ()
+
+
+_S, _M = "transform", "masked_transform"
+KINDS = {_S: "all pixels", _M: "3-D masked"}
+
+STEPS = (
+    Step("Calibration", (Product("rings", "The calibrant's rings and their residuals."),)),
+    Step(
+        "Pixel mask",
+        (Product("mask", "Mean of sampled frames; masked pixels in colour."),),
+        (Figure("pixels masked", "mask", ("masked pixels", "masked"), "{:,}"),),
+    ),
+    Step(
+        "Frames",
+        (
+            Product("corrected", "Corrected frames and their stages of gain.", "corrected"),
+            Product("statistics", "Largest count of each pixel; sums and background by frame."),
+        ),
+        (Figure("mean counts per pixel", "statistics", ("mean counts per pixel",)),),
+    ),
+    Step(
+        "Peaks",
+        (Product("peaks", "Peaks found over the largest count of each pixel."),),
+        (Figure("peaks", "peaks", ("peaks",), "{:,}"),),
+    ),
+    Step(
+        "Scale of the frames",
+        (Product("scale", "Monitor, attenuators and transmission by frame."),),
+        (
+            Figure(
+                "frames about the curve",
+                "scale",
+                ("scatter of the frames about the curve",),
+                "{:.2%}",
+            ),
+        ),
+    ),
+    Step(
+        "Orientation",
+        (
+            Product("parent", "Refinement of the parent.", "parent"),
+            Product("residuals", "Observed minus predicted peaks along the scan.", "residuals"),
+            Product("convergence", "Course of the converging loop.", "loop"),
+            Product("orientation|accepted|converged|modules"),
+        ),
+        (
+            Figure("peaks indexed", "orientation", ("metrics", "fraction indexed"), "{:.1%}"),
+            Figure("rmsd (pixel)", "orientation", ("metrics", "rmsd in pixels"), "{:.3f}"),
+            Figure("rmsd (frame)", "orientation", ("metrics", "rmsd in frames"), "{:.3f}"),
+        ),
+    ),
+    Step(
+        "3-D mask", (Product("frame_mask", "The frame that loses most, and the share by frame."),)
+    ),
+    Step(
+        "Bragg reflections",
+        (
+            Product("reflections", "Integrated reflections.", "integrated"),
+            Product("scaled", "Scale and Debye–Waller factor; the error model.", "scaled"),
+            Product("structure_factors", "Statistics by resolution; absences.", "merged"),
+        ),
+        (
+            Figure("completeness", "structure_factors", ("overall", "completeness"), "{:.1%}"),
+            Figure("R_meas", "structure_factors", ("overall", "R_meas"), "{:.2%}"),
+            Figure("CC1/2", "structure_factors", ("overall", "CC1/2"), "{:.4f}"),
+        ),
+    ),
+    Step(
+        "Coverage",
+        (Product("{kind}_coverage", "Exposure and relative error; measured share by shell."),),
+    ),
+    Step(
+        "S(Q)",
+        (Product("{kind}", "Planes through the origin; grey was not measured."),),
+        (
+            Figure("voxels measured", _S, ("coverage",), "{:.1%}"),
+            Figure("voxels measured, 3-D masked", _M, ("coverage",), "{:.1%}"),
+            Figure("χ² between rotations", _S, ("rotations' reduced chi2",), "{:.2f}"),
+        ),
+    ),
+    Step(
+        "Symmetrised",
+        (
+            Product("symm_{kind}", "Equivalents averaged: agreement and multiplicity."),
+            Product("planes_symm_{kind}", "Chosen planes.", "planes"),
+        ),
+    ),
+    Step(
+        "Punched and filled",
+        (
+            Product("filled_{kind}", "Without Bragg reflections, holes filled."),
+            Product("planes_filled_{kind}", "Chosen planes.", "planes"),
+        ),
+    ),
+    Step(
+        "Pair distributions",
+        (
+            Product("delta_pdf_{kind}", "3D-ΔPDF: diffuse scattering alone.", "ΔPDF"),
+            Product("planes_delta_pdf_{kind}", "Chosen planes of the 3D-ΔPDF.", "ΔPDF, planes"),
+            Product("total_pdf_{kind}", "With the Bragg reflections.", "total PDF"),
+            Product("planes_total_pdf_{kind}", "Chosen planes.", "total PDF, planes"),
+        ),
+    ),
+    Step(
+        "Difference to the reference",
+        (Product("difference_{kind}", "S(Q) and 3D-ΔPDF minus those of the reference."),),
+    ),
+    Step("Other", (Product(".*"),)),
+)
+"""In the order of the page; the last takes what no other knows."""
+
+SERIES = (
+    Product("series", "Cell, mosaic width and scale.", "Against temperature"),
+    Product("intensities", "Integrated reflections.", "Bragg intensities"),
+)
+STACKS = (
+    Product("{kind}", "Chosen reflections, integrated in S(Q).", "Reflections"),
+    Product("symm_{kind}", "Chosen reflections in the symmetrised S(Q).", "Symmetrised"),
+    Product("delta_pdf_{kind}", "3D-ΔPDF at chosen vectors.", "3D-ΔPDF"),
+)
+
+
+def match(name: str, products: Sequence[Product]) -> tuple[Product, str] | None:
+    """Find the product that a file's name (without its suffix) says, and the kind of volume."""
+    for product in products:
+        pattern = product.pattern.replace("{kind}", "(?P<kind>transform|masked_transform)")
+        if found := re.fullmatch(pattern, name):
+            return product, found.groupdict().get("kind") or ""
+    return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a product belongs.
+
+    Attributes
+    ----------
+    part : str
+        ``calibration``, ``scan``, ``series``, ``stack`` or ``other``.
+    owner : str
+        Calibration, scan, or parent of the stack; of others the path.
+    rotation : str
+        Of a rotation's product.
+    step : int
+        Index in `STEPS`.
+    """
+
+    path: Path
+    part: str
+    owner: str = ""
+    rotation: str = ""
+    step: int = len(STEPS) - 1
+    product: Product = field(default_factory=lambda: Product(""))
+    kind: str = ""
+
+    @property
+    def title(self) -> str:
+        """What tells the picture from others of its step."""
+        words = (self.rotation, self.product.title, KINDS.get(self.kind, ""))
+        return ", ".join(word for word in words if word) or self.owner or self.path.stem
+
+
+def place(path: Path, results: Path, sample: str, scans: Sequence[str]) -> Place:
+    """Say where a product of a sample belongs, by its path below the results folder."""
+    # No `resolve`: a product may be a symbolic link to elsewhere.
+    relative = os.path.relpath(path, results)
+    parts = Path(relative).parts
+    name = path.stem
+    if len(parts) == 3 and parts[0] == "calibration" and (found := match(name, STEPS[0].products)):
+        return Place(path, "calibration", parts[1], step=0, product=found[0])
+    if len(parts) in (3, 4) and parts[0] == sample:
+        folder = parts[1]
+        if folder in scans:
+            for i, step in enumerate(STEPS):
+                if found := match(name, step.products):
+                    rotation = parts[2] if len(parts) == 4 else ""
+                    product, kind = found
+                    if step is STEPS[-1]:
+                        product = Product(".*", title=name)
+                    return Place(path, "scan", folder, rotation, i, product, kind)
+        if folder == "temperature_series" and (found := match(name, SERIES)):
+            return Place(path, "series", product=found[0])
+        if folder == "temperature_series" and name == "findings":
+            return Place(path, "series")
+        if folder.startswith("stack_") and (found := match(name, STACKS)):
+            return Place(path, "stack", folder[6:], product=found[0], kind=found[1])
+    return Place(path, "other", relative)

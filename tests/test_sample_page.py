@@ -1,0 +1,318 @@
+"""Stage `sample_page`: what stands on the page, that it is whole, and that it loads nothing."""
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hklflow.core import gates
+from hklflow.errors import HklflowError
+from hklflow.page import gates as page_gates
+from hklflow.page import pictures
+from hklflow.page.markup import join, tag
+from hklflow.page.numbers import with_error
+from hklflow.page.steps import STEPS
+from hklflow.stages import sample_page
+
+CELL = [4.738575, 4.738575, 7.171209, 90.0, 90.0, 120.0]
+OF_SCAN = (
+    "difference_transform", "total_pdf_transform", "masked_transform", "transform",
+    "transform_coverage", "symm_transform", "filled_transform", "delta_pdf_transform",
+    "planes_symm_transform", "residuals", "surprise",
+)  # fmt: skip
+SIGMA = [1.7e-5, 1.7e-5, 3.6e-5, 0.0, 0.0, 0.0]
+
+
+def _symmetry(unindexed: float = 0.01, a: float = 4.74, relative: float = 1e-6) -> dict[str, Any]:
+    return {
+        "crystal system": "hexagonal", "fraction unindexed": unindexed, "offsets": [],
+        "absent reflections": {"number": 0, "of": 300, "fraction": 0.0, "strongest": []},
+        "cell": [a, a, 7.17, 90.0, 90.0, 120.0], "cell_sigma": SIGMA,
+        "volume": 139.45, "volume_sigma": 0.0012, "subgroups": [],
+        "relations": [{"relation": "alpha = 90", "deviation": 0.0, "sigma": 1e-4, "unit": "deg",
+                       "z": relative * 1e5, "relative": relative}],
+    }  # fmt: skip
+
+
+def _accepted(scan: str, **figures: float) -> dict[str, Any]:
+    found = {
+        "sample": "hexa", "scan": scan, "temperature": 100.0, "parent": "300K",
+        "parent_temperature": 300.0, "space_group": "P 6/m m m",
+    }  # fmt: skip
+    limits = gates.Limits()
+    own, parent = _symmetry(**figures), _symmetry()
+    sentences = gates.failures(own, parent, limits, found)
+    return found | {
+        "accepted": not sentences, "sentences": sentences, "limits": vars(limits),
+        "figures": own, "parent_figures": parent,
+    }  # fmt: skip
+
+
+def _orientation(scan: str, warnings: list[str]) -> dict[str, Any]:
+    return {
+        "scan": scan, "space_group": "P 6/m m m", "parent": "300K", "cell": CELL,
+        "cell_sigma": SIGMA, "symmetry": _symmetry(), "warnings": warnings,
+        "metrics": {"peaks": 1369, "fraction indexed": 0.991, "rmsd in pixels": 0.5364,
+                    "rmsd in frames": 0.0119},
+    }  # fmt: skip
+
+
+def _picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def _figures(path: Path, data: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def _results(top: Path) -> dict[str, list[Path]]:
+    """Two scans, one refused; with most steps, in an order that is not the page's."""
+    shown = [_picture(top / "calibration/powder/rings.png")]
+    told = []
+    for scan, figures in (("100K", {"unindexed": 0.4}), ("300K", {})):
+        below = top / "hexa" / scan
+        for name in OF_SCAN:
+            shown.append(_picture(below / f"{name}.png"))
+        for rotation in ("r1", "r2"):
+            for name in ("peaks", "mask", "statistics", "scale", "frame_mask"):
+                shown.append(_picture(below / rotation / f"{name}.png"))
+            told.append(_figures(below / rotation / "peaks.json", {"peaks": 205, "few": [1, 2]}))
+        told += [
+            _figures(below / "accepted.json", _accepted(scan, **figures)),
+            _figures(below / "orientation.json", _orientation(scan, ["of <i>this</i> & that"])),
+            _figures(
+                below / "transform.json", {"coverage": 0.654, "rotations' reduced chi2": None}
+            ),
+            _figures(below / "symm_transform.json", {"spread of equivalents": 0.0312}),
+        ]
+    series = top / "hexa/temperature_series"
+    shown += [_picture(series / "series.png"), _picture(top / "hexa/stack_300K/transform.png")]
+    told.append(_figures(series / "findings.json", {"sentences": ["a jumps"], "transitions": []}))
+    return {"pictures": shown, "figures": told}
+
+
+def _page(top: Path, given: dict[str, list[Path]], **more: Any) -> str:
+    params = {"sample": "hexa", "results": str(top), "title": "hexa & <co>"}
+    params |= {"scans": ["100K", "300K"], "temperatures": [100.0, float("nan")]} | more
+    sample_page.main(
+        inputs=sample_page.Inputs(**given),
+        outputs=sample_page.Outputs(page=top / "page.html"),
+        params=sample_page.Params(**params),
+    )
+    return (top / "page.html").read_text()
+
+
+class _Seen(HTMLParser):
+    """Elements, attributes and text of a page; checks that all elements are closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("img", "input", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += f"{data}\n"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    top = tmp_path_factory.mktemp("page") / "results"
+    return _page(top, _results(top))
+
+
+def test_the_page_stands_alone(page: str) -> None:
+    seen = _Seen(page)
+    for name, attributes in seen.tags:
+        assert name not in ("script", "link", "iframe", "object", "base")
+        assert not [key for key in attributes if key.startswith("on")]
+        source = attributes.get("src")
+        assert source is None or source.startswith("data:image/png;base64,")
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in page
+    assert "@import" not in page
+    images = [x for name, x in seen.tags if name == "img"]
+    assert len(images) == 1 + 2 * (11 + 10) + 2
+    assert {(x["width"], x["height"]) for x in images} == {("40", "30")}
+
+
+def test_links_and_switches_lead_somewhere(page: str) -> None:
+    tags = _Seen(page).tags
+    ids = Counter(x["id"] for _, x in tags if "id" in x)
+    assert max(ids.values()) == 1
+    wanted = {(x.get("href") or "#")[1:] for name, x in tags if name == "a"}
+    wanted |= {str(x["for"]) for name, x in tags if name == "label"}
+    assert wanted <= set(ids)
+
+
+def test_steps_stand_in_their_order_in_every_scan(page: str) -> None:
+    titles = [
+        "Pixel mask", "Frames", "Peaks", "Scale of the frames", "Orientation", "3-D mask",
+        "Coverage", "S(Q)", "Symmetrised", "Punched and filled", "Pair distributions",
+        "Difference to the reference", "Other",
+    ]  # fmt: skip
+    scans = re.split(r'<details class="scan"', page)[1:]
+    assert len(scans) == 2
+    for scan in scans:
+        assert [t for t in re.findall(r"<h3>(.*?)</h3>", scan) if "Parent" not in t] == titles
+    order = ["Overview", "Calibration", "Scans", "Cell against temperature",
+             "Intensities against temperature"]  # fmt: skip
+    assert re.findall(r"<h2>(.*?)</h2>", page) == order
+    assert [step.title for step in STEPS][1:-1] == [
+        *titles[:6], "Bragg reflections", *titles[6:-1]
+    ]  # fmt: skip
+
+
+def test_numbers_and_errors_are_written_as_crystallographers_do(page: str) -> None:
+    words = _Seen(page).words
+    for number in ("4.738575(17)", "7.17121(4)", "1 369", "99.1%", "65.4%", "0.536, 0.012"):
+        assert number in words
+    assert "α = 90°, β = 90°, γ = 120°" in words
+    # The volume of this cell is a² c sin 120°; its error is the refinement's.
+    volume = CELL[0] ** 2 * CELL[2] * np.sin(np.radians(120))
+    assert f"{volume:.4f}(12)" in words
+    assert "100 K" in words
+    assert "205 · 205" in words
+    assert "0.0312" in words  # of a step whose numbers no table names
+
+
+def test_a_failed_gate_is_seen(page: str) -> None:
+    bad = re.findall(r'<span class="badge bad">(.*?)</span>', page)
+    # In the table of scans, twice in that of gates, and over the scan.
+    assert bad == ["✗ not accepted", "✗ not accepted", "✗ failed: +39.0%", "✗ not accepted"]
+    assert "40.0% of the peaks are not indexed" in page
+    assert page.count('<span class="badge good">accepted</span>') == 3
+
+
+def test_texts_are_escaped(page: str) -> None:
+    assert "<title>hexa &amp; &lt;co&gt;</title>" in page
+    assert "of &lt;i&gt;this&lt;/i&gt; &amp; that" in page
+    assert "<i>" not in page
+
+
+def test_what_nobody_knows_is_shown_as_other(tmp_path: Path) -> None:
+    top = tmp_path / "results"
+    given = {"pictures": [_picture(top / "foreign/thing.png")], "figures": []}
+    given["pictures"].append(_picture(tmp_path / "outside.png"))
+    page = _page(top, given)
+    assert "<h2>Other</h2>" in page
+    assert "foreign/thing.png" in page
+    assert "../outside.png" in page
+
+
+def test_without_products_there_is_still_a_page(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    seen = _Seen(_page(tmp_path / "results", {"pictures": [], "figures": []}))
+    assert "Calibration" not in seen.words
+    assert "Gates" not in seen.words.replace("Gates\nT\n", "")
+    assert "2 scans · 100 K" in seen.words
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    top = tmp_path / "results"
+    whole = _picture(top / "hexa/100K/residuals.png", size=(200, 150))
+    for content in (b"no picture", whole.read_bytes()[:500]):
+        broken = top / "hexa/100K/transform.png"
+        broken.write_bytes(content)
+        with pytest.raises(HklflowError, match=r"transform\.png is not a readable picture"):
+            _page(top, {"pictures": [whole, broken], "figures": []})
+    broken = top / "hexa/100K/transform.json"
+    broken.write_text("{")
+    with pytest.raises(HklflowError, match=r"transform\.json"):
+        _page(top, {"pictures": [], "figures": [broken]})
+    with pytest.raises(HklflowError, match="1 scans and 2 temperatures"):
+        _page(top, {"pictures": [], "figures": []}, scans=["100K"])
+
+
+def test_pictures_become_smaller_until_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [_picture(tmp_path / f"{i}.png", i, (1900, 60)) for i in range(4)]
+    sizes = []
+    for budget in (10**9, 330_000, 120_000, 1):
+        monkeypatch.setattr(pictures, "BUDGET", budget)
+        packed = pictures.pack(paths)
+        sizes.append((packed[0].kind, packed[0].size[0]))
+        if budget > 1:
+            assert sum(len(x.data) for x in packed) <= budget
+    assert sizes[0] == ("png", 1800)
+    assert sizes[-1] == ("webp", 850)
+    widths = [width for _, width in sizes]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) >= 3
+
+
+@pytest.mark.parametrize(
+    ("value", "sigma", "text"),
+    [
+        (1.2342, 0.0051, "1.234(5)"),
+        (1.23421, 0.00194, "1.2342(19)"),
+        (1.23421, 0.00196, "1.234(2)"),
+        (1.23421, 0.0096, "1.234(10)"),
+        (139.45, 0.0012, "139.4500(12)"),
+        (-0.512, 0.3, "−0.5(3)"),
+        (12346.0, 23.0, "12350(20)"),
+        (12345.0, 13.0, "12345(13)"),
+        (12345.0, 2.0, "12345(2)"),
+        (90.0, 0.0, "90"),
+        (90.0, None, "90"),
+        (4.123456789, None, "4.12346"),
+        (float("nan"), 1.0, "–"),
+        (None, None, "–"),
+    ],
+)
+def test_notation(value: float | None, sigma: float | None, text: str) -> None:
+    assert with_error(value, sigma) == text
+
+
+@given(
+    st.floats(-1e4, 1e4), st.floats(1e-6, 1e3).filter(lambda x: x > 0)
+)  # fmt: skip
+def test_notation_keeps_value_and_error(value: float, sigma: float) -> None:
+    """Read back by its rule: the error counts in units of the last digit."""
+    text = with_error(value, sigma).replace("−", "-")
+    number, error = re.fullmatch(r"(-?\d+(?:\.\d+)?)\((\d+)\)", text).groups()  # type: ignore[union-attr]
+    digits = len(number.partition(".")[2])
+    assert float(error) * 10.0**-digits == pytest.approx(sigma, rel=0.26)
+    assert abs(float(number) - value) <= 0.5 * sigma + 1e-9
+
+
+@given(st.floats(0, 0.5), st.floats(4.5, 5.0), st.floats(1e-7, 1e-2))
+def test_the_table_of_gates_judges_as_the_gates_do(
+    unindexed: float, a: float, relative: float
+) -> None:
+    accepted = _accepted("100K", unindexed=unindexed, a=a, relative=relative)
+    found = page_gates.table(accepted)
+    assert all(gate.passed for gate in found) == accepted["accepted"]
+    # The last sentence is the proposal, the volume may miss what its axes miss.
+    missed = sum(not gate.passed for gate in found)
+    assert missed <= max(len(accepted["sentences"]) - 1, 0)
+
+
+def test_only_markup_is_not_escaped() -> None:
+    assert join(["<", [tag("b", "&", class_='"')]]) == '&lt;<b class="&quot;">&amp;</b>'
