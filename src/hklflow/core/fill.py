@@ -29,14 +29,13 @@ MODELS = {
     "kriging (Gaussian, linear drift)": ("gaussian", 1),
     "kriging (Matérn, linear drift)": ("matern", 1),
     "kriging (Gaussian, constant drift)": ("gaussian", 0),
-    "kriging (Matérn, constant drift)": ("matern", 0),
 }
 BEST = next(iter(MODELS))
 
 _LARGEST = 3000  # voxels of a hole that is kriged
 _BATCH = 256  # holes at a time
 # Voxels of the support: the decomposition takes their third power, per pattern.
-_FEW, _MANY, _RARE = 350, 1000, 8
+_FEW, _MANY, _RARE = 350, 800, 8
 _MOSTLY = 0.8  # of the support measured: below, a hole is worth a decomposition of its own
 
 
@@ -172,8 +171,8 @@ def support_of(voxels: Indices, edges: Floats, most: int) -> Indices:
     return around[outside & (distance <= width)]
 
 
-def _most(voxels: int, common: bool) -> int:
-    """Voxels of the support of a hole of so many voxels, at most."""
+def most_of(voxels: int, common: bool) -> int:
+    """Voxels that the support of a hole of so many voxels has, at most."""
     return min(_MANY if common else _FEW, max(120, 3 * voxels))
 
 
@@ -252,7 +251,7 @@ def fill(
 def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
     for holes in work:
         common = len(holes.bases) >= _RARE
-        support = support_of(holes.voxels, target.edges, _most(len(holes.voxels), common))
+        support = support_of(holes.voxels, target.edges, most_of(len(holes.voxels), common))
         for bases, rows in _alike(target, holes, support):
             pattern = Pattern(holes.voxels, support[rows], target.edges, model)
             for start in range(0, len(bases), _BATCH):
@@ -305,6 +304,17 @@ def radii(target: Target, numbers: Indices) -> Floats:
     at = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)[:, ::-1]
     q = (target.grid.first + at * target.grid.step) @ lattice.b_matrix(target.cell).T
     length: Floats = np.linalg.norm(q, axis=1)
+    return length
+
+
+def plane_radii(target: Target, l: int) -> Floats:  # noqa: E741
+    """|Q| (k, h) of a plane, 1/Å."""
+    b = lattice.b_matrix(target.cell)
+    h, k, at_l = (target.grid.axis(i) for i in range(3))
+    # Component by component: the vectors of a plane would not stay in cache.
+    q2 = (b[0, 0] * h + (b[0, 1] * k)[:, None] + b[0, 2] * at_l[l]) ** 2
+    q2 += ((b[1, 1] * k + b[1, 2] * at_l[l]) ** 2)[:, None] + (b[2, 2] * at_l[l]) ** 2
+    length: Floats = np.sqrt(q2)
     return length
 
 

@@ -19,7 +19,7 @@ def _laplacian(voxels: Indices, edges: Floats) -> Floats:
     number = {tuple(v): i for i, v in enumerate(voxels.tolist())}
     matrix = np.zeros((len(voxels), len(voxels)))
     for axis in range(3):
-        weight = 1 / float(edges[axis] @ edges[axis])
+        weight = float(1 / np.sum(edges[axis] ** 2))
         for (l, k, h), i in list(number.items()):  # noqa: E741
             there = [l, k, h]
             there[axis] += 1
@@ -33,7 +33,7 @@ def _laplacian(voxels: Indices, edges: Floats) -> Floats:
 def _conditional(precision: Floats, n_hole: int) -> Floats:
     """Expectation of the first voxels given the others."""
     inner, outer = precision[:n_hole, :n_hole], precision[:n_hole, n_hole:]
-    weights: Floats = -np.linalg.solve(inner, outer)
+    weights: Floats = np.asarray(np.linalg.solve(inner, -outer), dtype=np.float64)
     return weights
 
 

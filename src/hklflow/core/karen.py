@@ -39,7 +39,8 @@ def outliers(
     # Odd, so that no lattice of voxels of a superstructure is missed altogether.
     stride = np.full(3, 2 * int(round((size / _ENOUGH) ** (1 / 3)) // 2) + 1, np.int64)
     level, scatter = (np.empty([len(n) for n in nodes]) for _ in range(2))
-    karen_kernels.windows(data, *nodes, half, stride, level, scatter)
+    at_l, at_k, at_h = nodes
+    karen_kernels.windows(data, at_l, at_k, at_h, half, stride, level, scatter)
     flagged = np.zeros(data.shape, np.uint8)
     across = [_weights(np.arange(n), at) for n, at in zip(data.shape[1:], nodes[1:], strict=True)]
     for l in range(data.shape[0]):  # noqa: E741

@@ -182,7 +182,7 @@ class Kriging:
             return chosen
         noise = _noise(sigma)
         for i, basis in enumerate(self._bases):
-            for j in range(0, len(RATIOS), 2):
+            for j in range(0, len(RATIOS), 3):
                 p = self._precision(i, j)
                 py = y @ p
                 size = np.log1p(RATIOS[j] * basis.eigenvalues).sum()

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 _STRONGEST, _FEWEST = 100, 3
 # Thermal diffuse scattering falls as r⁻², Bragg peaks faster than any power.
 _STEEP = 3.0
+# What is left of a strong reflection in a voxel, in σ, that does no harm.
+_HARMLESS = 0.3
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ def _within(grid: Grid, cell: ArrayLike, radii: ArrayLike, hkl: Floats) -> Float
     return hkl[inside]
 
 
-def punch(mask: NDArray[np.uint8], grid: Grid, cell: ArrayLike, hkl: Floats, radii: Floats) -> None:
+def punch(
+    mask: NDArray[np.uint8], grid: Grid, cell: ArrayLike, hkl: Floats, radii: ArrayLike
+) -> None:
     """Set the voxels of a mask (l, k, h) around positions (n, 3) to 1.
 
     Parameters
@@ -176,8 +180,8 @@ def measured_radius(
 
     The profiles of the (up to 100) strongest reflections, above the level at 0.35 to 0.45 of the
     shortest distance between positions, are divided by their middle and stacked by the median.
-    The radius is the end of the first bin behind the half maximum where the stack is lost in its
-    own noise (below 2 standard errors), or falls no steeper than r⁻³ over the next two: the
+    The radius is the end of the last bin, from the half maximum on, above the noise (2 standard
+    errors of the stack, or 0.3 σ of a voxel there, if that is more); or that falls no steeper than r⁻³ over the next two: the
     diffuse scattering beneath, of which the thermal falls as r⁻², is not to be punched. Bins are
     as wide as the largest voxel edge.
 
@@ -219,15 +223,17 @@ def measured_radius(
     relative = (means[strong] - ground[strong, None]) / height[strong, None]
     value = np.median(relative, axis=0)
     noise = np.median(np.sqrt(variances[strong]) / height[strong, None], axis=0)
+    voxel = np.sqrt(squares / np.maximum(counts, 1))[strong] / height[strong, None]
     error = 1.25 * noise / np.sqrt(len(strong))
-    r = edge * np.arange(1, bins + 1)
-    return Profile(_end(r, value, error, bins - outer), r, value, error, len(strong))
+    floor = np.maximum(2 * error, _HARMLESS * np.median(voxel, axis=0))
+    r: Floats = edge * np.arange(1, bins + 1, dtype=np.float64)
+    return Profile(_end(r, value, floor, bins - outer), r, value, error, len(strong))
 
 
-def _end(r: Floats, value: Floats, error: Floats, last: int) -> float:
+def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
     half = int(np.argmax(value < 0.5))
     for i in range(max(half, 1), last):
-        if value[i] < 2 * error[i]:
+        if value[i] < floor[i]:
             # This bin holds nothing any more.
             return float(r[i - 1])
         ahead = min(i + 2, len(r) - 1)
@@ -247,5 +253,5 @@ def _shortest(q: Floats) -> float:
 
     if len(q) < 2:
         raise HklflowError("radius: the grid holds a single position; give a radius in 1/Å")
-    distance, _ = cKDTree(q).query(q, k=2)
+    distance = np.asarray(cKDTree(q).query(q, k=2)[0])
     return float(distance[:, 1].min())

@@ -1,12 +1,29 @@
 """Punch the Bragg reflections out of S(Q) and fill the holes: what is left is diffuse."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from hklflow import stage
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core.control import Control
+    from hklflow.core.fill import Target
+    from hklflow.core.symmetry import SpaceGroup
+    from hklflow.nexus import OpenVolume
+
 VERSION = 1
+
+_Radius = Annotated[float, Field(gt=0)]
+
+# Held for every voxel: S, σ and code, labels of the holes, and what is not kept.
+_BYTES_PER_VOXEL = 16
 
 
 class Inputs(stage.Inputs):
@@ -28,8 +45,34 @@ class Outputs(stage.Outputs):
 class Settings(stage.Params):
     """What the configuration file sets."""
 
+    method: Literal["bragg", "karen"] = "bragg"
+    """What is punched: `bragg`, around the positions that cell and centring allow; `karen`, all
+    that exceeds its surroundings, where positions do not tell."""
+    radius: _Radius | Literal["measured"] = "measured"
+    """Radius in 1/Å of what is punched around a reflection; `measured`: from the profile of the
+    strongest."""
+    radii: tuple[_Radius, _Radius, _Radius] | None = None
+    """Instead of the radius: three, along a*, b* and c*, of an ellipsoid."""
+    absences: bool = False
+    """Leave positions alone that glide planes and screw axes extinguish. Multiple scattering often
+    puts intensity there."""
+    satellites: list[tuple[float, float, float]] = Field(default_factory=list)
+    """Propagation vectors in r.l.u.; their equivalents are punched too."""
+    order: int = Field(1, ge=1, le=10)
+    """Largest order of the satellites."""
+    satellite_radius: float | None = Field(None, gt=0)
+    """Radius of the satellites in 1/Å; None: as for the reflections."""
+    threshold: float = Field(4.0, ge=1.0)
+    """Of `karen`: standard deviations above the median of the window."""
+    window: float = Field(1.0, gt=0)
+    """Of `karen`: width of the window in r.l.u."""
+    q_max: float | None = Field(None, gt=0)
+    """|Q| in 1/Å within which unmeasured voxels are filled; None: of the sphere that the grid
+    holds, or to the last shell that is measured by `coverage`."""
+    coverage: float = Field(0.9, gt=0, le=1)
+    """Measured part of a shell that counts as measured."""
     memory: float = Field(8000.0, gt=0)
-    """MB for the volumes; what needs more is done in blocks."""
+    """MB for the volumes; what needs more is kept in a file beside the output while it is made."""
 
 
 class Params(Settings):
@@ -40,8 +83,210 @@ class Params(Settings):
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Read, punch, judge the interpolants on control holes, fill, write."""
+    import numpy as np
+
+    from hklflow import nexus, plots
+    from hklflow.core import fill
+    from hklflow.core.control import best_of, controls
+    from hklflow.core.symmetry import space_group
+    from hklflow.plots import fill as pictures
+
+    group = space_group(stage.read_json(inputs.orientation)["space_group"])
+    with nexus.open_volume(inputs.symmetrised) as volume, _room(volume, params, outputs) as room:
+        operations = np.asarray(volume.notes["operations"], dtype=np.int64)
+        target = fill.Target(*room, volume.grid, volume.cell, operations)
+        q_max = _read(volume, target, params)
+        metrics = _punch(target, params, group, q_max)
+        l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
+        before = target.data[l].copy()
+        n = np.bincount(target.code.ravel(), minlength=4)
+        holes = fill.find_holes(target, (target.code == fill.PUNCHED).view(np.uint8))
+        found = controls(target, holes)
+        del holes
+        model = best_of(found, fill.BEST)
+        done = fill.fill(
+            target,
+            model,
+            lambda items, total: stage.progress(items, total, "holes filled", lambda step: step),
+        )
+        metrics |= {
+            "q_max in 1/Å": q_max,
+            "voxels punched and filled": int(n[fill.PUNCHED]),
+            "voxels not measured and filled": int(n[fill.UNMEASURED]),
+            "voxels not measured and left": int(n[fill.LEFT]),
+            "punched fraction of the measured": n[1] / max(n[0] + n[1], 1),
+            "fraction not measured within q_max": n[2] / max(metrics["voxels within q_max"], 1),
+            "holes filled": done["holes"],
+            "shapes of holes": done["shapes"],
+            "voxels filled from the level of their shell": done["voxels by shell"],
+            "interpolant": model,
+            **_told(found, model),
+        }
+        axis = target.grid.axis(2)[l]
+        _write(target, volume, outputs.filled, params.title, {"q_max": q_max, "fill": metrics})
+        control = (found[model].pulls, model) if model in found else None
+        images = before, target.data[l], target.code[l]
+        cell = volume.cell
+        figure = pictures.fill(target.grid, cell, (2, axis), *images, control, q_max, params.title)
+    plots.save(figure, outputs.picture)
+    stage.write_json(outputs.metrics, metrics)
+    rms = f"{found[model].rms:.2f} σ" if model in found else "not known"
+    print(
+        f"punched {100 * metrics['punched fraction of the measured']:.2f} % of what was measured, "
+        f"filled {n[1] + n[2]} voxels by {model}; control holes: rms beside the noise {rms}"
+    )
+    for warning in metrics["warnings"]:
+        print(f"warning: {warning}")
+
+
+@contextmanager
+def _room(
+    volume: "OpenVolume", params: Params, outputs: Outputs
+) -> Iterator["tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]"]:
+    """S, σ and code: in memory, or in a file without a name beside the output."""
+    import tempfile
+
+    import numpy as np
+
+    shape = volume.grid.array_shape
+    size = int(np.prod(shape))
+    if _BYTES_PER_VOXEL * size <= params.memory * 1e6:
+        yield np.empty(shape, np.float32), np.empty(shape, np.float32), np.zeros(shape, np.uint8)
+        return
+    with tempfile.TemporaryFile(dir=outputs.filled.parent) as file:
+        file.truncate(9 * size)
+        whole = np.memmap(file, np.uint8, "r+", shape=(9 * size,)).view(np.ndarray)
+        data, errors = (
+            whole[4 * size * i : 4 * size * (i + 1)].view(np.float32).reshape(shape) for i in (0, 1)
+        )
+        yield data, errors, whole[8 * size :].reshape(shape)
+
+
+def _read(volume: "OpenVolume", target: "Target", params: Params) -> float:
+    """Read S and σ; the reach of the data in 1/Å."""
+    import numpy as np
+
+    from hklflow.core.shells import Shells
+    from hklflow.errors import HklflowError
+    from hklflow.nexus import PLANES
+
+    shells = Shells(target.grid, target.cell)
+    for first in range(0, target.data.shape[0], PLANES):
+        own = slice(first, first + PLANES)
+        target.data[own] = volume.group["data"][own]
+        target.errors[own] = volume.group["data_errors"][own]
+        shells.add(first, np.isfinite(target.data[own]).astype(np.float32))
+    if params.q_max is not None:
+        return params.q_max
+    measured = np.flatnonzero(shells.seen >= params.coverage * np.maximum(shells.inside, 1))
+    if not len(measured):
+        best = (shells.seen / np.maximum(shells.inside, 1)).max()
+        raise HklflowError(
+            f"coverage: no shell of |Q| is measured by {100 * params.coverage:g} %, the best by "
+            f"{100 * best:.0f} %; set q_max, or lower coverage"
+        )
+    # The distance of the faces from 0, outer ends of their voxels.
+    last = target.grid.first + target.grid.step * (np.array(target.grid.shape) - 1)
+    limits = np.minimum(np.abs(target.grid.first), np.abs(last)) + target.grid.step / 2
+    inscribed = float(np.min(limits * 2 * np.pi / np.asarray(target.cell)[:3]))
+    return min(inscribed, float(shells.edges[measured[-1] + 1]))
+
+
+def _punch(target: "Target", params: Params, group: "SpaceGroup", q_max: float) -> dict[str, Any]:
+    """Set the codes; radii and positions."""
+    import numpy as np
+
+    from hklflow.core import fill, fill_kernels, karen, punch
+
+    grid, cell, mask = target.grid, target.cell, target.code
+    told: dict[str, Any] = {"method": params.method}
+    if params.method == "karen":
+        half = np.ceil(params.window / 2 / grid.step).astype(int)[::-1]
+        mask[:] = karen.outliers(target.data, target.errors, half, params.threshold)
+        fill_kernels.symmetric_mask(mask, target.images)
+    else:
+        radii: Any = params.radii or params.radius
+        if isinstance(radii, str):
+            positions = punch.bragg_positions(grid, cell, group, 1e-3, params.absences)
+            profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
+            radii = profile.radius
+            told["reflections in the measured profile"] = profile.reflections
+        bragg = punch.bragg_positions(grid, cell, group, radii, params.absences)
+        punch.punch(mask, grid, cell, bragg, radii)
+        told |= {"radius in 1/Å": radii, "positions": len(bragg)}
+        if params.satellites:
+            own = params.satellite_radius or radii
+            wanted = params.satellites, params.order, target.operations
+            satellites = punch.satellite_positions(grid, cell, group, own, *wanted)
+            punch.punch(mask, grid, cell, satellites, own)
+            told |= {"radius of satellites in 1/Å": own, "satellites": len(satellites)}
+    inside = 0
+    for l in range(len(mask)):  # noqa: E741
+        measured, within = np.isfinite(target.data[l]), fill.plane_radii(target, l) <= q_max
+        unmeasured = np.where(within, fill.UNMEASURED, fill.LEFT)
+        mask[l] = np.where(measured, np.where(mask[l] > 0, fill.PUNCHED, 0), unmeasured)
+        inside += int(within.sum())
+    told["voxels within q_max"] = inside
+    return told
+
+
+def _told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
+    """Figures of the control holes, and warnings."""
+    warnings = []
+    if model not in found:
+        warnings.append("no ten control holes fit between what is punched: the fill is not judged")
+        return {"control holes": None, "warnings": warnings}
+    own = found[model]
+    if own.rms > 1.0:
+        warnings.append(
+            f"the fill misses control holes by {own.rms:.2f} σ beside the noise: the scattering "
+            "varies within a hole, or the radius is larger than it need be"
+        )
+    if abs(own.bias) > max(0.2, 4 * own.error):
+        warnings.append(f"the fill of control holes is off by {own.bias:+.2f} σ on average")
+    better = [name for name, item in found.items() if item.rms < 0.8 * own.rms - 0.05]
+    if better:
+        warnings.append(f"control holes are told better by {' and '.join(better)}")
+    judged = {
+        name: {
+            "rms of the fill in units of the noise": item.rms,
+            "bias in units of the noise": item.bias,
+            "standard error of the bias": item.error,
+            "pull width": item.pull,
+        }
+        for name, item in found.items()
+    }
+    return {
+        "rms of the fill in units of the noise": own.rms,
+        "bias in units of the noise": own.bias,
+        "pull width of control holes": own.pull,
+        "control holes": own.holes,
+        "interpolants": judged,
+        "warnings": warnings,
+    }
+
+
+def _write(
+    target: "Target", volume: "OpenVolume", path: Path, title: str, notes: dict[str, Any]
+) -> None:
+    import numpy as np
+
+    from hklflow.nexus import PLANES
+    from hklflow.nexus.grid_writer import GridWriter
+
+    types = {"data": np.float32, "data_errors": np.float32, "punched": np.uint8}
+    with GridWriter(path, target.grid, target.cell, title, types, fast=True) as writer:
+        for first in range(0, target.data.shape[0], PLANES):
+            own = slice(first, first + PLANES)
+            writer.write_block(
+                (first, 0),
+                data=target.data[own],
+                data_errors=target.errors[own],
+                punched=target.code[own],
+            )
+        kept = {name: volume.notes[name] for name in ("operations", "space_group")}
+        writer.note(kept | notes)
 
 
 if __name__ == "__main__":
