@@ -23,6 +23,7 @@ from hklflow.cli.init import init_experiment
 from hklflow.cli.mask import app as mask
 from hklflow.cli.model import app as model
 from hklflow.cli.peaks import app as peaks
+from hklflow.cli.show import show
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError
 
@@ -48,6 +49,7 @@ app.command(constants.app)
 app.command(calibrant)
 app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
+app.command(show)
 sample.command(add_sample, name="add")
 scan.command(add_scan, name="add")
 config.command(explain, name="explain")

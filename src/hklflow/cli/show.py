@@ -1,0 +1,368 @@
+"""`hklflow show`: what a product holds, and the history that led to it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import h5py
+
+_WIDTH = 60  # of a text in the tree
+_FEW = 12  # numbers that are shown one by one
+_MANY = 200_000_000  # numbers beyond which a summary reads only some planes
+
+
+def show(file: Path, /, *, history: bool = False) -> None:
+    """Show the tree of a NeXus or JSON file, one of its values, or its history.
+
+    In the tree `*` marks the default plot, `->` a link. A path inside may follow the file's
+    name: a group shows its own tree, a dataset its values or what they have in common.
+
+    Example: `hklflow show results/quartz/100K/quartz_100K.nxs/entry/transform/data`
+
+    Parameters
+    ----------
+    file
+        File, or file and path inside.
+    history
+        Show every stage that led to the file: version, parameters, and inputs with their
+        hashes; and whether each input is still there as it was.
+    """
+    path, inside = _split(file)
+    lines: Iterator[str]
+    if path.suffix == ".json":
+        data = _json(path)
+        lines = _history(path, _records(data)) if history else _json_lines(path, data, inside)
+    else:
+        if not _is_hdf5(path):
+            raise HklflowError(
+                f"{path} is neither HDF5 (NeXus) nor .json; text opens in any editor"
+            )
+        lines = _history(path, _nexus_records(path)) if history else _nexus_lines(path, inside)
+    for line in lines:
+        print(line)
+
+
+def _split(given: Path) -> tuple[Path, list[str]]:
+    """The file, and the path inside."""
+    for path in (given, *given.parents):
+        if path.is_file():
+            return path, list(given.parts[len(path.parts) :])
+        if path.is_dir():
+            break
+    if given.is_dir():
+        raise HklflowError(f"{given} is a folder; name a file in it")
+    raise HklflowError(f"there is no file {given}; check the path")
+
+
+def _is_hdf5(path: Path) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
+def _nothing(name: str, where: str, known: Any) -> HklflowError:
+    names = ", ".join(map(str, known)) or "nothing"
+    return HklflowError(f"there is no {name!r} in {where}; it holds {names}")
+
+
+# ------------------------------------------------------------------------------- NeXus
+
+
+def _nexus_lines(path: Path, inside: list[str]) -> Iterator[str]:
+    import h5py
+    import hdf5plugin  # noqa: F401  (packed volumes need its filters)
+
+    try:
+        with h5py.File(path, "r") as file:
+            node: Any = file
+            for i, name in enumerate(inside):
+                if not isinstance(node, h5py.Group):
+                    raise HklflowError(f"{'/'.join(inside[:i])} of {path} is no group")
+                if node.get(name, getlink=True) is None:
+                    raise _nothing(name, f"{path}/{'/'.join(inside[:i])}".rstrip("/"), node)
+                if (below := node.get(name)) is None:
+                    target = _target(node, name)
+                    raise HklflowError(f"{path}: {name} leads to {target}, which is not there")
+                node = below
+            if isinstance(node, h5py.Dataset):
+                yield from _values(node, "/".join(inside))
+                return
+            yield "/".join([str(path), *inside])
+            chain = list(_defaults(node))
+            if chain:
+                yield f"default plot: {'/'.join(chain)}"
+            lost: list[str] = []
+            yield from _tree(node, chain, "  ", lost)
+            if lost:
+                yield f"{len(lost)} links lead nowhere: {', '.join(lost)}"
+    except OSError as error:
+        raise HklflowError(
+            f"{path} cannot be read ({' '.join(str(error).split())}); make it again"
+        ) from error
+
+
+def _defaults(group: "h5py.Group") -> Iterator[str]:
+    """Names of the chain of default plots."""
+    node: Any = group
+    while "default" in node.attrs:
+        name = _word(node.attrs["default"])
+        yield name
+        if (node := node.get(name)) is None:
+            return
+    if "signal" in node.attrs:
+        yield _word(node.attrs["signal"])
+
+
+def _tree(group: "h5py.Group", chain: list[str], indent: str, lost: list[str]) -> Iterator[str]:
+    import h5py
+
+    for name in group:
+        mark = "*" if chain[:1] == [name] else " "
+        head = f"{indent[:-1]}{mark}{name}"
+        node, target = group.get(name), _target(group, name)
+        if target:
+            head += f" -> {target}"
+        if node is None:
+            lost.append(f"{group.name}/{name}".replace("//", "/"))
+            yield f"{head}  (not there)"
+        elif isinstance(node, h5py.Dataset):
+            yield f"{head}  {_about(node)}"
+        elif target:
+            # What is linked has a tree of its own.
+            yield f"{head}  {_class(node)}"
+        elif name == "workflow":
+            yield f"{head}  {_class(node)}  {len(node)} stages, see --history"
+        else:
+            yield f"{head}  {_class(node)}".rstrip()
+            yield from _tree(node, chain[1:] if mark == "*" else [], f"{indent}  ", lost)
+
+
+def _target(group: "h5py.Group", name: str) -> str:
+    """Where a link leads; empty for what is in the group itself."""
+    import h5py
+
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        return f"{link.filename}:{link.path}"
+    return str(link.path) if isinstance(link, h5py.SoftLink) else ""
+
+
+def _class(node: "h5py.Group") -> str:
+    words = _word(node.attrs.get("NX_class", ""))
+    if "signal" in node.attrs:
+        axes = node.attrs.get("axes", [])
+        names = [axes] if isinstance(axes, str) else [_word(axis) for axis in axes]
+        words += f"  {_word(node.attrs['signal'])}" + (f"({', '.join(names)})" if names else "")
+    return words
+
+
+def _word(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _about(node: "h5py.Dataset") -> str:
+    """Shape, type, value if short, unit."""
+    if node.shape is None:
+        return "empty"
+    words = []
+    if node.shape:
+        words.append("x".join(map(str, node.shape)))
+    if node.dtype.kind not in "OSU":
+        words.append(str(node.dtype))
+    if node.size <= _FEW:
+        words.append(f"= {_short(node)}")
+    if "units" in node.attrs:
+        words.append(_word(node.attrs["units"]))
+    if node.is_virtual:
+        words.append(_sources(node))
+    return "  ".join(words)
+
+
+def _short(node: "h5py.Dataset") -> str:
+    value = node[()]
+    value = _plain(value.tolist() if hasattr(value, "tolist") else value)
+    if isinstance(value, str):
+        # A control character would act on the terminal.
+        text = "".join(c if c.isprintable() else " " for c in value)
+        if len(text) > _WIDTH:
+            return f'"{text[: _WIDTH - 3]}..." ({len(text)} characters)'
+        return f'"{text}"'
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _sources(node: "h5py.Dataset") -> str:
+    """Files of a virtual dataset, and which of them are not there."""
+    folder = Path(node.file.filename).parent
+    names = sorted({source.file_name for source in node.virtual_sources()})
+    gone = [name for name in names if name != "." and not (folder / name).exists()]
+    return f"virtual, of {len(names)} files" + (f", not there: {', '.join(gone)}" if gone else "")
+
+
+def _values(node: "h5py.Dataset", inside: str) -> Iterator[str]:
+    """A dataset: its text, its values, or what they have in common."""
+    yield f"{inside}  {_about(node)}"
+    for key in ("long_name", "description"):
+        if key in node.attrs:
+            yield f"  {_word(node.attrs[key])}"
+    if node.shape == () and node.dtype.kind in "OSU":
+        yield from _text(_word(node[()]))
+    elif node.size and node.size > _FEW and node.dtype.kind in "biuf":
+        yield from _summary(node)
+    elif node.size:
+        yield f"  {_plain(node[()].tolist())}"
+
+
+def _text(text: str) -> Iterator[str]:
+    try:
+        yield from json.dumps(json.loads(text), indent=1, ensure_ascii=False).splitlines()
+    except json.JSONDecodeError:
+        yield from text.splitlines()
+
+
+def _summary(node: "h5py.Dataset") -> Iterator[str]:
+    """Least, largest and mean, plane by plane; some planes of what is very large."""
+    import numpy as np
+
+    step = -(-node.size // _MANY)
+    planes = range(0, node.shape[0], step)
+    # Chunks of several planes are unpacked once.
+    thick = node.chunks[0] if node.chunks and step == 1 and node.ndim > 1 else 1
+    if node.ndim == 1:
+        thick = node.shape[0]
+    n = finite = 0
+    least, largest, total = np.inf, -np.inf, 0.0
+    for first in planes[::thick]:
+        values = np.asarray(node[first : first + thick], dtype=np.float64)
+        good = values[np.isfinite(values)]
+        n, finite = n + values.size, finite + good.size
+        if good.size:
+            least, largest = min(least, good.min()), max(largest, good.max())
+            total += float(good.sum())
+    if step > 1:
+        yield f"  of {len(planes)} of {node.shape[0]} planes:"
+    if finite:
+        mean = total / finite
+        yield f"  least {least:.6g}, largest {largest:.6g}, mean {mean:.6g}"
+    if finite < n:
+        yield f"  {n - finite} of {n} ({(n - finite) / n:.1%}) are not finite (not measured)"
+    if node.ndim == 1:
+        values = _plain([*node[:3].tolist(), *node[-3:].tolist()])
+        yield f"  {', '.join(map(str, values[:3]))}, ..., {', '.join(map(str, values[3:]))}"
+
+
+# ------------------------------------------------------------------------------- JSON
+
+
+def _json(path: Path) -> Any:
+    from hklflow import stage
+
+    return stage.read_json(path)
+
+
+def _json_lines(path: Path, data: Any, inside: list[str]) -> Iterator[str]:
+    for i, name in enumerate(inside):
+        if isinstance(data, list) and name.isdigit() and int(name) < len(data):
+            data = data[int(name)]
+        elif isinstance(data, Mapping) and name in data:
+            data = data[name]
+        else:
+            where = "/".join([str(path), *inside[:i]])
+            known = (
+                data if isinstance(data, Mapping) else range(len(data)) if _is_list(data) else []
+            )
+            raise _nothing(name, where, known)
+    yield "/".join([str(path), *inside])
+    yield from _listed(data, "  ", inside == [])
+
+
+def _is_list(data: Any) -> bool:
+    return isinstance(data, list)
+
+
+def _listed(data: Any, indent: str, top: bool = False) -> Iterator[str]:
+    """Names and values; lists of numbers in one line."""
+    if not isinstance(data, Mapping | list):
+        yield f"{indent}{_told(data)}"
+        return
+    items = data.items() if isinstance(data, Mapping) else enumerate(data)
+    for key, value in items:
+        if top and key == "provenance":
+            yield f"{indent}provenance: {len(value)} stages, see --history"
+        elif isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:"
+            yield from _listed(value, f"{indent}  ")
+        elif isinstance(value, list) and any(isinstance(x, Mapping | list) for x in value):
+            yield f"{indent}{key}: {len(value)} entries"
+            yield from _listed(value, f"{indent}  ")
+        else:
+            yield f"{indent}{key}: {_told(value)}"
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list) and len(value) > _FEW:
+        return f"{json.dumps(_plain(value[:3]))[:-1]}, ...] ({len(value)} values)"
+    return value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
+
+
+# ------------------------------------------------------------------------------- history
+
+
+def _records(data: Any) -> list[dict[str, Any]]:
+    return list(data.get("provenance", [])) if isinstance(data, Mapping) else []
+
+
+def _nexus_records(path: Path) -> list[dict[str, Any]]:
+    from hklflow import nexus
+
+    return nexus.read_provenance(path)
+
+
+def _history(path: Path, records: list[dict[str, Any]]) -> Iterator[str]:
+    if not records:
+        raise HklflowError(f"{path} has no history: hklflow did not make it, or only by hand")
+    states: dict[tuple[str, str], str] = {}
+    for i, record in enumerate(records, 1):
+        yield (
+            f"{i}. {record['stage']} {record['stage_version']} ({record['program']} "
+            f"{record['version']}), {record['started']}, {record['seconds']:g} s"
+        )
+        for key, value in record["params"].items():
+            yield f"   {key} = {json.dumps(value, ensure_ascii=False)}"
+        for item in record.get("calibrations", []):
+            yield f"   calibration {item['kind']} {item['state_id']} version {item['version']}"
+        for field, inputs in record["inputs"].items():
+            for item in inputs:
+                key = (item["path"], item["sha256"])
+                if key not in states:
+                    states[key] = _state(path, *key)
+                yield f"   {field}: {key[0]}  {states[key]}"
+                yield f"      sha256 {key[1]}"
+    found = list(states.values())
+    counts = {state: found.count(state) for state in dict.fromkeys(found)}
+    told = ", ".join(f"{n} {state}" for state, n in counts.items())
+    yield f"{len(records)} stages, {len(states)} inputs" + (f": {told}" if told else "")
+
+
+def _state(product: Path, name: str, expected: str) -> str:
+    """Whether an input is still what it was; its path was relative to a folder above."""
+    from hklflow import stage
+
+    folders = [*product.absolute().parents, Path.cwd()]
+    there = dict.fromkeys(folder / name for folder in folders if (folder / name).is_file())
+    if not there:
+        return "not there"
+    same = any(stage.fingerprint(found) == expected for found in there)
+    return "as it was" if same else "CHANGED"
