@@ -1,10 +1,16 @@
 """Symmetrise S(Q) by the Laue group: equivalent voxels' counts and norms are added."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.symmetrise import Agreement, Images, Records
+    from hklflow.core.symmetry import SpaceGroup
+    from hklflow.nexus import OpenVolume
 
 VERSION = 1
 
@@ -35,6 +41,9 @@ class Settings(stage.Params):
     """A measurement of a voxel further than this from its equivalents is left out."""
     tolerance: float = Field(0.1, ge=0, le=1)
     """Relative disagreement of equivalents, beside the noise, that is allowed."""
+    bragg_radius: float = Field(0.1, ge=0)
+    """So close (1/Å) to integer hkl, equivalents are neither judged nor left out: sharp peaks fall
+    differently into the voxels, and would make halves agree whatever the diffuse signal does."""
     pool: int = Field(2, ge=0, le=5)
     """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the
     voxel alone."""
@@ -49,9 +58,232 @@ class Params(Settings):
     """Title of the volume and its pictures."""
 
 
+# Planes that are read, and derived from at a time: one layer of a file's chunks.
+_PLANES = 16
+
+
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Not built yet."""
-    raise NotImplementedError
+    """Load all rotations, sum equivalents in place, derive S(Q) plane by plane."""
+    from contextlib import ExitStack
+
+    import numpy as np
+
+    from hklflow import nexus, plots
+    from hklflow.core import symmetrise
+    from hklflow.core.symmetry import space_group
+    from hklflow.plots import symmetrise as pictures
+    from hklflow.plots.volumes import Sections
+
+    symbol = params.symmetry or stage.read_json(inputs.orientation)["space_group"]
+    group = space_group(symbol)
+    with ExitStack() as stack:
+        volumes = [stack.enter_context(nexus.open_volume(path)) for path in inputs.volumes]
+        _require_alike(inputs.volumes, volumes)
+        grid, cell = volumes[0].grid, volumes[0].cell
+        symmetrise.require_metric(cell, group.laue_operations, symbol)
+        maps = symmetrise.images(grid, group.laue_operations)
+        if not maps.exact:
+            print(
+                f"warning: of {len(group.laue_operations)} operations of {group.laue}, only "
+                f"{len(maps.turns)} take voxels of this grid to voxels; what the others give is "
+                "dealt to the eight voxels around, which smooths S; equal steps along equivalent "
+                "axes, with 0 in a voxel's centre, avoid that"
+            )
+        records = _load(volumes, maps, outputs.symmetrised.parent, params)
+        agreement = symmetrise.apply(
+            records,
+            maps,
+            cell,
+            n_sigma=params.n_sigma,
+            tolerance=params.tolerance,
+            bragg_radius=params.bragg_radius,
+            threads=threads,
+            progress=lambda items, total: stage.progress(items, total, "symmetrised parts"),
+        )
+        metrics = _metrics(group, maps, agreement, inputs.volumes)
+        sections = Sections(grid)
+        planes = pictures.Maps(grid, sections.at[2])
+        whole = records.counts.dtype == np.uint32 or (
+            maps.exact and all(volume.counts_are_whole for volume in volumes)
+        )
+        counts_type = (
+            np.float64
+            if not whole
+            else (np.uint32 if records.counts.dtype == np.uint32 else np.uint64)
+        )
+        extra = {"multiplicity": np.uint8, "disagreement": np.float32}
+        writer = stack.enter_context(
+            nexus.VolumeWriter(
+                outputs.symmetrised, grid, cell, params.title, counts_type, True,
+                variance=records.noisy, extra=extra,
+            )
+        )  # fmt: skip
+        _write(writer, records, params.pool, counts_type, sections, planes)
+        writer.note(_notes(group, params, metrics))
+    figure = pictures.symmetrised(grid, cell, sections, planes, agreement, params.title)
+    plots.save(figure, outputs.picture)
+    stage.write_json(outputs.metrics, metrics)
+    print(_told(metrics))
+
+
+def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
+    """Refuse volumes of different grids, and what has been symmetrised.
+
+    Raises
+    ------
+    HklflowError
+    """
+    from hklflow.errors import HklflowError
+
+    for path, volume in zip(paths, volumes, strict=True):
+        if not volume.grid.same_as(volumes[0].grid):
+            raise HklflowError(
+                f"{path} has another grid ({volume.grid.to_dict()}) than {paths[0]} "
+                f"({volumes[0].grid.to_dict()}); transform them with the same parent"
+            )
+        if "operations" in volume.notes:
+            raise HklflowError(
+                f"{path} is symmetrised already: its errors would come out too small; give the "
+                "volumes of the rotations or the merged one"
+            )
+
+
+def _load(volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Params) -> "Records":
+    """Read all volumes, with counts as integers if sums of equivalents cannot overflow."""
+    from hklflow.core.symmetrise import Records
+    from hklflow.nexus.volume import SideBySide
+
+    rotations, grid = SideBySide(volumes), volumes[0].grid
+    n_l = grid.array_shape[0]
+    integers = maps.exact and not rotations.noisy and all(v.counts_are_whole for v in volumes)
+    limit = (2**32 - 1) / (len(volumes) * len(maps.turns))
+    for whole in [True, False] if integers else [False]:
+        sizes = grid, len(volumes), rotations.noisy, whole, not maps.exact
+        # Beside them: planes as read, and as written with their neighbours.
+        work = (2 * _PLANES + 2 * params.pool + 8 * len(volumes)) * grid.shape[0] * grid.shape[1]
+        fits = Records.megabytes(*sizes) + 16e-6 * work <= params.memory
+        records = Records(*sizes, None if fits else folder)
+        largest, starts = 0.0, range(0, n_l, _PLANES)
+        for first in stage.progress(starts, len(starts), "slabs read"):
+            for rows, found in rotations.strips(first, min(first + _PLANES, n_l)):
+                largest = max(largest, records.put((first, rows.start), found))
+            if whole and largest > limit:
+                break
+        else:
+            return records
+    raise AssertionError("numbers of double precision always fit")
+
+
+def _write(
+    writer: Any, records: "Records", pool: int, counts_type: Any, sections: Any, planes: Any
+) -> None:
+    """Derive S and its errors, slab by slab."""
+    import numpy as np
+
+    from hklflow.core import estimator
+
+    n_l = records.grid.array_shape[0]
+    starts = range(0, n_l, _PLANES)
+    for first in stage.progress(starts, len(starts), "slabs written"):
+        last = min(first + _PLANES, n_l)
+        low, high = max(first - pool, 0), min(last + pool, n_l)
+        counts, norm, *rest = records.planes(low, high)
+        variance = rest[0] if rest else None
+        own = slice(first - low, last - low)
+        data, errors = np.empty((2, *counts[own].shape), np.float32)
+        rows = slice(0, counts.shape[1])
+        estimator.derive(counts, norm, own, rows, pool, data, errors, variance)
+        many, chi2 = records.maps(first, last)
+        arrays = {
+            "data": data,
+            "data_errors": errors,
+            "counts": counts[own].astype(counts_type),
+            "norm": norm[own],
+            "multiplicity": many,
+            "disagreement": chi2,
+        }
+        if variance is not None:
+            arrays["variance"] = variance[own]
+        writer.write(first, **arrays)
+        sections.add(first, data, errors, norm[own])
+        planes.add(first, many, chi2)
+
+
+def _metrics(
+    group: "SpaceGroup", maps: "Images", agreement: "Agreement", paths: list[Path]
+) -> dict[str, Any]:
+    import numpy as np
+
+    from hklflow.core import symmetrise_kernels as columns
+
+    halves = agreement.overall_half_correlation
+    inside = agreement.total(columns.INSIDE)
+    observed = agreement.total(columns.OBSERVED)
+    dof, counts = agreement.total(columns.DOF), agreement.total(columns.COUNTS)
+    before, after = agreement.coverage
+    return {
+        "Laue group": group.laue,
+        "space group": group.symbol,
+        "operations": len(group.laue_operations),
+        "exact": maps.exact,
+        "exact operations": len(maps.turns),
+        "coverage before": agreement.total(columns.BEFORE) / inside,
+        "coverage after": agreement.total(columns.AFTER) / inside,
+        "observations": observed,
+        "observations rejected": agreement.total(columns.REJECTED),
+        "fraction rejected": agreement.total(columns.REJECTED) / observed if observed else None,
+        "observations rejected by volume": {
+            str(path): int(n) for path, n in zip(paths, agreement.rejected, strict=True)
+        },
+        "reduced chi2 of equivalents": agreement.total(columns.CHI2) / dof if dof else None,
+        "degrees of freedom": dof,
+        "R of equivalents": agreement.total(columns.SPREAD) / counts if counts > 0 else None,
+        "CC1/2": None if np.isnan(halves) else halves,
+        "by shell": {
+            "edges in 1/Å": agreement.edges,
+            "CC1/2": agreement.half_correlation,
+            "orbits in CC1/2": agreement.table[:, columns.PAIRS],
+            "reduced chi2": agreement.ratio(columns.CHI2, columns.DOF),
+            "R": agreement.ratio(columns.SPREAD, columns.COUNTS),
+            "coverage before": before,
+            "coverage after": after,
+        },
+    }
+
+
+def _notes(group: "SpaceGroup", params: Params, metrics: dict[str, Any]) -> dict[str, Any]:
+    dealt = (
+        ""
+        if metrics["exact"]
+        else "; multiplicity and disagreement are of the exact operations alone, the other images "
+        "are dealt to eight voxels with trilinear weights: errors are right for sums over regions"
+    )
+    kept = ("coverage before", "coverage after", "fraction rejected", "CC1/2")
+    return {
+        "operations": group.laue_operations.tolist(),
+        "space_group": group.symbol,
+        "laue_group": group.laue,
+        "estimator": "data = counts / norm, both summed over distinct equivalent voxels" + dealt,
+        "errors": (
+            "sqrt(expected counts) / norm, expected from the voxel and its neighbours within "
+            f"{params.pool} voxels (hklflow.core.estimator)"
+        ),
+        **{name: metrics[name] for name in kept},
+        "reduced chi2 of equivalents": metrics["reduced chi2 of equivalents"],
+    }
+
+
+def _told(metrics: dict[str, Any]) -> str:
+    chi2, halves = (
+        "not known" if metrics[name] is None else f"{metrics[name]:.3f}"
+        for name in ("reduced chi2 of equivalents", "CC1/2")
+    )
+    return (
+        f"symmetrised by {metrics['Laue group']}: coverage "
+        f"{100 * metrics['coverage before']:.1f} -> {100 * metrics['coverage after']:.1f} %, "
+        f"{metrics['observations rejected']:.0f} of {metrics['observations']:.0f} measurements "
+        f"left out, reduced chi2 of equivalents {chi2}, CC1/2 {halves}"
+    )
 
 
 if __name__ == "__main__":
