@@ -164,6 +164,21 @@ def test_pairs_have_symmetric_colours_that_the_origin_does_not_stretch(
     assert "planes of 3D-ΔPDF" in capsys.readouterr().out
 
 
+def test_the_first_angstrom_does_not_count_for_the_colours() -> None:
+    from hklflow.core import planes as core
+    from hklflow.plots.planes import symmetric_range
+
+    grid = Grid.symmetric([0.5, 0.5, 0.1], 0.05)
+    metric = core.metric_of(HEXAGONAL, direct=True)
+    cut = core.cut(np.ones(grid.array_shape), grid, core.parse("xy0", "xyz"))
+    inner = cut.distance(metric) < 1.0
+    assert inner.mean() > 0.05
+    image = np.where(inner, 100.0, -0.2)
+    cut = core.Cut(cut.plane, cut.u, cut.v, image)
+    assert symmetric_range([cut], metric, direct=True).vmax == pytest.approx(0.2)
+    assert symmetric_range([cut], metric, direct=False).vmax == pytest.approx(100)
+
+
 def test_differences_are_drawn_with_colours_of_both_signs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

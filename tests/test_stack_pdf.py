@@ -16,7 +16,7 @@ from hklflow.errors import HklflowError
 from hklflow.stages import stack_pdf
 
 GRID = Grid.symmetric([1.8, 1.8, 1.2], [0.1, 0.1, 0.1])
-Q_MAX = 6.0
+Q_MAX = 4.5
 NOISE = 0.004
 TEMPERATURES = {"warm": 300.0, "cold": 100.0, "middle": 200.0}
 #: Vector -> ΔPDF at a temperature; the last changes its sign.
@@ -24,9 +24,9 @@ CORRELATIONS = {
     (1.0, 0.0, 0.0): lambda t: 1.0 - t / 1000,
     (1.3, 0.4, 0.0): lambda t: -0.7 + t / 2000,
     (0.0, 0.0, 1.0): lambda t: 0.4,
-    (0.8, 0.3, 0.6): lambda t: 0.3 * (1 - t / 200),
+    (0.8, 0.3, 0.6): lambda t: 0.6 * (1 - t / 200),
 }
-ORIGIN = 5.0
+ORIGIN = 10.0  # its ripple at 2.1 Å is stronger than the last correlation
 
 
 def axes(a: float = 4.8) -> np.ndarray:

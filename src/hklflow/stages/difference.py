@@ -17,7 +17,7 @@ VERSION = 1
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
-_SAMPLE = 4_000_000  # voxels that the scale is fitted on, at most
+_SAMPLE = 1_000_000  # voxels that the scale is fitted on, at most
 _PLACES = 10
 
 
