@@ -91,12 +91,13 @@ def _results(top: Path) -> dict[str, list[Path]]:
                 shown.append(_picture(below / rotation / f"{name}.png"))
             told.append(_figures(below / rotation / "peaks.json", {"peaks": 205, "few": [1, 2]}))
         told += [
+            _figures(below / "r1/frame_mask.json", {"share": 0.0312, "names": ["x"]}),
             _figures(below / "accepted.json", _accepted(scan, **figures)),
             _figures(below / "orientation.json", _orientation(scan, ["of <i>this</i> & that"])),
             _figures(
                 below / "transform.json", {"coverage": 0.654, "rotations' reduced chi2": None}
             ),
-            _figures(below / "symm_transform.json", {"spread of equivalents": 0.0312}),
+            _figures(below / "symm_transform.json", {"CC1/2": 0.99876, "warnings": ["weak & few"]}),
         ]
     series = top / "hexa/temperature_series"
     shown += [_picture(series / "series.png"), _picture(top / "hexa/stack_300K/transform.png")]
@@ -198,6 +199,7 @@ def test_numbers_and_errors_are_written_as_crystallographers_do(page: str) -> No
     assert f"{volume:.4f}(12)" in words
     assert "100 K" in words
     assert "205 · 205" in words
+    assert "0.9988" in words
     assert "0.0312" in words  # of a step whose numbers no table names
 
 
@@ -211,6 +213,7 @@ def test_a_failed_gate_is_seen(page: str) -> None:
 
 def test_texts_are_escaped(page: str) -> None:
     assert "<title>hexa &amp; &lt;co&gt;</title>" in page
+    assert "symm_transform: weak &amp; few" in page
     assert "of &lt;i&gt;this&lt;/i&gt; &amp; that" in page
     assert "<i>" not in page
 

@@ -133,16 +133,23 @@ def _badge(accepted: Mapping[str, Any]) -> Html:
 
 
 def _alarms(page: Page) -> Html:
-    """Sentences of scans that missed a gate, and warnings of the refinements."""
+    """Sentences of scans that missed a gate, and warnings of all steps."""
     parts = []
     for scan in page.scans:
         missed = page.one(scan, "accepted").get("sentences") or []
-        warned = page.one(scan, "orientation").get("warnings") or []
-        for sentences, mark in ((missed, "alarm"), (warned, "alarm mild")):
+        warned = [
+            f"{', '.join(word for word in (at.rotation, at.path.stem) if word)}: {sentence}"
+            for at, data in page.figures
+            if at.part == "scan" and at.owner == scan
+            for sentence in data.get("warnings") or []
+        ]
+        for sentences, word, mark in (
+            (missed, "not accepted", "alarm"),
+            (warned, "warnings", "alarm mild"),
+        ):
             if sentences:
-                head = tag("b", scan, ": not accepted" if mark == "alarm" else ": warning")
                 told = [tag("p", sentence) for sentence in sentences]
-                parts.append(tag("div", tag("p", head), told, class_=mark))
+                parts.append(tag("div", tag("p", tag("b", f"{scan}: {word}")), told, class_=mark))
     return join(parts)
 
 

@@ -39,7 +39,17 @@ class Step:
 
 
 _S, _M = "transform", "masked_transform"
+_NONE = "reduced chi2 of no difference"
 KINDS = {_S: "all pixels", _M: "3-D masked"}
+
+
+def _of_kinds(name: str, product: str, keys: tuple[str, ...], form: str) -> tuple[Figure, Figure]:
+    """A number of the volumes with all pixels, and of the 3-D masked ones."""
+    return (
+        Figure(name, f"{product}_{_S}", keys, form),
+        Figure(f"{name}, {KINDS[_M]}", f"{product}_{_M}", keys, form),
+    )
+
 
 STEPS = (
     Step("Calibration", (Product("rings", "The calibrant's rings and their residuals."),)),
@@ -122,12 +132,22 @@ STEPS = (
             Product("symm_{kind}", "Equivalents averaged: agreement and multiplicity."),
             Product("planes_symm_{kind}", "Chosen planes.", "planes"),
         ),
+        (
+            *_of_kinds("R of equivalents", "symm", ("R of equivalents",), "{:.2%}"),
+            *_of_kinds("χ² of equivalents", "symm", ("reduced chi2 of equivalents",), "{:.2f}"),
+            *_of_kinds("CC1/2", "symm", ("CC1/2",), "{:.4f}"),
+            *_of_kinds("voxels measured", "symm", ("coverage after",), "{:.1%}"),
+        ),
     ),
     Step(
         "Punched and filled",
         (
             Product("filled_{kind}", "Without Bragg reflections, holes filled."),
             Product("planes_filled_{kind}", "Chosen planes.", "planes"),
+        ),
+        (
+            *_of_kinds("punched", "filled", ("punched fraction of the measured",), "{:.1%}"),
+            *_of_kinds("pull of the fill", "filled", ("pull width of control holes",), "{:.2f}"),
         ),
     ),
     Step(
@@ -138,10 +158,18 @@ STEPS = (
             Product("total_pdf_{kind}", "With the Bragg reflections.", "total PDF"),
             Product("planes_total_pdf_{kind}", "Chosen planes.", "total PDF, planes"),
         ),
+        (
+            *_of_kinds("resolution (Å)", "delta_pdf", ("resolution in angstrom",), "{:.2f}"),
+            *_of_kinds("Parseval ratio", "delta_pdf", ("Parseval ratio",), "{:.4f}"),
+        ),
     ),
     Step(
         "Difference to the reference",
         (Product("difference_{kind}", "S(Q) and 3D-ΔPDF minus those of the reference."),),
+        (
+            *_of_kinds("χ² of S(Q)", "difference", ("S(Q)", _NONE), "{:.2f}"),
+            *_of_kinds("χ² of the 3D-ΔPDF", "difference", ("3D-ΔPDF", _NONE), "{:.2f}"),
+        ),
     ),
     Step("Other", (Product(".*"),)),
 )

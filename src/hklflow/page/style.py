@@ -31,6 +31,7 @@ tr > th:first-child { position: sticky; left: 0; background: #fff; }
 table.quality thead th:nth-child(2), table.words td, table.words th { text-align: left; }
 table.words td { white-space: normal; }
 table.quality tbody th + th { font-weight: 400; }
+table.quality td { white-space: normal; }
 tbody tr:hover { background: var(--wash); }
 .unit { font-weight: 400; }
 .badge { display: inline-block; padding: 0 .55em; border-radius: 1em; font-weight: 600;
