@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 #: What Python and its libraries take beside the volumes, MB.
-_BASE = 350.0
+_BASE = 380.0
 
 
 # ---------------------------------------------------------------------- memory
@@ -125,7 +125,7 @@ class Transform:
         A voxel is the mean of those of itself and its Friedel mate that are known.
         """
         half, made = self._store.array, self._plan
-        half[:] = 0
+        self._planewise(half, 0)
         for first, values in slabs:
             pdf_kernels.fold(values, first, made.zero, made.reach, half)
             self._store.release()
@@ -170,10 +170,18 @@ class Transform:
         n_l, n_k, n_h = half.shape
         rows = max(int(self._block / (16 * n_l * n_h)), 1)
         for k in range(0, n_k, rows):
-            block = np.ascontiguousarray(half[:, k : k + rows])
-            half[:, k : k + rows] = scipy.fft.ifft(
+            block = np.empty((n_l, min(rows, n_k - k), n_h), half.dtype)
+            self._planewise(block, half[:, k : k + rows])
+            block = scipy.fft.ifft(
                 block, axis=0, norm="forward", overwrite_x=True, workers=self._threads
             )
+            self._planewise(half[:, k : k + rows], block)
+
+    def _planewise(self, target: NDArray[Any], source: Any) -> None:
+        """Copy some planes after others: the system may map much more than is asked for."""
+        source = np.broadcast_to(source, target.shape)
+        for l in range(0, len(target), 32):  # noqa: E741
+            target[l : l + 32] = source[l : l + 32]
             self._store.release()
 
     def planes(self, first: int, last: int) -> Singles:
@@ -230,19 +238,13 @@ class Errors:
         moves, weights, _ = made.moves
         n_x, n_y, n_z = made.sizes
         sigma = np.empty((last - first, n_y, n_x), np.float32)
-        sizes = np.array(made.sizes)
+        places = pdf_kernels.places(made.sizes, int(np.abs(moves).max()), made.octant)
+        v, sizes = self._store.array, np.array(made.sizes)
 
         def one(i: int) -> None:
-            variance = np.empty((n_y, n_x))
-            pdf_kernels.add_variance(
-                first + i - n_z // 2,
-                moves,
-                weights,
-                self._store.array,
-                made.octant,
-                sizes,
-                variance,
-            )
+            variance, z = np.empty((n_y, n_x)), first + i - n_z // 2
+            add = pdf_kernels.add_variance
+            add(z, moves, weights, v, places, made.octant, sizes, variance)
             # Where all cosines of the orbits vanish, rounding is left.
             sigma[i] = made.scale * np.sqrt(np.maximum(variance, self._least))
 

@@ -1,5 +1,7 @@
 """Kernels of `pdf`: Friedel mates on one half volume, special positions, errors, extrema."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -64,57 +66,64 @@ def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
 
 
 @njit(cache=True, nogil=True)
-def add_variance(z, moves, weights, v, octant, sizes, out):  # type: ignore[no-untyped-def]
+def add_variance(z, moves, weights, v, places, octant, sizes, out):  # type: ignore[no-untyped-def]
     """Variance of one plane z: the sum over operations of V(x - Wᵀx).
 
     ``moves`` (n, 3, 3): 1 - Wᵀ on indices x, y, z; ``v`` [z, y, x] holds z >= 0, and only
-    x, y >= 0 if ``octant``; ``out`` [y, x] has 0 in its middle.
+    x, y >= 0 if ``octant``; ``places``: see `places`; ``out`` [y, x] has 0 in its middle.
     """
+    at_x, at_y, at_z, turned, middle = places
     n_y, n_x = out.shape
-    n = sizes
     out[:] = 0
     # An octant has mirrors: half of the rows and columns are enough.
     last_y = n_y // 2 if octant else n_y - 1
     last_x = n_x // 2 if octant else n_x - 1
-    for t in range(len(moves)):
-        move, weight = moves[t], weights[t]
-        dx, dy, dz = move[0, 0], move[1, 0], move[2, 0]
-        for j in range(last_y + 1):
-            y, x = j - n_y // 2, -(n_x // 2)
-            ux = (move[0, 0] * x + move[0, 1] * y + move[0, 2] * z) % n[0]
-            uy = (move[1, 0] * x + move[1, 1] * y + move[1, 2] * z) % n[1]
-            uz = (move[2, 0] * x + move[2, 1] * y + move[2, 2] * z) % n[2]
+    row = np.empty(n_x)
+    for j in range(last_y + 1):
+        y, x = j - n_y // 2, -(n_x // 2)
+        row[:] = 0
+        for t in range(len(moves)):
+            move, weight = moves[t], weights[t]
+            dx, dy, dz = move[0, 0], move[1, 0], move[2, 0]
+            ux = (dx * x + move[0, 1] * y + move[0, 2] * z) % sizes[0] + middle[0]
+            uy = (dy * x + move[1, 1] * y + move[1, 2] * z) % sizes[1] + middle[1]
+            uz = (dz * x + move[2, 1] * y + move[2, 2] * z) % sizes[2] + middle[2]
+            if dz == 0:
+                plane, turn = v[at_z[uz]], turned[uz]
+                for i in range(last_x + 1):
+                    row[i] += weight * plane[at_y[turn, uy + dy * i], at_x[turn, ux + dx * i]]
+                continue
             for i in range(last_x + 1):
-                if octant:
-                    found = v[min(uz, n[2] - uz), min(uy, n[1] - uy), min(ux, n[0] - ux)]
-                elif uz <= n[2] // 2:
-                    found = v[uz, uy, ux]
-                else:
-                    my = n[1] - uy if uy else 0
-                    mx = n[0] - ux if ux else 0
-                    found = v[n[2] - uz, my, mx]
-                out[j, i] += weight * found
-                ux += dx
-                uy += dy
-                uz += dz
-                if ux >= n[0]:
-                    ux -= n[0]
-                elif ux < 0:
-                    ux += n[0]
-                if uy >= n[1]:
-                    uy -= n[1]
-                elif uy < 0:
-                    uy += n[1]
-                if uz >= n[2]:
-                    uz -= n[2]
-                elif uz < 0:
-                    uz += n[2]
+                turn = turned[uz + dz * i]
+                row[i] += (
+                    weight * v[at_z[uz + dz * i], at_y[turn, uy + dy * i], at_x[turn, ux + dx * i]]
+                )
+        out[j] = row
     if octant:
         for j in range(last_y + 1):
             for i in range(last_x + 1, n_x):
                 out[j, i] = out[j, 2 * (n_x // 2) - i]
         for j in range(last_y + 1, n_y):
             out[j] = out[2 * (n_y // 2) - j]
+
+
+def places(sizes: tuple[int, int, int], furthest: int, octant: bool) -> tuple[Any, ...]:
+    """Where in the kept part of V an index is, which may be beyond the period.
+
+    For x and y two rows, the second where z is turned to its positive half, and x and y with it.
+    ``furthest``: largest element of the moves. ``middle``: place of index 0.
+    """
+    both, middle = [], []
+    for n in sizes:
+        middle.append(furthest * n)
+        u = np.arange(-furthest * n, (furthest + 1) * n) % n
+        folded = np.minimum(u, n - u)
+        both.append((folded, folded) if octant else (u, (n - u) % n))
+    at_x, at_y = (np.array(pair, dtype=np.int32) for pair in both[:2])
+    n = sizes[2]
+    u = np.arange(-furthest * n, (furthest + 1) * n) % n
+    turned = np.zeros(len(u), np.int32) if octant else (u > n // 2).astype(np.int32)
+    return at_x, at_y, np.minimum(u, n - u).astype(np.int32), turned, np.array(middle)
 
 
 @njit(cache=True, nogil=True)

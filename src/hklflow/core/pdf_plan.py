@@ -80,22 +80,21 @@ class Plan:
     def moves(self) -> tuple[NDArray[np.int64], Floats, bool]:
         """1 - Wᵀ on indices x, y, z; how many W each stands for; whether all are exact.
 
-        W and its inverse give the same V. Where a turned voxel falls between voxels the nearest
-        is taken.
+        V(u) = V(Pᵀu) for all P of the group: of Pᵀ - PᵀWᵀ that is taken which stays in a plane,
+        and in a row, along x if there is one; many W share it. Where a turned voxel falls between
+        voxels the nearest is taken.
         """
         extent = np.array(self.sizes) * self.grid.step
         found: dict[bytes, tuple[NDArray[np.int64], float]] = {}
-        exact, used = True, set()
-        for w in self.operations:
-            if w.tobytes() in used:
-                continue
-            inverse = np.rint(np.linalg.inv(w)).astype(np.int64)
-            pair = {w.tobytes(), inverse.tobytes()}
-            used |= pair
-            move = (np.eye(3) - w.T) * extent[:, None] / extent[None, :]
+        exact = True
+        turns = self.operations.transpose(0, 2, 1)
+        for w in turns:
+            same = turns @ (np.eye(3, dtype=np.int64) - w)
+            order = np.lexsort((*same.reshape(-1, 9).T, *np.abs(same[:, :, 0].T)))
+            move = same[order[0]] * extent[:, None] / extent[None, :]
             exact &= bool(np.allclose(move, np.rint(move), atol=1e-6))
             key = np.rint(move).astype(np.int64)
-            found[key.tobytes()] = (key, found.get(key.tobytes(), (key, 0.0))[1] + len(pair))
+            found[key.tobytes()] = (key, found.get(key.tobytes(), (key, 0.0))[1] + 1)
         moves, weights = zip(*found.values(), strict=True)
         return np.array(moves), np.array(weights, dtype=np.float64), exact
 
