@@ -416,7 +416,7 @@ def deal(  # type: ignore[no-untyped-def]
                 if _is_new(image, images[:n], turns, shifts):
                     images[n] = image
                     n += 1
-                    _gather(image, values, fields, shape, strides, sums)
+                    _gather(image, values, fields, shape, strides, turns, shifts, sums)
             shell = _shell(h, k, l, axes, metric, per_q, table.shape[0], q)
             table[shell, AFTER] += distinct * (sums[1] > 0)
             for i in range(distinct):
@@ -441,7 +441,22 @@ def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _gather(image, values, fields, shape, strides, sums):  # type: ignore[no-untyped-def]
+def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
+    """How many exact operations leave a place where it is."""
+    n = 0
+    for op in range(turns.shape[0]):
+        a, b = turns[op], shifts[op]
+        away = abs(a[0, 0] * x + a[0, 1] * y + a[0, 2] * z + b[0] - x)
+        away = max(away, abs(a[1, 0] * x + a[1, 1] * y + a[1, 2] * z + b[1] - y))
+        away = max(away, abs(a[2, 0] * x + a[2, 1] * y + a[2, 2] * z + b[2] - z))
+        n += away < _SAME
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type: ignore[no-untyped-def]
+    # A voxel on a mirror has been summed once, and is beside images on both sides of it.
+    alone = _fixing(image[0], image[1], image[2], turns, shifts)
     # A place that rounding puts just below a voxel is that voxel's.
     h, k, l = (  # noqa: E741
         int(np.floor(image[0] + 1e-9)),
@@ -454,6 +469,7 @@ def _gather(image, values, fields, shape, strides, sums):  # type: ignore[no-unt
         weight = (1 - abs(image[0] - x)) * (1 - abs(image[1] - y)) * (1 - abs(image[2] - z))
         inside = 0 <= x < shape[0] and 0 <= y < shape[1] and 0 <= z < shape[2]
         if inside and weight > 1e-9:
+            weight *= _fixing(x, y, z, turns, shifts) / alone
             here = number(x, y, z, strides) * fields
             for word in range(sums.size):
                 sums[word] += weight * values[here + word]

@@ -1,0 +1,177 @@
+"""Stage `symmetrise` on files: what it writes, says and refuses."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hklflow import nexus
+from hklflow.core import estimator, symmetry
+from hklflow.core.grid import Grid
+from hklflow.errors import HklflowError
+from hklflow.stages import symmetrise
+
+CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
+# More than one chunk along each axis; images lie partly outside.
+GRID = Grid(np.array([-3.0, -2.0, -1.0]), np.array([0.1, 0.1, 0.05]), (66, 75, 49))
+SYMBOL = "P 6/m m m"
+
+
+def rotation(
+    path: Path, seed: int, dtype: type = np.uint32, grid: Grid = GRID, read: float = 0.0
+) -> list[np.ndarray]:
+    """Write a volume as the transform does; counts, norm and variance."""
+    rng = np.random.default_rng(seed)
+    norm = rng.integers(1, 9, grid.array_shape) * (rng.random(grid.array_shape) < 0.5)
+    norm[:, :, seed * 10 : seed * 10 + 20] = 0
+    counts = rng.poisson(5 * norm) + read * rng.normal(size=norm.shape) * (norm > 0)
+    counts, norm = counts.astype(dtype), norm.astype(np.float32)
+    variance = (5 * norm + read**2 * (norm > 0)).astype(np.float32)
+    with nexus.VolumeWriter(
+        path, grid, CELL, "t", dtype, False, fast=True, variance=read > 0
+    ) as writer:
+        more = {"variance": variance} if read > 0 else {}
+        writer.write(0, counts=counts, norm=norm, **more)
+        writer.note({})
+    return [counts.astype(float), norm.astype(float), variance.astype(float)]
+
+
+def run(folder: Path, paths: list[Path], **settings: object) -> tuple[h5py.Group, dict, Path]:
+    """Run the stage; the volume's arrays, metrics and the file."""
+    folder.mkdir(exist_ok=True)
+    orientation = folder / "orientation.json"
+    orientation.write_text(json.dumps({"space_group": SYMBOL, "cell": CELL.tolist()}))
+    out = symmetrise.Outputs(
+        symmetrised=folder / "symm.nxs", picture=folder / "symm.png", metrics=folder / "symm.json"
+    )
+    symmetrise.main(
+        inputs=symmetrise.Inputs(volumes=paths, orientation=orientation),
+        outputs=out,
+        params=symmetrise.Params(**settings),
+        threads=2,
+    )
+    assert out.picture.stat().st_size > 10000
+    with h5py.File(out.symmetrised) as file:
+        arrays = {n: d[()] for n, d in file["entry/transform"].items() if d.ndim == 3}
+    return arrays, json.loads(out.metrics.read_text()), out.symmetrised
+
+
+def expected(volumes: list[list[np.ndarray]], symbol: str = SYMBOL) -> list[np.ndarray]:
+    """Sums over orbits by cctbx."""
+    hkl = np.stack(
+        np.meshgrid(*(np.rint(GRID.axis(i) / GRID.step[i]) for i in (2, 1, 0)), indexing="ij"), -1
+    ).reshape(-1, 3)[:, ::-1]
+    unit = symmetry.space_group(symbol).asymmetric(hkl)
+    orbit = np.unique(unit, axis=0, return_inverse=True)[1].ravel()
+    given = [sum(v[i] for v in volumes) for i in range(3)]
+    given.append(sum((v[1] > 0).astype(float) for v in volumes))
+    return [np.bincount(orbit, a.ravel())[orbit].reshape(a.shape) for a in given]
+
+
+def test_rotations_become_one_symmetric_volume(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.nxs" for i in range(2)]
+    volumes = [rotation(path, i) for i, path in enumerate(paths)]
+    found, metrics, path = run(tmp_path / "a", paths)
+    counts, norm, _, many = expected(volumes)
+    assert found["counts"].dtype == np.uint32
+    np.testing.assert_array_equal(found["counts"], counts)
+    np.testing.assert_array_equal(found["norm"], norm)
+    np.testing.assert_array_equal(found["multiplicity"], many)
+    data, errors = estimator.intensity(counts, norm, 2)
+    np.testing.assert_array_equal(found["data"], data.astype(np.float32))
+    np.testing.assert_array_equal(found["data_errors"], errors.astype(np.float32))
+    assert np.nanmean(found["disagreement"]) == pytest.approx(1, abs=0.03)
+    assert metrics["Laue group"] == "6/mmm"
+    assert (metrics["operations"], metrics["exact"]) == (24, True)
+    measured = (volumes[0][1] > 0) | (volumes[1][1] > 0)
+    assert metrics["coverage before"] == measured.mean()
+    assert metrics["coverage after"] == (norm > 0).mean()
+    assert metrics["reduced chi2 of equivalents"] == pytest.approx(1, abs=0.02)
+    assert metrics["observations rejected"] == 0
+    assert metrics["observations rejected by volume"] == {str(p): 0 for p in paths}
+    assert abs(metrics["CC1/2"]) < 0.05
+    shells = metrics["by shell"]
+    assert len(shells["CC1/2"]) == len(shells["edges in 1/Å"]) - 1
+    with nexus.open_volume(path) as volume:
+        operations = np.array(volume.notes["operations"])
+        assert volume.notes["space_group"] == SYMBOL
+    group = symmetry.space_group(SYMBOL)
+    np.testing.assert_array_equal(operations, group.laue_operations)
+    assert {op.tobytes() for op in operations} >= {
+        (sign * np.eye(3, dtype=operations.dtype)).tobytes() for sign in (1, -1)
+    }
+    # One merged volume gives the same sums; that it is symmetrised twice is refused.
+    with pytest.raises(HklflowError, match=r"symm\.nxs is symmetrised already"):
+        run(tmp_path / "b", [path])
+
+
+def test_little_memory_gives_the_same_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{i}.nxs" for i in range(2)]
+    for i, path in enumerate(paths):
+        rotation(path, i)
+    large, told, _ = run(tmp_path / "a", paths, n_sigma=3.0)
+    small, also, _ = run(tmp_path / "b", paths, n_sigma=3.0, memory=5)
+    for name, array in large.items():
+        np.testing.assert_array_equal(small[name], array)
+    for key, value in told.items():
+        assert also[key] == value, key
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
+        "orientation.json", "symm.json", "symm.nxs", "symm.png",
+    ]  # fmt: skip
+    assert "symmetrised by 6/mmm: coverage" in capsys.readouterr().out
+
+
+def test_read_noise_is_kept(tmp_path: Path) -> None:
+    paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
+    volumes = [rotation(paths[0], 0, np.float64, read=3.0), rotation(paths[1], 1)]
+    volumes[1][2] = volumes[1][0]  # of photons, the counts
+    found, metrics, _ = run(tmp_path / "a", paths, symmetry="P 6/m")
+    counts, norm, variance, _ = expected(volumes, "P 6/m")
+    np.testing.assert_allclose(found["counts"], counts, rtol=1e-12, atol=1e-9)
+    assert metrics["Laue group"] == "6/m"
+    assert metrics["observations rejected"] <= 2
+    # Of single observations, the read part cannot be below 0.
+    seen = norm > 0
+    assert np.all(found["variance"][seen] >= 0.999 * variance[seen])
+    np.testing.assert_allclose(found["variance"].sum(), variance.sum(), rtol=0.1)
+
+
+def test_large_counts_stay_exact(tmp_path: Path) -> None:
+    path = tmp_path / "0.nxs"
+    volume = rotation(path, 0)
+    with h5py.File(path, "r+") as file:
+        stored = file["entry/transform/counts"]
+        block = stored[:16]
+        block[:] = np.where(block > 0, 4_000_000_001, 0)
+        stored[:16] = block
+        volume[0] = stored[()].astype(float)
+    found, _, _ = run(tmp_path / "a", [path], n_sigma=1e6)
+    assert found["counts"].dtype == np.uint64
+    np.testing.assert_array_equal(found["counts"], expected([volume])[0])
+
+
+def test_unequal_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = Grid(np.array([-2.0, -2.1, -1.0]), np.array([0.1, 0.15, 0.1]), (41, 29, 21))
+    rotation(tmp_path / "0.nxs", 0, grid=grid)
+    found, metrics, path = run(tmp_path / "a", [tmp_path / "0.nxs"])
+    told = capsys.readouterr().out
+    assert "warning: of 24 operations of 6/mmm, only 4 take voxels of this grid" in told
+    assert (metrics["exact"], metrics["exact operations"]) == (False, 4)
+    assert found["counts"].dtype == np.float64
+    with nexus.open_volume(path) as volume:
+        assert "dealt to eight voxels" in volume.notes["estimator"]
+    assert np.nanmean(found["data"]) == pytest.approx(5, rel=0.01)
+
+
+def test_other_grids_and_other_cells_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
+    rotation(paths[0], 0)
+    rotation(paths[1], 1, grid=Grid(GRID.first, GRID.step, (40, 30, 20)))
+    with pytest.raises(HklflowError, match=r"1\.nxs has another grid"):
+        run(tmp_path / "a", paths)
+    with pytest.raises(HklflowError, match="symmetry 'F m -3 m' does not go with the cell"):
+        run(tmp_path / "a", paths[:1], symmetry="F m -3 m")
