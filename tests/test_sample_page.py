@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(HklflowError, match=r"transform\.json"):
         _page(top, {"pictures": [], "figures": [broken]})
-    with pytest.raises(HklflowError, match="1 scans and 2 temperatures"):
+    with pytest.raises(HklflowError, match="scans are 1 and temperatures 2"):
         _page(top, {"pictures": [], "figures": []}, scans=["100K"])
 
 

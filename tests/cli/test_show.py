@@ -37,7 +37,7 @@ default plot: entry/transform/data
       unitcell_gamma  float64  = 120.0  degree
     title  = "hexa 300K"
    *transform -> volume.nxs:/entry/transform  NXdata  data(Ql, Qk, Qh)
-1 links lead nowhere: /entry/lost
+links that lead nowhere: /entry/lost
 """
 
 VOLUME = """\
@@ -158,7 +158,7 @@ def test_json(hklflow: Hklflow, tmp_path: Path) -> None:
   accepted: true
   limits:
     max_absent: 0.02
-  relations: 1 entries
+  relations: (list of 1)
     0:
       relation: a = b
       z: 2.9703

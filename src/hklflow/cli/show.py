@@ -98,7 +98,7 @@ def _nexus_lines(path: Path, inside: list[str]) -> Iterator[str]:
             lost: list[str] = []
             yield from _tree(node, chain, "  ", lost)
             if lost:
-                yield f"{len(lost)} links lead nowhere: {', '.join(lost)}"
+                yield f"links that lead nowhere: {', '.join(lost)}"
     except OSError as error:
         raise HklflowError(
             f"{path} cannot be read ({' '.join(str(error).split())}); make it again"
@@ -305,7 +305,7 @@ def _listed(data: Any, indent: str, top: bool = False) -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from _listed(value, f"{indent}  ")
         elif isinstance(value, list) and any(isinstance(x, Mapping | list) for x in value):
-            yield f"{indent}{key}: {len(value)} entries"
+            yield f"{indent}{key}: (list of {len(value)})"
             yield from _listed(value, f"{indent}  ")
         else:
             yield f"{indent}{key}: {_told(value)}"

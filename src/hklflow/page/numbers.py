@@ -27,16 +27,19 @@ def with_error(value: float | None, sigma: float | None, digits: int = 6) -> str
 
 
 def flat(data: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """List the figures of a product for reading: (name, value); long lists by their length."""
+    """List the figures of a product for reading: (name, value).
+
+    Long lists, and those of further figures, are told by their length.
+    """
     rows: list[tuple[str, str]] = []
     for key, value in data.items():
         name = f"{above}{key}"
         if isinstance(value, Mapping):
             rows += flat(value, f"{name} › ")
         elif isinstance(value, list) and any(isinstance(x, Mapping | list) for x in value):
-            rows.append((name, f"{len(value)} entries, see the file"))
+            rows.append((name, f"{len(value)} in the file"))
         elif isinstance(value, list) and len(value) > 9:
-            rows.append((name, f"{len(value)} values, see the file"))
+            rows.append((name, f"{len(value)} values in the file"))
         elif isinstance(value, list):
             rows.append((name, ", ".join(map(plain, value)) or "none"))
         else:

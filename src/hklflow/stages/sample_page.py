@@ -45,7 +45,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     if len(params.scans) != len(params.temperatures):
         raise HklflowError(
-            f"{len(params.scans)} scans and {len(params.temperatures)} temperatures; give one "
+            f"scans are {len(params.scans)} and temperatures {len(params.temperatures)}; give one "
             "for each scan, nan where it is not known"
         )
 
