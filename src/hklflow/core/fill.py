@@ -35,7 +35,8 @@ BEST = next(iter(MODELS))
 _LARGEST = 3000  # voxels of a hole that is kriged
 _BATCH = 256  # holes at a time
 # Voxels of the support: the decomposition takes their third power, per pattern.
-_FEW, _MANY, _RARE = 350, 800, 8
+_FEW, _MANY, _RARE = 400, 800, 8
+_SHAPES = 8  # that have the larger support however rare they are
 _MOSTLY = 0.8  # of the support measured: below, a hole is worth a decomposition of its own
 
 
@@ -249,8 +250,9 @@ def fill(
 
 
 def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
-    for holes in work:
-        common = len(holes.bases) >= _RARE
+    work = sorted(work, key=lambda holes: -len(holes.bases) * len(holes.voxels))
+    for i, holes in enumerate(work):
+        common = i < _SHAPES or len(holes.bases) >= _RARE
         support = support_of(holes.voxels, target.edges, most_of(len(holes.voxels), common))
         for bases, rows in _alike(target, holes, support):
             pattern = Pattern(holes.voxels, support[rows], target.edges, model)

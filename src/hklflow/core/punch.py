@@ -20,8 +20,9 @@ Floats = NDArray[np.float64]
 
 #: Reflections that the measured profile is stacked from, at most, and at least.
 _STRONGEST, _FEWEST = 100, 3
-# Thermal diffuse scattering falls as r⁻², Bragg peaks faster than any power.
-_STEEP = 3.0
+# Below this part of its middle a Gaussian peak falls steeper than r⁻⁷; thermal diffuse scattering
+# falls as r⁻², a little faster when the level beside it is taken off.
+_FOOT, _STEEP = 0.02, 5.0
 # What is left of a strong reflection in a voxel, in σ, that does no harm.
 _HARMLESS = 0.3
 
@@ -180,10 +181,10 @@ def measured_radius(
 
     The profiles of the (up to 100) strongest reflections, above the level at 0.35 to 0.45 of the
     shortest distance between positions, are divided by their middle and stacked by the median.
-    The radius is the end of the last bin, from the half maximum on, above the noise (2 standard
-    errors of the stack, or 0.3 σ of a voxel there, if that is more); or that falls no steeper than r⁻³ over the next two: the
-    diffuse scattering beneath, of which the thermal falls as r⁻², is not to be punched. Bins are
-    as wide as the largest voxel edge.
+    The radius is where the stack sinks in the noise (2 standard errors of the stack, or 0.3 σ of a
+    voxel there, if that is more), or, below 2 % of the middle, falls no steeper than r⁻⁵ over
+    two bins: the diffuse scattering beneath is not to be punched. Bins are as wide as the largest
+    voxel edge.
 
     Raises
     ------
@@ -231,16 +232,17 @@ def measured_radius(
 
 
 def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
-    half = int(np.argmax(value < 0.5))
-    for i in range(max(half, 1), last):
+    middle = r - r[0] / 2
+    for i in range(1, last):
         if value[i] < floor[i]:
-            # This bin holds nothing any more.
-            return float(r[i - 1])
+            # Between this bin and the one before a Gaussian passes the floor.
+            high, low = np.log(value[i - 1] / floor[i]), np.log(max(value[i] / floor[i], 1e-2))
+            squares = middle[i - 1 : i + 1] ** 2
+            return float(np.sqrt(squares[0] + (squares[1] - squares[0]) * high / (high - low)))
         ahead = min(i + 2, len(r) - 1)
-        middle = r - r[0] / 2
         steep = np.log(value[i] / max(value[ahead], 1e-12)) / np.log(middle[ahead] / middle[i])
-        if steep < _STEEP:
-            return float(r[i])
+        if value[i] < _FOOT and steep < _STEEP:
+            return float(middle[i])
     raise HklflowError(
         f"radius: the strongest reflections do not end within {r[last - 1]:.3g} 1/Å of their "
         "positions; check cell and centring, or give a radius"
