@@ -76,7 +76,7 @@ def table() -> None:
             data, errors = estimator.intensity(c, m, 2)
             pull = ((data - rate) / errors).ravel()[leader]
             shown = "".join(
-                f"{np.nanmean(part):8.3f} {np.nanstd(part):6.3f}"
+                f"{np.nanmean(part):8.3f} {np.nanstd(part):6.3f}" if len(part) > 9 else 15 * " "
                 for part in (pull, pull[special], pull[near])
             )
             clean = agreement.rejected.sum()

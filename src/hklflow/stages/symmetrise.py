@@ -103,14 +103,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics = _metrics(group, maps, agreement, inputs.volumes)
         sections = Sections(grid)
         planes = pictures.Maps(grid, sections.at[2])
-        whole = records.counts.dtype == np.uint32 or (
-            maps.exact and all(volume.counts_are_whole for volume in volumes)
-        )
-        counts_type = (
-            np.float64
-            if not whole
-            else (np.uint32 if records.counts.dtype == np.uint32 else np.uint64)
-        )
+        counts_type: Any = np.float64
+        if maps.exact and all(volume.counts_are_whole for volume in volumes):
+            counts_type = np.uint32 if records.counts.dtype == np.uint32 else np.uint64
         extra = {"multiplicity": np.uint8, "disagreement": np.float32}
         writer = stack.enter_context(
             nexus.VolumeWriter(
@@ -118,7 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 variance=records.noisy, extra=extra,
             )
         )  # fmt: skip
-        _write(writer, records, params.pool, counts_type, sections, planes)
+        _write(writer, records, params.pool, counts_type, sections, planes, threads)
         writer.note(_notes(group, params, metrics))
     figure = pictures.symmetrised(grid, cell, sections, planes, agreement, params.title)
     plots.save(figure, outputs.picture)
@@ -175,9 +170,18 @@ def _load(volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Par
 
 
 def _write(
-    writer: Any, records: "Records", pool: int, counts_type: Any, sections: Any, planes: Any
+    writer: Any,
+    records: "Records",
+    pool: int,
+    counts_type: Any,
+    sections: Any,
+    planes: Any,
+    threads: int,
 ) -> None:
     """Derive S and its errors, slab by slab."""
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
+
     import numpy as np
 
     from hklflow.core import estimator
@@ -191,8 +195,18 @@ def _write(
         variance = rest[0] if rest else None
         own = slice(first - low, last - low)
         data, errors = np.empty((2, *counts[own].shape), np.float32)
-        rows = slice(0, counts.shape[1])
-        estimator.derive(counts, norm, own, rows, pool, data, errors, variance)
+        derived = partial(
+            estimator.derive,
+            counts,
+            norm,
+            own,
+            reach=pool,
+            data=data,
+            errors=errors,
+            variance=variance,
+        )
+        with ThreadPoolExecutor(threads) as workers:
+            list(workers.map(lambda rows, run=derived: run(rows=rows), writer.strips))
         many, chi2 = records.maps(first, last)
         arrays = {
             "data": data,
