@@ -164,6 +164,19 @@ def test_pairs_have_symmetric_colours_that_the_origin_does_not_stretch(
     assert "planes of 3D-ΔPDF" in capsys.readouterr().out
 
 
+def test_pairs_are_drawn_as_far_as_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = write_pdf(tmp_path / "pdf.nxs", HEXAGONAL)
+    figure = run(volume, tmp_path / "planes.png", monkeypatch, xyz=["x y 0"], reach=6.0)
+    for limits in (figure.axes[0].get_xlim(), figure.axes[0].get_ylim()):
+        np.testing.assert_allclose(limits, [-6, 6], atol=0.4)
+    # Of the pairs at 0, a and 2a - b the last is 13 Å away.
+    bright = np.abs(shown(figure.axes[0], HEXAGONAL, 0.5))
+    assert bright.max() < 6
+    assert np.any(np.abs(bright[:, 0] - 4.8) < 0.1)
+
+
 def test_the_first_angstrom_does_not_count_for_the_colours() -> None:
     from hklflow.core import planes as core
     from hklflow.plots.planes import symmetric_range

@@ -84,6 +84,15 @@ class Cut:
         points = self.plane.at(self.u[None, :] + 0 * self.v[:, None], self.v[:, None] + 0 * self.u)
         return np.sqrt(np.einsum("...i,ij,...j->...", points, metric, points))
 
+    def within(self, metric: Floats, reach: float) -> "Cut":
+        """The part no further than ``reach`` along x and y from where both letters are 0."""
+        (along, x), (_, y) = self.plane.cartesian(metric)
+        inside = np.abs(along * self.u + x * self.v[:, None]) <= reach
+        inside &= np.abs(y * self.v[:, None]) <= reach
+        rows, columns = inside.any(axis=1), inside.any(axis=0)
+        image = np.where(inside, self.image, np.nan)[np.ix_(rows, columns)]
+        return Cut(self.plane, self.u[columns], self.v[rows], image)
+
 
 def metric_of(cell: ArrayLike, direct: bool) -> Floats:
     """Metric tensor (3, 3) of direct space in Å², or of reciprocal space in 1/Å² (with 2π)."""

@@ -32,6 +32,8 @@ class Settings(stage.Params):
     """Planes of S(Q), such as `h k 0`, `h h l`, `h k 0.5`, `h -h l`."""
     xyz: list[str] = Field(["x y 0", "x 0 z", "0 y z", "x x z"], min_length=1)
     """Planes of the pair distributions."""
+    reach: float = Field(30.0, gt=0)
+    """How far from the origin, in Å, pair distributions are drawn."""
 
 
 class Params(Settings):
@@ -62,6 +64,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         kind = volume.notes.get("kind")
         title = params.title or text(volume.group["title"])
         metric = planes.metric_of(volume.cell, direct)
+    if direct:
+        cuts = [one.within(metric, params.reach) for one in cuts]
     what = ("total PDF" if kind == "total" else "3D-ΔPDF") if direct else "S(Q)"
     if kind == "difference":
         what = f"difference of {what}"
