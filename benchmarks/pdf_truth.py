@@ -22,6 +22,7 @@ import hklflow  # noqa: F401
 import h5py
 import numpy as np
 
+from hklflow.core import lattice
 from hklflow.core import simulate_disorder as disorder
 from hklflow.core.grid import Grid
 from hklflow.core.tapers import Taper
@@ -82,7 +83,7 @@ def case(name: str, folder: Path, cell: np.ndarray, push: float, whole: bool) ->
     direct, found, sigma, metrics = run(folder, whole)
     taper = Taper("tukey", Q_MAX)
     # Without the Bragg peak 000 the total PDF is relative to the mean density.
-    offset = made.powers.mean() ** 2 / np.linalg.det(_metric(cell)) ** 0.5 if whole else 0.0
+    offset = made.powers.mean() ** 2 / lattice.volume(cell) if whole else 0.0
     reference = disorder.pair_distribution(made, VECTORS, taper, delta=not whole) - offset
     unit = float(taper.resolution_function(0.0)) * (1.0 if whole else made.contrast)
     print(f"\n{name}: series of amplitudes within {bound:.1e}, unit {unit:.4g} S/Å³")
@@ -115,25 +116,19 @@ def case(name: str, folder: Path, cell: np.ndarray, push: float, whole: bool) ->
     )
 
 
-def _metric(cell: np.ndarray) -> np.ndarray:
-    from hklflow.core import lattice
-
-    return lattice.metric(cell)
-
-
 def big(folder: Path, memory: float) -> None:
     """One run of 501³ in a process of its own."""
-    code = f"import sys; sys.argv[0] = {__file__!r}; "
-    code += f"import runpy; runpy.run_path({__file__!r})['big_run']({str(folder)!r}, {memory})"
+    code = f"import runpy; runpy.run_path({__file__!r})['big_run']({str(folder)!r}, {memory})"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def big_run(folder: str, memory: float) -> None:
     start = time.perf_counter()
-    _, _, metrics = None, None, _big_stage(Path(folder), memory)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    metrics = _big_stage(Path(folder), memory)
+    used = resource.getrusage(resource.RUSAGE_SELF)
     print(
-        f"501³, memory = {memory:g} MB: {time.perf_counter() - start:.1f} s, peak {peak:.0f} MB, "
+        f"501³, memory = {memory:g} MB: {time.perf_counter() - start:.1f} s, "
+        f"CPU {used.ru_utime + used.ru_stime:.1f} s, peak {used.ru_maxrss / 1e3:.0f} MB, "
         f"sizes {metrics['sizes']}, Parseval {metrics['Parseval ratio']:.7f}, "
         f"sigma {metrics['sigma at a general position']:.6g}"
     )
