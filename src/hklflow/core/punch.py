@@ -183,8 +183,8 @@ def measured_radius(
     shortest distance between positions, are divided by their middle and stacked by the median.
     The radius is where the stack sinks in the noise (2 standard errors of the stack, or 0.3 σ of a
     voxel there, if that is more), or, below 2 % of the middle, falls no steeper than r⁻⁵ over
-    two bins: the diffuse scattering beneath is not to be punched. Bins are as wide as the largest
-    voxel edge.
+    two bins: there the diffuse scattering begins, which is not to be punched, and a Gaussian
+    through the last bins is followed on to the noise. Bins are as wide as the largest voxel edge.
 
     Raises
     ------
@@ -239,10 +239,18 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
             high, low = np.log(value[i - 1] / floor[i]), np.log(max(value[i] / floor[i], 1e-2))
             squares = middle[i - 1 : i + 1] ** 2
             return float(np.sqrt(squares[0] + (squares[1] - squares[0]) * high / (high - low)))
-        ahead = min(i + 2, len(r) - 1)
-        steep = np.log(value[i] / max(value[ahead], 1e-12)) / np.log(middle[ahead] / middle[i])
+        ahead = min(i + 2, last)
+        steep = np.log(value[i] / max(abs(value[ahead]), 1e-12)) / np.log(middle[ahead] / middle[i])
         if value[i] < _FOOT and steep < _STEEP:
-            return float(middle[i])
+            # A Gaussian through the steeper pair of the last bins, on to the floor.
+            pairs = [(j - 1, j) for j in (i - 1, i) if j > 0 and value[j] > 0]
+            falls = [
+                (np.log(value[a] / value[b]) / (middle[b] ** 2 - middle[a] ** 2), a)
+                for a, b in pairs
+            ]
+            fall, start = max(falls)
+            square = middle[start] ** 2 + np.log(value[start] / floor[i]) / fall
+            return float(np.sqrt(min(square, middle[last] ** 2)))
     raise HklflowError(
         f"radius: the strongest reflections do not end within {r[last - 1]:.3g} 1/Å of their "
         "positions; check cell and centring, or give a radius"

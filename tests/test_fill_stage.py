@@ -1,0 +1,137 @@
+"""Stage `fill` on a symmetrised volume with reflections, gaps and noise."""
+
+import json
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import pytest
+
+from hklflow import nexus
+from hklflow.core.grid import Grid
+from hklflow.core.symmetry import space_group
+from hklflow.errors import HklflowError
+from hklflow.stages import fill
+
+CELL = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
+GRID = Grid.symmetric([1.5, 1.5, 1.5], [0.06, 0.06, 0.06])
+GROUP = space_group("P -1")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[fill.Inputs, np.ndarray]:
+    """A volume as symmetrise writes it, and its diffuse part."""
+    folder = tmp_path_factory.mktemp("symmetrised")
+    rng = np.random.default_rng(4)
+    l, k, h = np.meshgrid(*(GRID.axis(i) for i in (2, 1, 0)), indexing="ij")  # noqa: E741
+    truth = 30 + 6 * np.cos(2 * np.pi * (h + 0.4 * l) / 1.2) + 4 * np.cos(2 * np.pi * k / 1.5)
+    away = sum((x - np.rint(x)) ** 2 for x in (h, k, l)) * (2 * np.pi / 5) ** 2
+    noise = rng.normal(size=truth.shape)
+    noise = (noise + noise[::-1, ::-1, ::-1]) / np.sqrt(2)
+    data = (truth + 3000 * np.exp(-0.5 * away / 0.055**2) + noise).astype(np.float32)
+    gap = (abs(h - 0.4) < 0.1) & (abs(k - 0.5) < 0.1) & (abs(l) < 0.2)
+    q = np.sqrt(h**2 + k**2 + l**2)
+    data[gap | gap[::-1, ::-1, ::-1] | (q > 1.5)] = np.nan
+    errors = np.where(np.isfinite(data), 1, np.nan).astype(np.float32)
+    counts = np.nan_to_num(data)
+    norm = np.isfinite(data).astype(np.float32)
+    path = folder / "symm.nxs"
+    with nexus.VolumeWriter(path, GRID, CELL, "t", np.float64, True, fast=True) as writer:
+        writer.write(0, data=data, data_errors=errors, counts=counts, norm=norm)
+        operations = GROUP.laue_operations.tolist()
+        writer.note({"operations": operations, "space_group": "P -1"})
+    orientation = folder / "orientation.json"
+    orientation.write_text(json.dumps({"space_group": "P -1"}))
+    return fill.Inputs(symmetrised=path, orientation=orientation), truth
+
+
+def run(given: fill.Inputs, folder: Path, **params: object) -> tuple[dict, dict[str, np.ndarray]]:
+    folder.mkdir(exist_ok=True)
+    out = fill.Outputs(
+        filled=folder / "filled.nxs", picture=folder / "f.png", metrics=folder / "f.json"
+    )
+    fill.main(inputs=given, outputs=out, params=fill.Params(**params))
+    assert out.picture.stat().st_size > 10000
+    assert sorted(path.name for path in folder.iterdir()) == ["f.json", "f.png", "filled.nxs"]
+    with h5py.File(out.filled) as file:
+        arrays = {n: file["entry/transform"][n][()] for n in ("data", "data_errors", "punched")}
+        notes = json.loads(file["entry/notes/notes"][()])
+    assert notes["operations"] == GROUP.laue_operations.tolist()
+    assert notes["space_group"] == "P -1"
+    metrics = json.loads(out.metrics.read_text())
+    assert notes["q_max"] == metrics["q_max in 1/Å"]
+    return metrics, arrays
+
+
+def test_reflections_are_gone_and_gaps_are_filled(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    given, truth = inputs
+    metrics, now = run(given, tmp_path / "a")
+    with h5py.File(given.symmetrised) as file:
+        before = {n: file["entry/transform"][n][()] for n in ("data", "data_errors")}
+    code = now["punched"]
+    assert set(np.unique(code)) == {0, 1, 2, 3}
+    for name, array in before.items():
+        kept = (code == 0).nonzero()
+        np.testing.assert_array_equal(now[name][kept].view("i4"), array[kept].view("i4"))
+    assert np.isnan(now["data"][code == 3]).all()
+    np.testing.assert_array_equal(np.isnan(before["data"]), code >= 2)
+    filled = (code == 1) | (code == 2)
+    residual = (now["data"] - truth)[filled]
+    assert np.sqrt(np.mean(residual**2)) < 1.0
+    pulls = residual / now["data_errors"][filled]
+    assert 0.7 < np.sqrt(np.mean(pulls**2)) < 1.35
+    for array in now.values():
+        np.testing.assert_array_equal(array, array[::-1, ::-1, ::-1])
+    # 3000 exp(-r²/2s²) is half the noise at 4.2 s.
+    assert metrics["radius in 1/Å"] == pytest.approx(4.17 * 0.055, rel=0.2)
+    assert metrics["voxels punched and filled"] == np.sum(code == 1)
+    assert metrics["control holes"] >= 10
+    assert metrics["rms of the fill in units of the noise"] < 1
+    # With a file in the place of memory all is the same.
+    again, scratch = run(given, tmp_path / "b", memory=0.01)
+    assert again == metrics
+    for name, array in now.items():
+        np.testing.assert_array_equal(scratch[name], array)
+
+
+def test_karen_and_satellites(tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]) -> None:
+    given, truth = inputs
+    _, karen = run(given, tmp_path / "a", method="karen", q_max=1.7)
+    residual = (karen["data"] - truth)[karen["punched"] == 1]
+    assert len(residual) > 50
+    assert np.abs(residual).max() < 10
+    told, own = run(
+        given,
+        tmp_path / "b",
+        radius=0.2,
+        satellites=[(0.5, 0.0, 0.0)],
+        satellite_radius=0.11,
+        q_max=1.7,
+    )
+    middle = [25, 25, 25]
+    assert own["punched"][middle[0], middle[1], middle[2] + 8] == 1  # 0.48 0 0
+    assert told["satellites"] > 20
+
+
+def test_what_cannot_be_known_is_said(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    out = fill.Outputs(filled=tmp_path / "f", picture=tmp_path / "p", metrics=tmp_path / "m")
+    given, _ = inputs
+    with pytest.raises(ValueError, match="radius"):
+        fill.Params(radius=-1.0)
+    empty = tmp_path / "empty.nxs"
+    nothing = np.full(GRID.array_shape, np.nan, np.float32)
+    with nexus.VolumeWriter(empty, GRID, CELL, "t", np.float64, True, fast=True) as writer:
+        zero = np.zeros(GRID.array_shape)
+        writer.write(0, data=nothing, data_errors=nothing, counts=zero, norm=zero)
+        writer.note({"operations": GROUP.laue_operations.tolist(), "space_group": "P -1"})
+    with pytest.raises(HklflowError, match="coverage: no shell"):
+        fill.main(
+            inputs=fill.Inputs(symmetrised=empty, orientation=given.orientation),
+            outputs=out,
+            params=fill.Params(),
+        )
