@@ -212,6 +212,7 @@ def test_errors_of_data_that_were_not_symmetrised() -> None:
     grid = Grid(np.array([-4, -4, -4]) * step, step, (8, 9, 7))
     rng = np.random.default_rng(4)
     sigma = rng.uniform(0.2, 3, grid.array_shape).astype(np.float32)
+    sigma[4, 4, 4] = 30  # Q = 0, its own mate
     made = plan(grid, OBLIQUE, Taper("tukey", 3.0), [np.eye(3)])
     _, found, _ = pdf.transform_volume(made, sigma, sigma)
     x = positions(made)[::29]
