@@ -11,12 +11,9 @@ an orbit and its neighbours are on a few pages of memory, or of a file where tha
 """
 
 import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -120,13 +117,8 @@ class Records:
         Counts as uint32 beside single-precision norms; else all is double precision.
     dealt : bool
         Whether there are operations that are not exact: they need a second set of sums.
-    folder : Path, optional
-        Keep them in a file here that has no name, instead of in memory.
-
-    Raises
-    ------
-    OSError
-        If the folder has no room.
+    shared : mmap, optional
+        Keep them in this mapping of a file, of `size_of` bytes that are 0, instead of in memory.
     """
 
     def __init__(
@@ -136,7 +128,7 @@ class Records:
         noisy: bool,
         whole: bool,
         dealt: bool,
-        folder: Path | None = None,
+        shared: mmap.mmap | None = None,
     ) -> None:
         self.grid, self.n_volumes, self.noisy = grid, n_volumes, noisy
         self.words, self.fields = self._words(n_volumes, noisy, dealt)
@@ -147,15 +139,11 @@ class Records:
         size = int(np.prod(self.bricks)) * kernels.BRICK
         integer, real = (np.uint32, np.float32) if whole else (np.float64, np.float64)
         records = size * self.fields * np.dtype(real).itemsize
-        self._in_file = folder is not None
-        if folder is None:
+        self._in_file = shared is not None
+        if shared is None:
             private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self._memory = mmap.mmap(-1, records + 5 * size, flags=private)
-        else:
-            with TemporaryFile(dir=folder) as file:
-                # A page of a file without room for it would end the process.
-                os.posix_fallocate(file.fileno(), 0, records + 5 * size)
-                self._memory = mmap.mmap(file.fileno(), records + 5 * size)
+            shared = mmap.mmap(-1, records + 5 * size, flags=private)
+        self._memory = shared
         every = np.frombuffer(self._memory, np.uint8)
         self.counts: NDArray[Any] = every[:records].view(integer)
         self.norm: NDArray[Any] = every[:records].view(real)
@@ -170,11 +158,11 @@ class Records:
         return words, words * max(n_volumes, 2 if dealt else 1)
 
     @classmethod
-    def megabytes(cls, grid: Grid, n_volumes: int, noisy: bool, whole: bool, dealt: bool) -> float:
-        """What they take."""
-        bricks = np.prod([-(-n // kernels.EDGE) for n in grid.shape], dtype=float)
+    def size_of(cls, grid: Grid, n_volumes: int, noisy: bool, whole: bool, dealt: bool) -> int:
+        """Bytes that they take."""
+        bricks = int(np.prod([-(-n // kernels.EDGE) for n in grid.shape]))
         _, fields = cls._words(n_volumes, noisy, dealt)
-        return float(bricks * kernels.BRICK * (fields * (4 if whole else 8) + 5) / 1e6)
+        return bricks * kernels.BRICK * (fields * (4 if whole else 8) + 5)
 
     def put(self, first: tuple[int, int], parts: list[NDArray[Any]]) -> float:
         """Take counts, norm and variance (n, l, k, h) of all volumes from a plane and row on.

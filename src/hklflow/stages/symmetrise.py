@@ -8,6 +8,8 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from mmap import mmap
+
     from hklflow.core.symmetrise import Agreement, Images, Records
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
@@ -156,8 +158,9 @@ def _load(volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Par
         sizes = grid, len(volumes), rotations.noisy, whole, not maps.exact
         # Beside them: planes as read, and as written with their neighbours.
         work = (2 * _PLANES + 2 * params.pool + 8 * len(volumes)) * grid.shape[0] * grid.shape[1]
-        fits = Records.megabytes(*sizes) + 16e-6 * work <= params.memory
-        records = Records(*sizes, None if fits else folder)
+        size = Records.size_of(*sizes)
+        fits = size + 16 * work <= 1e6 * params.memory
+        records = Records(*sizes, None if fits else _scratch(folder, size))
         largest, starts = 0.0, range(0, n_l, _PLANES)
         for first in stage.progress(starts, len(starts), "slabs read"):
             for rows, found in rotations.strips(first, min(first + _PLANES, n_l)):
@@ -167,6 +170,23 @@ def _load(volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Par
         else:
             return records
     raise AssertionError("numbers of double precision always fit")
+
+
+def _scratch(folder: Path, size: int) -> "mmap":
+    """Map a file of zeros that has no name, and is gone with the process.
+
+    Raises
+    ------
+    OSError
+        If the folder has no room: a page without any would end the process later.
+    """
+    import os
+    from mmap import mmap
+    from tempfile import TemporaryFile
+
+    with TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return mmap(file.fileno(), size)
 
 
 def _write(
