@@ -14,7 +14,6 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow import nexus
     from hklflow.core import boxes
     from hklflow.core.grid import Grid
     from hklflow.nexus import OpenVolume
@@ -77,8 +76,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.core import boxes
+    from hklflow.nexus.stack import in_order
 
-    members = _members(inputs, params)
+    members = in_order(inputs.volumes, params.scans, params.temperatures)
     with nexus.open_members(members) as volumes:
         grid = volumes[0].grid
         if params.reflections:
@@ -124,29 +124,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{members[-1].temperature:g} K, {len(chosen)} reflections"
         + (f"; {missing} of {values[..., 0].size} intensities not measured" if missing else "")
     )
-
-
-def _members(inputs: Inputs, params: Params) -> list["nexus.Member"]:
-    """The scans in ascending order of temperature."""
-    from hklflow import nexus
-    from hklflow.errors import HklflowError
-
-    if not len(inputs.volumes) == len(params.scans) == len(params.temperatures) > 0:
-        raise HklflowError(
-            f"{len(inputs.volumes)} volumes, {len(params.scans)} scans and "
-            f"{len(params.temperatures)} temperatures; give one of each for every scan"
-        )
-    members = []
-    for path, scan, temperature in zip(
-        inputs.volumes, params.scans, params.temperatures, strict=True
-    ):
-        if temperature is None:
-            raise HklflowError(
-                f"scan {scan} has no temperature and so no place in a stack along temperature; "
-                f"leave {path} out or give its temperature in scans.tsv"
-            )
-        members.append(nexus.Member(path, scan, temperature))
-    return sorted(members, key=lambda member: (member.temperature, member.scan))
 
 
 def _given(grid: "Grid", params: Params) -> tuple[list[Hkl], list["boxes.Box"]]:
