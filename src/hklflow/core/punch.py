@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 #: Reflections that the measured profile is stacked from, at most, and at least.
 _STRONGEST, _FEWEST = 100, 3
+# Of its bins: the middle, two that fall, two beside.
+_FEWEST_BINS = 5
 # Below this part of its middle a Gaussian peak falls steeper than r⁻⁷; thermal diffuse scattering
 # falls as r⁻², a little faster when the level beside it is taken off.
 _FOOT, _STEEP = 0.02, 5.0
@@ -194,7 +196,12 @@ def measured_radius(
     metric = lattice.b_matrix(cell)
     edge = float(np.linalg.norm(metric * grid.step, axis=0).max())
     limit = 0.45 * _shortest(hkl @ metric.T)
-    bins = max(int(limit / edge), 1)
+    bins = int(limit / edge)
+    if bins < _FEWEST_BINS:
+        raise HklflowError(
+            f"radius: voxels of {edge:.3g} 1/Å are too coarse to measure how wide reflections are, "
+            f"with {limit:.3g} 1/Å to what is between them; give a radius in 1/Å"
+        )
     limit = bins * edge
     shape = Ellipsoid.of(grid, cell, limit)
     centres = (hkl - grid.first) / grid.step
@@ -206,7 +213,7 @@ def measured_radius(
         punch_kernels.profile(
             data, errors, centre, shape.form, shape.reach, bins, sums[i], squares[i], counts[i]
         )
-    measured = np.all(counts > 0, axis=1) if bins >= 5 else np.zeros(len(sums), bool)
+    measured = np.all(counts > 0, axis=1)
     sums, squares, counts = sums[measured], squares[measured], counts[measured]
     means, variances = sums / np.maximum(counts, 1), squares / np.maximum(counts, 1) ** 2
     outer = max(bins // 4, 1)
