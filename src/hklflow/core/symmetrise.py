@@ -288,12 +288,15 @@ def apply(
     n_sigma, tolerance
         See `symmetrise_kernels.reject`.
     bragg_radius : float
-        1/Å; so close to integer hkl nothing is rejected or judged.
+        1/Å; nothing is rejected or judged in voxels that reach so close to integer hkl; 0: all are.
     progress : callable
         Is given the tasks and their number.
     """
     grid = records.grid
     b = lattice.b_matrix(cell)
+    diagonals = (grid.step * np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])) @ b.T
+    near = bragg_radius + float(np.linalg.norm(diagonals, axis=1).max()) / 2
+    near = near if bragg_radius > 0 else 0.0
     ends = [(grid.axis(i)[0], grid.axis(i)[-1]) for i in range(3)]
     corners = np.stack(np.meshgrid(*ends), -1).reshape(-1, 3)
     far = max(float(np.linalg.norm(corners @ b.T, axis=1).max()), 1e-6)
@@ -316,7 +319,7 @@ def apply(
             bricks,
             *place,
             *where,
-            bragg_radius,
+            near,
             n_sigma**2,
             tolerance,
             table,

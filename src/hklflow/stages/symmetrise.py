@@ -44,8 +44,9 @@ class Settings(stage.Params):
     tolerance: float = Field(0.1, ge=0, le=1)
     """Relative disagreement of equivalents, beside the noise, that is allowed."""
     bragg_radius: float = Field(0.1, ge=0)
-    """So close (1/Å) to integer hkl, equivalents are neither judged nor left out: sharp peaks fall
-    differently into the voxels, and would make halves agree whatever the diffuse signal does."""
+    """Voxels that reach so close (1/Å) to integer hkl are neither judged nor left out: sharp peaks
+    fall differently into equivalent voxels, and would make halves agree whatever the diffuse signal
+    does. 0: all are judged."""
     pool: int = Field(2, ge=0, le=5)
     """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the
     voxel alone."""
