@@ -610,10 +610,19 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "symmetrise": [
         {},
         {"title": ODD, "symmetry": "P -3 1 m", "n_sigma": 4.5, "tolerance": 0.0, "memory": 1e3},
+        {"symmetry": "-P 4", "bragg_radius": 0.0, "pool": 0},
     ],
-    "fill": [{}, {"title": ODD, "memory": 500.5}],
-    "pdf": [{}, {"title": ODD, "memory": 500.5}],
-    "difference": [{}, {"title": ODD, "subtract": "300K"}],
+    "fill": [
+        {},
+        {"title": ODD, "memory": 500.5, "radius": 0.2, "satellites": [(0.5, -0.5, 1e-7)]},
+        {"radii": (0.1, 0.2, 0.3), "satellites": [(0, 0.25, 0), (0.5, 0, 0)], "order": 2},
+        {"method": "karen", "absences": True, "satellite_radius": 0.05, "q_max": 8.5},
+    ],
+    "pdf": [
+        {},
+        {"title": ODD, "memory": 500.5, "sizes": (10, 20, 30), "taper": "lorch", "q_max": 1e-1},
+    ],
+    "difference": [{}, {"title": ODD, "subtract": "300K", "match_scale": True}],
     "stack_pdf": [{}, {"vectors": [(1.0, -0.5, 1e-7), (0.5, 0.5, 0.0)], "temperatures": [0.5]}],
     "planes": [{}, {"hkl": ["h -h l", "h k 0.5"], "xyz": ["x y 0.5"], "title": ODD}],
     "sample_page": [{}, {"title": ODD, "scans": ["a", "b"]}],

@@ -40,6 +40,10 @@ def warm(dtypes: tuple[str, ...] = DTYPES) -> None:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             make_constants(Path(name) / "constants")
         print(f"detector constants: {time.perf_counter() - began:.0f} s", flush=True)
+        began = time.perf_counter()
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            transform_volume(Path(name))
+        print(f"symmetry, fill, pair distribution: {time.perf_counter() - began:.0f} s", flush=True)
         for dtype in dtypes:
             folder = Path(name) / dtype
             folder.mkdir()
@@ -173,6 +177,34 @@ def reduce_rotation(folder: Path) -> None:
     _run(integrate, inputs, {"reflections": at("reflections.nxs"), **told}, {"rotation": "one"})
     outputs = {"frame_mask": frame_mask, "picture": at("picture.png")}
     _run(mask_3d, masked | of_model, outputs, {"rotation": "one", "model": True})
+
+
+def transform_volume(folder: Path) -> None:
+    """Run the stages from a merged volume to the pair distribution and a difference."""
+    from hklflow import nexus
+    from hklflow.stages import difference, fill, pdf, planes, symmetrise
+
+    grid = Grid.symmetric((1.6, 1.6, 1.6), (0.1, 0.1, 0.1))
+    cell = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
+    stage.write_json(folder / "orientation.json", {"space_group": "P m m m", "cell": cell})
+    rng = np.random.default_rng(1)
+    told = {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
+    of_scan = {"orientation": folder / "orientation.json"}
+    for name in ("one", "two"):
+        counts = rng.poisson(9.0, grid.array_shape).astype(np.float64)
+        norm = np.ones(grid.array_shape)
+        nexus.write_volume(folder / "merged.nxs", nexus.Volume(grid, cell, counts, norm), name)
+        symm, filled, made = (folder / f"{what}_{name}.nxs" for what in ("symm", "filled", "pdf"))
+        inputs = {"volumes": [folder / "merged.nxs"], **of_scan}
+        _run(symmetrise, inputs, {"symmetrised": symm, **told}, {})
+        inputs = {"symmetrised": symm, **of_scan}
+        _run(fill, inputs, {"filled": filled, **told}, {"radius": 0.2})
+        _run(pdf, {"filled": filled, "symmetrised": symm}, {"pdf": made, **told}, {})
+        _run(planes, {"volume": made}, {"picture": folder / "picture.png"}, {})
+    inputs = {"symmetrised": symm, "reference": folder / "symm_one.nxs"}
+    inputs |= {"delta_pdf": made, "reference_pdf": folder / "pdf_one.nxs"}
+    outputs = {"difference": folder / "d.nxs", "pdf_difference": folder / "p.nxs", **told}
+    _run(difference, inputs, outputs, {})
 
 
 def make_constants(folder: Path) -> None:

@@ -56,7 +56,7 @@ class Settings(stage.Params):
     absences: bool = False
     """Leave positions alone that glide planes and screw axes extinguish. Multiple scattering often
     puts intensity there."""
-    satellites: list[tuple[float, float, float]] = Field(default_factory=list)
+    satellites: stage.Vectors = Field(default_factory=list)
     """Propagation vectors in r.l.u.; their equivalents are punched too."""
     order: int = Field(1, ge=1, le=10)
     """Largest order of the satellites."""
