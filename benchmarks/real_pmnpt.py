@@ -29,8 +29,19 @@ from hklflow import mask_steps, nexus, plots, stage
 from hklflow.core import geometry, lattice
 from hklflow.core.grid import Grid
 from hklflow.core.scan import RotationScan
+from hklflow.errors import HklflowError
 from hklflow.formats import spec
-from hklflow.stages import find_peaks, frame_scale, mask_3d, merge, pixel_mask, transform
+from hklflow.stages import (
+    fill,
+    find_peaks,
+    frame_scale,
+    mask_3d,
+    merge,
+    pdf,
+    pixel_mask,
+    symmetrise,
+    transform,
+)
 
 Floats = NDArray[np.float64]
 
@@ -356,6 +367,63 @@ def corrected(data: Path, out: Path, bins: int, first: int = 0, last: int = 400)
     }
 
 
+def beyond(data: Path, out: Path) -> dict[str, Any]:
+    """What follows the merge, as far as one rocked reflection carries it.
+
+    All 24 mates of (2 1 1) on a grid of the whole reciprocal space; a ΔPDF of that is refused.
+    """
+    scan, written = read(data)
+    grid = Grid.symmetric([2.2] * 3, [0.02] * 3)
+    described = orientation(scan, written.ub, grid)
+    reduce(out, "all", described, {})
+    of_scan = {"orientation": out / "all_orientation.json"}
+
+    def told(name: str) -> dict[str, Path]:
+        return {"picture": out / f"{name}.png", "metrics": out / f"{name}.json"}
+
+    stage.run(
+        symmetrise.main,
+        inputs=symmetrise.Inputs(volumes=[out / "all.nxs"], **of_scan),
+        outputs=symmetrise.Outputs(symmetrised=out / "symm.nxs", **told("symm")),
+        params=symmetrise.Params(title="PMN-PT (2 1 1), symmetrised"),
+        threads=1,
+    )
+    with nexus.open_volume(out / "symm.nxs") as volume:
+        s = volume.group["data"][()]
+        at = [round((x + 2.2) / 0.02) for x in (1, 1, 2)]
+        boxes = []
+        for l, k, h in {(sl * l, sk * k, sh * h)
+                        for l, k, h in ((1, 1, 2), (1, 2, 1), (2, 1, 1))
+                        for sl in (-1, 1) for sk in (-1, 1) for sh in (-1, 1)}:  # fmt: skip
+            i, j, m = (round((x + 2.2) / 0.02) for x in (l, k, h))
+            boxes.append(float(np.nansum(s[i - 3 : i + 4, j - 3 : j + 4, m - 3 : m + 4])))
+    found = {
+        "symmetrised": stage.read_json(out / "symm.json"),
+        "largest relative difference of 24 mates": float(np.ptp(boxes) / np.mean(boxes)),
+        "S at the middle": float(s[tuple(at)]),
+    }
+    settings = {"radius": 0.15, "q_max": 3.8}
+    stage.run(
+        fill.main,
+        inputs=fill.Inputs(symmetrised=out / "symm.nxs", **of_scan),
+        outputs=fill.Outputs(filled=out / "filled.nxs", **told("filled")),
+        params=fill.Params(**settings),
+        threads=1,
+    )
+    found["filled"] = stage.read_json(out / "filled.json")
+    try:
+        stage.run(
+            pdf.main,
+            inputs=pdf.Inputs(filled=out / "filled.nxs"),
+            outputs=pdf.Outputs(pdf=out / "pdf.nxs", **told("pdf")),
+            params=pdf.Params(),
+            threads=1,
+        )
+    except HklflowError as refused:
+        found["pdf"] = str(refused)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -367,6 +435,7 @@ def main() -> None:
         "frames": prepare(given.data, given.folder),
         "as the reference": compare(given.data, given.folder),
         "corrected": corrected(given.data, given.folder, given.bins),
+        "beyond": beyond(given.data, given.folder),
     }
     stage.write_json(given.folder / "figures.json", figures)
     print((given.folder / "figures.json").read_text())

@@ -181,7 +181,10 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     counts["overview"] = {experiment_wide: 1}
     counts["sample_page"] = dict.fromkeys(samples, 1)
     if kinds := len(set(experiment.config.delta_pdf)):
-        counts["symmetrise"] = counts["fill"] = dict.fromkeys(scans, kinds)
+        # The total PDF takes its Bragg reflections from the volume of all pixels.
+        masked = "masked_transform" in experiment.config.delta_pdf
+        counts["symmetrise"] = dict.fromkeys(scans, 2 if masked else 1)
+        counts["fill"] = dict.fromkeys(scans, kinds)
         counts["pdf"] = counts["planes"] = dict.fromkeys(scans, 2 * kinds)
         counts["difference"] = {
             (sample, scan, None): kinds

@@ -62,7 +62,7 @@ def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path)
         "merge": 6,
         "scan_file": 3,
         "temperature_series": 1,
-        "symmetrise": 3,
+        "symmetrise": 6,
         "fill": 3,
         "pdf": 6,
         "planes": 6,

@@ -40,6 +40,8 @@ wildcard_constraints:
 
 KINDS = ("transform", "masked_transform")
 PDF_KINDS = [kind for kind in KINDS if kind in settings.delta_pdf]
+# The total PDF takes its Bragg reflections from the volume of all pixels.
+SYMMETRISED = KINDS if "masked_transform" in PDF_KINDS else PDF_KINDS
 
 
 def known(function):
@@ -175,7 +177,7 @@ def of_stacked(name):
     return inner
 
 
-def of_kinds(name):
+def of_kinds(name, kinds=PDF_KINDS):
     """Input function: this product of the scan at hand, of each kind that is in `delta_pdf`."""
 
     @known
@@ -183,7 +185,7 @@ def of_kinds(name):
         scan_at(wildcards)
         return [
             paths.scan(name).format(**dict(wildcards.items()), kind=kind)
-            for kind in PDF_KINDS
+            for kind in kinds
         ]
 
     return inner
@@ -209,10 +211,14 @@ def of_reference(name):
 
 
 def for_total_pdf(wildcards):
-    """Symmetrised volume, from which the total PDF has its Bragg reflections."""
+    """Symmetrised volume, from which the total PDF has its Bragg reflections.
+
+    The one with all pixels: the 3-D mask takes strong reflections out of the other.
+    """
     if wildcards.which == "delta":
         return []
-    return paths.scan("symm_{kind}.nxs").format(**dict(wildcards.items()))
+    known_wildcards = dict(wildcards.items()) | {"kind": "transform"}
+    return paths.scan("symm_{kind}.nxs").format(**known_wildcards)
 
 
 def raw_files(wildcards):

@@ -27,7 +27,6 @@ BRAGG_SCAN_PRODUCTS = (
 
 # Of each kind of volume that is in `delta_pdf`.
 PDF_SCAN_PRODUCTS = (
-    "symm_{kind}.nxs",
     "filled_{kind}.nxs",
     "total_pdf_{kind}.nxs",
     "delta_pdf_{kind}.nxs",
@@ -47,6 +46,10 @@ def every_pdf(wildcards):
             paths.scan(name).format(sample=sample, scan=scan, kind=kind)
             for name in names
             for kind in PDF_KINDS
+        ]
+        wanted += [
+            paths.scan("symm_{kind}.nxs").format(sample=sample, scan=scan, kind=kind)
+            for kind in SYMMETRISED
         ]
     wanted += [
         paths.stack(name).format(sample=sample, parent=parent, kind=kind)
@@ -135,10 +138,9 @@ def of_sample(wildcards, ending):
     of_rotation = list(ROTATION_STEPS if pictures else MEASURED_STEPS)
     of_scan = list(KINDS) + ([f"{kind}_coverage" for kind in KINDS] if pictures else [])
     of_scan += ["residuals"] if pictures else ["orientation", "accepted"]
+    of_scan += [f"symm_{kind}" for kind in SYMMETRISED]
     for kind in PDF_KINDS:
-        of_scan += [
-            f"{step}_{kind}" for step in ("symm", "filled", "total_pdf", "delta_pdf")
-        ]
+        of_scan += [f"{step}_{kind}" for step in ("filled", "total_pdf", "delta_pdf")]
         if pictures:
             of_scan += [f"planes_symm_{kind}", f"planes_delta_pdf_{kind}"]
     if settings.bragg:

@@ -94,7 +94,7 @@ rule scan_file:
         scales=of_rotations("scale.nxs"),
         peaks=of_rotations("peaks.nxs"),
         frame_masks=of_rotations("frame_mask.nxs"),
-        symmetrised=of_kinds("symm_{kind}.nxs"),
+        symmetrised=of_kinds("symm_{kind}.nxs", SYMMETRISED),
         filled=of_kinds("filled_{kind}.nxs"),
         total_pdfs=of_kinds("total_pdf_{kind}.nxs"),
         delta_pdfs=of_kinds("delta_pdf_{kind}.nxs"),
