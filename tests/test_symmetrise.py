@@ -1,6 +1,8 @@
 """Stage `symmetrise` on files: what it writes, says and refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -173,5 +175,77 @@ def test_other_grids_and_other_cells_are_refused(tmp_path: Path) -> None:
     rotation(paths[1], 1, grid=Grid(GRID.first, GRID.step, (40, 30, 20)))
     with pytest.raises(HklflowError, match=r"1\.nxs has another grid"):
         run(tmp_path / "a", paths)
+    with pytest.raises(HklflowError, match="space group '' is unknown"):
+        run(tmp_path / "a", paths[:1], symmetry="")
     with pytest.raises(HklflowError, match="symmetry 'F m -3 m' does not go with the cell"):
         run(tmp_path / "a", paths[:1], symmetry="F m -3 m")
+
+
+def test_a_file_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "0.nxs"
+    rotation(path, 0)
+    with pytest.raises(HklflowError, match=r"0\.nxs is given twice: its counts"):
+        run(tmp_path / "a", [path, path])
+    (tmp_path / "again.nxs").symlink_to(path)
+    with pytest.raises(HklflowError, match=r"again\.nxs is given twice, also as .*0\.nxs: "):
+        run(tmp_path / "a", [path, tmp_path / "again.nxs"])
+
+
+def test_no_volumes_at_all_are_told_in_one_sentence(tmp_path: Path) -> None:
+    given = ["--orientation", "o.json", "--symmetrised", "s.nxs", "--picture", "s.png"]
+    given += ["--metrics", "m.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hklflow.stages.symmetrise", "--empty-volumes", *given],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--volumes: List should have at least 1 item" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_norms_that_are_none_count_as_not_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without them the volumes are as if those voxels had never been measured."""
+    paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
+    for i, path in enumerate(paths):
+        rotation(path, i)
+    at = ([20, 21, 22, 48], [10, 30, 30, 70], [41, 41, 60, 65])
+    with h5py.File(paths[0], "r+") as file:
+        group = file["entry/transform"]
+        for name in ("counts", "norm"):
+            values = group[name][()]
+            values[at] = 0
+            group[name][...] = values
+    clean, _, _ = run(tmp_path / "a", paths)
+    assert "not a number" not in capsys.readouterr().out
+    with h5py.File(paths[0], "r+") as file:
+        group = file["entry/transform"]
+        for name, bad in (("counts", 7), ("norm", [np.nan, np.inf, -1.0, -np.inf])):
+            values = group[name][()]
+            values[at] = bad
+            group[name][...] = values
+    found, metrics, _ = run(tmp_path / "b", paths)
+    for name, array in clean.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert metrics["voxels without a usable norm"] == 4
+    assert f"warning: {paths[0]} has 4 voxels whose counts" in capsys.readouterr().out
+
+
+def test_nothing_measured_is_refused_and_one_plane_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "0.nxs"
+    rotation(path, 0)
+    with h5py.File(path, "r+") as file:
+        group = file["entry/transform"]
+        for name in ("counts", "norm"):
+            values = group[name][()]
+            values[np.arange(len(values)) != 20] = 0  # l = 0
+            group[name][...] = values
+    _, metrics, _ = run(tmp_path / "a", [path])
+    assert metrics["coverage after"] == pytest.approx(1 / 49, rel=0.2)
+    with h5py.File(path, "r+") as file:
+        for name in ("counts", "norm"):
+            file[f"entry/transform/{name}"][...] = 0
+    with pytest.raises(HklflowError, match=r"nothing is measured in .*0\.nxs"):
+        run(tmp_path / "b", [path])
+    assert not (tmp_path / "b/symm.nxs").exists()

@@ -381,6 +381,21 @@ def test_half_correlation_is_that_of_signal_and_noise() -> None:
     assert abs(none.agreement.overall_half_correlation) < 0.05
 
 
+def test_a_fall_of_s_with_q_does_not_make_halves_agree() -> None:
+    """Two orders of magnitude that |Q| explains, and nothing else."""
+    rng = np.random.default_rng(5)
+    cell = symmetry.constrain_cell(GENERIC, symmetry.space_group("P m m m"))
+    q_vectors = indices(WIDE) / 2 * WIDE.step @ lattice.b_matrix(cell).T
+    q = np.linalg.norm(q_vectors, axis=1).reshape(1, *WIDE.array_shape)
+    rate = 100 * np.exp(-4.6 * q / q.max())
+    result = run(
+        WIDE, "P m m m", rng.poisson(rate).astype(np.uint32), np.ones(rate.shape, np.float32)
+    )
+    assert abs(result.agreement.overall_half_correlation) < 0.1
+    seen = result.agreement.half_correlation
+    assert np.nanmin(seen) <= result.agreement.overall_half_correlation <= np.nanmax(seen)
+
+
 def test_bragg_peaks_do_not_make_halves_agree() -> None:
     rng = np.random.default_rng(8)
     norm = np.ones((1, *WIDE.array_shape), np.float32)

@@ -59,13 +59,31 @@ class Images:
         return len(self.dealt_turns) == 0
 
 
-def images(grid: Grid, operations: NDArray[Any]) -> Images:
-    """Maps of voxel indices of the operations (n, 3, 3) on hkl, the first the identity."""
+def index_maps(grid: Grid, operations: NDArray[Any]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """What operations on hkl do to indices of voxels: ``i' = turns i + shifts``, in (h, k, l).
+
+    Parameters
+    ----------
+    operations : (n, 3, 3) array
+        On hkl.
+
+    Returns
+    -------
+    turns, shifts : (n, 3, 3), (n, 3) float arrays
+    whole : (n,) bool array
+        Which take centres of voxels to centres, all over the grid; of them, `turns` and `shifts`
+        are integers but for rounding.
+    """
     turns = operations * grid.step[None, None, :] / grid.step[None, :, None]
     shifts = (operations @ grid.first - grid.first) / grid.step
     reach = np.array(grid.shape, dtype=np.float64)
     missed = np.abs(turns - np.rint(turns)) @ reach + np.abs(shifts - np.rint(shifts))
-    whole = np.all(missed < _MISS, axis=1)
+    return turns, shifts, np.all(missed < _MISS, axis=1)
+
+
+def images(grid: Grid, operations: NDArray[Any]) -> Images:
+    """Maps of voxel indices of the operations (n, 3, 3) on hkl, the first the identity."""
+    turns, shifts, whole = index_maps(grid, operations)
     exact = operations[whole]
     reached = {op.tobytes() for op in exact}
     rest = []
@@ -102,6 +120,36 @@ def require_metric(cell: ArrayLike, operations: NDArray[Any], symbol: str) -> No
             f"symmetry {symbol!r} does not go with the cell {numbers}: its operations would take Q "
             "to other lengths; name a space group in the setting of this cell"
         )
+
+
+def leave_out_unusable(parts: list[NDArray[Any]]) -> NDArray[np.int64]:
+    """Make voxels not measured, in place, that would spoil the sums of all their equivalents.
+
+    Those are voxels with a norm or variance that is negative or not finite, and counts that are
+    not finite.
+
+    Parameters
+    ----------
+    parts : list of (n, ...) arrays
+        Counts, norm and, if there is one, variance of n volumes; all are 0 afterwards where one
+        of them was such.
+
+    Returns
+    -------
+    (n,) int array
+        Number of such voxels in each volume; those of norm 0 were not measured anyhow.
+    """
+    # Least and largest say whether there are any (NaN is passed on), without a mask.
+    ends = [(part.min(), part.max()) for part in parts]
+    if np.all(np.isfinite(ends)) and all(least >= 0 for least, _ in ends[1:]):
+        return np.zeros(len(parts[0]), np.int64)
+    bad = ~np.isfinite(parts[0])
+    for part in parts[1:]:
+        bad |= ~(np.isfinite(part) & (part >= 0))
+    told = bad & (parts[1] != 0)
+    for part in parts:
+        part[bad] = 0
+    return np.asarray(told.reshape(len(told), -1).sum(axis=1), dtype=np.int64)
 
 
 class Records:
@@ -253,8 +301,13 @@ class Agreement:
 
     @property
     def overall_half_correlation(self) -> float:
-        """CC1/2 of all shells together: high for the fall of S with |Q| alone."""
-        return float(_correlation(self.table.sum(axis=0)[None])[0])
+        """Mean CC1/2 of the shells, weighted with their orbits; NaN if no shell has one.
+
+        That of all orbits together would be high for the fall of S with |Q| alone.
+        """
+        found, orbits = self.half_correlation, self.table[:, kernels.PAIRS]
+        known = np.isfinite(found)
+        return float(np.average(found[known], weights=orbits[known])) if known.any() else np.nan
 
 
 def _correlation(rows: Floats) -> Floats:

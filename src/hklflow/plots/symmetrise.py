@@ -64,8 +64,8 @@ def symmetrised(
         scale = (lengths[i], lengths[j])
         mesh = _plane(place, image, grid.axis(i), grid.axis(j), scale, angle, colours)
         place.set_title(name)
-        place.set_xlabel(f"along {'hkl'[i]}* (1/Å)")
-        place.set_ylabel(f"in plane, towards {'hkl'[j]}* (1/Å)")
+        place.set_xlabel(f"along {'abc'[i]}* (1/Å)")
+        place.set_ylabel(f"in plane, towards {'abc'[j]}* (1/Å)")
         if label:
             figure.colorbar(mesh, ax=place, shrink=0.85, label=label)
     _by_shell(axes[1, 2], agreement)

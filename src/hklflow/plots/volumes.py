@@ -34,7 +34,7 @@ def _plane(
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     shear = Affine2D(np.array([[scale[0], scale[1] * c, 0], [0, scale[1] * s, 0], [0, 0, 1]]))
     # Half a step outside the centres that the axes label.
-    dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+    dx, dy = (float(a[1] - a[0]) / 2 if len(a) > 1 else 0.5 for a in (x, y))
     # An image, for a mesh of quadrilaterals takes a hundred times as long.
     drawn = axes.imshow(
         # Measured and empty is the darkest colour; what was not measured stays NaN.
@@ -53,8 +53,11 @@ def _plane(
     else:
         seen = np.array([(a, b) for a in (x[0], x[-1]) for b in (y[0], y[-1])])
     corners = shear.transform(seen)
-    axes.set_xlim(corners[:, 0].min(), corners[:, 0].max())
-    axes.set_ylim(corners[:, 1].min(), corners[:, 1].max())
+    # Half a voxel more, so that a single row or column of voxels is seen as well.
+    more_y = dy * scale[1] * s
+    more_x = dx * scale[0] + dy * scale[1] * abs(c)
+    axes.set_xlim(corners[:, 0].min() - more_x, corners[:, 0].max() + more_x)
+    axes.set_ylim(corners[:, 1].min() - more_y, corners[:, 1].max() + more_y)
     axes.set_aspect("equal")
     axes.set_facecolor("0.85")
     return drawn
@@ -118,7 +121,7 @@ def slices(grid: Grid, cell: ArrayLike, sections: Sections, title: str) -> Figur
     figure = figure_of(15, 5.2)
     norm = log_range(np.concatenate([plane[1].ravel() for plane in planes]))
     mesh: Any = None
-    letters = "hkl"
+    letters = "abc"
     for axes, (name, image, i, j, angle) in zip(figure.subplots(1, 3), planes, strict=True):
         mesh = _plane(
             axes, image, grid.axis(i), grid.axis(j), (lengths[i], lengths[j]), angle, norm

@@ -10,15 +10,18 @@ from hklflow import stage
 if TYPE_CHECKING:
     from mmap import mmap
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hklflow.core.symmetrise import Agreement, Images, Records
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
-    volumes: list[Path]
+    volumes: list[Path] = Field(min_length=1)
     """Counts and norm: of each rotation, so that they can be compared, or merged."""
     orientation: Path
     """Refined orientation of the scan: its space group and cell."""
@@ -74,11 +77,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.core import symmetrise
     from hklflow.core.symmetry import space_group
+    from hklflow.errors import HklflowError
     from hklflow.plots import symmetrise as pictures
     from hklflow.plots.volumes import Sections
 
-    symbol = params.symmetry or stage.read_json(inputs.orientation)["space_group"]
+    symbol = params.symmetry
+    if symbol is None:
+        symbol = stage.read_json(inputs.orientation)["space_group"]
     group = space_group(symbol)
+    _require_distinct(inputs.volumes)
     with ExitStack() as stack:
         volumes = [stack.enter_context(nexus.open_volume(path)) for path in inputs.volumes]
         _require_alike(inputs.volumes, volumes)
@@ -92,7 +99,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "dealt to the eight voxels around, which smooths S; equal steps along equivalent "
                 "axes, with 0 in a voxel's centre, avoid that"
             )
-        records = _load(volumes, maps, outputs.symmetrised.parent, params)
+        records, unusable = _load(volumes, maps, outputs.symmetrised.parent, params)
+        _tell_unusable(inputs.volumes, unusable)
         agreement = symmetrise.apply(
             records,
             maps,
@@ -104,6 +112,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             progress=lambda items, total: stage.progress(items, total, "symmetrised parts"),
         )
         metrics = _metrics(group, maps, agreement, inputs.volumes)
+        if metrics["coverage before"] == 0:
+            raise HklflowError(
+                f"nothing is measured in {', '.join(map(str, inputs.volumes))}: the norm is 0 in "
+                "all voxels; check the grid, the orientation and the masks of the transform"
+            )
+        metrics["voxels without a usable norm"] = int(unusable.sum())
         sections = Sections(grid)
         planes = pictures.Maps(grid, sections.at[2])
         counts_type: Any = np.float64
@@ -122,6 +136,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     plots.save(figure, outputs.picture)
     stage.write_json(outputs.metrics, metrics)
     print(_told(metrics))
+
+
+def _require_distinct(paths: list[Path]) -> None:
+    """Refuse a file that is given twice.
+
+    Raises
+    ------
+    HklflowError
+    """
+    from hklflow.errors import HklflowError
+
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if other := seen.get(path.resolve()):
+            raise HklflowError(
+                f"{path} is given twice{'' if path == other else f', also as {other}'}: its counts "
+                "would be taken for two measurements, and errors come out too small; give it once"
+            )
+        seen[path.resolve()] = path
 
 
 def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
@@ -146,9 +179,16 @@ def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
             )
 
 
-def _load(volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Params) -> "Records":
-    """Read all volumes, with counts as integers if sums of equivalents cannot overflow."""
-    from hklflow.core.symmetrise import Records
+def _load(
+    volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Params
+) -> "tuple[Records, NDArray[np.int64]]":
+    """Read all volumes, with counts as integers if sums of equivalents cannot overflow.
+
+    Also returned: how many voxels of each volume were left out, for no S follows from them.
+    """
+    import numpy as np
+
+    from hklflow.core.symmetrise import Records, leave_out_unusable
     from hklflow.nexus.volume import SideBySide
 
     rotations, grid = SideBySide(volumes), volumes[0].grid
@@ -163,14 +203,25 @@ def _load(volumes: "list[OpenVolume]", maps: "Images", folder: Path, params: Par
         fits = size + 16 * work <= 1e6 * params.memory
         records = Records(*sizes, None if fits else _scratch(folder, size))
         largest, starts = 0.0, range(0, n_l, _PLANES)
+        unusable = np.zeros(len(volumes), np.int64)
         for first in stage.progress(starts, len(starts), "slabs read"):
             for rows, found in rotations.strips(first, min(first + _PLANES, n_l)):
+                unusable += leave_out_unusable(found)
                 largest = max(largest, records.put((first, rows.start), found))
             if whole and largest > limit:
                 break
         else:
-            return records
+            return records, unusable
     raise AssertionError("numbers of double precision always fit")
+
+
+def _tell_unusable(paths: list[Path], unusable: "NDArray[np.int64]") -> None:
+    for path, n in zip(paths, unusable, strict=True):
+        if n:
+            print(
+                f"warning: {path} has {n} voxels whose counts, norm or variance is infinite, not a "
+                "number or (norm, variance) negative; they count as not measured"
+            )
 
 
 def _scratch(folder: Path, size: int) -> "mmap":
@@ -304,6 +355,7 @@ def _notes(group: "SpaceGroup", params: Params, metrics: dict[str, Any]) -> dict
             f"{params.pool} voxels (hklflow.core.estimator)"
         ),
         **{name: metrics[name] for name in kept},
+        "CC1/2 is": "the mean over shells of |Q|, weighted with their orbits, without Bragg",
         "reduced chi2 of equivalents": metrics["reduced chi2 of equivalents"],
     }
 
@@ -317,7 +369,7 @@ def _told(metrics: dict[str, Any]) -> str:
         f"symmetrised by {metrics['Laue group']}: coverage "
         f"{100 * metrics['coverage before']:.1f} -> {100 * metrics['coverage after']:.1f} %, "
         f"{metrics['observations rejected']:.0f} of {metrics['observations']:.0f} measurements "
-        f"left out, reduced chi2 of equivalents {chi2}, CC1/2 {halves}"
+        f"left out, reduced chi2 of equivalents {chi2}, mean CC1/2 of the shells {halves}"
     )
 
 
