@@ -443,6 +443,40 @@ def test_all_problems_are_told_together(base: Path) -> None:
         assert part in problems
 
 
+def test_symmetry_and_planes_of_the_volumes_are_read_before_anything_runs(base: Path) -> None:
+    problems = _problems(
+        CONFIG
+        | {
+            "find_peaks": {"thresold": 40},
+            "planes": {"hkl": ["h k 0", "h k"], "xyz": ["x x z", "h k 0"]},
+            "per_sample": {
+                "hexa": {"symmetrise": {"symmetry": "F m -3 m"}},
+                "cube": {"symmetrise": {"symmetry": "P 7"}},
+            },
+        },
+        base,
+    )
+    # With the other problems, each once although hexa has two scans.
+    assert len(problems) == 5, problems
+    for place, value in (
+        ("config: find_peaks.thresold: ", "40"),
+        ("config: planes.hkl: ", "'h k'"),
+        ("config: planes.xyz: ", "'h k 0'"),
+        ("config: symmetrise.symmetry: ", "'P 7'"),
+        ("config: symmetrise.symmetry of hexa/300K: ", "'F m -3 m' does not go with the cell"),
+    ):
+        assert any(p.startswith(place) and value in p for p in problems), (place, problems)
+    # Of the cube no cell is known.
+    good = {
+        "cube": {"symmetrise": {"symmetry": "F m -3 m"}},
+        "hexa": {"symmetrise": {"symmetry": "P 6/m"}},
+    }
+    config.load(CONFIG | {"per_sample": good, "planes": {"hkl": ["h h l"]}}, base)
+    for empty in ("", " "):
+        (problem,) = _problems(CONFIG | {"symmetrise": {"symmetry": empty}}, base)
+        assert problem.startswith("config: symmetrise.symmetry: space group '' is unknown")
+
+
 def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
     """The tables are looked for where the configuration says, beside the mistake."""
     (base / "config").rename(base / "tables")

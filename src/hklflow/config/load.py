@@ -90,6 +90,7 @@ def load(
     for settings in {id(found): found for found in (config, *own.values())}.values():
         problems += dict.fromkeys(p for p in _own_problems(settings, base) if p not in problems)
     experiment = Experiment(config, base, samples, scans, tuple(layers), own)
+    problems += _metric_problems(experiment)
     if not problems:
         problems += simulation_problems(experiment)
         problems += _state_problems(experiment)
@@ -114,6 +115,11 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
         for file in named:
             if not (base / file).is_file():
                 yield f"config: {name}: {file} does not exist"
+    symmetry = config.symmetrise.symmetry
+    if symmetry is not None:
+        for problem in space_group_problems(symmetry):
+            yield f"config: symmetrise.symmetry: {problem}"
+    yield from _plane_problems(config)
     parent = config.refine_parent
     if parent.space_group:
         for problem in space_group_problems(parent.space_group):
@@ -121,6 +127,46 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
     if parent.cell is not None:
         for problem in cell_problems(parent.cell):
             yield f"config: refine_parent.cell: {problem}"
+
+
+def _plane_problems(config: Config) -> Iterator[str]:
+    """Say which planes that are to be drawn cannot be read."""
+    usual = type(config.planes)()
+    for name in ("hkl", "xyz"):
+        written: list[str] = getattr(config.planes, name)
+        if written == getattr(usual, name):
+            continue
+        from hklflow.core.planes import parse
+
+        for text in written:
+            try:
+                parse(text, name)
+            except HklflowError as error:
+                yield f"config: planes.{name}: {error}"
+
+
+def _metric_problems(experiment: Experiment) -> Iterator[str]:
+    """Say where the symmetry of the volumes does not go with the approximate cell."""
+    done = set()
+    for sample, scan in experiment.scans:
+        own = experiment.settings(sample, scan)
+        row = experiment.samples.get(sample)
+        symbol = own.symmetrise.symmetry
+        cell = own.refine_parent.cell or (row and row.cell)
+        given = (sample, symbol, cell)
+        if symbol is None or not cell or given in done:
+            continue
+        done.add(given)
+        # What is no cell or no space group has been told.
+        if any(cell_problems(cell)) or any(space_group_problems(symbol)):
+            continue
+        from hklflow.core.symmetrise import require_metric
+        from hklflow.core.symmetry import space_group
+
+        try:
+            require_metric(cell, space_group(symbol).laue_operations, symbol)
+        except HklflowError as error:
+            yield f"config: symmetrise.symmetry of {sample}/{scan}: {error}"
 
 
 def _state_problems(experiment: Experiment) -> Iterator[str]:
