@@ -53,6 +53,7 @@ def _inputs(top: Path) -> dict[str, Any]:
         "peaks": [made["peaks"]],
         "frame_masks": [made["frame_mask"]],
         "symmetrised": [], "filled": [], "total_pdfs": [], "delta_pdfs": [],
+        "differences": [], "pdf_differences": [],
     }  # fmt: skip
     for i, kind in enumerate(KINDS):
         given[kind] = _grid_file(top / f"{kind}.nxs", 10 + i, pair)
@@ -63,6 +64,9 @@ def _inputs(top: Path) -> dict[str, Any]:
         for name, value in (("total", 40), ("delta", 50)):
             path = top / f"{name}_pdf_{kind}.nxs"
             given[f"{name}_pdfs"] += [_grid_file(path, value + i, pair, group="pdf", direct=True)]
+        given["differences"] += [_grid_file(top / f"difference_{kind}.nxs", 60 + i, pair)]
+        path = top / f"pdf_difference_{kind}.nxs"
+        given["pdf_differences"] += [_grid_file(path, 70 + i, pair, group="pdf", direct=True)]
     return given
 
 
@@ -100,6 +104,8 @@ def test_names_that_users_know_lead_to_the_right_files(master: Path) -> None:
             assert symm["punched"][0, 0, 0] == 32 + i
             assert entry[f"{mark}total_pdf/data"][0, 0, 0] == 40 + i
             assert entry[f"{mark}pdf/data"][0, 0, 0] == 50 + i
+            assert entry[f"{mark}difference/data"][0, 0, 0] == 60 + i
+            assert entry[f"{mark}pdf_difference/data"][0, 0, 0] == 70 + i
         targets = set(nexus.linked_files(master))
     names = {Path(target).name for target in targets}
     assert names >= {f"{p}_{k}.nxs" for p in ("symm", "filled", "total_pdf") for k in KINDS}
@@ -121,9 +127,9 @@ def test_every_link_is_relative_and_resolves(master: Path) -> None:
                     n += walk(group[name])
             return n
 
-        # 2 volumes, 4 pair distributions, 2 x (5 arrays, 3 axes, a title, 3 of the filled one),
-        # 5 products of the rotation
-        assert walk(file) == 2 + 4 + 2 * 12 + 5
+        # 2 volumes, 2 differences, 6 pair distributions (2 are differences),
+        # 2 x (5 arrays, 3 axes, a title, 3 of the filled one), 5 products of the rotation
+        assert walk(file) == 4 + 6 + 2 * 12 + 5
 
 
 def test_cells_are_drawn_with_their_angles(master: Path) -> None:
@@ -174,12 +180,14 @@ def test_nexusformat_plots_the_symmetrised_volume(master: Path) -> None:
 
 def test_without_them_it_is_as_before(tmp_path: Path) -> None:
     given = _inputs(tmp_path / "out")
-    for name in ("symmetrised", "filled", "total_pdfs", "delta_pdfs"):
+    optional = ("symmetrised", "filled", "total_pdfs", "delta_pdfs", "differences")
+    for name in (*optional, "pdf_differences"):
         del given[name]
     with h5py.File(_run(given)) as file:
         assert file["entry"].attrs["default"] == "transform"
         assert "symm_transform" not in file["entry"]
         assert "pdf" not in file["entry"]
+        assert "difference" not in file["entry"]
 
 
 def test_what_cannot_be_linked_is_told(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_t
 """Kind of volume -> its symmetrised one in the master file, in NXRefine's words."""
 DELTA_PDF = {"transform": "pdf", "masked_transform": "masked_pdf"}
 TOTAL_PDF = {"transform": "total_pdf", "masked_transform": "masked_total_pdf"}
+DIFFERENCE = {"transform": "difference", "masked_transform": "masked_difference"}
+PDF_DIFFERENCE = {"transform": "pdf_difference", "masked_transform": "masked_pdf_difference"}
 
 
 def write_master(
@@ -28,6 +30,7 @@ def write_master(
     symmetrised: Mapping[str, Path] | None = None,
     filled: Mapping[str, Path] | None = None,
     pdfs: Mapping[str, Path] | None = None,
+    differences: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the light file of one scan that links all of its products.
 
@@ -40,8 +43,9 @@ def write_master(
 
     Parameters
     ----------
-    volumes, symmetrised, pdfs : mapping
-        Name in the master -> file.
+    volumes, symmetrised, pdfs, differences : mapping
+        Name in the master -> file; differences are volumes of S(Q), those of pair distributions
+        are among ``pdfs``.
     filled : mapping
         Name of a symmetrised volume -> the file without its Bragg reflections. It has no group
         of its own: NXRefine keeps ``filled_data`` beside the ``data`` it came from.
@@ -62,7 +66,7 @@ def write_master(
         parent[name] = h5py.ExternalLink(os.path.relpath(target, path.parent), inside)
 
     with create(path, title, next(iter([*symmetrised, *volumes]))) as entry:
-        for name, target in volumes.items():
+        for name, target in {**volumes, **(differences or {})}.items():
             link(entry, name, target, "/entry/transform")
         for name, target in symmetrised.items():
             _join(entry, name, target, filled.get(name), link)

@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.errors import HklflowError
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -36,6 +36,10 @@ class Inputs(stage.Inputs):
     """Total pair distributions, `total_pdf_{kind}.nxs`."""
     delta_pdfs: list[Path] = Field(default_factory=list)
     """Pair distributions of the diffuse scattering, `delta_pdf_{kind}.nxs`."""
+    differences: list[Path] = Field(default_factory=list)
+    """S(Q) less that of the reference scan, `difference_{kind}.nxs`."""
+    pdf_differences: list[Path] = Field(default_factory=list)
+    """Pair distributions less those of the reference scan, `pdf_difference_{kind}.nxs`."""
 
 
 class Outputs(stage.Outputs):
@@ -85,7 +89,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         symmetrised=_named(inputs.symmetrised, "symm_", master.SYMMETRISED),
         filled=_named(inputs.filled, "filled_", master.SYMMETRISED),
         pdfs=_named(inputs.total_pdfs, "total_pdf_", master.TOTAL_PDF)
-        | _named(inputs.delta_pdfs, "delta_pdf_", master.DELTA_PDF),
+        | _named(inputs.delta_pdfs, "delta_pdf_", master.DELTA_PDF)
+        | _named(inputs.pdf_differences, "pdf_difference_", master.PDF_DIFFERENCE),
+        differences=_named(inputs.differences, "difference_", master.DIFFERENCE),
     )
 
 
