@@ -54,8 +54,8 @@ default plot: transform/data
     Qk  5  float64  = [-0.5, -0.25, 0.0, 0.25, 0.5]  r.l.u.
     Ql  7  float64  = [-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6]  r.l.u.
     counts  7x5x21  uint32
-   *data  7x5x21  float32
-    data_errors  7x5x21  float32
+   *data  7x5x21  float32  counts per unit norm
+    data_errors  7x5x21  float32  counts per unit norm
     norm  7x5x21  float32
     title  = "S(Q)"
 """
@@ -99,7 +99,7 @@ def test_a_dataset(hklflow: Hklflow, master: Path) -> None:
     lines = hklflow("show", master / "entry/transform/data").out.splitlines()
     # halves of 105 ... 734; the first plane is not measured
     assert lines == [
-        "entry/transform/data  7x5x21  float32",
+        "entry/transform/data  7x5x21  float32  counts per unit norm",
         "  least 52.5, largest 367, mean 209.75",
         "  105 of 735 (14.3%) are not finite (not measured)",
     ]
@@ -234,6 +234,7 @@ def test_the_history_tells_every_input_and_its_fate(
     ("name", "told"),
     [
         ("text.txt", "is neither HDF5 (NeXus) nor .json"),
+        ("slices.png", "slices.png is a picture: open it in a viewer"),
         ("absent.nxs", "there is no file"),
         (".", "is a folder; name a file in it"),
         ("broken.json", "broken.json"),
@@ -248,6 +249,7 @@ def test_what_cannot_be_shown_is_one_sentence(
     hklflow: Hklflow, master: Path, tmp_path: Path, name: str, told: str
 ) -> None:
     (tmp_path / "text.txt").write_text("no HDF5")
+    (tmp_path / "slices.png").write_bytes(b"\x89PNG")
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "good.json").write_text('{"a": 1}')
     (tmp_path / "cut.nxs").write_bytes(master.read_bytes()[:1000])

@@ -10,6 +10,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     import h5py
 
+_PICTURES = {".png", ".svg", ".pdf", ".jpg", ".jpeg", ".tif", ".tiff", ".gif"}
 _WIDTH = 60  # of a text in the tree
 _FEW = 12  # numbers that are shown one by one
 _MANY = 200_000_000  # numbers beyond which a summary reads only some planes
@@ -38,9 +39,10 @@ def show(file: Path, /, *, history: bool = False) -> None:
         lines = _history(path, _records(data)) if history else _json_lines(path, data, inside)
     else:
         if not _is_hdf5(path):
-            raise HklflowError(
-                f"{path} is neither HDF5 (NeXus) nor .json; text opens in any editor"
-            )
+            what = "a picture: open it in a viewer or a browser"
+            if path.suffix.lower() not in _PICTURES:
+                what = "neither HDF5 (NeXus) nor .json; text opens in any editor"
+            raise HklflowError(f"{path} is {what}")
         lines = _history(path, _nexus_records(path)) if history else _nexus_lines(path, inside)
     for line in lines:
         print(line)
