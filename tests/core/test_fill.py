@@ -189,3 +189,20 @@ def test_twins_do_not_average_out() -> None:
         fill.fill(own)
         pulls.append((own.data[6, 6, 6] - 50) / own.errors[6, 6, 6])
     assert 0.7 < np.sqrt(np.mean(np.square(pulls))) < 1.35
+
+
+def test_errors_of_a_long_hole_are_those_of_its_thickness() -> None:
+    """A cone that was not measured, as about an axis of rotation, through waves."""
+    grid = Grid.symmetric([1.05, 1.05, 1.75], [0.07] * 3)
+    h, k, l = mesh(grid)  # noqa: E741
+    truth = 20 + 5 * np.cos(2 * np.pi * (h + 0.3 * k) / 0.9) + 5 * np.cos(2 * np.pi * l / 0.9)
+    own = target(truth, 1.0, grid, CUBIC, 1e-3)
+    own.data[own.code == 1] -= 1000
+    cone = (np.hypot(h, k) < 0.05 + 0.18 * abs(l)) & (abs(l) < 1.4)
+    own.code[:] = np.where(cone, fill.UNMEASURED, 0)
+    own.data[cone] = own.errors[cone] = np.nan
+    told = fill.fill(own)
+    assert told["holes"] == 1
+    assert told["voxels by shell"] == 0
+    pulls = ((own.data - truth) / own.errors)[cone]
+    assert np.sqrt(np.mean(pulls**2)) < 1.3

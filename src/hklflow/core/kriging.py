@@ -26,8 +26,9 @@ Floats = NDArray[np.float64]
 
 #: Variance of the process over that of the noise.
 RATIOS = 4.0 ** np.arange(-6, 11)
-#: Correlation lengths, in radii of the hole.
-LENGTHS = (1.0, 2.0, 4.0)
+#: Correlation lengths, in the hole's thickness: its radius if it is a ball, but a long hole knows
+#: the scattering from beside it.
+LENGTHS = (0.5, 1.0, 2.0, 4.0)
 
 _COVARIANCES: dict[str, Callable[[Floats], Floats]] = {
     "gaussian": lambda d: np.exp(-0.5 * d**2),
@@ -65,11 +66,13 @@ class Kriging:
     """
 
     def __init__(self, hole: Floats, support: Floats, covariance: str, drift: int) -> None:
+        from scipy.spatial import cKDTree
+
         middle = hole.mean(axis=0)
-        radius = float(np.linalg.norm(support - middle, axis=1).min())
-        radius = max(radius, float(np.linalg.norm(hole - middle, axis=1).max()))
+        # Of the voxel that is farthest from what was measured.
+        thickness = float(cKDTree(support).query(hole)[0].max())
         self._shape = _COVARIANCES[covariance]
-        self._hole, self._support = (hole - middle) / radius, (support - middle) / radius
+        self._hole, self._support = (hole - middle) / thickness, (support - middle) / thickness
         at_hole, at_support = (
             np.column_stack([np.ones(len(x)), x][: 1 + drift]) for x in (self._hole, self._support)
         )
