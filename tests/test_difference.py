@@ -263,11 +263,20 @@ def test_another_grid_is_refused_by_both_names(scans: difference.Inputs, tmp_pat
         run(scans.model_copy(update={"delta_pdf": other}), tmp_path)
 
 
+def test_pair_distributions_of_different_kinds_are_refused(
+    scans: difference.Inputs, tmp_path: Path
+) -> None:
+    flat = np.ones(DIRECT.array_shape)
+    other = write(tmp_path / "t.nxs", DIRECT, flat, flat, {"q_max": 10.0, "kind": "total"})
+    with pytest.raises(HklflowError, match=r"of the kind delta, .*t\.nxs of the kind total; give"):
+        run(scans.model_copy(update={"reference_pdf": other}), tmp_path)
+
+
 def test_other_reaches_of_the_pdfs_are_told(
     scans: difference.Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, errors = arrays(scans.reference_pdf, "pdf")
-    other = write(tmp_path / "other.nxs", DIRECT, data, errors, {"q_max": 12.0})
+    other = write(tmp_path / "other.nxs", DIRECT, data, errors, {"q_max": 12.0, "kind": "delta"})
     run(scans.model_copy(update={"reference_pdf": other}), tmp_path)
     assert "reach to 10 and 12 1/Å" in capsys.readouterr().out
 

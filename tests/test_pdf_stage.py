@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nexusformat.nexus import nxload
+from pydantic import ValidationError
 
 from hklflow.core import lattice
 from hklflow.core.grid import Grid
@@ -55,7 +56,8 @@ def inputs(folder: Path, *, total: bool = False, **changes: Any) -> pdf.Inputs:
     if total:
         whole = s + np.where(bragg(), 700.0, 0).astype(np.float32)
         error = np.where(bragg(), 2.0, 0.05).astype(np.float32)
-        write(folder / "symm.nxs", {"data": whole, "data_errors": error})
+        used = np.ones(s.shape, np.uint8)
+        write(folder / "symm.nxs", {"data": whole, "data_errors": error, "multiplicity": used})
     symmetrised = folder / "symm.nxs" if total else None
     return pdf.Inputs(filled=folder / "filled.nxs", symmetrised=symmetrised)
 
@@ -111,7 +113,11 @@ def test_delta_pdf_has_its_peaks(tmp_path: Path, capsys: pytest.CaptureFixture[s
     general = float(np.median(errors))
     assert metrics["sigma at a general position"] == pytest.approx(general, rel=0.1)
     assert scale * 0.05 < general < value(grid, errors, (0, 0, 0)) / 3
-    assert "delta PDF of" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "delta PDF of" in told
+    assert " σ of the noise;" in told
+    assert "warning" not in told
+    assert metrics["warnings"] == []
     assert (tmp_path / "out/pdf.png").stat().st_size > 10000
 
 
@@ -124,10 +130,61 @@ def test_the_file_plots_itself(tmp_path: Path) -> None:
     assert plotted.nxerrors.shape == plotted.nxsignal.shape
     with open_volume(tmp_path / "out/pdf.nxs", "pdf") as volume:
         notes = volume.notes
+        units = [volume.group[name].attrs["units"] for name in ("data", "data_errors", "x")]
+        label = volume.group["data"].attrs["long_name"]
+        title = volume.group["title"].asstr()[()]
+    assert units == ["S per angstrom^3", "S per angstrom^3", "unit cells"]
+    assert label == "pair distribution (S per angstrom^3)"
+    assert title == "3D-ΔPDF"
+    assert {str(w) for w in notes["operations"]} == {str(w.tolist()) for w in LAUE}
+    assert len(notes["operations"]) == 24
+    assert notes["space_group"] == "P 6/m m m"
     assert notes["kind"] == "delta"
     assert notes["taper"] == {"kind": "tukey", "flat": 0.5}
     assert notes["padding"]["padded with zeros to"] == [60, 60, 80]
     assert notes["errors"].endswith("exact")
+    assert "of the noise: what the fill misses is not in them" in notes["errors"]
+    with open_volume(tmp_path / "filled.nxs") as volume:
+        assert volume.group["data"].attrs["units"] == "counts per unit norm"
+        assert "2 not measured and filled" in volume.group["punched"].attrs["description"]
+
+
+def test_without_inversion_among_the_operations_the_notes_have_it(tmp_path: Path) -> None:
+    run(tmp_path / "out", inputs(tmp_path, operations=[np.eye(3).tolist()]))
+    with open_volume(tmp_path / "out/pdf.nxs", "pdf") as volume:
+        found = np.array(volume.notes["operations"])
+    np.testing.assert_array_equal(found, [np.eye(3), -np.eye(3)])
+
+
+def test_the_share_of_the_taper_that_was_filled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Gaps on one side only, in a skewed cell, with a hann window written out."""
+    h, k, l = hkl()  # noqa: E741
+    gap = (h > 0.15) & (h < 1.15) & (k > 0.25) & (l < -0.4)
+    punched = np.where(gap, 2, bragg()).astype(np.uint8)
+    given = inputs(tmp_path, total=True, punched=punched)
+    delta = pdf.Inputs(filled=given.filled)
+    _, _, _, metrics = run(tmp_path / "out", delta, taper="hann")
+    q = np.linalg.norm(np.stack([h, k, l], axis=-1) @ lattice.b_matrix(CELL).T, axis=-1)
+    w = np.where(q < Q_MAX, 0.5 * (1 + np.cos(np.pi * q / Q_MAX)), 0)
+    names = [f"share of the taper {what} and filled" for what in ("punched", "not measured")]
+    shares = [float(w[punched == code].sum() / w.sum()) for code in (1, 2)]
+    assert shares[1] > 0.02
+    np.testing.assert_allclose([metrics[name] for name in names], shares, rtol=1e-6)
+    (warning,) = metrics["warnings"]
+    assert f"{100 * shares[1]:.2g} % of the taper's weight was not measured" in warning
+    assert f"warning: {warning}" in capsys.readouterr().out
+    with open_volume(tmp_path / "out/pdf.nxs", "pdf") as volume:
+        assert volume.notes[names[1]] == metrics[names[1]]
+        assert volume.notes["metrics"]["warnings"] == [warning]
+    # Of the total PDF the reflections were put back, all but 000.
+    _, _, _, metrics = run(tmp_path / "total", given, taper="hann")
+    np.testing.assert_allclose(
+        [metrics[name] for name in names], [w[q == 0].sum() / w.sum(), shares[1]], rtol=1e-6
+    )
+    with open_volume(tmp_path / "total/pdf.nxs", "pdf") as volume:
+        assert volume.group["title"].asstr()[()] == "total PDF"
 
 
 def test_scratch_files_give_the_same(tmp_path: Path) -> None:
@@ -212,5 +269,23 @@ def test_inputs_that_do_not_fit_are_told(tmp_path: Path) -> None:
     other = Grid.symmetric([2.0, 2.2, 3.0], 0.1)
     with GridWriter(tmp_path / "symm.nxs", other, CELL, "S", {"data": np.float32}) as writer:
         writer.note({})
+    with pytest.raises(HklflowError, match="no data_errors and no multiplicity and no operations"):
+        run(tmp_path / "out", given)
+    types = {"data": np.float32, "data_errors": np.float32, "multiplicity": np.uint8}
+    with GridWriter(tmp_path / "symm.nxs", other, CELL, "S", types) as writer:
+        writer.note({"operations": LAUE.tolist()})
     with pytest.raises(HklflowError, match="has another grid"):
         run(tmp_path / "out", given)
+    with pytest.raises(HklflowError, match=r"is no symmetrised volume \(it has punched\)"):
+        run(tmp_path / "out", pdf.Inputs(filled=given.filled, symmetrised=given.filled))
+    with pytest.raises(HklflowError, match=r"100000\] along x, y, z are 1e\+15 voxels, more than"):
+        run(tmp_path / "out", pdf.Inputs(filled=given.filled), sizes=(100000, 100000, 100000))
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        pdf.Params(sizes=(60, 60, 0))
+    nothing = np.full_like(diffuse(), np.nan)
+    with pytest.raises(HklflowError, match="nothing within q_max is measured or filled"):
+        run(
+            tmp_path / "out",
+            inputs(tmp_path, data=nothing, data_errors=nothing),
+            allowed_missing=1.0,
+        )

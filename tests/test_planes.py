@@ -161,6 +161,7 @@ def test_pairs_have_symmetric_colours_that_the_origin_does_not_stretch(
     np.testing.assert_allclose(far.mean(axis=0), [-1.5 * 4.8, 7.2], atol=0.03)
     assert panels["x y 0"].get_xlabel() == "along a (Å)"
     assert panels["x x z"].get_xlabel() == "along a + b (Å)"
+    assert figure.axes[-1].get_ylabel() == "3D-ΔPDF (S per Å³)"
     assert "planes of 3D-ΔPDF" in capsys.readouterr().out
 
 
@@ -190,6 +191,20 @@ def test_the_first_angstrom_does_not_count_for_the_colours() -> None:
     cut = core.Cut(cut.plane, cut.u, cut.v, image)
     assert symmetric_range([cut], metric, direct=True).vmax == pytest.approx(0.2)
     assert symmetric_range([cut], metric, direct=False).vmax == pytest.approx(100)
+    image = np.where(cut.distance(metric) < 1.6, 100.0, -0.2)
+    cut = core.Cut(cut.plane, cut.u, cut.v, image)
+    assert symmetric_range([cut], metric, direct=True, near=1.6).vmax == pytest.approx(0.2)
+    assert symmetric_range([cut], metric, direct=True).vmax > 50
+
+
+def test_the_peak_at_the_origin_is_as_wide_as_the_data_show_it() -> None:
+    from hklflow.plots.planes import near_origin
+
+    assert near_origin({}) == 1.0
+    assert near_origin({"q_max": 2.245}) == pytest.approx(2.0)
+    assert near_origin({"q_max": 20.0}) == 1.0
+    metrics = {"resolution in angstrom": 1.2}
+    assert near_origin({"q_max": 2.245, "metrics": metrics}) == pytest.approx(1.8)
 
 
 def test_differences_are_drawn_with_colours_of_both_signs(
@@ -212,15 +227,17 @@ def test_planes_outside_the_volume_are_said_to_be(
     with h5py.File(volume, "r+") as file:
         file["entry/transform/data"][0] = np.nan
     figure = run(volume, tmp_path / "p.png", monkeypatch, hkl=["h k 0", "h k 9", "h k -3"])
+    assert figure.axes[-1].get_ylabel() == "S(Q) (counts per unit norm)"
     assert "outside the volume: h k 9" in capsys.readouterr().out
     told = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert told == ["outside the volume", "nothing measured here"]
 
 
-def test_all_outside_is_still_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_on_any_plane_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = write_hkl(tmp_path / "s.nxs", HEXAGONAL)
-    figure = run(volume, tmp_path / "p.png", monkeypatch, hkl=["h k 9"])
-    assert len(figure.axes) == 1  # no bar of colours
+    with pytest.raises(HklflowError, match="nothing was measured on h k 9, h k -9; give planes"):
+        run(volume, tmp_path / "p.png", monkeypatch, hkl=["h k 9", "h k -9"])
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

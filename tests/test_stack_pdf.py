@@ -13,7 +13,7 @@ from hklflow import nexus, stage
 from hklflow.core import extrema
 from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
-from hklflow.stages import stack_pdf
+from hklflow.stages import pdf, stack_pdf
 
 GRID = Grid.symmetric([1.8, 1.8, 1.2], [0.1, 0.1, 0.1])
 Q_MAX = 4.5
@@ -313,6 +313,8 @@ def test_a_reach_that_is_not_known_is_asked_for(volumes: dict[str, Path], tmp_pa
         ({"temperatures": [300.0, None]}, "scan cold has no temperature"),
         ({"temperatures": [300.0]}, "2 volumes, 2 scans and 1 temperatures"),
         ({"vectors": [(1, 0, 0), (0, 2.5, 0)]}, "0 2.5 0 is not inside"),
+        ({"temperatures": [300.0, float("nan")]}, "nan K of scan cold is no temperature"),
+        ({"temperatures": [float("inf"), 100.0]}, "inf K of scan warm is no temperature"),
     ],
 )
 def test_what_cannot_be_stacked_is_refused(
@@ -320,6 +322,40 @@ def test_what_cannot_be_stacked_is_refused(
 ) -> None:
     with pytest.raises(HklflowError, match=message):
         run({name: volumes[name] for name in ("warm", "cold")}, tmp_path, **params)
+
+
+def test_what_the_stage_pdf_made_is_told_apart_by_symmetry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """S with one correlation at six equivalent vectors and one along c: two vectors, not more."""
+    grid = Grid.symmetric([2.2, 2.2, 3.0], 0.1)
+    l, k, h = (  # noqa: E741
+        2 * np.pi * a for a in np.meshgrid(grid.axis(2), grid.axis(1), grid.axis(0), indexing="ij")
+    )
+    made = {}
+    for name, temperature in (("warm", 300.0), ("cold", 100.0)):
+        size = temperature / 300
+        s = 3 - 0.6 * size * (np.cos(h) + np.cos(k) + np.cos(h + k)) + 0.4 * np.cos(l)
+        folder = tmp_path / name
+        folder.mkdir()
+        arrays = {"data": s.astype("f4"), "data_errors": np.full(s.shape, 0.05, "f4")}
+        types = dict.fromkeys(arrays, "f4")
+        with nexus.GridWriter(folder / "s.nxs", grid, cell_at(temperature), "S", types) as writer:
+            writer.write(0, **arrays)
+            writer.note({"operations": LAUE, "space_group": "P 6/m", "q_max": 2.6})
+        made[name] = folder / "pdf.nxs"
+        pdf.main(
+            inputs=pdf.Inputs(filled=folder / "s.nxs"),
+            outputs=pdf.Outputs(
+                pdf=made[name], picture=folder / "p.png", metrics=folder / "p.json"
+            ),
+            params=pdf.Params(taper="hann"),
+        )
+    outputs = run(made, tmp_path / "stack", number=2)
+    assert "warning" not in capsys.readouterr().out
+    found = [tuple(abs(float(row[n])) for n in "xyz") for row in rows(outputs.table)[::2]]
+    assert {tuple(sorted(v[:2])) + v[2:] for v in found} <= {(0, 0, 1), (0, 1, 0), (1, 1, 0)}
+    assert len({v[2] for v in found}) == 2
 
 
 def test_an_hkl_volume_is_refused(volumes: dict[str, Path], tmp_path: Path) -> None:

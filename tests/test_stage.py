@@ -294,6 +294,8 @@ def test_defect_in_a_shell(toy: Toy) -> None:
         (["--faktor", "2"], ["--faktor"]),
         (["--factor"], ["--factor", "requires an argument"]),
         (["--threads", "some"], ["--threads", "some"]),
+        (["--threads", "0"], ["threads: 0 is less than 1"]),
+        (["--threads=-1"], ["threads: -1 is less than 1"]),
         (["stray"], ["stray"]),
     ],
 )

@@ -190,8 +190,12 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     Raises
     ------
     HklflowError
-        If an input is missing, or whatever the stage raises.
+        If an input is missing, there is no thread, or whatever the stage raises.
     """
+    if threads < 1:
+        raise HklflowError(
+            f"threads: {threads} is less than 1; give the number of processor cores to use"
+        )
     module = _module(main)
     name = Path(str(module.__file__)).stem
     # A mask image or a flat field is a parameter and yet a file that is read.

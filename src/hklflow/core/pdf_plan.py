@@ -1,5 +1,6 @@
 """What of S(Q) is transformed to which voxels of the pair distribution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,9 @@ Floats = NDArray[np.float64]
 
 #: Most voxels that padding may add along an axis so that lattice vectors fall on voxels.
 _MOST_PADDING = 1.5
+
+#: Voxels: 34 GB as a file of float32, and as much for its errors.
+_MOST_VOXELS = 2**33
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def plan(
     Raises
     ------
     HklflowError
-        If Q = 0 is no voxel, the operations lack inversion, or the sizes are too small.
+        If Q = 0 is no voxel, the operations lack inversion, or the sizes are too small or large.
     """
     exact = -grid.first / grid.step
     zero = np.rint(exact).astype(np.int64)
@@ -158,7 +162,13 @@ def plan(
     # |h| <= q_max a / 2π, for a is the projection that counts h planes.
     sphere = np.floor(taper.q_max * cell[:3] / (2 * np.pi) / grid.step + 1e-6).astype(np.int64)
     reach = np.minimum(held, sphere)
-    chosen = _sizes(grid, held, group) if sizes is None else np.array(sizes, dtype=np.int64)
+    wanted = [int(n) for n in (_sizes(grid, held, group) if sizes is None else sizes)]
+    if math.prod(wanted) > _MOST_VOXELS:
+        raise HklflowError(
+            f"sizes: {wanted} along x, y, z are {math.prod(wanted):.3g} voxels, more than the "
+            f"{_MOST_VOXELS:.3g} that are made; give smaller sizes"
+        )
+    chosen = np.array(wanted, dtype=np.int64)
     if np.any(chosen < 2 * reach + 1):
         raise HklflowError(
             f"sizes: {chosen.tolist()} voxels along x, y, z are fewer than the "

@@ -20,7 +20,24 @@ Floats = NDArray[np.float64]
 #: Planes of a chunk in the file.
 PLANES = 16
 
-_DESCRIPTIONS = {"variance": "of the counts: photons and read noise"}
+_DESCRIPTIONS = {
+    "variance": "of the counts: photons and read noise",
+    "punched": (
+        "0 measured, 1 punched and filled, 2 not measured and filled, 3 not measured and left"
+    ),
+}
+
+# Label and unit of arrays on hkl, and in direct space.
+_LABELS = {
+    False: {
+        "data": ("S(Q)", "counts per unit norm"),
+        "data_errors": ("σ of S(Q)", "counts per unit norm"),
+    },
+    True: {
+        "data": ("pair distribution", "S per angstrom^3"),
+        "data_errors": ("σ of the pair distribution", "S per angstrom^3"),
+    },
+}
 
 
 class GridWriter:
@@ -94,13 +111,17 @@ class GridWriter:
             )
             if name in _DESCRIPTIONS:
                 dataset.attrs["description"] = _DESCRIPTIONS[name]
+            if name in _LABELS[self._direct]:
+                label, unit = _LABELS[self._direct][name]
+                dataset.attrs["long_name"] = f"{label} ({unit})"
+                dataset.attrs["units"] = unit
         for i, name in enumerate(axes):
             label = f"{name} (unit cells)" if self._direct else f"{name} (r.l.u.)"
             add_array(
                 self._group,
                 name,
                 self._grid.axis(i),
-                None if self._direct else "r.l.u.",
+                "unit cells" if self._direct else "r.l.u.",
                 long_name=label,
                 scaling_factor=lengths[i],
             )

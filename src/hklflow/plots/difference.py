@@ -14,7 +14,10 @@ Floats = NDArray[np.float64]
 
 
 def differences(
-    hkl: tuple[Sequence[Cut], Floats], xyz: tuple[Sequence[Cut], Floats], title: str
+    hkl: tuple[Sequence[Cut], Floats],
+    xyz: tuple[Sequence[Cut], Floats],
+    title: str,
+    near: float = 1.0,
 ) -> Figure:
     """Planes of the difference of S(Q) above those of the difference of the 3D-ΔPDF.
 
@@ -22,6 +25,8 @@ def differences(
     ----------
     hkl, xyz : (cuts, metric)
         Three planes each, and the metric (3, 3) of their space.
+    near : float
+        Å: see `planes.symmetric_range`.
     """
     figure = figure_of(16, 10.5)
     upper, lower = figure.subfigures(2, 1)  # type: ignore[misc]
@@ -29,6 +34,6 @@ def differences(
         (upper, hkl, False, "difference of S(Q)"),
         (lower, xyz, True, "difference of 3D-ΔPDF"),
     ):
-        group(part, (1, 3), cuts, metric, direct, True, label)
+        group(part, (1, 3), cuts, metric, direct, True, label, near)
     figure.suptitle(title)
     return figure

@@ -1,6 +1,6 @@
 """Pictures of planes through a volume, drawn with their true lengths and angles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,29 @@ from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
 from hklflow.core.planes import Cut
+from hklflow.errors import HklflowError
 from hklflow.plots.common import IMAGE, figure_of, log_range
 
 Floats = NDArray[np.float64]
 
 DIVERGING = "RdBu_r"
 _EMPTY = "0.85"
+
+_UNITS = {False: "counts per unit norm", True: "S per Å³"}
+
+
+def near_origin(notes: Mapping[str, Any]) -> float:
+    """Å from the origin within which its own peak is, as data of that reach show it.
+
+    Parameters
+    ----------
+    notes : mapping
+        Of a pair distribution. Without its resolution the first zero of a ball's transform is
+        taken, 4.49 / q_max; without either, 1 Å.
+    """
+    resolution, q_max = notes.get("metrics", {}).get("resolution in angstrom"), notes.get("q_max")
+    reach = 1.5 * resolution if resolution else 4.49 / q_max if q_max else 0.0
+    return max(1.0, float(reach))
 
 
 def columns_of(n: int) -> int:
@@ -26,7 +43,13 @@ def columns_of(n: int) -> int:
 
 
 def panels(
-    cuts: Sequence[Cut], metric: Floats, direct: bool, diverging: bool, label: str, title: str
+    cuts: Sequence[Cut],
+    metric: Floats,
+    direct: bool,
+    diverging: bool,
+    label: str,
+    title: str,
+    near: float = 1.0,
 ) -> Figure:
     """Planes of one volume in one picture, all with the same colours.
 
@@ -40,15 +63,27 @@ def panels(
     diverging : bool
         Colours that are symmetric about 0, rather than logarithmic.
     label : str
-        Of the colours.
+        Of the colours, without the unit.
+    near : float
+        Å: see `symmetric_range`.
+
+    Raises
+    ------
+    HklflowError
+        If there is nothing on any of them.
     """
+    if not any(np.isfinite(one.image).any() for one in cuts):
+        raise HklflowError(
+            f"nothing was measured on {', '.join(one.plane.text for one in cuts)}; give planes "
+            "that meet the volume"
+        )
     columns = columns_of(len(cuts))
     rows = -(-len(cuts) // columns)
     # As high as the planes ask for, that they fill their places.
     shapes = [np.ptp(one.v) / np.ptp(one.u) * _aspect(one, metric) for one in cuts if _drawn(one)]
     height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * 4.3 + 1.1
     figure = figure_of(5.4 * columns + 1, height * rows + 0.4)
-    group(figure, (rows, columns), cuts, metric, direct, diverging, label)
+    group(figure, (rows, columns), cuts, metric, direct, diverging, label, near)
     figure.suptitle(title)
     return figure
 
@@ -71,9 +106,10 @@ def group(
     direct: bool,
     diverging: bool,
     label: str,
+    near: float = 1.0,
 ) -> None:
     """Draw planes with one bar of colours into a figure or a part of one."""
-    norm = symmetric_range(cuts, metric, direct) if diverging else log_range(_all(cuts))
+    norm = symmetric_range(cuts, metric, direct, near) if diverging else log_range(_all(cuts))
     axes = list(figure.subplots(*shape, squeeze=False).ravel())
     for spare in axes[len(cuts) :]:
         spare.set_axis_off()
@@ -87,22 +123,25 @@ def group(
         own.set_title(one.plane.text)
     if drawn is not None:
         extend = "both" if diverging else "max"
-        figure.colorbar(drawn, ax=axes, label=label, shrink=0.85, extend=extend)
+        unit = f"{label} ({_UNITS[direct]})"
+        figure.colorbar(drawn, ax=axes, label=unit, shrink=0.85, extend=extend)
 
 
 def _all(cuts: Sequence[Cut]) -> Floats:
     return np.concatenate([np.zeros(0), *(one.image.ravel() for one in cuts)])
 
 
-def symmetric_range(cuts: Sequence[Cut], metric: Floats, direct: bool) -> Normalize:
+def symmetric_range(
+    cuts: Sequence[Cut], metric: Floats, direct: bool, near: float = 1.0
+) -> Normalize:
     """Colours symmetric about 0 in which 1 of 200 points saturates.
 
-    In direct space what is nearer to the origin than 1 Å, the peak that all distributions have
-    there, does not count.
+    In direct space what is nearer to the origin than ``near`` (Å, see `near_origin`), the peak
+    that all distributions have there, does not count.
     """
     values = _all(cuts)
     if direct:
-        far = [one.distance(metric).ravel() >= 1.0 for one in cuts]
+        far = [one.distance(metric).ravel() >= near for one in cuts]
         values = values[np.concatenate([np.zeros(0, dtype=bool), *far])]
     values = np.abs(values[np.isfinite(values)])
     high = float(np.percentile(values, 99.5)) if values.size else 1.0

@@ -64,11 +64,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Find the scale, subtract slab by slab, draw planes."""
     from hklflow import plots
     from hklflow.plots import difference as pictures
+    from hklflow.plots.planes import near_origin
 
     with ExitStack() as stack:
         hkl = _pair(stack, inputs.symmetrised, inputs.reference, direct=False)
         xyz = _pair(stack, inputs.delta_pdf, inputs.reference_pdf, direct=True)
+        _require_one_kind(inputs, xyz)
         reaches = _reaches(xyz)
+        near = max(near_origin(volume.notes) for volume in xyz)
         factor, factor_error = _fitted_scale(hkl, needed=params.match_scale)
         scale = factor if params.match_scale else 1.0
         operations = hkl[0].notes.get("operations")
@@ -88,7 +91,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     stage.write_json(outputs.metrics, metrics)
     drawn = (_cuts(outputs.difference, False), _cuts(outputs.pdf_difference, True))
-    plots.save(pictures.differences(*drawn, params.title), outputs.picture)
+    plots.save(pictures.differences(*drawn, params.title, near), outputs.picture)
     chi2 = ", ".join(
         f"{name}: reduced chi2 of no difference {figures['reduced chi2 of no difference']:.2f}"
         for name, figures in found.items()
@@ -127,6 +130,17 @@ def _pair(
             f"({other.grid.to_dict()}); make both on the grid of one parent"
         )
     return one, other
+
+
+def _require_one_kind(inputs: Inputs, pair: "tuple[OpenVolume, OpenVolume]") -> None:
+    from hklflow.errors import HklflowError
+
+    one, other = (volume.notes.get("kind", "unknown") for volume in pair)
+    if one != other:
+        raise HklflowError(
+            f"{inputs.delta_pdf} is a pair distribution of the kind {one}, "
+            f"{inputs.reference_pdf} of the kind {other}; give two of the same kind"
+        )
 
 
 def _reaches(pair: "tuple[OpenVolume, OpenVolume]") -> list[float | None]:
@@ -216,12 +230,14 @@ def _subtract(
             writer.write(first, data=data.astype(np.float32), data_errors=errors.astype(np.float32))
             strongest.add(np.abs(tally.add(data, errors)))
         figures: dict[str, Any] = tally.figures()
+        reached = [v.notes["q_max"] for v in pair if direct and "q_max" in v.notes]
         writer.note(
             {
                 "kind": "difference",
                 "errors": "of scan and reference in quadrature",
                 "scale": scale,
                 **({"operations": laue} if laue else {}),
+                **({"q_max": min(reached)} if reached else {}),
                 **figures,
             }
         )

@@ -1,7 +1,7 @@
 """Transform S(Q) to the pair distribution in direct space: 3D-ΔPDF, or the total PDF."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from hklflow.core.pdf_plan import Plan
     from hklflow.nexus.volume import OpenVolume
 
-VERSION = 1
+VERSION = 2
 
 #: Features in the metrics.
 _FEATURES = 20
+
+#: Share of the taper's weight that may be filled for want of data without a warning.
+_FILLED = 0.02
+
+_TITLES = {"delta": "3D-ΔPDF", "total": "total PDF"}
+
+_AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class Inputs(stage.Inputs):
@@ -46,7 +53,7 @@ class Settings(stage.Params):
     """Tukey: fraction of q_max up to which S is kept as it is."""
     q_max: float | None = Field(None, gt=0)
     """1/Å: S beyond is not used; None: the reach of the data, as the filled volume says."""
-    sizes: tuple[int, int, int] | None = None
+    sizes: tuple[_AtLeastOne, _AtLeastOne, _AtLeastOne] | None = None
     """Voxels along x, y, z; None: a size that is fast and has lattice vectors on voxels."""
     allowed_missing: float = Field(0.01, ge=0, le=1)
     """Share of the taper's weight where S may be neither measured nor filled; it counts as 0."""
@@ -57,8 +64,8 @@ class Settings(stage.Params):
 class Params(Settings):
     """Settings and the title."""
 
-    title: str = "3D-ΔPDF"
-    """Title of the volume and its pictures."""
+    title: str = ""
+    """Title of the volume and its pictures; empty: what it is."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -74,24 +81,28 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.nexus.scratch import Scratch
     from hklflow.nexus.volume import open_volume
     from hklflow.plots import pdf as pictures
+    from hklflow.plots.planes import near_origin
 
     with ExitStack() as stack:
         filled = stack.enter_context(open_volume(inputs.filled))
         whole = None
         if inputs.symmetrised is not None:
             whole = stack.enter_context(open_volume(inputs.symmetrised))
+            _require_symmetrised(inputs.symmetrised, whole)
             if not whole.grid.same_as(filled.grid):
                 raise HklflowError(
                     f"{inputs.symmetrised} has another grid ({whole.grid.to_dict()}) than "
                     f"{inputs.filled} ({filled.grid.to_dict()}); fill this one and transform again"
                 )
         made = _plan(inputs.filled, filled, params)
+        kind = "delta" if whole is None else "total"
+        title = params.title or _TITLES[kind]
         where, folder = pdf.room(made, params.memory), outputs.pdf.parent
 
         def store(fits: bool, shape: tuple[int, ...], dtype: Any) -> pdf.Store:
             return pdf.Store(shape, dtype) if fits else Scratch(shape, dtype, folder)
 
-        source = _Source(filled, whole)
+        source = _Source(made, filled, whole)
         half = store(where.half, made.half_shape, np.complex64)
         transform = pdf.Transform(made, half, where.block, threads)
 
@@ -114,7 +125,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sections, found = pictures.Sections(grid), pdf.Found(0.0, [])
         types = {"data": np.float32, "data_errors": np.float32}
         writer = stack.enter_context(
-            GridWriter(outputs.pdf, grid, made.cell, params.title, types, group="pdf", direct=True)
+            GridWriter(outputs.pdf, grid, made.cell, title, types, group="pdf", direct=True)
         )
         step = writer.chunks[0]
         blocks = pdf.blocks(made, transform, errors, step, rms, found)
@@ -123,22 +134,26 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         ):
             writer.write_block((first, 0), data=values, data_errors=sigma)
             sections.add(first, values, sigma)
-        metrics = _metrics(made, sums, found, errors.general, beyond)
+        metrics = _metrics(made, sums, found, errors.general, beyond) | source.shares
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
-        kind = "delta" if whole is None else "total"
-        writer.note(_notes(made, kind, sums, where) | {"metrics": metrics})
-    picture = pictures.pair_distribution(
-        grid, made.cell, sections, errors.general, beyond, params.title
-    )
+        metrics["warnings"] = _warnings(source.shares)
+        notes = _notes(made, kind, sums, where) | source.shares | {"metrics": metrics}
+        if "space_group" in filled.notes:
+            notes["space_group"] = filled.notes["space_group"]
+        writer.note(notes)
+    seen = near_origin(notes)
+    picture = pictures.pair_distribution(grid, made.cell, sections, errors.general, seen, title)
     plots.save(picture, outputs.picture)
     stage.write_json(outputs.metrics, {"kind": kind, **metrics})
     strong = metrics["features"][0] if metrics["features"] else None
     told = (
-        f"strongest at {strong['length']:.2f} Å with {strong['value / sigma']:.0f} σ"
+        f"strongest at {strong['length']:.2f} Å with {strong['value / sigma']:.0f} σ of the noise"
         if strong
         else "no feature beside the origin"
     )
+    for warning in metrics["warnings"]:
+        print(f"warning: {warning}")
     print(
         f"{kind} PDF of {' x '.join(str(n) for n in made.sizes)} voxels up to "
         f"{made.taper.q_max:.2f} 1/Å, resolution {made.taper.resolution:.2f} Å: {told}; "
@@ -149,10 +164,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 class _Source:
     """S and its errors, with what was punched put back if there is the symmetrised volume."""
 
-    def __init__(self, filled: "OpenVolume", whole: "OpenVolume | None") -> None:
+    def __init__(self, made: "Plan", filled: "OpenVolume", whole: "OpenVolume | None") -> None:
         import numpy as np
 
-        self._filled, self._whole = filled, whole
+        self._plan, self._filled, self._whole = made, filled, whole
+        self._weights = np.zeros(4)
         if whole is not None:
             from hklflow.core import lattice
 
@@ -167,12 +183,43 @@ class _Source:
         import numpy as np
 
         values: NDArray[np.float32] = self._filled.group[name][first:last].astype(np.float32)
-        if self._whole is not None:
-            put_back = self._filled.group["punched"][first:last] == 1
-            put_back &= ~self._at_origin(first, last)
-            other = self._whole.group[name][first:last]
-            np.copyto(values, other, where=put_back & np.isfinite(other))
+        if "punched" in self._filled.group and (self._whole is not None or name == "data"):
+            code = self._filled.group["punched"][first:last]
+            if self._whole is not None:
+                other = self._whole.group[name][first:last]
+                put_back = (code == 1) & ~self._at_origin(first, last) & np.isfinite(other)
+                np.copyto(values, other, where=put_back)
+                code[put_back] = 0
+            if name == "data":
+                for l, plane in enumerate(code, start=first):  # noqa: E741
+                    self._weigh(l, plane)
         return values * values if name == "data_errors" else values
+
+    def _weigh(self, l: int, code: "NDArray[np.uint8]") -> None:  # noqa: E741
+        """Add the taper of each code of a plane (k, h)."""
+        import numpy as np
+
+        made = self._plan
+        l = l - int(made.zero[2])  # noqa: E741
+        if abs(l) > made.reach[2]:
+            return
+        # |Q| of -h k l is that of h -k -l.
+        weights = np.hstack([made.weights(-l)[::-1, :0:-1], made.weights(l)])
+        h, k = (
+            np.arange(max(z - r, 0), min(z + r + 1, n))
+            for z, r, n in zip(made.zero[:2], made.reach[:2], code.shape[::-1], strict=True)
+        )
+        own = weights[np.ix_(k - made.zero[1] + made.reach[1], h - made.zero[0] + made.reach[0])]
+        self._weights += np.bincount(code[np.ix_(k, h)].ravel(), own.ravel(), minlength=4)
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """How much of the taper's weight was filled, once S was read; None: the file says not."""
+        total = float(self._weights.sum())
+        return {
+            f"share of the taper {what} and filled": self._weights[code] / total if total else None
+            for code, what in ((1, "punched"), (2, "not measured"))
+        }
 
     def _at_origin(self, first: int, last: int) -> "NDArray[np.bool_]":
         import numpy as np
@@ -185,6 +232,30 @@ class _Source:
         q2 = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * l * l
         q2 = q2 + 2 * (g[0, 1] * h * k + g[0, 2] * h * l + g[1, 2] * k * l)
         return np.asarray(q2 < self._near**2)
+
+
+def _require_symmetrised(path: Path, whole: "OpenVolume") -> None:
+    from hklflow.errors import HklflowError
+
+    held = [name for name in ("punched",) if name in whole.group]
+    lacking = [n for n in ("data", "data_errors", "multiplicity") if n not in whole.group]
+    lacking += ["operations"] if "operations" not in whole.notes else []
+    if held or lacking:
+        why = f"it has {held[0]}" if held else f"it has no {' and no '.join(lacking)}"
+        raise HklflowError(
+            f"symmetrised: {path} is no symmetrised volume ({why}); give what the stage symmetrise "
+            "made and the stage fill read"
+        )
+
+
+def _warnings(shares: dict[str, float | None]) -> list[str]:
+    share = shares["share of the taper not measured and filled"]
+    if share is None or share <= _FILLED:
+        return []
+    return [
+        f"{100 * share:.2g} % of the taper's weight was not measured and is filled: errors there "
+        "are correlated over whole gaps, so that σ is too small at small r and too large at large r"
+    ]
 
 
 def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
@@ -208,12 +279,17 @@ def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) 
     """Raise where S lacks, or has no error."""
     from hklflow.errors import HklflowError
 
+    if sums.weight == 0:
+        raise HklflowError(
+            f"{path}: nothing within q_max is measured or filled; check that this is the volume "
+            "that was meant, and its q_max"
+        )
     if sums.n_missing != of_errors.n_missing:
         raise HklflowError(
             f"{path}: S is known in all but {sums.n_missing} voxels within q_max, its error in all "
             f"but {of_errors.n_missing}; make it again: every voxel needs both"
         )
-    share = sums.missing / (sums.weight + sums.missing) if sums.weight else 1.0
+    share = sums.missing / (sums.weight + sums.missing)
     if share > params.allowed_missing:
         raise HklflowError(
             f"{path}: {sums.n_missing} voxels within q_max, {100 * share:.2g} % of the taper's "
@@ -261,6 +337,7 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
         "kind": kind,
         "definition": "(1/V) sum of w S cos(2 pi h.x) dh dk dl: S per cubic angstrom",
         "taper": {"kind": made.taper.kind, "flat": made.taper.flat},
+        "operations": made.operations.tolist(),
         "q_max": made.taper.q_max,
         "scale": made.scale,
         "padding": {
@@ -273,7 +350,9 @@ def _notes(made: "Plan", kind: str, sums: "pdf.Sums", where: "pdf.Room") -> dict
         "000": "filled as the stage fill left it: the PDF is relative to the mean density",
         "errors": (
             "of the symmetrised voxels, equivalents fully correlated, filled voxels as independent "
-            "ones at their error; " + ("exact" if exact else "V at the nearest voxel")
+            "ones at their error; of the noise: what the fill misses is not in them, which at "
+            "lattice vectors, where all holes have the same phase, adds up; "
+            + ("exact" if exact else "V at the nearest voxel")
         ),
         "kept in a scratch file": not where.half,
     }
