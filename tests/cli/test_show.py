@@ -100,6 +100,7 @@ def test_a_dataset(hklflow: Hklflow, master: Path) -> None:
     # halves of 105 ... 734; the first plane is not measured
     assert lines == [
         "entry/transform/data  7x5x21  float32  counts per unit norm",
+        "  S(Q) (counts per unit norm)",
         "  least 52.5, largest 367, mean 209.75",
         "  105 of 735 (14.3%) are not finite (not measured)",
     ]
