@@ -159,3 +159,23 @@ def test_karen_flags_reflections_and_leaves_noise() -> None:
     assert flagged[bragg].mean() > 0.999
     assert flagged[(away > 8) & np.isfinite(data)].mean() < 0.005
     assert not flagged[:, 60:64].any()
+
+
+def test_few_bins_tell_where_gaussian_peaks_end() -> None:
+    """Of a coarse grid there are five, the last of them the ground."""
+    cell = np.array([5.2, 6.1, 4.9, 90.0, 108.0, 90.0])
+    grid = Grid.symmetric([2.5] * 3, [1 / 16] * 3)
+    hkl = punch.bragg_positions(grid, cell, space_group("P 1"), 0.01)
+    at = q_of(Grid(np.zeros(3), np.ones(3), (2, 2, 2)), cell)
+    vectors = np.array([at[0, 0, 1], at[0, 1, 0], at[1, 0, 0]])
+    q = q_of(grid, cell)
+    data = np.random.default_rng(8).normal(20, 1, grid.array_shape)
+    for position in hkl @ vectors:
+        data += 2000 * np.exp(-0.5 * np.sum((q - position) ** 2, axis=-1) / 0.045**2)
+    found = punch.measured_radius(
+        data.astype(np.float32), np.ones(data.shape, np.float32), grid, cell, hkl
+    )
+    assert len(found.r) < 8
+    # Where they are as high as half the noise; bins are wider than the peaks.
+    truth = 0.045 * np.sqrt(2 * np.log(2000 / 0.5))
+    assert 0.8 * truth < found.radius < 1.35 * truth

@@ -27,6 +27,7 @@ _FEWEST_BINS = 5
 _FOOT, _STEEP = 0.02, 5.0
 # What is left of a strong reflection in a voxel, in σ, that does no harm.
 _HARMLESS = 0.3
+_GIVE = "give the radius in 1/Å, such as `fill: {radius: 0.2}`"
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,14 @@ def _lattice(
     return hkl.astype(np.float64)
 
 
+def shortest(cell: ArrayLike, group: SpaceGroup) -> float:
+    """Shortest distance between positions that the centring allows, 1/Å."""
+    near = Grid.symmetric([3.0] * 3, [1.0] * 3)
+    hkl = _lattice(near, cell, group, 1e-6, False, 0.0)
+    q = np.linalg.norm(hkl @ lattice.b_matrix(cell).T, axis=1)
+    return float(q[q > 0].min())
+
+
 def _within(grid: Grid, cell: ArrayLike, radii: ArrayLike, hkl: Floats) -> Floats:
     margin = _margins(grid, cell, radii)
     last = grid.first + grid.step * (np.array(grid.shape) - 1)
@@ -200,7 +209,7 @@ def measured_radius(
     if bins < _FEWEST_BINS:
         raise HklflowError(
             f"radius: voxels of {edge:.3g} 1/Å are too coarse to measure how wide reflections are, "
-            f"with {limit:.3g} 1/Å to what is between them; give a radius in 1/Å"
+            f"with {limit:.3g} 1/Å to what is between them; {_GIVE}"
         )
     limit = bins * edge
     shape = Ellipsoid.of(grid, cell, limit)
@@ -224,7 +233,7 @@ def measured_radius(
     if len(strong) < _FEWEST:
         raise HklflowError(
             f"radius: measured from {len(strong)} reflections that stand out ({len(sums)} of "
-            f"{len(hkl)} positions have a measured neighbourhood); give a radius in 1/Å"
+            f"{len(hkl)} positions have a measured neighbourhood); {_GIVE}"
         )
     # Those far weaker than the strongest have tails that are all noise.
     strong = strong[height[strong] > 0.05 * height[strong[0]]]
@@ -246,8 +255,10 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
             high, low = np.log(value[i - 1] / floor[i]), np.log(max(value[i] / floor[i], 1e-2))
             squares = middle[i - 1 : i + 1] ** 2
             return float(np.sqrt(squares[0] + (squares[1] - squares[0]) * high / (high - low)))
-        ahead = min(i + 2, last)
-        steep = np.log(value[i] / max(abs(value[ahead]), 1e-12)) / np.log(middle[ahead] / middle[i])
+        # Not into the bins of the ground, whose mean is 0 by construction.
+        start, ahead = (i, min(i + 2, last - 1)) if i < last - 1 else (i - 1, i)
+        fall = np.log(value[start] / max(abs(value[ahead]), 1e-12))
+        steep = fall / np.log(middle[ahead] / middle[start])
         if value[i] < _FOOT and steep < _STEEP:
             # A Gaussian through the steeper pair of the last bins, on to the floor.
             pairs = [(j - 1, j) for j in (i - 1, i) if j > 0 and value[j] > 0]
@@ -260,7 +271,7 @@ def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
             return float(np.sqrt(min(square, middle[last] ** 2)))
     raise HklflowError(
         f"radius: the strongest reflections do not end within {r[last - 1]:.3g} 1/Å of their "
-        "positions; check cell and centring, or give a radius"
+        f"positions; check cell and centring, or {_GIVE}"
     )
 
 
@@ -269,6 +280,6 @@ def _shortest(q: Floats) -> float:
     from scipy.spatial import cKDTree
 
     if len(q) < 2:
-        raise HklflowError("radius: the grid holds a single position; give a radius in 1/Å")
+        raise HklflowError(f"radius: the grid holds a single position; {_GIVE}")
     distance = np.asarray(cKDTree(q).query(q, k=2)[0])
     return float(distance[:, 1].min())
