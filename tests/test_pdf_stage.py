@@ -161,7 +161,7 @@ def test_the_share_of_the_taper_that_was_filled(
 ) -> None:
     """Gaps on one side only, in a skewed cell, with a hann window written out."""
     h, k, l = hkl()  # noqa: E741
-    gap = (h > 0.15) & (h < 1.15) & (k > 0.25) & (l < -0.4)
+    gap = (h > -1.15) & (h < -0.15) & (k > 0.25) & (l < -0.4)
     punched = np.where(gap, 2, bragg()).astype(np.uint8)
     given = inputs(tmp_path, total=True, punched=punched)
     delta = pdf.Inputs(filled=given.filled)
