@@ -12,6 +12,7 @@ from hklflow import nexus
 from hklflow.core.grid import Grid
 from hklflow.core.symmetry import space_group
 from hklflow.errors import HklflowError
+from hklflow.nexus.grid_writer import GridWriter
 from hklflow.stages import fill
 
 CELL = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
@@ -135,3 +136,93 @@ def test_what_cannot_be_known_is_said(
             outputs=out,
             params=fill.Params(),
         )
+
+
+def test_much_that_was_not_measured_is_warned_of(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, _ = inputs
+    metrics, _ = run(given, tmp_path / "a", radius=0.2, q_max=2.4)
+    with h5py.File(given.symmetrised) as file:
+        measured = np.isfinite(file["entry/transform/data"][()])
+    q = sum(x**2 for x in np.meshgrid(*(GRID.axis(i) for i in range(3)))) ** 0.5 * 2 * np.pi / 5
+    share = f"{100 * (1 - measured[q <= 2.4].mean()):.1f} % of the voxels within q_max"
+    (much,) = (text for text in metrics["warnings"] if "σ of the ΔPDF" in text)
+    assert much.startswith(share)
+    (worst,) = (text for text in metrics["warnings"] if "shell" in text)
+    # Nothing was measured from 1.5 r.l.u. = 1.885 1/Å on.
+    low, high = (float(word) for word in (worst.split()[5], worst.split()[7]))
+    assert 1.87 < low < high <= 2.41
+    assert "measured by 0 %" in worst
+    printed = capsys.readouterr().out
+    assert much in printed
+    assert worst in printed
+    metrics, _ = run(given, tmp_path / "b", radius=0.2, q_max=1.7)
+    assert not [text for text in metrics["warnings"] if "ΔPDF" in text or "shell" in text]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"radius": float("inf")},
+        {"radius": 100.0},
+        {"radii": (0.2, 0.2, 0.64)},
+        {"radius": 0.2, "satellites": [(0.5, 0.0, 0.0)], "satellite_radius": 0.64},
+    ],
+)
+def test_spheres_that_meet_are_refused(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray], params: dict[str, object]
+) -> None:
+    out = fill.Outputs(filled=tmp_path / "f", picture=tmp_path / "p", metrics=tmp_path / "m")
+    # a* = 2π/5.
+    with pytest.raises(HklflowError, match=r"more than half of 1\.257 1/Å"):
+        fill.main(inputs=inputs[0], outputs=out, params=fill.Params(**params))
+
+
+def test_a_window_as_wide_as_the_grid(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    _, wide = run(
+        inputs[0], tmp_path / "a", method="karen", window=1000.0, threshold=30.0, q_max=1.7
+    )
+    _, grid = run(
+        inputs[0], tmp_path / "b", method="karen", window=2 * 51 * 0.06, threshold=30.0, q_max=1.7
+    )
+    assert (wide["punched"] == 1).any()
+    np.testing.assert_array_equal(wide["punched"], grid["punched"])
+
+
+def test_volumes_of_other_stages_are_refused(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    given, _ = inputs
+    out = fill.Outputs(filled=tmp_path / "f", picture=tmp_path / "p", metrics=tmp_path / "m")
+    merged = tmp_path / "merged.nxs"
+    ones = np.ones(GRID.array_shape)
+    with nexus.VolumeWriter(merged, GRID, CELL, "t", np.float64, True, fast=True) as writer:
+        writer.write(0, data=ones, data_errors=ones, counts=ones, norm=ones)
+        writer.note({"space_group": "P -1"})
+    filled = tmp_path / "filled.nxs"
+    types = {"data": np.float32, "data_errors": np.float32, "punched": np.uint8}
+    with GridWriter(filled, GRID, CELL, "t", types, fast=True) as writer:
+        writer.write_block((0, 0), data=ones, data_errors=ones, punched=ones)
+        writer.note({"operations": GROUP.laue_operations.tolist(), "space_group": "P -1"})
+    for path, what in ((merged, "is not symmetrised"), (filled, "was filled already")):
+        own = fill.Inputs(symmetrised=path, orientation=given.orientation)
+        with pytest.raises(HklflowError, match=what):
+            fill.main(inputs=own, outputs=out, params=fill.Params())
+
+
+def test_a_full_disk_is_an_error_of_the_system(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    out = fill.Outputs(filled=tmp_path / "f", picture=tmp_path / "p", metrics=tmp_path / "m")
+    with pytest.raises(OSError, match="No space left"):
+        fill.main(inputs=inputs[0], outputs=out, params=fill.Params(memory=0.01, radius=0.2))

@@ -171,11 +171,13 @@ def test_few_bins_tell_where_gaussian_peaks_end() -> None:
     q = q_of(grid, cell)
     data = np.random.default_rng(8).normal(20, 1, grid.array_shape)
     for position in hkl @ vectors:
-        data += 2000 * np.exp(-0.5 * np.sum((q - position) ** 2, axis=-1) / 0.045**2)
+        away = np.sum((q - position) ** 2, axis=-1)
+        # Diffuse scattering below, that is still above its ground in the last bin before it.
+        data += 4000 * np.exp(-0.5 * away / 0.045**2) + 2.5 * np.exp(-0.5 * away / 0.25**2)
     found = punch.measured_radius(
         data.astype(np.float32), np.ones(data.shape, np.float32), grid, cell, hkl
     )
     assert len(found.r) < 8
     # Where they are as high as half the noise; bins are wider than the peaks.
-    truth = 0.045 * np.sqrt(2 * np.log(2000 / 0.5))
+    truth = 0.045 * np.sqrt(2 * np.log(4000 / 0.5))
     assert 0.8 * truth < found.radius < 1.35 * truth

@@ -14,7 +14,8 @@ from hklflow.plots.volumes import _plane
 
 Floats = NDArray[np.float64]
 
-_CODES = ("measured", "punched, filled", "not measured, filled", "not measured")
+_CODES = ("measured", "punched,\nfilled", "not measured,\nfilled", "not\nmeasured")
+_LARGE = 14  # readable at half the size
 
 
 def fill(
@@ -47,46 +48,62 @@ def fill(
     i, j = (n for n in range(3) if n != axis)
     names = ["h", "k", "l"]
     names[axis] = f"{value:g}"
-    figure = figure_of(19, 5.4)
-    panels = figure.subplots(1, 4, width_ratios=(1, 1, 1, 0.9))
+    figure = figure_of(12.5, 11)
+    panels = figure.subplots(2, 2).ravel()
     norm = log_range(after)
     scale = (lengths[i], lengths[j])
     where = grid.axis(i), grid.axis(j), scale, angles[axis]
-    for axes, image, name in zip(panels[:2], (before, after), ("before", "after"), strict=True):
-        drawn = _plane(axes, image, *where, norm)
-        axes.set_title(f"{' '.join(names)}: {name}")
-    figure.colorbar(drawn, ax=list(panels[:2]), shrink=0.75, label="S(Q) (counts per unit norm)")
+    drawn = [
+        _plane(axes, image, *where, norm)
+        for axes, image in zip(panels[:2], (before, after), strict=True)
+    ]
+    # All three to the same limits, wide enough for the wider.
+    spans = [(*axes.get_xlim(), *axes.get_ylim()) for axes in panels[:2]]
+    low, high = np.min(spans, axis=0)[[0, 2]], np.max(spans, axis=0)[[1, 3]]
     colours = ListedColormap(["#e8e8e8", "#d1495b", "#30638e", "#ffffff"])
     steps: Any = BoundaryNorm(np.arange(-0.5, 4), 4)
-    drawn = _plane(panels[2], np.where(code == 0, 1e-9, code), *where, log_range(after))
-    drawn.set(cmap=colours, norm=steps)
+    drawn.append(_plane(panels[2], np.where(code == 0, 1e-9, code), *where, norm))
+    drawn[2].set(cmap=colours, norm=steps)
     panels[2].set_facecolor("white")
-    panels[2].set_title("what was done")
-    bar = figure.colorbar(drawn, ax=panels[2], shrink=0.75, ticks=range(4))
-    bar.ax.set_yticklabels(_CODES, fontsize=9)
+    for axes, image, name in zip(
+        panels[:3], drawn, ("before", "after", "what was done"), strict=True
+    ):
+        axes.set_title(f"{' '.join(names)}: {name}", fontsize=_LARGE)
+        if name == "what was done":
+            bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=range(4))
+            bar.ax.set_yticklabels(_CODES, fontsize=_LARGE)
+        else:
+            bar = figure.colorbar(image, ax=axes, shrink=0.8)
+            bar.set_label("S(Q) (counts per unit norm)", fontsize=_LARGE)
+            bar.ax.tick_params(labelsize=_LARGE)
     angle = np.linspace(0, 2 * np.pi, 361)
     off = value * lengths[axis]
     round_ = np.sqrt(max(q_max**2 - off**2, 0.0))
     for axes in panels[:3]:
-        limits = axes.get_xlim(), axes.get_ylim()
         # Through the middle the section of the sphere is a circle, off it only nearly.
         axes.plot(round_ * np.cos(angle), round_ * np.sin(angle), color="0.4", lw=0.8, ls="--")
-        axes.set(xlim=limits[0], ylim=limits[1])
-        axes.set_xlabel(f"along {'hkl'[i]}* (1/Å)")
-    panels[0].set_ylabel(f"in plane, towards {'hkl'[j]}* (1/Å)")
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axes.set_xlabel(f"along {'hkl'[i]}* (1/Å)", fontsize=_LARGE)
+        axes.set_ylabel(f"in plane, towards {'hkl'[j]}* (1/Å)", fontsize=_LARGE)
+    panels[3].set_box_aspect((high[1] - low[1]) / (high[0] - low[0]))
     _histogram(panels[3], control)
-    figure.suptitle(title)
+    for axes in panels:
+        axes.tick_params(labelsize=_LARGE)
+    figure.suptitle(title, fontsize=_LARGE + 3)
     return figure
 
 
 def _histogram(axes: Any, control: tuple[Floats, str] | None) -> None:
-    axes.set(xlabel="(fill − measured) / σ of both", ylabel="density")
+    axes.set_xlabel("(fill − measured) / σ of both", fontsize=_LARGE)
+    axes.set_ylabel("density", fontsize=_LARGE)
     if control is None:
-        axes.set_title("no room for control holes")
+        axes.set_title("no room for control holes", fontsize=_LARGE)
         return
     pulls, name = control
     edges = np.linspace(-5, 5, 61)
     axes.hist(np.clip(pulls, -5, 5), edges, density=True, color="0.7", label="control holes")
     axes.plot(edges, np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi), color="k", label="normal curve")
-    axes.set_title(f"control holes: {name}", fontsize=9)
-    axes.legend(loc="upper right", fontsize=9)
+    axes.set_title(f"control holes: {name}", fontsize=_LARGE)
+    # Above the curve, so that it hides nothing.
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])
+    axes.legend(loc="upper center", ncols=2, fontsize=_LARGE)

@@ -1,7 +1,5 @@
 """Punch the Bragg reflections out of S(Q) and fill the holes: what is left is diffuse."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
 
     from hklflow.core.control import Control
     from hklflow.core.fill import Target
+    from hklflow.core.shells import Shells
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
 
@@ -24,6 +23,8 @@ _Radius = Annotated[float, Field(gt=0)]
 
 # Held for every voxel: S, σ and code, labels of the holes, and what is not kept.
 _BYTES_PER_VOXEL = 16
+# Filled part of what is within q_max whose errors the ΔPDF would notice.
+_MUCH = 0.02
 
 
 class Inputs(stage.Inputs):
@@ -93,10 +94,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots import fill as pictures
 
     group = space_group(stage.read_json(inputs.orientation)["space_group"])
-    with nexus.open_volume(inputs.symmetrised) as volume, _room(volume, params, outputs) as room:
-        operations = np.asarray(volume.notes["operations"], dtype=np.int64)
+    with nexus.open_volume(inputs.symmetrised) as volume:
+        operations = _operations(volume, inputs.symmetrised)
+        room = _room(volume.grid.array_shape, params, outputs)
         target = fill.Target(*room, volume.grid, volume.cell, operations)
-        q_max = _read(volume, target, params)
+        _within_reason(params, target, group)
+        q_max, warnings = _read(volume, target, params)
         metrics = _punch(target, params, group, q_max)
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
@@ -123,6 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "interpolant": model,
             **_told(found, model),
         }
+        metrics["warnings"] += warnings + _much(metrics["fraction not measured within q_max"])
         axis = target.grid.axis(2)[l]
         _write(target, volume, outputs.filled, params.title, {"q_max": q_max, "fill": metrics})
         control = (found[model].pulls, model) if model in found else None
@@ -140,31 +144,61 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         print(f"warning: {warning}")
 
 
-@contextmanager
 def _room(
-    volume: "OpenVolume", params: Params, outputs: Outputs
-) -> Iterator["tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]"]:
-    """S, σ and code: in memory, or in a file without a name beside the output."""
-    import tempfile
-
+    shape: tuple[int, ...], params: Params, outputs: Outputs
+) -> "tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]":
+    """S, σ and code: in memory, or in files without a name beside the output."""
     import numpy as np
 
-    shape = volume.grid.array_shape
-    size = int(np.prod(shape))
-    if _BYTES_PER_VOXEL * size <= params.memory * 1e6:
-        yield np.empty(shape, np.float32), np.empty(shape, np.float32), np.zeros(shape, np.uint8)
-        return
-    with tempfile.TemporaryFile(dir=outputs.filled.parent) as file:
-        file.truncate(9 * size)
-        whole = np.memmap(file, np.uint8, "r+", shape=(9 * size,)).view(np.ndarray)
-        data, errors = (
-            whole[4 * size * i : 4 * size * (i + 1)].view(np.float32).reshape(shape) for i in (0, 1)
+    from hklflow.nexus.scratch import Scratch
+
+    if _BYTES_PER_VOXEL * np.prod(shape, dtype=float) <= params.memory * 1e6:
+        return np.empty(shape, np.float32), np.empty(shape, np.float32), np.zeros(shape, np.uint8)
+    folder = outputs.filled.parent
+    data, errors = (Scratch(shape, np.float32, folder).array for _ in range(2))
+    return data, errors, Scratch(shape, np.uint8, folder).array
+
+
+def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
+    """Laue operations of a symmetrised volume."""
+    import numpy as np
+
+    from hklflow.errors import HklflowError
+
+    if "punched" in volume.group:
+        raise HklflowError(
+            f"{path}: was filled already (it holds `punched`); give the symmetrised volume"
         )
-        yield data, errors, whole[8 * size :].reshape(shape)
+    if "operations" not in volume.notes:
+        raise HklflowError(
+            f"{path}: is not symmetrised (it has no note of its Laue operations); run "
+            "`hklflow symmetrise` on it first"
+        )
+    return np.asarray(volume.notes["operations"], dtype=np.int64)
 
 
-def _read(volume: "OpenVolume", target: "Target", params: Params) -> float:
-    """Read S and σ; the reach of the data in 1/Å."""
+def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> None:
+    """Refuse spheres that would meet those of neighbouring reflections."""
+    from hklflow.core import punch
+    from hklflow.errors import HklflowError
+
+    distance = punch.shortest(target.cell, group)
+    given: dict[str, tuple[Any, ...]] = {
+        "radius": (params.radius if isinstance(params.radius, float) else None,),
+        "radii": params.radii or (),
+        "satellite_radius": (params.satellite_radius,),
+    }
+    for name, lengths in given.items():
+        for length in lengths:
+            if length is not None and not length <= distance / 2:
+                raise HklflowError(
+                    f"{name}: {length:g} 1/Å is more than half of {distance:.4g} 1/Å, the shortest "
+                    "distance between reflections, and would punch all there is; give less"
+                )
+
+
+def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float, list[str]]:
+    """Read S and σ; the reach of the data in 1/Å, and warnings of shells within."""
     import numpy as np
 
     from hklflow.core.shells import Shells
@@ -178,7 +212,7 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> float:
         target.errors[own] = volume.group["data_errors"][own]
         shells.add(first, np.isfinite(target.data[own]).astype(np.float32))
     if params.q_max is not None:
-        return params.q_max
+        return params.q_max, _gaps(shells, params.q_max, params.coverage)
     measured = np.flatnonzero(shells.seen >= params.coverage * np.maximum(shells.inside, 1))
     if not len(measured):
         best = (shells.seen / np.maximum(shells.inside, 1)).max()
@@ -190,7 +224,36 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> float:
     last = target.grid.first + target.grid.step * (np.array(target.grid.shape) - 1)
     limits = np.minimum(np.abs(target.grid.first), np.abs(last)) + target.grid.step / 2
     inscribed = float(np.min(limits * 2 * np.pi / np.asarray(target.cell)[:3]))
-    return min(inscribed, float(shells.edges[measured[-1] + 1]))
+    q_max = min(inscribed, float(shells.edges[measured[-1] + 1]))
+    return q_max, _gaps(shells, q_max, params.coverage)
+
+
+def _gaps(shells: "Shells", q_max: float, coverage: float) -> list[str]:
+    """Warning of the shell within q_max that is measured worst."""
+    import numpy as np
+
+    part = shells.seen / np.maximum(shells.inside, 1)
+    # The beam stop hides the first, always.
+    first = int(np.argmax(part >= coverage / 2))
+    own = np.arange(len(part)) >= first
+    own &= (shells.inside > 0) & (shells.edges[1:] <= q_max * (1 + 1e-9))
+    worst = int(np.argmin(np.where(own, part, np.inf)))
+    if not own.any() or part[worst] >= coverage / 2:
+        return []
+    low, high = shells.edges[worst : worst + 2]
+    return [
+        f"the shell of |Q| from {low:.3g} to {high:.3g} 1/Å is measured by {100 * part[worst]:.0f} "
+        f"% only, and lies within q_max ({q_max:.3g} 1/Å)"
+    ]
+
+
+def _much(share: float) -> list[str]:
+    if share <= _MUCH:
+        return []
+    return [
+        f"{100 * share:.1f} % of the voxels within q_max were not measured and are filled: their "
+        "errors are correlated, so that σ of the ΔPDF is too small at small r"
+    ]
 
 
 def _punch(target: "Target", params: Params, group: "SpaceGroup", q_max: float) -> dict[str, Any]:
@@ -202,7 +265,8 @@ def _punch(target: "Target", params: Params, group: "SpaceGroup", q_max: float) 
     grid, cell, mask = target.grid, target.cell, target.code
     told: dict[str, Any] = {"method": params.method}
     if params.method == "karen":
-        half = np.ceil(params.window / 2 / grid.step).astype(int)[::-1]
+        # No wider than the grid.
+        half = np.minimum(np.ceil(params.window / 2 / grid.step), grid.shape).astype(int)[::-1]
         mask[:] = karen.outliers(target.data, target.errors, half, params.threshold)
         fill_kernels.symmetric_mask(mask, target.images)
     else:
@@ -245,9 +309,12 @@ def _told(found: "dict[str, Control]", model: str) -> dict[str, Any]:
         )
     if abs(own.bias) > max(0.2, 4 * own.error):
         warnings.append(f"the fill of control holes is off by {own.bias:+.2f} σ on average")
-    better = [name for name, item in found.items() if item.rms < 0.8 * own.rms - 0.05]
-    if better:
-        warnings.append(f"control holes are told better by {' and '.join(better)}")
+    best = min(found, key=lambda name: found[name].rms)
+    if found[best].rms < 0.8 * own.rms - 0.05:
+        warnings.append(
+            f"{best} does better on the control holes than {model} ({found[best].rms:.2f} σ "
+            f"against {own.rms:.2f} σ beside the noise)"
+        )
     judged = {
         name: {
             "rms of the fill in units of the noise": item.rms,
