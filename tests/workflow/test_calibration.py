@@ -29,6 +29,7 @@ def experiment(folder: Path, **entry: Any) -> Path:
     """Two scans of one rotation; their geometry is of the store."""
     config = copy.deepcopy(CONFIG)
     config["calibrations"]["beamline"] = STORED | entry
+    config["delta_pdf"] = []
     del config["simulation"]["rotations"]
     lines = scans([300, 100], {"r1": 0}, parent=300).splitlines()
     rows = [line.replace("\tpowder", "\tbeamline").split("\t") for line in lines]
@@ -109,7 +110,7 @@ def test_proposing_reruns_nothing_and_accepting_what_it_applies_to(
     assert counts == {
         "import_scan": 1, "pixel_mask": 1, "find_peaks": 1, "frame_scale": 1, "refine": 1,
         "accept": 1, "mask_3d": 1, "transform": 1, "merge": 2, "scan_file": 1,
-        "temperature_series": 1, "stack": 2, "overview": 1,
+        "temperature_series": 1, "stack": 2, "overview": 1, "sample_page": 1,
     }  # fmt: skip
     assert not any("hexa 300K" in message for message in messages)
 

@@ -210,12 +210,13 @@ def of_reference(name):
     return inner
 
 
-def for_total_pdf(wildcards):
-    """Symmetrised volume, from which the total PDF has its Bragg reflections.
+def with_reflections(wildcards):
+    """Symmetrised volume of all pixels: the 3-D mask takes strong reflections out of the other.
 
-    The one with all pixels: the 3-D mask takes strong reflections out of the other.
+    The fill measures the reflections' width in it, and the total PDF has them from it.
     """
-    if wildcards.which == "delta":
+    which = wildcards.get("which", "fill")
+    if which == "delta" or (which == "fill" and wildcards.kind == "transform"):
         return []
     known_wildcards = dict(wildcards.items()) | {"kind": "transform"}
     return paths.scan("symm_{kind}.nxs").format(**known_wildcards)

@@ -43,6 +43,7 @@ rule fill:
     input:
         symmetrised=paths.scan("symm_{kind}.nxs"),
         orientation=paths.scan("orientation.json"),
+        whole=with_reflections,
     output:
         filled=paths.scan("filled_{kind}.nxs"),
         picture=report(
@@ -66,12 +67,13 @@ rule fill:
         runtime=minutes("fill"),
     params:
         flags=flags_of(lambda w: experiment.fill_params(w.sample, w.scan, w.kind)),
+        whole=optional(whole="whole"),
         version=stages.fill.VERSION,
     message:
         "punch and fill {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     shell:
         "python -m hklflow.stages.fill --symmetrised {input.symmetrised:q}"
-        " --orientation {input.orientation:q} --filled {output.filled:q}"
+        " --orientation {input.orientation:q} {params.whole} --filled {output.filled:q}"
         " --picture {output.picture:q} --metrics {output.metrics:q} {params.flags}"
         " --threads {threads} > {log:q} 2>&1"
 
@@ -79,7 +81,7 @@ rule fill:
 rule pdf:
     input:
         filled=paths.scan("filled_{kind}.nxs"),
-        symmetrised=for_total_pdf,
+        symmetrised=with_reflections,
     output:
         pdf=paths.scan("{which}_pdf_{kind}.nxs"),
         picture=report(
