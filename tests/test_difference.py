@@ -241,6 +241,7 @@ def test_nexusformat_and_silx_open_both(plain: difference.Outputs) -> None:
             assert nxdata.get_default(file).axes_dataset_names == axes
         with nexus.open_volume(path, data.nxname) as volume:
             assert volume.notes["kind"] == "difference"
+            assert volume.notes.get("q_max") == (10.0 if data.nxname == "pdf" else None)
 
 
 def test_the_same_file_is_refused(scans: difference.Inputs, tmp_path: Path) -> None:
