@@ -243,6 +243,9 @@ def test_nothing_measured_is_refused_and_one_plane_is_drawn(tmp_path: Path) -> N
             group[name][...] = values
     _, metrics, _ = run(tmp_path / "a", [path])
     assert metrics["coverage after"] == pytest.approx(1 / 49, rel=0.2)
+    flat = Grid(np.array([-3.0, -3.0, 0.0]), GRID.step, (61, 61, 1))
+    rotation(tmp_path / "flat.nxs", 0, grid=flat)
+    run(tmp_path / "c", [tmp_path / "flat.nxs"])
     with h5py.File(path, "r+") as file:
         for name in ("counts", "norm"):
             file[f"entry/transform/{name}"][...] = 0

@@ -33,8 +33,8 @@ class Outputs(stage.Outputs):
     picture: Path
     """Slices, multiplicity, disagreement, and agreement of halves by shell."""
     metrics: Path
-    """Agreement of equivalents, rejected outliers, coverage. CC1/2 is the mean of those of the shells
-    of |Q|, weighted with their orbits, so that the fall of S with |Q| is not in it."""
+    """Agreement of equivalents, rejected outliers, coverage. CC1/2 is the mean of the shells of
+    |Q|, weighted with their orbits, so that the fall of S with |Q| is not in it."""
 
 
 class Settings(stage.Params):
