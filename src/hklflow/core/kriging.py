@@ -70,7 +70,7 @@ class Kriging:
 
         middle = hole.mean(axis=0)
         # Of the voxel that is farthest from what was measured.
-        thickness = float(cKDTree(support).query(hole)[0].max())
+        thickness = float(np.max(cKDTree(support).query(hole)[0]))
         self._shape = _COVARIANCES[covariance]
         self._hole, self._support = (hole - middle) / thickness, (support - middle) / thickness
         at_hole, at_support = (

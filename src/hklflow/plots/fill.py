@@ -48,7 +48,7 @@ def fill(
     i, j = (n for n in range(3) if n != axis)
     names = ["h", "k", "l"]
     names[axis] = f"{value:g}"
-    figure = figure_of(12.5, 11)
+    figure = figure_of(13, 10.2)
     panels = figure.subplots(2, 2).ravel()
     norm = log_range(after)
     scale = (lengths[i], lengths[j])
@@ -70,10 +70,10 @@ def fill(
     ):
         axes.set_title(f"{' '.join(names)}: {name}", fontsize=_LARGE)
         if name == "what was done":
-            bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=range(4))
+            bar = figure.colorbar(image, ax=axes, shrink=0.95, ticks=range(4))
             bar.ax.set_yticklabels(_CODES, fontsize=_LARGE)
         else:
-            bar = figure.colorbar(image, ax=axes, shrink=0.8)
+            bar = figure.colorbar(image, ax=axes, shrink=0.95)
             bar.set_label("S(Q) (counts per unit norm)", fontsize=_LARGE)
             bar.ax.tick_params(labelsize=_LARGE)
     angle = np.linspace(0, 2 * np.pi, 361)
@@ -103,7 +103,7 @@ def _histogram(axes: Any, control: tuple[Floats, str] | None) -> None:
     edges = np.linspace(-5, 5, 61)
     axes.hist(np.clip(pulls, -5, 5), edges, density=True, color="0.7", label="control holes")
     axes.plot(edges, np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi), color="k", label="normal curve")
-    axes.set_title(f"control holes: {name}", fontsize=_LARGE)
+    axes.set_title(f"control holes:\n{name}", fontsize=_LARGE)
     # Above the curve, so that it hides nothing.
-    axes.set_ylim(top=1.35 * axes.get_ylim()[1])
-    axes.legend(loc="upper center", ncols=2, fontsize=_LARGE)
+    axes.set_ylim(top=1.5 * axes.get_ylim()[1])
+    axes.legend(loc="upper center", fontsize=_LARGE)
