@@ -99,13 +99,14 @@ def test_demo_outlives_a_lost_node(
     assert tries[1]["NodeList"] != node
     assert megabytes(tries[1]) > megabytes(tries[0])
 
-    # One Slurm job for the small rules of a rotation, and for those of a merged volume.
+    # One Slurm job for the small rules of a rotation.
     done = Counter(
-        rules.split("_")[0] if rules.startswith(("rotation_", "volume_")) else rules
+        rules.split("_")[0] if rules.startswith("rotation_") else rules
         for _, rules, slurm in submitted
         if over[slurm]["JobState"] == "COMPLETED"
     )
-    assert done["rotation"] == done["refine"] == done["transform"] == done["volume"] == 2
+    assert done["rotation"] == done["refine"] == done["transform"] == 2
+    assert done["merge"] == 4
     assert done.total() == ends["COMPLETED"] == len(submitted) - len(failed)
 
     for scan in ("300K", "200K"):
