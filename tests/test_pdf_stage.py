@@ -9,6 +9,7 @@ import pytest
 from nexusformat.nexus import nxload
 from pydantic import ValidationError
 
+from hklflow import plots
 from hklflow.core import lattice
 from hklflow.core.grid import Grid
 from hklflow.core.symmetry import space_group
@@ -119,6 +120,25 @@ def test_delta_pdf_has_its_peaks(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "warning" not in told
     assert metrics["warnings"] == []
     assert (tmp_path / "out/pdf.png").stat().st_size > 10000
+
+
+def test_the_peak_at_the_origin_does_not_stretch_the_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a taper the origin has a lobe at 5.8 / q_max, which weak features would not match."""
+    kept = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: kept.append(figure))
+    weak = (3 + 0.05 * (diffuse() - 3)).astype(np.float32)
+    grid, data, _, _ = run(tmp_path / "out", inputs(tmp_path, data=weak), taper="none")
+    z, y, x = (grid.axis(i) for i in (2, 1, 0))
+    points = np.stack(np.broadcast_arrays(x, y[:, None], z[:, None, None]), axis=-1)
+    r = np.sqrt(np.einsum("...i,ij,...j->...", points, lattice.metric(CELL), points))
+    reach = 1.5 * Taper("none", Q_MAX).resolution
+    top = kept[0].axes[0].images[0].norm.vmax
+    seen = [np.abs(np.take(data, len(a) // 2, i)) for i, a in enumerate((z, y, x))]
+    far = [np.take(r, len(a) // 2, i) > reach for i, a in enumerate((z, y, x))]
+    strongest = max(float(image[own].max()) for image, own in zip(seen, far, strict=True))
+    assert 0.3 * strongest < top <= strongest
 
 
 def test_the_file_plots_itself(tmp_path: Path) -> None:
