@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hklflow import mask_steps, nexus, plots, stage
-from hklflow.core import geometry, lattice
+from hklflow.core import geometry, lattice, symmetry
 from hklflow.core.grid import Grid
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
@@ -390,17 +390,14 @@ def beyond(data: Path, out: Path) -> dict[str, Any]:
     )
     with nexus.open_volume(out / "symm.nxs") as volume:
         s = volume.group["data"][()]
-        at = [round((x + 2.2) / 0.02) for x in (1, 1, 2)]
-        boxes = []
-        for l, k, h in {(sl * l, sk * k, sh * h)
-                        for l, k, h in ((1, 1, 2), (1, 2, 1), (2, 1, 1))
-                        for sl in (-1, 1) for sk in (-1, 1) for sh in (-1, 1)}:  # fmt: skip
-            i, j, m = (round((x + 2.2) / 0.02) for x in (l, k, h))
-            boxes.append(float(np.nansum(s[i - 3 : i + 4, j - 3 : j + 4, m - 3 : m + 4])))
+    mates = symmetry.space_group("P m -3 m").laue_operations @ (2, 1, 1)
+    boxes = []
+    for mate in mates:
+        i, j, m = (round((x + 2.2) / 0.02) for x in mate[::-1])
+        boxes.append(float(np.nansum(s[i - 3 : i + 4, j - 3 : j + 4, m - 3 : m + 4])))
     found = {
         "symmetrised": stage.read_json(out / "symm.json"),
         "largest relative difference of 24 mates": float(np.ptp(boxes) / np.mean(boxes)),
-        "S at the middle": float(s[tuple(at)]),
     }
     settings = {"radius": 0.15, "q_max": 3.8}
     stage.run(

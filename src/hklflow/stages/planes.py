@@ -64,19 +64,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         kind = volume.notes.get("kind")
         title = params.title or text(volume.group["title"])
         metric = planes.metric_of(volume.cell, direct)
+        near = pictures.near_origin(volume.notes)
     if direct:
         cuts = [one.within(metric, params.reach) for one in cuts]
     what = ("total PDF" if kind == "total" else "3D-ΔPDF") if direct else "S(Q)"
     if kind == "difference":
         what = f"difference of {what}"
     diverging = direct or kind == "difference"
-    plots.save(pictures.panels(cuts, metric, direct, diverging, what, title), outputs.picture)
+    plots.save(pictures.panels(cuts, metric, direct, diverging, what, title, near), outputs.picture)
     missed = [one.plane.text for one in cuts if not one.image.size]
     print(
         f"{len(cuts) - len(missed)} planes of {what}, the nearest voxel at each point: "
         + ", ".join(one.plane.text for one in cuts if one.image.size)
-        + (f"; outside the volume: {', '.join(missed)}" if missed else "")
     )
+    if missed:
+        print(f"warning: outside the volume: {', '.join(missed)}")
 
 
 @contextmanager
