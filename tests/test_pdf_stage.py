@@ -207,6 +207,16 @@ def test_the_share_of_the_taper_that_was_filled(
         assert volume.group["title"].asstr()[()] == "total PDF"
 
 
+def test_what_was_filled_for_want_of_data_makes_no_pdf(tmp_path: Path) -> None:
+    h, k, _ = hkl()
+    invented = np.where(np.broadcast_to(np.abs(h) < 0.7 * np.abs(k), GRID.array_shape), 2, 0)
+    given = inputs(tmp_path, punched=invented.astype(np.uint8))
+    with pytest.raises(HklflowError, match=r"not measured but filled, more than 20 %"):
+        run(tmp_path / "out", given, allowed_unmeasured=0.2)
+    assert not (tmp_path / "out/pdf.json").exists()
+    run(tmp_path / "out", given, allowed_unmeasured=0.9)
+
+
 def test_scratch_files_give_the_same(tmp_path: Path) -> None:
     """Little memory: everything goes through files, which are gone at the end."""
     large = Grid.symmetric([4.0, 4.0, 6.0], 0.05)

@@ -57,6 +57,8 @@ class Settings(stage.Params):
     """Voxels along x, y, z; None: a size that is fast and has lattice vectors on voxels."""
     allowed_missing: float = Field(0.01, ge=0, le=1)
     """Share of the taper's weight where S may be neither measured nor filled; it counts as 0."""
+    allowed_unmeasured: float = Field(0.3, ge=0, le=1)
+    """Share of the taper's weight where S may be filled for want of data."""
     memory: float = Field(8000.0, gt=0)
     """MB for the volumes; what needs more is kept in a file beside the output while it is made."""
 
@@ -118,6 +120,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         errors = pdf.Errors(made, kept, transform, threads)
         sums = load("data", "slabs of S read")
         _check(inputs.filled, sums, of_errors, params)
+        _check_measured(inputs.filled, source.shares, params)
 
         grid, beyond = made.direct, max(1.0, made.taper.resolution)
         extent = lattice.volume(made.cell) * float(np.prod(grid.step * grid.shape))
@@ -245,6 +248,19 @@ def _require_symmetrised(path: Path, whole: "OpenVolume") -> None:
         raise HklflowError(
             f"symmetrised: {path} is no symmetrised volume ({why}); give what the stage symmetrise "
             "made and the stage fill read"
+        )
+
+
+def _check_measured(path: Path, shares: dict[str, float | None], params: Params) -> None:
+    """Raise where the PDF would be of what was filled rather than of what was measured."""
+    from hklflow.errors import HklflowError
+
+    share = shares["share of the taper not measured and filled"]
+    if share is not None and share > params.allowed_unmeasured:
+        raise HklflowError(
+            f"{path}: {100 * share:.3g} % of the taper's weight was not measured but filled, more "
+            f"than {100 * params.allowed_unmeasured:g} %; lower q_max, measure more rotations, or "
+            "raise allowed_unmeasured"
         )
 
 
