@@ -26,8 +26,6 @@ CONFIG: dict[str, Any] = {
     "import_scan": {"axes": ["chi=0,0,1", "phi=-1,0,0"], "exposure": 0.1},
     "refine_parent": {"grid_step": [0.1, 0.1, 0.1], "grid_limits": [3.0, 3.0, 3.0]},
     "frame_scale": {"window": 31},
-    # The grid is too coarse to measure how wide the reflections are.
-    "fill": {"radius": 0.25},
     "simulation": {
         "scan": {
             "detector": {

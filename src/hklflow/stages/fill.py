@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
 
-VERSION = 1
+VERSION = 2
+
+# 1/Å: where it cannot be measured.
+_USUAL_RADIUS = 0.2
 
 _Radius = Annotated[float, Field(gt=0)]
 
@@ -32,6 +35,9 @@ class Inputs(stage.Inputs):
     """Symmetrised S(Q)."""
     orientation: Path
     """Refined orientation of the scan: its space group and cell."""
+    whole: Path | None = None
+    """Symmetrised S(Q) of all pixels, to measure in it how wide reflections are: the 3-D mask takes
+    the strong ones out of the other; None: in that which is filled."""
 
 
 class Outputs(stage.Outputs):
@@ -51,7 +57,7 @@ class Settings(stage.Params):
     that exceeds its surroundings, where positions do not tell."""
     radius: _Radius | Literal["measured"] = "measured"
     """Radius in 1/Å of what is punched around a reflection; `measured`: from the profile of the
-    strongest."""
+    strongest, else 0.2 or a voxel's edge, with a warning."""
     radii: tuple[_Radius, _Radius, _Radius] | None = None
     """Instead of the radius: three, along a*, b* and c*, of an ellipsoid."""
     absences: bool = False
@@ -99,8 +105,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         room = _room(volume.grid.array_shape, params, outputs)
         target = fill.Target(*room, volume.grid, volume.cell, operations)
         _within_reason(params, target, group)
+        width = _radius(inputs, params, target, group)
         q_max, warnings = _read(volume, target, params)
-        metrics = _punch(target, params, group, q_max)
+        warnings += width.pop("warnings", [])
+        metrics = _punch(target, params, group, q_max, width)
         l = int(np.argmin(np.abs(target.grid.axis(2))))  # noqa: E741
         before = target.data[l].copy()
         n = np.bincount(target.code.ravel(), minlength=4)
@@ -197,6 +205,16 @@ def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> Non
                 )
 
 
+def _load(volume: "OpenVolume", target: "Target") -> None:
+    """S and σ, plane by plane."""
+    from hklflow.nexus import PLANES
+
+    for first in range(0, target.data.shape[0], PLANES):
+        own = slice(first, first + PLANES)
+        target.data[own] = volume.group["data"][own]
+        target.errors[own] = volume.group["data_errors"][own]
+
+
 def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float, list[str]]:
     """Read S and σ; the reach of the data in 1/Å, and warnings of shells within."""
     import numpy as np
@@ -205,11 +223,10 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
     from hklflow.errors import HklflowError
     from hklflow.nexus import PLANES
 
+    _load(volume, target)
     shells = Shells(target.grid, target.cell)
     for first in range(0, target.data.shape[0], PLANES):
         own = slice(first, first + PLANES)
-        target.data[own] = volume.group["data"][own]
-        target.errors[own] = volume.group["data_errors"][own]
         shells.add(first, np.isfinite(target.data[own]).astype(np.float32))
     if params.q_max is not None:
         return params.q_max, _gaps(shells, params.q_max, params.coverage)
@@ -256,7 +273,47 @@ def _much(share: float) -> list[str]:
     ]
 
 
-def _punch(target: "Target", params: Params, group: "SpaceGroup", q_max: float) -> dict[str, Any]:
+def _radius(
+    inputs: Inputs, params: Params, target: "Target", group: "SpaceGroup"
+) -> dict[str, Any]:
+    """Radius of what is punched, if it is to be measured, and how that went."""
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.core import punch
+    from hklflow.errors import HklflowError
+
+    if params.method == "karen" or params.radii or params.radius != "measured":
+        return {}
+    grid, cell = target.grid, target.cell
+    path = inputs.whole or inputs.symmetrised
+    with nexus.open_volume(path) as volume:
+        if not volume.grid.same_as(grid):
+            raise HklflowError(
+                f"{path} has another grid ({volume.grid.to_dict()}) than {inputs.symmetrised} "
+                f"({grid.to_dict()}); symmetrise both from transforms with one parent"
+            )
+        _load(volume, target)
+    positions = punch.bragg_positions(grid, cell, group, 1e-3, params.absences)
+    try:
+        profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
+    except HklflowError as error:
+        # Told, and on the page: a scan is not stopped for want of strong reflections.
+        edge = float(np.linalg.norm(target.edges, axis=1).max())
+        radius = min(max(_USUAL_RADIUS, edge), 0.35 * punch.shortest(cell, group))
+        return {
+            "radius in 1/Å": radius,
+            "warnings": [f"{error}; so long, {radius:.3g} 1/Å is taken"],
+        }
+    return {
+        "radius in 1/Å": profile.radius,
+        "reflections in the measured profile": profile.reflections,
+    }
+
+
+def _punch(
+    target: "Target", params: Params, group: "SpaceGroup", q_max: float, width: dict[str, Any]
+) -> dict[str, Any]:
     """Set the codes; radii and positions."""
     import numpy as np
 
@@ -270,12 +327,8 @@ def _punch(target: "Target", params: Params, group: "SpaceGroup", q_max: float) 
         mask[:] = karen.outliers(target.data, target.errors, half, params.threshold)
         fill_kernels.symmetric_mask(mask, target.images)
     else:
-        radii: Any = params.radii or params.radius
-        if isinstance(radii, str):
-            positions = punch.bragg_positions(grid, cell, group, 1e-3, params.absences)
-            profile = punch.measured_radius(target.data, target.errors, grid, cell, positions)
-            radii = profile.radius
-            told["reflections in the measured profile"] = profile.reflections
+        radii: Any = params.radii or width.get("radius in 1/Å", params.radius)
+        told |= width
         bragg = punch.bragg_positions(grid, cell, group, radii, params.absences)
         punch.punch(mask, grid, cell, bragg, radii)
         told |= {"radius in 1/Å": radii, "positions": len(bragg)}
