@@ -83,8 +83,8 @@ def fill(
         # Through the middle the section of the sphere is a circle, off it only nearly.
         axes.plot(round_ * np.cos(angle), round_ * np.sin(angle), color="0.4", lw=0.8, ls="--")
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        axes.set_xlabel(f"along {'hkl'[i]}* (1/Å)", fontsize=_LARGE)
-        axes.set_ylabel(f"in plane, towards {'hkl'[j]}* (1/Å)", fontsize=_LARGE)
+        axes.set_xlabel(f"along {'abc'[i]}* (1/Å)", fontsize=_LARGE)
+        axes.set_ylabel(f"in plane, towards {'abc'[j]}* (1/Å)", fontsize=_LARGE)
     panels[3].set_box_aspect((high[1] - low[1]) / (high[0] - low[0]))
     _histogram(panels[3], control)
     for axes in panels:
