@@ -95,7 +95,7 @@ rule sample_page:
             paths.page(),
             caption="../report/sample_page.rst",
             category="0 Overview",
-            labels={"shows": "{sample}: page with every step"},
+            labels={"shows": "{sample}: all on one page"},
         ),
     log:
         paths.log("sample_page", "sample"),
