@@ -110,10 +110,33 @@ def _page(top: Path, given: dict[str, list[Path]], **more: Any) -> str:
     params |= {"scans": ["100K", "300K"], "temperatures": [100.0, float("nan")]} | more
     sample_page.main(
         inputs=sample_page.Inputs(**given),
-        outputs=sample_page.Outputs(page=top / "page.html"),
+        outputs=sample_page.Outputs(page=top / "page.html", small=top / "small.html"),
         params=sample_page.Params(**params),
     )
     return (top / "page.html").read_text()
+
+
+def test_the_page_in_the_report_is_one_that_browsers_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They give up addresses above 2 MB, which is how the report holds it: in base64."""
+    products = _results(tmp_path)
+    noise = np.random.default_rng(1).integers(0, 255, (500, 500, 3), dtype=np.uint8)
+    for path in products["pictures"][:12]:
+        Image.fromarray(noise).save(path)
+    large, small = _page(tmp_path, products), (tmp_path / "small.html").read_text()
+    assert 4 / 3 * len(large.encode()) > 2_000_000
+    assert 4 / 3 * len(small.encode()) < 2_000_000
+    assert small.count("data:image/webp") == len(products["pictures"])
+    assert "Pictures are small here; page.html" in small
+    assert "Pictures are" not in large
+    # With no room at all the tables are left.
+    monkeypatch.setattr(sample_page, "_LARGEST_IN_REPORT", 100_000)
+    _page(tmp_path, products)
+    small = (tmp_path / "small.html").read_text()
+    assert "data:image" not in small
+    assert "left out here" in small
+    assert "Quality of each step" in small
 
 
 class _Seen(HTMLParser):

@@ -71,9 +71,9 @@ class Paths:
         """Product of the volumes of a parent and its children, such as ``{kind}.nxs``."""
         return self._at("{sample}", "stack_{parent}", name)
 
-    def page(self) -> str:
+    def page(self, prefix: str = "") -> str:
         """Page of a sample."""
-        return self._at("{sample}", "{sample}.html")
+        return self._at("{sample}", prefix + "{sample}.html")
 
     def overview(self, name: str) -> str:
         """Product of the whole experiment."""

@@ -91,8 +91,9 @@ rule sample_page:
         pictures=lambda wildcards: of_sample(wildcards, ".png"),
         figures=lambda wildcards: of_sample(wildcards, ".json"),
     output:
-        page=report(
-            paths.page(),
+        page=paths.page(),
+        small=report(
+            paths.page("in_report_"),
             caption="../report/sample_page.rst",
             category="0 Overview",
             labels={"shows": "{sample}: all on one page"},
@@ -113,4 +114,5 @@ rule sample_page:
         "page of {wildcards.sample}"
     shell:
         "python -m hklflow.stages.sample_page --pictures {params.pictures}"
-        " --figures {params.figures} --page {output.page:q} {params.flags} > {log:q} 2>&1"
+        " --figures {params.figures} --page {output.page:q}"
+        " --small {output.small:q} {params.flags} > {log:q} 2>&1"

@@ -14,6 +14,9 @@ BUDGET = 10_500_000
 RUNGS = (("PNG", 1800), ("WEBP", 1400), ("WEBP", 1100), ("WEBP", 850))
 """How pictures are packed, best first: format and largest width in pixels."""
 
+SMALL_RUNGS = (("WEBP", 850), ("WEBP", 640), ("WEBP", 480), ("WEBP", 360))
+"""The same where there is little room."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -29,11 +32,23 @@ class Picture:
         return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
-def pack(paths: Sequence[Path]) -> list[Picture]:
-    """Read pictures so that all of them together keep to `BUDGET`.
+def pack(
+    paths: Sequence[Path],
+    budget: int | None = None,
+    rungs: Sequence[tuple[str, int]] | None = None,
+    last: bool = True,
+) -> list[Picture]:
+    """Read pictures so that all of them together keep to a budget of bytes.
 
     PNG with 256 colours keeps plots sharp at a third of the size. If that is too much, which a
     sample of the pictures tells, all become WebP, as wide as fits.
+
+    Parameters
+    ----------
+    budget, rungs
+        None: `BUDGET`, `RUNGS`.
+    last : bool
+        Whether the last rung is taken whatever it costs; else there are no pictures then.
 
     Raises
     ------
@@ -42,13 +57,13 @@ def pack(paths: Sequence[Path]) -> list[Picture]:
     """
     if not paths:
         return []
-    chosen = RUNGS[-1]
+    budget = BUDGET if budget is None else budget
+    rungs = RUNGS if rungs is None else rungs
     tried = paths[:: max(len(paths) // 24, 1)]
-    for rung in RUNGS[:-1]:
-        if sum(len(_packed(path, rung).data) for path in tried) * len(paths) <= BUDGET * len(tried):
-            chosen = rung
-            break
-    return [_packed(path, chosen) for path in paths]
+    for rung in rungs[:-1] if last else rungs:
+        if sum(len(_packed(path, rung).data) for path in tried) * len(paths) <= budget * len(tried):
+            return [_packed(path, rung) for path in paths]
+    return [_packed(path, rungs[-1]) for path in paths] if last else []
 
 
 def _packed(path: Path, rung: tuple[str, int]) -> Picture:

@@ -28,6 +28,8 @@ class Page:
         In the order in which those of a step are shown.
     figures : sequence of (Place, mapping)
         Contents of the JSON files.
+    remark : str
+        What stands below the title.
     """
 
     sample: str
@@ -35,6 +37,7 @@ class Page:
     scans: Mapping[str, float]
     pictures: Sequence[tuple[Place, Picture]]
     figures: Sequence[tuple[Place, Mapping[str, Any]]]
+    remark: str = ""
 
     def found(self, scan: str, product: str) -> list[tuple[str, Mapping[str, Any]]]:
         """(rotation, figures) of a product of a scan, by its name without suffix."""
@@ -66,6 +69,7 @@ def render(page: Page) -> str:
         page.title or page.sample,
         tag("h1", page.title or page.sample),
         tag("p", _lead(page), class_="lead"),
+        *([tag("p", page.remark, class_="note")] if page.remark else []),
         tag("nav", [tag("a", title, href=f"#{anchor}") for anchor, title in links]),
         _section("overview", "Overview", _overview(page)),
         _calibration(page),

@@ -9,7 +9,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.page.steps import Place
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -22,6 +22,9 @@ class Inputs(stage.Inputs):
 class Outputs(stage.Outputs):
     page: Path
     """The page: self-contained, opens in any browser without a network."""
+    small: Path
+    """The same with small pictures, for the report of snakemake: browsers show nothing of pages
+    within it that are above 2 MB."""
 
 
 class Params(stage.Params):
@@ -37,9 +40,15 @@ class Params(stage.Params):
     """Title of the page."""
 
 
+# Bytes of an address, which is how the report holds a page.
+_LARGEST_IN_REPORT = 2_000_000
+
+
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Sort by the places in the results folder, pack, render."""
-    from hklflow.page.pictures import pack
+    from dataclasses import replace
+
+    from hklflow.page.pictures import SMALL_RUNGS, pack
     from hklflow.page.sample import Page, render
     from hklflow.page.steps import place
 
@@ -64,6 +73,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
+    bare = len(render(replace(page, pictures=[])).encode())
+    packed = pack([at.path for at in pictures], _room(bare), SMALL_RUNGS, last=False)
+    shown = "small here" if packed else "left out here"
+    remark = (
+        f"Pictures are {shown}; {outputs.page.name} in the folder of the results has them large."
+    )
+    small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
+    outputs.small.write_text(render(small), encoding="utf-8")
     refused = [
         at.owner
         for at, data in page.figures
@@ -74,6 +91,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
         f"{verdict}"
     )
+
+
+def _room(bare: int) -> int:
+    """Bytes that all pictures may have in a page that has ``bare`` bytes without them.
+
+    In the report the page is packed in base64, as the pictures are in the page.
+    """
+    return int((_LARGEST_IN_REPORT / 1.35 - 1.15 * bare) / 1.37)
 
 
 if __name__ == "__main__":
