@@ -108,7 +108,8 @@ def every_product(wildcards):
             paths.series(f"series.{kind}").format(sample=sample)
             for kind in ("tsv", "nxs")
         ]
-        wanted.append(paths.page().format(sample=sample))
+        pages = (paths.page(), paths.page("in_report_"))
+        wanted += [page.format(sample=sample) for page in pages]
     for sample, scan in experiment.scans:
         own = (
             of_parent_scan if experiment.scans[sample, scan].parent == scan else of_scan
