@@ -128,7 +128,7 @@ def test_the_page_in_the_report_is_one_that_browsers_show(
     assert 4 / 3 * len(large.encode()) > 2_000_000
     assert 4 / 3 * len(small.encode()) < 2_000_000
     assert small.count("data:image/webp") == len(products["pictures"])
-    assert "Pictures are small here; page.html" in small
+    assert "Pictures are small here; hexa.html" in small
     assert "Pictures are" not in large
     # With no room at all the tables are left.
     monkeypatch.setattr(sample_page, "_LARGEST_IN_REPORT", 100_000)

@@ -77,7 +77,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     packed = pack([at.path for at in pictures], _room(bare), SMALL_RUNGS, last=False)
     shown = "small here" if packed else "left out here"
     remark = (
-        f"Pictures are {shown}; {outputs.page.name} in the folder of the results has them large."
+        f"Pictures are {shown}; {params.sample}.html in the folder of the results has them large."
     )
     small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
     outputs.small.write_text(render(small), encoding="utf-8")
