@@ -187,7 +187,8 @@ def test_a_changed_layer_reruns_its_scan_only(finished: Path) -> None:
     run = snakemake(finished, "--dry-run", "--config", "per_scan={hexa/100K: {merge: {pool: 1}}}")
     told = run.stdout + run.stderr
     # The stacks read the volumes; the master file holds the configuration.
-    assert _jobs(told) == {"merge": 2, "scan_file": 1, "stack": 2, "overview": 1}
+    pages = {"overview": 1, "sample_page": 1}
+    assert _jobs(told) == {"merge": 2, "scan_file": 1, "stack": 2, **pages}
     assert "merge the rotations of hexa 300K" not in told
 
 
@@ -312,9 +313,10 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
     of_rotations = ("import_scan", "pixel_mask", "find_peaks", "frame_scale")
     assert _jobs(run.stdout + run.stderr) == {
         **dict.fromkeys(("simulate", *of_rotations, "mask_3d", "transform", "merge"), 2),
-        **dict.fromkeys(("refine", "accept", "scan_file"), 1),
+        **dict.fromkeys(("refine", "accept", "scan_file", "fill", "difference"), 1),
+        **dict.fromkeys(("symmetrise", "pdf", "planes"), 2),
         # What is about all temperatures.
-        **{"temperature_series": 1, "stack": 2, "overview": 1},
+        **{"temperature_series": 1, "stack": 3, "stack_pdf": 1, "overview": 1, "sample_page": 1},
     }
     for scan in ("100K", "300K"):
         assert f"hexa {scan} " not in run.stdout + run.stderr
@@ -384,7 +386,8 @@ def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     run = snakemake(folder, "bragg", "--cores", "2")
     assert run.returncode == 0, run.stdout + run.stderr
     again = snakemake(folder, "--dry-run", "--config", "bragg=true")
-    assert "Nothing to be done" in again.stdout + again.stderr
+    # Their pictures go to the page of the sample.
+    assert _jobs(again.stdout + again.stderr) == {"sample_page": 1}
     counted = job_counts(_experiment(folder, bragg=True))
     assert {rule: sum(counted[rule].values()) for rule in expected} == expected
 

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import lattice
+from hklflow.core import simulate_geometry as sg
 from hklflow.core.grid import Grid
 from hklflow.core.tapers import Taper
 
@@ -182,7 +182,8 @@ def pair_distribution(
         Per Å³.
     """
     x = np.asarray(x, dtype=np.float64).reshape(-1, 3)
-    g = lattice.metric(made.cell)
+    axes = sg.real_axes(made.cell)
+    g = axes @ axes.T
     size, f = made.species.size, made.powers
     # Differences of displacements are a few whole steps along each axis: a histogram is exact.
     shifts = np.array(list(product(range(-2, 3), repeat=3)))
