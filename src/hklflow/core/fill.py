@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hklflow.core import fill_kernels as kernels
 from hklflow.core import lattice
 from hklflow.core.grid import Grid
 from hklflow.core.kriging import Kriging
+from hklflow.core.symmetrise import index_maps
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -54,6 +55,8 @@ class Target:
     cell : (6,) array
     operations : (n, 3, 3) int array
         Of the Laue group.
+    images : (m, 3, 4) int array
+        Those that take centres of voxels to centres, on indices (h, k, l, 1).
     """
 
     data: NDArray[np.float32]
@@ -65,29 +68,15 @@ class Target:
     images: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.images = index_operations(self.grid, self.operations)
+        turns, shifts, whole = index_maps(self.grid, self.operations)
+        maps = np.concatenate([turns, shifts[:, :, None]], axis=2)[whole]
+        self.images = np.rint(maps).astype(np.int64)
 
     @property
     def edges(self) -> Floats:
         """Edges of a voxel (3, 3): rows are steps along l, k, h in 1/Å."""
         rows: Floats = (lattice.b_matrix(self.cell) * self.grid.step).T[::-1]
         return rows
-
-
-def index_operations(grid: Grid, operations: ArrayLike) -> NDArray[np.int64]:
-    """Operations (n, 3, 4) on indices (h, k, l, 1) of voxels, of those that map centres on centres.
-
-    Parameters
-    ----------
-    operations : (m, 3, 3) int array
-        On hkl.
-    """
-    w = np.asarray(operations, dtype=np.float64)
-    turned = w * grid.step[None, None, :] / grid.step[None, :, None]
-    start = (np.einsum("nij,j->ni", w, grid.first) - grid.first) / grid.step
-    every = np.concatenate([turned, start[:, :, None]], axis=2)
-    exact = np.all(np.abs(every - np.rint(every)) < 1e-6, axis=(1, 2))
-    return np.rint(every[exact]).astype(np.int64)
 
 
 @dataclass(frozen=True)

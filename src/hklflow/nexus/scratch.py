@@ -11,6 +11,19 @@ import numpy as np
 from hklflow.core.pdf import Store
 
 
+def mapped(folder: Path, size: int) -> mmap.mmap:
+    """Map a file of so many zero bytes that has no name, and is gone with the process.
+
+    Raises
+    ------
+    OSError
+        If the folder has no room: a page without any would end the process later.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return mmap.mmap(file.fileno(), size)
+
+
 class Scratch(Store):
     """An array of zeros in a file without a name, which vanishes with the process.
 
@@ -21,11 +34,7 @@ class Scratch(Store):
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, folder: Path) -> None:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        with tempfile.TemporaryFile(dir=folder) as file:
-            # Room is taken now: a full disk must not end in a bus error later.
-            os.posix_fallocate(file.fileno(), 0, size)
-            self._map = mmap.mmap(file.fileno(), size)
+        self._map = mapped(folder, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         self.array = np.frombuffer(self._map, dtype).reshape(shape)
 
     def release(self) -> None:

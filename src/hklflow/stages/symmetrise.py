@@ -8,8 +8,6 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from mmap import mmap
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -190,6 +188,7 @@ def _load(
     import numpy as np
 
     from hklflow.core.symmetrise import Records, leave_out_unusable
+    from hklflow.nexus.scratch import mapped
     from hklflow.nexus.volume import SideBySide
 
     rotations, grid = SideBySide(volumes), volumes[0].grid
@@ -202,7 +201,7 @@ def _load(
         work = (2 * _PLANES + 2 * params.pool + 8 * len(volumes)) * grid.shape[0] * grid.shape[1]
         size = Records.size_of(*sizes)
         fits = size + 16 * work <= 1e6 * params.memory
-        records = Records(*sizes, None if fits else _scratch(folder, size))
+        records = Records(*sizes, None if fits else mapped(folder, size))
         largest, starts = 0.0, range(0, n_l, _PLANES)
         unusable = np.zeros(len(volumes), np.int64)
         for first in stage.progress(starts, len(starts), "slabs read"):
@@ -223,23 +222,6 @@ def _tell_unusable(paths: list[Path], unusable: "NDArray[np.int64]") -> None:
                 f"warning: {path} has {n} voxels whose counts, norm or variance is infinite, not a "
                 "number or (norm, variance) negative; they count as not measured"
             )
-
-
-def _scratch(folder: Path, size: int) -> "mmap":
-    """Map a file of zeros that has no name, and is gone with the process.
-
-    Raises
-    ------
-    OSError
-        If the folder has no room: a page without any would end the process later.
-    """
-    import os
-    from mmap import mmap
-    from tempfile import TemporaryFile
-
-    with TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, size)
-        return mmap(file.fileno(), size)
 
 
 def _write(
