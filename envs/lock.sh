@@ -14,4 +14,4 @@ lock() {
 lock envs/requirements.lock
 lock envs/requirements-slurm.lock --extra slurm -c envs/requirements.lock
 lock envs/requirements-xfel.lock --extra slurm --extra xfel -c envs/requirements-slurm.lock
-lock envs/requirements-dev.lock --extra test --extra lint --extra slurm --extra xfel -c envs/requirements-xfel.lock
+lock envs/requirements-dev.lock --extra test --extra lint --extra docs --extra slurm --extra xfel -c envs/requirements-xfel.lock
