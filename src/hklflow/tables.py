@@ -224,6 +224,7 @@ def _parent_problems(scans: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
 
 def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
     """Say why the raw files of a rotation cannot be read, if so."""
+    from hklflow.formats.light import is_light
     from hklflow.formats.raw import is_hdf5
 
     if not rotation.raw:
@@ -237,8 +238,12 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
                 # A folder can be a run of a detector that is to be corrected first.
                 if not (base / raw).is_file() and not (base / raw).is_dir():
                     yield f"raw file {raw} does not exist"
+                elif is_light(raw):
+                    linked_files(raw, base)
             except OSError as error:  # a folder that may not be read, a name that is too long
                 yield f"raw file {raw} cannot be reached ({error.strerror})"
+            except HklflowError as error:
+                yield str(error)
         elif is_hdf5(raw):
             yield f"{raw} is a series of HDF5 files; give the one file that holds all frames"
         else:
@@ -251,6 +256,30 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
 def raw_ends(raw: str, base: Path) -> list[str]:
     """Raw files that a job depends on: the file, or first and last image of a series."""
     return series_ends(raw, base) if is_series(raw) else [raw]
+
+
+def linked_files(raw: str, base: Path) -> list[str]:
+    """Files with the frames of a light scan file, both ends of a series; none for others.
+
+    Raises
+    ------
+    HklflowError
+        If it links nothing, or files are not there.
+    """
+    from hklflow.formats.light import is_light, links_of
+
+    found: list[str] = []
+    for linked in links_of(base / raw) if is_light(raw) else ():
+        if is_series(Path(linked).name):
+            found += series_ends(linked, base)
+        elif Path(linked).is_file():
+            found.append(linked)
+        else:
+            raise HklflowError(
+                f"{linked}, from which {raw} takes its frames, does not exist; put it there, or "
+                "import the scan again"
+            )
+    return found
 
 
 def series_ends(pattern: str, base: Path) -> list[str]:

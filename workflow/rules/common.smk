@@ -237,6 +237,14 @@ def repeated_raw_files(wildcards):
     return experiment.raw_inputs(rotation_at(wildcards))
 
 
+def linked_files(wildcards):
+    """Files with the frames that light scan files link; the jobs find them through the links."""
+    try:
+        return experiment.linked_inputs(rotation_at(wildcards))
+    except HklflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def calibrated_geometry(wildcards):
     """Calibration of the rotation at hand; none if the raw file holds the geometry.
 

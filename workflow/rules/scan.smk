@@ -5,6 +5,7 @@
 rule sum_scans:
     input:
         raw=repeated_raw_files,
+        linked=linked_files,
     output:
         sum=paths.rotation("sum.nxs"),
     log:
@@ -30,6 +31,7 @@ rule sum_scans:
 rule correct_frames:
     input:
         raw=repeated_raw_files,
+        linked=linked_files,
         constants=used_constants(counter=False),
     output:
         frames=paths.rotation("corrected.nxs"),
@@ -68,6 +70,7 @@ rule correct_frames:
 rule import_scan:
     input:
         raw=raw_files,
+        linked=linked_files,
         geometry=calibrated_geometry,
     output:
         scan=paths.rotation("scan.nxs"),

@@ -19,6 +19,7 @@ from hklflow.cli.calibrant import calibrant
 from hklflow.cli.check import check_experiment
 from hklflow.cli.explain import explain
 from hklflow.cli.import_ini import import_ini
+from hklflow.cli.import_scans import import_scans
 from hklflow.cli.init import init_experiment
 from hklflow.cli.mask import app as mask
 from hklflow.cli.model import app as model
@@ -38,6 +39,7 @@ scan = App(name="scan", help="The table of scans.")
 config = App(name="config", help="The configuration.")
 
 app.command(init_experiment, name="init")
+app.command(import_scans, name="import")
 app.command(sample)
 app.command(scan)
 app.command(config)

@@ -9,11 +9,12 @@ import fcntl
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hklflow.cli.lock import only_one
 from hklflow.errors import HklflowError
 
 Row = dict[str, str]
@@ -134,13 +135,18 @@ class Folder:
 
         return read_yaml(self.config)
 
-    def problems(self, instead: Mapping[str, Path] | None = None) -> list[str]:
-        """Problems of configuration and tables; ``instead`` names other tables."""
+    def problems(
+        self, instead: Mapping[str, Path] | None = None, config: str | None = None
+    ) -> list[str]:
+        """Problems of configuration and tables; ``instead`` and ``config`` are other ones."""
+        import yaml
+
         from hklflow.config import load
 
         other = {name: str(path) for name, path in (instead or {}).items()}
+        data = self.data() if config is None else yaml.safe_load(config)
         try:
-            load(self.data(), self.base, other)
+            load(data or {}, self.base, other)
         except HklflowError as error:
             return [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         return []
@@ -160,31 +166,64 @@ class Folder:
         HklflowError
             If a row is wrong: every new problem, by semicolons.
         """
-        path = self.table(name).resolve()
-        with self._locked():
-            table = read_table(path)
-            content = table.with_rows(rows)
-            temporary = path.with_name(f".{path.name}.partial")
-            try:
-                with temporary.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-                    os.fsync(file.fileno())
-                before = self.problems({name: path})
-                after = self.problems({name: temporary})
-                told = [problem.replace(str(temporary), str(path)) for problem in after]
-                if new := [problem for problem in told if problem not in before]:
-                    raise HklflowError("; ".join(new))
-                # An editor knows no lock, and the checks above take their time.
-                if path.read_bytes() != table.content:
+        self.change({name: rows})
+
+    def change(
+        self,
+        rows: Mapping[str, Sequence[Mapping[str, str]]],
+        values: Sequence[tuple[Sequence[str], Mapping[str, Any]]] = (),
+    ) -> None:
+        """Append rows to tables and set values of the configuration, all or nothing.
+
+        Parameters
+        ----------
+        rows : mapping
+            ``samples`` or ``scans`` -> rows, each of which is column -> value.
+        values : sequence of (keys, mapping)
+            Values by name, and the nested keys under which they stand.
+
+        Raises
+        ------
+        HklflowError
+            If that brings a problem that was not there before: every new one, by semicolons.
+        """
+        from hklflow.cli.config_edit import with_values
+
+        with self._locked(), ExitStack() as stack:
+            new: dict[Path, tuple[bytes, bytes]] = {}  # file -> content before and after
+            for name, added in rows.items():
+                path = self.table(name).resolve()
+                table = read_table(path)
+                new[path] = (table.content, table.with_rows(added))
+            text = None
+            if values:
+                try:
+                    stack.enter_context(only_one(self.base / "config/.config.lock"))
+                except HklflowError as error:
+                    raise HklflowError("another command is changing it just now") from error
+                path = self.config.resolve()
+                before = path.read_bytes()
+                text = before.decode("utf-8")
+                for keys, wanted in values:
+                    text = with_values(text, keys, wanted)
+                new[path] = (before, text.encode())
+            written = {path: _beside(path, after, stack) for path, (_, after) in new.items()}
+            tables = {name: self.table(name).resolve() for name in rows}
+            told = self.problems({name: written[path] for name, path in tables.items()}, text)
+            for path, temporary in written.items():
+                told = [problem.replace(str(temporary), str(path)) for problem in told]
+            known = self.problems(tables)
+            if fresh := [problem for problem in told if problem not in known]:
+                raise HklflowError("; ".join(fresh))
+            # An editor knows no lock, and the checks above take their time.
+            for path, (before, _) in new.items():
+                if path.read_bytes() != before:
                     raise HklflowError(
                         f"{path} was changed by somebody else meanwhile; nothing is added, "
                         "try again"
                     )
+            for path, temporary in written.items():
                 temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -192,3 +231,15 @@ class Folder:
         with (self.base / "config/.tables.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _beside(path: Path, content: bytes, stack: ExitStack) -> Path:
+    """Write content beside its place, with the same mode; it goes with the stack."""
+    temporary = path.with_name(f".{path.name}.partial")
+    stack.callback(temporary.unlink, missing_ok=True)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+        os.fsync(file.fileno())
+    return temporary

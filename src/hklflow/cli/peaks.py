@@ -1,8 +1,7 @@
 """`hklflow peaks tune`: parameters of the peak search that find the most reflections."""
 
-import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,6 @@ from cyclopts import App, Parameter
 
 from hklflow.cli.folder import Folder
 from hklflow.cli.folder import experiment as folder_of
-from hklflow.cli.lock import only_one
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -295,40 +293,9 @@ def _suggest(folder: Folder, scan: str, found: "Tuning", *, apply: bool) -> None
         print(f"for config/config.yaml (or run again with --apply):\n\n{lines}\n")
         return
     try:
-        _apply(folder, keys, found.changed)
+        folder.change({}, [(keys, found.changed)])
     except HklflowError as error:
         raise HklflowError(
             f"{folder.config} was not changed: {error}. Paste into it:\n{lines}"
         ) from error
     print(f"written to {folder.config}:\n\n{lines}\n")
-
-
-def _apply(folder: Folder, keys: list[str], values: Mapping[str, Any]) -> None:
-    """Write values into the configuration file, if it is then still valid."""
-    import yaml
-
-    from hklflow.cli.config_edit import with_values
-    from hklflow.config import load
-
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(only_one(folder.base / "config/.config.lock"))
-        except HklflowError as error:
-            raise HklflowError("another command is changing it just now") from error
-        path = folder.config.resolve()
-        before = path.read_bytes()
-        text = with_values(before.decode("utf-8"), keys, values)
-        load(yaml.safe_load(text), folder.base)
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
-            with temporary.open("wb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-                os.fsync(file.fileno())
-            # An editor knows no lock.
-            if path.read_bytes() != before:
-                raise HklflowError("it was changed by somebody else meanwhile")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from hklflow.constants.runs import raw_files
 from hklflow.errors import HklflowError
 from hklflow.norms import Corrections
 from hklflow.paths import Paths
-from hklflow.tables import Rotation, Sample, Scan, series_ends
+from hklflow.tables import Rotation, Sample, Scan, linked_files, series_ends
 
 if TYPE_CHECKING:
     from hklflow.calibration.states import Schema, State
@@ -296,6 +296,11 @@ class Experiment:
         if rotation.is_series and self.config.simulation is None:
             return [end for raw in rotation.parts for end in series_ends(raw, self.base)]
         return list(rotation.parts)
+
+    def linked_inputs(self, rotation: Rotation) -> list[str]:
+        """Files with the frames of light scan files: a job depends on them, but is not told."""
+        found = [file for raw in rotation.parts for file in linked_files(raw, self.base)]
+        return [self._relative(Path(file)) for file in found]
 
     def sum_params(self, sample: str, scan: str, rotation: str) -> stages.sum_scans.Params:
         """Parameters of a sum of repeated scans."""

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from hklflow.core.geometry import Detector, Goniometer
 from hklflow.errors import HklflowError
 from hklflow.formats.nxfile import find_class, find_entry, first_scaled, open_file, scaled, text
-from hklflow.formats.nxframes import NexusFrames
 from hklflow.formats.nxtransformations import (
     axis_offset,
     axis_vector,
@@ -21,7 +20,7 @@ from hklflow.formats.nxtransformations import (
     is_rotation,
     placement,
 )
-from hklflow.formats.raw import Header
+from hklflow.formats.raw import Header, open_frames
 from hklflow.formats.write_raw import READ_VARIANCE
 
 Floats = NDArray[np.float64]
@@ -199,7 +198,7 @@ def read_nexus_header(path: Path) -> Header:
         If units are unknown, chains of axes are broken, or the geometry is one that
         hklflow cannot hold (curved detectors, two moving axes).
     """
-    with NexusFrames(path) as frames, open_file(path) as file:
+    with open_frames(path) as frames, open_file(path) as file:
         n, shape = frames.shape[0], (frames.shape[1], frames.shape[2])
         entry = find_entry(file)
         fields: dict[str, Any] = {"n_frames": n, **_read_beam(entry)}
@@ -225,7 +224,7 @@ def read_nexus_header(path: Path) -> Header:
 
 def read_mask_bits(path: Path) -> NDArray[np.uint32] | None:
     """Bits of the pixel mask (slow, fast) of the one detector of a file; None if it has none."""
-    with NexusFrames(path) as frames, open_file(path) as file:
+    with open_frames(path) as frames, open_file(path) as file:
         shape = (frames.shape[1], frames.shape[2])
         detectors = _detectors(find_entry(file), path)
         return _mask_bits(detectors[0], shape) if detectors else None

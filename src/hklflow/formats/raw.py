@@ -257,7 +257,8 @@ def open_frames(raw: Raw) -> Frames:
     Parameters
     ----------
     raw : path, pattern or list of paths
-        An HDF5 file (NXmx or Eiger master, or a plain stack), or images (CBF, TIFF, SMV,
+        An HDF5 file (NXmx or Eiger master, a plain stack, or a light scan file that links
+        frames), or images (CBF, TIFF, SMV,
         EDF): one file, a list, a glob (``scan_*.cbf``), a template
         (``scan_####.cbf``) or a printf pattern (``scan_%05d.tif``).
 
@@ -266,12 +267,16 @@ def open_frames(raw: Raw) -> Frames:
     HklflowError
         If there is no such file, or frames are missing from the series.
     """
-    if is_hdf5(raw):
-        from hklflow.formats.nxframes import NexusFrames
-
-        return NexusFrames(Path(str(raw)))
     from hklflow.formats.images import ImageSeries
+    from hklflow.formats.light import images_of
 
+    if is_hdf5(raw):
+        images = images_of(Path(str(raw)))
+        if images is None:
+            from hklflow.formats.nxframes import NexusFrames
+
+            return NexusFrames(Path(str(raw)))
+        raw = images
     return ImageSeries(raw)
 
 

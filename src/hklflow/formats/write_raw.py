@@ -6,7 +6,7 @@ are NeXus (McStas) vectors as they are. The file is written under a temporary na
 renamed when complete: a crash leaves nothing that looks finished.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,8 @@ from hklflow.formats.write_images import partial
 
 #: In NXdetector, which has no name for it: variance of the read noise (slow, fast), photons².
 READ_VARIANCE = "read_variance"
+#: In NXdata, which cannot link images: the pattern of their names, from the file's folder.
+IMAGE_FILES = "image_files"
 
 _DETECTOR = "/entry/instrument/detector"
 _AXES = "/entry/sample/transformations"
@@ -138,6 +140,9 @@ class NXmxWriter:
     sample_name, instrument_name : str or None
     dtype : numpy dtype
         Of the pixels as stored.
+    links : str, sequence of (file, path in it), or None
+        Where the frames are, if they stay elsewhere: the pattern of a series of images, or the
+        datasets of HDF5 files that hold them in order. There is nothing to append then.
 
     Raises
     ------
@@ -177,11 +182,12 @@ class NXmxWriter:
         sample_name: str | None = "sample",
         instrument_name: str | None = "simulated beamline",
         dtype: Any = np.uint32,
+        links: "str | Sequence[tuple[str, str]] | None" = None,
     ) -> None:
         self.path = Path(path)
         self.shape = shape
         self.n_frames = n_frames
-        self.written = 0
+        self.written = 0 if links is None else n_frames
         self._dtype = np.dtype(dtype)
         axes = np.asarray(axes, dtype=np.float64).reshape(-1, 3)
         lengths: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -213,14 +219,17 @@ class NXmxWriter:
             _field(entry, "definition", "NXmx", version="1.0")
             data = _group(entry, "data", "NXdata")
             data.attrs["signal"] = "data"
-            self._data = data.create_dataset(
-                "data",
-                shape=(0, *shape),
-                maxshape=(n_frames, *shape),
-                chunks=(1, *shape),
-                dtype=self._dtype,
-                **hdf5plugin.Bitshuffle(cname="lz4"),
-            )
+            if links is None:
+                self._data = data.create_dataset(
+                    "data",
+                    shape=(0, *shape),
+                    maxshape=(n_frames, *shape),
+                    chunks=(1, *shape),
+                    dtype=self._dtype,
+                    **hdf5plugin.Bitshuffle(cname="lz4"),
+                )
+            else:
+                self._link(data, links)
             instrument = _group(entry, "instrument", "NXinstrument")
             if instrument_name is not None:
                 _field(instrument, "name", instrument_name)
@@ -240,7 +249,7 @@ class NXmxWriter:
                 ("saturation_value", saturation, None),
                 ("underload_value", underload, None),
                 (READ_VARIANCE, read_variance, "photon^2"),
-                ("bit_depth_image", 8 * self._dtype.itemsize, None),
+                ("bit_depth_image", None if links is not None else 8 * self._dtype.itemsize, None),
             ):
                 if value is not None:
                     _field(detector, name, value, units)
@@ -263,11 +272,25 @@ class NXmxWriter:
                 self._write_goniometer(sample, axis_names, axes, rest, scan_axis, begin, end)
             elif begin is not None:
                 _write_angles(sample, "rotation_angle", begin, end)
-            # A hard link: readers look for the frames in the detector too.
-            detector["data"] = self._data
+            if links is None:
+                # A hard link: readers look for the frames in the detector too.
+                detector["data"] = self._data
         except BaseException:
             self._abandon()
             raise
+
+    @staticmethod
+    def _link(data: Any, links: "str | Sequence[tuple[str, str]]") -> None:
+        """Say where the frames are."""
+        import h5py
+
+        if isinstance(links, str):
+            _field(data, IMAGE_FILES, links)
+            return
+        names = ["data"] if len(links) == 1 else [f"data_{i:06d}" for i in range(1, len(links) + 1)]
+        data.attrs["signal"] = names[0]
+        for name, (file, inside) in zip(names, links, strict=True):
+            data[name] = h5py.ExternalLink(file, inside)
 
     def _scan_degrees(
         self, start: float | None, step: float | None, scan_angles: ArrayLike | None
@@ -414,6 +437,12 @@ class NXmxWriter:
         self._data.resize(after, axis=0)
         self._data[self.written : after] = block
         self.written = after
+
+    def note(self, source: Mapping[str, Any]) -> None:
+        """Write what the facts come from, as text or numbers by name, for people."""
+        group = _group(self._file["entry"], "import", "NXcollection")
+        for name, value in source.items():
+            _field(group, name, value)
 
     def __enter__(self) -> Self:
         return self
