@@ -1,0 +1,283 @@
+"""`hklflow import`: all of what a plugin found, or nothing; what is there stays as it is.
+
+The plugin here is made up; those of real instruments have tests of their own.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from hklflow import beamlines, config
+from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched
+from hklflow.core.geometry import Detector, Goniometer
+from hklflow.errors import HklflowError
+from hklflow.formats.models import read_model
+from hklflow.formats.raw import Header, open_frames, read_header
+
+from .conftest import Hklflow
+
+SHAPE = (8, 9)
+DETECTOR = Detector(
+    SHAPE,
+    (1e-4, 1e-4),
+    np.array([4.5e-4, 4e-4, 0.1]),
+    np.array([0.0, -1.0, 0.0]),
+    np.array([-1.0, 0.0, 0.0]),
+)
+HEADER = Header(
+    wavelength=0.5,
+    detector=DETECTOR,
+    goniometer=Goniometer(("phi",), np.array([[-1.0, 0, 0]]), np.zeros(1), 0),
+    start_deg=-5.0,
+    step_deg=0.1,
+    n_frames=5,
+    monitor=np.full(5, 3e4),
+    temperature=100.0,
+)
+UB = 2 * np.pi * np.diag([1 / 4.0, 1 / 5.0, 1 / 6.0])
+
+
+class Plugin:
+    """Finds what it is told."""
+
+    name, summary = "fake", "made up"
+    options = MappingProxyType({"log": "a log file"})
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.found = Found()
+
+    def find(self, request: Request) -> Found:
+        self.asked.append(request)
+        return self.found
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    made = Plugin()
+    monkeypatch.setattr(beamlines, "beamline", lambda name: made)
+    return made
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Two raw files that are not the experiment's."""
+    raw = tmp_path / "beamline data"
+    raw.mkdir()
+    for number in (1, 2):
+        with h5py.File(raw / f"f{number}.h5", "w") as file:
+            frames = np.full((5, *SHAPE), number, np.uint32)
+            file.create_dataset("e/d", data=frames, chunks=(1, *SHAPE))
+    return raw
+
+
+def scan(raw: Path, number: int, **more: object) -> FoundScan:
+    file = str(raw / f"f{number}.h5")
+    own = FoundScan("ice", "100K", f"r{number}", file, HEADER, SHAPE, datasets=((file, "/e/d"),))
+    return replace(own, **more)
+
+
+def tree(base: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(base)): path.read_bytes()
+        for path in base.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+Import = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def imported(folder: Path, raw: Path, hklflow: Hklflow) -> Import:
+    def run(*words: str) -> tuple[int, str, str]:
+        done = hklflow("import", raw, "--from", "fake", "--directory", folder, *words)
+        return done.code, done.out, done.err
+
+    return run
+
+
+def load(folder: Path) -> config.Experiment:
+    return config.load(yaml.safe_load((folder / "config/config.yaml").read_text()), folder)
+
+
+def test_rows_links_and_a_start(folder: Path, raw: Path, plugin: Plugin, imported: Import) -> None:
+    plugin.found = Found(
+        (scan(raw, 1, ub=UB, space_group="P 2 2 2", notes=("a guess",)), scan(raw, 2, ub=UB)),
+        {"ice": FoundSample("P 2 2 2", (4, 5, 6, 90, 90, 90), "H2O")},
+        (Unmatched("scan 3", "no images", ("f2.h5",)),),
+        general={"merge": {"pool": 1}},
+        settings={"ice/100K": {"import_scan": {"polarization": 0.99, "exposure": 0.1}}},
+        notes=("7 scans of other kinds",),
+    )
+    before = tree(raw)
+    code, out, err = imported("--scans", "1-3,x", "--option", "log=a=b", "--saturation", "4e5")
+    assert code == 0, err
+    for told in ("a guess", "not matched: scan 3: no images", "perhaps f2.h5", "7 scans of other"):
+        assert told in out
+    request = plugin.asked[0]
+    assert request.scans == {"1", "2", "3", "x"}
+    assert (request.options, request.facts.saturation) == ({"log": "a=b"}, 4e5)
+    experiment = load(folder)
+    sample = experiment.samples["ice"]
+    assert (sample.space_group, sample.formula) == ("P 2 2 2", "H2O")
+    assert sample.cell == (4, 5, 6, 90, 90, 90)
+    row = experiment.scans["ice", "100K"]
+    assert (row.temperature, list(row.rotations)) == (100, ["r1", "r2"])
+    own = experiment.settings("ice", "100K")
+    assert (own.merge.pool, own.import_scan.polarization) == (1, 0.99)
+    for number in (1, 2):
+        light = folder / row.rotations[f"r{number}"].raw
+        with open_frames(light) as frames:
+            assert frames.shape == (5, *SHAPE)
+            assert (frames.read(0, 5) == number).all()
+        assert read_header(light).start_deg == pytest.approx(-5)
+        # The jobs depend on the frames themselves too.
+        assert experiment.linked_inputs(row.rotations[f"r{number}"]) == [str(raw / f"f{number}.h5")]
+    start = own.orientation.start
+    assert start is not None
+    [first, second] = read_model(folder / start)
+    assert (first.name, second.name) == ("r1", "r2")
+    np.testing.assert_allclose(first.ub, UB)
+    assert tree(raw) == before
+
+
+def test_twice_is_once_even_after_a_person_renamed(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    plugin.found = Found((scan(raw, 1),))
+    assert imported()[0] == 0
+    once = tree(folder)
+    code, out, _ = imported()
+    assert code == 0
+    assert "1 of them are in the table of scans already" in out
+    assert tree(folder) == once
+    table = folder / "config/scans.tsv"
+    table.write_text(table.read_text().replace("\t100K\t", "\tbase\t"))
+    renamed = tree(folder)
+    assert imported()[0] == 0
+    assert tree(folder) == renamed
+    plugin.found = Found((scan(raw, 1), scan(raw, 2, scan="50K")))
+    assert imported()[0] == 0
+    assert set(load(folder).scans) == {("ice", "base"), ("ice", "50K")}
+
+
+def test_a_dry_run_writes_nothing(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    plugin.found = Found((scan(raw, 1, ub=UB),))
+    before = tree(folder)
+    code, out, _ = imported("--dry-run")
+    assert (code, tree(folder)) == (0, before)
+    assert "ice 100K r1" in out
+    assert "5 frames, phi -5 + 0.1 x n degrees, 100 K, 0.5 Å, monitor, orientation" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "sentence"),
+    [
+        ({}, ("--space-group", "P 1 9"), "space group"),
+        ({}, ("--calibration", "lab"), "calibration 'lab' is not one of"),
+        ({"scan": "100_K"}, (), "scan '100_K' may only have"),
+        ({"parent": "300K"}, (), "parent '300K' is not a scan"),
+        ({"datasets": (("/nowhere/f.h5", "/e/d"),)}, (), r"/nowhere/f\.h5.* does not exist"),
+    ],
+)
+def test_all_or_nothing(
+    folder: Path,
+    raw: Path,
+    plugin: Plugin,
+    imported: Import,
+    more: dict[str, object],
+    words: tuple[str, ...],
+    sentence: str,
+) -> None:
+    """The second of two scans is wrong: the first is not there either."""
+    plugin.found = Found(
+        (scan(raw, 1, ub=UB), scan(raw, 2, **({"scan": "50K"} | more), ub=UB)),
+        general={"merge": {"pool": 1}},
+    )
+    before = tree(folder)
+    code, _, err = imported(*words)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert re.search(sentence, err), err
+    assert tree(folder) == before
+
+
+def test_what_a_killed_import_left_is_made_again(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    left = folder / "raw/ice_100K_r1.scan.nxs"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"half")
+    plugin.found = Found((scan(raw, 1),))
+    assert imported()[0] == 0
+    assert read_header(left).n_frames == 5
+
+
+def test_found_nothing_is_an_error(plugin: Plugin, imported: Import) -> None:
+    plugin.found = Found((), unmatched=(Unmatched("scan 3", "no images"),))
+    code, out, err = imported()
+    assert code == 2
+    assert "not matched: scan 3" in out
+    assert "no scan found" in err
+    assert "1 could not be matched" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--option", "lag=x"), "log: a log file"),
+        (("--option", "log"), "'log' is not one `name=value`"),
+        (("--scans", "9-3"), "'9-3' is no range"),
+        (("--scans", "1,,2"), "empty item"),
+    ],
+)
+def test_words_that_make_no_sense(
+    plugin: Plugin, imported: Import, words: tuple[str, ...], sentence: str
+) -> None:
+    code, _, err = imported(*words)
+    assert code == 2
+    assert sentence in err
+    assert plugin.asked == []
+
+
+def test_a_beamline_that_is_not_there(folder: Path, raw: Path, hklflow: Hklflow) -> None:
+    done = hklflow("import", raw, "--from", "nowhere", "--directory", folder)
+    assert done.code == 2
+    assert "there is no beamline 'nowhere'; known are" in done.err
+
+
+def test_names_from_any_text() -> None:
+    assert beamlines.name("PMN-PT (011)_2") == "PMN-PT-011-2"
+    assert beamlines.scan_name(12.5, "x") == "12.5K"
+    assert beamlines.scan_name(None, "S839 a") == "S839-a"
+    with pytest.raises(HklflowError, match="no letter or digit"):
+        beamlines.name("___")
+
+
+def test_joined_facts() -> None:
+    both = beamlines.joined(Header(wavelength=1.0), Header(wavelength=2.0, n_frames=3))
+    assert (both.wavelength, both.n_frames) == (1.0, 3)
+
+
+def test_the_start_is_readable(folder: Path, raw: Path, plugin: Plugin, imported: Import) -> None:
+    """Without a geometry there is no start, and that is told."""
+    plugin.found = Found((scan(raw, 1, ub=UB, header=replace(HEADER, detector=None)),))
+    code, out, _ = imported()
+    assert code == 0
+    assert "the orientation is left out" in out
+    assert not (folder / "config/orientations").exists()
+    plugin.found = Found((scan(raw, 2, scan="50K", ub=UB, where="scan 4 of x.spec"),))
+    assert imported()[0] == 0
+    start = json.loads((folder / "config/orientations/ice_50K.json").read_text())
+    assert start["source"] == "scan 4 of x.spec"
