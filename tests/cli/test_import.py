@@ -170,6 +170,22 @@ def test_twice_is_once_even_after_a_person_renamed(
     assert set(load(folder).scans) == {("ice", "base"), ("ice", "50K")}
 
 
+def test_what_a_person_set_stays(folder: Path, raw: Path, plugin: Plugin, imported: Import) -> None:
+    path = folder / "config/config.yaml"
+    path.write_text(path.read_text() + "import_scan: {polarization: 0.9}\n")
+    plugin.found = Found((scan(raw, 1),), general={"import_scan": {"polarization": 0.99}})
+    code, out, err = imported()
+    assert code == 0, err
+    assert "import_scan.polarization is 0.9 and stays (found: 0.99)" in out
+    # Another key in this one-line section cannot be put there: told, with the lines to paste.
+    plugin.found = Found((scan(raw, 2),), general={"import_scan": {"exposure": 0.1}})
+    before = tree(folder)
+    code, _, err = imported()
+    assert code == 2
+    assert "Paste into it:\nimport_scan:\n  exposure: 0.1" in err
+    assert tree(folder) == before
+
+
 def test_a_dry_run_writes_nothing(
     folder: Path, raw: Path, plugin: Plugin, imported: Import
 ) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from hklflow import __version__
+from hklflow import __version__, system
 from hklflow.cli import calibration, constants
 from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.calibrant import calibrant
@@ -79,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Who reads has had enough, as `| head`; what Python still flushes goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+    except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        if (told := system.sentence(error)) is not None:
+            print(f"hklflow: {told}", file=sys.stderr)
+            sys.exit(2)
         traceback.print_exc()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -187,7 +187,7 @@ class Folder:
         HklflowError
             If that brings a problem that was not there before: every new one, by semicolons.
         """
-        from hklflow.cli.config_edit import with_values
+        from hklflow.cli.config_edit import lines_for, with_values
 
         with self._locked(), ExitStack() as stack:
             new: dict[Path, tuple[bytes, bytes]] = {}  # file -> content before and after
@@ -205,7 +205,13 @@ class Folder:
                 before = path.read_bytes()
                 text = before.decode("utf-8")
                 for keys, wanted in values:
-                    text = with_values(text, keys, wanted)
+                    try:
+                        text = with_values(text, keys, wanted)
+                    except HklflowError as error:
+                        lines = "\n".join(lines_for(keys, wanted))
+                        raise HklflowError(
+                            f"{path} was not changed: {error}. Paste into it:\n{lines}"
+                        ) from error
                 new[path] = (before, text.encode())
             written = {path: _beside(path, after, stack) for path, (_, after) in new.items()}
             tables = {name: self.table(name).resolve() for name in rows}

@@ -247,7 +247,7 @@ def _write(folder: Folder, found: "Found", fresh: "list[FoundScan]", stated: _St
     ]
     rows: dict[str, list[dict[str, str]]] = {"samples": samples} if samples else {}
     rows["scans"] = []
-    values = list(_settings(found, fresh))
+    values = list(_settings(folder, found, fresh))
     with ExitStack() as made:
         for one in fresh:
             raw = _light(folder, one, made) if one.light else _shown(one.raw, folder)
@@ -280,16 +280,27 @@ def _row(one: "FoundScan", raw: str, stated: _Stated) -> dict[str, str]:
 
 
 def _settings(
-    found: "Found", fresh: "list[FoundScan]"
+    folder: Folder, found: "Found", fresh: "list[FoundScan]"
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Keys and values of the configuration, for the scans that are new."""
-    for section, inner in found.general.items():
-        yield [section], dict(inner)
+    """Keys and values of the configuration; what a person set stays."""
+    from hklflow.config import value_in
+
     new = {f"{one.sample}/{one.scan}" for one in fresh}
+    wanted = [([section], inner) for section, inner in found.general.items()]
     for scan, sections in found.settings.items():
         if scan in new:
-            for section, inner in sections.items():
-                yield ["per_scan", scan, section], dict(inner)
+            wanted += [(["per_scan", scan, name], inner) for name, inner in sections.items()]
+    data = folder.data()
+    for keys, inner in wanted:
+        left = {}
+        for name, value in inner.items():
+            there, own = value_in(data, [*keys, name])
+            if not there:
+                left[name] = value
+            elif own != value:
+                print(f"config: {'.'.join([*keys, name])} is {own} and stays (found: {value})")
+        if left:
+            yield keys, left
 
 
 def _shown(path: str, folder: Folder) -> str:

@@ -292,10 +292,5 @@ def _suggest(folder: Folder, scan: str, found: "Tuning", *, apply: bool) -> None
     if not apply:
         print(f"for config/config.yaml (or run again with --apply):\n\n{lines}\n")
         return
-    try:
-        folder.change({}, [(keys, found.changed)])
-    except HklflowError as error:
-        raise HklflowError(
-            f"{folder.config} was not changed: {error}. Paste into it:\n{lines}"
-        ) from error
+    folder.change({}, [(keys, found.changed)])
     print(f"written to {folder.config}:\n\n{lines}\n")
