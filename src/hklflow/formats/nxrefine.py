@@ -29,6 +29,17 @@ from hklflow.core import lattice
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.model import Model, sound
 from hklflow.errors import HklflowError
+from hklflow.formats.nxrefine_fields import (
+    DETECTOR,
+    GONIOMETER,
+    find,
+    has_orientation,
+    number,
+    numbers,
+    opened,
+    rotation_names,
+    words,
+)
 
 Floats = NDArray[np.float64]
 
@@ -36,9 +47,8 @@ _TO_OURS = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 _NAMES = ("theta", "omega", "chi", "phi")
 _AXES = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+UNPOLARIZED = "the polarization is not stated; the beam is taken as unpolarized"
 _DEFAULT_ORIENTATION = "-y +z -x"  # of files before it was stored
-_DAMAGE = (OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
-_MOST_NUMBERS = 1_000_000  # that one field of the geometry may have
 
 
 def read_nxrefine(path: str | Path) -> list[Model]:
@@ -49,101 +59,45 @@ def read_nxrefine(path: str | Path) -> list[Model]:
     HklflowError
         If the file is another, or none of its rotations has an orientation.
     """
-    import h5py
-
-    path = Path(path)
-    if not path.is_file():
-        raise HklflowError(f"{path} does not exist; check the path")
-    try:
-        with h5py.File(path, "r") as file:
-            names = [name for name in file if name[-1].isdigit() and _is_group(file, name)]
-            names = [n for n in names if _find(file, f"{n}/{_DETECTOR}/orientation_matrix")]
-            if not names:
-                raise HklflowError(
-                    f"{path} has no rotation with instrument/detector/orientation_matrix; give a "
-                    "file of NXRefine in which the lattice has been refined"
-                )
-            with np.errstate(all="ignore"):  # what comes of it is not finite, and refused
-                return [sound(_read_one(file, name)) for name in names]
-    except _DAMAGE as error:
-        raise HklflowError(
-            f"{path} is not a readable file of NXRefine ({type(error).__name__}: {error}); copy it "
-            "again"
-        ) from None
+    with opened(path) as file:
+        names = [n for n in rotation_names(file) if has_orientation(file, n)]
+        if not names:
+            raise HklflowError(
+                f"{path} has no rotation with instrument/detector/orientation_matrix; give a "
+                "file of NXRefine in which the lattice has been refined"
+            )
+        return [read_rotation(file, name) for name in names]
 
 
-_DETECTOR = "instrument/detector"
-_GONIOMETER = "instrument/goniometer"
+def read_rotation(file: Any, name: str) -> Model:
+    """Geometry of one rotation, with its orientation if it has one.
 
-
-def _is_group(file: Any, name: str) -> bool:
-    import h5py
-
-    return file.get(name, getclass=True, getlink=False) is h5py.Group
-
-
-def _find(group: Any, name: str) -> Any:
-    """Dataset, or None; links to other files are not followed."""
-    import h5py
-
-    for part in name.split("/"):
-        if not isinstance(group, h5py.Group) or part not in group:
-            return None
-        if isinstance(group.get(part, getlink=True), h5py.ExternalLink):
-            return None
-        group = group[part]
-    if not isinstance(group, h5py.Dataset) or group.size > _MOST_NUMBERS:
-        return None
-    return group
-
-
-def _numbers(group: Any, name: str, default: float | None = None) -> Floats:
-    found = _find(group, name)
-    if found is None:
-        if default is None:
-            raise HklflowError(f"{name} is missing in {group.name} of {group.file.filename}")
-        return np.array([default])
-    values = np.asarray(found[()], dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise HklflowError(f"{found.name} in {group.file.filename} is not finite; mend the file")
-    return np.atleast_1d(values)
-
-
-def _number(group: Any, name: str, default: float | None = None) -> float:
-    return float(_numbers(group, name, default).flat[0])
-
-
-def _text(group: Any, name: str) -> str:
-    found = _find(group, name)
-    if found is None:
-        return ""
-    value = found[()]
-    value = value.flat[0] if isinstance(value, np.ndarray) else value
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _read_one(file: Any, name: str) -> Model:
+    Raises
+    ------
+    HklflowError
+        If a number is missing that NXRefine writes always, or makes no sense.
+    """
     group = file[name]
     notes: list[str] = []
-    phi = _numbers(group, f"{_GONIOMETER}/phi")
-    found = _find(group, f"{_GONIOMETER}/phi")
+    phi = numbers(group, f"{GONIOMETER}/phi")
+    found = find(group, f"{GONIOMETER}/phi")
     step = float(phi[1] - phi[0]) if len(phi) > 1 else float(found.attrs.get("step", 0.0))
     if step == 0:
         raise HklflowError(f"phi of {name} in {file.filename} has no step; not a rotation scan")
-    frames = _find(group, "data/frame_number")
+    frames = find(group, "data/frame_number")
     if frames is None:
         notes.append("the file does not say how many frames there are: one is taken")
-    old_theta = _number(group, f"{_GONIOMETER}/goniometer_pitch", 0.0)
-    angles = [_number(group, f"{_GONIOMETER}/theta", old_theta)]
-    angles += [_number(group, f"{_GONIOMETER}/{axis}", 0.0) for axis in ("omega", "chi")]
-    offsets = [_number(group, f"{_GONIOMETER}/{axis}", 0.0) for axis in ("xs", "ys", "zs")]
+    old_theta = number(group, f"{GONIOMETER}/goniometer_pitch", 0.0)
+    angles = [number(group, f"{GONIOMETER}/theta", old_theta)]
+    angles += [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("omega", "chi")]
+    offsets = [number(group, f"{GONIOMETER}/{axis}", 0.0) for axis in ("xs", "ys", "zs")]
     if any(offsets):
         notes.append(f"the crystal's offsets {offsets} mm from the axis are left out")
-    notes.append("the polarization is not stated; the beam is taken as unpolarized")
-    ub = _ub(file, group, notes)
-    return Model(
+    notes.append(UNPOLARIZED)
+    ub = _ub(file, group, notes) if has_orientation(file, name) else None
+    model = Model(
         rotation=Rotation(
-            Beam(_number(group, "instrument/monochromator/wavelength")),
+            Beam(number(group, "instrument/monochromator/wavelength")),
             _detector(group),
             Goniometer(_NAMES, _AXES @ _TO_OURS.T, np.radians([*angles, 0.0]), 3),
             Scan(
@@ -153,10 +107,11 @@ def _read_one(file: Any, name: str) -> Model:
             ),
         ),
         ub=ub,
-        space_group=_text(file, "entry/sample/space_group") or None,
+        space_group=words(file, "entry/sample/space_group") or None,
         name=name,
         notes=tuple(notes),
     )
+    return sound(model)
 
 
 def _cell_axes(cell: Sequence[float] | Floats) -> Floats:
@@ -165,17 +120,23 @@ def _cell_axes(cell: Sequence[float] | Floats) -> Floats:
 
 
 def _ub(file: Any, group: Any, notes: list[str]) -> Floats:
-    sample = file["entry"] if _find(file, "entry/sample/unitcell_a") is not None else group
-    cell = np.array([_number(sample, f"sample/unitcell_{name}") for name in _CELL])
-    matrix = _numbers(group, f"{_DETECTOR}/orientation_matrix").reshape(3, 3)
+    sample = file["entry"] if find(file, "entry/sample/unitcell_a") is not None else group
+    cell = np.array([number(sample, f"sample/unitcell_{name}") for name in _CELL])
+    matrix = numbers(group, f"{DETECTOR}/orientation_matrix").reshape(3, 3)
     axes = _cell_axes(cell)
     candidates = [2 * np.pi * _TO_OURS @ matrix @ np.linalg.inv(a) for a in (axes, axes.T)]
     off = [np.max(np.abs(lattice.decompose_ub(ub)[1] / cell - 1)) for ub in candidates]
-    # The second one only where it alone makes sense; for right angles they are the same.
-    second = off[1] < 1e-6 < off[0]
+    # The second one only where it makes far more sense; for right angles they are the same.
+    second = 10 * off[1] < off[0] > 1e-6
     if second:
         notes.append("the orientation matrix goes with reciprocal axes, unlike NXRefine's of 2026")
     chosen = int(second)
+    skew = float(np.abs(matrix @ matrix.T - np.eye(3)).max())
+    if skew > 1e-3:
+        notes.append(
+            f"the orientation matrix is no rotation (by {skew:.2g}): it is one after cell and "
+            "orientation are taken apart anew"
+        )
     if off[chosen] > 1e-6:
         own = " ".join(f"{x:.6g}" for x in lattice.decompose_ub(candidates[chosen])[1])
         notes.append(f"the cell in the orientation matrix, {own}, is not quite the one stated")
@@ -193,23 +154,23 @@ def _signed_axes(text: str) -> Floats:
 
 def _detector(group: Any) -> Detector:
     where = f"{group.name} of {group.file.filename}"
-    stored = _find(group, f"{_DETECTOR}/detector_orientation")
+    stored = find(group, f"{DETECTOR}/detector_orientation")
     if stored is not None and stored.shape == (3, 3):
         orientation = np.asarray(stored[()], dtype=np.float64)
     else:
-        text = _text(group, f"{_DETECTOR}/detector_orientation") or _DEFAULT_ORIENTATION
+        text = words(group, f"{DETECTOR}/detector_orientation") or _DEFAULT_ORIENTATION
         orientation = _signed_axes(text)
     if not np.allclose(orientation @ orientation.T, np.eye(3), atol=1e-6):
         raise HklflowError(f"detector_orientation in {where} is no set of right angles; mend it")
-    roll, pitch, yaw = (_number(group, f"{_DETECTOR}/{n}", 0.0) for n in ("roll", "pitch", "yaw"))
+    roll, pitch, yaw = (number(group, f"{DETECTOR}/{n}", 0.0) for n in ("roll", "pitch", "yaw"))
     tilt = _turn(0, roll) @ _turn(1, pitch) @ _turn(2, yaw)
     fast, slow, _ = (tilt @ orientation.T).T
-    size = 1e-3 * _numbers(group, f"{_DETECTOR}/pixel_size")
+    size = 1e-3 * numbers(group, f"{DETECTOR}/pixel_size")
     size_fast, size_slow = float(size[0]), float(size[-1])
-    centre = [_number(group, f"{_DETECTOR}/beam_center_{axis}") + 0.5 for axis in "xy"]
-    distance = 1e-3 * _number(group, f"{_DETECTOR}/distance")
+    centre = [number(group, f"{DETECTOR}/beam_center_{axis}") + 0.5 for axis in "xy"]
+    distance = 1e-3 * number(group, f"{DETECTOR}/distance")
     corner = -centre[0] * size_fast * fast - centre[1] * size_slow * slow
-    n_slow, n_fast = (int(n) for n in _numbers(group, f"{_DETECTOR}/shape"))
+    n_slow, n_fast = (int(n) for n in numbers(group, f"{DETECTOR}/shape"))
     return Detector(
         shape=(n_slow, n_fast),
         pixel_size=(size_slow, size_fast),
@@ -283,8 +244,8 @@ def _put(group: Any, name: str, value: Any, units: str = "", **attrs: float) -> 
     group[name] = value
     if units:
         group[name].attrs["units"] = units
-    for key, number in attrs.items():
-        group[name].attrs[key] = number
+    for key, attribute in attrs.items():
+        group[name].attrs[key] = attribute
 
 
 def _write_one(group: Any, model: Model, cell: Floats, notes: list[str]) -> None:

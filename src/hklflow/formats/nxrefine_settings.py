@@ -127,7 +127,7 @@ KEYS: dict[str, dict[str, Becomes | str]] = {
             _fraction,
             "fraction horizontal: (1 + factor) / 2 of pyFAI's polarisation factor",
         ),
-        "radius": "punching Bragg peaks is not part of this version",
+        "radius": "hklflow measures how far reflections reach; `fill: radius` sets it",
         "mask_t1": _MASK,
         "mask_h1": _MASK,
         "mask_t2": _MASK,

@@ -1,0 +1,445 @@
+"""Experiments of NXRefine: samples, scans, rotations, and what NXRefine found of them.
+
+``SAMPLE/LABEL/SAMPLE_SCAN.nxs`` holds the rotations f1, f2, ... of one scan and links their frames
+in ``SCAN/fN.h5``; ``SAMPLE_scans.nxs`` is the parent that registers scans and holds their settings.
+The source is an experiment, a folder within it, a parent or the file of one scan.
+
+NXRefine's parent is no scan. Of its scans, the one that has the parent's orientation becomes the
+parent, else the warmest.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched, joined, name
+from hklflow.errors import HklflowError
+from hklflow.formats import nxrefine_fields as fields
+from hklflow.formats.nxrefine import UNPOLARIZED, read_rotation
+from hklflow.formats.nxrefine_header import read_cell, read_formula, read_grid, read_measurement
+from hklflow.formats.nxrefine_settings import KEYS, Becomes, read_ini
+from hklflow.formats.raw import Header
+
+Floats = NDArray[np.float64]
+
+_OTHERS = {"backup", "calibrations", "configurations", "macros", "scripts", "tasks"}
+_DEPTH = 4  # EXP/nxrefine/SAMPLE/LABEL
+# Of NXRefine's settings those that say something of these data; the others tune its programs.
+_USED = ("threshold", "first_frame", "last_frame", "sample_transmission")
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """A parent's file: what it registers and prescribes."""
+
+    path: Path
+    scans: Mapping[str, bool] = field(default_factory=dict)
+    """Stem of a scan's file -> whether it is selected."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    grid_note: str = ""
+    orientations: Mapping[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """The file of one scan: its name in NXRefine, and its sample."""
+
+    path: Path
+    sample: str
+    name: str
+    parent: str
+    """Name of the parent's file, if it says."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the frames usually are."""
+        return self.path.parent / self.name
+
+
+class NXRefine:
+    """Plugin of experiments that were set up with NXRefine."""
+
+    name = "nxrefine"
+    summary = "experiments, samples, parents or scans of NXRefine"
+    options: Mapping[str, str] = {}
+
+    def find(self, request: Request) -> Found:
+        """Look for scans; see `hklflow.beamlines.Beamline`."""
+        search = _Search(request)
+        search.look()
+        return Found(
+            scans=tuple(search.scans),
+            samples=search.samples,
+            unmatched=tuple(search.unmatched),
+            settings=search.settings,
+            notes=tuple(search.notes),
+        )
+
+
+plugin = NXRefine()
+
+
+class _Search:
+    """What one request finds, file by file."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.scans: list[FoundScan] = []
+        self.samples: dict[str, FoundSample] = {}
+        self.unmatched: list[Unmatched] = []
+        self.settings: dict[str, dict[str, dict[str, Any]]] = {}
+        self.notes: list[str] = []
+
+    def look(self) -> None:
+        source = self.request.source
+        files = list(_below(source)) if source.is_dir() else [source]
+        parents = {path: self._parent(path) for path in files if _is_parent(path)}
+        if source in parents:
+            files += [source.with_name(f"{stem}.nxs") for stem in parents[source].scans]
+        scans = [one for path in files if path not in parents and (one := self._scan(path))]
+        for one in scans:
+            path = one.path.with_name(one.parent)
+            if one.parent and path not in parents and path.is_file():
+                parents[path] = self._parent(path)
+        if not scans and not self.unmatched and not parents:
+            raise HklflowError(
+                f"{source} has no scan of NXRefine (SAMPLE/LABEL/SAMPLE_SCAN.nxs with rotations "
+                "f1, f2, ...); give the folder of its experiment"
+            )
+        labels = {(one.sample, one.path.parent) for one in scans}
+        several = [sample for sample, _ in labels]
+        by_parent: dict[Path | None, list[_Scan]] = {}
+        for one in scans:
+            by_parent.setdefault(_parent_of(one, parents), []).append(one)
+        for where, members in by_parent.items():
+            own = _Parent(members[0].path, settings=_ini(members[0].path))
+            self._group(parents[where] if where else own, members, several)
+        if source.is_dir() or source in parents:
+            self._absent(parents.values())
+
+    def _parent(self, path: Path) -> _Parent:
+        try:
+            with fields.opened(path) as file:
+                return _read_parent(path, file)
+        except HklflowError as error:
+            self._refuse(path, error)
+            return _Parent(path)
+
+    def _scan(self, path: Path) -> _Scan | None:
+        """File of a scan; None if it is something else, or told with its parent."""
+        if not path.is_file():
+            return None
+        try:
+            with fields.opened(path) as file:
+                names = fields.rotation_names(file)
+                if not any(fields.is_group(file[n], fields.GONIOMETER) for n in names):
+                    if path == self.request.source:
+                        raise HklflowError(f"{path} has no rotations f1, f2, ... of NXRefine")
+                    return None
+                samples = [fields.words(file, "entry/sample/name"), path.parent.parent.name]
+                parent = Path(fields.words(file, "entry/nxscans/parent")).name
+        except HklflowError as error:
+            self._refuse(path, error)
+            return None
+        for sample in samples:
+            if sample and path.stem.startswith(f"{sample}_"):
+                return _Scan(path, sample, path.stem.removeprefix(f"{sample}_"), parent)
+        why = "its name does not begin with that of a sample, which would tell the scan"
+        told = tuple(f"{s}_{path.stem}.nxs" for s in dict.fromkeys(samples) if s)
+        self.unmatched.append(Unmatched(str(path), why, told))
+        return None
+
+    def _refuse(self, path: Path, error: HklflowError) -> None:
+        """A file that cannot be read ends the search only if it is all that was asked for."""
+        if path == self.request.source:
+            raise error
+        self.unmatched.append(Unmatched(str(path), str(error)))
+
+    def _group(self, parent: _Parent, members: Sequence[_Scan], several: Sequence[str]) -> None:
+        """Scans of one parent: what they are, which of them is the parent, its settings."""
+        found: list[FoundScan] = []
+        matrices: dict[tuple[str, str], Floats] = {}
+        for one in members:
+            wanted = self.request.wants(name(one.name))
+            if not wanted or (
+                self.request.scans is None and not parent.scans.get(one.path.stem, 1)
+            ):
+                continue
+            sample = f"{one.sample}-{one.path.parent.name}" if several.count(one.sample) > 1 else ""
+            sample = name(self.request.sample or sample or one.sample)
+            with fields.opened(one.path) as file:
+                rotations = fields.rotation_names(file)
+                self.samples.setdefault(sample, _sample(file, self.notes))
+                for rotation in rotations:
+                    scan = self._rotation(file, one, rotation, parent.settings)
+                    if scan is None:
+                        continue
+                    found.append(replace(scan, sample=sample, scan=name(one.name)))
+                    if scan.ub is not None:
+                        matrix = fields.orientation_matrix(file, rotation)
+                        matrices[scan.where, rotation] = matrix
+            self._unlinked(one, rotations)
+        if not found:
+            return
+        chosen, why = _chosen(found, matrices, parent)
+        others = {one.scan for one in found} - {chosen}
+        if others:
+            self.notes.append(f"{chosen} is the parent of {', '.join(sorted(others))}: {why}")
+        self.scans += [replace(one, parent=chosen) for one in found]
+        sections = self._sections(parent, [one.header.n_frames or 0 for one in found])
+        if sections:
+            self.settings[f"{found[0].sample}/{chosen}"] = sections
+
+    def _rotation(
+        self, file: Any, scan: _Scan, rotation: str, settings: Mapping[str, str]
+    ) -> FoundScan | None:
+        """One rotation with all that is known; None if it cannot be used, which is told."""
+        where = f"{scan.path.name} {rotation}"
+        try:
+            return self._read(file, scan, rotation, settings, where)
+        except HklflowError as error:
+            told = _raw_files(scan, rotation)
+            self.unmatched.append(Unmatched(where, str(error), told))
+            return None
+
+    def _read(
+        self, file: Any, scan: _Scan, rotation: str, settings: Mapping[str, str], where: str
+    ) -> FoundScan:
+        raw, inside, notes = self._frames(file, scan, rotation)
+        n, *shape = _shape(raw, inside)
+        model = read_rotation(file, rotation)
+        geometry = model.rotation
+        monitor = self.request.monitor or settings.get("monitor")
+        measured, told = read_measurement(file, rotation, monitor)
+        notes += [note for note in (*model.notes, *told) if note != UNPOLARIZED]
+        if measured.monitor is not None and len(measured.monitor) != n:
+            raise HklflowError(
+                f"{raw} has {n} frames and the monitor {len(measured.monitor)} values: frames are "
+                "missing, or it is another scan's"
+            )
+        if geometry.scan.n_frames != n:
+            notes.append(f"NXRefine counts on {geometry.scan.n_frames} frames, {raw.name} has {n}")
+        if tuple(shape) != tuple(geometry.detector.shape):
+            raise HklflowError(
+                f"{raw} has frames of {shape} pixels, the detector {geometry.detector.shape}"
+            )
+        if measured.pixel_mask is not None and list(measured.pixel_mask.shape) != shape:
+            raise HklflowError(f"the pixel mask is {measured.pixel_mask.shape}, frames {shape}")
+        said = Header(
+            wavelength=geometry.beam.wavelength,
+            detector=geometry.detector,
+            goniometer=geometry.goniometer,
+            start_deg=float(np.degrees(geometry.scan.start)),
+            step_deg=float(np.degrees(geometry.scan.step)),
+            n_frames=n,
+            polarization=_setting("polarization", settings),
+        )
+        return FoundScan(
+            sample="",
+            scan="",
+            rotation=name(rotation),
+            raw=str(raw),
+            header=joined(self.request.facts, said, measured),
+            shape=(shape[0], shape[1]),
+            datasets=((str(raw), inside),),
+            ub=model.ub,
+            space_group=model.space_group,
+            where=where,
+            notes=tuple(notes),
+        )
+
+    def _frames(self, file: Any, scan: _Scan, rotation: str) -> tuple[Path, str, list[str]]:
+        """File and dataset of the frames, and notes."""
+        target, inside = fields.link(file, f"{rotation}/data/data")
+        if target is not None and (scan.path.parent / target).is_file():
+            return scan.path.parent / target, inside, []
+        usual = [scan.folder / f"{rotation}.h5"]
+        if self.request.raw is not None:
+            given = Path(self.request.raw.replace("{scan}", scan.name))
+            usual = [given / scan.name / f"{rotation}.h5", given / f"{rotation}.h5", *usual]
+        told = "links no frames" if target is None else f"links {target}, which does not exist"
+        for path in usual:
+            if path.is_file():
+                return path, inside or "/entry/data/data", [f"it {told}: {path} is taken"]
+        raise HklflowError(f"it {told}, and there is no {usual[-1]}; --raw names another folder")
+
+    def _unlinked(self, scan: _Scan, rotations: Sequence[str]) -> None:
+        """Tell of frames without a rotation, whose geometry nobody knows."""
+        for raw in sorted(scan.folder.glob("f[0-9]*.h5")):
+            if raw.stem not in rotations:
+                why = f"{scan.path.name} has no rotation {raw.stem}"
+                self.unmatched.append(Unmatched(str(raw), why, tuple(rotations)))
+
+    def _sections(self, parent: _Parent, frames: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """Sections of the configuration that a parent's settings make."""
+        found: dict[str, dict[str, Any]] = {}
+        for key in _USED:
+            row, value = KEYS["nxreduce"][key], _setting(key, parent.settings)
+            if value is None or isinstance(row, str):
+                continue
+            if key in ("first_frame", "last_frame") and value >= min(frames):
+                self.notes.append(
+                    f"{key} {parent.settings[key]} of NXRefine is left out: there are "
+                    f"{min(frames)} frames"
+                )
+                continue
+            section, _, inner = row.key.partition(".")
+            found.setdefault(section, {})[inner] = value
+        if parent.grid:
+            found["refine_parent"] = dict(parent.grid)
+            self.notes.append(parent.grid_note)
+        return found
+
+    def _absent(self, parents: Iterable[_Parent]) -> None:
+        """Tell of registered scans without a file, and of those that are not selected."""
+        left: list[str] = []
+        for parent in parents:
+            for stem, selected in parent.scans.items():
+                path = parent.path.with_name(f"{stem}.nxs")
+                if not path.is_file():
+                    others = [p for p in sorted(path.parent.glob("*.nxs")) if not _is_parent(p)]
+                    why = f"{parent.path.name} registers it, and there is no such file"
+                    near = tuple(p.name for p in others if p.stem not in parent.scans)
+                    self.unmatched.append(Unmatched(path.name, why, near))
+                elif not selected:
+                    left.append(stem)
+        if left and self.request.scans is None:
+            self.notes.append(f"not selected in NXRefine, and left out: {', '.join(left)}")
+
+
+def _is_parent(path: Path) -> bool:
+    return path.name.endswith("_scans.nxs")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """NeXus files of an experiment's folders; the scans' own folders hold frames and results."""
+    seen: set[str] = set()
+    stack = [(folder, 0)]
+    while stack:
+        here, depth = stack.pop()
+        real = os.path.realpath(here)
+        if real in seen:  # links may lead round in circles
+            continue
+        seen.add(real)
+        try:
+            inside = sorted(p for p in here.iterdir() if not p.name.startswith("."))
+        except OSError as error:
+            raise HklflowError(
+                f"{here} cannot be read ({error.strerror}); ask for access"
+            ) from error
+        files = [p for p in inside if p.suffix == ".nxs"]
+        yield from files
+        if depth < _DEPTH:
+            scans = tuple(f"_{p.name}" for p in inside)
+            own = {s[1:] for s in scans if any(p.stem.endswith(s) for p in files)}
+            stack += [
+                (p, depth + 1)
+                for p in reversed(inside)
+                if p.name not in _OTHERS | own and p.is_dir()
+            ]
+
+
+def _parent_of(scan: _Scan, parents: Mapping[Path, _Parent]) -> Path | None:
+    """Parent of a scan: as its file says, else the one that registers it."""
+    said = scan.path.with_name(scan.parent) if scan.parent else None
+    if said in parents:
+        return said
+    beside = [p for p in parents if p.parent == scan.path.parent]
+    return next((p for p in beside if scan.path.stem in parents[p].scans), None)
+
+
+def _ini(path: Path) -> dict[str, str]:
+    """Settings of reductions of the experiment that a file belongs to."""
+    for folder in path.parents[:_DEPTH]:
+        ini = folder / "tasks/settings.ini"
+        if ini.is_file():
+            lines = read_ini(ini)
+            return {key: text for section, key, text in lines if section == "nxreduce"}
+    return {}
+
+
+def _read_parent(path: Path, file: Any) -> _Parent:
+    stems = fields.texts(file, "entry/nxscans/scans")
+    selected = fields.find(file, "entry/nxscans/selected")
+    chosen = [True] * len(stems) if selected is None else np.ravel(selected[()]).tolist()
+    if len(chosen) != len(stems):
+        raise HklflowError(
+            f"{path} registers {len(stems)} scans and says of {len(chosen)} whether they are "
+            "selected; mend the file"
+        )
+    grid, note = read_grid(file)
+    names = [n for n in fields.rotation_names(file) if fields.has_orientation(file, n)]
+    return _Parent(
+        path,
+        {stem: bool(one) for stem, one in zip(stems, chosen, strict=True)},
+        _ini(path) | fields.texts_of(file, "entry/nxscans/settings"),
+        grid,
+        note,
+        {n: fields.orientation_matrix(file, n) for n in names},
+    )
+
+
+def _chosen(
+    found: Sequence[FoundScan], matrices: Mapping[tuple[str, str], Floats], parent: _Parent
+) -> tuple[str, str]:
+    """Parent scan of these, and why it is."""
+
+    def is_parents(one: FoundScan) -> bool:
+        own, his = matrices.get((one.where, one.rotation)), parent.orientations.get(one.rotation)
+        return own is not None and his is not None and np.allclose(own, his, rtol=0, atol=1e-9)
+
+    def warmest(scans: Sequence[FoundScan]) -> str:
+        return max(scans, key=lambda one: one.header.temperature or -1.0).scan
+
+    if same := [one for one in found if is_parents(one)]:
+        return warmest(same), f"it has the orientation in {parent.path.name}"
+    oriented = [one for one in found if one.ub is not None] or found
+    return warmest(oriented), "a guess, it is the warmest; the column `parent` has the last word"
+
+
+def _sample(file: Any, notes: list[str]) -> FoundSample:
+    from hklflow.core.symmetry import space_group
+
+    group: str | None = fields.words(file, "entry/sample/space_group") or None
+    if group is not None:
+        try:
+            space_group(group)
+        except HklflowError as error:
+            notes.append(f"{Path(file.filename).name}: {error}")
+            group = None
+    return FoundSample(group, read_cell(file), read_formula(file))
+
+
+def _shape(raw: Path, inside: str) -> tuple[int, ...]:
+    """Shape of the frames in a raw file."""
+    with fields.opened(raw) as file:
+        frames = fields.find(file, inside.strip("/"), largest=None)
+        if frames is None or frames.ndim != 3:
+            raise HklflowError(f"{raw} has no frames at {inside}; copy it again")
+        return tuple(int(n) for n in frames.shape)
+
+
+def _raw_files(scan: _Scan, rotation: str) -> tuple[str, ...]:
+    """Raw files that might be meant: in the scan's folder, then of the same name in others."""
+    own = sorted(scan.folder.glob("*.h5"))
+    others = [p for p in sorted(scan.path.parent.glob(f"*/{rotation}.h5")) if p not in own]
+    return tuple(str(p.relative_to(scan.path.parent)) for p in (own + others)[:5])
+
+
+def _setting(key: str, settings: Mapping[str, str]) -> Any:
+    """Value of one of NXRefine's settings as hklflow has it; None if it is not said."""
+    row, text = KEYS["nxreduce"][key], settings.get(key, "")
+    if not isinstance(row, Becomes) or text in ("", "None"):
+        return None
+    try:
+        return row.convert(text)
+    except ValueError as error:
+        raise HklflowError(
+            f"{key} of NXRefine's settings is {text!r}, not what it needs ({row.says}); mend it"
+        ) from error
