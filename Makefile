@@ -6,12 +6,13 @@ CORES ?= all
 # In the order in which they begin: the test of Slurm mostly waits.
 SLOWEST := tests/slurm tests/workflow tests
 
-.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test lint bench lock schema clean
+.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test lint docs bench lock schema clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
 	@echo "make test    set up, run all tests"
 	@echo "make lint    set up, check style, types, layers and the workflow"
+	@echo "make docs    set up, make the documentation as a site: docs/_build/html/index.html"
 	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
 	@echo "make setup   set up only (virtual environment in $(VENV))"
 	@echo "make setup-slurm   the same with what profiles/slurm needs, see docs/slurm.md"
@@ -53,12 +54,17 @@ test: setup-dev
 	PATH="$(BIN):$$PATH" python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile --no-loadscope-reorder $(SLOWEST)
 
 lint: setup-dev
-	PATH="$(BIN):$$PATH" ruff check src tests benchmarks
-	PATH="$(BIN):$$PATH" ruff format --check src tests benchmarks
+	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs
+	PATH="$(BIN):$$PATH" ruff format --check src tests benchmarks docs/_ext docs/conf.py docs/draw_graphs.py
 	PATH="$(BIN):$$PATH" mypy
 	PATH="$(BIN):$$PATH" lint-imports
 	PATH="$(BIN):$$PATH" snakefmt --check Snakefile workflow
 	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --lint
+
+# Nothing is fetched; a warning is an error, as is a link that leads nowhere.
+docs: setup-dev
+	PATH="$(BIN):$$PATH" python -m sphinx -b html -W --keep-going -n -E -q docs docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser."
 
 # Where it works and the peers' environment; a peer that cannot be installed is named in the table.
 BENCH := .bench
@@ -81,4 +87,4 @@ lock: setup-dev
 	PATH="$(BIN):$$PATH" sh envs/lock.sh
 
 clean:
-	rm -rf $(VENV) $(BENCH) src/hklflow/__pycache__/kernels-* demo/results demo/raw demo/report.html demo/.snakemake
+	rm -rf $(VENV) $(BENCH) src/hklflow/__pycache__/kernels-* demo/results demo/raw demo/report.html demo/.snakemake docs/_build

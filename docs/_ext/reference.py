@@ -1,0 +1,157 @@
+"""The reference's text, made from the code when the site is built, so that it is never old."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import draw_graphs
+import pictures
+from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src/hklflow"
+RULE = re.compile(r"^rule (\w+):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
+OUTPUT = re.compile(r"^    output:\n((?:        .*\n)+)", re.MULTILINE)
+PRODUCT = re.compile(
+    r"^        (\w+)=[\w(\s]*?(?:paths\.(\w+)|of_transform)\((.*?)\)", re.MULTILINE | re.DOTALL
+)
+_OPTION = re.compile(r"^\| `(\w+)` \|")
+
+
+def configuration() -> str:
+    """`config/README.md`, its tables of keys made from the models."""
+    from hklflow import schema
+
+    return schema.readme_text((ROOT / schema.README).read_text(encoding="utf-8"))
+
+
+def changelog() -> str:
+    """The changes of each version."""
+    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def commands() -> str:
+    """Every command, as its `--help` says."""
+    from hklflow.cli import app
+
+    text = app.generate_docs(output_format="markdown", heading_level=1)
+    return text.split("\n", 1)[1]  # the page has a title
+
+
+# ---------------------------------------------------------------------------- stages
+
+
+def stages() -> str:
+    """What each stage does, reads and writes, and its parameters, as its `--help` says."""
+    from hklflow import stages as package
+
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"hklflow.stages.{name}") for name in names]
+    return "\n\n".join(_stage(module) for module in modules if hasattr(module, "main"))
+
+
+def _stage(module: ModuleType) -> str:
+    name = module.__name__.rsplit(".", 1)[1]
+    parts = [f"## `{name}`", f"```{{eval-rst}}\n{inspect.getdoc(module)}\n```"]
+    for title, model in (
+        ("reads", module.Inputs),
+        ("writes", module.Outputs),
+        ("parameters", module.Params),
+    ):
+        if model.model_fields:
+            parts.append(_options(title, model))
+    return "\n\n".join(parts)
+
+
+def _options(title: str, model: type[BaseModel]) -> str:
+    """Table of the fields of a model, by their options on the command line."""
+    from hklflow import schema
+
+    head, line, *rows = schema._table(model.model_json_schema())
+    rows = [_OPTION.sub(lambda key: f"| `--{key[1].replace('_', '-')}` |", row) for row in rows]
+    return "\n".join([head.replace("key", title), line, *rows])
+
+
+# ---------------------------------------------------------------------------- products
+
+
+def products() -> str:
+    """Table of every file that a rule writes below the results."""
+    rows = ["| rule | product | path | what it is |", "|---|---|---|---|"]
+    for rule, name, path, meaning in sorted(_products()):
+        rows.append(f"| `{rule}` | `{name}` | `{path}` | {meaning} |")
+    return "\n".join(rows)
+
+
+def _products() -> Iterator[tuple[str, str, str, str]]:
+    from hklflow.paths import Paths
+
+    paths = Paths("results")
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for rule, body in RULE.findall(file.read_text(encoding="utf-8") + "\n"):
+            output = OUTPUT.search(body)
+            if output is None or rule == "simulate":
+                continue  # `simulate` writes raw files, wherever the table says
+            outputs = importlib.import_module(f"hklflow.stages.{rule}").Outputs.model_fields
+            found = PRODUCT.findall(output[1])
+            if {name for name, _, _ in found} != set(outputs):
+                raise RuntimeError(f"rule {rule} of {file} writes what docs/_ext cannot read")
+            for name, method, arguments in found:
+                given = ast.literal_eval(f"({arguments},)" if arguments else "()")
+                path = getattr(paths, method or "rotation")(*given)
+                meaning = " ".join((outputs[name].description or "").split())
+                yield rule, name, path, meaning
+
+
+# ---------------------------------------------------------------------------- explanation
+
+
+def docstring(module: str) -> str:
+    """What the head of a module says, in the code's own words."""
+    source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    text = ast.get_docstring(ast.parse(source))
+    return f"```{{eval-rst}}\n{text}\n```"
+
+
+def layers() -> str:
+    """Picture of the packages: the layers that import-linter holds, and the imports that are."""
+    ranks = _contract()
+    edges = {
+        (unit, imported)
+        for module in PACKAGE.rglob("*.py")
+        if (unit := module.relative_to(PACKAGE).with_suffix("").parts[0]) in ranks
+        for imported in _imports(module)
+        if imported in ranks and unit != imported
+    }
+    drawn = pictures.svg(draw_graphs.reduced(edges), ranks)
+    return f"```{{raw}} html\n<figure>{drawn}</figure>\n```"
+
+
+def _contract() -> dict[str, int]:
+    """Layer of each package and module of `hklflow`, by the contract in pyproject.toml."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layered,) = (contract for contract in contracts if contract["type"] == "layers")
+    return {
+        name.strip().removeprefix("hklflow."): rank
+        for rank, layer in enumerate(layered["layers"])
+        for name in re.split(r"[|:]", layer)
+    }
+
+
+def _imports(module: Path) -> Iterator[str]:
+    """Packages and modules directly below `hklflow` that a file imports, at whatever place."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (name.split(".")[1] for name in names if name.startswith("hklflow."))
