@@ -102,7 +102,7 @@ def import_scans(
         raise HklflowError(f"{source} does not exist; check the path")
     found = plugin.find(
         Request(
-            source=source.absolute(),
+            source=source.resolve() if ".." in source.parts else source.absolute(),
             raw=raw,
             scans=_numbers(scans),
             sample=sample,
