@@ -98,6 +98,9 @@ class FoundScan:
         Scan of the same sample from which this one starts; empty: its own, or by the tables.
     calibration : str
         Entry of ``calibrations`` of the configuration; empty: the header's own geometry.
+    goniometer : str
+        Settings as the table of scans has them, ``chi=54.7 phi=0:0.1`` in degrees, of axes whose
+        directions only the configuration knows; empty: as the header says.
     ub : (3, 3) array or None
         Orientation in the goniometer's frame, 1/Å with 2π; a start of refinement.
     space_group : str or None
@@ -118,6 +121,7 @@ class FoundScan:
     datasets: tuple[tuple[str, str], ...] = ()
     parent: str = ""
     calibration: str = ""
+    goniometer: str = ""
     ub: NDArray[np.float64] | None = None
     space_group: str | None = None
     where: str = ""

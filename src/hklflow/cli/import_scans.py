@@ -272,7 +272,7 @@ def _row(one: "FoundScan", raw: str, stated: _Stated) -> dict[str, str]:
         "parent": stated.parent or one.parent,
         "rotation": one.rotation,
         "raw": raw,
-        "goniometer": "",
+        "goniometer": one.goniometer,
         "calibration": stated.calibration or one.calibration,
         "frames": "" if one.header.n_frames is None else str(one.header.n_frames),
         "run": "",
