@@ -25,6 +25,7 @@ from hklflow.cli.mask import app as mask
 from hklflow.cli.model import app as model
 from hklflow.cli.peaks import app as peaks
 from hklflow.cli.show import show
+from hklflow.cli.slice import slice_volume
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError
 
@@ -52,6 +53,7 @@ app.command(calibrant)
 app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 app.command(show)
+app.command(slice_volume, name="slice")
 sample.command(add_sample, name="add")
 scan.command(add_scan, name="add")
 config.command(explain, name="explain")

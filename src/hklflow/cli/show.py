@@ -1,55 +1,104 @@
-"""`hklflow show`: what a product holds, and the history that led to it."""
+"""`hklflow show`: what a product holds, its plot, and the history that led to it."""
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     import h5py
 
-_PICTURES = {".png", ".svg", ".pdf", ".jpg", ".jpeg", ".tif", ".tiff", ".gif"}
+_PICTURES = {".png", ".svg", ".pdf", ".jpg", ".jpeg", ".gif"}
+_PICTURE = "a picture: open it in a viewer or a browser"
 _WIDTH = 60  # of a text in the tree
 _FEW = 12  # numbers that are shown one by one
 _MANY = 200_000_000  # numbers beyond which a summary reads only some planes
 
 
-def show(file: Path, /, *, history: bool = False) -> None:
-    """Show the tree of a NeXus or JSON file, one of its values, or its history.
+def show(
+    file: Path,
+    /,
+    *,
+    history: bool = False,
+    plot: Annotated[bool, Parameter(negative="")] = False,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    frame: int | None = None,
+) -> None:
+    """Show the tree of a NeXus or JSON file, one of its values, its history, or its plot.
 
     In the tree `*` marks the default plot, `->` a link. A path inside may follow the file's
     name: a group shows its own tree, a dataset its values or what they have in common.
 
-    Example: `hklflow show results/quartz/100K/quartz_100K.nxs/entry/transform/data`
+    Example: `hklflow show results/quartz/100K/quartz_100K.nxs/entry/transform/data`;
+    `hklflow show results/quartz/100K/transform.nxs --plot`; `hklflow show raw/scan.nxs -o x.png`
 
     Parameters
     ----------
     file
-        File, or file and path inside.
+        File, or file and path inside; raw frames (HDF5, CBF, TIFF) have a plot too.
     history
         Show every stage that led to the file: version, parameters, and inputs with their
         hashes; and whether each input is still there as it was.
+    plot
+        Draw the default plot, or what the path inside names, in the terminal: in colour, or in
+        plain characters for a pipe or where NO_COLOR is set.
+    output
+        Write the plot as this PNG instead.
+    frame
+        Plot this frame of raw frames, from 0, rather than the mean of ten of them.
     """
-    path, inside = _split(file)
+    path, inside = split(file)
+    if plot or output is not None or frame is not None:
+        if history:
+            raise HklflowError("--history and --plot exclude each other; give one of them")
+        _plot(path, inside, output, frame)
+        return
     lines: Iterator[str]
     if path.suffix == ".json":
         data = _json(path)
         lines = _history(path, _records(data)) if history else _json_lines(path, data, inside)
     else:
         if not _is_hdf5(path):
-            what = "a picture: open it in a viewer or a browser"
-            if path.suffix.lower() not in _PICTURES:
-                what = "neither HDF5 (NeXus) nor .json; text opens in any editor"
-            raise HklflowError(f"{path} is {what}")
+            raise HklflowError(f"{path} is {_what_else(path)}")
         lines = _history(path, _nexus_records(path)) if history else _nexus_lines(path, inside)
     for line in lines:
         print(line)
 
 
-def _split(given: Path) -> tuple[Path, list[str]]:
-    """The file, and the path inside."""
+def _plot(path: Path, inside: list[str], output: Path | None, frame: int | None) -> None:
+    from hklflow.cli import draw
+
+    if path.suffix.lower() in _PICTURES:
+        if output is not None:
+            raise HklflowError(f"{path} is a picture already; copy it to {output}")
+        print(f"{path.resolve()} is {_PICTURE}")
+        return
+    draw.told(draw.drawing_of(path, inside, frame), output)
+
+
+def _what_else(path: Path) -> str:
+    """Say what a file without tree is."""
+    from hklflow.cli.draw import IMAGES
+
+    if path.suffix.lower() in IMAGES:
+        return "an image of a detector: --plot draws it"
+    if path.suffix.lower() in _PICTURES:
+        return _PICTURE
+    return "neither HDF5 (NeXus) nor .json; text opens in any editor"
+
+
+def split(given: Path) -> tuple[Path, list[str]]:
+    """Split into the file and the path inside.
+
+    Raises
+    ------
+    HklflowError
+        If there is no such file.
+    """
     for path in (given, *given.parents):
         if path.is_file():
             return path, list(given.parts[len(path.parts) :])

@@ -190,6 +190,26 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
         return Cut(plane, np.empty(0), np.empty(0), np.empty((0, 0), np.float32))
     u = _mesh(plane.first, plane.origin, grid, corners[:, 0])
     v = _mesh(plane.second, plane.origin, grid, corners[:, 1])
+    return Cut(plane, u, v, sample(values, grid, plane, u, v, block))
+
+
+def sample(
+    values: Any,
+    grid: Grid,
+    plane: Plane,
+    u: Floats,
+    v: Floats,
+    block: tuple[int, int, int] = (16, 64, 64),
+) -> NDArray[np.float32]:
+    """What a volume has at points (m, n) of a plane; NaN outside the volume.
+
+    Parameters
+    ----------
+    values, block
+        As for `cut`.
+    u, v : (n,), (m,) array
+        Values of the free letters.
+    """
     image = np.full((len(v), len(u)), np.nan, np.float32)
     # Not to waver between two voxels where a point lies on the face between them.
     points = plane.at(*np.meshgrid(u, v))
@@ -205,7 +225,7 @@ def cut(values: Any, grid: Grid, plane: Plane, block: tuple[int, int, int] = (16
             tuple(slice(a, b + 1) for a, b in zip(low, own[part].max(axis=0), strict=True))
         ]
         image[row[part], column[part]] = np.asarray(box)[tuple((own[part] - low).T)]
-    return Cut(plane, u, v, image)
+    return image
 
 
 def _corners(plane: Plane, grid: Grid) -> Floats:

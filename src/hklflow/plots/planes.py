@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
@@ -20,7 +20,8 @@ Floats = NDArray[np.float64]
 DIVERGING = "RdBu_r"
 _EMPTY = "0.85"
 
-_UNITS = {False: "counts per unit norm", True: "S per Å³"}
+UNITS = {False: "counts per unit norm", True: "S per Å³"}
+"""Of S(Q), and of pair distributions."""
 
 
 def near_origin(notes: Mapping[str, Any]) -> float:
@@ -50,6 +51,7 @@ def panels(
     label: str,
     title: str,
     near: float = 1.0,
+    norm: Normalize | None = None,
 ) -> Figure:
     """Planes of one volume in one picture, all with the same colours.
 
@@ -66,6 +68,8 @@ def panels(
         Of the colours, without the unit.
     near : float
         Å: see `symmetric_range`.
+    norm : Normalize, optional
+        Range of the colours; without it what suits the values.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def panels(
     shapes = [np.ptp(one.v) / np.ptp(one.u) * _aspect(one, metric) for one in cuts if _drawn(one)]
     height = float(np.clip(max(shapes, default=1.0), 0.5, 1.1)) * 4.3 + 1.1
     figure = figure_of(5.4 * columns + 1, height * rows + 0.4)
-    group(figure, (rows, columns), cuts, metric, direct, diverging, label, near)
+    group(figure, (rows, columns), cuts, metric, direct, diverging, label, near, norm)
     figure.suptitle(title)
     return figure
 
@@ -107,9 +111,11 @@ def group(
     diverging: bool,
     label: str,
     near: float = 1.0,
+    norm: Normalize | None = None,
 ) -> None:
     """Draw planes with one bar of colours into a figure or a part of one."""
-    norm = symmetric_range(cuts, metric, direct, near) if diverging else log_range(_all(cuts))
+    if norm is None:
+        norm = symmetric_range(cuts, metric, direct, near) if diverging else log_range(_all(cuts))
     axes = list(figure.subplots(*shape, squeeze=False).ravel())
     for spare in axes[len(cuts) :]:
         spare.set_axis_off()
@@ -123,7 +129,7 @@ def group(
         own.set_title(one.plane.text)
     if drawn is not None:
         extend = "both" if diverging else "max"
-        unit = f"{label} ({_UNITS[direct]})"
+        unit = f"{label} ({UNITS[direct]})"
         figure.colorbar(drawn, ax=axes, label=unit, shrink=0.85, extend=extend)
 
 
@@ -162,7 +168,7 @@ def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diver
     # Measured and empty is the darkest colour; what was not measured stays NaN.
     lowest = float(norm.vmin or 0.0)
     drawn = axes.imshow(
-        image if diverging else np.where(image <= 0, lowest, image),
+        np.where(image <= 0, lowest, image) if isinstance(norm, LogNorm) else image,
         norm=norm,
         cmap=DIVERGING if diverging else IMAGE,
         extent=(u[0] - du, u[-1] + du, v[0] - dv, v[-1] + dv),

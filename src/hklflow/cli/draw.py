@@ -1,0 +1,367 @@
+"""What a file plots as a drawing, for `hklflow show --plot` and `hklflow slice`."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.core.grid import Grid
+    from hklflow.core.planes import Plane
+    from hklflow.core.slabs import Slab
+    from hklflow.formats.raw import Frames
+    from hklflow.nexus.plottable import Plottable
+    from hklflow.plots.drawing import Drawing, Screen
+
+IMAGES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
+_CENTRAL = {"hkl": ("h k 0", "h 0 l", "0 k l"), "xyz": ("x y 0", "x 0 z", "0 y z")}
+_SUMMED = 10  # frames of a rotation that are looked at
+_STACKED = 6  # volumes of a stack
+
+
+# ------------------------------------------------------------------------------ where it goes
+
+
+def screen() -> "Screen":
+    """The terminal: colours and dots only where a person sees them and wants them."""
+    from hklflow.plots.drawing import Screen
+
+    size = shutil.get_terminal_size((80, 40))
+    seen = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    can = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") == "utf8"
+    return Screen(
+        max(20, size.columns), max(10, size.lines), seen and can and not os.environ.get("NO_COLOR")
+    )
+
+
+def told(drawing: "Drawing", output: Path | None) -> None:
+    """Write a drawing as PNG, or print it.
+
+    Raises
+    ------
+    HklflowError
+        If the name is not that of a PNG, or there is no such folder.
+    """
+    if output is None:
+        for line in drawing.lines(screen()):
+            print(line)
+        return
+    if output.suffix.lower() != ".png":
+        raise HklflowError(f"{output} is not the name of a picture; give one that ends in .png")
+    from hklflow.plots.drawing import save
+
+    with published(output) as partial:
+        save(drawing, partial)
+
+
+@contextmanager
+def published(output: Path) -> Iterator[Path]:
+    """A temporary name beside an output, renamed once it is complete.
+
+    Raises
+    ------
+    HklflowError
+        If the folder is not there or cannot be written.
+    """
+    import secrets
+
+    from hklflow import publish
+
+    if not output.parent.is_dir():
+        raise HklflowError(f"there is no folder {output.parent}; make it first or mend the path")
+    partial = publish.partial(output, secrets.token_hex(4))
+    try:
+        yield partial
+        publish.publish([(partial, output)])
+    except OSError as error:
+        raise HklflowError(f"{output} cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    print(output)
+
+
+# ------------------------------------------------------------------------------ what is drawn
+
+
+def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "Drawing":
+    """What a file plots, or the dataset or group at a path within.
+
+    Parameters
+    ----------
+    path : Path
+        NeXus product, or raw frames.
+    inside : sequence of str
+    frame : int, optional
+        The frame to show, from 0; without it the mean of some frames of a rotation.
+
+    Raises
+    ------
+    HklflowError
+        If there is nothing to plot.
+    """
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        if path.suffix.lower() in IMAGES:
+            return _of_frames(path, frame)
+        raise HklflowError(
+            f"{path} has no plot; NeXus files and raw frames (HDF5, CBF, TIFF) have one"
+        )
+    from hklflow.nexus.plottable import open_plottable
+
+    with open_plottable(path, inside) as found:
+        if found is not None:
+            if _is_stack_of_frames(found):
+                return _frames_picture(_DatasetFrames(found.signal), path.name, frame)
+            if frame is not None:
+                raise HklflowError(f"--frame is for raw frames; {path} plots {found.signal.name}")
+            return _of_plottable(found, path)
+    if inside:
+        raise HklflowError(
+            f"{path}/{'/'.join(inside)} has no default plot; name a dataset in it, as "
+            "`hklflow show` lists them"
+        )
+    return _of_frames(path, frame)
+
+
+def _is_stack_of_frames(found: "Plottable") -> bool:
+    return found.signal.ndim == 3 and not found.space and found.signal.dtype.kind in "iuf"
+
+
+def _of_plottable(found: "Plottable", path: Path) -> "Drawing":
+    import numpy as np
+
+    from hklflow.plots.drawing import Curve, Mask, Picture
+
+    signal = found.signal
+    if signal.dtype.kind not in "iufb" or signal.ndim not in (1, 2, 3, 4) or not signal.size:
+        raise HklflowError(
+            f"{path} has no plot of {signal.name}, which is {_described(signal)}; give a path to "
+            "numbers of 1 to 3 dimensions"
+        )
+    label = found.label(signal)
+    if found.space:
+        return _central(found)
+    if signal.ndim == 2:
+        values = signal[()]
+        if signal.name.endswith("mask") and values.dtype.kind in "uib":
+            return Mask(found.title, values.astype(np.uint32))
+        return Picture(found.title, measured(values), label)
+    if signal.ndim != 1:
+        raise HklflowError(
+            f"{path} has no plot of {signal.name}, which is {_described(signal)} without axes of a "
+            "volume; give a path to numbers of 1 to 3 dimensions"
+        )
+    axis = found.axis(0)
+    values = signal[()].astype(np.float64)
+    if axis is not None and (axis.dtype.kind not in "iuf" or axis.shape != signal.shape):
+        axis = None
+    x = np.arange(values.size, dtype=float) if axis is None else axis[()].astype(np.float64)
+    sigma = None if found.errors is None else found.errors[()].astype(np.float64)
+    # Rows of a table, such as peaks by their frame, are points; a measurement is a line.
+    joined = bool(np.all(np.diff(x) > 0)) and sigma is None
+    name = "number" if axis is None else found.label(axis)
+    return Curve(found.title, x, values, sigma, name, label, joined)
+
+
+def _described(signal: Any) -> str:
+    return f"{'x'.join(map(str, signal.shape)) or 'one value'} {signal.dtype}"
+
+
+# ------------------------------------------------------------------------------ volumes
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An open volume, and how its planes are drawn."""
+
+    plottable: "Plottable"
+    grid: "Grid"
+    metric: "NDArray[np.float64]"
+    label: str
+    diverging: bool
+    near: float
+
+    @property
+    def direct(self) -> bool:
+        """Whether it is of direct space."""
+        return self.plottable.space == "xyz"
+
+    def slab(self, plane: "Plane", width: float = 0.0, number: int | None = None) -> "Slab":
+        """Average over a slab about a plane; ``number`` of a stack's volumes."""
+        from hklflow.core import slabs
+
+        signal, errors = self.plottable.signal, self.plottable.errors
+        block = (signal.chunks or (1, 16, 64, 64))[-3:]
+        if number is not None:
+            signal = _Part(signal, number)
+            errors = None if errors is None else _Part(errors, number)
+        elif self.needs_norm:
+            signal, errors = _Ratio(self.plottable, False), _Ratio(self.plottable, True)
+        return slabs.average(signal, errors, self.grid, plane, width, block)
+
+    @property
+    def needs_norm(self) -> bool:
+        """Whether this is one rotation's sums, of which the mean is still to be taken."""
+        group = self.plottable.group
+        return self.plottable.signal.name.endswith("/counts") and "norm" in group
+
+
+class _Part:
+    """One volume of a stack, sliced as a volume."""
+
+    def __init__(self, signal: Any, number: int) -> None:
+        self._signal, self._number = signal, number
+
+    def __getitem__(self, region: tuple[slice, ...]) -> "NDArray[Any]":
+        values: NDArray[Any] = self._signal[(self._number, *region)]
+        return values
+
+
+class _Ratio:
+    """Counts over norm, or the standard deviation of that; NaN where nothing was measured."""
+
+    def __init__(self, plottable: "Plottable", deviation: bool) -> None:
+        self._group, self._deviation = plottable.group, deviation
+
+    def __getitem__(self, region: tuple[slice, ...]) -> "NDArray[Any]":
+        import numpy as np
+
+        counts, norm = (self._group[name][region].astype(np.float64) for name in ("counts", "norm"))
+        if self._deviation:
+            spread = self._group["variance"][region] if "variance" in self._group else counts
+            counts = np.sqrt(spread)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.where(norm > 0, counts / norm, np.nan))
+
+
+def volume_of(found: "Plottable") -> Volume:
+    """Say how planes of a volume are drawn.
+
+    Raises
+    ------
+    HklflowError
+        If the file does not say grid or cell.
+    """
+    from hklflow.core import planes
+    from hklflow.plots.planes import near_origin
+
+    direct, notes = found.space == "xyz", found.notes
+    name = str(found.signal.name).rsplit("/", 1)[-1]
+    label = "total PDF" if notes.get("kind") == "total" else "3D-ΔPDF"
+    label = label if direct else "S(Q)"
+    is_main = name in ("data", "counts")
+    difference = notes.get("kind") == "difference"
+    if difference:
+        label = f"difference of {label}"
+    return Volume(
+        found,
+        found.grid(),
+        planes.metric_of(found.cell(), direct),
+        label if is_main else name.replace("_", " "),
+        is_main and (direct or difference),
+        near_origin(notes),
+    )
+
+
+def _central(found: "Plottable") -> "Drawing":
+    """Planes through the origin; of a stack the first of each of some volumes."""
+    from hklflow.core import planes
+    from hklflow.plots.drawing import Planes
+
+    volume = volume_of(found)
+    wanted = [planes.parse(_through(volume, text), found.space) for text in _CENTRAL[found.space]]
+    if found.signal.ndim == 3:
+        cuts = [volume.slab(plane).cut for plane in wanted]
+    else:
+        axis, n = found.axis(0), found.signal.shape[0]
+        chosen = sorted(
+            {round(i * (n - 1) / max(1, min(n, _STACKED) - 1)) for i in range(_STACKED)}
+        )
+        cuts = []
+        for i in [i for i in chosen if i < n]:
+            cut = volume.slab(wanted[0], number=i).cut
+            at = f"{axis[i]:g} {axis.attrs.get('units', '')}".strip() if axis is not None else i
+            cuts.append(replace(cut, plane=replace(cut.plane, text=f"{cut.plane.text}, {at}")))
+    return Planes(
+        found.title, cuts, volume.metric, volume.direct, volume.diverging, volume.label, volume.near
+    )
+
+
+def _through(volume: Volume, text: str) -> str:
+    """A central plane; through the middle of the grid where this does not reach the origin."""
+    words = text.split()
+    i = words.index("0")
+    axis = volume.grid.axis(i)
+    if not axis[0] <= 0 <= axis[-1]:
+        words[i] = f"{axis[len(axis) // 2]:.10g}"
+    return " ".join(words)
+
+
+# ------------------------------------------------------------------------------ frames
+
+
+class _DatasetFrames:
+    """Frames of an open dataset, as `Frames` gives them."""
+
+    def __init__(self, signal: Any) -> None:
+        self.shape, self._signal = signal.shape, signal
+
+    def read(self, start: int, stop: int) -> "NDArray[Any]":
+        values: NDArray[Any] = self._signal[start:stop]
+        return values
+
+
+def _of_frames(path: Path, frame: int | None) -> "Drawing":
+    from hklflow.formats import raw
+
+    try:
+        opened = raw.open_frames(path)
+    except HklflowError as error:
+        raise HklflowError(
+            f"{path} has no plot: no default plot, and no frames ({error})"
+        ) from error
+    with opened:
+        return _frames_picture(opened, path.name, frame)
+
+
+def _frames_picture(frames: "Frames | _DatasetFrames", name: str, frame: int | None) -> "Drawing":
+    import numpy as np
+
+    from hklflow.plots.drawing import Picture
+
+    n = frames.shape[0]
+    if frame is not None:
+        if not 0 <= frame < n:
+            raise HklflowError(f"{name} has frames 0 to {n - 1}; there is no frame {frame}")
+        return Picture(
+            f"{name}, frame {frame} of {n}", measured(frames.read(frame, frame + 1)[0]), "counts"
+        )
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _SUMMED)).round().astype(int))
+    total = np.zeros(frames.shape[1:])
+    for i in chosen:
+        # Masked in any frame: masked in the mean.
+        total += measured(frames.read(int(i), int(i) + 1)[0])
+    what = f"mean of {len(chosen)} of {n} frames" if n > 1 else "one frame"
+    return Picture(f"{name}, {what}", total / len(chosen), "counts")
+
+
+def measured(values: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Counts; NaN where the value is a mark: negative integers, and the largest unsigned ones."""
+    import numpy as np
+
+    shown = values.astype(np.float64)
+    if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+        shown[values == np.iinfo(values.dtype).max] = np.nan
+    elif values.dtype.kind == "i":
+        shown[values < 0] = np.nan
+    return shown

@@ -1,0 +1,255 @@
+"""`hklflow slice`: any plane of a volume, in the terminal, as a picture or as numbers."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Normalize
+    from numpy.typing import NDArray
+
+    from hklflow.cli.draw import Volume
+    from hklflow.core.planes import Cut
+    from hklflow.core.slabs import Slab
+
+_NUMBERS = (".npy", ".tsv", ".nxs")
+
+
+def slice_volume(
+    file: Path,
+    /,
+    *,
+    plane: list[str],
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    log: Annotated[bool | None, Parameter(negative="--linear")] = None,
+    limits: Annotated[
+        tuple[str, str] | None, Parameter(name="--range", allow_leading_hyphen=True)
+    ] = None,
+    width: float = 0.0,
+    errors: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Draw a plane of a volume with its true angles, or write its numbers.
+
+    Every point shows the voxel that holds it; what was not measured stays empty. The volume may
+    be merged, symmetrised, filled, a difference, a pair distribution, or one rotation's sums.
+
+    Example: `hklflow slice results/quartz/100K/transform.nxs --plane hk0`;
+    `hklflow slice FILE --plane "h -h l" --width 0.2 -o x.png`;
+    `hklflow slice results/quartz/100K/delta_pdf_transform.nxs --plane xy0 -o x.tsv`
+
+    Parameters
+    ----------
+    file
+        Volume, or a file and the path of a volume or one of its arrays inside.
+    plane
+        Three expressions of two letters: `hk0`, `h k 0.5`, `h0l`, `hhl`; `x y 0.5` of a pair
+        distribution. With a minus before a letter in quotes: `"h -h l"`.
+    output
+        A picture (.png), or the numbers: .npy (the image alone), .tsv (a row for each measured
+        point), .nxs (with axes and errors). Without it the plane is drawn in the terminal.
+    log
+        Logarithmic or linear colours; without it logarithmic, and linear with both signs.
+    limits
+        Lowest and highest colour: values, or percentiles of the plane as `1% 99.5%`.
+    width
+        Average over a slab of this thickness about the plane, in r.l.u. (cells for a pair
+        distribution): `h k 0` over l, `h h l` over h+t h-t l.
+    errors
+        The standard deviations instead of the values.
+    """
+    from hklflow.cli import draw
+    from hklflow.cli.show import split
+    from hklflow.core import planes
+    from hklflow.nexus.plottable import open_plottable
+    from hklflow.plots.drawing import Planes
+
+    if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
+        raise HklflowError(
+            f"{output} is none of .png, {', '.join(_NUMBERS)}; give a name that ends in one of them"
+        )
+    path, inside = split(file)
+    _require_hdf5(path)
+    with open_plottable(path, inside) as found:
+        if found is None or found.signal.ndim != 3 or not found.space:
+            stack = found is not None and found.space and found.signal.ndim == 4
+            cure = (
+                "but a stack of volumes: give that of one scan"
+                if stack
+                else "as the tree of `hklflow show` tells; give a merged, symmetrised or filled volume, a "
+                "difference, or a pair distribution"
+            )
+            raise HklflowError(f"{path} has no single volume of hkl or direct space, {cure}")
+        volume = draw.volume_of(found)
+        wanted = planes.parse(" ".join(plane), found.space)
+        slab = volume.slab(wanted, width)
+        title, name = found.title, str(found.signal.name)
+    if errors and slab.errors is None:
+        raise HklflowError(f"{path} has no errors of {name}; leave --errors away")
+    result = _Result(slab, errors, f"σ of {volume.label}" if errors else volume.label)
+    if not result.measured.size:
+        raise HklflowError(
+            f"nothing was measured on {wanted.text} of {path}; give a plane that meets the data, "
+            "or a --width"
+        )
+    if output is not None and output.suffix.lower() in _NUMBERS:
+        with draw.published(output) as partial:
+            _write(partial, result, volume, title, path)
+        print(result.axes)
+        return
+    diverging = volume.diverging and not errors
+    thick = f", mean of {len(slab.offsets)} planes" if len(slab.offsets) > 1 else ""
+    cut = replace(result.cut, plane=replace(wanted, text=wanted.text + thick))
+    drawing = Planes(
+        title,
+        [cut],
+        volume.metric,
+        volume.direct,
+        diverging,
+        result.label,
+        volume.near,
+        _norm(result, volume, diverging, log, limits),
+    )
+    draw.told(drawing, output)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A slab, or its errors."""
+
+    slab: "Slab"
+    errors: bool
+    label: str
+
+    @property
+    def cut(self) -> "Cut":
+        """What is drawn."""
+        if not self.errors or self.slab.errors is None:
+            return self.slab.cut
+        return replace(self.slab.cut, image=self.slab.errors)
+
+    @property
+    def measured(self) -> "NDArray[Any]":
+        """Finite values."""
+        import numpy as np
+
+        values: NDArray[Any] = self.cut.image[np.isfinite(self.cut.image)]
+        return values
+
+    @property
+    def axes(self) -> str:
+        """Rows and columns of the numbers, in words."""
+        one = self.cut
+        told = [
+            f"{letter} from {axis[0]:g} to {axis[-1]:g}"
+            + (f" in steps of {axis[1] - axis[0]:g}" if len(axis) > 1 else "")
+            for letter, axis in zip(one.plane.letters, (one.u, one.v), strict=True)
+        ]
+        return (
+            f"{one.plane.text}: {len(one.v)} rows ({told[1]}) of {len(one.u)} columns ({told[0]})"
+        )
+
+
+def _require_hdf5(path: Path) -> None:
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise HklflowError(f"{path} is no HDF5 (NeXus) file; give one with a volume")
+
+
+# ------------------------------------------------------------------------------ colours
+
+
+def _norm(
+    result: _Result,
+    volume: "Volume",
+    diverging: bool,
+    log: bool | None,
+    limits: tuple[str, str] | None,
+) -> "Normalize":
+    """Range of the colours."""
+    import numpy as np
+    from matplotlib.colors import LogNorm, Normalize
+
+    from hklflow.plots.common import log_range
+    from hklflow.plots.planes import symmetric_range
+
+    if log and diverging:
+        raise HklflowError(
+            f"--log cannot show {result.label}, which has values of both signs; leave it away"
+        )
+    logarithmic = not diverging if log is None else log
+    values = result.measured
+    if logarithmic and not (values > 0).any():
+        raise HklflowError("--log cannot show a plane without positive values; use --linear")
+    if limits is None:
+        if diverging:
+            return symmetric_range([result.cut], volume.metric, volume.direct, volume.near)
+        if logarithmic:
+            return log_range(values)
+        low, high = (float(x) for x in np.percentile(values, [1.0, 99.0]))
+        return Normalize(low, high if high > low else low + (abs(low) or 1.0))
+    low, high = (_limit(word, values[values > 0] if logarithmic else values) for word in limits)
+    if not low < high:
+        raise HklflowError(f"--range {' '.join(limits)} is empty; give the lower end first")
+    if logarithmic and low <= 0:
+        raise HklflowError(f"--range {' '.join(limits)}: logarithmic colours begin above 0")
+    return LogNorm(low, high) if logarithmic else Normalize(low, high)
+
+
+def _limit(word: str, values: "NDArray[Any]") -> float:
+    """A value, or a percentile of the plane."""
+    import numpy as np
+
+    try:
+        number = float(word.removesuffix("%"))
+    except ValueError as error:
+        raise HklflowError(
+            f"--range {word} is no number; give values, or percentiles as 1%"
+        ) from error
+    if not np.isfinite(number) or (word.endswith("%") and not 0 <= number <= 100):
+        raise HklflowError(f"--range {word} is no value and no percentile from 0% to 100%")
+    return float(np.percentile(values, number)) if word.endswith("%") else number
+
+
+# ------------------------------------------------------------------------------ numbers
+
+
+def _write(path: Path, result: _Result, volume: "Volume", title: str, source: Path) -> None:
+    """Write the numbers of a plane."""
+    import numpy as np
+
+    one = result.cut
+    if path.suffix == ".npy":
+        np.save(path, one.image)
+    elif path.suffix == ".tsv":
+        points = one.plane.at(*np.meshgrid(one.u, one.v))
+        columns = [*np.moveaxis(points, -1, 0), result.slab.cut.image]
+        names = [*("xyz" if volume.direct else "hkl"), "value"]
+        if result.slab.errors is not None:
+            columns, names = [*columns, result.slab.errors], [*names, "error"]
+        seen = np.isfinite(result.slab.cut.image)
+        rows = np.stack([column[seen] for column in columns], axis=1)
+        np.savetxt(path, rows, fmt="%.9g", delimiter="\t", header="\t".join(names), comments="")
+    else:
+        _write_nexus(path, result, volume, title, source)
+
+
+def _write_nexus(path: Path, result: _Result, volume: "Volume", title: str, source: Path) -> None:
+    from hklflow.nexus.entry import add_array, add_group, create
+
+    one, unit = result.cut, "cells" if volume.direct else "r.l.u."
+    with create(path, f"{one.plane.text} of {title}", "slice") as entry:
+        group = add_group(entry, "slice", "NXdata", signal="data", axes=one.plane.letters[::-1])
+        group["title"] = f"{one.plane.text} of {title}"
+        for letter, axis in zip(one.plane.letters, (one.u, one.v), strict=True):
+            add_array(group, letter, axis, unit)
+        add_array(group, "data", result.slab.cut.image, long_name=result.label)
+        if result.slab.errors is not None:
+            add_array(group, "data_errors", result.slab.errors)
+        notes = add_group(entry, "notes", "NXcollection")
+        notes["plane"], notes["source"] = one.plane.text, source.name
+        add_array(notes, "offsets", result.slab.offsets, unit)

@@ -1,0 +1,192 @@
+"""What a NeXus file plots: the chain of default plots, or the data at a path within."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (packed frames need its filters)
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core.grid import Grid
+from hklflow.errors import HklflowError
+from hklflow.nexus.entry import text
+
+Floats = NDArray[np.float64]
+
+_SPACES: dict[tuple[str, ...], str] = {("Ql", "Qk", "Qh"): "hkl", ("z", "y", "x"): "xyz"}
+_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+
+
+@dataclass(frozen=True)
+class Plottable:
+    """An open dataset, with what its group says of it.
+
+    Attributes
+    ----------
+    group : h5py.Group
+        In the file that holds it, which a link may have led to.
+    signal : h5py.Dataset
+    axes : tuple of str
+        Name of the axis of each dimension; empty where there is none.
+    """
+
+    group: h5py.Group
+    signal: h5py.Dataset
+    axes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Title of the group, of its entry, or the name of the signal."""
+        for node in (self.group, self.group.parent):
+            if "title" in node:
+                return text(node["title"])
+        return str(self.signal.name).strip("/")
+
+    @property
+    def errors(self) -> h5py.Dataset | None:
+        """Standard deviations of the signal."""
+        name = str(self.signal.name).rsplit("/", 1)[-1]
+        for candidate in (f"{name}_errors", "errors"):
+            found = self.group.get(candidate)
+            if found is not None and found.shape == self.signal.shape and candidate != name:
+                return found
+        return None
+
+    @property
+    def space(self) -> str:
+        """Letters of the axes of a volume, ``hkl`` or ``xyz``; empty for what is none."""
+        return _SPACES.get(self.axes[-3:], "") if len(self.axes) in (3, 4) else ""
+
+    def axis(self, i: int) -> h5py.Dataset | None:
+        """Values along a dimension."""
+        return self.group.get(self.axes[i]) if self.axes[i] else None
+
+    def label(self, of: h5py.Dataset) -> str:
+        """Long name of a dataset, or its name and unit."""
+        if "long_name" in of.attrs:
+            return _word(of.attrs["long_name"])
+        name = str(of.name).rsplit("/", 1)[-1].replace("_", " ")
+        return f"{name} ({_word(of.attrs['units'])})" if of.attrs.get("units") else name
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was done, as this program writes it."""
+        entry = self.group.parent
+        return json.loads(text(entry["notes/notes"])) if "notes/notes" in entry else {}
+
+    def grid(self) -> Grid:
+        """Grid of a volume, as this program writes it or from the axes.
+
+        Raises
+        ------
+        HklflowError
+            If the axes are not evenly spaced.
+        """
+        entry = self.group.parent
+        if "notes/grid" in entry:
+            return Grid.from_dict(json.loads(text(entry["notes/grid"])))
+        axes = [np.asarray(self.group[name], dtype=np.float64) for name in self.axes[-1:-4:-1]]
+        steps = [np.diff(axis).mean() if axis.size > 1 else 1.0 for axis in axes]
+        for name, axis, step in zip(self.axes[-1:-4:-1], axes, steps, strict=True):
+            if step <= 0 or np.any(np.abs(np.diff(axis) - step) > 1e-3 * step):
+                raise HklflowError(
+                    f"axis {name} of {self.group.file.filename} does not rise evenly; planes need "
+                    "a regular grid"
+                )
+        sizes = (axes[0].size, axes[1].size, axes[2].size)
+        return Grid(np.array([axis[0] for axis in axes]), np.array(steps), sizes)
+
+    def cell(self) -> Floats:
+        """Cell (6,) in Å and degrees.
+
+        Raises
+        ------
+        HklflowError
+            If the file does not say it.
+        """
+        sample = self.group.parent.get("sample", {})
+        if "unit_cell" in sample:
+            return np.asarray(sample["unit_cell"][()], dtype=np.float64).ravel()[:6]
+        for pattern in ("unitcell_{}", "unit_cell_{}"):
+            names = [pattern.format(part) for part in _CELL]
+            if all(name in sample for name in names):
+                return np.array([float(np.asarray(sample[name][()]).ravel()[0]) for name in names])
+        raise HklflowError(
+            f"{self.group.file.filename} does not say the cell (`sample/unit_cell`), without which "
+            "the angles of a plane are not known"
+        )
+
+
+@contextmanager
+def open_plottable(path: Path, inside: Sequence[str] = ()) -> Iterator[Plottable | None]:
+    """Open what a file plots.
+
+    Parameters
+    ----------
+    path : Path
+        HDF5 file.
+    inside : sequence of str
+        Names of the path within, to a group or a dataset; empty: the default plot.
+
+    Yields
+    ------
+    Plottable or None
+        None if no default plot is there.
+
+    Raises
+    ------
+    HklflowError
+        If the file cannot be read, there is nothing at the path, or a link leads nowhere.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise HklflowError(
+            f"{path} is not a readable HDF5 file ({' '.join(str(error).split())}); make it again"
+        ) from error
+    with file:
+        node: Any = file
+        for i, name in enumerate(inside):
+            below = node.get(name) if isinstance(node, h5py.Group) else None
+            if below is None:
+                where = "/".join([str(path), *inside[:i]])
+                raise HklflowError(f"there is no {name!r} in {where}, or its link leads nowhere")
+            node = below
+        yield _plottable(node, path)
+
+
+def _plottable(node: Any, path: Path) -> Plottable | None:
+    if isinstance(node, h5py.Dataset):
+        group = node.parent
+        main = group.get(_word(group.attrs.get("signal", "")) or ".")
+        alike = isinstance(main, h5py.Dataset) and main.shape == node.shape
+        return Plottable(group, node, _axes(group, node) if alike else ("",) * node.ndim)
+    while "default" in node.attrs:
+        name = _word(node.attrs["default"])
+        below = node.get(name)
+        if below is None:
+            raise HklflowError(
+                f"the default plot of {path} leads to {name!r}, which is not there; make it again"
+            )
+        node = below
+    signal = node.get(_word(node.attrs.get("signal", "")) or ".")
+    if not isinstance(signal, h5py.Dataset):
+        return None
+    return Plottable(node, signal, _axes(node, signal))
+
+
+def _axes(group: h5py.Group, signal: h5py.Dataset) -> tuple[str, ...]:
+    given = group.attrs.get("axes", [])
+    words = [_word(name) for name in ([given] if isinstance(given, str | bytes) else given)]
+    words = ["" if word == "." or word not in group else word for word in words]
+    n = int(signal.ndim)
+    return tuple(words[:n]) + ("",) * (n - len(words))
+
+
+def _word(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
