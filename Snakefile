@@ -2,5 +2,7 @@
 include: "workflow/Snakefile"
 
 
-# a default target that is named in an included file is ignored: name it here
-workflow.default_target = "all"
+# A default target that is named in an included file is ignored: name it here. A workflow that has this
+# one as a module has its own.
+if not workflow.modifier.is_module:
+    workflow.default_target = "all"
