@@ -1,0 +1,154 @@
+"""Rotations that were found one by one become scans: one sample at one temperature."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from hklflow.beamlines import FoundScan, Request, name, scan_name
+from hklflow.beamlines.tree import Guess, guess
+from hklflow.formats.raw import Header
+
+_SAME_TEMPERATURE = 0.5  # K; control is better than that, and series have wider steps
+_SAME_ANGLE = 0.02  # degrees
+
+
+@dataclass(frozen=True)
+class Single:
+    """A rotation that was found, and what names it.
+
+    Attributes
+    ----------
+    found : FoundScan
+        Its sample, scan and rotation are still empty.
+    stem : str
+        Name of its file or series without the frame's number.
+    sample : str
+        As its header has it; empty: not said.
+    """
+
+    found: FoundScan
+    stem: str
+    sample: str = ""
+
+
+def grouped(request: Request, singles: Sequence[Single]) -> list[FoundScan]:
+    """Name rotations: those of one sample and temperature are one scan.
+
+    The temperature is that of the header, else of the name; the rows of a scan share their mean.
+    Without any each name is a scan of its own, but for the number of the rotation.
+    """
+    told = [(one, guess(one.stem)) for one in singles]
+    samples: dict[str, list[tuple[Single, Guess]]] = {}
+    for one, words in told:
+        sample = request.sample or one.sample or words.sample or one.stem
+        samples.setdefault(name(sample), []).append((one, words))
+    found = []
+    for sample, members in samples.items():
+        for scan, rotations in _scans(members).items():
+            found += _named(sample, scan, rotations)
+    return sorted(found, key=lambda one: (one.sample, one.scan, one.rotation))
+
+
+def _scans(
+    members: Sequence[tuple[Single, Guess]],
+) -> dict[str, list[tuple[Single, Guess, float | None]]]:
+    """Rotations of one sample by the name of their scan."""
+    scans: dict[str, list[tuple[Single, Guess, float | None]]] = {}
+    warm = [(_temperature(one, words), one, words) for one, words in members]
+    known = sorted(t for t, _, _ in warm if t is not None)
+    edges = [b for a, b in pairwise(known) if b - a > _SAME_TEMPERATURE]
+    for temperature, one, words in warm:
+        if temperature is None:
+            scan = name(words.scan or words.sample or one.stem)
+            scans.setdefault(scan, []).append((one, words, None))
+            continue
+        cluster = [
+            t for t in known if np.searchsorted(edges, t, "right") == _at(edges, temperature)
+        ]
+        mean = round(float(np.mean(cluster)), 1)
+        # A name that says the same is what people call the scan.
+        alike = words.temperature is not None and abs(words.temperature - mean) < 1
+        scan = name(words.scan) if alike else scan_name(mean, "")
+        scans.setdefault(scan, []).append((one, words, mean))
+    return scans
+
+
+def _at(edges: Sequence[float], temperature: float) -> int:
+    return int(np.searchsorted(edges, temperature, "right"))
+
+
+def _temperature(one: Single, words: Guess) -> float | None:
+    measured = one.found.header.temperature
+    return words.temperature if measured is None else measured
+
+
+def _named(
+    sample: str, scan: str, members: Sequence[tuple[Single, Guess, float | None]]
+) -> list[FoundScan]:
+    found: list[FoundScan] = []
+    names: set[str] = set()
+    settings: dict[tuple[object, ...], str] = {}
+    for number, (one, words, mean) in enumerate(members, start=1):
+        notes = list(one.found.notes)
+        rotation = name(words.rotation) if words.rotation else f"r{number}"
+        while rotation in names:
+            rotation += "b"
+        names.add(rotation)
+        setting = _setting(one.found)
+        if setting is not None and setting in settings:
+            notes.append(f"the goniometer stood as for {settings[setting]}: a repetition?")
+        elif setting is not None:
+            settings[setting] = rotation
+        notes += _guesses(one, words, sample, mean)
+        header = one.found.header
+        if mean is not None:
+            header = replace(header, temperature=mean)
+        found.append(
+            replace(
+                one.found,
+                sample=sample,
+                scan=scan,
+                rotation=rotation,
+                header=header,
+                notes=tuple(notes),
+            )
+        )
+    return found
+
+
+def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list[str]:
+    """Say what only the file's name tells."""
+    measured = one.found.header.temperature
+    told = []
+    if not one.sample and name(words.sample or one.stem) == sample:
+        told.append(f"sample {sample}")
+    if measured is None and words.temperature is not None:
+        told.append(f"{words.temperature:g} K")
+    notes = [f"guessed from the name {one.stem}: {', '.join(told)}"] if told else []
+    if words.scan.startswith("m") and words.temperature is None:
+        notes.append(f"{words.scan} is no temperature in K: it is taken for a name only")
+    if measured is not None and words.temperature is not None:
+        if abs(measured - words.temperature) >= 1:
+            notes.append(f"the name says {words.temperature:g} K, the header {measured:g} K")
+    elif measured is None and mean is None:
+        notes.append("no temperature, neither in the header nor in the name")
+    return notes
+
+
+def _setting(found: FoundScan) -> tuple[object, ...] | None:
+    """Settings of the goniometer and the scan's start; None if they are not known."""
+    header = found.header
+    if header.goniometer is None and not found.goniometer:
+        return None
+    start = None if header.start_deg is None else round(header.start_deg / _SAME_ANGLE)
+    if header.goniometer is None:
+        return (found.goniometer, start)
+    degrees = np.degrees(np.delete(header.goniometer.angles, header.goniometer.scan))
+    return (*(round(angle / _SAME_ANGLE) for angle in degrees), start)
+
+
+def stated(facts: Header, *, but: Sequence[str] = ("temperature",)) -> bool:
+    """Whether a user states facts that must be written beside the raw file."""
+    return any(value is not None for key, value in vars(facts).items() if key not in but)

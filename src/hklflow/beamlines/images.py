@@ -1,0 +1,290 @@
+"""Series of single images: CBF, whose headers say much, and TIFF, whose headers are not believed.
+
+A series is the images of one folder whose names differ in the last number only. What a TIFF's own
+header says of wavelength or distance is often a left-over of another experiment; a text log beside
+the images can tell the angles, the monitor and the temperature (`formats.frame_log`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
+from hklflow.beamlines.grouping import Single, grouped, stated
+from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.errors import HklflowError
+from hklflow.formats.frame_log import FrameLog, read_log
+from hklflow.formats.raw import Header, open_frames, read_header
+
+_OPTIONS = {
+    "log": "text log of the frames, columns with units in the header line; {series} in its name "
+    "stands for the series'",
+    "axis": "column of the log, or axis in CBF headers, that is scanned; else the one that moves",
+    "least": "images that a series must have (default 5)",
+}
+_MOTORS = ("omega", "chi", "kappa", "phi")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Images whose names differ in their number only."""
+
+    folder: Path
+    prefix: str
+    suffix: str
+    images: list[tuple[int, Path]]
+
+    @property
+    def stem(self) -> str:
+        """Name without number."""
+        return self.prefix.rstrip("_-.") or self.folder.name
+
+    @property
+    def pattern(self) -> str:
+        """As the table of scans has it."""
+        digits = min(len(p.name) - len(self.prefix) - len(self.suffix) for _, p in self.images)
+        return str(self.folder / f"{self.prefix}{'#' * digits}{self.suffix}")
+
+    def fault(self) -> str:
+        """Why the numbers are no series; empty if they are."""
+        numbers = [number for number, _ in self.images]
+        twice = (
+            sorted({n for n in numbers if numbers.count(n) > 1})
+            if len(set(numbers)) < len(numbers)
+            else []
+        )
+        if twice:
+            return f"{len(twice)} numbers stand twice, such as {twice[0]}"
+        absent = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
+        if absent:
+            shown = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
+            return f"{len(absent)} of the images are missing: {shown}; copy them again"
+        if any(mark in str(self.folder / self.prefix) for mark in "#*?[%"):
+            return "its path has a character that stands for others in patterns; rename it"
+        return ""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Plugin of series of images."""
+
+    name: str
+    summary: str
+    suffixes: tuple[str, ...]
+    options: Mapping[str, str]
+
+    def find(self, request: Request) -> Found:
+        """Look for scans; see `hklflow.beamlines.Beamline`."""
+        least = self._least(request)
+        log = self._log(request)
+        singles: list[Single] = []
+        unmatched: list[Unmatched] = []
+        others: list[str] = []
+        series = list(self._series(request.source))
+        if not series:
+            raise HklflowError(
+                f"{request.source} has no numbered images *{' *'.join(self.suffixes)}; name their "
+                "folder"
+            )
+        for one in series:
+            if not request.wants(one.stem):
+                continue
+            if request.scans is None and looks_like_no_scan(one.stem):
+                others.append(Path(one.pattern).name)
+                continue
+            if len(one.images) < least and request.scans is None:
+                others.append(f"{Path(one.pattern).name} ({len(one.images)} images)")
+                continue
+            try:
+                singles.append(self._single(one, request, log))
+            except HklflowError as error:
+                told = () if log is None else (log,)
+                unmatched.append(Unmatched(one.pattern, str(error), told))
+        notes: tuple[str, ...] = ()
+        if others:
+            notes = (f"left out, --scans takes them: {', '.join(others)}",)
+        return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)
+
+    @staticmethod
+    def _least(request: Request) -> int:
+        text = request.options.get("least", "5")
+        if not text.isdecimal() or int(text) < 1:
+            raise HklflowError(f"least is {text!r}, no number of images; give 1 or more")
+        return int(text)
+
+    @staticmethod
+    def _log(request: Request) -> str | None:
+        text = request.options.get("log")
+        if text is not None and "{series}" not in text:
+            request.path("log")
+        return text
+
+    def _series(self, source: Path) -> Iterator[Series]:
+        if source.is_file():
+            if source.suffix.lower() not in self.suffixes:
+                raise HklflowError(f"{source} is none of *{' *'.join(self.suffixes)}")
+            own = _numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
+            yield from (s for s in own if source in [p for _, p in s.images])
+            return
+        for _, inside in folders(source, skip=is_experiment):
+            yield from _numbered(
+                [p for p in inside if p.suffix.lower() in self.suffixes and p.is_file()]
+            )
+
+    def _single(self, series: Series, request: Request, log: str | None) -> Single:
+        if fault := series.fault():
+            raise HklflowError(fault)
+        with open_frames(series.pattern) as frames:
+            shape = frames.shape
+        header = read_header(series.pattern)
+        goniometer = ""
+        notes: list[str] = []
+        if ".cbf" in self.suffixes:
+            header, goniometer, notes = _from_cbf(series, header, request.options.get("axis"))
+        read = None
+        if log is not None:
+            read = read_log(Path(log.replace("{series}", series.stem)))
+            said, words, told = _from_log(read, series, request)
+            header, goniometer = joined(said, header), words or goniometer
+            notes += told
+        if goniometer:
+            notes.append("the directions of its axes are for `import_scan: axes` to say")
+        return Single(
+            FoundScan(
+                "",
+                "",
+                "",
+                series.pattern,
+                joined(request.facts, header),
+                (shape[1], shape[2]),
+                light=read is not None or stated(request.facts),
+                goniometer=goniometer,
+                where=str(Path(series.pattern).relative_to(_common(request.source))),
+                notes=tuple(notes),
+            ),
+            series.stem,
+        )
+
+
+def _common(source: Path) -> Path:
+    return source if source.is_dir() else source.parent
+
+
+def _numbered(files: list[Path]) -> list[Series]:
+    """Series among the files of one folder."""
+    found: dict[tuple[str, str], Series] = {}
+    for path in files:
+        match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+)", path.name, re.ASCII)
+        if match is None:
+            continue
+        key = (match[1], match[3])
+        series = found.setdefault(key, Series(path.parent, match[1], match[3], []))
+        series.images.append((int(match[2]), path))
+    for series in found.values():
+        series.images.sort()
+    return list(found.values())
+
+
+def _from_cbf(series: Series, header: Header, axis: str | None) -> tuple[Header, str, list[str]]:
+    """Header of a CBF series, settings of its goniometer, notes."""
+    with series.images[0][1].open("rb") as file:
+        text = file.read(65536).partition(b"\x0c\x1a\x04\xd5")[0].decode("latin-1")
+    settings: dict[str, float] = {}
+    for motor in _MOTORS:
+        line = re.search(rf"^#?\s*{motor}\s+([-+.\deE]+)\s*deg", text, re.MULTILINE | re.I)
+        if line is not None:
+            settings[motor] = float(line[1])
+    named = re.search(r"Oscillation_axis\s+(\w+)", text)
+    scanned = axis or (named[1].lower() if named else None)
+    notes = []
+    if header.start_deg is None or header.step_deg is None:
+        notes.append("the headers state no angles of the scan")
+        return header, " ".join(f"{k}={v:.6g}" for k, v in settings.items()), notes
+    if scanned is None or scanned not in (*settings, *_MOTORS):
+        if len(settings) > 0:
+            notes.append("the header does not say which axis is scanned: --option axis=NAME")
+        return header, "", notes
+    settings.pop(scanned, None)
+    words = [f"{name}={value:.6g}" for name, value in settings.items()]
+    words.append(f"{scanned}={header.start_deg:.8g}:{header.step_deg:.8g}")
+    return header, " ".join(words), notes
+
+
+def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, str, list[str]]:
+    """What a log says of a series: header, settings of the goniometer, notes."""
+    images = [path for _, path in series.images]
+    rows, notes = log.rows_of(images, [number for number, _ in series.images])
+    notes += log.clock(rows)
+    n = len(rows)
+    header = Header(n_frames=n)
+
+    def column(
+        wanted: str | None, *usual: str
+    ) -> "np.ndarray[tuple[int], np.dtype[np.float64]] | None":
+        if wanted is not None and wanted.lower() not in log.columns:
+            raise HklflowError(
+                f"{log.path} has no column {wanted}; it has {', '.join(log.columns)}"
+            )
+        found = wanted.lower() if wanted is not None else log.first(*usual)
+        return None if found is None else log.columns[found][rows]
+
+    monitor = column(request.monitor, "monitor", "i0")
+    transmission = column(request.attenuator, "transmission", "attenuator_transmission")
+    exposure = column(None, "exposure", "exposure_time", "count_time")
+    temperature = column(None, "temperature", "temp", "sample_temperature")
+    if temperature is not None and np.ptp(temperature) > 1:
+        notes.append(f"the temperature moves by {np.ptp(temperature):.3g} K during the scan")
+    if exposure is not None and np.ptp(exposure) > 1e-3 * np.median(exposure):
+        raise HklflowError(
+            f"{log.path}: exposures from {exposure.min():g} to {exposure.max():g} s in one scan; "
+            "split it"
+        )
+    header = replace(
+        header,
+        monitor=monitor,
+        transmission=transmission,
+        exposure_time=None if exposure is None else float(np.median(exposure)),
+        temperature=None if temperature is None else round(float(temperature.mean()), 2),
+    )
+    words, angles = _angles(log, rows, request.options.get("axis"))
+    return joined(header, angles), words, notes
+
+
+def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Header]:
+    """Settings for the table, and the scan's angles, at the beginning of each frame."""
+    values = {name: log.columns[name][rows] for name in log.angles}
+    moving = [name for name, angle in values.items() if np.ptp(angle) > 0.01]
+    if axis is not None and axis not in values:
+        raise HklflowError(f"{log.path} has no column {axis} of angles")
+    if axis is None and len(moving) > 1:
+        raise HklflowError(
+            f"{log.path}: {', '.join(moving)} move during the scan; --option axis=NAME says which "
+            "one is scanned"
+        )
+    words, scan = [], Header()
+    for name, angle in values.items():
+        if name != (axis or (moving[0] if moving else None)):
+            words.append(f"{name}={np.mean(angle):.6g}")
+            continue
+        if len(angle) < 2:
+            continue
+        step = float((angle[-1] - angle[0]) / (len(angle) - 1))
+        even = angle[0] + step * np.arange(len(angle))
+        worst = int(np.abs(angle - even).argmax())
+        if step == 0 or abs(angle[worst] - even[worst]) > 0.25 * abs(step):
+            raise HklflowError(
+                f"{log.path}: {name} is not evenly spaced: frame {worst} is at {angle[worst]:g} "
+                f"degrees, not {even[worst]:.6g}"
+            )
+        words.append(f"{name}={angle[0]:.8g}:{step:.8g}")
+        scan = Header(start_deg=float(angle[0]), step_deg=step)
+    return " ".join(words), scan
+
+
+cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OPTIONS)
+tiff = ImageFiles(
+    "tiff", "series of TIFF images, with a log beside them", (".tif", ".tiff"), _OPTIONS
+)

@@ -1,0 +1,168 @@
+"""NXmx files and Eiger master files: they describe themselves, so that only names are to be found.
+
+Of a folder those files are taken that hold or link the frames of a scan: no data files that
+masters link, and nothing that hklflow made.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
+from hklflow.beamlines.grouping import Single, grouped, stated
+from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.errors import HklflowError
+from hklflow.formats.light import is_light
+from hklflow.formats.nxfile import find_entry, open_file, text
+from hklflow.formats.raw import HDF5_SUFFIXES, Header, open_frames, read_header
+
+_MASTER = "_master"
+
+
+@dataclass(frozen=True)
+class NeXusFiles:
+    """Plugin of files that describe themselves."""
+
+    name: str
+    summary: str
+    masters: bool
+    """Whether they are told by their names, ``*_master.h5``, or by the definition NXmx in them."""
+    options: Mapping[str, str]
+
+    def find(self, request: Request) -> Found:
+        """Look for scans; see `hklflow.beamlines.Beamline`."""
+        singles: list[Single] = []
+        unmatched: list[Unmatched] = []
+        others: list[str] = []
+        for path in self._files(request.source):
+            asked = request.source == path
+            if not request.wants(_stem(path)):
+                continue
+            if request.scans is None and not asked and looks_like_no_scan(path.stem):
+                others.append(path.name)
+                continue
+            try:
+                single = self._read(path, request, asked)
+            except HklflowError as error:
+                if asked:
+                    raise
+                unmatched.append(Unmatched(str(path), str(error)))
+                continue
+            if single is not None:
+                singles.append(single)
+        if not singles and not unmatched and not others:
+            what = "*_master.h5 file" if self.masters else "NXmx file"
+            raise HklflowError(f"{request.source} has no {what} of a scan; name another folder")
+        notes: tuple[str, ...] = ()
+        if others:
+            notes = (f"left out by their names, --scans takes them: {', '.join(others)}",)
+        return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)
+
+    def _files(self, source: Path) -> Iterator[Path]:
+        if source.is_file():
+            yield source
+            return
+        for _, inside in folders(source, skip=is_experiment):
+            for path in inside:
+                suited = path.suffix.lower() in HDF5_SUFFIXES and not is_light(path)
+                if suited and (not self.masters or path.stem.endswith(_MASTER)) and path.is_file():
+                    yield path
+
+    def _read(self, path: Path, request: Request, asked: bool) -> Single | None:
+        """Rotation in a file; None if it is none, of which a folder may have many."""
+        with open_file(path) as file:
+            entry = find_entry(file)
+            nxmx = "definition" in entry and text(_scalar(entry["definition"])) == "NXmx"
+            if _is_ours(entry) or not (self.masters or nxmx):
+                if asked:
+                    raise HklflowError(
+                        f"{path} is not what an instrument wrote as NXmx; name a raw file"
+                    )
+                return None
+            sample = _name(entry)
+            goniometer, sweep = _settings(entry)
+        header = joined(request.facts, read_header(path), sweep)
+        with open_frames(path) as frames:
+            shape = frames.shape
+        notes = []
+        if header.goniometer is None and goniometer:
+            notes.append("the directions of the axes are not stated: set `import_scan: axes`")
+        return Single(
+            FoundScan(
+                "",
+                "",
+                "",
+                str(path),
+                header,
+                (shape[1], shape[2]),
+                light=stated(request.facts),
+                goniometer="" if header.goniometer is not None else goniometer,
+                where=path.name,
+                notes=tuple(notes),
+                datasets=_links(path) if stated(request.facts) else (),
+            ),
+            _stem(path),
+            sample,
+        )
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0].removesuffix(_MASTER)
+
+
+def _scalar(node: Any) -> Any:
+    import numpy as np
+
+    return np.ravel(node[()])[0]
+
+
+def _is_ours(entry: Any) -> bool:
+    """Whether hklflow made a file, unless it simulated what an instrument would have written."""
+    history = entry.get("workflow")
+    return history is not None and not any(name.endswith("_simulate") for name in history)
+
+
+def _name(entry: Any) -> str:
+    node = entry.get("sample/name")
+    found = "" if node is None else text(_scalar(node)).strip()
+    # What writers put in where nobody told the name.
+    return "" if found.lower() in {"", "sample", "unknown", "none", "default"} else found
+
+
+def _settings(entry: Any) -> tuple[str, Header]:
+    """Settings of a goniometer whose axes have no directions, as Eiger's writer has them."""
+    import numpy as np
+
+    group = entry.get("sample/goniometer")
+    if group is None or not hasattr(group, "keys"):
+        return "", Header()
+    words: list[str] = []
+    sweep = Header()
+    for name in ("omega", "kappa", "two_theta", "chi", "phi"):
+        if name not in group or name == "two_theta":
+            continue
+        values = np.ravel(np.asarray(group[name][()], dtype=float))
+        step = group.get(f"{name}_increment")
+        width = 0.0 if step is None else float(np.ravel(step[()])[0])
+        moves = len(values) > 1 and np.ptp(values) > 0
+        if moves or width:
+            width = float(values[-1] - values[0]) / (len(values) - 1) if moves else width
+            words.append(f"{name}={values[0]:.6g}:{width:.6g}")
+            sweep = Header(start_deg=float(values[0]), step_deg=width)
+        elif len(values):
+            words.append(f"{name}={values[0]:.6g}")
+    return " ".join(words), sweep
+
+
+def _links(path: Path) -> tuple[tuple[str, str], ...]:
+    """Datasets that hold a file's frames in order."""
+    with open_file(path) as file:
+        entry = find_entry(file)
+        group = entry["data"]
+        names = ["data"] if "data" in group else sorted(n for n in group if n.startswith("data_"))
+        return tuple((str(path), f"{group.name}/{name}") for name in names)
+
+
+nxmx = NeXusFiles("nxmx", "NXmx files, by the definition in them", False, {})
+eiger = NeXusFiles("eiger", "master files of Eiger detectors, *_master.h5", True, {})
