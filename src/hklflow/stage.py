@@ -6,7 +6,6 @@ params, threads)``. `command` turns ``main`` into a command line; tests call
 ``main`` themselves.
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -16,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from hklflow import __version__, publish
+from hklflow import __version__, publish, system
 from hklflow.errors import HklflowError
 
 T = TypeVar("T")
@@ -35,7 +35,9 @@ _WHOLE_HASH_LIMIT = 64 * 2**20
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Inputs(_Model):
@@ -150,9 +152,9 @@ def command(main: Main) -> None:
         told = f" ({error})" if str(error) else ""
         _fail(name, f"not enough memory{told}; give the job more, or use smaller blocks", 1)
     except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        if (lack := system.sentence(error)) is not None:
+            _fail(name, lack, 2)
         traceback.print_exc()
-        if (lack := _no_room(error)) is not None:
-            _fail(name, f"{lack} where the outputs are written; make room and run again", 1)
         sys.exit(1)
 
 
@@ -164,19 +166,6 @@ def _told(error: ValidationError) -> str:
         given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
         problems.append(f"{flag}: {item['msg']}{given}")
     return "; ".join(problems)
-
-
-def _no_room(error: BaseException) -> str | None:
-    """What the system says of an error (or its causes) if the disk is full, or a quota or limit."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError):
-            for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                # HDF5 tells the number in its text only.
-                if seen.errno == code or f"errno = {code}," in str(seen):
-                    return os.strerror(code).lower()
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 def _fail(name: str, message: str, code: int) -> None:
@@ -202,10 +191,9 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     read = inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
     for field, paths in read.items():
         for path in paths:
-            if not path.exists():
-                raise HklflowError(
-                    f"{field}: {path} does not exist; make it first or mend the path"
-                )
+            # A run of a detector may be a folder.
+            if not path.is_dir():
+                system.require_file(path, f"{field}:", "make it first or mend the path")
     used = _calibrations([path for paths in read.values() for path in paths])
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -216,10 +204,10 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
     temporary = {
         field: [publish.partial(path, token) for path in paths] for field, paths in final.items()
     }
-    for paths in final.values():
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            publish.remove_partials(path)
+    made: list[Path] = []
+    for path in (path for paths in final.values() for path in paths):
+        made += _folder(path.parent)
+        publish.remove_partials(path)
     try:
         main(inputs=inputs, outputs=_with_paths(outputs, temporary), params=params, threads=threads)
         record = {
@@ -250,6 +238,16 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         for paths in temporary.values():
             for path in paths:
                 path.unlink(missing_ok=True)
+        for folder in reversed(made):
+            with suppress(OSError):  # it is in use
+                folder.rmdir()
+
+
+def _folder(path: Path) -> list[Path]:
+    """Make a folder; gives those that were not there, the outermost first."""
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
+    path.mkdir(parents=True, exist_ok=True)
+    return absent
 
 
 def _calibrations(read: Sequence[Path]) -> list[Record]:

@@ -13,9 +13,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from hklflow.core import plausible
 from hklflow.errors import HklflowError
+from hklflow.system import no_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_LONGEST = 64  # of a name: several of them make that of a file, which may have 255
+_MISFIT = 0.1  # largest strain between a cell and what its space group makes of it
+_MOST_FRAMES = 10_000_000  # that anybody measures
 
 SAMPLE_COLUMNS = (
     "sample",
@@ -126,6 +131,8 @@ def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
             problems.append(f"{where}: no space group (P1 if it is not known)")
         else:
             problems += [f"{where}: {p}" for p in space_group_problems(row["space_group"])]
+            if cell is not None and len(cell) == 6:
+                problems += [f"{where}: {p}" for p in metric_problems(cell, row["space_group"])]
         samples[row["sample"]] = Sample(
             row["sample"],
             row["space_group"],
@@ -154,6 +161,8 @@ def read_scans(
             temperature = _number(row["temperature"], "temperature", where, problems)
             if temperature is not None and temperature < 0:
                 problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
+            elif temperature is not None and (told := plausible.temperature_problem(temperature)):
+                problems.append(f"{where}: {told}")
         rotation = Rotation(
             row["rotation"],
             row["raw"],
@@ -236,8 +245,9 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
         if not is_series(raw):
             try:
                 # A folder can be a run of a detector that is to be corrected first.
-                if not (base / raw).is_file() and not (base / raw).is_dir():
-                    yield f"raw file {raw} does not exist"
+                reason = None if (base / raw).is_dir() else no_file(base / raw)
+                if reason is not None:
+                    yield f"raw file {raw} {reason}"
                 elif is_light(raw):
                     linked_files(raw, base)
             except OSError as error:  # a folder that may not be read, a name that is too long
@@ -304,8 +314,8 @@ def _read_table(
     path: Path, columns: tuple[str, ...], required: int, problems: list[str]
 ) -> list[Row]:
     """Rows of a tab-separated table; the first ``required`` columns must be there."""
-    if not path.is_file():
-        problems.append(f"{path} does not exist")
+    if (reason := no_file(path)) is not None:
+        problems.append(f"{path} {reason}; `hklflow init` makes the tables")
         return []
     # Spreadsheets put a byte-order mark in front of their tables.
     try:
@@ -316,6 +326,9 @@ def _read_table(
         return []
     except UnicodeDecodeError as error:
         problems.append(f"{path} is not UTF-8 text ({error}); save it as UTF-8")
+        return []
+    if any("\0" in line for line in lines):
+        problems.append(f"{path} has null bytes: it is damaged or no text; save it anew as UTF-8")
         return []
     reader = csv.DictReader(lines, delimiter="\t")
     found = tuple(reader.fieldnames or ())
@@ -344,6 +357,11 @@ def check_name(value: str, what: str, where: str, problems: list[str]) -> None:
             f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' "
             "(it names files)"
         )
+    elif len(value) > _LONGEST:
+        problems.append(
+            f"{where}: {what} {value[:20]}... has {len(value)} letters; give it {_LONGEST} at most "
+            "(it names files)"
+        )
 
 
 def _number(text: str, what: str, where: str, problems: list[str]) -> float | None:
@@ -364,6 +382,9 @@ def _whole(text: str, what: str, least: int, where: str, problems: list[str]) ->
         return None
     if number < least or number != int(number):
         problems.append(f"{where}: {what} {text!r} is not a whole number from {least} up")
+        return None
+    if number > _MOST_FRAMES and what == "frames":
+        problems.append(f"{where}: {what} {text!r} is more than {_MOST_FRAMES}; correct it")
         return None
     return int(number)
 
@@ -395,6 +416,8 @@ def _goniometer(
             if match is None:
                 raise ValueError(item)
             step = float(match[3]) if match[3] is not None else None
+            if not math.isfinite(float(match[2])) or not math.isfinite(step or 0):
+                raise ValueError(item)
             if step == 0:
                 problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
             if match[1] in settings:
@@ -428,3 +451,24 @@ def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
         metric(cell)
     except HklflowError as error:
         yield str(error)
+    else:
+        if (told := plausible.cell_problem(cell)) is not None:
+            yield told
+
+
+def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:
+    """Say why a cell (Å, degrees) is not even roughly one of a space group, if so."""
+    from hklflow.core.lattice import metric
+    from hklflow.core.reduction import strain
+    from hklflow.core.symmetry import constrain_cell, space_group
+
+    if any(cell_problems(cell)) or any(space_group_problems(symbol)):
+        return
+    group = space_group(symbol)
+    fitting = constrain_cell(cell, group)
+    if strain(metric(cell), fitting) > _MISFIT:
+        texts = [" ".join(f"{x:.5g}" for x in numbers) for numbers in (cell, fitting)]
+        yield (
+            f"the cell {texts[0]} is none of {group.symbol} ({group.crystal_system}), for which it "
+            f"would be {texts[1]}; correct one of them (P 1 if the space group is not known)"
+        )

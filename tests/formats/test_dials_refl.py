@@ -226,7 +226,7 @@ def test_other_files_are_refused(tmp_path):
         read_refl(path)
     with pytest.raises(HklflowError, match="does not exist"):
         read_refl(tmp_path / "b.refl")
-    with pytest.raises(HklflowError, match="does not exist"):
+    with pytest.raises(HklflowError, match="is a folder"):
         read_refl(tmp_path)
 
 

@@ -11,6 +11,8 @@ from hklflow.errors import HklflowError
 from hklflow.estimate import Estimate
 
 try:
+    for file in workflow.configfiles:
+        hklconfig.read_yaml(Path(file))  # of a key that stands twice, Snakemake takes the last
     experiment = hklconfig.load(config, Path.cwd(), workflow.config_settings.config)
 except HklflowError as error:
     print(f"hklflow: {error}", file=sys.stderr)

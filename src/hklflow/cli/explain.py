@@ -31,16 +31,17 @@ def explain(
     import json
 
     from hklflow.config import Config, load, setters, value_in
+    from hklflow.config.resolve import among
 
     if scan is not None and sample is None:
         raise HklflowError(f"--scan {scan} needs its --sample")
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     if sample is not None and sample not in experiment.samples:
-        raise HklflowError(f"there is no sample {sample!r}; {_among(sample, experiment.samples)}")
+        raise HklflowError(f"there is no sample {sample!r}; {among(sample, experiment.samples)}")
     if sample is not None and scan is not None and (sample, scan) not in experiment.scans:
         scans = [name for owner, name in experiment.scans if owner == sample]
-        raise HklflowError(f"{sample} has no scan {scan!r}; {_among(scan, scans)}")
+        raise HklflowError(f"{sample} has no scan {scan!r}; {among(scan, scans)}")
     keys = key.split(".")
     settings = experiment.config if sample is None else experiment.settings(sample, scan)
     values = settings.model_dump(mode="json")
@@ -50,7 +51,7 @@ def explain(
             known = list(above) if isinstance(above, dict) else []
             where = ".".join(keys[:depth]) or "the configuration"
             raise HklflowError(
-                f"there is no {keys[depth]!r} in {where}; {_among(keys[depth], known)}"
+                f"there is no {keys[depth]!r} in {where}; {among(keys[depth], known)}"
             )
     value = value_in(values, keys)[1]
     layers = experiment.layers_of(sample, scan)
@@ -68,12 +69,3 @@ def explain(
         print(f"  {name:40s} {json.dumps(said, default=str)}{last}")
 
 
-def _among(name: str, known: object) -> str:
-    """Offer the names that are like a wrong one."""
-    import difflib
-
-    names = [str(item) for item in known] if isinstance(known, list | dict) else []
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"there are {', '.join(names)}" if names else "nothing stands below it"

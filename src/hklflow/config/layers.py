@@ -12,8 +12,11 @@ from typing import Any
 import yaml
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 Data = Mapping[str, Any]
+
+_MOST_VALUES = 200_000  # of a configuration, simulated samples included
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,55 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, is not YAML, or does not hold a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        require_file(path, "configuration", "mend the path")
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise HklflowError(f"{path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
+    except RecursionError:
+        raise HklflowError(f"{path} is nested too deeply for a configuration; mend it") from None
+    except (yaml.YAMLError, ValueError) as error:  # not even UTF-8, or a date that is none
+        told = " ".join(str(error).replace(' in "<unicode string>",', "").split())
         raise HklflowError(f"{path} is not valid YAML: {told}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise HklflowError(f"{path} holds a {type(data).__name__}; it must be `key: value` lines")
+        kind = "text" if isinstance(data, str) else f"a {type(data).__name__}"
+        raise HklflowError(f"{path} holds {kind}; it must be `key: value` lines")
+    require_small(data, str(path))
     return data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may stand but once: of two, YAML itself takes the last without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [str(key.value) for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(str(key.value)) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} stands twice; leave one", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def require_small(data: Data, where: str) -> None:
+    """Refuse what aliases make huge, or hold in itself: to look at it would never end.
+
+    Raises
+    ------
+    HklflowError
+        If there are more values than in any configuration.
+    """
+    left = _MOST_VALUES
+    waiting: list[Any] = [data]
+    while waiting:
+        item = waiting.pop()
+        inner = list(item.values()) if isinstance(item, Mapping) else item
+        if isinstance(inner, list | tuple):
+            left -= len(inner)
+            waiting += inner
+        if left < 0:
+            raise HklflowError(
+                f"{where} holds more than {_MOST_VALUES} values with its aliases (`*name`) written "
+                "out; write what you mean without them"
+            )

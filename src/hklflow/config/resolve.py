@@ -6,9 +6,9 @@ Layers: defaults of the stages < facility file < configuration file < its ``per_
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hklflow.config.layers import Layer, merged, read_yaml
 from hklflow.config.models import Config
@@ -109,13 +109,13 @@ def resolved(
     problems += [
         f"config: per_sample: there is no sample {name!r}"
         for name in config.per_sample
-        if name not in samples
+        if samples and name not in samples  # of a table that cannot be read, that is told
     ]
     known = {f"{sample}/{scan}" for sample, scan in scans}
     problems += [
         f"config: per_scan: there is no scan {name!r} (scans are named `sample/scan`)"
         for name in config.per_scan
-        if name not in known
+        if scans and name not in known
     ]
     allowed: dict[str, tuple[str, ...]] = {
         f"per_sample.{name}": PER_SAMPLE for name in config.per_sample
@@ -179,7 +179,10 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
     for item in error.errors():
         keys = [str(part) for part in item["loc"]]
         shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
-        told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), item['msg'] + shown)}"
+        what = item["msg"] + shown
+        if item["type"] == "extra_forbidden":
+            what = f"there is no such key{shown}; {among(keys[-1], _siblings(keys))}"
+        told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
         if not stack:
             yield told
             continue
@@ -188,6 +191,34 @@ def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) ->
         depth = [_depth(layer.data, keys) for layer in stack]
         best = max(range(len(stack)), key=lambda i: (depth[i], i))
         yield f"{stack[best].name}: {told}"
+
+
+def _siblings(keys: list[str]) -> list[str]:
+    """Keys of the configuration that may stand where a wrong one does."""
+    models: list[type[BaseModel]] = [Config]
+    for key in keys[:-1]:
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        # A name that is free, a number in a list or the tag of a union leads no further down.
+        models = [m for f in fields for m in _models(f.annotation)] if fields else models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Models in a type: in unions, lists, mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """Offer the names that are like a wrong one."""
+    import difflib
+
+    names = list(known)
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"there are {', '.join(names)}" if names else "nothing stands below it"
 
 
 def _depth(data: Any, keys: list[str]) -> int:

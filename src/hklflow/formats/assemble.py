@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import geometry
+from hklflow.core import geometry, plausible
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Header
@@ -118,34 +118,46 @@ def scan(
         )
     last = n_raw - 1 if said.last_frame is None else said.last_frame
     if not 0 <= said.first_frame <= last < n_raw:
-        problems.append(f"frames {said.first_frame} to {last} are not within 0 to {n_raw - 1}")
+        problems.append(
+            f"frames {said.first_frame} to {last} are not within 0 to {n_raw - 1}: set "
+            "`first_frame` and `last_frame`"
+        )
         last = n_raw - 1
     n = last - said.first_frame + 1
 
     wavelength = _first(said.wavelength, beam.wavelength if beam else None, header.wavelength)
-    if wavelength is None or not 0 < wavelength < math.inf:
-        problems.append(f"the wavelength is not known ({wavelength}): set `wavelength` in Å")
+    if wavelength is None:
+        problems.append("the wavelength is not known: set `wavelength` in Å")
+    elif (told := plausible.wavelength_problem(wavelength)) is not None:
+        problems.append(told)
     polarization = _first(
         said.polarization, beam.polarization if beam else None, header.polarization
     )
     if polarization is None or not 0 <= polarization <= 1:
-        problems.append(
-            f"the polarisation is not known ({polarization}): set `polarization`, 0 to 1 "
-            "(0.5: unpolarised)"
-        )
+        what = "not known" if polarization is None else f"{polarization:g}, not 0 to 1"
+        problems.append(f"the polarisation is {what}: set `polarization` (0.5: unpolarised)")
     detector = detector or header.detector
     if detector is None:
         problems.append("the detector's geometry is not known: give the row a `calibration`")
     elif tuple(detector.shape) != tuple(shape[1:]):
-        problems.append(f"frames are {shape[1:]} pixels but the geometry is for {detector.shape}")
+        problems.append(
+            f"frames are {shape[1:]} pixels but the geometry is for {detector.shape}: take that of "
+            "this detector"
+        )
+    elif (told := plausible.detector_problem(detector)) is not None:
+        problems.append(told)
 
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, problems)
     exposure = _first(said.exposure, header.exposure_time)
     if exposure is None or not 0 < exposure < math.inf:
-        problems.append(f"the exposure time is not known ({exposure}): set `exposure` in seconds")
+        what = "not known" if exposure is None else f"{exposure:g} s"
+        problems.append(f"the exposure time is {what}: set `exposure` in seconds")
     monitor = _monitor(header, said, n_raw, exposure, problems)
     attenuation = _attenuation(header, said, n_raw, problems)
+    temperature = _first(said.temperature, header.temperature)
+    if temperature is not None and (told := plausible.temperature_problem(temperature)):
+        problems.append(told)
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
     # Each of these would be a problem above.
@@ -168,7 +180,7 @@ def scan(
         exposure=np.full(n, float(exposure)),
         attenuation=attenuation[used],
         monitor_source="none" if said.monitor == "none" else raw,
-        temperature=said.temperature if said.temperature is not None else header.temperature,
+        temperature=temperature,
         saturation=_first(said.saturation, header.saturation),
         underload=_first(header.underload, 0.0),
     )
@@ -192,12 +204,12 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
         del settings[names[known.scan]]
         scan_axis = said.scan_axis or names[known.scan]
     else:
-        problems.append("the goniometer is not known: set `goniometer: axes` in the configuration")
+        problems.append("the goniometer is not known: set `import_scan: axes` in the configuration")
         return None
     unknown = [name for name in (*said.angles, scan_axis or "") if name and name not in names]
     if scan_axis is None or unknown:
         what = f"no goniometer axis {', '.join(unknown)}" if unknown else "which axis is scanned?"
-        problems.append(f"{what} (the axes are {', '.join(names)})")
+        problems.append(f"{what} (the axes are {', '.join(names)}): name one of them")
         return None
     settings = {scan_axis: 0.0} | settings | said.angles
     missing = [name for name in names if name not in settings]
@@ -218,9 +230,13 @@ def _angles(header: Header, said: Said, problems: list[str]) -> tuple[float, flo
         # The header's angles are those of the axis that it says is scanned.
         start, step = _first(start, header.start_deg), _first(step, header.step_deg)
     if step is None and header.angles_deg is not None:
+        bad, steps = np.flatnonzero(~np.isfinite(header.angles_deg)), np.diff(header.angles_deg)
+        what = f"not evenly spaced (steps from {steps.min():g} to {steps.max():g} deg)"
+        if len(bad):
+            what = f"not all known (that of frame {bad[0]} is {header.angles_deg[bad[0]]:g})"
         problems.append(
-            "the scan's angles are not evenly spaced (steps from "
-            f"{np.diff(header.angles_deg).min():g} to {np.diff(header.angles_deg).max():g} deg)"
+            f"the scan's angles are {what}: give `axis=start:step` in the scan table if it was "
+            "even, or split the scan"
         )
         return 0.0, 1.0
     if start is None or step is None or step == 0:
@@ -228,6 +244,9 @@ def _angles(header: Header, said: Said, problems: list[str]) -> tuple[float, flo
             f"the scan's start ({start}) or step ({step}) is not known: give them in the scan "
             "table, `axis=start:step` in degrees"
         )
+        return 0.0, 1.0
+    if (told := plausible.step_problem(start, step)) is not None:
+        problems.append(told)
         return 0.0, 1.0
     return float(start), float(step)
 
@@ -247,11 +266,12 @@ def _monitor(
         )
         return np.ones(n_raw)
     monitor = np.asarray(header.monitor, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(monitor) | (monitor <= 0))
+    bad = np.flatnonzero(~np.isfinite(monitor) | ~(monitor > 0))
     if monitor.shape != (n_raw,) or len(bad):
         where = f"frame {bad[0]} has {monitor[bad[0]]:g}" if len(bad) else f"shape {monitor.shape}"
         problems.append(
-            f"the monitor must have one positive value for each of {n_raw} frames ({where})"
+            f"the monitor must have one positive value for each of {n_raw} frames ({where}): leave "
+            "frames without beam out, or set `monitor: none`"
         )
     return monitor
 

@@ -26,6 +26,7 @@ from hklflow.errors import HklflowError
 from hklflow.formats.dials_panels import detector_from_panels, panels_of
 from hklflow.formats.dials_peaks import TO_DXTBX
 from hklflow.formats.raw import HDF5_SUFFIXES
+from hklflow.system import require_file
 
 Floats = NDArray[np.float64]
 
@@ -44,8 +45,7 @@ def read_expt(path: str | Path) -> list[Model]:
         that do not lie in one plane.
     """
     path = Path(path)
-    if not path.is_file():
-        raise HklflowError(f"experiment file {path} does not exist; check the path")
+    require_file(path, "experiment file")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

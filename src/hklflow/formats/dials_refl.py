@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 MAGIC = "dials::af::reflection_table"
 SHOEBOX = "Shoebox<>"
@@ -103,8 +104,7 @@ def read_refl(path: str | Path) -> Refl:
         If the file is absent, a pickle of old programs, HDF5, truncated, or inconsistent.
     """
     path = Path(path)
-    if not path.is_file():
-        raise HklflowError(f"reflection file {path} does not exist; check the path")
+    require_file(path, "reflection file")
     content = _unpack(path)
     if not (isinstance(content, list) and len(content) == 3 and content[0] == MAGIC):
         raise HklflowError(f"{path} is msgpack but no reflection table of DIALS; give a .refl file")

@@ -9,7 +9,10 @@ is taken: seen from the sample, fast runs to the right (-lab x) and slow
 downwards (-lab y). The scan axis is not stated either and stays None.
 """
 
+import logging
 import re
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,32 @@ from numpy.typing import NDArray
 from hklflow.core.geometry import Detector
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Frames, Header, Raw, find_files
+from hklflow.system import require_file
 
 FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
+
+
+_heard = threading.local()  # what fabio said of the image that this thread opens
+
+
+class _Ear(logging.Handler):
+    """Hear fabio, which tells damage (a wrong checksum) in its log alone, and print nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(_heard, "messages"):
+            _heard.messages.append(record.getMessage())
+
+
+@cache
+def _fabio() -> Any:
+    import fabio
+
+    log = logging.getLogger("fabio")
+    log.addHandler(_Ear())
+    log.propagate = False
+    return fabio
 
 
 def _require_whole_cbf(path: Path, frame: int) -> None:
@@ -41,22 +66,31 @@ def _require_whole_cbf(path: Path, frame: int) -> None:
 
 def _open(path: Path, frame: int) -> Any:
     """Open one image with fabio; errors name the file and the frame."""
-    import fabio
-
-    if path.suffix.lower() == ".cbf":
-        _require_whole_cbf(path, frame)
+    require_file(path, f"frame {frame} cannot be read:", "copy it again")
+    fabio = _fabio()
+    _heard.messages = []
+    image: Any = None
+    pixels = why = None
     try:
+        if path.suffix.lower() == ".cbf":
+            _require_whole_cbf(path, frame)
         image = fabio.open(str(path))
         pixels = image.data
+    except HklflowError:
+        raise
     # fabio has no common error class: each format raises what its decoder raises.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
+        why = f"{type(error).__name__}: {error}"
+    if pixels is None or any("hecksum" in message for message in _heard.messages):
+        why = " ".join((why or _heard.messages[-1]).split())
         raise HklflowError(
-            f"frame {frame} cannot be read from {path} ({type(error).__name__}: {error}); the "
-            "file is truncated or of another format: copy it again"
-        ) from error
-    if image.nframes != 1 or pixels is None or pixels.ndim != 2:
+            f"frame {frame} cannot be read from {path} ({why}); the "
+            "file is truncated, damaged or of another format: copy it again"
+        )
+    if image.nframes != 1 or pixels.ndim != 2 or pixels.dtype.kind not in "iuf":
         raise HklflowError(
-            f"{path} holds {image.nframes} images; a series has one image per file: convert it"
+            f"{path} holds {image.nframes} images of {pixels.dtype} of the shape {pixels.shape}; a "
+            "series has one image of numbers (slow, fast) in each file: convert it"
         )
     return image
 
@@ -77,7 +111,8 @@ class ImageSeries(Frames):
             if pixels.shape != self.shape[1:] or pixels.dtype != self.dtype:
                 raise HklflowError(
                     f"frame {frame} ({self.files[frame]}) is {pixels.shape} {pixels.dtype} but "
-                    f"the first is {self.shape[1:]} {self.dtype}; the series mixes detectors"
+                    f"the first is {self.shape[1:]} {self.dtype}; the series mixes "
+                    "scans: copy it again, or give it a pattern of its own"
                 )
             block[frame - start] = pixels
         return block
@@ -145,9 +180,7 @@ def _cbf_text(image: Any) -> str:
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
-def _cbf_number(
-    text: str, key: str, path: Path, units: dict[str, float] | None = None
-) -> float | None:
+def _cbf_number(text: str, key: str, path: Path, *, length: bool = False) -> float | None:
     """Value of a line ``# Key value unit``, None if the key is absent or "not set"."""
     line = re.search(rf"^#?\s*{key}\s*[:=]?\s+(.*)$", text, re.MULTILINE)
     if line is None:
@@ -155,15 +188,17 @@ def _cbf_number(
     match = re.match(rf"({_NUMBER})\s*(\S*)", line[1].strip())
     if match is None:
         return None
-    value = float(match[1])
-    if units is None:
-        return value
-    unit = match[2].strip("().,")
-    if unit not in units:
+    return _length(match[1], match[2].strip("().,"), path) if length else float(match[1])
+
+
+def _length(number: str, unit: str, path: Path) -> float:
+    """Metres."""
+    if unit not in LENGTHS:
         raise HklflowError(
-            f"the unit {unit!r} of {key} in {path} is not known; hklflow knows {', '.join(units)}"
+            f"the length {number} {unit} in the header of {path} has no unit that hklflow knows "
+            f"({', '.join(LENGTHS)}); mend the header, or give the geometry by a calibration"
         )
-    return value * units[unit]
+    return float(number) * LENGTHS[unit]
 
 
 def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, float | None]:
@@ -172,13 +207,13 @@ def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
     pixel = beam = None
     if match := re.search(rf"Pixel_size\s+({_NUMBER})\s*(\S+)\s*x\s*({_NUMBER})\s*(\S+)", text):
         # Written as fast x slow.
-        pixel = (float(match[3]) * LENGTHS[match[4]], float(match[1]) * LENGTHS[match[2]])
+        pixel = (_length(match[3], match[4], path), _length(match[1], match[2], path))
     if match := re.search(rf"Beam_xy\s+\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)", text):
         beam = (float(match[2]), float(match[1]))
     thickness = None
     if match := re.search(rf"thickness\s+({_NUMBER})\s*(\S+)", text):
-        thickness = float(match[1]) * LENGTHS[match[2].strip(",")]
-    distance = _cbf_number(text, "Detector_distance", path, LENGTHS)
+        thickness = _length(match[1], match[2].strip(","), path)
+    distance = _cbf_number(text, "Detector_distance", path, length=True)
     bad = image.data < 0
     values = {
         "wavelength": _cbf_number(text, "Wavelength", path),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hklflow.errors import HklflowError
 from hklflow.formats.images import read_image
 from hklflow.formats.raw import HDF5_SUFFIXES
+from hklflow.system import require_file
 
 BoolImage = NDArray[np.bool_]
 
@@ -45,8 +46,7 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
         If there is no such file or dataset, or it is not one image.
     """
     path, dataset = split_name(name)
-    if not path.is_file():
-        raise HklflowError(f"the mask image {path} does not exist; check the path")
+    require_file(path, "the mask image")
     if dataset:
         pixels = _hdf5(path, dataset)
     elif path.suffix.lower() == ".png":

@@ -8,6 +8,7 @@ from hklflow.errors import HklflowError
 from hklflow.formats.dials_expt import read_expt
 from hklflow.formats.nxrefine import read_nxrefine
 from hklflow.formats.xds import read_xparm
+from hklflow.system import require_file
 
 
 def read_model(path: str | Path) -> list[Model]:
@@ -41,8 +42,7 @@ def printable(text: str) -> str:
 
 
 def _read(path: Path) -> list[Model]:
-    if not path.is_file():
-        raise HklflowError(f"{path} does not exist; check the path")
+    require_file(path, "orientation")
     with path.open("rb") as file:
         start = file.read(200).lstrip()
     if start.startswith(b"\x89HDF"):

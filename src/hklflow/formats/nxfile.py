@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 Floats = NDArray[np.float64]
 
@@ -33,8 +34,7 @@ def open_file(path: Path) -> Any:
     import h5py
     import hdf5plugin  # noqa: F401  (registers bitshuffle, LZ4, zstd)
 
-    if not path.is_file():
-        raise HklflowError(f"raw file {path} does not exist; check the path in scans.tsv")
+    require_file(path, "raw file", "check the path in scans.tsv")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -64,6 +64,23 @@ def find_class(group: Any, name: str) -> list[Any]:
     return [g for g in found if g is not None and text(g.attrs.get("NX_class", "")) == name]
 
 
+def numbers(node: Any) -> Floats:
+    """Values of a dataset, at least one.
+
+    Raises
+    ------
+    HklflowError
+        If they are no real numbers, or there is none.
+    """
+    where = f"{node.name} in {node.file.filename}"
+    if not hasattr(node, "dtype") or not node.size:
+        raise HklflowError(f"{where} holds no value; mend the file")
+    try:
+        return np.asarray(node[()], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise HklflowError(f"{where} holds no numbers ({error}); mend the file") from error
+
+
 def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
     """Values of a dataset in hklflow's unit of this kind."""
     unit = text(node.attrs.get("units", default if default is not None else ""))
@@ -73,7 +90,7 @@ def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
             f"{node.name} in {node.file.filename} has the unit {unit!r}, which is no {kind} that "
             "hklflow knows; mend the file"
         )
-    return np.asarray(node[()], dtype=np.float64) * factor
+    return numbers(node) * factor
 
 
 def first_scaled(node: Any, kind: str) -> float:

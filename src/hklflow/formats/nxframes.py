@@ -28,6 +28,7 @@ from hklflow.formats.chunks import (
 )
 from hklflow.formats.nxfile import find_entry, open_file
 from hklflow.formats.raw import Frames
+from hklflow.system import no_file
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class NexusFrames(Frames):
             raise
         shapes = {segment.data.shape[1:] for segment in self._segments}
         dtypes = {segment.data.dtype for segment in self._segments}
-        if len(shapes) != 1 or len(dtypes) != 1 or len(next(iter(shapes))) != 2:
+        if len(shapes) != 1 or len(dtypes) != 1:
             self._file.close()
             raise HklflowError(
                 f"the frames of {path} have shapes {sorted(shapes)} and types "
-                f"{sorted(map(str, dtypes))}; they must be 2-D images of one kind"
+                f"{sorted(map(str, dtypes))}; a data file is of another scan: copy them again"
             )
         slow, fast = next(iter(shapes))
         n = sum(segment.data.shape[0] for segment in self._segments)
@@ -103,19 +104,20 @@ class NexusFrames(Frames):
         source = path
         if isinstance(link, h5py.ExternalLink):
             source = path.parent / link.filename
-            if not source.is_file():
+            if (reason := no_file(source)) is not None:
                 raise HklflowError(
-                    f"{source} does not exist: {path} links it for frames from {first} on; "
+                    f"{source} {reason}: {path} links it for frames from {first} on; "
                     "copy the data files next to the master file"
                 )
             self.files.append(source)
         try:
             data = group[name]
-        except (KeyError, OSError) as error:
+        except (KeyError, OSError, RuntimeError) as error:  # links in a circle are the last one
             raise HklflowError(
                 f"frames from {first} on cannot be read: {source} is truncated or has no "
                 f"such dataset ({error}); copy it again"
             ) from error
+        _require_images(data, group.name, name, source)
         if data.is_virtual:
             # HDF5 fills frames of a missing source file with zeros without a word.
             for virtual in data.virtual_sources():
@@ -123,9 +125,9 @@ class NexusFrames(Frames):
                     continue
                 part = source.parent / virtual.file_name
                 start = first_frame(virtual.vspace)
-                if not part.is_file():
+                if (reason := no_file(part)) is not None:
                     raise HklflowError(
-                        f"{part} does not exist: {source} takes frames from {start} on from it; "
+                        f"{part} {reason}: {source} takes frames from {start} on from it; "
                         "copy the data files next to the master file"
                     )
                 with open_file(part) as opened:
@@ -232,11 +234,43 @@ def _damaged(frame: int, path: Path, problem: object) -> HklflowError:
     )
 
 
+def _require_images(data: Any, group: str, name: str, path: Path) -> None:
+    """Refuse what is no stack of images of numbers."""
+    import h5py
+
+    if not isinstance(data, h5py.Dataset):
+        raise HklflowError(f"{group}/{name} in {path} is no dataset; is it a raw data file?")
+    shape = data.shape or ()  # None of an empty one
+    if len(shape) != 3 or data.dtype.kind not in "iuf" or not data.size:
+        kind = "records" if data.dtype.names else data.dtype
+        raise HklflowError(
+            f"{group}/{name} in {path} has the shape {shape} and holds {kind}; frames are numbers "
+            "of the shape (frame, slow, fast), at least one: name the file that holds them"
+        )
+
+
+def _require_filters(data: Any, path: Path) -> None:
+    """Refuse what nothing here can unpack."""
+    import h5py
+
+    pipeline = data.id.get_create_plist()
+    for i in range(pipeline.get_nfilters()):
+        number, _, _, name = pipeline.get_filter(i)
+        if not h5py.h5z.filter_avail(number):
+            known = f" ({name.decode(errors='replace')})" if name else ""
+            raise HklflowError(
+                f"the frames of {path} are packed with the HDF5 filter {number}{known}, which is "
+                "not installed here; set HDF5_PLUGIN_PATH to where its plugin is, or pack them "
+                "anew with bitshuffle"
+            )
+
+
 def _require_written(data: Any, path: Path, first: int) -> None:
-    """Refuse datasets that were made for more frames than were written.
+    """Refuse datasets that were made for more frames than were written, or packed in unknown ways.
 
     HDF5 reads frames that were never written as zeros.
     """
+    _require_filters(data, path)
     if data.chunks is None:
         if data.size and data.id.get_storage_size() == 0 and data.external is None:
             raise HklflowError(f"no frame was written to {path}; copy it again")

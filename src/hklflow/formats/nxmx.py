@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector, Goniometer
 from hklflow.errors import HklflowError
-from hklflow.formats.nxfile import find_class, find_entry, first_scaled, open_file, scaled, text
+from hklflow.formats.nxfile import (
+    find_class,
+    find_entry,
+    first_scaled,
+    numbers,
+    open_file,
+    scaled,
+    text,
+)
 from hklflow.formats.nxtransformations import (
     axis_offset,
     axis_vector,
@@ -125,6 +133,8 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
 def _scan_fields(axis: Any) -> dict[str, Any]:
     """Fields start_deg, step_deg, angles_deg of the header from the scanned axis."""
     degrees = np.degrees(np.ravel(scaled(axis, "angle")))
+    if not np.isfinite(degrees).all():
+        return {"angles_deg": degrees}
     fields: dict[str, Any] = {"start_deg": float(degrees[0])}
     step = _increment(axis, degrees)
     if step is not None:
@@ -167,7 +177,12 @@ def _read_beam(entry: Any) -> dict[str, Any]:
         if "incident_energy" in beam and "wavelength" not in fields:
             fields["wavelength"] = HC / first_scaled(beam["incident_energy"], "energy")
         if "incident_polarization_stokes" in beam and "polarization" not in fields:
-            stokes = np.ravel(beam["incident_polarization_stokes"][()]).astype(float)
+            stokes = np.ravel(numbers(beam["incident_polarization_stokes"]))
+            if len(stokes) < 2 or not stokes[0] > 0:
+                raise HklflowError(
+                    f"{beam.name}/incident_polarization_stokes in {beam.file.filename} is "
+                    f"{stokes.tolist()}; it must be I, Q, U, V with I > 0: mend the file"
+                )
             fields["polarization"] = float((1 + stokes[1] / stokes[0]) / 2)
     return fields
 
@@ -178,15 +193,31 @@ def _temperature(sample: Any) -> float | None:
         return None
     # An NXlog keeps its numbers in value.
     data = node["value"] if hasattr(node, "keys") else node
-    value = float(np.mean(data[()]))
+    value = float(np.mean(numbers(data)))
+    if hasattr(node, "keys") and "time" in node:
+        _require_clock(np.ravel(numbers(node["time"])), node)
     unit = text(data.attrs.get("units", "K")).strip().lower().lstrip("°")
     if unit in {"k", "kelvin"}:
         return value
     if unit in {"c", "celsius", "degc", "deg_c"}:
         return value + 273.15
     raise HklflowError(
-        f"the temperature in {node.file.filename} has the unit {unit!r}; K or C are known"
+        f"the temperature in {node.file.filename} has the unit {unit!r}; K or C are known: mend "
+        "the file"
     )
+
+
+def _require_clock(times: Floats, log: Any) -> None:
+    """Refuse a log whose clock jumps back: its values may be of another scan."""
+    back = np.flatnonzero(~(np.diff(times) >= 0))
+    if len(back):
+        at = int(back[0]) + 1
+        raise HklflowError(
+            f"the clock of the log {log.name} in {log.file.filename} jumps from "
+            f"{times[at - 1]:.9g} to {times[at]:.9g} at its value {at}: what it says of "
+            "this scan is not known; take the log out of the file, and give the temperature in the "
+            "scan table"
+        )
 
 
 def read_nexus_header(path: Path) -> Header:
@@ -210,7 +241,7 @@ def read_nexus_header(path: Path) -> Header:
                 fields.update(_noise_fields(detectors[0], shape))
         for group in [] if instrument is None else find_class(instrument, "NXattenuator"):
             if "attenuator_transmission" in group:
-                value = np.asarray(group["attenuator_transmission"][()], dtype=np.float64)
+                value = numbers(group["attenuator_transmission"])
                 # Attenuators stand one behind the other.
                 total = value * fields.get("transmission", 1.0)
                 fields["transmission"] = float(total.ravel()[0]) if total.size == 1 else total
@@ -235,6 +266,11 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     if mask is None:
         return None
     values = np.asarray(mask[()])
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise HklflowError(
+            f"the pixel mask in {group.file.filename} holds {values.dtype} that are no bits of "
+            "pixels; mend the file"
+        )
     bits = values.astype(np.uint32)
     # What 32 bits do not hold is bad all the same.
     bits[(values != 0) & (bits == 0)] = 1
@@ -269,10 +305,11 @@ def _monitor(entry: Any, n: int, path: Path) -> Floats | None:
         raise HklflowError(
             f"{path} has {len(monitors)} monitors; which one counts is not said: keep one"
         )
-    monitor = np.ravel(monitors[0][()]).astype(np.float64)
+    monitor = np.ravel(numbers(monitors[0]))
     if len(monitor) != n:
         raise HklflowError(
-            f"the monitor in {path} has {len(monitor)} values for {n} frames; mend the file"
+            f"the monitor in {path} has {len(monitor)} values for {n} frames; data files are "
+            "missing or of another scan, or the file is damaged: copy it again"
         )
     return monitor
 
@@ -291,7 +328,7 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     for name in ("saturation_value", "countrate_correction_count_cutoff"):
         node = group.get(name, specific.get(name))
         if node is not None and "saturation" not in fields:
-            fields["saturation"] = float(np.ravel(node[()])[0])
+            fields["saturation"] = float(np.ravel(numbers(node))[0])
     return fields
 
 

@@ -62,7 +62,13 @@ def axis_vector(node: Any) -> Floats:
     if "vector" not in node.attrs:
         raise HklflowError(f"{node.name} in {node.file.filename} has no vector; mend the file")
     vector = np.asarray(node.attrs["vector"], dtype=np.float64)
-    return vector / np.linalg.norm(vector)
+    length = float(np.linalg.norm(vector))
+    if vector.shape != (3,) or not 0 < length < np.inf:
+        raise HklflowError(
+            f"the vector of {node.name} in {node.file.filename} is {vector.tolist()}, which is no "
+            "direction; mend the file"
+        )
+    return vector / length
 
 
 def is_rotation(node: Any) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 Floats = NDArray[np.float64]
 
@@ -238,8 +239,7 @@ def read_poni(path: str | Path) -> Poni:
         parallax correction, which a `Detector` does not hold.
     """
     path = Path(path)
-    if not path.is_file():
-        raise HklflowError(f"PONI file {path} does not exist; check the path")
+    require_file(path, "PONI file")
     entries: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         key, colon, value = line.partition(":")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hklflow.core.geometry import Detector, Goniometer
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 if TYPE_CHECKING:
     from hklflow.formats.bands import Band, PackedFrames
@@ -330,8 +331,7 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
     path = Path(text)
     template = _template(path.name)
     if template is None:
-        if not path.is_file():
-            raise HklflowError(f"raw file {path} does not exist; check the path in scans.tsv")
+        require_file(path, "raw file", "check the path in scans.tsv")
         return [path]
     folder = path.parent
     if not folder.is_dir():
@@ -342,6 +342,7 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
         match = template.fullmatch(candidate.name)
         if match is None:
             continue
+        require_file(candidate, "image", "copy it again")
         number = int(match["number"])
         stems.add((candidate.name[: match.start("number")], candidate.name[match.end("number") :]))
         if number in numbered:

@@ -28,6 +28,7 @@ from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.model import Model, fraction_along_x, onto_beam, sound
 from hklflow.errors import HklflowError
 from hklflow.formats.panels import joined
+from hklflow.system import require_file
 
 Floats = NDArray[np.float64]
 
@@ -198,8 +199,7 @@ def _model(path: Path, rows: list[list[float]], given: _Input, n_frames: int | N
 
 def _rows(path: Path) -> list[list[float]]:
     """The numbers of the lines after the first."""
-    if not path.is_file():
-        raise HklflowError(f"{path} does not exist; check the path")
+    require_file(path, "orientation")
     with path.open("rb") as file:
         start = file.read(200)
         if start.lstrip()[:9] != b"XPARM.XDS":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hklflow.core.scan import RotationScan
     from hklflow.core.statistics import FrameStatistics, StatisticsResult
+    from hklflow.formats.raw import Frames
 
 VERSION = 4
 
@@ -121,6 +122,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 statistics.add(block)
                 block = block + noise
             search.add(block)
+        result = statistics.result()
+        _require_sound(frames, scan, result)
     peaks = search.finish()
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
@@ -134,7 +137,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         at = np.clip(np.stack([peaks.slow, peaks.fast], axis=1).astype(int), 0, last)
         under = noise[at[:, 0], at[:, 1]]
         peaks = replace(peaks, background=peaks.background - under, maximum=peaks.maximum - under)
-    result = statistics.result()
     nexus.write_peaks(outputs.peaks, peaks)
     stage.write_json(outputs.metrics, {"peaks": len(peaks.frame), "blobs": peaks.counts})
     picture = plots.peaks(
@@ -182,6 +184,36 @@ def _statistics(
         ),
         0.5 * (edges[1:] + edges[:-1]),
     )
+
+
+def _require_sound(frames: "Frames", scan: "RotationScan", result: "StatisticsResult") -> None:
+    """Refuse lost frames and copies of others: their counts would be taken for measured."""
+    import numpy as np
+
+    from hklflow.core import frame_defects
+    from hklflow.errors import HklflowError
+
+    cure = (
+        "copy the raw data again, or leave them out (`import_scan: first_frame, last_frame`; or "
+        "split the scan in rotations)"
+    )
+    lost = frame_defects.lost(result.frame_sums, scan.monitor * scan.attenuation)
+    if len(lost):
+        raise HklflowError(
+            f"{len(lost)} frames of {scan.raw} have no count at all, the first is frame "
+            f"{scan.first + lost[0]}, where the others have {np.median(result.frame_sums):.3g}: "
+            f"the shutter was closed or they were lost; {cure}"
+        )
+    assert result.radial_sums is not None
+    for pair in frame_defects.copies(result.frame_sums, result.radial_sums):
+        first, second = (scan.first + frame for frame in pair)
+        if np.array_equal(
+            frames.read(first, first + 1), frames.read(second, second + 1), equal_nan=True
+        ):
+            raise HklflowError(
+                f"frame {second} of {scan.raw} is the same image as frame {first}, count for "
+                f"count: the detector hung or a file was copied; {cure}"
+            )
 
 
 def _record(

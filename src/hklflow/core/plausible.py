@@ -1,0 +1,77 @@
+"""Numbers that no experiment has. Most of them are good ones in another unit."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hklflow.core.geometry import Detector
+
+WAVELENGTHS = (0.06, 10.0)  # Å: 1.2 to 200 keV
+DISTANCES = (1e-3, 20.0)  # m
+PIXELS = (1e-6, 1e-2)  # m
+STEPS = (0.002, 90.0)  # degrees: 0.1° in radians is below
+HOTTEST = 5000.0  # K
+LENGTHS, ANGLES = (1.0, 2000.0), (10.0, 170.0)  # of cells: Å, degrees
+
+
+def wavelength_problem(value: float) -> str | None:
+    """Say why a wavelength in Å is none of X-rays, if so."""
+    low, high = WAVELENGTHS
+    if low <= value <= high:
+        return None
+    return (
+        f"a wavelength of {value:g} Å cannot be one of X-rays ({low:g} to {high:g} Å; is it in nm, "
+        "m or eV?): set `wavelength` in Å"
+    )
+
+
+def detector_problem(detector: "Detector") -> str | None:
+    """Say why pixels or place of a detector cannot be, if so."""
+    (low, high), sizes = PIXELS, detector.pixel_size
+    if not all(low <= size <= high for size in sizes):
+        return (
+            f"pixels of {sizes[0]:g} x {sizes[1]:g} m cannot be ({low:g} to {high:g} m can; are "
+            "they in mm or µm?): mend the geometry"
+        )
+    slow, fast = (0.5 * n * size for n, size in zip(detector.shape, sizes, strict=True))
+    far = math.hypot(*(detector.origin + slow * detector.slow + fast * detector.fast))
+    low, high = DISTANCES
+    if not low <= far <= high:
+        return (
+            f"the detector's centre is {far:g} m from the sample ({low:g} to {high:g} m can be; is "
+            "it in mm?): mend the geometry"
+        )
+    return None
+
+
+def step_problem(start: float, step: float) -> str | None:
+    """Say why a scan cannot start there or have such frames (degrees), if so."""
+    low, high = STEPS
+    if math.isfinite(start) and low <= abs(step) <= high:
+        return None
+    return (
+        f"a scan from {start:g}° in steps of {step:g}° cannot be ({low:g} to {high:g}° can; are "
+        "the angles in radians?): give `axis=start:step` in degrees in the scan table"
+    )
+
+
+def cell_problem(cell: Sequence[float]) -> str | None:
+    """Say why a cell (Å, degrees) is none of a crystal, if so."""
+    (low, high), (least, most) = LENGTHS, ANGLES
+    if all(low <= x <= high for x in cell[:3]) and all(least <= x <= most for x in cell[3:]):
+        return None
+    return (
+        f"the cell {' '.join(f'{x:g}' for x in cell)} cannot be (lengths of {low:g} to {high:g} Å, "
+        f"angles of {least:g} to {most:g}° can; is it in nm or radians?); give it in Å and degrees"
+    )
+
+
+def temperature_problem(value: float) -> str | None:
+    """Say why a temperature in K cannot be, if so."""
+    if 0 <= value <= HOTTEST:
+        return None
+    return (
+        f"a temperature of {value:g} K cannot be (0 to {HOTTEST:g} K; is it in °C?): set it in K "
+        "in the scan table"
+    )

@@ -1,0 +1,77 @@
+"""What the file system says of a path, in the user's words."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from hklflow.errors import HklflowError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a user can mend; any other error of the system is a defect until proven otherwise.
+_MENDABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+)
+
+
+def no_file(path: Path) -> str | None:
+    """Say why a path is no file to read, as ``is a folder, not a file``; None if it is one.
+
+    What is no regular file is not opened: a pipe would be waited for, a device never ends.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        return "does not exist" + (f" (a link to {path.readlink()})" if path.is_symlink() else "")
+    except OSError as error:
+        return f"cannot be reached ({error.strerror})"
+    except ValueError as error:  # a name with a null byte
+        return f"cannot be reached ({error})"
+    return None if kind == stat.S_IFREG else f"is {_KINDS.get(kind, 'something else')}, not a file"
+
+
+def require_file(path: Path, what: str, cure: str = "check the path") -> None:
+    """Refuse what is no regular file.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What it is to be, for the sentence: ``PONI file``.
+    cure : str
+        What the user may do.
+
+    Raises
+    ------
+    HklflowError
+        If nothing is there, or no file.
+    """
+    if (reason := no_file(path)) is not None:
+        raise HklflowError(f"{what} {path} {reason}; {cure}")
+
+
+def sentence(error: BaseException) -> str | None:
+    """Tell an error of the system (or the cause of an error) that a user can mend; else None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            for code in (*_NO_ROOM, *_MENDABLE):
+                # HDF5 tells the number in its text only.
+                if seen.errno != code and f"errno = {code}," not in str(seen):
+                    continue
+                said = os.strerror(code).lower()
+                if code in _NO_ROOM:
+                    return f"{said} where the outputs are written; make room and run again"
+                if seen.filename is not None:
+                    where = os.fsdecode(seen.filename)
+                    return f"{where}: {said}; mend the path or who may use it"
+        seen = seen.__cause__ or seen.__context__
+    return None
