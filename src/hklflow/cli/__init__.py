@@ -26,6 +26,7 @@ from hklflow.cli.model import app as model
 from hklflow.cli.peaks import app as peaks
 from hklflow.cli.show import show
 from hklflow.cli.slice import slice_volume
+from hklflow.cli.status import show_status
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError
 
@@ -54,6 +55,7 @@ app.command(watch_experiment, name="watch")
 app.command(check_experiment, name="check")
 app.command(show)
 app.command(slice_volume, name="slice")
+app.command(show_status, name="status")
 sample.command(add_sample, name="add")
 scan.command(add_scan, name="add")
 config.command(explain, name="explain")

@@ -79,8 +79,8 @@ def slice_volume(
             cure = (
                 "but a stack of volumes: give that of one scan"
                 if stack
-                else "as the tree of `hklflow show` tells; give a merged, symmetrised or filled volume, a "
-                "difference, or a pair distribution"
+                else "as the tree of `hklflow show` tells; give a merged, symmetrised or filled "
+                "volume, a difference, or a pair distribution"
             )
             raise HklflowError(f"{path} has no single volume of hkl or direct space, {cure}")
         volume = draw.volume_of(found)

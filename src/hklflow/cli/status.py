@@ -1,0 +1,326 @@
+"""`hklflow status`: what is done, running, failed and waiting, and what to do next."""
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.jobs import COLUMNS, OF_ROTATION, Job
+from hklflow.cli.progress import (
+    DONE,
+    FAIL,
+    HELD,
+    LOST,
+    OLD,
+    RUN,
+    WAIT,
+    Progress,
+    run_of,
+    stray_failures,
+)
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.config import Experiment
+
+_WORST = (FAIL, LOST, RUN, OLD, HELD, WAIT, DONE)  # what a group of jobs is called
+_COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
+_TOLD = 5  # running jobs that are named
+
+
+def show_status(
+    directory: Path = Path(),
+    /,
+    *,
+    sample: str | None = None,
+    failed: Annotated[bool, Parameter(negative="")] = False,
+    config: list[str] | None = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Say how far an experiment is: a table of scans and steps, every failure, and what to do next.
+
+    Nothing is run and nothing is written; it may be asked while snakemake is at work. `done` are
+    products that are complete and not older than what they were made from; `old` ones will be made
+    again. `2/3` are rotations. What a change of the configuration makes again, `snakemake -n` says.
+
+    Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`
+
+    Parameters
+    ----------
+    directory
+        Folder of the experiment.
+    sample
+        Of this sample only.
+    failed
+        Scans in which something failed, only.
+    config
+        What snakemake was given after `--config`, such as `binning=4`, for results that have a
+        folder of their own.
+    json_output
+        Print every job with its state, for scripts.
+    """
+    from hklflow.cli.jobs import jobs_of
+    from hklflow.config import load
+
+    folder = folder_of(directory)
+    given = _values(config or [])
+    experiment = load(folder.data() | given, folder.base, given)
+    if sample is not None and sample not in experiment.used_samples():
+        raise HklflowError(
+            f"there is no sample {sample!r} with scans; there are "
+            f"{', '.join(experiment.used_samples()) or 'none'}"
+        )
+    jobs = jobs_of(experiment)
+    progress = Progress(folder.base, jobs, run_of(folder.base))
+    report = _Report(experiment, progress, sample, failed, config or [])
+    lines = report.as_json() if json_output else report.lines()
+    for line in lines:
+        print(line)
+
+
+def _values(given: Sequence[str]) -> dict[str, object]:
+    """What `--config` of snakemake says, as it reads it."""
+    import yaml
+
+    found: dict[str, object] = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise HklflowError(f"--config {word}: write KEY=VALUE, such as binning=4")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise HklflowError(f"--config {word}: the value is not YAML; quote it") from error
+    return found
+
+
+@dataclass
+class _Report:
+    experiment: "Experiment"
+    progress: Progress
+    sample: str | None
+    failed: bool
+    config: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self._jobs = [job for job in self.progress.jobs if self._concerns(job)]
+        self._failures = [
+            (job.name, self.progress.of(job), self.progress.waiting(job))
+            for job in self._jobs
+            if self.progress.of(job).state == FAIL
+        ]
+        if any(j.rule == "constants" and self._state(j) == WAIT for j in self._jobs):
+            results = self.experiment.config.results
+            strays = stray_failures(self.progress.base, results, self.progress.jobs)
+            self._failures += [(name, verdict, []) for name, verdict in strays]
+
+    def _concerns(self, job: Job) -> bool:
+        of_scans = job.column in (*COLUMNS, "series", "stacks", "page")
+        return self.sample is None or not of_scans or job.key[0] == self.sample
+
+    def _state(self, job: Job) -> str:
+        return self.progress.of(job).state
+
+    # ------------------------------------------------------------------ text
+
+    def lines(self) -> Iterator[str]:
+        """The table, what runs, what failed, and what to do."""
+        yield from self._table()
+        yield from self._others()
+        running = [job for job in self._jobs if self._state(job) in (RUN, LOST)]
+        for job in running[:_TOLD]:
+            verdict = self.progress.of(job)
+            number = f" (Slurm job {verdict.number})" if verdict.number else ""
+            yield f"{verdict.state:5s} {job.name}{number}"
+        if len(running) > _TOLD:
+            yield f"      and {len(running) - _TOLD} more"
+        for name, verdict, waiting in self._failures:
+            yield ""
+            yield f"{_coloured(FAIL)}  {name}: {verdict.reason}"
+            if verdict.log:
+                yield f"      log: {verdict.log}"
+            if waiting:
+                yield f"      waits for it: {_listed(waiting)}"
+        yield ""
+        yield self._next()
+
+    def _table(self) -> Iterator[str]:
+        present = {job.column for job in self._jobs}
+        columns = [column for column in COLUMNS if column in present]
+        rows = []
+        for sample, scan in self.experiment.scans:
+            cells = [self._cell((sample, scan), column) for column in columns]
+            if self.sample in (None, sample) and (
+                not self.failed or any("fail" in c for c in cells)
+            ):
+                rows.append([sample, scan, *cells])
+        if not rows:
+            if self.failed:
+                yield "nothing failed in any scan"
+            return
+        rows.insert(0, ["sample", "scan", *columns])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for i, row in enumerate(rows):
+            cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
+            if i:
+                cells[2:] = [_coloured(cell.split()[-1], cell) for cell in cells[2:]]
+            yield "  ".join(cells).rstrip()
+
+    def _cell(self, scan: tuple[str, str], column: str) -> str:
+        """State of a group of steps of a scan; of rotations how many are done, too."""
+        states = [self._state(job) for job in self._of_scan.get((scan, column), [])]
+        if not states:
+            return ""
+        worst = next(state for state in _WORST if state in states)
+        if column not in OF_ROTATION or worst == DONE:
+            return _told(worst)
+        rotations: dict[str, bool] = {}
+        for job in self._of_scan[scan, column]:
+            name = job.key[2]
+            rotations[name] = rotations.get(name, True) and self._state(job) == DONE
+        count = f"{sum(rotations.values())}/{len(rotations)} " if len(rotations) > 1 else ""
+        return count + _told(worst)
+
+    @property
+    def _of_scan(self) -> dict[tuple[tuple[str, ...], str], list[Job]]:
+        if not hasattr(self, "_grouped"):
+            self._grouped: dict[tuple[tuple[str, ...], str], list[Job]] = {}
+            for job in self._jobs:
+                self._grouped.setdefault((job.key[:2], job.column), []).append(job)
+        return self._grouped
+
+    def _others(self) -> Iterator[str]:
+        """Jobs that are of no scan."""
+        if self.failed:
+            return
+        groups: dict[tuple[str, str], list[str]] = {}
+        for job in self._jobs:
+            if job.column not in COLUMNS:
+                owner = job.key[0] if job.key else "experiment"
+                groups.setdefault((owner, job.column), []).append(self._state(job))
+        owners: dict[str, list[str]] = {}
+        for (owner, column), states in groups.items():
+            worst = next(state for state in _WORST if state in states)
+            owners.setdefault(owner, []).append(f"{column} {_coloured(worst)}")
+        if owners:
+            yield ""
+        for owner, told in owners.items():
+            yield f"{owner}: {', '.join(told)}"
+
+    def _next(self) -> str:
+        """What to do: the last line."""
+        run, states = self.progress.run, [self._state(job) for job in self._jobs]
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.since))
+        here = self.progress.base.resolve() == Path.cwd()
+        again = "hklflow status" + ("" if here else f" {shlex.quote(str(self.progress.base))}")
+        snakemake = self._snakemake()
+        where = "" if here else f" in {self.progress.base}"
+        if run.alive:
+            began = f" since {since}" if run.locked else ""
+            return f"snakemake is at work{began} ({run.where}); look again: {again}"
+        if run.locked:
+            return (
+                f"the snakemake that began at {since} was killed; "
+                + ("its Slurm jobs may still run: `squeue --me`; " if self._on_cluster() else "")
+                + f"next{where}: {snakemake} --unlock, then {snakemake}"
+            )
+        if self._failures:
+            n = len(self._failures)
+            return (
+                f"{n} job{'s' if n > 1 else ''} failed: mend what the sentences say; "
+                f"next{where}: {snakemake}"
+            )
+        if states and all(state == DONE for state in states):
+            return (
+                f"everything is done; what a changed configuration would make again{where}: "
+                f"{snakemake} -n"
+            )
+        left = sum(state != DONE for state in states)
+        lost = " (what was interrupted begins anew)" if LOST in states else ""
+        return f"{left} of {len(states)} jobs are to be done{lost}; next{where}: {snakemake}"
+
+    def _on_cluster(self) -> bool:
+        return any(self.progress.of(job).number for job in self._jobs)
+
+    def _snakemake(self) -> str:
+        """The command, on the experiment's own ``Snakefile`` or the installed workflow."""
+        base = self.progress.base
+        if (base / "Snakefile").is_file() or (base / "workflow/Snakefile").is_file():
+            command = ["snakemake"]
+        else:
+            from hklflow import templates
+
+            command = ["snakemake", "--snakefile", str(templates.root() / "Snakefile")]
+        return shlex.join([*command, *(["--config", *self.config] if self.config else [])])
+
+    # ------------------------------------------------------------------ JSON
+
+    def as_json(self) -> Iterator[str]:
+        """Every job, for scripts."""
+        run = self.progress.run
+        told = []
+        for job in self._jobs:
+            verdict = self.progress.of(job)
+            if self.failed and verdict.state != FAIL:
+                continue
+            told.append(
+                {
+                    "rule": job.rule,
+                    "step": job.column,
+                    "key": list(job.key),
+                    "state": verdict.state,
+                }
+                | {
+                    name: value
+                    for name, value in (
+                        ("reason", verdict.reason),
+                        ("log", verdict.log),
+                        ("slurm_job", verdict.number),
+                    )
+                    if value
+                }
+            )
+        content = {
+            "experiment": str(self.progress.base),
+            "results": self.experiment.config.results,
+            "running": run.alive,
+            "locked": run.locked,
+            "jobs": told,
+            "next": self._next(),
+        }
+        yield json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def _told(state: str) -> str:
+    return "-" if state == WAIT else state
+
+
+def _coloured(state: str, text: str | None = None) -> str:
+    """A state in its colour, where a person sees it."""
+    shown = _told(state) if text is None else text
+    code = _COLOURS.get(WAIT if state == "-" else state)
+    if code is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return shown
+    return f"\x1b[{code}m{shown}\x1b[0m"
+
+
+def _listed(jobs: Sequence[Job]) -> str:
+    """Steps by their scan or sample."""
+    owners: dict[str, list[str]] = {}
+    for job in jobs:
+        name = " ".join(job.key[:2]) if job.column in COLUMNS else " ".join(job.key[:1])
+        steps = owners.setdefault(name or "experiment", [])
+        if job.column not in steps:
+            steps.append(job.column)
+    order: Callable[[str], int] = lambda c: COLUMNS.index(c) if c in COLUMNS else len(COLUMNS)  # noqa: E731
+    return "; ".join(
+        f"{name}: {', '.join(sorted(steps, key=order))}" for name, steps in owners.items()
+    )
