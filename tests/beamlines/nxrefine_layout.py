@@ -182,27 +182,18 @@ def _write_raw(path: Path, layout: Layout, scan: str, rotation: str, nans: tuple
     gaps = simulation.detector.gap_mask
     frames[:, gaps] = 0
     frames = frames[:, ::-1] if layout.flip else frames
+    stored = frames.astype(np.float32 if nans else np.int32)
+    if nans:
+        stored[list(nans)] = np.nan
     with h5py.File(path, "w") as file:
-        shape = frames.shape
-        if nans:
-            data = file.create_dataset(
-                "entry/data/data",
-                data=frames.astype(np.float32),
-                chunks=(1, *shape[1:]),
-                maxshape=(5000, *shape[1:]),
-                compression="gzip",
-                compression_opts=1,
-            )
-            data[list(nans)] = np.nan
-        else:
-            # In one piece and compressed quickly.
-            file.create_dataset(
-                "entry/data/data",
-                data=frames.astype(np.int32),
-                chunks=(1, *shape[1:]),
-                compression="gzip",
-                compression_opts=1,
-            )
+        file.create_dataset(
+            "entry/data/data",
+            data=stored,
+            chunks=(1, *frames.shape[1:]),
+            maxshape=(5000, *frames.shape[1:]),
+            compression="gzip",
+            compression_opts=1,
+        )
 
 
 def _put(group: h5py.Group, name: str, value: object, units: str = "") -> None:

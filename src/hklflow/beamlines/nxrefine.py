@@ -165,6 +165,7 @@ class _Search:
         """Scans of one parent: what they are, which of them is the parent, its settings."""
         found: list[FoundScan] = []
         matrices: dict[tuple[str, str], Floats] = {}
+        samples: dict[str, FoundSample] = {}
         for one in members:
             wanted = self.request.wants(name(one.name))
             if not wanted or (
@@ -175,7 +176,7 @@ class _Search:
             sample = name(self.request.sample or sample or one.sample)
             with fields.opened(one.path) as file:
                 rotations = fields.rotation_names(file)
-                self.samples.setdefault(sample, _sample(file, self.notes))
+                samples[name(one.name)] = _sample(file, self.notes)
                 for rotation in rotations:
                     scan = self._rotation(file, one, rotation, parent.settings)
                     if scan is None:
@@ -192,6 +193,7 @@ class _Search:
         if others:
             self.notes.append(f"{chosen} is the parent of {', '.join(sorted(others))}: {why}")
         self.scans += [replace(one, parent=chosen) for one in found]
+        self.samples.setdefault(found[0].sample, samples[chosen])
         sections = self._sections(parent, [one.header.n_frames or 0 for one in found])
         if sections:
             self.settings[f"{found[0].sample}/{chosen}"] = sections
@@ -216,13 +218,8 @@ class _Search:
         model = read_rotation(file, rotation)
         geometry = model.rotation
         monitor = self.request.monitor or settings.get("monitor")
-        measured, told = read_measurement(file, rotation, monitor)
+        measured, told = read_measurement(file, rotation, n, monitor)
         notes += [note for note in (*model.notes, *told) if note != UNPOLARIZED]
-        if measured.monitor is not None and len(measured.monitor) != n:
-            raise HklflowError(
-                f"{raw} has {n} frames and the monitor {len(measured.monitor)} values: frames are "
-                "missing, or it is another scan's"
-            )
         if geometry.scan.n_frames != n:
             notes.append(f"NXRefine counts on {geometry.scan.n_frames} frames, {raw.name} has {n}")
         if tuple(shape) != tuple(geometry.detector.shape):

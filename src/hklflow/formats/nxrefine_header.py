@@ -13,27 +13,35 @@ Floats = NDArray[np.float64]
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
-def read_measurement(file: Any, name: str, monitor: str | None) -> tuple[Header, list[str]]:
+def read_measurement(file: Any, name: str, n: int, monitor: str | None) -> tuple[Header, list[str]]:
     """Monitor, attenuators, exposure, mask and temperature of one rotation, and notes.
 
     Parameters
     ----------
+    n : int
+        Frames that there are.
     monitor : str or None
         Its name; None: the signal of the group of monitors.
 
     Raises
     ------
     HklflowError
-        If values make no sense, or there are monitors but not the one of this name.
+        If values make no sense or are not for n frames, or there are monitors but none of them is
+        the one.
     """
     group = file[name]
     notes: list[str] = []
     counts = _monitor(group, monitor, notes)
+    if counts is not None and len(counts) != n:
+        raise HklflowError(
+            f"the monitor of {name} in {file.filename} has {len(counts)} values and there are {n} "
+            "frames: some are missing, or they are another scan's"
+        )
     mask = find(group, f"{DETECTOR}/pixel_mask", largest=None)
     header = Header(
         exposure_time=_exposure(group),
         monitor=counts,
-        transmission=_transmission(group, None if counts is None else len(counts)),
+        transmission=_transmission(group, n),
         temperature=_temperature(file),
         pixel_mask=None if mask is None else np.asarray(mask[()]) != 0,
     )
@@ -68,7 +76,7 @@ def _monitor(group: Any, monitor: str | None, notes: list[str]) -> Floats | None
     return counts
 
 
-def _transmission(group: Any, n: int | None) -> float | Floats | None:
+def _transmission(group: Any, n: int) -> float | Floats | None:
     """Of attenuators and filters, which stand one behind the other."""
     found = [
         numbers(group, f"instrument/{name}")
