@@ -523,6 +523,7 @@ def test_a_section_that_is_gone_says_where_its_settings_went(base: Path) -> None
 # parser of flags could take for something else.
 ODD = "-x 'a' \"b\" $HOME; =#"
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "bin_frames": [{}, {"binning": 8, "pattern": "my raw/--x_####.cbf", "saturation": 1e6}],
     "import_scan": [
         {},
         {"axes": ["chi=0,0,1", "phi=-1,0,0"], "angles": {"chi": -35.5, "two_theta": 1e-7}},
@@ -663,6 +664,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 }
 _DIVIDED = {"layout": "lab", "detector": "agipd"}
 REQUIRED: dict[str, dict[str, Any]] = {
+    "bin_frames": {"binning": 2},
     "refine_parent": {"sample": "s", "scan": "a", "rotations": ["r1", "r2"], "space_group": "P 1"},
     "refine": {"sample": "s", "scan": "a", "rotations": ["r1"]},
     "converge": {"sample": "s", "scan": "a", "rotations": ["r1"]},

@@ -45,6 +45,24 @@ def test_results_may_be_anywhere(results: str) -> None:
     assert pattern == f"{top}/{{sample}}/{{scan}}/orientation.json"
 
 
+@pytest.mark.parametrize("results", ["out", "out/", "/data/beam time/out"])
+def test_what_is_binned_has_a_folder_of_its_own(results: str) -> None:
+    top = results.rstrip("/")
+    plain, binned = Paths(results), Paths(results, 4)
+    for name in PATTERNS:
+        path = _pattern(binned, name)
+        if name == "calibration":
+            assert path == _pattern(plain, name)
+        else:
+            assert path.startswith(f"{top}_binned4/")
+            assert path.removeprefix(f"{top}_binned4") == _pattern(plain, name).removeprefix(top)
+    for name in ("run", "asic", "module", "constants"):
+        assert getattr(binned, name)("x.nxs") == getattr(plain, name)("x.nxs")
+    # Logs stand with the products.
+    assert binned.log("gather", "constants", "measure").startswith(f"{top}/logs/")
+    assert binned.unbinned.rotation("sum.nxs") == plain.rotation("sum.nxs")
+
+
 def test_files_of_different_scans_are_different() -> None:
     """Names have no underscore, so joining them by one keeps them apart."""
     paths = Paths("out")

@@ -64,6 +64,8 @@ COSTS: Mapping[str, Cost] = {
     "powder_calibration": Cost(300, per_mpixel=350, seconds=20),
     "import_poni": Cost(),
     "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
+    # Of the pixels that are read; its sums are pixels of the others.
+    "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
     "import_scan": Cost(),
     "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
     "frame_scale": Cost(250, per_mpixel=100),
@@ -136,6 +138,9 @@ class Shape:
     voxels: int
 
 
+# What reads frames as measured, whatever the binning.
+_UNBINNED = {"simulate", "powder_calibration", "sum_scans", "correct_frames", "bin_frames"}
+
 Key = tuple[str | None, str | None, str | None]
 """(sample, scan, rotation) of a job; None for what its rule does not have."""
 
@@ -166,6 +171,8 @@ def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
     counts["powder_calibration"] = {experiment_wide: calibrations.count(PowderImage)}
     counts["import_poni"] = {experiment_wide: calibrations.count(PoniFile)}
     counts["sum_scans"] = dict.fromkeys(sums, 1)
+    if experiment.config.binning > 1:
+        counts["bin_frames"] = dict.fromkeys(rotations, 1)
     for rule in ("import_scan", "pixel_mask", "find_peaks", "frame_scale"):
         counts[rule] = dict.fromkeys(rotations, 1)
     counts["refine_parent"] = dict.fromkeys(parents, 1)
@@ -276,29 +283,31 @@ class Estimate:
 
     def megabytes(self, rule: str, shape: Shape) -> float:
         """Memory that a job uses, in MB."""
-        cost = self._costs[rule]
+        cost, shape = self._costs[rule], self._of_job(rule, shape)
         return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
 
     def seconds(self, rule: str, shape: Shape) -> float:
         """Time that a job takes, in seconds: with this experiment's own rate if it has one."""
-        work = self._of_job(rule, shape).frames * shape.pixels / 1e6
+        own = self._of_job(rule, shape)
+        work = own.frames * own.pixels / 1e6
         if rule in self.measured:
             return self.measured[rule] * (work if self._costs[rule].rate < math.inf else 1.0)
         return self._modelled(rule, shape)
 
     def _of_job(self, rule: str, shape: Shape) -> Shape:
         blocks = self._experiment.config.frame_blocks if rule == "transform" else 1
-        return replace(shape, frames=-(-shape.frames // blocks))
+        binning = 1 if rule in _UNBINNED else self._experiment.config.binning
+        pixels = shape.pixels // binning**2
+        return replace(shape, frames=-(-shape.frames // blocks), pixels=pixels)
 
     def _modelled(self, rule: str, shape: Shape) -> float:
         cost, shape = self._costs[rule], self._of_job(rule, shape)
         work = shape.frames * shape.pixels / 1e6
         return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
 
-    @staticmethod
-    def megabytes_on_disk(rule: str, shape: Shape) -> float:
+    def megabytes_on_disk(self, rule: str, shape: Shape) -> float:
         """Size of what a job writes, in MB."""
-        cost = COSTS[rule]
+        cost, shape = COSTS[rule], self._of_job(rule, shape)
         size = cost.disk * shape.frames + cost.disk_pixel
         return (size * shape.pixels + cost.disk_voxel * shape.voxels) / 1e6
 
@@ -311,11 +320,13 @@ class Estimate:
         from statistics import median
 
         experiment = self._experiment
-        folder = experiment.base / experiment.config.results / "benchmarks"
+        paths = experiment.paths
+        folders = [experiment.base / of.folder / "benchmarks" for of in (paths, paths.unbinned)]
         keys = {"_".join(key): key for key in experiment.all_rotations()}
         found: dict[str, float] = {}
         for rule in COSTS if self._learn else ():
             values = []
+            folder = folders[rule in _UNBINNED and rule != "bin_frames"]
             for path in sorted((folder / rule).glob("*.tsv")):
                 seconds = _seconds_in(path)
                 if seconds is None:
@@ -323,7 +334,7 @@ class Estimate:
                 if self._costs[rule].rate == math.inf:
                     values.append(seconds)
                 elif path.stem in keys:
-                    shape = self.shape(*keys[path.stem])
+                    shape = self._of_job(rule, self.shape(*keys[path.stem]))
                     values.append(seconds / (shape.frames * shape.pixels / 1e6))
             if values:
                 found[rule] = median(values)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hklflow.core.frame_scale import FrameScale
     from hklflow.core.geometry import Detector, Rotation
+    from hklflow.core.pixel_binning import PixelBinning
 
 
 class Corrections(stage.Params):
@@ -32,7 +33,11 @@ class Corrections(stage.Params):
 
 
 def pixel_norm(
-    mask: Path, corrections: Corrections, first: "Detector", rotation: "Rotation"
+    mask: Path,
+    corrections: Corrections,
+    first: "Detector",
+    rotation: "Rotation",
+    binning: "PixelBinning | None" = None,
 ) -> "tuple[NDArray[np.float64], list[str]]":
     """The pixels' part of the norm (slow, fast), 0 where masked, and what it corrects for.
 
@@ -43,6 +48,9 @@ def pixel_norm(
     first : Detector
         That of the scan's first rotation: solid angles are relative to a pixel of it at the foot
         of its normal.
+    binning : PixelBinning or None
+        Of the scan: the flat field is of the frames as measured. The norm of a sum of pixels is
+        that of one pixel of its size, as if the detector had such.
 
     Raises
     ------
@@ -55,7 +63,7 @@ def pixel_norm(
     from hklflow.core import corrections as factors
 
     good = nexus.read_mask(mask) == 0
-    flat = _flat(corrections.flat_field, good.shape) if corrections.flat_field else None
+    flat = _flat(corrections.flat_field, good.shape, binning) if corrections.flat_field else None
     norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
@@ -77,10 +85,13 @@ def pixel_norm(
     return norm, [name for name, yes in done.items() if yes]
 
 
-def _flat(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
+def _flat(
+    path: Path, shape: tuple[int, ...], binning: "PixelBinning | None"
+) -> "NDArray[Any] | None":
     """Relative response of the pixels (slow, fast); None if constants have none."""
     from hklflow.constants.files import open_constants
     from hklflow.constants.flood import read_flat
+    from hklflow.core.pixel_binning import bin_mean
     from hklflow.errors import HklflowError
     from hklflow.formats import images
 
@@ -90,6 +101,9 @@ def _flat(path: Path, shape: tuple[int, ...]) -> "NDArray[Any] | None":
                 print(f"note: {path} has no flat field, for no flood was measured")
                 return None
     flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
+    if binning is not None:
+        binning.require(flat.shape, f"the flat field {path}")
+        return bin_mean(flat, binning.factor)
     if flat.shape != shape:
         raise HklflowError(
             f"{path} has {flat.shape} pixels, the frames have {shape}; give the flat field of this "

@@ -5,6 +5,10 @@ Patterns hold snakemake wildcards: ``{calibration}``, ``{sample}``, ``{scan}``,
 ``masked_transform``) and ``{which}`` (``delta`` or ``total``); for constants
 ``{constants}``, ``{run}``, ``{measure}``, ``{module}``, ``{asic}`` and ``{current}``.
 Names of samples and scans have no ``_``: folders with one are free for other products.
+
+Products of frames binned b x b are below ``<results>_binned<b>``. What is the same whatever the
+binning is below ``<results>`` in any case (`Paths.unbinned`): calibrations, detector constants,
+sums and corrected frames.
 """
 
 from dataclasses import dataclass
@@ -13,39 +17,57 @@ from pathlib import PurePosixPath
 RESERVED = frozenset({"calibration", "constants", "overview", "logs", "benchmarks"})
 """Folders of the results that no sample may be called."""
 
+_OF_ANY_BINNING = frozenset({"calibration", "constants", "raw"})  # wildcards
+
 
 @dataclass(frozen=True)
 class Paths:
     """Patterns of all products below one results folder."""
 
     results: str
+    binning: int = 1
+    """Pixels along each side of the blocks that are summed."""
+
+    @property
+    def folder(self) -> str:
+        """Folder of the products of scans."""
+        plain = PurePosixPath(self.results)
+        return str(plain if self.binning == 1 else f"{plain}_binned{self.binning}")
+
+    @property
+    def unbinned(self) -> "Paths":
+        """Patterns of what is the same whatever the binning."""
+        return Paths(self.results)
 
     def _at(self, *parts: str) -> str:
-        return str(PurePosixPath(self.results, *parts))
+        return str(PurePosixPath(self.folder, *parts))
 
     def calibration(self, name: str) -> str:
         """Product of a calibration: ``geometry.json``, ``geometry.poni``, ``rings.png``."""
-        return self._at("calibration", "{calibration}", name)
+        return self.unbinned._at("calibration", "{calibration}", name)
 
     def constants(self, name: str) -> str:
         """Product of a detector's constants, such as ``constants.nxs``."""
-        return self._at("constants", "{constants}", name)
+        return self._of_constants(name)
 
     def run(self, name: str) -> str:
         """Product of one run of constants, such as ``facts.json``."""
-        return self._at("constants", "{constants}", "runs", "{run}", name)
+        return self._of_constants("runs", "{run}", name)
 
     def gathered(self) -> str:
         """Folder of the gathered frames of a module in one measure: ``asic_<number>.h5``."""
-        return self._at("constants", "{constants}", "gathered", "{measure}", "module_{module}")
+        return self._of_constants("gathered", "{measure}", "module_{module}")
 
     def asic(self, name: str) -> str:
         """Product of one ASIC, such as ``dark.nxs``."""
-        return self._at("constants", "{constants}", "module_{module}", "asic_{asic}", name)
+        return self._of_constants("module_{module}", "asic_{asic}", name)
 
     def module(self, name: str) -> str:
         """Product of one module, such as ``module.nxs``."""
-        return self._at("constants", "{constants}", "module_{module}", name)
+        return self._of_constants("module_{module}", name)
+
+    def _of_constants(self, *parts: str) -> str:
+        return self.unbinned._at("constants", "{constants}", *parts)
 
     def rotation(self, name: str) -> str:
         """Product of one rotation of a scan, such as ``peaks.nxs``."""
@@ -80,12 +102,15 @@ class Paths:
         return self._at("overview", name)
 
     def log(self, rule: str, *wildcards: str) -> str:
-        """Log file of a rule."""
-        return self._at("logs", rule, f"{_joined(wildcards)}.log")
+        """Log file of a rule, with its products."""
+        return self._with_products(wildcards)._at("logs", rule, f"{_joined(wildcards)}.log")
 
     def benchmark(self, rule: str, *wildcards: str) -> str:
-        """Benchmark table of a rule."""
-        return self._at("benchmarks", rule, f"{_joined(wildcards)}.tsv")
+        """Benchmark table of a rule, with its products."""
+        return self._with_products(wildcards)._at("benchmarks", rule, f"{_joined(wildcards)}.tsv")
+
+    def _with_products(self, wildcards: tuple[str, ...]) -> "Paths":
+        return self if _OF_ANY_BINNING.isdisjoint(wildcards) else self.unbinned
 
 
 def _joined(wildcards: tuple[str, ...]) -> str:

@@ -114,6 +114,7 @@ def reduce_rotation(folder: Path) -> None:
     """Run the stages from ``raw.nxs`` to a merged volume and integrated reflections."""
     from hklflow import nexus
     from hklflow.stages import (
+        bin_frames,
         find_peaks,
         frame_scale,
         import_scan,
@@ -130,6 +131,7 @@ def reduce_rotation(folder: Path) -> None:
     scan, mask, statistics = at("scan.nxs"), at("mask.nxs"), at("statistics.nxs")
     told = {"picture": at("picture.png"), "metrics": at("metrics.json")}
     masked = {"scan": scan, "mask": mask}
+    _run(bin_frames, {"raw": [at("raw.nxs")]}, {"binned": at("binned.nxs")}, {"binning": 4})
     _run(import_scan, {"raw": [at("raw.nxs")]}, {"scan": scan}, {})
     _run(pixel_mask, {"scan": scan}, {"mask": mask, **told}, {})
     of_statistics = {

@@ -12,7 +12,9 @@ from hklflow.estimate import Estimate
 
 try:
     for file in workflow.configfiles:
-        hklconfig.read_yaml(Path(file))  # of a key that stands twice, Snakemake takes the last
+        hklconfig.read_yaml(
+            Path(file)
+        )  # of a key that stands twice, Snakemake takes the last
     experiment = hklconfig.load(config, Path.cwd(), workflow.config_settings.config)
 except HklflowError as error:
     print(f"hklflow: {error}", file=sys.stderr)
@@ -227,11 +229,21 @@ def with_reflections(wildcards):
 def raw_files(wildcards):
     """Raw files of the rotation at hand (both ends of an image series), or their sum."""
     row = rotation_at(wildcards)
+    # Sums and corrected frames are the same whatever the binning.
+    of_rotation = paths.unbinned.rotation
     if experiment.is_corrected(wildcards.sample, wildcards.scan):
-        return paths.rotation("corrected.nxs").format(**dict(wildcards.items()))
+        return of_rotation("corrected.nxs").format(**dict(wildcards.items()))
     if row.is_sum:
-        return paths.rotation("sum.nxs").format(**dict(wildcards.items()))
+        return of_rotation("sum.nxs").format(**dict(wildcards.items()))
     return experiment.raw_inputs(row)
+
+
+def frame_files(wildcards):
+    """Frames of the rotation at hand as they are reduced: raw files, or their block sums."""
+    if settings.binning == 1:
+        return raw_files(wildcards)
+    rotation_at(wildcards)
+    return paths.rotation("binned.nxs").format(**dict(wildcards.items()))
 
 
 def repeated_raw_files(wildcards):
@@ -431,6 +443,21 @@ def section_flags(section):
         if id(own) not in told:
             told[id(own)] = hklconfig.flags(own)
         return told[id(own)]
+
+    return inner
+
+
+def scan_flags(parameters):
+    """Params function: command-line flags of what `parameters(sample, scan)` returns."""
+    told = {}
+
+    @known
+    def inner(wildcards):
+        key = (wildcards.sample, wildcards.scan)
+        own = id(experiment.settings(*key))
+        if own not in told:
+            told[own] = hklconfig.flags(parameters(*key))
+        return told[own]
 
     return inner
 

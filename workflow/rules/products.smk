@@ -87,7 +87,9 @@ def every_product(wildcards):
     of_scan = [*(paths.scan(name) for name in SCAN_PRODUCTS), paths.master()]
     of_parent_scan = [*of_scan, paths.scan("parent.json")]
     of_rotation = [paths.rotation(name) for name in ROTATION_PRODUCTS]
-    of_sum = [*of_rotation, paths.rotation("sum.nxs")]
+    if settings.binning > 1:
+        of_rotation.append(paths.rotation("binned.nxs"))
+    of_sum = [*of_rotation, paths.unbinned.rotation("sum.nxs")]
     wanted = [paths.overview("summary.tsv")] if experiment.scans else []
     used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
     wanted += [
@@ -117,7 +119,7 @@ def every_product(wildcards):
         wanted += [product.format(sample=sample, scan=scan) for product in own]
     for sample, scan, rotation in experiment.all_rotations():
         if experiment.is_corrected(sample, scan):
-            own = paths.rotation("corrected.nxs")
+            own = paths.unbinned.rotation("corrected.nxs")
             wanted.append(own.format(sample=sample, scan=scan, rotation=rotation))
         own = (
             of_sum
@@ -157,13 +159,13 @@ def of_sample(wildcards, ending):
             paths.scan(f"{name}{ending}").format(sample=sample, scan=scan)
             for name in own
         ]
-        steps = of_rotation + ["corrected"] * experiment.is_corrected(sample, scan)
+        steps = [paths.rotation(f"{name}{ending}") for name in of_rotation]
+        if experiment.is_corrected(sample, scan):
+            steps.append(paths.unbinned.rotation(f"corrected{ending}"))
         wanted += [
-            paths.rotation(f"{name}{ending}").format(
-                sample=sample, scan=scan, rotation=rotation
-            )
+            step.format(sample=sample, scan=scan, rotation=rotation)
             for rotation in row.rotations
-            for name in steps
+            for step in steps
         ]
     series = ["series"] + ["intensities"] * settings.bragg if pictures else ["findings"]
     wanted += [paths.series(f"{name}{ending}").format(sample=sample) for name in series]

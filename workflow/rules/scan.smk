@@ -1,4 +1,4 @@
-# One rotation: (sum) -> import -> pixel mask -> frame sums -> frame scale, peaks, 3-D mask.
+# One rotation: (sum, block sums) -> import -> pixel mask -> frame sums -> frame scale, peaks, 3-D mask.
 # One scan: index and refine the parent -> refine every scan from its parent -> gates.
 
 
@@ -7,11 +7,11 @@ rule sum_scans:
         raw=repeated_raw_files,
         linked=linked_files,
     output:
-        sum=paths.rotation("sum.nxs"),
+        sum=paths.unbinned.rotation("sum.nxs"),
     log:
-        paths.log("sum_scans", "sample", "scan", "rotation"),
+        paths.unbinned.log("sum_scans", "sample", "scan", "rotation"),
     benchmark:
-        paths.benchmark("sum_scans", "sample", "scan", "rotation")
+        paths.unbinned.benchmark("sum_scans", "sample", "scan", "rotation")
     retries: RETRIES
     conda:
         "../../envs/hklflow.yaml"
@@ -34,19 +34,19 @@ rule correct_frames:
         linked=linked_files,
         constants=used_constants(counter=False),
     output:
-        frames=paths.rotation("corrected.nxs"),
+        frames=paths.unbinned.rotation("corrected.nxs"),
         picture=report(
-            paths.rotation("corrected.png"),
+            paths.unbinned.rotation("corrected.png"),
             caption="../report/corrected.rst",
             category="2 Frames",
             subcategory="{sample} {scan}",
             labels={"rotation": "{rotation}", "shows": "0 corrected frames"},
         ),
-        metrics=paths.rotation("corrected.json"),
+        metrics=paths.unbinned.rotation("corrected.json"),
     log:
-        paths.log("correct_frames", "sample", "scan", "rotation"),
+        paths.unbinned.log("correct_frames", "sample", "scan", "rotation"),
     benchmark:
-        paths.benchmark("correct_frames", "sample", "scan", "rotation")
+        paths.unbinned.benchmark("correct_frames", "sample", "scan", "rotation")
     retries: RETRIES
     conda:
         "../../envs/hklflow.yaml"
@@ -67,9 +67,36 @@ rule correct_frames:
         " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
 
 
-rule import_scan:
+rule bin_frames:
     input:
         raw=raw_files,
+        linked=linked_files,
+    output:
+        binned=paths.rotation("binned.nxs"),
+    log:
+        paths.log("bin_frames", "sample", "scan", "rotation"),
+    benchmark:
+        paths.benchmark("bin_frames", "sample", "scan", "rotation")
+    retries: RETRIES
+    conda:
+        "../../envs/hklflow.yaml"
+    threads: 4
+    resources:
+        mem_mb=memory("bin_frames"),
+        runtime=minutes("bin_frames"),
+    params:
+        flags=flags_of(lambda w: experiment.bin_params(w.sample, w.scan, w.rotation)),
+        version=stages.bin_frames.VERSION,
+    message:
+        "sum blocks of pixels of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
+    shell:
+        "python -m hklflow.stages.bin_frames --raw {input.raw:q} --binned {output.binned:q}"
+        " {params.flags} --threads {threads} > {log:q} 2>&1"
+
+
+rule import_scan:
+    input:
+        raw=frame_files,
         linked=linked_files,
         geometry=calibrated_geometry,
     output:
@@ -117,7 +144,7 @@ rule pixel_mask:
         mem_mb=memory("pixel_mask"),
         runtime=minutes("pixel_mask"),
     params:
-        flags=section_flags("pixel_mask"),
+        flags=scan_flags(experiment.pixel_mask_params),
         constants=optional(constants="constants"),
         version=stages.pixel_mask.VERSION,
     message:
@@ -163,7 +190,7 @@ rule find_peaks:
         mem_mb=memory("find_peaks"),
         runtime=minutes("find_peaks"),
     params:
-        flags=section_flags("find_peaks"),
+        flags=scan_flags(experiment.find_peaks_params),
         version=stages.find_peaks.VERSION,
     message:
         "peaks and frame sums of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"

@@ -108,7 +108,7 @@ rule scan_file:
         mem_mb=memory("scan_file"),
         runtime=minutes("scan_file"),
     params:
-        title="{sample} {scan}",
+        title=lambda w: experiment.scan_title(w.sample, w.scan),
         more=optional(
             symmetrised="symmetrised",
             filled="filled",

@@ -90,7 +90,7 @@ def check_experiment(directory: Path = Path(), /, *, cores: int = 1, tsv: bool =
     print(f"\nabout {hours / cores:.2g} hours on {cores} core{'s' if cores > 1 else ''}")
     for note in estimate.notes:
         print(f"note: {note}")
-    free = shutil.disk_usage(_existing(folder.base / experiment.config.results)).free / 1e9
+    free = shutil.disk_usage(_existing(folder.base / experiment.paths.folder)).free / 1e9
     if disk > free:
         print(f"warning: {disk:.1f} GB are needed and {free:.1f} GB are free in {folder.base}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow import stages
+from hklflow.config import binned
 from hklflow.config.constants import IntegratingDetector, PhotonCounter, Stored
 from hklflow.config.layers import Layer
 from hklflow.config.models import Config, StoredGeometry
@@ -39,7 +40,7 @@ class Experiment:
     @cached_property
     def paths(self) -> Paths:
         """Patterns of all products."""
-        return Paths(self.config.results)
+        return Paths(self.config.results, self.config.binning)
 
     def settings(self, sample: str, scan: str | None = None) -> Config:
         """Configuration of a sample or of one of its scans."""
@@ -68,6 +69,8 @@ class Experiment:
         }
         tables = {"sample": asdict(sample_row), "scan": asdict(scan_row)}
         del tables["sample"]["parents"]  # the scan's own parent is in its row
+        if self.config.binning > 1:
+            sections["binning"] = self.config.binning
         for row in tables["scan"]["rotations"].values():
             del row["where"]  # a new row above it would change it
         return json.dumps({**tables, "calibrations": calibrations, **sections})
@@ -332,15 +335,42 @@ class Experiment:
         ]
         given = self.settings(sample, scan).import_scan.model_dump()
         given["angles"] = given["angles"] | settings
+        given["binning"] = self.config.binning
+        if self.config.binning > 1:
+            # That of a pixel: the file of the block sums has theirs.
+            given["saturation"] = None
         if scanned:
             given["scan_axis"], given["start"], given["step"] = scanned[0]
-        if row.is_series and not row.is_sum and not self.is_corrected(sample, scan):
+        if self.config.binning == 1 and self._is_plain_series(sample, scan, rotation):
             given["pattern"] = row.raw
         if row.frames is not None:
             given["n_frames"] = row.frames
         if (temperature := self.scans[sample, scan].temperature) is not None:
             given["temperature"] = temperature
         return stages.import_scan.Params(**given)
+
+    def _is_plain_series(self, sample: str, scan: str, rotation: str) -> bool:
+        """Whether a rotation's frames are read from a series of images."""
+        row = self.rotation(sample, scan, rotation)
+        return row.is_series and not row.is_sum and not self.is_corrected(sample, scan)
+
+    def bin_params(self, sample: str, scan: str, rotation: str) -> stages.bin_frames.Params:
+        """Parameters of the block sums of a rotation's frames."""
+        row, own = self.rotation(sample, scan, rotation), self.settings(sample, scan).import_scan
+        # A sum of repeated scans has its own saturation.
+        saturation = None if row.is_sum else own.saturation
+        pattern = row.raw if self._is_plain_series(sample, scan, rotation) else None
+        return stages.bin_frames.Params.model_validate(
+            {"binning": self.config.binning, "saturation": saturation, "pattern": pattern}
+        )
+
+    def pixel_mask_params(self, sample: str, scan: str) -> stages.pixel_mask.Params:
+        """Parameters of a pixel mask."""
+        return binned.pixel_mask(self.settings(sample, scan).pixel_mask, self.config.binning)
+
+    def find_peaks_params(self, sample: str, scan: str) -> stages.find_peaks.Params:
+        """Parameters of a peak search."""
+        return binned.find_peaks(self.settings(sample, scan).find_peaks, self.config.binning)
 
     def refine_parent_params(self, sample: str, scan: str) -> stages.refine_parent.Params:
         """Parameters of a parent's refinement: configuration, else the table of samples."""
@@ -395,7 +425,7 @@ class Experiment:
 
     def mask_3d_params(self, sample: str, scan: str, rotation: str) -> stages.mask_3d.Params:
         """Parameters of a 3-D mask; the rotation's name is for the mask from the model only."""
-        own = self.settings(sample, scan).mask_3d
+        own = binned.mask_3d(self.settings(sample, scan).mask_3d, self.config.binning)
         return stages.mask_3d.Params(**own.model_dump(), rotation=rotation if own.model else None)
 
     def _corrections(self, sample: str, scan: str) -> dict[str, Any]:
@@ -415,7 +445,7 @@ class Experiment:
 
     def integrate_params(self, sample: str, scan: str, rotation: str) -> stages.integrate.Params:
         """Parameters of the integration of one rotation."""
-        own = self.settings(sample, scan).integrate
+        own = binned.integrate(self.settings(sample, scan).integrate, self.config.binning)
         return stages.integrate.Params(
             **own.model_dump(),
             **self._programs(own.engine == "dials"),
@@ -437,10 +467,20 @@ class Experiment:
             **own.merge_reflections.model_dump(), anomalous=own.scale_reflections.anomalous
         )
 
+    @property
+    def _binned(self) -> str:
+        """What titles say of a quick look."""
+        b = self.config.binning
+        return "" if b == 1 else f", binned {b} x {b}"
+
+    def scan_title(self, sample: str, scan: str) -> str:
+        """Title of the master file of a scan."""
+        return f"{sample} {scan}{self._binned}"
+
     def _title(self, what: str, sample: str, scan: str, kind: str) -> str:
         temperature = self.scans[sample, scan].temperature
         at = "" if temperature is None else f" at {temperature:g} K"
-        return f"{what} of {sample} {scan}{at}{_MASKED[kind]}"
+        return f"{what} of {sample} {scan}{at}{_MASKED[kind]}{self._binned}"
 
     def merge_params(self, sample: str, scan: str, kind: str) -> stages.merge.Params:
         """Parameters of a merge."""
@@ -492,7 +532,8 @@ class Experiment:
         return stages.stack.Params(
             **self.settings(sample).stack.model_dump(),
             space_group=self.refine_parent_params(sample, parent).space_group,
-            title=f"S(Q) of {sample} against temperature, parent {parent}{_MASKED[kind]}",
+            title=f"S(Q) of {sample} against temperature, parent {parent}{_MASKED[kind]}"
+            f"{self._binned}",
             scans=scans,
             temperatures=[self.scans[sample, scan].temperature for scan in scans],
         )
@@ -502,7 +543,8 @@ class Experiment:
         scans = self.stacked(sample, parent)
         return stages.stack_pdf.Params(
             **self.settings(sample).stack_pdf.model_dump(),
-            title=f"3D-ΔPDF of {sample} against temperature, parent {parent}{_MASKED[kind]}",
+            title=f"3D-ΔPDF of {sample} against temperature, parent {parent}{_MASKED[kind]}"
+            f"{self._binned}",
             scans=scans,
             temperatures=[self.scans[sample, scan].temperature for scan in scans],
         )
@@ -512,13 +554,14 @@ class Experiment:
         scans = self.scans_of(sample)
         return stages.sample_page.Params(
             sample=sample,
-            results=self.config.results,
+            results=self.paths.folder,
+            shared=self.paths.unbinned.folder if self.config.binning > 1 else None,
             scans=scans,
             temperatures=[
                 float("nan") if (at := self.scans[sample, scan].temperature) is None else at
                 for scan in scans
             ],
-            title=sample,
+            title=f"{sample}{self._binned}",
         )
 
     def stacked(self, sample: str, parent: str) -> list[str]:

@@ -181,7 +181,7 @@ def _state_problems(experiment: Experiment) -> Iterator[str]:
 
 def _start_problems(experiment: Experiment) -> Iterator[str]:
     """Say what is wrong with the orientations from which parents start."""
-    results = (experiment.base / experiment.config.results).resolve()
+    results = (experiment.base / experiment.paths.folder).resolve()
     for (sample, scan), row in experiment.scans.items():
         start = experiment.settings(sample, scan).orientation.start
         if start is None:

@@ -10,10 +10,11 @@ stage modules are reached through their package.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 import hklflow.stages.accept
 import hklflow.stages.add_transforms
+import hklflow.stages.bin_frames
 import hklflow.stages.bragg_series
 import hklflow.stages.converge
 import hklflow.stages.difference
@@ -132,6 +133,9 @@ class Config(_Section):
     """YAML file of the facility or beamline with the same keys; what stands here goes before it."""
     results: str = "results"
     """Folder of all products."""
+    binning: Literal[1, 2, 4, 8] = 1
+    """Pixels along each side of the blocks that are summed before all else, for a quick look with
+    results of its own (`<results>_binned4`); 1: frames as measured."""
     samples: str = "config/samples.tsv"
     """Table of samples."""
     scans: str = "config/scans.tsv"
@@ -208,3 +212,10 @@ class Config(_Section):
     for its children too, but for `sum_scans`, `import_scan` and `refine_parent`."""
     simulation: Simulation | None = None
     """Only for simulated experiments: what `rule simulate` makes of each raw file."""
+
+    @field_validator("import_scan")
+    @classmethod
+    def _binned_as_a_whole(cls, value: stages.import_scan.Params) -> stages.import_scan.Params:
+        if value.binning != 1:
+            raise ValueError("`binning` stands at the top of the configuration, for all scans")
+        return value

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.geometry import Rotation
+from hklflow.core.pixel_binning import PixelBinning
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +39,9 @@ class RotationScan:
     underload : float
         Frames of floating point: values below are no measurement. 0 for counted photons; below
         it where read noise makes values negative. Negative integers are flags whatever it is.
+    binning : PixelBinning or None
+        How the frames' pixels were summed in blocks; None if they are as measured. Geometry and
+        saturation are those of the sums.
     """
 
     raw: str
@@ -50,3 +54,4 @@ class RotationScan:
     temperature: float | None = None
     saturation: float | None = None
     underload: float = 0.0
+    binning: PixelBinning | None = None

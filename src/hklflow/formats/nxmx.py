@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector, Goniometer
+from hklflow.core.pixel_binning import PixelBinning
 from hklflow.errors import HklflowError
 from hklflow.formats.nxfile import (
     find_class,
@@ -29,7 +30,7 @@ from hklflow.formats.nxtransformations import (
     placement,
 )
 from hklflow.formats.raw import Header, open_frames
-from hklflow.formats.write_raw import READ_VARIANCE
+from hklflow.formats.write_raw import BINNING, READ_VARIANCE
 
 Floats = NDArray[np.float64]
 
@@ -323,6 +324,10 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     bits = _mask_bits(group, shape)
     if bits is not None:
         fields["pixel_mask"] = bits != 0
+    if BINNING in group:
+        node = group[BINNING]
+        slow, fast = (int(pixels) for pixels in node.attrs["unbinned"])
+        fields["binning"] = PixelBinning(int(node[()]), (slow, fast))
     if "sensor_material" in group:
         fields["sensor_material"] = text(np.ravel(group["sensor_material"][()])[0])
     for name in ("saturation_value", "countrate_correction_count_cutoff"):

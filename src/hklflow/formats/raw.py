@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector, Goniometer
+from hklflow.core.pixel_binning import PixelBinning
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 from hklflow.system import require_file
@@ -226,6 +227,8 @@ class Header:
     polarization : float or None
         Fraction of the intensity with the electric vector along lab x.
     sensor_material : str or None
+    binning : PixelBinning or None
+        How hklflow summed the pixels in blocks; detector, mask and noise are those of the sums.
     """
 
     wavelength: float | None = None
@@ -245,6 +248,7 @@ class Header:
     read_variance: NDArray[np.float64] | None = None
     polarization: float | None = None
     sensor_material: str | None = None
+    binning: PixelBinning | None = None
 
 
 def is_hdf5(raw: Raw) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.core.pixel_binning import PixelBinning
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Header
 from hklflow.formats.write_images import partial
@@ -22,6 +23,9 @@ from hklflow.formats.write_images import partial
 READ_VARIANCE = "read_variance"
 #: In NXdata, which cannot link images: the pattern of their names, from the file's folder.
 IMAGE_FILES = "image_files"
+#: In NXdetector: pixels along each side of the blocks that hklflow summed; the attribute
+#: ``unbinned`` has the pixels (slow, fast) before.
+BINNING = "hklflow_binning"
 
 _DETECTOR = "/entry/instrument/detector"
 _AXES = "/entry/sample/transformations"
@@ -62,6 +66,7 @@ def described(header: Header) -> dict[str, Any]:
         "monitor": header.monitor,
         "temperature": header.temperature,
         "sensor_material": header.sensor_material,
+        "binning": header.binning,
         "sample_name": None,
         "instrument_name": None,
     }
@@ -137,6 +142,8 @@ class NXmxWriter:
         Smallest value that is a measurement, for frames of floating point.
     read_variance : (slow, fast) array or None
         Variance of the read noise in photons².
+    binning : PixelBinning or None
+        How pixels were summed in blocks, if they were.
     sample_name, instrument_name : str or None
     dtype : numpy dtype
         Of the pixels as stored.
@@ -179,6 +186,7 @@ class NXmxWriter:
         saturation: float | None = 2**31 - 1,
         underload: float | None = None,
         read_variance: ArrayLike | None = None,
+        binning: PixelBinning | None = None,
         sample_name: str | None = "sample",
         instrument_name: str | None = "simulated beamline",
         dtype: Any = np.uint32,
@@ -253,6 +261,9 @@ class NXmxWriter:
             ):
                 if value is not None:
                     _field(detector, name, value, units)
+            if binning is not None:
+                unbinned = np.array(binning.unbinned)
+                _field(detector, BINNING, binning.factor, unbinned=unbinned)
             if pixel_mask is not None:
                 _field(detector, "pixel_mask", np.asarray(pixel_mask, dtype=np.uint32))
             if monitor is not None:

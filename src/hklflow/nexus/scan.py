@@ -9,6 +9,7 @@ import numpy as np
 
 from hklflow.core import geometry
 from hklflow.core.geometry import Detector
+from hklflow.core.pixel_binning import PixelBinning
 from hklflow.core.scan import RotationScan
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
@@ -29,6 +30,9 @@ def write_scan(
         raw = add_group(entry, "raw", "NXcollection")
         raw["path"] = scan.raw
         raw["first_frame"] = scan.first
+        if scan.binning is not None:
+            raw["binning"] = scan.binning.factor
+            raw["unbinned_shape"] = scan.binning.unbinned
         raw["geometry"] = json.dumps(geometry.to_dict(rotation))
         frames = add_group(entry, "frames", "NXdata", signal="monitor", axes=["rotation_angle"])
         angle = np.degrees(rotation.scan.angle(np.arange(n) + 0.5))
@@ -102,7 +106,15 @@ def read_scan(path: Path) -> RotationScan:
             temperature=_optional(entry["sample"], "temperature"),
             saturation=_optional(detector, "saturation_value"),
             underload=_optional(detector, "underload_value") or 0.0,
+            binning=_binning(entry["raw"]),
         )
+
+
+def _binning(raw: h5py.Group) -> PixelBinning | None:
+    if "binning" not in raw:
+        return None
+    slow, fast = (int(pixels) for pixels in raw["unbinned_shape"][()])
+    return PixelBinning(int(raw["binning"][()]), (slow, fast))
 
 
 def has_frames(path: Path) -> bool:

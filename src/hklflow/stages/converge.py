@@ -282,7 +282,9 @@ def _measurement(
     found = measured.measurement(
         scan,
         rotation,
-        norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation)[0],
+        norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation, scan.binning)[
+            0
+        ],
         norms.frame_norm(scale, rotation.scan.n_frames, inputs.scales[i], solid_angle=False),
         block=params.block,
         threads=threads,
@@ -302,6 +304,7 @@ def _modules(
     from hklflow import nexus
     from hklflow.calibration.modules import detector_modules, modules_from_gaps
     from hklflow.core.modules import Modules
+    from hklflow.core.pixel_binning import bin_modules
 
     detectors = [rotation.detector for rotation in observed.rotations]
     shapes = {detector.shape for detector in detectors}
@@ -311,7 +314,8 @@ def _modules(
     if detectors[0].modules is not None:
         return detectors[0].modules, []
     if params.detector is not None:
-        return detector_modules(params.detector), []
+        modules, binning = detector_modules(params.detector), observed.scans[0].binning
+        return modules if binning is None else bin_modules(modules, binning.factor), []
     size = detectors[0].pixel_size
     gaps = nexus.read_mask(masks[0]) != 0
     return Modules.ideal(modules_from_gaps(gaps), size[1] / size[0]), []

@@ -2,13 +2,21 @@
 
 What the configuration or the scan table says goes before what the raw file's
 header says. What neither says stops the import: nothing is assumed.
+
+Frames of block sums (`binning`) take a calibration of the frames as measured, and bin it.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.geometry import Detector
+    from hklflow.core.pixel_binning import PixelBinning
+    from hklflow.formats.raw import Header
 
 VERSION = 3
 
@@ -60,33 +68,64 @@ class Params(stage.Params):
     """Counts from which a pixel is not to be believed; None: from the raw file."""
     temperature: float | None = Field(None, ge=0)
     """Sample temperature in K, as the scan table has it."""
+    binning: int = Field(1, ge=1, le=8)
+    """Pixels along each side of the blocks whose sums the frames are; 1: frames as measured. It is
+    set by the key `binning` at the top of the configuration."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Gather, check and write the scan file."""
+    from dataclasses import replace
+
     from hklflow import nexus
     from hklflow.formats import assemble, raw
 
     source = params.pattern or str(inputs.raw[0])
     with raw.open_frames(source) as frames:
         header = raw.read_header(source)
+        binning = _binning(source, header, params.binning)
         detector = beam = None
         if inputs.geometry is not None:
             detector, beam = assemble.calibrated(stage.read_json(inputs.geometry), inputs.geometry)
+            detector = detector if binning is None else _binned(detector, binning, inputs.geometry)
         scan = assemble.scan(
             source,
             frames.shape,
             header,
             assemble.Said(
                 axes=assemble.parse_axes(params.axes),
-                **params.model_dump(exclude={"pattern", "axes"}),
+                **params.model_dump(exclude={"pattern", "axes", "binning"}),
             ),
             detector,
             beam,
         )
         dataset = frames.dataset
+    scan = replace(scan, binning=binning)
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
-    print(assemble.summary(scan))
+    told = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
+    print(assemble.summary(scan) + told)
+
+
+def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None":
+    """How the frames were binned; refuses frames that are not binned as they should be."""
+    from hklflow.errors import HklflowError
+
+    found = 1 if header.binning is None else header.binning.factor
+    if found != factor:
+        what = f"is binned {found} x {found}" if found > 1 else "is not binned"
+        raise HklflowError(
+            f"{source} {what}, and `binning` is {factor}: give the raw frames as measured in the "
+            "table of scans, and `binning` in the configuration"
+        )
+    return header.binning
+
+
+def _binned(detector: "Detector", binning: "PixelBinning", path: Path) -> "Detector":
+    """Detector of the block sums, from the calibration of the frames as measured."""
+    from hklflow.core.pixel_binning import bin_detector
+
+    binning.require(detector.shape, f"the geometry {path}")
+    return bin_detector(detector, binning.factor)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     # Solid angles are relative to those of the scan's first rotation.
     reference = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
     scale = nexus.read_scale(inputs.scale)
-    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation)
+    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation, scan.binning)
     n = rotation.scan.n_frames
     frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
     ub = np.asarray(orientation["UB"])

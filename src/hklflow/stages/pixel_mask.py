@@ -1,4 +1,8 @@
-"""Make the pixel mask of one rotation: gaps, steps of the mask file, defective pixels."""
+"""Make the pixel mask of one rotation: gaps, steps of the mask file, defective pixels.
+
+For frames of block sums, all that is given in pixels or as an image is drawn on the frames as
+measured; a block is masked if any of its pixels is, or if it is not all in one module.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +16,9 @@ if TYPE_CHECKING:
 
     from hklflow.core import mask_shapes
     from hklflow.core.dispersion import Dispersion
-    from hklflow.core.masks import Bits
+    from hklflow.core.masks import Bits, BoolImage
     from hklflow.core.pixel_moments import Moments
+    from hklflow.core.scan import RotationScan
 
 VERSION = 3
 
@@ -105,14 +110,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     detector = scan.rotation.detector
     shape = detector.shape
-    drawn = draw(params, shape)
-    gaps = np.zeros(shape, bool)
     known = raw.read_header(scan.raw).pixel_mask
+    before, freed, gaps = _given(params, scan)
     if known is not None:
         gaps |= known
-    if params.detector is not None:
-        gaps |= mask_steps.detector_gaps(params.detector, shape)
-    before = drawn.bits | _constants(params, shape)
     whole = np.array([[0, shape[0], 0, shape[1]]])
     modules = whole if detector.modules is None else detector.modules.rectangles
     with raw.open_frames(scan.raw) as frames:
@@ -154,9 +155,30 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     rows = _module_rows(modules, sampled, bits, of_modules.result())
     facts = {"masked pixels": counters.numbers(bits), "sampled frames": sampled.frames.max()}
     stage.write_json(outputs.metrics, facts | {"modules": rows})
-    if kept := int((drawn.freed & (bits != 0)).sum()):
+    if kept := int((freed & (bits != 0)).sum()):
         print(f"{kept} pixels that a step frees stay masked, for the measurement flags them")
     print(f"{int((bits != 0).sum())} of {bits.size} pixels masked")
+
+
+def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, BoolImage]":
+    """Bits that steps and constants give, the pixels that steps free, and the gaps."""
+    import numpy as np
+
+    from hklflow.core import pixel_binning
+
+    detector, binning = scan.rotation.detector, scan.binning
+    shape = detector.shape if binning is None else binning.unbinned
+    drawn = draw(params, shape)
+    bits = drawn.bits | _constants(params, shape)
+    gaps = np.zeros(shape, bool)
+    if params.detector is not None:
+        gaps |= mask_steps.detector_gaps(params.detector, shape)
+    if binning is None:
+        return bits, drawn.freed, gaps
+    b = binning.factor
+    between = pixel_binning.outside_modules(detector)
+    freed, gaps = (pixel_binning.bin_mask(image, b) for image in (drawn.freed, gaps))
+    return pixel_binning.bin_bits(bits, b), freed, gaps | between
 
 
 def _constants(params: Params, shape: tuple[int, int]) -> "Bits":

@@ -32,6 +32,8 @@ class Params(stage.Params):
     """Name of the sample."""
     results: str
     """Folder of the results, to which the names of pictures and figures are relative."""
+    shared: str | None = None
+    """Folder of the results that do not depend on the binning; None: the same folder."""
     scans: list[str]
     """Names of the scans, cold to warm."""
     temperatures: list[float]
@@ -60,7 +62,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     def placed(paths: list[Path]) -> "list[Place]":
         # What is 3-D masked comes after what has all pixels.
-        places = [place(path, Path(params.results), params.sample, params.scans) for path in paths]
+        places = [place(path, _folder(path, params), params.sample, params.scans) for path in paths]
         return sorted(places, key=lambda at: at.kind == "masked_transform")
 
     pictures = placed(inputs.pictures)
@@ -91,6 +93,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
         f"{verdict}"
     )
+
+
+def _folder(path: Path, params: Params) -> Path:
+    """Folder of the results in which a product is."""
+    if params.shared is not None and not path.is_relative_to(params.results):
+        return Path(params.shared)
+    return Path(params.results)
 
 
 def _room(bare: int) -> int:

@@ -80,7 +80,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     scale = nexus.read_scale(inputs.scale)
     # Solid angles are relative to those of the scan's first rotation.
     reference = geometry.from_dict(next(iter(orientation["rotations"].values()))).detector
-    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation)
+    pixel_norm, corrected = norms.pixel_norm(inputs.mask, params, reference, rotation, scan.binning)
+    if scan.binning is not None:
+        # S(Q) on the scale of the frames as measured: a block has the counts of all its pixels.
+        pixel_norm *= scan.binning.factor**2
     if scale.source != "none":
         corrected.append("transmission")
     frame_norm = norms.frame_norm(

@@ -240,6 +240,11 @@ def bragg_products(
     from hklflow.nexus import calibrations
 
     experiment = target.experiment
+    if (b := experiment.config.binning) > 1:
+        raise HklflowError(
+            f"--bragg {given}: `binning` is {b}, and versions of the store are of frames as "
+            "measured; set `binning: 1` and reduce the scan so"
+        )
     sample, _, scan = given.partition("/")
     if (sample, scan) not in experiment.scans:
         raise HklflowError(f"--bragg {given}: there is no such scan; write sample/scan")

@@ -163,7 +163,7 @@ def affected(
 
     to = target(directory, calibration)
     found = to.version(version)
-    results = to.experiment.base / to.experiment.config.results
+    results = to.experiment.base / to.experiment.paths.folder
     rows = []
     for path in sorted([*results.rglob("*.nxs"), *results.rglob("*.json")]):
         if path.name.startswith("."):

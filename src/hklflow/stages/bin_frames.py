@@ -1,0 +1,122 @@
+"""Sum the pixels of raw frames in blocks, for a quick look; to be imported as any raw file.
+
+Counts are added exactly. A block of which any pixel is masked or flagged is flagged, one of which
+any is saturated is saturated, so the saturation value of the sums is beyond what their pixels can
+count. Detector geometry, pixel mask and read noise of the header are those of the sums.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.masks import Bits
+    from hklflow.formats.raw import Header
+
+VERSION = 1
+
+
+class Inputs(stage.Inputs):
+    raw: list[Path]
+    """The raw HDF5 file, or first and last image of a series."""
+
+
+class Outputs(stage.Outputs):
+    binned: Path
+    """The block sums as NXmx (`.nxs`)."""
+
+
+class Params(stage.Params):
+    binning: int = Field(ge=2, le=8)
+    """Pixels along each side of a block: 2, 4 or 8."""
+    pattern: str | None = None
+    """Pattern of an image series (`name_####.cbf`); None for one HDF5 file."""
+    saturation: float | None = Field(None, gt=0)
+    """Counts from which a pixel is not to be believed; None: from the raw file."""
+    block: int = Field(16, gt=0, le=512)
+    """Frames held in memory at a time."""
+
+
+def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
+    """Read, sum, write."""
+    import numpy as np
+
+    from hklflow.core.block_sum import BlockSum
+    from hklflow.core.pixel_binning import PixelBinning
+    from hklflow.errors import HklflowError
+    from hklflow.formats import raw
+    from hklflow.formats.write_raw import NXmxWriter
+
+    source, b = params.pattern or str(inputs.raw[0]), params.binning
+    with raw.open_frames(source) as frames:
+        header = raw.read_header(source)
+        n, *shape = frames.shape
+        binning = PixelBinning(b, (shape[0], shape[1]))
+        if header.binning is not None:
+            done = header.binning.factor
+            raise HklflowError(
+                f"{source} is binned {done} x {done} already; give the raw frames as measured in "
+                "the table of scans"
+            )
+        bits = _mask(source, header, binning)
+        sums = BlockSum(
+            b,
+            np.zeros(binning.shape, bool) if bits is None else bits != 0,
+            frames.dtype,
+            header.saturation if params.saturation is None else params.saturation,
+            header.underload or 0.0,
+        )
+        facts = _described(header, b) | {"pixel_mask": bits, "binning": binning}
+        with NXmxWriter(
+            outputs.binned,
+            **facts,
+            shape=binning.shape,
+            n_frames=n,
+            saturation=sums.saturated,
+            underload=header.underload,
+            dtype=sums.stored,
+        ) as writer:
+            blocks = frames.stream(params.block, threads=threads)
+            for block in stage.progress(blocks, n, "binned frames", len):
+                writer.append(sums(block))
+    lost = [size % b for size in shape]
+    print(f"{n} frames of {shape[0]} x {shape[1]} pixels summed to {binning.shape}")
+    if any(lost):
+        print(f"note: {lost[0]} rows and {lost[1]} columns at the far ends fill no block")
+
+
+def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
+    """Bits of the raw file's mask, of the blocks; None if it has none."""
+    import numpy as np
+
+    from hklflow.core.pixel_binning import bin_bits
+    from hklflow.formats.nxmx import read_mask_bits
+    from hklflow.formats.raw import is_hdf5
+
+    if header.pixel_mask is None:
+        return None
+    bits = read_mask_bits(Path(source)) if is_hdf5(source) else None
+    if bits is None:
+        bits = header.pixel_mask.astype(np.uint32)
+    return bin_bits(bits, binning.factor)
+
+
+def _described(header: "Header", factor: int) -> dict[str, Any]:
+    """Facts of the raw file as they are for the block sums."""
+    from dataclasses import replace
+
+    from hklflow.core.pixel_binning import bin_detector, bin_sum
+    from hklflow.formats.write_raw import described
+
+    detector, noise = header.detector, header.read_variance
+    own = replace(header, detector=None if detector is None else bin_detector(detector, factor))
+    facts = described(own)
+    facts["read_variance"] = None if noise is None else bin_sum(noise, factor)
+    return facts
+
+
+if __name__ == "__main__":
+    stage.command(main)

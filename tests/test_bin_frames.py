@@ -1,0 +1,311 @@
+"""The quick look's stages: block sums of raw frames, and what is binned along with them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hklflow import nexus, norms, stage
+from hklflow.core import geometry
+from hklflow.core.masks import MaskBit
+from hklflow.core.modules import Modules
+from hklflow.core.pixel_binning import PixelBinning
+from hklflow.core.simulate import (
+    Background,
+    CrystalModel,
+    DetectorModel,
+    GoniometerModel,
+    ScanModel,
+    Simulation,
+)
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import open_frames, read_header, read_variance
+from hklflow.formats.write_images import write_cbf_series
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.stages import bin_frames, import_scan, pixel_mask
+
+N, SHAPE = 13, (43, 66)
+DETECTOR = DetectorModel(
+    SHAPE,
+    0.1,
+    (18.0, 27.0),
+    (172e-6, 100e-6),
+    tilt=(0.1, -0.2),
+    in_plane=0.3,
+    gaps=((17, 19, 0, 66), (0, 43, 31, 33)),
+    sensor_thickness=450e-6,
+)
+SIMULATION = Simulation(
+    DETECTOR,
+    GoniometerModel(((0, 1, 0), (-1, 0, 0)), (0.4, 0.0), ("omega", "phi"), 1),
+    ScanModel(0.2, 0.01, N, 0.4, flux=1e3, exposure=0.25, drift=0.1, temperature=120.0),
+    CrystalModel((4, 4, 4, 90, 90, 90)),
+    background=Background(air=3.0),
+)
+
+
+def counts(dtype: Any = np.uint32) -> np.ndarray:
+    found = np.random.default_rng(1).poisson(7.0, (N, *SHAPE)).astype(dtype)
+    gaps = DETECTOR.gap_mask != 0
+    found[:, gaps] = -1 if np.dtype(dtype).kind == "i" else np.iinfo(dtype).max
+    return found
+
+
+def write(path: Path, frames: np.ndarray, **changes: Any) -> Path:
+    with NXmxWriter(path, **(SIMULATION.raw_header() | {"dtype": frames.dtype} | changes)) as out:
+        out.append(frames)
+    return path
+
+
+def binned(raw: list[Path], out: Path, **params: Any) -> Path:
+    stage.run(
+        bin_frames.main,
+        inputs=bin_frames.Inputs(raw=raw),
+        outputs=bin_frames.Outputs(binned=out),
+        params=bin_frames.Params(**{"binning": 4} | params),
+        threads=params.pop("threads", 2),
+    )
+    return out
+
+
+def imported(raw: Path, scan: Path, calibration: Path | None = None, **params: Any) -> Any:
+    stage.run(
+        import_scan.main,
+        inputs=import_scan.Inputs(raw=[raw], geometry=calibration),
+        outputs=import_scan.Outputs(scan=scan),
+        params=import_scan.Params(**params),
+        threads=1,
+    )
+    return nexus.read_scan(scan)
+
+
+def frames_of(path: Path) -> np.ndarray:
+    with open_frames(path) as frames:
+        return frames.read(0, frames.shape[0])
+
+
+def summed(frames: np.ndarray, b: int) -> np.ndarray:
+    rows, columns = frames.shape[1] // b, frames.shape[2] // b
+    cut = frames[:, : rows * b, : columns * b].astype(np.int64)
+    return cut.reshape(-1, rows, b, columns, b).sum(axis=(2, 4))
+
+
+# ------------------------------------------------------------------------------- bin_frames
+
+
+@pytest.mark.parametrize("block", [1, 5, 16])
+def test_sums_and_facts(tmp_path: Path, block: int) -> None:
+    """Blocks with a masked pixel are flagged; what the raw file says is said of the sums."""
+    raw = write(tmp_path / "raw.nxs", counts(), saturation=1000)
+    path = binned([raw], tmp_path / "binned.nxs", block=block)
+    gaps = summed(DETECTOR.gap_mask[None] != 0, 4)[0] > 0
+    expected = summed(np.where(DETECTOR.gap_mask != 0, 0, counts()), 4)
+    expected[:, gaps] = 2**32 - 1
+    np.testing.assert_array_equal(frames_of(path), expected)
+    before, after = read_header(raw), read_header(path)
+    assert after.binning == PixelBinning(4, SHAPE)
+    assert before.binning is None
+    np.testing.assert_array_equal(after.pixel_mask, gaps)
+    assert after.saturation == 16 * 999 + 1
+    for name in ("wavelength", "start_deg", "step_deg", "exposure_time", "temperature"):
+        assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-12)
+    np.testing.assert_array_equal(after.monitor, before.monitor)
+    assert (after.polarization, after.n_frames) == (before.polarization, N)
+    assert after.goniometer is not None
+    assert before.goniometer is not None
+    np.testing.assert_allclose(after.goniometer.axes, before.goniometer.axes, atol=1e-12)
+    assert after.detector is not None
+    assert before.detector is not None
+    assert after.detector.shape == (10, 16)
+    at = np.array([3.3, 7.1]), np.array([0.4, 15.9])
+    np.testing.assert_allclose(
+        after.detector.lab(*at), before.detector.lab(4 * at[0], 4 * at[1]), atol=1e-9
+    )
+
+
+def test_the_saturation_of_the_configuration_is_that_of_a_pixel(tmp_path: Path) -> None:
+    frames = counts(np.int32)
+    frames[4, 2, 3] = 21
+    raw = write(tmp_path / "raw.nxs", frames, saturation=1000)
+    path = binned([raw], tmp_path / "binned.nxs", saturation=20.5)
+    found, header = frames_of(path), read_header(path)
+    assert header.saturation == 16 * 20 + 1
+    assert found[4, 0, 0] == header.saturation
+    assert found[3, 0, 0] == summed(frames, 4)[3, 0, 0]
+
+
+def test_a_series_of_images(tmp_path: Path) -> None:
+    frames = counts(np.int32)
+    paths = write_cbf_series(
+        tmp_path,
+        "x",
+        [frames],
+        wavelength=0.4,
+        distance=0.1,
+        beam_centre=(18.0, 27.0),
+        pixel_size=(172e-6, 172e-6),
+        start=0.2,
+        step=0.01,
+        exposure=0.1,
+        monitor=np.ones(N),
+        pixel_mask=DETECTOR.gap_mask,
+        saturation=5000,
+    )
+    pattern = str(tmp_path / "x_#####.cbf")
+    path = binned([paths[0], paths[-1]], tmp_path / "binned.nxs", pattern=pattern, binning=2)
+    bad = summed(frames < 0, 2) > 0
+    np.testing.assert_array_equal(frames_of(path)[~bad], summed(frames, 2)[~bad])
+    assert (frames_of(path)[bad] == 2**32 - 1).all()
+
+
+def test_corrected_frames_keep_their_read_noise(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    frames = (rng.integers(-30, 300, (N, *SHAPE)) / 16).astype(np.float32)
+    frames[2, 5, 5] = np.nan
+    noise = rng.uniform(0.1, 0.4, SHAPE)
+    mask = np.zeros(SHAPE, np.uint32)
+    mask[20, 20] = MaskBit.DEAD
+    low = float(np.finfo(np.float32).min)
+    header = {"underload": low, "read_variance": noise, "pixel_mask": mask, "saturation": 500}
+    raw = write(tmp_path / "corrected.nxs", frames, **header)
+    path = binned([raw], tmp_path / "binned.nxs")
+    found = frames_of(path)
+    bad = np.zeros(found.shape, bool)
+    bad[2, 1, 1] = bad[:, 5, 5] = True
+    np.testing.assert_array_equal(np.isnan(found), bad)
+    expected = summed(np.nan_to_num(frames) * 16, 4) / 16
+    np.testing.assert_array_equal(found[~bad], expected[~bad])
+    scan = imported(path, tmp_path / "scan.nxs", binning=4)
+    assert (scan.underload, scan.saturation) == (low, 8000)
+    np.testing.assert_allclose(
+        read_variance(scan), summed(noise[None] * 1e9, 4)[0] / 1e9, rtol=1e-6
+    )
+
+
+def test_binned_frames_are_not_binned_again(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw.nxs", counts())
+    first = binned([raw], tmp_path / "binned.nxs")
+    with pytest.raises(HklflowError, match="is binned 4 x 4 already; give the raw frames") as error:
+        binned([first], tmp_path / "twice.nxs", binning=2)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "twice.nxs").exists()
+
+
+# --------------------------------------------------------------------- import of the frames
+
+
+@pytest.mark.parametrize(("file", "binning"), [("raw", 4), ("binned", 1), ("binned", 2)])
+def test_frames_of_another_binning_are_refused(tmp_path: Path, file: str, binning: int) -> None:
+    raw = write(tmp_path / "raw.nxs", counts())
+    binned([raw], tmp_path / "binned.nxs")
+    with pytest.raises(HklflowError, match=f"`binning` is {binning}: give the raw frames"):
+        imported(tmp_path / f"{file}.nxs", tmp_path / "scan.nxs", binning=binning)
+
+
+def calibration(folder: Path, shape: tuple[int, int] = SHAPE, modules: bool = False) -> Path:
+    boxes = [[0, 17, 0, 31], [0, 17, 33, 66], [19, 43, 0, 31], [19, 43, 33, 66]]
+    displaced = Modules(np.array(boxes), np.full((4, 2), 0.3), np.full(4, 0.01), 100 / 172)
+    detector = geometry.Detector(
+        shape,
+        DETECTOR.pixel_size,
+        DETECTOR.origin,
+        DETECTOR.slow,
+        DETECTOR.fast,
+        modules=displaced if modules else None,
+    )
+    beam = {"wavelength_A": 0.4, "polarization": 0.98}
+    data = {"detector": geometry.detector_to_dict(detector), "beam": beam}
+    path = folder / "geometry.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_a_calibration_of_the_frames_as_measured_is_binned(tmp_path: Path) -> None:
+    raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
+    given = calibration(tmp_path, modules=True)
+    scan = imported(raw, tmp_path / "scan.nxs", given, binning=4)
+    assert scan.binning == PixelBinning(4, SHAPE)
+    detector = scan.rotation.detector
+    assert detector.shape == (10, 16)
+    assert detector.modules is not None
+    whole = geometry.detector_from_dict(json.loads(given.read_text())["detector"])
+    np.testing.assert_allclose(detector.lab(2.5, 3.5), whole.lab(10.0, 14.0), atol=1e-12)
+
+
+def test_a_calibration_of_binned_frames_is_refused(tmp_path: Path) -> None:
+    """Also one whose last rows would be cut off: it is of another detector."""
+    raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
+    for shape in ((10, 16), (42, 66)):
+        given = calibration(tmp_path, shape)
+        with pytest.raises(HklflowError, match="give what is for unbinned frames"):
+            imported(raw, tmp_path / "scan.nxs", given, binning=4)
+
+
+# --------------------------------------------------------------------- masks and flat fields
+
+
+def test_steps_of_the_mask_are_drawn_on_the_frames_as_measured(tmp_path: Path) -> None:
+    raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
+    imported(raw, tmp_path / "scan.nxs", calibration(tmp_path, modules=True), binning=4)
+    image = np.zeros(SHAPE, np.uint8)
+    image[41, 2] = 1  # is cut off with its row
+    image[22, 61] = 1
+    np.save(tmp_path / "mask.npy", image)
+    stage.run(
+        pixel_mask.main,
+        inputs=pixel_mask.Inputs(scan=tmp_path / "scan.nxs"),
+        outputs=pixel_mask.Outputs(
+            mask=tmp_path / "mask.nxs",
+            picture=tmp_path / "mask.png",
+            metrics=tmp_path / "mask.json",
+        ),
+        params=pixel_mask.Params(
+            edges=1,
+            image=tmp_path / "mask.npy",
+            shapes=[
+                {
+                    "shape": "rectangle",
+                    "op": "add",
+                    "slow_min": 8.2,
+                    "slow_max": 9.8,
+                    "fast_min": 50.2,
+                    "fast_max": 51.8,
+                }
+            ],
+            find_defects=False,
+        ),
+        threads=1,
+    )
+    bad = nexus.read_mask(tmp_path / "mask.nxs") != 0
+    native = (DETECTOR.gap_mask != 0) | (image != 0)
+    native[[0, -1]] = True
+    native[:, [0, -1]] = True
+    native[8:10, 50:52] = True
+    expected = summed(native[None], 4)[0] > 0
+    # Of more than one module: rows 16 to 19, columns 28 to 35, and the border that is cut.
+    expected[4] = expected[:, 7:9] = True
+    np.testing.assert_array_equal(bad, expected)
+    assert (~bad).mean() > 0.3
+
+
+def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
+    raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
+    scan = imported(raw, tmp_path / "scan.nxs", binning=4)
+    nexus.write_mask(tmp_path / "mask.nxs", np.zeros((10, 16), np.uint32))
+    flat = np.random.default_rng(5).uniform(0.8, 1.2, SHAPE)
+    flat[7, 9] = np.nan
+    np.save(tmp_path / "flat.npy", flat)
+    detector = scan.rotation.detector
+    plain = {"solid_angle": False, "polarization": False, "efficiency": False}
+    wanted = norms.Corrections(flat_field=tmp_path / "flat.npy", **plain)
+    found, _ = norms.pixel_norm(
+        tmp_path / "mask.nxs", wanted, detector, scan.rotation, scan.binning
+    )
+    cut = flat[:40, :64].reshape(10, 4, 16, 4)
+    np.testing.assert_allclose(found, np.nanmean(cut, axis=(1, 3)), rtol=1e-12)
+    other = replace(scan.binning, unbinned=(SHAPE[0] + 1, SHAPE[1]))
+    with pytest.raises(HklflowError, match=r"flat field .* give what is for unbinned frames"):
+        norms.pixel_norm(tmp_path / "mask.nxs", wanted, detector, scan.rotation, other)
