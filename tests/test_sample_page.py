@@ -33,7 +33,7 @@ SIGMA = [1.7e-5, 1.7e-5, 3.6e-5, 0.0, 0.0, 0.0]
 
 def _symmetry(unindexed: float = 0.01, a: float = 4.74, relative: float = 1e-6) -> dict[str, Any]:
     return {
-        "crystal system": "hexagonal", "fraction unindexed": unindexed, "offsets": [],
+        "crystal system": "hexagonal", "peaks": 900, "fraction unindexed": unindexed, "offsets": [],
         "absent reflections": {"number": 0, "of": 300, "fraction": 0.0, "strongest": []},
         "cell": [a, a, 7.17, 90.0, 90.0, 120.0], "cell_sigma": SIGMA,
         "volume": 139.45, "volume_sigma": 0.0012, "subgroups": [],

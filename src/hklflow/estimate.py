@@ -411,6 +411,11 @@ class Estimate:
         parent = experiment.scans[sample, scan].parent
         if (sample, parent) not in self._grids:
             settings = experiment.settings(sample, parent).refine_parent
+            if settings.grid_range is not None:
+                pairs = zip(settings.grid_range, settings.grid_step, strict=True)
+                per_axis = [int((high - low) / step) + 1 for (low, high), step in pairs]
+                self._grids[sample, parent] = math.prod(per_axis)
+                return self._grids[sample, parent]
             limits: tuple[float, ...] | None = settings.grid_limits
             if limits is None:
                 cell = settings.cell or experiment.samples[sample].cell

@@ -6,7 +6,7 @@ grid, and the figures by which a person judges the refinement.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow import nexus, plots
 from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
-from hklflow.core.model import Model
 from hklflow.core.model_compare import on_geometry
 from hklflow.core.parameters import without_head
 from hklflow.core.peaks_table import PeakFlag, Peaks
-from hklflow.core.pixel_binning import bin_detector
 from hklflow.core.scan import RotationScan
+from hklflow.core.unrefined import unrefined
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
@@ -215,7 +214,7 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     # As many frames: the same ones, whatever number the first has in the file.
     same = model.rotation.scan.n_frames == scan.rotation.scan.n_frames
     first = model.first_image - 1 if same else scan.first
-    ours, misfit = on_geometry(_binned(model, scan), scan.rotation, first)
+    ours, misfit = on_geometry(model, scan.rotation, first)
     if misfit > _MAX_MISFIT:
         raise HklflowError(
             f"{path} has another geometry: its Miller indices of pixels and this scan's scattering "
@@ -225,15 +224,6 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
     assert ours.ub is not None
     return ours.ub, group
-
-
-def _binned(model: Model, scan: RotationScan) -> Model:
-    """Model of the frames as measured, with the detector of the scan's block sums."""
-    theirs = model.rotation.detector
-    if scan.binning is None or tuple(theirs.shape) != tuple(scan.binning.unbinned):
-        return model
-    detector = bin_detector(theirs, scan.binning.factor)
-    return replace(model, rotation=replace(model.rotation, detector=detector))
 
 
 def reconciled(
@@ -316,11 +306,13 @@ def product(
     ----------
     identity : mapping
         ``sample``, ``scan``, ``space_group``, ``parent``, the temperatures of both in K,
-        ``cell_constraints``: the space group whose relations the cell obeys, None for none, and
-        ``engine``: see `engine`.
+        ``cell_constraints``: the space group whose relations the cell obeys, None for none,
+        ``fixed``: whether the orientation was taken as it is, and ``engine``: see `engine`.
     symmetry : mapping
         Figures of `core.transition`.
     """
+    # Of a model that was not refined, the figures are those of the peaks that agree with it.
+    shown = refined.used if refined.used.any() else refined.held_out
     untested = (
         [f"whether the cell obeys the space group was not tested: {symmetry['why not']}"]
         if symmetry["free cell"] is None
@@ -355,8 +347,10 @@ def product(
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
             "rmsd in frames": float(refined.rmsd[2]),
             "median residual (slow, fast, frame)": np.median(
-                np.abs(refined.residuals[refined.used]), axis=0
-            ),
+                np.abs(refined.residuals[shown]), axis=0
+            )
+            if shown.any()
+            else [None] * 3,
             "rmsd of held-out peaks (slow, fast, frame)": refined.rmsd_held_out,
             "reduced chi2": refined.chi2,
             "condition number": refined.condition,
@@ -381,6 +375,7 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
     metrics = data["metrics"]
     free = "" if data["cell_constraints"] else ", cell without its constraints"
     lines = [f"space group {data['space_group']}{free}", ""]
+    lines += ["the orientation is fixed: nothing was refined", ""] if data.get("fixed") else []
     lines += [
         f"{n:5s} {v:9.5f} ± {s:.5f}"
         for n, v, s in zip(cell_names, refined.cell, refined.cell_sigma, strict=True)
@@ -389,13 +384,13 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
     lines += [
         f"U       ± {turn[0]:.5f} {turn[1]:.5f} {turn[2]:.5f} deg",
         "",
-        f"{metrics['peaks']} peaks, {100 * metrics['fraction indexed']:.1f} % indexed",
+        f"{metrics['peaks']} peaks, {_known(100 * metrics['fraction indexed'], '.1f')} % indexed",
         f"{metrics['used in refinement']} used",
-        f"rmsd {metrics['rmsd in pixels']:.3f} px, {metrics['rmsd in frames']:.3f} frames",
-        "median |residual| {:.3f} {:.3f} px, {:.3f} fr".format(
-            *metrics["median residual (slow, fast, frame)"]
+        f"rmsd {_known(metrics['rmsd in pixels'])} px, {_known(metrics['rmsd in frames'])} frames",
+        "median |residual| {} {} px, {} fr".format(
+            *map(_known, metrics["median residual (slow, fast, frame)"])
         ),
-        f"reduced chi2 {metrics['reduced chi2']:.2f}",
+        f"reduced chi2 {_known(metrics['reduced chi2'], '.2f')}",
         "",
     ]
     lines += [
@@ -406,3 +401,44 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
     units = {"slow": "pixel", "fast": "pixel", "frame": "frame"}
     title = f"{data['sample']} {data['scan']}: observed minus predicted"
     return plots.residuals(per_rotation, units, lines, title)
+
+
+def _known(value: float | None, form: str = ".3f") -> str:
+    """Figure as text; a dash where there were no peaks to make it of."""
+    return "–" if value is None or np.isnan(value) else format(value, form)
+
+
+def as_given(
+    observed: Observed,
+    rotations: Sequence[geometry.Rotation],
+    ub: ArrayLike,
+    tolerance: float,
+    min_indexed: float,
+) -> tuple[refinement.Refined, list[str]]:
+    """Model that is taken as it is, with its figures, and what is to be said of it.
+
+    Parameters
+    ----------
+    tolerance : float
+        Largest deviation of h, k, l from integers of an indexed peak.
+    min_indexed : float
+        Fraction of indexed peaks below which a doubt is told.
+    """
+    found = unrefined(rotations, observed.peaks, ub, tolerance)
+    n = len(found.indexed)
+    notes = [
+        f"the orientation is fixed: it is as given, its standard deviations are not known (0); "
+        f"{found.indexed.sum()} of {n} peaks are indexed by it"
+    ]
+    if n and found.fraction_indexed < min_indexed:
+        notes.append(
+            f"the fixed orientation indexes {found.fraction_indexed:.0%} of the peaks only (limit "
+            f"{min_indexed:.0%}): it, the geometry or the cell may be wrong"
+        )
+    return found, notes
+
+
+def constraints_kept(cell: ArrayLike, group: symmetry.SpaceGroup) -> bool:
+    """Whether a cell that was given obeys a space group's relations, to 1e-4."""
+    own = np.asarray(cell, dtype=np.float64)
+    return reduction.strain(lattice.metric(own), symmetry.constrain_cell(own, group)) < 1e-4

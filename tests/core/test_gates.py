@@ -23,6 +23,7 @@ def figures(**changes: Any) -> dict[str, Any]:
     good = {
         "space group": "P 4/m m m",
         "crystal system": "tetragonal",
+        "peaks": 400,
         "fraction unindexed": 0.05,
         "offsets": [],
         "absent reflections": {"number": 0, "of": 400, "fraction": 0.0, "strongest": []},

@@ -51,7 +51,9 @@ from hklflow.dials.settings import DialsPrograms, OrientationEngine
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class PowderImage(stages.powder_calibration.Params):
@@ -108,7 +110,8 @@ class Orientation(OrientationEngine):
 
     start: Path | None = None
     """Orientation of a parent that another program found (DIALS .expt, XPARM.XDS, GXPARM.XDS, a
-    file of NXRefine, an orientation.json): refinement starts there, nothing is indexed."""
+    file of NXRefine, an orientation.json): refinement starts there, nothing is indexed. With
+    `fixed` nothing is refined either."""
 
 
 class Simulation(_Section):

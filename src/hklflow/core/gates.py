@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+FEWEST = 20
+"""Peaks that a refinement has at least. A fixed orientation may have fewer: too few to judge it."""
+
 CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
@@ -80,8 +83,10 @@ def failures(
     Returns
     -------
     sentences : list of str
-        Empty if nothing is wrong.
+        Empty if nothing is wrong, or if there are too few peaks to tell (see `untested`).
     """
+    if untested(figures, parent_figures, identity) is not None:
+        return []
     where = f"{identity['sample']} {identity['scan']}"
     if identity["temperature"] is not None:
         where += f" at {identity['temperature']:g} K"
@@ -96,6 +101,20 @@ def failures(
     return [*reasons, _proposal(figures, parent_figures, limits, identity)]
 
 
+def untested(
+    figures: Mapping[str, Any], parent_figures: Mapping[str, Any], identity: Mapping[str, Any]
+) -> str | None:
+    """Say why no gate can be asked: a scan of fixed orientation may have few peaks or none."""
+    counts = {identity["parent"]: parent_figures["peaks"], identity["scan"]: figures["peaks"]}
+    few = [f"{scan} has {n}" for scan, n in counts.items() if n < FEWEST]
+    if not few:
+        return None
+    return (
+        f"no gate was asked: {' and '.join(few)} of the {FEWEST} peaks that it takes; whether the "
+        "orientation is right nothing here can tell"
+    )
+
+
 def hints(
     figures: Mapping[str, Any],
     parent_figures: Mapping[str, Any],
@@ -107,6 +126,8 @@ def hints(
     A few satellites raise the fraction of unindexed peaks by less than its limit, but lie on
     one propagation vector far more often than by chance.
     """
+    if untested(figures, parent_figures, identity) is not None:
+        return []
     if _rise(figures, parent_figures) > limits.max_unindexed_rise:
         return []
     known = [list(offset["vector"]) for offset in parent_figures["offsets"]]

@@ -54,6 +54,32 @@ class Grid:
         lengths = np.asarray(cell, dtype=np.float64)[:3]
         return cls.symmetric(q_max * lengths / (2 * np.pi), step)
 
+    @classmethod
+    def within(cls, ranges: ArrayLike, step: ArrayLike) -> "Grid":
+        """Grid of a part of reciprocal space.
+
+        Parameters
+        ----------
+        ranges : (3, 2) array
+            Centres of the first voxel, and of the last one or somewhat beyond it, along h, k, l.
+        step : (3,) array
+
+        Raises
+        ------
+        HklflowError
+            If a step is not positive or a range is not ascending.
+        """
+        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (3,)).copy()
+        low, high = np.asarray(ranges, dtype=np.float64).reshape(3, 2).T
+        if not (np.all(steps > 0) and np.all(high > low)):
+            raise HklflowError(
+                f"grid: ranges {np.stack([low, high], 1).tolist()} and steps {steps.tolist()} in "
+                "h, k, l; steps must be positive, and each range from low to high"
+            )
+        # A millionth of a step: (high - low) / step may be a whole number but for rounding.
+        n_h, n_k, n_l = (int(n) + 1 for n in np.floor((high - low) / steps + 1e-6))
+        return cls(low.copy(), steps, (n_h, n_k, n_l))
+
     def axis(self, i: int) -> Floats:
         """Voxel centres along axis i (0: h, 1: k, 2: l)."""
         centres: Floats = self.first[i] + self.step[i] * np.arange(self.shape[i])

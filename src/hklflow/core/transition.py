@@ -86,8 +86,8 @@ def examine(
     Returns
     -------
     Examined
-        The refinement with a free cell, and the figures: ``space group``, ``crystal system``;
-        ``peaks``, ``unindexed peaks``, ``fraction unindexed``; ``offsets``: see
+        The refinement with a free cell, and the figures (None where there are no peaks):
+        ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``, ``fraction unindexed``; ``offsets``: see
         `propagation_vectors`; ``absent reflections``: ``number`` ``of`` indexed peaks,
         ``fraction``, ``strongest`` hkl; ``cell`` and ``volume`` (constrained, with σ); ``free
         cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the free
@@ -107,7 +107,7 @@ def examine(
         "crystal system": group.crystal_system,
         "peaks": len(miller),
         "unindexed peaks": int(unindexed.sum()),
-        "fraction unindexed": float(unindexed.mean()),
+        "fraction unindexed": float(unindexed.mean()) if len(miller) else None,
         "offsets": propagation_vectors(miller[unindexed], group),
         "absent reflections": absent,
         "cell": refined.cell,
@@ -186,7 +186,7 @@ def _systematic(refined: Refined) -> float:
 def _miller(refined: Refined, peaks: Sequence[Peaks]) -> Floats:
     return np.concatenate(
         [
-            rotation.hkl(refined.ub, p.frame, p.slow, p.fast)
+            rotation.hkl(refined.ub, p.frame, p.slow, p.fast).reshape(-1, 3)
             for rotation, p in zip(refined.rotations, peaks, strict=True)
         ]
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hklflow.core.gates import CELL_NAMES, Limits, failures
+from hklflow.core.gates import CELL_NAMES, Limits, failures, untested
 
 _OPEN: dict[str, Any] = {
     "max_unindexed_rise": math.inf,
@@ -41,6 +41,8 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
         alone = replace(limits, **{key: x for key, x in _OPEN.items() if key not in names})
         return not failures(own, parent, alone, accepted)
 
+    if untested(own, parent, accepted) is not None:
+        return [Gate("Gates", "not tested", "too few peaks", True)]
     rise = own["fraction unindexed"] - parent["fraction unindexed"]
     absent = own["absent reflections"]["fraction"] - parent["absent reflections"]["fraction"]
     relations = sorted(own["relations"], key=lambda r: (-limits.broken(r), -r["relative"]))

@@ -2,7 +2,8 @@
 
 The figures are those that `refine` and `refine_parent` left; see `hklflow.core.gates`
 for the limits. A parent passes the same gates against its own figures: its cell must
-have the symmetry that its space group says.
+have the symmetry that its space group says. A fixed orientation with too few peaks for any
+gate passes, and the verdict says so.
 """
 
 from pathlib import Path
@@ -68,6 +69,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parent_temperature": parent["temperature"],
         "space_group": parent["space_group"],
     }
+    untested = gates.untested(scan["symmetry"], parent["symmetry"], identity)
     sentences = gates.failures(scan["symmetry"], parent["symmetry"], limits, identity)
     if sentences and params.on_failure == "stop":
         raise HklflowError(". ".join(sentences))
@@ -77,12 +79,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             **identity,
             "accepted": not sentences,
             "sentences": sentences,
+            "warnings": [untested] if untested else [],
             "limits": vars(limits),
             "figures": scan["symmetry"],
             "parent_figures": parent["symmetry"],
         },
     )
-    print(". ".join(["not accepted", *sentences]) if sentences else "accepted")
+    if sentences:
+        print(". ".join(["not accepted", *sentences]))
+    else:
+        print("accepted" if untested is None else f"accepted: {untested}")
 
 
 if __name__ == "__main__":

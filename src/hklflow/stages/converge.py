@@ -134,6 +134,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots.convergence import convergence as draw
 
     start = stage.read_json(inputs.orientation)
+    if start.get("fixed"):
+        _as_given(outputs, params, start)
+        return
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     model = converge.Model(
         [geometry.from_dict(start["rotations"][name]) for name in params.rotations],
@@ -226,6 +229,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         + " ".join(f"{value:.5g}" for value in outcome.kept.model.cell)
         + "".join(f"; {note}" for note in notes)
     )
+
+
+def _as_given(outputs: Outputs, params: Params, start: Record) -> None:
+    """Products of a scan of fixed orientation: it is what was given, and there is no history."""
+    from hklflow import plots
+    from hklflow.plots.common import figure_of
+
+    reason = "the orientation is fixed: nothing was refined"
+    data = {key: value for key, value in start.items() if key != "provenance"}
+    data["converged"] = {"converged": None, "reason": reason, "refinements": 0, "integrations": 0}
+    stage.write_json(outputs.converged, data)
+    stage.write_json(outputs.history, {"kept": None, "iterations": []})
+    stage.write_json(outputs.modules, _modules_product(params, None, [], [], {"why not": reason}))
+    figure = figure_of(6, 1.5)
+    figure.text(0.5, 0.5, f"{params.sample} {params.scan}: {reason}", ha="center", va="center")
+    plots.save(figure, outputs.picture)
+    print(reason)
 
 
 def _integrator(

@@ -41,11 +41,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         row |= dict(zip(names, orientation["cell"], strict=True))
         row |= {f"{n}_sigma": s for n, s in zip(names, orientation["cell_sigma"], strict=True)}
         row["volume"] = volume(orientation["cell"])
+        # None of a fixed orientation without peaks.
+        figures = {
+            name: float("nan") if value is None else value
+            for name, value in orientation["metrics"].items()
+        }
         row |= {
-            "indexed": orientation["metrics"]["fraction indexed"],
-            "peaks": orientation["metrics"]["peaks"],
-            "rmsd_px": orientation["metrics"]["rmsd in pixels"],
-            "rmsd_frames": orientation["metrics"]["rmsd in frames"],
+            "indexed": figures["fraction indexed"],
+            "peaks": figures["peaks"],
+            "rmsd_px": figures["rmsd in pixels"],
+            "rmsd_frames": figures["rmsd in frames"],
             "coverage": metrics["coverage"],
             # A single rotation has nothing to agree with.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),

@@ -1,4 +1,7 @@
-"""Refine lattice and orientation of one scan, starting from its parent's orientation."""
+"""Refine lattice and orientation of one scan, starting from its parent's orientation.
+
+A fixed orientation is the parent's as it is; only its figures are of this scan's peaks.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -75,18 +78,27 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         tables = used.tables(scans, inputs.peaks, inputs.masks)
         observed = orientation.observe(params.rotations, scans, tables)
         rotations, notes = orientation.inherited(observed, parent)
-        refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
+        if params.fixed:
+            refined, more = orientation.as_given(
+                observed, rotations, parent["UB"], params.hkl_tolerance, params.min_indexed
+            )
+            notes += more
+        else:
+            refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
         examined = transition.examine(
             refined, observed.peaks, group, free=free, intensities=observed.intensities
         )
         broken = examined.broken()
         loose = bool(broken) and examined.free is not None and params.constraints == "auto"
+        loose &= not params.fixed
         if examined.free is not None and loose:
             # From what was inherited and with the limits of this stage, as the refinement before.
             none = symmetry.space_group("P 1")
             refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
             notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     figures = examined.figures
+    # Of a fixed orientation, those that it happens to keep.
+    constraints = parent["cell_constraints"] if params.fixed else parent["space_group"]
     identity = {
         "sample": params.sample,
         "scan": params.scan,
@@ -94,7 +106,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space_group": parent["space_group"],
         "parent": parent["scan"],
         "parent_temperature": parent["temperature"],
-        "cell_constraints": None if loose else parent["space_group"],
+        "cell_constraints": None if loose else constraints,
+        "fixed": params.fixed,
         "engine": used.described(),
     }
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
@@ -105,7 +118,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{refined.fraction_indexed:.1%} of {len(refined.indexed)} peaks indexed; cell "
+        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks indexed; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )

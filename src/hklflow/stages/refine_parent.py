@@ -5,9 +5,9 @@ also fixes the hkl grid on which it and its children are transformed.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from hklflow import stage
 from hklflow.dials.settings import EngineSettings
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 VERSION = 4
 
+Range = tuple[float, float]
+Step = Annotated[float, Field(ge=1e-4, le=10)]
+
 
 class Inputs(stage.Inputs):
     scans: list[Path]
@@ -33,7 +36,8 @@ class Inputs(stage.Inputs):
     masks: list[Path] = Field([])
     """Pixel masks of the rotations; needed where DIALS searches the peaks."""
     start: Path | None = None
-    """Orientation that another program found: refinement starts there, nothing is indexed."""
+    """Orientation that another program found: refinement starts there, nothing is indexed; with
+    `fixed` nothing is refined either."""
 
 
 class Outputs(stage.Outputs):
@@ -60,10 +64,27 @@ class Settings(stage.Params):
     """Least fraction of peaks that must be indexed."""
     max_cell_deviation: float = Field(0.03, gt=0)
     """Largest relative difference from the cell of the sample table."""
-    grid_step: tuple[float, float, float] = (0.05, 0.05, 0.05)
+    grid_step: tuple[Step, Step, Step] = (0.05, 0.05, 0.05)
     """Voxel size along h, k, l in r.l.u."""
-    grid_limits: tuple[float, float, float] | None = None
+    grid_limits: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Largest h, k, l of the grid; None: all that the detector reaches."""
+    grid_range: tuple[Range, Range, Range] | None = None
+    """A part of reciprocal space instead: centres of the first and the last voxel along h, k and l,
+    such as [[1.8, 2.2], [0.8, 1.2], [0.8, 1.2]]."""
+
+    @field_validator("grid_range", mode="before")
+    @classmethod
+    def _as_pairs(cls, value: Any) -> Any:
+        """A command line has the six numbers one after the other."""
+        if isinstance(value, list | tuple) and len(value) == 6:
+            return [value[0:2], value[2:4], value[4:6]]
+        return value
+
+    @model_validator(mode="after")
+    def _one_grid(self) -> Self:
+        if self.grid_limits is not None and self.grid_range is not None:
+            raise ValueError("grid_limits and grid_range are two grids; give one of them")
+        return self
 
 
 class Params(Settings, EngineSettings):
@@ -102,24 +123,32 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             free += ["detector_z"]
         if len(observed.names) > 1:
             free += ["misorientation"]
-        begin, ub, relation = _begin(inputs.start, params, observed, group, free, used)
-        refined = used.refine(
-            begin,
-            observed.tables,
-            ub,
-            group,
-            free,
-            Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
-            start=observed.rotations,
-        )
-    if params.grid_limits is not None:
+        if params.fixed:
+            ub = _taken(inputs.start, params, observed, group)
+            refined, warnings = orientation.as_given(
+                observed, observed.rotations, ub, params.hkl_tolerance, params.min_indexed
+            )
+        else:
+            begin, ub, relation = _begin(inputs.start, params, observed, group, free, used)
+            refined = used.refine(
+                begin,
+                observed.tables,
+                ub,
+                group,
+                free,
+                Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
+                start=observed.rotations,
+            )
+            warnings = [relation] if relation else []
+    if params.grid_range is not None:
+        grid = Grid.within(params.grid_range, params.grid_step)
+    elif params.grid_limits is not None:
         grid = Grid.symmetric(params.grid_limits, params.grid_step)
     else:
         q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
-    warnings = [relation] if relation else []
     ambiguities = symmetry.reindexing_operators(lattice.decompose_ub(ub)[1], group)
-    if ambiguities:
+    if ambiguities and not params.fixed:
         warnings.append(
             f"the lattice has {len(ambiguities)} rotation(s) that are no symmetry of "
             f"{params.space_group}: which orientation is right only intensities can tell; the "
@@ -132,7 +161,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "space_group": params.space_group,
         "parent": params.scan,
         "parent_temperature": observed.scans[0].temperature,
-        "cell_constraints": params.space_group,
+        "cell_constraints": params.space_group
+        if not params.fixed or orientation.constraints_kept(refined.cell, group)
+        else None,
+        "fixed": params.fixed,
         "engine": used.described(),
     }
     figures = transition.figures(
@@ -144,10 +176,37 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{refined.fraction_indexed:.1%} of {len(refined.indexed)} peaks indexed; cell "
+        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks indexed; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )
+
+
+def _taken(
+    start: Path | None, params: Params, observed: "Observed", group: "SpaceGroup"
+) -> "NDArray[np.float64]":
+    """UB of the start, which must be of the space group's lattice as it stands."""
+    import numpy as np
+
+    from hklflow import orientation
+
+    if start is None:
+        raise HklflowError(
+            f"{params.sample} {params.scan} has `orientation: fixed` without an orientation; give "
+            "it as `orientation: start`"
+        )
+    ub, own = orientation.started(start, observed)
+    own = group if own is None else own
+    tolerance = params.max_cell_deviation
+    where = f"the start {start}"
+    same = orientation.reconciled(ub, own, group, params.cell, tolerance, where)
+    if not np.allclose(same, ub, atol=1e-9):
+        raise HklflowError(
+            f"{where} has the lattice of {group.symbol}, but in another setting, in which it "
+            "cannot be taken as it is; give the space group and the cell of its setting, or its UB in "
+            "theirs"
+        )
+    return ub
 
 
 def _begin(

@@ -202,6 +202,8 @@ def _row(
         "reference": parent,
         "space_group": scan["space_group"],
     }
+    # A scan of fixed orientation may have no peaks.
+    indexed = float("nan") if metrics["peaks"] == 0 else metrics["fraction indexed"]
     for key, value, sigma in zip(_CELL, scan["cell"], scan["cell_sigma"], strict=True):
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {
@@ -210,8 +212,8 @@ def _row(
         "mosaic": float(np.degrees(mosaic.value)),
         "mosaic_sigma": float(np.degrees(mosaic.sigma)),
         "mosaic_reflections": mosaic.n,
-        "indexed": metrics["fraction indexed"],
-        "indexed_sigma": series.fraction_sigma(metrics["fraction indexed"], metrics["peaks"]),
+        "indexed": indexed,
+        "indexed_sigma": series.fraction_sigma(indexed, metrics["peaks"]),
         "peaks": metrics["peaks"],
         "scale": relative.scale,
         "scale_sigma": relative.scale_sigma,
