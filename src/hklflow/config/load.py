@@ -96,6 +96,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += _start_problems(experiment)
+        problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
     if problems:
         raise _report(problems)
@@ -181,12 +182,25 @@ def _state_problems(experiment: Experiment) -> Iterator[str]:
 
 def _start_problems(experiment: Experiment) -> Iterator[str]:
     """Say what is wrong with the orientations from which parents start."""
-    results = (experiment.base / experiment.paths.folder).resolve()
+    results = (experiment.base / experiment.config.results).resolve()
     for (sample, scan), row in experiment.scans.items():
-        start = experiment.settings(sample, scan).orientation.start
+        own, parents = (
+            experiment.settings(sample, name).orientation for name in (scan, row.parent)
+        )
+        start, of_parent = own.start, parents.start
+        if own.fixed and of_parent is None:
+            yield (
+                f"config: orientation.fixed of {sample}/{scan}: nothing is refined, so there must "
+                f"be an orientation; give `orientation: start` for the parent {sample}/{row.parent}"
+            )
+        if own.fixed != parents.fixed:
+            yield (
+                f"config: orientation.fixed of {sample}/{scan} is {str(own.fixed).lower()}, that "
+                f"of its parent {row.parent} is not; give both the same, or make {scan} its own "
+                "parent"
+            )
         if start is None:
             continue
-        of_parent = experiment.settings(sample, row.parent).orientation.start
         if row.parent != scan and start != of_parent:
             yield (
                 f"config: orientation.start of {sample}/{scan}: {scan} starts from its parent's "
@@ -196,6 +210,20 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"config: orientation.start of {sample}/{scan}: {start} is a product of this "
                 "workflow, which would wait for itself; copy it elsewhere first"
+            )
+
+
+def _grid_problems(experiment: Experiment) -> Iterator[str]:
+    """Say which grids have no pair distribution."""
+    if not experiment.config.delta_pdf:
+        return
+    for (sample, scan), row in experiment.scans.items():
+        ranges = experiment.settings(sample, scan).refine_parent.grid_range
+        if row.parent == scan and ranges and any(abs(a + b) > 1e-6 for a, b in ranges):
+            yield (
+                f"config: refine_parent.grid_range of {sample}/{scan}: a part of reciprocal space "
+                "that does not reach as far on both sides of 0 has no pair distribution; set "
+                "`delta_pdf: []`"
             )
 
 
