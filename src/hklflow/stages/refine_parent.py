@@ -203,8 +203,8 @@ def _taken(
     if not np.allclose(same, ub, atol=1e-9):
         raise HklflowError(
             f"{where} has the lattice of {group.symbol}, but in another setting, in which it "
-            "cannot be taken as it is; give the space group and the cell of its setting, or its UB in "
-            "theirs"
+            "cannot be taken as it is; give the space group and the cell of its setting, or "
+            "its UB in theirs"
         )
     return ub
 
