@@ -6,7 +6,7 @@ grid, and the figures by which a person judges the refinement.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow import nexus, plots
 from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
+from hklflow.core.model import Model
 from hklflow.core.model_compare import on_geometry
 from hklflow.core.parameters import without_head
 from hklflow.core.peaks_table import PeakFlag, Peaks
+from hklflow.core.pixel_binning import bin_detector
 from hklflow.core.scan import RotationScan
 from hklflow.core.unrefined import unrefined
 from hklflow.errors import HklflowError
@@ -214,7 +216,7 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     # As many frames: the same ones, whatever number the first has in the file.
     same = model.rotation.scan.n_frames == scan.rotation.scan.n_frames
     first = model.first_image - 1 if same else scan.first
-    ours, misfit = on_geometry(model, scan.rotation, first)
+    ours, misfit = on_geometry(_binned(model, scan), scan.rotation, first)
     if misfit > _MAX_MISFIT:
         raise HklflowError(
             f"{path} has another geometry: its Miller indices of pixels and this scan's scattering "
@@ -224,6 +226,15 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
     assert ours.ub is not None
     return ours.ub, group
+
+
+def _binned(model: Model, scan: RotationScan) -> Model:
+    """Model of the frames as measured, with the detector of the scan's block sums."""
+    theirs = model.rotation.detector
+    if scan.binning is None or tuple(theirs.shape) != tuple(scan.binning.unbinned):
+        return model
+    detector = bin_detector(theirs, scan.binning.factor)
+    return replace(model, rotation=replace(model.rotation, detector=detector))
 
 
 def reconciled(
