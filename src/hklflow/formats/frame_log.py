@@ -79,6 +79,7 @@ class FrameLog:
         HklflowError
             If an image has no row.
         """
+        notes: list[str] = []
         column = self.first(*_NUMBER)
         if self.files:
             keys: list[object] = [Path(text).name for text in self.files]
@@ -89,6 +90,10 @@ class FrameLog:
             # Frames that are counted from 0 beside images that are counted from 1, and so on.
             if set(wanted) - set(keys) and len(set(keys)) == len(wanted):
                 wanted = sorted(set(keys), key=lambda key: int(str(key)))
+                notes.append(
+                    f"the log counts from {wanted[0]}, the images from {numbers[0]}: they are "
+                    "taken in order"
+                )
         else:
             n = len(next(iter(self.columns.values()), ()))
             if n != len(images):
@@ -109,7 +114,6 @@ class FrameLog:
             raise HklflowError(
                 f"{self.path} has no line for {len(absent)} of {len(images)} images: {shown}"
             )
-        notes = []
         if again := [key for key in dict.fromkeys(twice) if key in set(wanted)]:
             shown = ", ".join(map(str, again[:5]))
             notes.append(

@@ -1,0 +1,231 @@
+"""Import of NXmx files and Eiger masters: what is a scan, and which rotations are one."""
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+from hklflow.beamlines import Request
+from hklflow.beamlines.nexus import eiger, nxmx
+from hklflow.core.simulate import GAP_VALUE
+from hklflow.errors import HklflowError
+from hklflow.formats.raw import Header
+from hklflow.formats.write_raw import NXmxWriter
+
+from .examples import Example, example
+
+N, SHAPE = 6, (10, 8)
+
+
+def write_nxmx(path, *, sample="quartz", temperature=300.0, chi=0.0, start=0.0, **more):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = {
+        "wavelength": 0.6,
+        "polarization": 0.99,
+        "exposure": 0.1,
+        "monitor": np.full(N, 5.0),
+        "pixel_mask": np.zeros(SHAPE),
+    }
+    with NXmxWriter(
+        path,
+        shape=SHAPE,
+        n_frames=N,
+        pixel_size=(1e-4, 1e-4),
+        origin=(4e-4, 5e-4, 0.1),
+        slow=(0, -1, 0),
+        fast=(-1, 0, 0),
+        axis_names=("chi", "phi"),
+        axes=((0, 0, 1), (-1, 0, 0)),
+        angles=np.radians([chi, 0]),
+        scan_axis=1,
+        start=np.radians(start),
+        step=np.radians(0.5),
+        temperature=temperature,
+        sample_name=sample,
+        **{**fields, **more},
+    ) as writer:
+        writer.append(np.ones((N, *SHAPE), np.uint32))
+    return path
+
+
+def write_eiger(folder, stem, *, chi=0.0, temperature=None):
+    """As DECTRIS's filewriter: a master that links data files, axes without directions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / f"{stem}_master.h5", "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        data = entry.create_group("data")
+        for i in (1, 2):
+            name = f"{stem}_data_{i:06d}.h5"
+            with h5py.File(folder / name, "w") as part:
+                part.create_dataset(
+                    "entry/data/data",
+                    data=np.ones((N // 2, *SHAPE), np.uint32),
+                    chunks=(1, *SHAPE),
+                    **hdf5plugin.Bitshuffle(cname="lz4"),
+                )
+            data[f"data_{i:06d}"] = h5py.ExternalLink(name, "/entry/data/data")
+        instrument = entry.create_group("instrument")
+        instrument.attrs["NX_class"] = "NXinstrument"
+        beam = instrument.create_group("beam")
+        beam["incident_wavelength"] = 0.6
+        beam["incident_wavelength"].attrs["units"] = "angstrom"
+        detector = instrument.create_group("detector")
+        detector.attrs["NX_class"] = "NXdetector"
+        for name, value, unit in (
+            ("x_pixel_size", 7.5e-5, "m"),
+            ("y_pixel_size", 7.5e-5, "m"),
+            ("detector_distance", 0.1, "m"),
+            ("beam_center_x", 4.0, "pixel"),
+            ("beam_center_y", 5.0, "pixel"),
+            ("count_time", 0.1, "s"),
+        ):
+            detector[name] = value
+            detector[name].attrs["units"] = unit
+        sample = entry.create_group("sample")
+        sample.attrs["NX_class"] = "NXsample"
+        if temperature is not None:
+            sample["temperature"] = temperature
+            sample["temperature"].attrs["units"] = "K"
+        goniometer = sample.create_group("goniometer")
+        goniometer["omega"] = -90 + 0.2 * np.arange(N)
+        goniometer["omega_increment"] = 0.2
+        goniometer["chi"] = np.full(N, chi)
+        goniometer["chi_increment"] = 0.0
+        goniometer["phi"] = np.zeros(N)
+    return folder / f"{stem}_master.h5"
+
+
+@example("nxmx")
+def make_nxmx(folder):
+    write_nxmx(folder / "day1/quartz_300K_r1.nxs")
+    write_nxmx(folder / "day1/quartz_300K_r2.nxs", chi=40.0, temperature=300.2)
+    write_nxmx(folder / "day2/quartz_100K_r1.nxs", temperature=100.1)
+    rotations = {("quartz", "300K", "r1"), ("quartz", "300K", "r2"), ("quartz", "100K", "r1")}
+    return Example(folder, rotations)
+
+
+@example("eiger")
+def make_eiger(folder):
+    write_eiger(folder, "ice_12p5K_1")
+    write_eiger(folder, "ice_12p5K_2", chi=30.0)
+    return Example(folder, {("ice", "12p5K", "r1"), ("ice", "12p5K", "r2")})
+
+
+def find(source, plugin=nxmx, **more):
+    return plugin.find(Request(source, **more))
+
+
+def names(found):
+    return [(one.sample, one.scan, one.rotation) for one in found.scans]
+
+
+def test_rotations_of_one_temperature_are_one_scan(tmp_path):
+    make_nxmx(tmp_path / "s")
+    found = {(one.scan, one.rotation): one for one in find(tmp_path / "s").scans}
+    # Control is not better than a few tenths: the rows of a scan share one temperature.
+    assert found["300K", "r1"].header.temperature == found["300K", "r2"].header.temperature == 300.1
+    assert found["100K", "r1"].header.temperature == 100.1
+    assert not any(one.light for one in found.values())
+    angles = {key: np.degrees(one.header.goniometer.angles[0]) for key, one in found.items()}
+    assert angles["300K", "r2"] == pytest.approx(40)
+
+
+def test_headers_go_before_names(tmp_path):
+    write_nxmx(tmp_path / "quartz_100K_r1.nxs", temperature=250.0)
+    (one,) = find(tmp_path).scans
+    assert (one.scan, one.header.temperature) == ("250K", 250.0)
+    assert "the name says 100 K, the header 250 K" in one.notes
+
+
+def test_what_only_a_name_tells_is_told_as_a_guess(tmp_path):
+    write_nxmx(tmp_path / "ice_12p5K_3.nxs", sample=None, temperature=None)
+    (one,) = find(tmp_path).scans
+    assert names(find(tmp_path)) == [("ice", "12p5K", "r3")]
+    assert one.header.temperature == 12.5
+    assert "guessed from the name ice_12p5K_3: sample ice, 12.5 K" in one.notes
+
+
+def test_a_temperature_below_zero_is_a_name(tmp_path):
+    write_nxmx(tmp_path / "ice_m5K_r1.nxs", temperature=None)
+    (one,) = find(tmp_path).scans
+    assert (one.scan, one.header.temperature) == ("m5K", None)
+    assert any("no temperature in K" in note for note in one.notes)
+
+
+def test_without_any_temperature(tmp_path):
+    write_nxmx(tmp_path / "lyso_1.nxs", temperature=None, sample=None)
+    write_nxmx(tmp_path / "lyso_2.nxs", temperature=None, sample=None, chi=20.0)
+    assert names(find(tmp_path)) == [("lyso", "lyso", "r1"), ("lyso", "lyso", "r2")]
+
+
+def test_repetitions_and_names_that_are_alike(tmp_path):
+    write_nxmx(tmp_path / "a/quartz_300K_r1.nxs")
+    write_nxmx(tmp_path / "b/quartz_300K_r1.nxs")
+    first, second = find(tmp_path).scans
+    assert (first.rotation, second.rotation) == ("r1", "r1b")
+    assert "the goniometer stood as for r1: a repetition?" in second.notes
+
+
+def test_neighbouring_temperatures_are_scans_of_their_own(tmp_path):
+    for temperature in (100.0, 101.0, 102.0):
+        write_nxmx(tmp_path / f"{temperature:g}.nxs", temperature=temperature)
+    assert [name[1] for name in names(find(tmp_path))] == ["100K", "101K", "102K"]
+
+
+def test_masters_are_taken_and_data_files_are_not(tmp_path):
+    make_eiger(tmp_path / "s")
+    found = find(tmp_path / "s", eiger)
+    assert [one.goniometer for one in found.scans] == [
+        "omega=-90:0.2 chi=0 phi=0",
+        "omega=-90:0.2 chi=30 phi=0",
+    ]
+    for one in found.scans:
+        assert (one.header.start_deg, one.header.step_deg) == (-90, pytest.approx(0.2))
+        assert one.header.n_frames == N
+        assert "directions of the axes" in one.notes[0]
+    # A master that is not of NXmx is none for the other plugin.
+    with pytest.raises(HklflowError, match="no NXmx file"):
+        find(tmp_path / "s")
+
+
+def test_a_master_without_its_data_files_is_not_matched(tmp_path):
+    make_eiger(tmp_path)
+    (tmp_path / "ice_12p5K_2_data_000002.h5").unlink()
+    found = find(tmp_path, eiger)
+    assert names(found) == [("ice", "12p5K", "r1")]
+    assert "ice_12p5K_2_data_000002.h5 does not exist" in found.unmatched[0].why
+
+
+def test_other_names_are_taken_if_asked_for(tmp_path):
+    write_nxmx(tmp_path / "quartz_300K_r1.nxs")
+    write_nxmx(tmp_path / "dark_1.nxs")
+    found = find(tmp_path)
+    assert names(found) == [("quartz", "300K", "r1")]
+    assert "dark_1.nxs" in found.notes[0]
+    assert len(find(tmp_path, scans=frozenset({"dark_1"})).scans) == 1
+    assert len(find(tmp_path / "dark_1.nxs").scans) == 1
+
+
+def test_what_hklflow_made_is_not_raw_data(tmp_path):
+    with h5py.File(write_nxmx(tmp_path / "quartz_300K_r1.nxs"), "r+") as file:
+        file.create_group("entry/workflow/process_000_sum_scans")
+    write_nxmx(tmp_path / "quartz_300K_r2.nxs")
+    assert names(find(tmp_path)) == [("quartz", "300K", "r2")]
+    with pytest.raises(HklflowError, match="not what an instrument wrote"):
+        find(tmp_path / "quartz_300K_r1.nxs")
+    with h5py.File(tmp_path / "quartz_300K_r1.nxs", "r+") as file:
+        file.move("entry/workflow/process_000_sum_scans", "entry/workflow/process_000_simulate")
+    assert len(find(tmp_path).scans) == 2
+
+
+def test_what_the_user_states_makes_a_light_file(tmp_path):
+    write_nxmx(tmp_path / "quartz_300K_r1.nxs", polarization=None)
+    (plain,) = find(tmp_path).scans
+    assert not plain.light
+    (stated,) = find(tmp_path, facts=Header(polarization=0.7), sample="SiO2").scans
+    assert stated.light
+    assert stated.header.polarization == 0.7
+    assert stated.sample == "SiO2"
+    assert stated.datasets == ((str(tmp_path / "quartz_300K_r1.nxs"), "/entry/data/data"),)
+    assert GAP_VALUE == 2**32 - 1
