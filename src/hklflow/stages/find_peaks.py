@@ -123,7 +123,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 block = block + noise
             search.add(block)
         result = statistics.result()
-        _require_sound(frames, scan, result)
+        _require_sound(frames, scan, result, int(np.count_nonzero(~bad)))
     peaks = search.finish()
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
@@ -186,8 +186,13 @@ def _statistics(
     )
 
 
-def _require_sound(frames: "Frames", scan: "RotationScan", result: "StatisticsResult") -> None:
-    """Refuse lost frames and copies of others: their counts would be taken for measured."""
+def _require_sound(
+    frames: "Frames", scan: "RotationScan", result: "StatisticsResult", n_pixels: int
+) -> None:
+    """Refuse lost frames and copies of others: their counts would be taken for measured.
+
+    A frame without any measured pixel, as of NaN, says itself that it was lost: it counts nowhere.
+    """
     import numpy as np
 
     from hklflow.core import frame_defects
@@ -198,6 +203,7 @@ def _require_sound(frames: "Frames", scan: "RotationScan", result: "StatisticsRe
         "split the scan in rotations)"
     )
     lost = frame_defects.lost(result.frame_sums, scan.monitor * scan.attenuation)
+    lost = lost[result.frame_flagged[lost] < n_pixels]
     if len(lost):
         raise HklflowError(
             f"{len(lost)} frames of {scan.raw} have no count at all, the first is frame "
