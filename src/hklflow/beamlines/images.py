@@ -126,11 +126,11 @@ class ImageFiles:
         if source.is_file():
             if source.suffix.lower() not in self.suffixes:
                 raise HklflowError(f"{source} is none of *{' *'.join(self.suffixes)}")
-            own = _numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
+            own = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
             yield from (s for s in own if source in [p for _, p in s.images])
             return
         for _, inside in folders(source, skip=is_experiment):
-            yield from _numbered(
+            yield from numbered(
                 [p for p in inside if p.suffix.lower() in self.suffixes and p.is_file()]
             )
 
@@ -173,7 +173,7 @@ def _common(source: Path) -> Path:
     return source if source.is_dir() else source.parent
 
 
-def _numbered(files: list[Path]) -> list[Series]:
+def numbered(files: list[Path]) -> list[Series]:
     """Series among the files of one folder."""
     found: dict[tuple[str, str], Series] = {}
     for path in files:
