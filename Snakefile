@@ -4,5 +4,5 @@ include: "workflow/Snakefile"
 
 # A default target that is named in an included file is ignored: name it here. A workflow that has this
 # one as a module has its own.
-if not workflow.modifier.is_module:
+if workflow.modifier.parent_modifier is None:
     workflow.default_target = "all"
