@@ -7,6 +7,7 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ PACKAGE = ROOT / "src/hklflow"
 RULE = re.compile(r"^rule (\w+):\n((?:[ \t].*\n|\n)+)", re.MULTILINE)
 OUTPUT = re.compile(r"^    output:\n((?:        .*\n)+)", re.MULTILINE)
 PRODUCT = re.compile(
-    r"^        (\w+)=[\w(\s]*?(?:paths\.(\w+)|of_transform)\((.*?)\)", re.MULTILINE | re.DOTALL
+    r"^        (\w+)=[\w(\s]*?(?:paths\.([\w.]+)|of_transform)\((.*?)\)", re.MULTILINE | re.DOTALL
 )
 _OPTION = re.compile(r"^\| `(\w+)` \|")
 
@@ -105,7 +106,7 @@ def _products() -> Iterator[tuple[str, str, str, str]]:
                 raise RuntimeError(f"rule {rule} of {file} writes what docs/_ext cannot read")
             for name, method, arguments in found:
                 given = ast.literal_eval(f"({arguments},)" if arguments else "()")
-                path = getattr(paths, method or "rotation")(*given)
+                path = attrgetter(method or "rotation")(paths)(*given)
                 meaning = " ".join((outputs[name].description or "").split())
                 yield rule, name, path, meaning
 
