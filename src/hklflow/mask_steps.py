@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hklflow import stage
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 if TYPE_CHECKING:
     from hklflow.core import mask_shapes, masks
@@ -147,6 +148,7 @@ def read(path: Path) -> MaskFile:
     HklflowError
         With every problem, one in a line and with the number of its step.
     """
+    require_file(path, "the mask file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -194,6 +194,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
             # A run of a detector may be a folder.
             if not path.is_dir():
                 system.require_file(path, f"{field}:", "make it first or mend the path")
+    _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -241,6 +242,17 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
         for folder in reversed(made):
             with suppress(OSError):  # it is in use
                 folder.rmdir()
+
+
+def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse outputs in the place of what is read: raw data would be gone."""
+    for field, paths in final.items():
+        for path in paths:
+            for other in (one for paths_read in read.values() for one in paths_read):
+                if path.exists() and path.samefile(other):
+                    raise HklflowError(
+                        f"{field}: {path} is a file that is read; give the output another name"
+                    )
 
 
 def _folder(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -16,16 +17,23 @@ _KINDS = {
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a user can mend; any other error of the system is a defect until proven otherwise.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MENDABLE = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *_FORBIDDEN,
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
 )
 
 
-def no_file(path: Path) -> str | None:
+def no_file(path: Path, *, read: bool = False) -> str | None:
     """Say why a path is no file to read, as ``is a folder, not a file``; None if it is one.
 
     What is no regular file is not opened: a pipe would be waited for, a device never ends.
+
+    Parameters
+    ----------
+    path : Path
+    read : bool
+        Whether to try if it may be read, too.
     """
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
@@ -35,7 +43,14 @@ def no_file(path: Path) -> str | None:
         return f"cannot be reached ({error.strerror})"
     except ValueError as error:  # a name with a null byte
         return f"cannot be reached ({error})"
-    return None if kind == stat.S_IFREG else f"is {_KINDS.get(kind, 'something else')}, not a file"
+    if kind != stat.S_IFREG:
+        return f"is {_KINDS.get(kind, 'something else')}, not a file"
+    if read:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            return f"may not be read ({error.strerror}: ask its owner)"
+    return None
 
 
 def require_file(path: Path, what: str, cure: str = "check the path") -> None:
@@ -52,10 +67,19 @@ def require_file(path: Path, what: str, cure: str = "check the path") -> None:
     Raises
     ------
     HklflowError
-        If nothing is there, or no file.
+        If nothing is there, or no file, or one that may not be read.
     """
-    if (reason := no_file(path)) is not None:
+    if (reason := no_file(path, read=True)) is not None:
         raise HklflowError(f"{what} {path} {reason}; {cure}")
+
+
+def _named(error: OSError) -> str | None:
+    """File of an error; of a move its target. HDF5 has it in its text only."""
+    for name in (error.filename2, error.filename):
+        if name is not None:
+            return os.fsdecode(name)
+    found = re.search(r"name = '([^']+)'", str(error))
+    return found and found[1]
 
 
 def sentence(error: BaseException) -> str | None:
@@ -70,8 +94,12 @@ def sentence(error: BaseException) -> str | None:
                 said = os.strerror(code).lower()
                 if code in _NO_ROOM:
                     return f"{said} where the outputs are written; make room and run again"
-                if seen.filename is not None:
-                    where = os.fsdecode(seen.filename)
-                    return f"{where}: {said}; mend the path or who may use it"
+                if (where := _named(seen)) is not None:
+                    right = code in _FORBIDDEN
+                    return f"{where}: {said}; " + (
+                        "ask its owner for the right, or choose another place"
+                        if right
+                        else "mend the path"
+                    )
         seen = seen.__cause__ or seen.__context__
     return None

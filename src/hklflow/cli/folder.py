@@ -16,6 +16,7 @@ from typing import Any
 
 from hklflow.cli.lock import only_one
 from hklflow.errors import HklflowError
+from hklflow.system import no_file
 
 Row = dict[str, str]
 
@@ -106,9 +107,9 @@ class Folder:
     base: Path
 
     def __post_init__(self) -> None:
-        if not self.config.is_file():
+        if (reason := no_file(self.config)) is not None:
             raise HklflowError(
-                f"{self.config} does not exist; make an experiment with `hklflow init "
+                f"{self.config} {reason}; make an experiment with `hklflow init "
                 f"{self.base}` or name its folder"
             )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,14 @@ def show(
     if output is not None:
         from hklflow import plots
 
-        plots.save(plots.mask_steps(pixels, drawn.last, names, str(file)), output)
+        if not output.parent.is_dir():
+            raise HklflowError(f"the folder of {output} does not exist; make it first")
+        temporary = output.with_name(f".{output.stem}.partial.png")
+        try:
+            plots.save(plots.mask_steps(pixels, drawn.last, names, str(file)), temporary)
+            temporary.replace(output)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @app.command
@@ -210,6 +218,8 @@ def _append(file: Path, given: dict[str, Any], kind: str) -> None:
     except HklflowError as error:
         raise HklflowError(f"{kind}: {error}") from error
     path = file.resolve()
+    if path.exists():
+        require_file(path, "the mask file")
     with _locked(path):
         content = path.read_bytes() if path.exists() else _NEW.encode()
         try:

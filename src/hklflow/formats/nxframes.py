@@ -104,7 +104,7 @@ class NexusFrames(Frames):
         source = path
         if isinstance(link, h5py.ExternalLink):
             source = path.parent / link.filename
-            if (reason := no_file(source)) is not None:
+            if (reason := no_file(source, read=True)) is not None:
                 raise HklflowError(
                     f"{source} {reason}: {path} links it for frames from {first} on; "
                     "copy the data files next to the master file"
@@ -125,7 +125,7 @@ class NexusFrames(Frames):
                     continue
                 part = source.parent / virtual.file_name
                 start = first_frame(virtual.vspace)
-                if (reason := no_file(part)) is not None:
+                if (reason := no_file(part, read=True)) is not None:
                     raise HklflowError(
                         f"{part} {reason}: {source} takes frames from {start} on from it; "
                         "copy the data files next to the master file"

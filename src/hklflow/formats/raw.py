@@ -346,7 +346,8 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
         match = template.fullmatch(candidate.name)
         if match is None:
             continue
-        require_file(candidate, "image", "copy it again")
+        if not candidate.is_file():
+            require_file(candidate, "image", "copy it again")
         number = int(match["number"])
         stems.add((candidate.name[: match.start("number")], candidate.name[match.end("number") :]))
         if number in numbered:
