@@ -88,7 +88,8 @@ def examine(
     Examined
         The refinement with a free cell, and the figures (None where there are no peaks):
         ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``,
-        ``fraction unindexed``; ``offsets``: see `propagation_vectors`; ``absent reflections``: ``number`` ``of`` indexed peaks,
+        ``fraction unindexed``; ``offsets``: see `propagation_vectors`;
+        ``absent reflections``: ``number`` ``of`` indexed peaks,
         ``fraction``, ``strongest`` hkl; ``cell`` and ``volume`` (constrained, with σ); ``free
         cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the free
         cell and its relations, ``reduced chi2`` of both refinements over the peaks that both

@@ -14,7 +14,7 @@ and ``Q_lab = R(mu) R(eta) R(chi) R(phi) (T UB_spec) hkl`` with T the change of 
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -52,6 +52,12 @@ class SpecScan:
         Å.
     temperature : float or None
         Kelvin (set point).
+    mnemonics : dict of str
+        Names of motors by the short names that commands use.
+    date : str
+        As the file has it; empty if it does not say.
+    cell : (6,) array or None
+        Å and degrees.
     """
 
     number: int
@@ -61,11 +67,14 @@ class SpecScan:
     ub: Floats | None
     wavelength: float | None
     temperature: float | None
+    mnemonics: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    cell: Floats | None = None
 
     @property
     def n_points(self) -> int:
         """Number of points measured."""
-        return len(next(iter(self.columns.values())))
+        return len(next(iter(self.columns.values()), ()))
 
     @property
     def hkl(self) -> Floats:
@@ -103,7 +112,7 @@ class SpecScan:
 
 
 def read_spec_scan(path: str | Path, number: int) -> SpecScan:
-    """Read one scan of a SPEC file.
+    """Read one scan of a SPEC file, which must have points.
 
     Raises
     ------
@@ -111,12 +120,8 @@ def read_spec_scan(path: str | Path, number: int) -> SpecScan:
         If the file or the scan is absent, the number occurs more than once, no point
         was measured, or header numbers cannot be read.
     """
-    from silx.io.specfile import SfErrColNotFound, SpecFile
-
     path = Path(path)
-    if not path.is_file():
-        raise HklflowError(f"SPEC file {path} does not exist; check the path")
-    file = SpecFile(str(path))
+    file = _opened(path)
     keys = [key for key in file.keys() if key.split(".")[0] == str(number)]  # noqa: SIM118
     if len(keys) != 1:
         raise HklflowError(
@@ -124,14 +129,65 @@ def read_spec_scan(path: str | Path, number: int) -> SpecScan:
             f"{_ranges([int(key.split('.')[0]) for key in file.keys()])}; "  # noqa: SIM118
             "choose a scan that is there once"
         )
-    scan = file[keys[0]]
+    found = _scan(file[keys[0]], path, number)
+    if found.n_points == 0:
+        raise HklflowError(f"scan {number} of {path} has no points; it was aborted: use another")
+    return found
+
+
+def read_spec_scans(path: str | Path) -> list[SpecScan | tuple[int, HklflowError]]:
+    """Read all scans of a SPEC file in its order; numbers may occur more than once.
+
+    Returns
+    -------
+    list
+        Scans, also those without points; of one that cannot be read its number and why.
+
+    Raises
+    ------
+    HklflowError
+        If there is no such file, or it has no scans.
+    """
+    path = Path(path)
+    file = _opened(path)
+    found: list[SpecScan | tuple[int, HklflowError]] = []
+    for key in file.keys():  # noqa: SIM118
+        number = int(key.split(".")[0])
+        try:
+            found.append(_scan(file[key], path, number))
+        except HklflowError as error:
+            found.append((number, error))
+    return found
+
+
+def _opened(path: Path) -> Any:
+    from silx.io.specfile import SfErrFileOpen, SpecFile, is_specfile
+
+    if not path.is_file():
+        raise HklflowError(f"SPEC file {path} does not exist; check the path")
+    try:
+        file = SpecFile(str(path)) if is_specfile(str(path)) else ()
+    except (SfErrFileOpen, OSError) as error:
+        raise HklflowError(f"{path} cannot be read as a SPEC file ({error})") from error
+    if not len(file):
+        raise HklflowError(f"{path} has no line #S: it is no SPEC file, or one without scans")
+    return file
+
+
+def _scan(scan: Any, path: Path, number: int) -> SpecScan:
+    """What a scan's header and columns say."""
+    from silx.io.specfile import SfErrColNotFound
+
     try:
         data = np.asarray(scan.data, dtype=np.float64)
         labels = [label.strip() for label in scan.labels]
     except SfErrColNotFound:
         data, labels = np.empty((0, 0)), []
-    if data.size == 0:
-        raise HklflowError(f"scan {number} of {path} has no points; it was aborted: use another")
+    if len(data) and len(data) != len(labels):
+        raise HklflowError(
+            f"scan {number} of {path} has {len(labels)} labels for {len(data)} columns; mend the "
+            "file"
+        )
     try:
         motors = {
             name.strip(): float(value)
@@ -143,16 +199,27 @@ def read_spec_scan(path: str | Path, number: int) -> SpecScan:
     header = scan.scan_header_dict
     ub = _numbers(header, "G3", path, number)
     g4 = _numbers(header, "G4", path, number)
+    g1 = _numbers(header, "G1", path, number)
+    cell = None if g1 is None or g1.size < 6 or not np.all(g1[:6] > 0) else g1[:6]
     return SpecScan(
         number=number,
         command=" ".join(str(header.get("S", "")).split()[1:]),
-        columns=dict(zip(labels, data, strict=True)),
+        columns=dict(zip(labels, data, strict=False)),
         motors=motors,
         ub=ub.reshape(3, 3) if ub is not None and ub.size == 9 and ub.any() else None,
         # H K L LAMBDA ... in SPEC's four- and six-circle geometries.
         wavelength=float(g4[3]) if g4 is not None and g4.size > 3 and g4[3] > 0 else None,
         temperature=_temperature(str(header.get("X", ""))),
+        mnemonics=_mnemonics(scan.file_header, list(motors)),
+        date=str(header.get("D", "")).strip(),
+        cell=cell,
     )
+
+
+def _mnemonics(lines: list[str], names: list[str]) -> dict[str, str]:
+    """Motors by their short names: lines #o, which stand in the order of lines #O."""
+    short = [word for line in lines if re.match(r"#o\d+ ", line) for word in line.split()[1:]]
+    return dict(zip(short, names, strict=True)) if len(short) == len(names) else {}
 
 
 def _numbers(header: Any, key: str, path: Path, number: int) -> Floats | None:
@@ -195,6 +262,39 @@ def _direction(text: str) -> Floats:
     return column
 
 
+def circles_goniometer(
+    circles: dict[str, Floats], angles: dict[str, float], scanned: str
+) -> Goniometer:
+    """Sample circles as a goniometer.
+
+    Parameters
+    ----------
+    circles : dict of (3,) arrays
+        Lab axes at zero, outermost first.
+    angles : dict of float
+        Radians; that of the scanned circle may be absent.
+    """
+    names = tuple(circles)
+    settings = np.array([angles.get(name, 0.0) for name in names])
+    return Goniometer(names, np.array(list(circles.values())), settings, names.index(scanned))
+
+
+def arm_turn(circles: dict[str, Floats], angles: dict[str, float]) -> Floats:
+    """Rotation (3, 3) of a detector's arm: its circles, outermost first, at angles in radians."""
+    turn = np.eye(3)
+    for name, axis in circles.items():
+        turn = turn @ rotation_matrix(axis, angles[name])
+    return turn
+
+
+def psic_circles() -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Sample and detector circles of psic: lab axes by name, outermost first."""
+    return (
+        {name: _direction(text) for name, text in PSIC_SAMPLE.items()},
+        {name: _direction(text) for name, text in PSIC_ARM.items()},
+    )
+
+
 def psic_goniometer(mu: float, eta: float, chi: float, phi: float) -> Goniometer:
     """Sample circles of psic in the lab frame, with eta scanned; radians."""
     axes = np.array([_direction(text) for text in PSIC_SAMPLE.values()])
@@ -209,9 +309,11 @@ def psic_ub(ub: ArrayLike) -> Floats:
 
 def psic_arm(detector: Detector, delta: float, nu: float) -> Detector:
     """Turn a detector given at delta = nu = 0 to its angles (radians) about the sample."""
-    turn = rotation_matrix(_direction(PSIC_ARM["nu"]), nu) @ rotation_matrix(
-        _direction(PSIC_ARM["delta"]), delta
-    )
+    return on_arm(detector, arm_turn(psic_circles()[1], {"delta": delta, "nu": nu}))
+
+
+def on_arm(detector: Detector, turn: Floats) -> Detector:
+    """Detector given with its arm at zero, the arm turned by (3, 3)."""
     return replace(
         detector,
         origin=turn @ detector.origin,
@@ -282,6 +384,52 @@ def read_circles_xml(path: str | Path) -> tuple[dict[str, Floats], dict[str, Flo
         return {str(e.get("specMotorName")): _direction(str(e.get("directionAxis"))) for e in found}
 
     return circles("sampleCircles"), circles("detectorCircles")
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A column that an instrument XML names, and what its values are divided by."""
+
+    column: str
+    unit: float
+
+
+def read_counters_xml(path: str | Path) -> tuple[Counter | None, Counter | None]:
+    """Monitor, and the attenuators' transmission; None where the file names none.
+
+    Raises
+    ------
+    HklflowError
+        If a scale factor is no positive number.
+    """
+    root = _xml(path)
+
+    def counter(tag: str) -> Counter | None:
+        node = root.find(f".//{{*}}{tag}")
+        if node is None or not (node.text or "").strip():
+            return None
+        try:
+            unit = float(node.get("scaleFactor", "1"))
+        except ValueError:
+            unit = 0.0
+        if not unit > 0:
+            raise HklflowError(
+                f"{tag} in {path} has the scaleFactor {node.get('scaleFactor')!r}; give a positive "
+                "number"
+            )
+        return Counter(str(node.text).strip(), unit)
+
+    return counter("monitorName"), counter("filterName")
+
+
+def kind_of_xml(path: str | Path) -> str:
+    """What an XML file describes: ``detector``, ``instrument``, or nothing known (empty)."""
+    try:
+        tag = ElementTree.parse(path).getroot().tag.rpartition("}")[2]
+    except (OSError, ElementTree.ParseError):
+        return ""
+    kinds = {"detectorGeometryForXrayutilities": "detector", "instForXrayutils": "instrument"}
+    return kinds.get(tag, "")
 
 
 def _xml(path: str | Path) -> ElementTree.Element:

@@ -1,0 +1,489 @@
+"""SPEC files: rotation scans, their circles, counters and UB, and the images that go with them.
+
+A scan is a rotation scan if its command names one motor, and this is a circle of the sample. Its
+column holds the angles; those of a step scan are the middles of the exposures. The circles are
+those of psic (see `hklflow.formats.spec`) or of an instrument XML.
+"""
+
+import re
+from collections import Counter as Count
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+
+from hklflow.beamlines import (
+    Found,
+    FoundSample,
+    FoundScan,
+    Request,
+    Unmatched,
+    joined,
+    name,
+    scan_name,
+)
+from hklflow.beamlines.spec_images import Images, NotFoundError
+from hklflow.core.geometry import BEAM, Beam, Detector, Rotation, Scan
+from hklflow.errors import HklflowError
+from hklflow.formats import spec
+from hklflow.formats.raw import Header, open_frames
+from hklflow.formats.spec import Counter, Floats, SpecScan
+
+_EVEN = 0.05  # of a step, by which angles may be off
+_FIXED_BELOW = 10.0  # degrees: a scan that turns by less has too few reflections to refine
+_AGREE = 1e-3  # of Miller indices, SPEC's own and ours
+_COUNTING = ("seconds", "sec", "count_time", "exposure")
+_STEPPED = {"ascan", "dscan", "lup", "rscan"}
+_ALIASES = {"del": "delta", "gam": "gamma", "th": "theta", "tth": "2-theta"}
+_MONITOR = re.compile(r"mon|^ic\d*$|^i0*$|ion|izero", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """Circles of the diffractometer, and what else its XML and the detector's say."""
+
+    sample: Mapping[str, Floats]
+    arm: Mapping[str, Floats]
+    detector: Detector | None
+    monitor: Counter | None
+    attenuator: Counter | None
+    notes: tuple[str, ...]
+
+
+class Spec:
+    """Plugin of SPEC files."""
+
+    name = "spec"
+    summary = "SPEC files with images or HDF5 stacks: angles, counters and UB of every scan"
+    options: Mapping[str, str] = {
+        "detector": "XML of the detector's geometry, its arm at zero; else that beside the file",
+        "instrument": "XML of the circles and counters; else that beside the file, else psic",
+        "angles": "where in the exposures the column has the angles: start, middle (default), end",
+        "orientation": "what SPEC's UB is: fixed, start (of a refinement) or none; default: fixed "
+        f"for scans of less than {_FIXED_BELOW:g} degrees, else start",
+        "wavelength": "in Å, if the file does not say it",
+    }
+
+    def find(self, request: Request) -> Found:
+        """Find the rotation scans of a SPEC file, and their images."""
+        _check(request)
+        scans = spec.read_spec_scans(request.source)
+        instrument = _instrument(request)
+        images = Images(request)
+        twice = Count(s.number if isinstance(s, SpecScan) else s[0] for s in scans)
+        found: list[tuple[SpecScan, FoundScan]] = []
+        lost: list[Unmatched] = []
+        others: list[str] = []
+        for scan in scans:
+            if not isinstance(scan, SpecScan):
+                if request.wants(scan[0]):
+                    lost.append(Unmatched(f"scan {scan[0]}", str(scan[1])))
+                continue
+            if not request.wants(scan.number):
+                continue
+            circle = _circle(scan, instrument)
+            if circle is None:
+                others.append(scan.command.split("(")[0].split(" ")[0] or "no command")
+                continue
+            what = f"scan {scan.number} ({scan.command})"
+            try:
+                if twice[scan.number] > 1:
+                    raise NotFoundError(
+                        f"the file has {twice[scan.number]} scans of this number; which one the "
+                        "images belong to nothing tells: split the file"
+                    )
+                found.append((scan, _one(scan, circle, instrument, images, request)))
+            except NotFoundError as error:
+                lost.append(Unmatched(what, str(error), error.candidates))
+            except HklflowError as error:
+                lost.append(Unmatched(what, str(error)))
+        named = _named(found, request)
+        numbers = {str(s.number if isinstance(s, SpecScan) else s[0]) for s in scans}
+        notes = [*instrument.notes, *_others(others), *_clock(scans)]
+        if found and instrument.detector is None:
+            notes.append(
+                "no geometry of the detector: give --option detector=FILE.xml, or a --calibration "
+                "that was made with the detector's arm at the angles of the scans"
+            )
+        if absent := sorted((request.scans or frozenset()) - numbers):
+            notes.append(f"the file has no scan {', '.join(absent)}")
+        return Found(
+            tuple(named),
+            samples=_samples(found, named),
+            unmatched=tuple(lost),
+            settings=_settings(named, request),
+            notes=tuple(notes),
+        )
+
+
+plugin = Spec()
+
+
+def _check(request: Request) -> None:
+    """Refuse options that make no sense."""
+    for key, choices in (
+        ("angles", ("start", "middle", "end")),
+        ("orientation", ("fixed", "start", "none")),
+    ):
+        if request.options.get(key, choices[0]) not in choices:
+            raise HklflowError(f"{key} is {request.options[key]!r}; give {', '.join(choices)}")
+    if request.source.is_dir():
+        raise HklflowError(f"{request.source} is a folder; give the SPEC file")
+    _wavelength(request)
+
+
+def _wavelength(request: Request) -> float | None:
+    text = request.options.get("wavelength")
+    try:
+        value = None if text is None else float(text)
+    except ValueError:
+        value = 0.0
+    if value is not None and not 0 < value < 100:
+        raise HklflowError(f"wavelength is {text!r}; give it in Å")
+    return value
+
+
+def _instrument(request: Request) -> Instrument:
+    """Circles, detector and counters: of the XML files named, else of those beside the file."""
+    notes, found = [], {}
+    beside = sorted(request.source.parent.glob("*.xml"))
+    for kind in ("detector", "instrument"):
+        path = request.path(kind)
+        if path is None:
+            near = [p for p in beside if spec.kind_of_xml(p) == kind]
+            if len(near) == 1:
+                path = near[0]
+                notes.append(f"{kind}: {path.name}, beside the SPEC file")
+            elif near:
+                told = ", ".join(p.name for p in near)
+                notes.append(f"{kind}: none is taken of {told}; name one: --option {kind}=FILE")
+        found[kind] = path
+    sample, arm = spec.psic_circles()
+    monitor = attenuator = None
+    if found["instrument"] is not None:
+        sample, arm = spec.read_circles_xml(found["instrument"])
+        monitor, attenuator = spec.read_counters_xml(found["instrument"])
+    detector = None if found["detector"] is None else spec.read_detector_xml(found["detector"])
+    return Instrument(sample, arm, detector, monitor, attenuator, tuple(notes))
+
+
+def _plain(text: str) -> str:
+    """Name of a motor or column, for comparisons."""
+    lower = "".join(text.lower().split())
+    return _ALIASES.get(lower, lower)
+
+
+def _find(wanted: str, names: Iterable[str]) -> str | None:
+    """One of some names: as it is written, else the only one that differs in its case at most."""
+    known = list(names)
+    if wanted in known:
+        return wanted
+    alike = [one for one in known if _plain(one) == _plain(wanted)]
+    return alike[0] if len(set(alike)) == 1 else None
+
+
+def _motor(scan: SpecScan, wanted: str) -> str | None:
+    """Name of a motor that is called by it, by its short name, or in another case."""
+    if wanted in scan.motors:
+        return wanted
+    short = _find(wanted, scan.mnemonics)
+    return _find(wanted, scan.motors) if short is None else scan.mnemonics[short]
+
+
+def _circle(scan: SpecScan, instrument: Instrument) -> str | None:
+    """Sample circle that a scan turns; None if it is another kind of scan."""
+    named = [_motor(scan, word) for word in scan.command.split()[1:]]
+    motors = [motor for motor in named if motor is not None]
+    if len(motors) != 1:
+        return None
+    return next((c for c in instrument.sample if _motor(scan, c) == motors[0]), None)
+
+
+def _one(
+    scan: SpecScan, circle: str, instrument: Instrument, images: Images, request: Request
+) -> FoundScan:
+    """All that is known of a rotation scan; raises if it cannot be used."""
+    notes: list[str] = []
+    if scan.n_points < 2:
+        raise HklflowError(f"it has {scan.n_points} points; it was aborted")
+    notes += _aborted(scan)
+    start, step = _angles(scan, circle, request)
+    angles = _positions(scan, [c for c in (*instrument.sample, *instrument.arm) if c != circle])
+    goniometer = spec.circles_goniometer(
+        dict(instrument.sample), {c: np.radians(angles[c]) for c in angles}, circle
+    )
+    turn = spec.arm_turn(
+        dict(instrument.arm), {c: float(np.radians(angles[c])) for c in instrument.arm}
+    )
+    raw = images.of(scan.number, scan.n_points)
+    with open_frames(raw) as frames:
+        shape = frames.shape[1], frames.shape[2]
+    detector = instrument.detector
+    if detector is not None and tuple(detector.shape) != shape:
+        raise HklflowError(
+            f"its frames in {raw} have {shape} pixels (slow, fast), the detector's XML has "
+            f"{detector.shape}; give the XML of this detector"
+        )
+    monitor, told = _monitor(scan, instrument, request)
+    exposure = _exposure(scan, monitor is not None)
+    notes += told
+    if exposure is not None and exposure[1]:
+        notes.append(exposure[1])
+    said = Header(
+        wavelength=_wavelength(request) or scan.wavelength,
+        detector=None if detector is None else spec.on_arm(detector, turn),
+        goniometer=goniometer,
+        start_deg=start,
+        step_deg=step,
+        n_frames=scan.n_points,
+        exposure_time=None if exposure is None else exposure[0],
+        monitor=monitor,
+        transmission=_attenuation(scan, instrument, request),
+        temperature=scan.temperature,
+    )
+    header = joined(request.facts, said)
+    ub = None
+    if scan.ub is not None and request.options.get("orientation") != "none":
+        ub = spec.psic_ub(scan.ub)
+        notes += _agreement(scan, header, ub, turn @ BEAM)
+        notes += _covered(header, ub)
+    return FoundScan(
+        "",
+        "",
+        "",
+        raw,
+        header,
+        shape,
+        ub=ub,
+        where=f"scan {scan.number} of {request.source.name}, {scan.command}",
+        notes=tuple(notes),
+    )
+
+
+def _aborted(scan: SpecScan) -> list[str]:
+    words = scan.command.split()
+    numbers = [word for word in words if word.isdecimal()]
+    if words[0] not in _STEPPED or len(words) < 6 or words[4] not in numbers:
+        return []
+    wanted = int(words[4]) + 1
+    if wanted <= scan.n_points:
+        return []
+    return [f"aborted: {scan.n_points} of the {wanted} points that the command asks for"]
+
+
+def _column(scan: SpecScan, wanted: str) -> Floats | None:
+    label = _find(wanted, scan.columns)
+    return None if label is None else scan.columns[label]
+
+
+def _angles(scan: SpecScan, circle: str, request: Request) -> tuple[float, float]:
+    """Start of the first frame and step, in degrees."""
+    at = _column(scan, circle)
+    if at is None:
+        raise HklflowError(f"it has no column {circle}: the angles of its frames are not known")
+    step = float((at[-1] - at[0]) / (len(at) - 1))
+    off = float(np.abs(at - at[0] - step * np.arange(len(at))).max())
+    if step == 0 or off > _EVEN * abs(step):
+        raise HklflowError(
+            f"its angles are not evenly spaced: up to {off:.3g} degrees from steps of {step:.6g}"
+        )
+    part = {"start": 0.0, "middle": 0.5, "end": 1.0}[request.options.get("angles", "middle")]
+    return round(float(at[0]) - part * step, 9), round(step, 9)
+
+
+def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
+    """Degrees of the circles that rest."""
+    motors = {c: _motor(scan, c) for c in circles}
+    missing = [c for c, motor in motors.items() if motor is None]
+    if missing:
+        raise HklflowError(
+            f"its header has no motor {', '.join(missing)} (it has {', '.join(scan.motors)}); if "
+            "this is no psic, give --option instrument=FILE.xml with its circles"
+        )
+    for c in circles:
+        moved = _column(scan, c)
+        if moved is not None and np.ptp(moved) > 1e-3:
+            raise HklflowError(
+                f"its column {c} moves by {np.ptp(moved):.3g} degrees: two scan axes"
+            )
+    return {c: scan.motors[motor] for c, motor in motors.items() if motor is not None}
+
+
+def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
+    found = _column(scan, counter.column)
+    if found is None:
+        raise HklflowError(
+            f"it has no column {counter.column!r}, named as {what}; its columns are "
+            f"{', '.join(scan.columns)}"
+        )
+    return found / counter.unit
+
+
+def _monitor(
+    scan: SpecScan, instrument: Instrument, request: Request
+) -> tuple[Floats | None, list[str]]:
+    """Column of the monitor; without a name for it, what might be one."""
+    if request.monitor is not None:
+        unit = 1.0
+        if instrument.monitor is not None and instrument.monitor.column == request.monitor:
+            unit = instrument.monitor.unit
+        return _counter(scan, Counter(request.monitor, unit), "the monitor"), []
+    if instrument.monitor is not None:
+        found = _counter(scan, instrument.monitor, "the monitor of the instrument's XML")
+        return found, [f"monitor: {instrument.monitor.column}, as the instrument's XML says"]
+    candidates = [
+        label for label, v in scan.columns.items() if _MONITOR.search(label) and np.all(v > 0)
+    ]
+    return None, [
+        f"no monitor: name it with --monitor (perhaps {', '.join(candidates) or 'none here'}), or "
+        "set `import_scan: {monitor: none}`"
+    ]
+
+
+def _attenuation(scan: SpecScan, instrument: Instrument, request: Request) -> Floats | None:
+    if request.attenuator is not None:
+        return _counter(scan, Counter(request.attenuator, 1.0), "the attenuators")
+    if instrument.attenuator is None:
+        return None
+    return _counter(scan, instrument.attenuator, "the attenuators of the instrument's XML")
+
+
+def _exposure(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
+    """Seconds of a frame, and what is to be said of it; None if the file does not say."""
+    columns = (_column(scan, label) for label in _COUNTING)
+    found = next((column for column in columns if column is not None), None)
+    if found is None:
+        return None
+    mean = float(np.mean(found))
+    if not mean > 0:
+        raise HklflowError(f"its counting times are {found.min():g} to {found.max():g} s")
+    if np.ptp(found) <= 0.01 * mean:
+        return mean, ""
+    told = f"the counting times are {found.min():g} to {found.max():g} s"
+    if not monitored:
+        raise HklflowError(f"{told}: only a monitor tells what a frame got; name it with --monitor")
+    return mean, f"{told}: the monitor normalises, and the mean is written down"
+
+
+def _rotation(header: Header) -> Rotation | None:
+    h = header
+    if h.detector is None or h.wavelength is None or h.goniometer is None or h.n_frames is None:
+        return None
+    assert h.start_deg is not None
+    assert h.step_deg is not None
+    scan = Scan(float(np.radians(h.start_deg)), float(np.radians(h.step_deg)), h.n_frames)
+    return Rotation(Beam(h.wavelength), h.detector, h.goniometer, scan)
+
+
+def _agreement(scan: SpecScan, header: Header, ub: Floats, arm: Floats) -> list[str]:
+    """Compare SPEC's own h, k, l with those of the direction of the detector's arm."""
+    assert header.goniometer is not None
+    if header.wavelength is None or not all(axis in scan.columns for axis in "HKL"):
+        return []
+    q = 2 * np.pi / header.wavelength * (arm - BEAM)
+    column = _column(scan, header.goniometer.names[header.goniometer.scan])
+    assert column is not None
+    ours = [
+        np.linalg.solve(header.goniometer.rotation(float(a)) @ ub, q) for a in np.radians(column)
+    ]
+    off = float(np.abs(np.array(ours) - scan.hkl).max())
+    if off < _AGREE:
+        return [f"h, k, l of all points agree with SPEC's own to {off:.1g}"]
+    return [
+        f"warning: h, k, l of the points differ from SPEC's own by up to {off:.2g}: the circles or "
+        "UB are others than this says; check the instrument"
+    ]
+
+
+def _covered(header: Header, ub: Floats) -> list[str]:
+    """What the frames cover, for the grid."""
+    rotation = _rotation(header)
+    if rotation is None:
+        return []
+    ends = [np.linspace(0, n, 5) for n in (rotation.scan.n_frames, *rotation.detector.shape)]
+    frame, slow, fast = (axis.ravel() for axis in np.meshgrid(*ends, indexing="ij"))
+    hkl = rotation.hkl(ub, frame, slow, fast)
+    low, high = hkl.min(axis=0), hkl.max(axis=0)
+    parts = ", ".join(f"[{a:.3f}, {b:.3f}]" for a, b in zip(low, high, strict=True))
+    return [f"its frames cover h, k, l [{parts}] (see `refine_parent: grid_range`)"]
+
+
+def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
+    """Name samples, scans and rotations: scans at one temperature with one UB are one scan."""
+    sample = name(request.sample or request.source.stem)
+    groups: dict[tuple[object, ...], str] = {}
+    taken: set[str] = set()
+    named = []
+    for scan, one in found:
+        temperature = one.header.temperature
+        ub = None if one.ub is None else np.round(one.ub, 6).tobytes()
+        key = (scan.number,) if temperature is None else (temperature, ub)
+        if key not in groups:
+            plain = scan_name(temperature, f"S{scan.number}")
+            groups[key] = plain if plain not in taken else f"{plain}-S{scan.number}"
+            taken.add(groups[key])
+        named.append(replace(one, sample=sample, scan=groups[key], rotation=f"S{scan.number}"))
+    return named
+
+
+def _samples(
+    found: Sequence[tuple[SpecScan, FoundScan]], named: Sequence[FoundScan]
+) -> dict[str, FoundSample]:
+    cells = [scan.cell for scan, _ in found if scan.cell is not None]
+    if not named or not cells:
+        return {}
+    a, b, c, alpha, beta, gamma = (float(x) for x in cells[0])
+    return {named[0].sample: FoundSample(cell=(a, b, c, alpha, beta, gamma))}
+
+
+def _settings(
+    named: Sequence[FoundScan], request: Request
+) -> dict[str, dict[str, dict[str, object]]]:
+    """What is known of the reduction: narrow scans have nothing to refine or to scale by."""
+    turned: dict[str, float] = {}
+    for one in named:
+        if one.ub is not None:
+            key, h = f"{one.sample}/{one.scan}", one.header
+            turned[key] = turned.get(key, 0.0) + abs((h.step_deg or 0.0) * (h.n_frames or 0))
+    asked = request.options.get("orientation")
+    return {
+        key: _narrow() if degrees < _FIXED_BELOW else {"orientation": {"fixed": True}}
+        for key, degrees in turned.items()
+        if asked == "fixed" or (asked is None and degrees < _FIXED_BELOW)
+    }
+
+
+def _narrow() -> dict[str, dict[str, object]]:
+    return {"orientation": {"fixed": True}, "frame_scale": {"source": "none"}}
+
+
+def _others(kinds: Sequence[str]) -> list[str]:
+    if not kinds:
+        return []
+    told = ", ".join(f"{n} {kind}" for kind, n in Count(kinds).most_common())
+    return [f"{len(kinds)} scans turn no circle of the sample alone and are left out: {told}"]
+
+
+def _clock(scans: Sequence[SpecScan | tuple[int, HklflowError]]) -> list[str]:
+    """Say where a clock goes backwards."""
+    notes: list[str] = []
+    last: tuple[datetime, int] | None = None
+    for scan in scans:
+        if not isinstance(scan, SpecScan):
+            continue
+        try:
+            now = datetime.strptime(" ".join(scan.date.split()), "%a %b %d %H:%M:%S %Y")
+        except ValueError:
+            now = None
+        if now is not None:
+            if last is not None and now < last[0]:
+                notes.append(
+                    f"the clock goes backwards: scan {scan.number} began {scan.date}, before "
+                    f"scan {last[1]}"
+                )
+            last = (now, scan.number)
+        epoch = _column(scan, "Epoch")
+        if epoch is not None and np.any(np.diff(epoch) < 0):
+            notes.append(f"the column Epoch of scan {scan.number} goes backwards")
+    return notes
