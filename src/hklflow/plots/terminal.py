@@ -111,7 +111,9 @@ def _scaled(values: Floats, norm: Normalize) -> Floats:
     lowest = float(norm.vmin or 0.0)
     shown = np.where(values <= 0, lowest, values) if isinstance(norm, LogNorm) else values
     shown = np.where(np.isfinite(shown), shown, lowest)
-    return np.clip(np.asarray(norm(shown), dtype=np.float64), 0.0, 1.0)
+    # A logarithmic range takes no more than two dimensions.
+    scaled = np.asarray(norm(shown.ravel()), dtype=np.float64).reshape(shown.shape)
+    return np.clip(scaled, 0.0, 1.0)
 
 
 def _coloured(upper: Any, lower: Any, has_upper: Any, has_lower: Any) -> str:
@@ -204,7 +206,8 @@ def curve_lines(
             bars[top : bottom + 1, round(b)] = True
     if joined:
         for k in range(len(i) - 1):
-            n = int(max(abs(i[k + 1] - i[k]), abs(j[k + 1] - j[k]))) + 1
+            far = max(abs(i[k + 1] - i[k]), abs(j[k + 1] - j[k]))
+            n = max(1, int(np.ceil(far - 1e-9)))
             steps = np.linspace(0, 1, n + 1)
             rows, places = i[k] + steps * (i[k + 1] - i[k]), j[k] + steps * (j[k + 1] - j[k])
             marks[np.rint(rows).astype(int), np.rint(places).astype(int)] = True
