@@ -406,7 +406,7 @@ def test_missing_and_empty_tables(base: Path) -> None:
     assert problem == f"{base}/config/scans.tsv has no scans"
     (base / "config/scans.tsv").unlink()
     (problem,) = _problems(CONFIG, base)
-    assert problem == f"{base}/config/scans.tsv does not exist"
+    assert problem == f"{base}/config/scans.tsv does not exist; `hklflow init` makes the tables"
 
 
 def test_missing_calibration_files(base: Path) -> None:
@@ -483,7 +483,7 @@ def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
     data = CONFIG | {"samples": "tables/samples.tsv", "scans": "tables/scans.tsv"}
     assert len(config.load(data, base).scans) == 3
     (problem,) = _problems(data | {"find_peaks": {"thresold": 40}}, base)
-    assert problem == "config: find_peaks.thresold: Extra inputs are not permitted (it is 40)"
+    assert problem == "config: find_peaks.thresold: there is no such key (it is 40); did you mean threshold?"
 
 
 def test_mistakes_in_a_simulation_are_found_before_anything_runs() -> None:

@@ -99,7 +99,7 @@ def test_a_problem_is_told_with_its_layer(base: Path) -> None:  # noqa: F811
     }
     problems = _problems(data, base)
     for expected in (
-        "facility file lab.yaml: find_peaks.thresold: Extra inputs",
+        "facility file lab.yaml: find_peaks.thresold: there is no such key",
         "config: merge.pool: Input should be less than or equal to 5 (it is 99)",
         "per_sample.hexa: mask_3d.n_sigma: Input should be greater than",
         "config: per_sample: there is no sample 'gone'",
@@ -114,7 +114,7 @@ def test_a_problem_is_told_with_its_layer(base: Path) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "cannot be read"),
+        (None, "does not exist"),
         ("a: [1", "is not valid YAML"),
         ("- a list\n", "holds a list"),
         ("facility: other.yaml\n", "`facility` cannot stand here"),

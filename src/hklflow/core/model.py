@@ -118,6 +118,11 @@ def sound(model: Model) -> Model:
         space_group(model.space_group)
     if model.ub is not None and abs(np.linalg.det(model.ub)) < 1e-12:
         raise HklflowError(f"UB of {model.name} is singular; mend the file")
+    if model.ub is not None and np.linalg.det(model.ub) < 0:
+        raise HklflowError(
+            f"UB of {model.name} is left-handed (its determinant is "
+            f"{np.linalg.det(model.ub):.3g}); reverse or swap axes of the crystal in the file"
+        )
     return model
 
 
@@ -259,6 +264,24 @@ def _plain_symbol(group: str | None) -> str | None:
         return group
 
 
+def _require_agreement(data: dict[str, Any], ub: Floats) -> None:
+    """Refuse U and cell that do not make UB: somebody has changed one of them."""
+    if "U" not in data or "cell" not in data:
+        return
+    try:
+        u, cell = (np.asarray(data[name], dtype=np.float64) for name in ("U", "cell"))
+        turned = bool(np.allclose(u @ u.T, np.eye(3), atol=1e-6) and np.linalg.det(u) > 0)
+        apart = np.abs(u @ lattice.b_matrix(cell) - ub).max() / np.abs(ub).max()
+    except (TypeError, ValueError) as error:
+        raise HklflowError(f"U or cell are no numbers ({error}); mend the file") from None
+    if not turned:
+        raise HklflowError("U is no rotation: its rows must be unit vectors at right angles")
+    if not apart < 1e-6:
+        raise HklflowError(
+            f"U and the cell do not make UB (off by {apart:.2g}): one was changed; mend the file"
+        )
+
+
 def from_orientation(data: dict[str, Any]) -> list[Model]:
     """Models of the content of an ``orientation.json`` or ``converged.json``.
 
@@ -282,5 +305,6 @@ def from_orientation(data: dict[str, Any]) -> list[Model]:
             f"UB of shape {ub.shape} and {len(rotations)} rotations are no orientation; give a "
             "finite (3, 3) matrix and at least one rotation"
         )
+    _require_agreement(data, ub)
     group = None if group is None else str(group)
     return [sound(Model(rotation, ub, group, name=name)) for name, rotation in rotations.items()]

@@ -29,6 +29,8 @@ def wavelength_problem(value: float) -> str | None:
 def detector_problem(detector: "Detector") -> str | None:
     """Say why pixels or place of a detector cannot be, if so."""
     (low, high), sizes = PIXELS, detector.pixel_size
+    if min(detector.shape) < 1:
+        return f"a detector of {detector.shape} pixels cannot be: mend the geometry"
     if not all(low <= size <= high for size in sizes):
         return (
             f"pixels of {sizes[0]:g} x {sizes[1]:g} m cannot be ({low:g} to {high:g} m can; are "

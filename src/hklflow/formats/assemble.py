@@ -79,10 +79,15 @@ def calibrated(data: dict[str, Any], path: Path) -> tuple[geometry.Detector, geo
     if "detector" not in data or "beam" not in data:
         raise HklflowError(f"{path} holds no detector geometry; give a calibration product")
     beam = data["beam"]
-    return (
-        geometry.detector_from_dict(data["detector"]),
-        geometry.Beam(float(beam["wavelength_A"]), float(beam["polarization"])),
-    )
+    try:
+        return (
+            geometry.detector_from_dict(data["detector"]),
+            geometry.Beam(float(beam["wavelength_A"]), float(beam["polarization"])),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise HklflowError(
+            f"the geometry in {path} is damaged ({type(error).__name__}: {error}); make it again"
+        ) from error
 
 
 def scan(

@@ -194,7 +194,8 @@ def _scan_from(data: Mapping[str, Any], number: int, path: Path) -> tuple[int, S
         start, step = (float(x) for x in data["oscillation"])
     if step == 0 or n < 1:
         raise HklflowError(
-            f"experiment {number} in {path} has {n} images of {step} degrees: not a rotation scan"
+            f"experiment {number} in {path} has {n} images of {step} degrees: not a rotation scan; "
+            "give the file of one"
         )
     return first, Scan(float(np.radians(start)), float(np.radians(step)), n)
 

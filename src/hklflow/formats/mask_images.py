@@ -13,6 +13,8 @@ from hklflow.system import require_file
 
 BoolImage = NDArray[np.bool_]
 
+_MOST_PIXELS = 1_000_000_000
+
 
 def split_name(name: str) -> tuple[Path, str]:
     """File, and dataset in it: ``mask.h5:/entry/mask`` has one, images have none.
@@ -56,6 +58,8 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
             pixels = read_image(path)
         except (ValueError, EOFError) as error:  # of numpy, for .npy
             raise HklflowError(f"{path} is no image of numbers ({error}); save it again") from error
+    if pixels.dtype.kind not in "buif":
+        raise HklflowError(f"{path} holds {pixels.dtype}, no image of numbers; save it again")
     zero = pixels == 0
     return np.asarray((zero if bad == "zero" else ~zero) | np.isnan(pixels))
 
@@ -67,6 +71,11 @@ def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
         node = file.get(dataset)
         if not hasattr(node, "shape"):
             raise HklflowError(f"{path} has no dataset {dataset}; look for its pixel mask in it")
+        if node.size > _MOST_PIXELS:
+            raise HklflowError(
+                f"{path}:{dataset} has the shape {node.shape}, more than a detector has pixels; "
+                "name the mask"
+            )
         pixels: NDArray[Any] = node[()]
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]

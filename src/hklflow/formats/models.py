@@ -60,6 +60,6 @@ def _read(path: Path) -> list[Model]:
         raise HklflowError(
             f"{path} is not JSON ({error}); it is truncated: copy it again"
         ) from None
-    if content.get("__id__") == "ExperimentList":
+    if "__id__" in content:
         return read_expt(path)
     return from_orientation(content)

@@ -241,7 +241,11 @@ def read_poni(path: str | Path) -> Poni:
     path = Path(path)
     require_file(path, "PONI file")
     entries: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise HklflowError(f"{path} is no PONI file ({error}); give one of pyFAI") from None
+    for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and not line.lstrip().startswith("#"):
             entries[key.strip().lower()] = value.strip()
@@ -266,8 +270,15 @@ def read_poni(path: str | Path) -> Poni:
         config: dict[str, Any] = json.loads(entries.get("detector_config", "{}"))
     except json.JSONDecodeError as error:
         raise HklflowError(f"Detector_config in {path} is not JSON ({error}); mend it") from None
-    pixel1, pixel2, shape = _pixels(path, entries, config)
-    return Poni(
+    try:
+        pixel1, pixel2, shape = _pixels(path, entries, config)
+        # 0 is pyFAI's "not specified", which it treats as 3.
+        orientation = int(config.get("orientation", 0)) or 3
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise HklflowError(
+            f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); mend it"
+        ) from None
+    found = Poni(
         dist=number("distance", "dist"),
         poni1=number("poni1"),
         poni2=number("poni2"),
@@ -277,10 +288,17 @@ def read_poni(path: str | Path) -> Poni:
         pixel1=pixel1,
         pixel2=pixel2,
         shape=shape,
-        # 0 is pyFAI's "not specified", which it treats as 3.
-        orientation=int(config.get("orientation", 0)) or 3,
+        orientation=orientation,
         wavelength=number("wavelength") * 1e10 if "wavelength" in entries else None,
     )
+    rotations = (found.rot1, found.rot2, found.rot3)
+    if not (found.dist > 0 and max(map(abs, rotations)) <= 2 * np.pi):
+        raise HklflowError(
+            f"{path} has the distance {found.dist:g} m and the rotations "
+            f"{', '.join(f'{x:g}' for x in rotations)}; the distance must be positive, and the "
+            "rotations in radians: mend the PONI file"
+        )
+    return found
 
 
 def _pixels(
@@ -292,15 +310,16 @@ def _pixels(
     shape = config.get("max_shape")
     name = entries.get("detector", "")
     if name.lower() not in _UNNAMED and (pixel1 is None or shape is None):
-        from pyFAI.detectors import detector_factory
+        from pyFAI.detectors import ALL_DETECTORS, detector_factory
 
-        try:
-            known = detector_factory(name)
-        except RuntimeError:
+        lower = name.lower()
+        # Asked for another one, the factory prints the names of all.
+        if not {lower, lower.replace(" ", "_"), lower.replace(" ", "")} & set(ALL_DETECTORS):
             raise HklflowError(
                 f"detector {name!r} in {path} is not known to pyFAI; give its pixel sizes in "
                 "Detector_config"
-            ) from None
+            )
+        known = detector_factory(name)
         pixel1 = known.pixel1 if pixel1 is None else pixel1
         pixel2 = known.pixel2 if pixel2 is None else pixel2
         shape = known.max_shape if shape is None else shape

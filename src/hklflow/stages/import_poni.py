@@ -38,6 +38,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Convert."""
     from dataclasses import asdict, replace
 
+    from hklflow.core import plausible
     from hklflow.core.geometry import detector_to_dict
     from hklflow.errors import HklflowError
     from hklflow.formats import poni
@@ -58,6 +59,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
+    for told in (
+        plausible.wavelength_problem(parameters.wavelength),
+        plausible.detector_problem(detector),
+    ):
+        if told is not None:
+            raise HklflowError(f"{inputs.poni}: {told}")
     stage.write_json(
         outputs.geometry,
         {
