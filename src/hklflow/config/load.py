@@ -1,5 +1,6 @@
 """Read all layers and tables of an experiment; every problem is in one report."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,14 +8,16 @@ from typing import Any
 
 from hklflow.config import constants
 from hklflow.config.experiment import Experiment
-from hklflow.config.layers import merged
+from hklflow.config.layers import merged, require_small
 from hklflow.config.models import Config, PoniFile, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, layers_of_experiment, resolved, validated
 from hklflow.config.simulated import simulation_problems
 from hklflow.errors import HklflowError
 from hklflow.flags import files
 from hklflow.paths import RESERVED
+from hklflow.system import no_file
 from hklflow.tables import (
+    Scan,
     cell_problems,
     check_name,
     raw_problems,
@@ -43,6 +46,7 @@ def load(
     HklflowError
         With every problem, one in a line.
     """
+    require_small(data, "the configuration")
     problems: list[str] = []
     layers = layers_of_experiment(data, base, command_line or {}, problems)
     everything = merged(layer.data for layer in layers)
@@ -74,8 +78,8 @@ def load(
         if isinstance(calibration, StoredGeometry):
             continue
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
-        if not simulated and not (base / given).is_file():
-            problems.append(f"config: calibrations.{name}: {given} does not exist")
+        if not simulated and (reason := no_file(base / given)) is not None:
+            problems.append(f"config: calibrations.{name}: {given} {reason}")
     for name, entry in config.constants.items():
         check_name(name, "constants", "config", problems)
         if name in config.calibrations:
@@ -83,8 +87,7 @@ def load(
         problems += constants.problems(name, entry, base)
     if not scans and not problems and not config.constants:
         problems.append(f"{base / config.scans} has no scans")
-    if not config.results.strip() or re.search("[{}]", config.results):
-        problems.append(f"config: results: {config.results!r} cannot be the folder of the products")
+    problems += _results_problems(config, base, scans)
     own = resolved(config, layers, samples, scans, problems)
     # Settings that several scans share are one object.
     for settings in {id(found): found for found in (config, *own.values())}.values():
@@ -114,8 +117,8 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
             yield f"config: {name}: {error}"
             continue
         for file in named:
-            if not (base / file).is_file():
-                yield f"config: {name}: {file} does not exist"
+            if (reason := no_file(base / file)) is not None:
+                yield f"config: {name}: {file} {reason}"
     symmetry = config.symmetrise.symmetry
     if symmetry is not None:
         for problem in space_group_problems(symmetry):
@@ -128,6 +131,30 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
     if parent.cell is not None:
         for problem in cell_problems(parent.cell):
             yield f"config: refine_parent.cell: {problem}"
+
+
+def _results_problems(
+    config: Config, base: Path, scans: Mapping[tuple[str, str], Scan]
+) -> Iterator[str]:
+    """Say why the results cannot be where the configuration wants them: they need their own place.
+
+    What lies in it may be deleted at any time.
+    """
+    told = f"config: results: {config.results!r} cannot be the folder of the products"
+    if not config.results.strip() or re.search(r"[{}\x00-\x1f]", config.results):
+        yield f"{told}: give it a name without braces and line breaks"
+        return
+    place = (base / config.results).resolve()
+    raws = [
+        part for scan in scans.values() for row in scan.rotations.values() for part in row.parts
+    ]
+    inside = [name for name in (config.samples, config.scans, *raws) if name]
+    for name in inside:
+        if Path(os.path.normpath(base / name)).is_relative_to(place):
+            yield f"{told}: {name} is in it; give them a folder of their own"
+            return
+    if place.exists() and not place.is_dir():
+        yield f"{told}: it is a file; give another name, or move the file away"
 
 
 def _plane_problems(config: Config) -> Iterator[str]:
@@ -182,7 +209,7 @@ def _state_problems(experiment: Experiment) -> Iterator[str]:
 
 def _start_problems(experiment: Experiment) -> Iterator[str]:
     """Say what is wrong with the orientations from which parents start."""
-    results = (experiment.base / experiment.config.results).resolve()
+    results = (experiment.base / experiment.paths.folder).resolve()
     for (sample, scan), row in experiment.scans.items():
         own, parents = (
             experiment.settings(sample, name).orientation for name in (scan, row.parent)
