@@ -254,7 +254,9 @@ class _Normal:
 
     @property
     def condition(self) -> float:
-        return float(self.eigenvalues[-1] / max(self.eigenvalues[0], np.finfo(float).tiny))
+        smallest = max(self.eigenvalues[0], np.finfo(float).tiny)
+        with np.errstate(over="ignore"):  # of a singular one it is infinite
+            return float(self.eigenvalues[-1] / smallest)
 
     def inverse(self) -> Floats:
         inverse: Floats = (self.vectors / self.eigenvalues) @ self.vectors.T
