@@ -6,10 +6,12 @@ of a step that other steps need are its inputs; raw files and calibrations of a 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hklflow.config import Experiment
+    from hklflow.paths import Paths
 
 COLUMNS = (
     "import",
@@ -29,11 +31,12 @@ COLUMNS = (
 OF_ROTATION = frozenset({"import", "mask", "peaks", "transform"})
 """Groups of which a scan has one for each rotation."""
 _KINDS = ("transform", "masked_transform")
+_Wildcards = dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """One job of a rule.
+    """One job of a rule; each is equal to itself only.
 
     Attributes
     ----------
@@ -66,7 +69,7 @@ class Job:
 
 
 def jobs_of(experiment: "Experiment") -> list[Job]:
-    """All jobs that `snakemake` has to do, inputs before what is made of them."""
+    """All jobs that `snakemake` has to do, in the order of the tables."""
     table = _Table(experiment)
     found = [*table.calibrations()]
     for sample, scan in experiment.scans:
@@ -84,9 +87,21 @@ def _with(names: str, *suffixes: str) -> list[str]:
     return [name + suffix for name in names.split() for suffix in suffixes]
 
 
+class _Patterns:
+    """`Paths`, each pattern made once: there are thousands of jobs."""
+
+    def __init__(self, paths: "Paths") -> None:
+        self.calibration, self.constants = cache(paths.calibration), cache(paths.constants)
+        self.rotation, self.part, self.scan = map(cache, (paths.rotation, paths.part, paths.scan))
+        self.series, self.stack, self.page = map(cache, (paths.series, paths.stack, paths.page))
+        self.overview, self.log = cache(paths.overview), cache(paths.log)
+
+
 class _Table:
     def __init__(self, experiment: "Experiment") -> None:
-        self._experiment, self._paths = experiment, experiment.paths
+        self._experiment, self._paths = experiment, _Patterns(experiment.paths)
+        # Sums and corrected frames are the same whatever the binning.
+        self._unbinned = _Patterns(experiment.paths.unbinned)
         self._pdfs = [kind for kind in _KINDS if kind in experiment.config.delta_pdf]
         # The total PDF takes its Bragg reflections from the volume of all pixels.
         self._symmetrised = _KINDS if "masked_transform" in self._pdfs else self._pdfs
@@ -97,6 +112,17 @@ class _Table:
 
     def _log(self, rule: str, **wildcards: str) -> tuple[str, ...]:
         return (self._paths.log(rule, *wildcards).format(**wildcards),)
+
+    def _of_frames(self, rule: str, names: Sequence[str], inputs: list[str], at: _Wildcards) -> Job:
+        """Job that makes frames of raw ones, whatever the binning."""
+        return Job(
+            rule,
+            "import",
+            (at["sample"], at["scan"], at["rotation"]),
+            tuple(self._unbinned.rotation(name).format(**at) for name in names),
+            tuple(inputs),
+            (self._unbinned.log(rule, *at).format(**at),),
+        )
 
     # ------------------------------------------------------------------ before the scans
 
@@ -168,14 +194,19 @@ class _Table:
         if experiment.is_corrected(sample, scan):
             name = own.correct_frames.constants
             constants = experiment.config.constants.get(name or "")
-            made = constants is not None and constants.stored is None
-            needed = [paths.constants("constants.nxs").format(constants=name)] if made else []
+            ours = constants is not None and constants.stored is None
+            needed = [paths.constants("constants.nxs").format(constants=name)] if ours else []
             names = _with("corrected", ".nxs", ".png", ".json")
-            yield job("correct_frames", "import", names, [*raws, *needed])
-            raws = here("corrected.nxs")
+            made = self._of_frames("correct_frames", names, [*raws, *needed], at)
+            yield made
+            raws = [made.products[0]]
         elif row.is_sum:
-            yield job("sum_scans", "import", ["sum.nxs"], raws)
-            raws = here("sum.nxs")
+            made = self._of_frames("sum_scans", ["sum.nxs"], raws, at)
+            yield made
+            raws = list(made.products)
+        if experiment.config.binning > 1:
+            yield job("bin_frames", "import", ["binned.nxs"], raws)
+            raws = here("binned.nxs")
         yield job("import_scan", "import", ["scan.nxs"], [*raws, *self._geometry(row.calibration)])
         yield job("pixel_mask", "mask", _with("mask", ".nxs", ".png", ".json"), here("scan.nxs"))
         yield job(

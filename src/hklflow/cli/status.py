@@ -31,7 +31,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.config import Experiment
 
-_WORST = (FAIL, LOST, RUN, OLD, HELD, WAIT, DONE)  # what a group of jobs is called
+_WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # what a group of jobs is called
 _COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
 _TOLD = 5  # running jobs that are named
 
@@ -276,6 +276,7 @@ class _Report:
                     "rule": job.rule,
                     "step": job.column,
                     "key": list(job.key),
+                    "product": job.products[0],
                     "state": verdict.state,
                 }
                 | {
