@@ -71,6 +71,9 @@ class Spec:
         scans = spec.read_spec_scans(request.source)
         instrument = _instrument(request)
         images = Images(request)
+        images.filled(
+            request.raw or "", 0
+        )  # a mistake in it is one sentence, not one for each scan
         twice = Count(s.number if isinstance(s, SpecScan) else s[0] for s in scans)
         found: list[tuple[SpecScan, FoundScan]] = []
         lost: list[Unmatched] = []

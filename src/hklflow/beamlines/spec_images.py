@@ -105,14 +105,24 @@ class Images:
         raw = self.request.raw
         return self.request.source.parent if raw is None else Path(raw).absolute()
 
-    def _from_template(self, template: str, number: int, n_points: int) -> str:
+    def filled(self, template: str, number: int) -> str:
+        """Template for a scan, whose number takes a format: ``{scan:04d}``.
+
+        Raises
+        ------
+        HklflowError
+            If the template has something else in it.
+        """
         try:
-            text = template.format(spec=self.stem, scan=number)
+            return template.format(spec=self.stem, scan=number)
         except (LookupError, ValueError) as error:
             raise HklflowError(
                 f"--raw {template!r} cannot be filled in ({error}); use {{spec}} and {{scan}} or "
                 "{scan:04d}, and # for the digits of the image"
             ) from None
+
+    def _from_template(self, template: str, number: int, n_points: int) -> str:
+        text = self.filled(template, number)
         # From where the command is given, or from the SPEC file.
         choices = dict.fromkeys([Path(text).absolute(), self.request.source.parent / text])
         told = []
