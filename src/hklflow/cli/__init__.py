@@ -34,7 +34,7 @@ app = App(
     name="hklflow",
     help="Single-crystal X-ray rotation data, from raw frames to S(Q) volumes with error bars.",
     version=__version__,
-    default_parameter=Parameter(consume_multiple=True),
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 sample = App(name="sample", help="The table of samples.")
 scan = App(name="scan", help="The table of scans.")
