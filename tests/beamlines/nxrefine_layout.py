@@ -320,4 +320,4 @@ def _write_parent(path: Path, layout: Layout) -> None:
 
 def small(**changes: object) -> Layout:
     """A layout of few frames, for tests of what is found."""
-    return replace(Layout(), n_frames=12, flux=5.0, **changes)
+    return replace(Layout(), **{"n_frames": 12, "flux": 5.0, **changes})

@@ -63,9 +63,9 @@ def worst_hkl(one, simulation):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("cell", [(4.75, 4.75, 7.2, 90, 90, 120), (4.1, 5.2, 6.3, 80, 95, 103)])
 def test_geometry_and_orientation_are_the_simulators(tmp_path, flip, cell):
-    layout = small(flip=flip, cell=cell)
+    layout = small(flip=flip, cell=cell, scans={"300K": 300.0}, n_frames=2)
     found = find(write(tmp_path / "EXP", layout))
-    assert names(found) == ALL
+    assert len(found.scans) == 2
     for one in found.scans:
         simulation = layout.simulation(one.scan, one.rotation)
         frame, slow, fast, hkl = worst_hkl(one, simulation)
@@ -243,6 +243,19 @@ def test_the_monitor_has_a_name(exp):
     second = find(exp, monitor="MCS2").scans
     monitors = {(one.scan, one.rotation): one.header.monitor for one in second}
     np.testing.assert_allclose(monitors["300K", "f1"][1:-1], 2 * counts[1:-1])
+
+
+def test_tilts_of_pyfai_that_were_taken_over_as_they_are(exp):
+    with wrapper(exp) as file:
+        for rotation, off in (("f1", 0.0), ("f2", 0.1)):
+            detector = file[f"{rotation}/instrument/detector"]
+            place = file.create_group(f"{rotation}/instrument/calibration/refinement/parameters")
+            place["Rot1"] = np.radians(detector["yaw"][()] + off)
+            place["Rot2"] = np.radians(detector["pitch"][()])
+    told = {(one.scan, one.rotation): " ".join(one.notes) for one in find(exp).scans}
+    assert "pyFAI's rotations" in told["300K", "f1"]
+    assert "pyFAI's rotations" not in told["300K", "f2"]  # refined since
+    assert "pyFAI's rotations" not in told["100K", "f1"]
 
 
 def test_settings_of_the_experiment_where_the_parent_has_none(exp):

@@ -1,5 +1,6 @@
 """What NXRefine's files say of measurement and sample, beside the geometry."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,24 @@ def read_measurement(file: Any, name: str, n: int, monitor: str | None) -> tuple
     )
     if counts is None:
         notes.append("no monitor: if the experiment has none, set `import_scan: monitor: none`")
-    return header, notes
+    return header, notes + list(_tilts(group))
+
+
+def _tilts(group: Any) -> Iterator[str]:
+    """Tell of pyFAI's tilts that were taken over as they are, in whose signs NXRefine errs."""
+    place = "instrument/calibration/refinement/parameters"
+    found = []
+    for theirs, own in (("Rot1", "yaw"), ("Rot2", "pitch")):
+        if find(group, f"{place}/{theirs}") is None or find(group, f"{DETECTOR}/{own}") is None:
+            return
+        tilt = number(group, f"{DETECTOR}/{own}")
+        found.append((np.degrees(number(group, f"{place}/{theirs}")) - tilt, tilt))
+    off, tilts = zip(*found, strict=True)
+    if any(tilts) and max(map(abs, off)) < 1e-6:
+        yield (
+            "yaw and pitch are pyFAI's rotations as they are, whose signs NXRefine takes for "
+            "others: the PONI file as a --calibration has them right"
+        )
 
 
 def _monitor(group: Any, monitor: str | None, notes: list[str]) -> Floats | None:
