@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -271,6 +272,33 @@ def test_list_of_scans_is_exact_and_missing_raw_is_told(tmp_path: Path) -> None:
     )
     assert found.samples["run"].cell == (A, A, A, 90, 90, 90)
     assert find(source, scans=frozenset({"6", "99"})).notes[-1] == "the file has no scan 99"
+
+
+def test_frames_in_hdf5(tmp_path: Path) -> None:
+    source = write(tmp_path / "data", Scan(7))
+    stack = np.arange(POINTS, dtype=np.uint16)[:, None, None] + np.zeros(SHAPE, np.uint16)
+    with h5py.File(tmp_path / "data/run_7.h5", "w") as file:
+        file["entry/data/data"] = stack
+    with h5py.File(tmp_path / "data/run_8.h5", "w") as file:
+        file["something/else"] = 1.0
+    base = tmp_path / "experiment"
+    app(["init", str(base)], result_action="return_value")
+    command = ["import", str(source), "--from", "spec", "--directory", str(base)]
+    command += ["--sample", "c", "--monitor", "Ion_Ch_2"]
+    assert app(command, result_action="return_value") == 0
+    with open_frames(str(base / "raw/c_250K_S7.scan.nxs")) as frames:
+        np.testing.assert_array_equal(frames.read(0, POINTS), stack)
+
+
+def test_without_the_detector_there_is_no_start(tmp_path: Path) -> None:
+    """Its geometry may come by a calibration; then a UB alone is of no use: nothing is fixed."""
+    source = write(tmp_path, replace(Scan(7), points=4, command="ascan eta 5 6.5 3 1"))
+    (tmp_path / "detector.xml").unlink()
+    images(tmp_path / "tif", "run_S7_", 4)
+    found = find(source)
+    assert found.scans[0].header.detector is None
+    assert found.settings == {}
+    assert any("no geometry of the detector" in note for note in found.notes)
 
 
 def test_images_are_never_guessed(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class NeXusFiles:
                 goniometer="" if header.goniometer is not None else goniometer,
                 where=path.name,
                 notes=tuple(notes),
-                datasets=_links(path) if stated(request.facts) else (),
+                datasets=links(path) if stated(request.facts) else (),
             ),
             _stem(path),
             sample,
@@ -155,7 +155,7 @@ def _settings(entry: Any) -> tuple[str, Header]:
     return " ".join(words), sweep
 
 
-def _links(path: Path) -> tuple[tuple[str, str], ...]:
+def links(path: Path) -> tuple[tuple[str, str], ...]:
     """Datasets that hold a file's frames in order."""
     with open_file(path) as file:
         entry = find_entry(file)

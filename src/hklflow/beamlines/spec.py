@@ -10,6 +10,7 @@ from collections import Counter as Count
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -23,11 +24,12 @@ from hklflow.beamlines import (
     name,
     scan_name,
 )
+from hklflow.beamlines.nexus import links
 from hklflow.beamlines.spec_images import Images, NotFoundError
 from hklflow.core.geometry import BEAM, Beam, Detector, Rotation, Scan
 from hklflow.errors import HklflowError
 from hklflow.formats import spec
-from hklflow.formats.raw import Header, open_frames
+from hklflow.formats.raw import Header, is_hdf5, open_frames
 from hklflow.formats.spec import Counter, Floats, SpecScan
 
 _EVEN = 0.05  # of a step, by which angles may be off
@@ -111,11 +113,17 @@ class Spec:
             )
         if absent := sorted((request.scans or frozenset()) - numbers):
             notes.append(f"the file has no scan {', '.join(absent)}")
+        settings = _settings(named, request)
+        if settings:
+            notes.append(
+                f"fixed orientation: {', '.join(settings)}; with few reflections there is no pair "
+                "distribution, set `delta_pdf: []` in config.yaml"
+            )
         return Found(
             tuple(named),
             samples=_samples(found, named),
             unmatched=tuple(lost),
-            settings=_settings(named, request),
+            settings=settings,
             notes=tuple(notes),
         )
 
@@ -220,8 +228,12 @@ def _one(
         dict(instrument.arm), {c: float(np.radians(angles[c])) for c in instrument.arm}
     )
     raw = images.of(scan.number, scan.n_points)
+    datasets: tuple[tuple[str, str], ...] = ()
     with open_frames(raw) as frames:
         shape = frames.shape[1], frames.shape[2]
+        if is_hdf5(raw):
+            one = frames.dataset
+            datasets = links(Path(raw)) if one is None else ((str(one[0]), one[1]),)
     detector = instrument.detector
     if detector is not None and tuple(detector.shape) != shape:
         raise HklflowError(
@@ -258,6 +270,7 @@ def _one(
         raw,
         header,
         shape,
+        datasets=datasets,
         ub=ub,
         where=f"scan {scan.number} of {request.source.name}, {scan.command}",
         notes=tuple(notes),
@@ -446,7 +459,8 @@ def _settings(
     """What is known of the reduction: narrow scans have nothing to refine or to scale by."""
     turned: dict[str, float] = {}
     for one in named:
-        if one.ub is not None:
+        # Without all of the geometry there is no start to be fixed.
+        if one.ub is not None and _rotation(one.header) is not None:
             key, h = f"{one.sample}/{one.scan}", one.header
             turned[key] = turned.get(key, 0.0) + abs((h.step_deg or 0.0) * (h.n_frames or 0))
     asked = request.options.get("orientation")
