@@ -94,3 +94,32 @@ def test_wrong_planes_and_widths_are_refused() -> None:
         average("hk0", -1.0)
     with pytest.raises(HklflowError, match="width nan is not the thickness"):
         average("hk0", float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("hk0", "h k 0"),
+        ("h0l", "h 0 l"),
+        ("0kl", "0 k l"),
+        ("hk0.5", "h k 0.5"),
+        ("h0.5l", "h 0.5 l"),
+        ("h-1l", "h -1 l"),
+        ("hhl", "h h l"),
+        ("h-hl", "h -h l"),
+        ("h2hl", "h 2h l"),
+        ("2h0l", "2h 0 l"),
+        ("h1.5l", "h 1.5 l"),
+    ],
+)
+def test_planes_without_blanks(short: str, long: str) -> None:
+    assert planes.parse(short, "hkl").text == long
+    one, other = planes.parse(short, "hkl"), planes.parse(long, "hkl")
+    for name in ("origin", "first", "second"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("text", ["hk", "1h2k", "hkl", "hk0z", "h00"])
+def test_what_is_no_plane(text: str) -> None:
+    with pytest.raises(HklflowError, match="plane"):
+        planes.parse(text, "hkl")

@@ -112,7 +112,7 @@ def parse(text: str, names: str) -> Plane:
     ----------
     text : str
         Three expressions, apart by blanks or commas: ``h k 0``, ``h, -h + k, l/2``; or one term
-        each without anything between: ``hk0``, ``h-hl``.
+        each without anything between: ``hk0``, ``h0l``, ``h-hl``.
     names : str
         The letters: "hkl" or "xyz".
 
@@ -146,11 +146,28 @@ def _parts(text: str, names: str) -> list[str]:
     plain = text.replace("\N{MINUS SIGN}", "-").lower().strip().strip("()[]").strip()
     parts = plain.split(",") if "," in plain else plain.split()
     if len(parts) == 1:
-        parts = [m.group() for m in re.finditer(_TERM.format(names), plain) if m.group()]
+        parts = _terms(plain, names)
         if "".join(parts) != plain:
             raise _refused(text, names, "it cannot be read")
     if len(parts) != 3:
         raise _refused(text, names, f"there are {len(parts)} expressions, not three")
+    return parts
+
+
+def _terms(plain: str, names: str) -> list[str]:
+    """Terms with nothing between: a number is a factor where that leaves three.
+
+    ``h2hl`` is h, 2h, l; but ``h0l`` is h, 0, l, and ``h0.5l`` is h, 0.5, l.
+    """
+    found = [m for m in re.finditer(_TERM.format(names), plain) if m.group()]
+    both = [m for m in found if m["number"] and m["letter"]]
+    apart = [m for m in both if float(m["number"]) == 0]
+    if len(found) == 2 and len(both) == 1:
+        apart = both
+    parts: list[str] = []
+    for m in found:
+        at = m.start("letter") - m.start()
+        parts += [m.group()[:at], m.group()[at:]] if m in apart else [m.group()]
     return parts
 
 

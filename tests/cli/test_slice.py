@@ -1,0 +1,243 @@
+"""`hklflow slice`: numbers against numpy's own indexing, pictures, and what is refused."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from matplotlib.colors import LogNorm, Normalize
+
+from hklflow.cli import draw
+from hklflow.core.grid import Grid
+from hklflow.plots.drawing import Planes
+
+from .conftest import Hklflow
+from .volumes import GRID, HEXAGONAL, bright, pair_distribution, voxel, write
+
+H, K, L = (GRID.axis(i) for i in range(3))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """S of h + 10 k + 100 l + 200; nothing measured in a corner."""
+    data = H + 10 * K[:, None] + 100 * L[:, None, None] + 200
+    data[:, :5, :5] = np.nan
+    return write(tmp_path / "volume.nxs", data)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Planes]:
+    """What is drawn, instead of drawing it."""
+    found: list[Planes] = []
+    monkeypatch.setattr(draw, "told", lambda drawing, output: found.append(drawing))
+    return found
+
+
+def table(path: Path) -> np.ndarray:
+    return np.loadtxt(path, skiprows=1)
+
+
+def test_numbers_of_a_plane(hklflow: Hklflow, volume: Path, tmp_path: Path) -> None:
+    done = hklflow("slice", volume, "--plane", "hk0.3", "-o", tmp_path / "x.tsv")
+    assert done.code == 0, done.err
+    assert done.out == (
+        f"{tmp_path / 'x.tsv'}\n"
+        "h k 0.3: 41 rows (k from -2 to 2 in steps of 0.1) of 41 columns (h from -2 to 2 in steps "
+        "of 0.1)\n"
+    )
+    assert (tmp_path / "x.tsv").read_text().splitlines()[0] == "h\tk\tl\tvalue\terror"
+    rows = table(tmp_path / "x.tsv")
+    assert rows.shape == (41 * 41 - 25, 5)
+    np.testing.assert_allclose(rows[:, 2], 0.3)
+    value = rows[:, 0] + 10 * rows[:, 1] + 30 + 200
+    np.testing.assert_allclose(rows[:, 3], value, rtol=1e-5)
+    np.testing.assert_allclose(rows[:, 4], 0.1 * value, rtol=1e-5)
+    hklflow("slice", volume, "--plane", "h", "k", "0.3", "-o", tmp_path / "x.npy")
+    image = np.load(tmp_path / "x.npy")
+    np.testing.assert_allclose(image[7, 30], H[30] + 10 * K[7] + 230, rtol=1e-5)
+    assert np.isnan(image[:5, :5]).all()
+    assert np.isfinite(image).sum() == len(rows)
+
+
+@pytest.mark.parametrize("plane", ["h 0 l", "h0l"])
+def test_numbers_with_axes_in_nexus(
+    hklflow: Hklflow, volume: Path, tmp_path: Path, plane: str
+) -> None:
+    done = hklflow("slice", volume, "--plane", plane, "--width", "0.2", "-o", tmp_path / "x.nxs")
+    assert done.code == 0, done.err
+    with h5py.File(tmp_path / "x.nxs") as file:
+        group = file["entry/slice"]
+        assert [*group.attrs["axes"]] == ["l", "h"]
+        np.testing.assert_allclose(group["h"], H)
+        np.testing.assert_allclose(group["l"], L)
+        # The mean over k = -0.1, 0, 0.1; errors of independent voxels.
+        expected = H + 100 * L[:, None] + 200
+        np.testing.assert_allclose(group["data"], expected, rtol=1e-5)
+        sigma = np.sqrt(((0.1 * (expected + np.array([-1, 0, 1])[:, None, None])) ** 2).sum(0)) / 3
+        np.testing.assert_allclose(group["data_errors"], sigma, rtol=1e-4)
+    shown = hklflow("show", tmp_path / "x.nxs", "--plot")
+    assert shown.code == 0, shown.err
+    assert "S(Q)" in shown.out
+
+
+def test_an_oblique_plane(hklflow: Hklflow, volume: Path, tmp_path: Path) -> None:
+    done = hklflow("slice", volume, "--plane", "h -h l", "-o", tmp_path / "x.tsv")
+    assert done.code == 0, done.err
+    rows = table(tmp_path / "x.tsv")
+    np.testing.assert_allclose(rows[:, 1], -rows[:, 0])
+    np.testing.assert_allclose(rows[:, 3], -9 * rows[:, 0] + 100 * rows[:, 2] + 200, rtol=1e-5)
+    assert len(rows) == 41 * 21
+
+
+def test_a_rotation_has_counts_over_norm(hklflow: Hklflow, tmp_path: Path) -> None:
+    from hklflow import nexus
+
+    counts = np.full(GRID.array_shape, 9.0)
+    norm = np.full(GRID.array_shape, 2.0)
+    norm[voxel((1.0, 0.5, 0.0))] = 0.0
+    nexus.write_volume(tmp_path / "r.nxs", nexus.Volume(GRID, HEXAGONAL, counts, norm), "one")
+    done = hklflow("slice", tmp_path / "r.nxs", "--plane", "hk0", "-o", tmp_path / "x.tsv")
+    assert done.code == 0, done.err
+    rows = table(tmp_path / "x.tsv")
+    assert len(rows) == 41 * 41 - 1
+    np.testing.assert_allclose(rows[:, 3], 4.5)
+    np.testing.assert_allclose(rows[:, 4], 1.5)
+
+
+def test_pair_distributions(hklflow: Hklflow, drawn: list[Planes], tmp_path: Path) -> None:
+    grid = Grid.symmetric([2.0, 2.0, 1.0], 0.1)
+    data = np.zeros(grid.array_shape)
+    data[15, 20, 30] = -0.5  # x y z = 1 0 0.5
+    path = pair_distribution(tmp_path / "pdf.nxs", data, grid)
+    done = hklflow("slice", path, "--plane", "x", "y", "0.5")
+    assert done.code == 0, done.err
+    (drawing,) = drawn
+    assert drawing.diverging
+    assert drawing.cuts[0].image[20, 30] == -0.5
+    assert drawing.label == "3D-ΔPDF"
+    # In cells of 4.8 Å.
+    assert drawing.metric[0, 0] == pytest.approx(4.8**2)
+    refused = hklflow("slice", path, "--plane", "xy0.5", "--log")
+    assert refused.code == 2
+    assert "--log cannot show 3D-ΔPDF, which has values of both signs" in refused.err
+    assert "letters x, y, z" in hklflow("slice", path, "--plane", "hk0").err
+
+
+def norm_of(hklflow: Hklflow, drawn: list[Planes], *arguments: str | Path) -> Normalize:
+    done = hklflow("slice", *arguments)
+    assert done.code == 0, done.err
+    norm = drawn.pop().norm
+    assert norm is not None
+    return norm
+
+
+def test_colours(hklflow: Hklflow, drawn: list[Planes], volume: Path) -> None:
+    assert isinstance(norm_of(hklflow, drawn, volume, "--plane", "hk0"), LogNorm)
+    linear = norm_of(hklflow, drawn, volume, "--plane", "hk0", "--linear")
+    assert type(linear) is Normalize
+    given = norm_of(hklflow, drawn, volume, "--plane", "hk0", "--range", "190", "2e2")
+    assert (given.vmin, given.vmax) == (190, 200)
+    negative = norm_of(hklflow, drawn, volume, "--plane", "hk0", "--linear", "--range", "-5", "5")
+    assert (negative.vmin, negative.vmax) == (-5, 5)
+    plane = (H + 10 * K[:, None] + 200).astype(float)
+    plane[:5, :5] = np.nan
+    part = norm_of(hklflow, drawn, volume, "--plane", "hk0", "--range", "10%", "90%")
+    np.testing.assert_allclose([part.vmin, part.vmax], np.nanpercentile(plane, [10, 90]), rtol=1e-5)
+
+
+def test_errors_instead_of_values(hklflow: Hklflow, drawn: list[Planes], volume: Path) -> None:
+    assert hklflow("slice", volume, "--plane", "hk0", "--errors").code == 0
+    drawing = drawn.pop()
+    assert drawing.label == "σ of S(Q)"
+    assert drawing.cuts[0].image[20, 20] == pytest.approx(20.0)
+
+
+def test_an_array_of_the_volume(hklflow: Hklflow, drawn: list[Planes], volume: Path) -> None:
+    assert hklflow("slice", volume / "entry/transform/norm", "--plane", "hk0").code == 0
+    assert drawn.pop().label == "norm"
+
+
+def test_differences_have_both_signs(hklflow: Hklflow, drawn: list[Planes], tmp_path: Path) -> None:
+    data = np.broadcast_to(H, GRID.array_shape).copy()
+    path = write(tmp_path / "d.nxs", data, notes={"kind": "difference"})
+    norm = norm_of(hklflow, drawn, path, "--plane", "hk0")
+    assert norm.vmin == -(norm.vmax or 0)
+
+
+def test_the_terminal_and_the_picture(hklflow: Hklflow, tmp_path: Path) -> None:
+    volume = bright(tmp_path / "v.nxs", (1.3, -0.8, 0.0))
+    done = hklflow("slice", volume, "--plane", "hk0", "--range", "1", "1000")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[:2] == ["S(Q) of a test", "h k 0"]
+    assert sum("@" in line or "%" in line or "#" in line for line in lines[2:-1]) == 1
+    assert lines[-1] == "1 .:-=+*#%@ 1000  S(Q) (counts per unit norm), logarithmic"
+    done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / "x.png")
+    assert done.out == f"{tmp_path / 'x.png'}\n"
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["volume.nxs", "--plane", "hk9"], "plane h k 9 is outside the volume (h from -2 to 2"),
+        (["volume.nxs", "--plane", "hkl"], "a plane has two free letters, this has 3"),
+        (["volume.nxs", "--plane", "xy0"], "letters h, k, l"),
+        (["volume.nxs", "--plane", "h k"], "there are 2 expressions, not three"),
+        (["volume.nxs", "--plane", "hk0", "--width", "-1"], "width -1 is not the thickness"),
+        (["volume.nxs", "--plane", "hk0", "--range", "3", "2"], "--range 3 2 is empty"),
+        (["volume.nxs", "--plane", "hk0", "--range", "0", "2"], "begin above 0"),
+        (["volume.nxs", "--plane", "hk0", "--range", "a", "2"], "--range a is no number"),
+        (["volume.nxs", "--plane", "hk0", "--range", "1%", "200%"], "no percentile"),
+        (["volume.nxs/entry/transform/Qh", "--plane", "hk0"], "has no single volume"),
+        (["volume.nxs/entry/gone", "--plane", "hk0"], "there is no 'gone' in"),
+        (["text.txt", "--plane", "hk0"], "text.txt is no HDF5 (NeXus) file"),
+        (["empty.nxs", "--plane", "hk0"], "has no single volume"),
+        (["gone.nxs", "--plane", "hk0"], "there is no file"),
+        (["empty-plane.nxs", "--plane", "hk0"], "nothing was measured on h k 0"),
+        (["flat.nxs", "--plane", "hk0", "--errors"], "flat.nxs has no errors of"),
+        (["volume.nxs"], "--plane"),
+    ],
+)
+@pytest.mark.parametrize("output", ["x.png", "x.tsv"])
+def test_what_cannot_be_cut_is_one_sentence(
+    hklflow: Hklflow, volume: Path, arguments: list[str], told: str, output: str
+) -> None:
+    folder = volume.parent
+    if output == "x.tsv" and "--range" in arguments:
+        pytest.skip("numbers have no colours")
+    (folder / "text.txt").write_text("x")
+    with h5py.File(folder / "empty.nxs", "w") as file:
+        file["x"] = 1
+    data = np.ones(GRID.array_shape)
+    data[10] = np.nan
+    write(folder / "empty-plane.nxs", data)
+    write(folder / "flat.nxs", np.ones(GRID.array_shape))
+    with h5py.File(folder / "flat.nxs", "r+") as file:
+        del file["entry/transform/data_errors"]
+    before = sorted(folder.iterdir())
+    done = hklflow("slice", folder / arguments[0], *arguments[1:], "-o", folder / output)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("hklflow: ")
+    assert done.err.count("\n") == 1
+    assert told in done.err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_stacks_are_refused_with_a_cure(hklflow: Hklflow, tmp_path: Path) -> None:
+    volume = bright(tmp_path / "v.nxs", (1.0, 0.0, 0.0))
+    with h5py.File(volume, "r+") as file:
+        group = file["entry/transform"]
+        data = group["data"][()]
+        del group["data"], group["data_errors"]
+        group["data"] = np.stack([data, 2 * data])
+        group["temperature"] = [100.0, 300.0]
+        group["temperature"].attrs["units"] = "K"
+        group.attrs["axes"] = ["temperature", "Ql", "Qk", "Qh"]
+    done = hklflow("slice", volume, "--plane", "hk0")
+    assert done.code == 2
+    assert "but a stack of volumes: give that of one scan" in done.err
+    shown = draw.drawing_of(volume, [])
+    assert isinstance(shown, Planes)
+    assert [cut.plane.text for cut in shown.cuts] == ["h k 0, 100 K", "h k 0, 300 K"]
+    np.testing.assert_allclose(shown.cuts[1].image, 2 * shown.cuts[0].image)
