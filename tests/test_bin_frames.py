@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, norms, stage
+from hklflow import config, nexus, norms, stage
 from hklflow.core import geometry
 from hklflow.core.masks import MaskBit
 from hklflow.core.modules import Modules
@@ -22,10 +22,14 @@ from hklflow.core.simulate import (
     Simulation,
 )
 from hklflow.errors import HklflowError
+from hklflow.estimate import Estimate, Shape, job_counts
 from hklflow.formats.raw import open_frames, read_header, read_variance
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter
-from hklflow.stages import bin_frames, import_scan, pixel_mask
+from hklflow.page.steps import place
+from hklflow.stages import bin_frames, import_scan, pixel_mask, sample_page
+
+from .test_config import CONFIG, base  # noqa: F401  (base is a fixture)
 
 N, SHAPE = 13, (43, 66)
 DETECTOR = DetectorModel(
@@ -309,3 +313,62 @@ def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
     other = replace(scan.binning, unbinned=(SHAPE[0] + 1, SHAPE[1]))
     with pytest.raises(HklflowError, match=r"flat field .* give what is for unbinned frames"):
         norms.pixel_norm(tmp_path / "mask.nxs", wanted, detector, scan.rotation, other)
+
+
+# ---------------------------------------------------------------- what the configuration makes
+
+
+def test_parameters_in_pixels_are_those_of_the_frames_as_measured(base: Path) -> None:  # noqa: F811
+    limits = [{"of": of, "above": 10.0, "below": 1.0} for of in ("mean", "std")]
+    sections = {
+        "find_peaks": {"window": 9, "max_pixels": 150},
+        "mask_3d": {"reach": 100.0},
+        "pixel_mask": {"edges": 3, "limits": limits},
+        "import_scan": CONFIG["import_scan"] | {"saturation": 1000.0},
+    }
+    plain = config.load(CONFIG | sections, base)
+    quick = config.load(CONFIG | sections | {"binning": 4}, base)
+    key = ("hexa", "300K")
+    rotation = plain.rotations(*key)[0]
+    assert quick.paths.folder == f"{plain.paths.folder}_binned4"
+    assert plain.find_peaks_params(*key) == plain.settings(*key).find_peaks
+    found = quick.find_peaks_params(*key)
+    assert (found.window, found.max_pixels, found.min_pixels) == (5, 38, 2)
+    assert quick.mask_3d_params(*key, rotation).reach == 25
+    mask = quick.pixel_mask_params(*key)
+    assert mask.edges == 3
+    assert [(x.below, x.above) for x in mask.limits] == [(16, 160), (4, 40)]
+    params = quick.import_params(*key, rotation)
+    assert (params.binning, params.saturation) == (4, None)
+    assert quick.bin_params(*key, rotation).saturation == 1000
+    assert plain.import_params(*key, rotation).saturation == 1000
+    assert quick.merge_params(*key, "transform").title.endswith(", binned 4 x 4")
+    assert json.loads(quick.resolved_json(*key))["binning"] == 4
+    assert "binning" not in json.loads(plain.resolved_json(*key))
+    counts, estimates = job_counts(quick), Estimate(quick, learn=False)
+    assert "bin_frames" not in job_counts(plain)
+    assert set(counts["bin_frames"]) == set(counts["import_scan"])
+    shape = Shape(3600, 4_000_000, 1_000_000)
+    whole = Estimate(plain, learn=False)
+    assert estimates.seconds("find_peaks", shape) < 0.1 * whole.seconds("find_peaks", shape)
+    assert estimates.seconds("bin_frames", shape) > 100
+
+
+@pytest.mark.parametrize("given", [{"binning": 3}, {"import_scan": {"binning": 4}}])
+def test_what_is_refused_of_the_configuration(given: dict[str, Any], base: Path) -> None:  # noqa: F811
+    with pytest.raises(HklflowError, match="binning"):
+        config.load(CONFIG | given, base)
+
+
+def test_the_page_knows_products_that_are_shared() -> None:
+    params = sample_page.Params(
+        sample="s", results="out_binned4", shared="out", scans=["a"], temperatures=[1.5]
+    )
+    for name, part in (
+        ("out/calibration/powder/rings.png", "calibration"),
+        ("out/s/a/r1/corrected.png", "scan"),
+        ("out_binned4/s/a/r1/mask.png", "scan"),
+    ):
+        path = Path(name)
+        folder = sample_page.folder_of(path, params)
+        assert place(path, folder, "s", ["a"]).part == part

@@ -62,7 +62,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     def placed(paths: list[Path]) -> "list[Place]":
         # What is 3-D masked comes after what has all pixels.
-        places = [place(path, _folder(path, params), params.sample, params.scans) for path in paths]
+        places = [
+            place(path, folder_of(path, params), params.sample, params.scans) for path in paths
+        ]
         return sorted(places, key=lambda at: at.kind == "masked_transform")
 
     pictures = placed(inputs.pictures)
@@ -95,8 +97,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
 
 
-def _folder(path: Path, params: Params) -> Path:
-    """Folder of the results in which a product is."""
+def folder_of(path: Path, params: Params) -> Path:
+    """Folder of the results, that of the binning or the shared one, in which a product is."""
     if params.shared is not None and not path.is_relative_to(params.results):
         return Path(params.shared)
     return Path(params.results)
