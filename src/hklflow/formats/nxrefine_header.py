@@ -164,8 +164,8 @@ def read_grid(file: Any) -> tuple[dict[str, Any], str]:
     steps = [round(float(v[-1] - v[0]) / (len(v) - 1), 9) for v in values]
     if not np.isfinite(steps).all() or min(steps) <= 0:
         raise HklflowError(f"the grid in {file.filename} has steps {steps}; mend the file")
-    limits = [round(float(np.abs(v[[0, -1]]).max()), 9) for v in values]
+    ends = [[round(float(v[0]), 9), round(float(v[-1]), 9)] for v in values]
     note = "the grid is NXRefine's; its volumes are shifted by half a voxel from hklflow's"
-    if any(abs(v[0] + v[-1]) > 0.5 * step for v, step in zip(values, steps, strict=True)):
-        note += "; it was not symmetric about 0 and is enlarged to be so"
-    return {"grid_step": steps, "grid_limits": limits}, note
+    if any(abs(low + high) > 0.5 * step for (low, high), step in zip(ends, steps, strict=True)):
+        return {"grid_step": steps, "grid_range": ends}, note
+    return {"grid_step": steps, "grid_limits": [high for _, high in ends]}, note
