@@ -123,12 +123,20 @@ def names(found):
 def test_rotations_of_one_temperature_are_one_scan(tmp_path):
     make_nxmx(tmp_path / "s")
     found = {(one.scan, one.rotation): one for one in find(tmp_path / "s").scans}
-    # Control is not better than a few tenths: the rows of a scan share one temperature.
-    assert found["300K", "r1"].header.temperature == found["300K", "r2"].header.temperature == 300.1
-    assert found["100K", "r1"].header.temperature == 100.1
+    # Control is not better than a few tenths: what the name says is the scan's temperature.
+    temperatures = {key: one.header.temperature for key, one in found.items()}
+    assert temperatures == {("300K", "r1"): 300.0, ("300K", "r2"): 300.0, ("100K", "r1"): 100.0}
+    assert "the header says 300.2 K, the scan has 300 K" in found["300K", "r2"].notes
     assert not any(one.light for one in found.values())
     angles = {key: np.degrees(one.header.goniometer.angles[0]) for key, one in found.items()}
     assert angles["300K", "r2"] == pytest.approx(40)
+
+
+def test_without_a_temperature_in_the_name_the_rotations_share_their_mean(tmp_path):
+    write_nxmx(tmp_path / "a.nxs", temperature=85.1)
+    write_nxmx(tmp_path / "b.nxs", temperature=85.3, chi=30.0)
+    found = find(tmp_path).scans
+    assert [(one.scan, one.header.temperature) for one in found] == [("85.2K", 85.2)] * 2
 
 
 def test_headers_go_before_names(tmp_path):

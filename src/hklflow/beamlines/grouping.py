@@ -11,6 +11,7 @@ from hklflow.beamlines.tree import Guess, guess
 from hklflow.formats.raw import Header
 
 _SAME_TEMPERATURE = 0.5  # K; control is better than that, and series have wider steps
+_NOMINAL = 1.0  # K, by which a temperature may be off the one in the name
 _SAME_ANGLE = 0.02  # degrees
 
 
@@ -36,7 +37,8 @@ class Single:
 def grouped(request: Request, singles: Sequence[Single]) -> list[FoundScan]:
     """Name rotations: those of one sample and temperature are one scan.
 
-    The temperature is that of the header, else of the name; the rows of a scan share their mean.
+    The temperature is that of the header, else of the name. The rows of a scan share one: that in
+    the name if it is about the same, else the mean.
     Without any each name is a scan of its own, but for the number of the rotation.
     """
     told = [(one, guess(one.stem)) for one in singles]
@@ -68,10 +70,12 @@ def _scans(
             t for t in known if np.searchsorted(edges, t, "right") == _at(edges, temperature)
         ]
         mean = round(float(np.mean(cluster)), 1)
-        # A name that says the same is what people call the scan.
-        alike = words.temperature is not None and abs(words.temperature - mean) < 1
-        scan = name(words.scan) if alike else scan_name(mean, "")
-        scans.setdefault(scan, []).append((one, words, mean))
+        # A name that says about the same is what people call the scan: it stays as scans come in.
+        nominal = words.temperature
+        if nominal is not None and _alike(nominal, mean):
+            scans.setdefault(name(words.scan), []).append((one, words, nominal))
+        else:
+            scans.setdefault(scan_name(mean, ""), []).append((one, words, mean))
     return scans
 
 
@@ -118,6 +122,10 @@ def _named(
     return found
 
 
+def _alike(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and abs(a - b) < _NOMINAL
+
+
 def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list[str]:
     """Say what only the file's name tells."""
     measured = one.found.header.temperature
@@ -129,11 +137,12 @@ def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list
     notes = [f"guessed from the name {one.stem}: {', '.join(told)}"] if told else []
     if words.scan.startswith("m") and words.temperature is None:
         notes.append(f"{words.scan} is no temperature in K: it is taken for a name only")
-    if measured is not None and words.temperature is not None:
-        if abs(measured - words.temperature) >= 1:
-            notes.append(f"the name says {words.temperature:g} K, the header {measured:g} K")
-    elif measured is None and mean is None:
+    if None not in (measured, words.temperature) and not _alike(measured, words.temperature):
+        notes.append(f"the name says {words.temperature:g} K, the header {measured:g} K")
+    if measured is None and mean is None:
         notes.append("no temperature, neither in the header nor in the name")
+    elif measured is not None and mean is not None and abs(measured - mean) > 0.05:
+        notes.append(f"the header says {measured:.6g} K, the scan has {mean:g} K")
     return notes
 
 
