@@ -17,6 +17,8 @@ myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
 
+highlight_language = "none"
+
 html_theme = "furo"
 html_title = f"hklflow {release}"
 html_static_path = ["_static"]
