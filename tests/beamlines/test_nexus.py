@@ -7,7 +7,6 @@ import pytest
 
 from hklflow.beamlines import Request
 from hklflow.beamlines.nexus import eiger, nxmx
-from hklflow.core.simulate import GAP_VALUE
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Header
 from hklflow.formats.write_raw import NXmxWriter
@@ -236,4 +235,3 @@ def test_what_the_user_states_makes_a_light_file(tmp_path):
     assert stated.header.polarization == 0.7
     assert stated.sample == "SiO2"
     assert stated.datasets == ((str(tmp_path / "quartz_300K_r1.nxs"), "/entry/data/data"),)
-    assert GAP_VALUE == 2**32 - 1
