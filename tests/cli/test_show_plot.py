@@ -207,6 +207,21 @@ def test_a_table_is_points_with_errors(hklflow: Hklflow, table: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("frames", "joined"), [([0.0, 1, 2, 3], True), ([0.0, 1, 2, 7], False), ([0, 1, 1, 2], False)]
+)
+def test_what_is_scanned_is_a_line(tmp_path: Path, frames: list[float], joined: bool) -> None:
+    with nxentry.create(tmp_path / "c.nxs", "curve", "picture") as entry:
+        group = nxentry.add_group(entry, "picture", "NXdata", signal="y", axes=["frame"])
+        nxentry.add_array(group, "frame", frames)
+        nxentry.add_array(group, "y", [1.0, 4.0, 0.0, 2.0], "counts")
+    drawing = draw.drawing_of(tmp_path / "c.nxs", [])
+    assert drawing.joined is joined
+    line = drawing.figure().axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_xydata(), np.stack([frames, [1, 4, 0, 2]], axis=1))
+    assert line.get_linestyle() == ("-" if joined else "None")
+
+
+@pytest.mark.parametrize(
     ("name", "told"),
     [
         ("text.txt", "text.txt has no plot"),

@@ -167,8 +167,10 @@ def _of_plottable(found: "Plottable", path: Path) -> "Drawing":
         axis = None
     x = np.arange(values.size, dtype=float) if axis is None else axis[()].astype(np.float64)
     sigma = None if found.errors is None else found.errors[()].astype(np.float64)
-    # Rows of a table, such as peaks by their frame, are points; a measurement is a line.
-    joined = bool(np.all(np.diff(x) > 0)) and sigma is None
+    # Rows of a table, such as peaks by their frame, are points; what is scanned is a line.
+    steps = np.diff(x)
+    even = steps.size > 0 and 0 < steps.min() and steps.max() < 1.5 * steps.min()
+    joined = bool(even) and sigma is None
     name = "number" if axis is None else found.label(axis)
     return Curve(found.title, x, values, sigma, name, label, joined)
 

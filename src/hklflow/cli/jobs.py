@@ -92,8 +92,9 @@ class _Patterns:
 
     def __init__(self, paths: "Paths") -> None:
         self.calibration, self.constants = cache(paths.calibration), cache(paths.constants)
-        self.rotation, self.part, self.scan = map(cache, (paths.rotation, paths.part, paths.scan))
-        self.series, self.stack, self.page = map(cache, (paths.series, paths.stack, paths.page))
+        self.rotation, self.part = cache(paths.rotation), cache(paths.part)
+        self.scan, self.series = cache(paths.scan), cache(paths.series)
+        self.stack, self.page = cache(paths.stack), cache(paths.page)
         self.overview, self.log = cache(paths.overview), cache(paths.log)
 
 
@@ -139,7 +140,7 @@ class _Table:
             powder = isinstance(entry, PowderImage)
             rule = "powder_calibration" if powder else "import_poni"
             names = ["geometry.json", *(["geometry.poni", "rings.png"] if powder else [])]
-            inputs = ()
+            inputs: tuple[str, ...] = ()
             if isinstance(entry, PowderImage) and experiment.config.simulation is not None:
                 inputs = (entry.image,)
                 yield self._simulated(entry.image, (name,), "calibration")
