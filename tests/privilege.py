@@ -25,7 +25,7 @@ class _Data(ctypes.Structure):
 
 @contextmanager
 def obeying_modes() -> Iterator[None]:
-    """Within it this thread may read and write what file modes allow, and root no more than that."""
+    """Within it this thread may read and write what file modes allow, root too."""
     if os.geteuid() != 0:
         yield
         return

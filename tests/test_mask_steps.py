@@ -153,7 +153,7 @@ def test_what_is_no_mask_file(tmp_path, text, told):
     (tmp_path / "mask.yaml").write_bytes(text)
     with pytest.raises(HklflowError, match=told):
         mask_steps.read(tmp_path / "mask.yaml")
-    with pytest.raises(HklflowError, match="No such file"):
+    with pytest.raises(HklflowError, match="does not exist"):
         mask_steps.read(tmp_path / "gone.yaml")
 
 

@@ -1,0 +1,454 @@
+"""The configuration file and its layers."""
+
+from itertools import pairwise
+
+from .cases import Case, Spoil, edited, removed, several, written
+from .experiment import CHECK, CONFIG
+
+YAML = "config/config.yaml"
+# Ten values, each of which stands for nine of the one before: 9¹⁰ in all.
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
+)
+
+
+def config(*changes: tuple[str, str]) -> Spoil:
+    """Change the configuration."""
+    return edited(YAML, *changes)
+
+
+def more(text: str) -> Spoil:
+    """Append to the configuration."""
+    return written(YAML, CONFIG + text)
+
+
+CASES = [
+    Case(
+        "no configuration",
+        CHECK,
+        "…/config/config.yaml does not exist; make an experiment with `hklflow init …` or "
+        "name its folder",
+        removed(YAML),
+    ),
+    Case(
+        "list in the place of a configuration",
+        CHECK,
+        "…/config/config.yaml holds a list; it must be `key: value` lines",
+        written(YAML, "- calibrations\n- lab\n"),
+    ),
+    Case(
+        "words in the place of a configuration",
+        CHECK,
+        "…/config/config.yaml holds text; it must be `key: value` lines",
+        written(YAML, "hello\n"),
+    ),
+    Case(
+        "bracket that is not closed",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: …",
+        more("find: [1, 2\n"),
+    ),
+    Case(
+        "tab in the place of blanks",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: …",
+        config(("  n_sigma", "\tn_sigma")),
+    ),
+    Case(
+        "configuration in Latin-1",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: …",
+        written(YAML, (CONFIG + "results: ü\n").encode("latin-1")),
+    ),
+    Case(
+        "null byte in the configuration",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: …",
+        written(YAML, CONFIG.encode() + b"a: \0\n"),
+    ),
+    Case(
+        "YAML bomb: aliases of aliases",
+        CHECK,
+        "…/config/config.yaml holds more than 200000 values with its aliases (`*name`) "
+        "written out; write what you mean without them",
+        more(BOMB),
+    ),
+    Case(
+        "lists nested 500 deep",
+        CHECK,
+        "…/config/config.yaml is nested too deeply for a configuration; mend it",
+        more("a: " + 500 * "[" + 500 * "]" + "\n"),
+    ),
+    Case(
+        "Python command in YAML",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: …",
+        more("a: !!python/object/apply:os.system ['touch pwned']\n"),
+    ),
+    Case(
+        "mapping that holds itself",
+        CHECK,
+        "…/config/config.yaml holds more than 200000 values with its aliases (`*name`) "
+        "written out; write what you mean without them",
+        more("a: &a {b: *a}\n"),
+    ),
+    Case(
+        "two YAML documents in one file",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: …",
+        more("---\na: 1\n"),
+    ),
+    Case(
+        "section that stands twice",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: the key find_peaks stands twice; leave one "
+        "line 5, column 1: find_peaks: ^",
+        more("find_peaks:\n  n_sigma: 6\n"),
+    ),
+    Case(
+        "key that stands twice",
+        CHECK,
+        "…/config/config.yaml is not valid YAML: the key n_sigma stands twice; leave one line"
+        " 6, column 3: n_sigma: 5 ^",
+        config(("n_sigma: 5", "n_sigma: 5\n  n_sigma: 6")),
+    ),
+    Case(
+        "misspelt key",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks.nsigma: there is no such key (it is 5); did you mean n_sigma?",
+        config(("n_sigma", "nsigma")),
+    ),
+    Case(
+        "misspelt section",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peak: there is no such key; did you mean find_peaks?",
+        config(("find_peaks", "find_peak")),
+    ),
+    Case(
+        "hyphen in the place of an underscore",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks.n-sigma: there is no such key (it is 5); did you mean n_sigma?",
+        config(("n_sigma", "n-sigma")),
+    ),
+    Case(
+        "number as key",
+        CHECK,
+        "1 problem in the experiment:\n  config: 5: Keys should be strings (it is 5)",
+        more("5: 6\n"),
+    ),
+    Case(
+        "date as a folder",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: Input should be a valid string (it is datetime.date(2026, 1, 1))",
+        more("results: 2026-01-01\n"),
+    ),
+    Case(
+        "number in words",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks.n_sigma: Input should be a valid number, unable to parse string"
+        " as a number (it is 'five')",
+        config(("n_sigma: 5", "n_sigma: five")),
+    ),
+    Case(
+        "number with a comma",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks.n_sigma: Input should be a valid number, unable to parse string"
+        " as a number (it is '5,5')",
+        config(("n_sigma: 5", "n_sigma: 5,5")),
+    ),
+    Case(
+        "NaN as parameter",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks.n_sigma: Input should be a finite number (it is nan)",
+        config(("n_sigma: 5", "n_sigma: .nan")),
+    ),
+    Case(
+        "infinity as parameter",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks.n_sigma: Input should be a finite number (it is inf)",
+        config(("n_sigma: 5", "n_sigma: .inf")),
+    ),
+    Case(
+        "section that is empty",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks: Input should be a valid dictionary or instance of Params (it "
+        "is None)",
+        config(("find_peaks:\n  n_sigma: 5", "find_peaks:")),
+    ),
+    Case(
+        "section that is a list",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: find_peaks: Input should be a valid dictionary or instance of Params (it "
+        "is [5])",
+        config(("find_peaks:\n  n_sigma: 5", "find_peaks: [5]")),
+    ),
+    Case(
+        "results in /",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: '/' cannot be the folder of the products: config/samples.tsv is "
+        "in it; give them a folder of their own",
+        more("results: /\n"),
+    ),
+    Case(
+        "results without a name",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: '' cannot be the folder of the products: give it a name without "
+        "braces and line breaks",
+        more("results: ''\n"),
+    ),
+    Case(
+        "results with a placeholder",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: 'out/{sample}' cannot be the folder of the products: give it a "
+        "name without braces and line breaks",
+        more("results: 'out/{sample}'\n"),
+    ),
+    Case(
+        "results among the raw data",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: 'raw' cannot be the folder of the products: raw/r1.nxs is in it; "
+        "give them a folder of their own",
+        more("results: raw\n"),
+    ),
+    Case(
+        "results among the configuration",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: 'config' cannot be the folder of the products: config/samples.tsv"
+        " is in it; give them a folder of their own",
+        more("results: config\n"),
+    ),
+    Case(
+        "results in the folder above",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: '..' cannot be the folder of the products: config/samples.tsv is "
+        "in it; give them a folder of their own",
+        more("results: ..\n"),
+    ),
+    Case(
+        "results with a line break",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: 'a\\nb' cannot be the folder of the products: give it a name "
+        "without braces and line breaks",
+        more('results: "a\\nb"\n'),
+    ),
+    Case(
+        "results where a file is",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: results: 'raw/lab.poni' cannot be the folder of the products: it is a "
+        "file; give another name, or move the file away",
+        more("results: raw/lab.poni\n"),
+    ),
+    Case(
+        "grid step of 0",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: refine_parent.grid_step.0: Input should be greater than or equal to 0.0001"
+        " (it is 0)",
+        more("refine_parent: {grid_step: [0, 0.1, 0.1]}\n"),
+    ),
+    Case(
+        "negative grid step",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: refine_parent.grid_step.0: Input should be greater than or equal to 0.0001"
+        " (it is -0.1)",
+        more("refine_parent: {grid_step: [-0.1, 0.1, 0.1]}\n"),
+    ),
+    Case(
+        "grid step that is NaN",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: refine_parent.grid_step.0: Input should be a finite number (it is nan)",
+        more("refine_parent: {grid_step: [.nan, 0.1, 0.1]}\n"),
+    ),
+    Case(
+        "grid step of 10^-9",
+        CHECK,
+        "3 problems in the experiment:\n"
+        "  config: refine_parent.grid_step.0: Input should be greater than or equal to 0.0001"
+        " (it is '1e-9')\n"
+        "  config: refine_parent.grid_step.1: Input should be greater than or equal to 0.0001"
+        " (it is '1e-9')\n"
+        "  config: refine_parent.grid_step.2: Input should be greater than or equal to 0.0001"
+        " (it is '1e-9')",
+        more("refine_parent: {grid_step: [1e-9, 1e-9, 1e-9]}\n"),
+    ),
+    Case(
+        "grid limit of 0",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: refine_parent.grid_limits.0: Input should be greater than 0 (it is 0)",
+        more("refine_parent: {grid_limits: [0, 1, 1]}\n"),
+    ),
+    Case(
+        "0 blocks of frames",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: frame_blocks: Input should be greater than or equal to 1 (it is 0)",
+        more("frame_blocks: 0\n"),
+    ),
+    Case(
+        "axis without a third component",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: import_scan.axes: goniometer axis 'phi=1,0' is not `name=x,y,z`, such as "
+        "`phi=-1,0,0`",
+        more("import_scan: {axes: ['phi=1,0']}\n"),
+    ),
+    Case(
+        "yes as monitor",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: import_scan.monitor: Input should be a valid string (it is True)",
+        more("import_scan: {monitor: yes}\n"),
+    ),
+    Case(
+        "mask file that is not there",
+        CHECK,
+        "1 problem in the experiment:\n  config: pixel_mask: config/masks.yaml does not exist",
+        config(("config/mask.yaml", "config/masks.yaml")),
+    ),
+    Case(
+        "PONI file that is not there",
+        CHECK,
+        "1 problem in the experiment:\n  config: calibrations.lab: raw/lap.poni does not exist",
+        config(("raw/lab.poni", "raw/lap.poni")),
+    ),
+    Case(
+        "slash in the name of a calibration",
+        CHECK,
+        "2 problems in the experiment:\n"
+        "  …/config/scans.tsv, row 3: calibration 'lab' is not one of la/b\n"
+        "  config: calibration 'la/b' may only have letters, digits, '.', '+' and '-' (it "
+        "names files)",
+        config(("  lab:", "  la/b:")),
+    ),
+    Case(
+        "calibration without a polarisation",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: calibrations.lab.poni.polarization: Field required",
+        config((", polarization: 0.99", "")),
+    ),
+    Case(
+        "polarisation in per cent",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: calibrations.lab.poni.polarization: Input should be less than or equal to "
+        "1 (it is 99)",
+        config(("polarization: 0.99", "polarization: 99")),
+    ),
+    Case(
+        "calibration by an image and a PONI file",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: calibrations.lab.poni.image: there is no such key (it is 'raw/mask.tif'); "
+        "nothing stands below it",
+        config(("{poni:", "{image: raw/mask.tif, poni:")),
+    ),
+    Case(
+        "settings of an unknown sample",
+        CHECK,
+        "1 problem in the experiment:\n  config: per_sample: there is no sample 'quarz'",
+        more("per_sample: {quarz: {find_peaks: {n_sigma: 6}}}\n"),
+    ),
+    Case(
+        "settings of an unknown scan",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: per_scan: there is no scan 'quartz/20K' (scans are named `sample/scan`)",
+        config(("quartz/200K", "quartz/20K")),
+    ),
+    Case(
+        "facility file that is not there",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: facility: configuration …/../facility.yaml does not exist; mend the path",
+        more("facility: ../facility.yaml\n"),
+    ),
+    Case(
+        "facility file that names one itself",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  facility file config/config.yaml: `facility` cannot stand here",
+        more("facility: config/config.yaml\n"),
+    ),
+    Case(
+        "facility file that is no YAML",
+        CHECK,
+        "1 problem in the experiment:\n  config: facility: …/config/f.yaml is not valid YAML: …",
+        several(more("facility: config/f.yaml\n"), written("config/f.yaml", "a: [\n")),
+    ),
+    Case(
+        "folder as facility file",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: facility: configuration …/raw is a folder, not a file; mend the path",
+        more("facility: raw\n"),
+    ),
+    Case(
+        "table of samples that is not there",
+        CHECK,
+        "4 problems in the experiment:\n"
+        "  …/config/none.tsv does not exist; `hklflow init` makes the tables\n"
+        "  …/config/scans.tsv, row 1: sample 'quartz' is not in the table of samples\n"
+        "  …/config/scans.tsv, row 2: sample 'quartz' is not in the table of samples\n"
+        "  …/config/scans.tsv, row 3: sample 'quartz' is not in the table of samples",
+        more("samples: config/none.tsv\n"),
+    ),
+    Case(
+        "unknown symmetry of volumes",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: symmetrise.symmetry: space group 'P9' is unknown; give a Hermann-Mauguin "
+        "symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
+        more("symmetrise: {symmetry: P9}\n"),
+    ),
+    Case(
+        "plane with four indices",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: planes.hkl: plane 'h k 0 l': there are 4 expressions, not three; write "
+        "three linear expressions of two of the letters h, k, l, such as `h k 0`, `h h l` or "
+        "`h k 0.5`",
+        more("planes: {hkl: ['h k 0 l']}\n"),
+    ),
+    Case(
+        "cell without volume in the configuration",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: refine_parent.cell: cell 4 4 5 90 30 150 spans no volume; give lengths in "
+        "Å and angles in degrees",
+        more("refine_parent: {cell: [4, 4, 5, 90, 30, 150]}\n"),
+    ),
+    Case(
+        "misspelt parameter asked for",
+        "hklflow config explain find_peaks.nsigma",
+        "there is no 'nsigma' in find_peaks; did you mean n_sigma?",
+        good="hklflow config explain find_peaks.n_sigma",
+    ),
+    Case(
+        "orientation to start from that is not there",
+        CHECK,
+        "1 problem in the experiment:\n  config: orientation: raw/no.expt does not exist",
+        more("orientation: {start: raw/no.expt}\n"),
+    ),
+]
