@@ -67,5 +67,3 @@ def explain(
     for number, (name, said) in enumerate(lines):
         last = mark if number == len(lines) - 1 else ""
         print(f"  {name:40s} {json.dumps(said, default=str)}{last}")
-
-

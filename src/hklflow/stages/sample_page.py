@@ -1,7 +1,9 @@
 """One page for each sample: every step's picture, the figures and the gates, in one HTML file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AllowInfNan
 
 from hklflow import stage
 from hklflow.errors import HklflowError
@@ -36,7 +38,7 @@ class Params(stage.Params):
     """Folder of the results that do not depend on the binning; None: the same folder."""
     scans: list[str]
     """Names of the scans, cold to warm."""
-    temperatures: list[float]
+    temperatures: list[Annotated[float, AllowInfNan()]]
     """Their temperatures in K; NaN: not known."""
     title: str = ""
     """Title of the page."""
