@@ -384,6 +384,8 @@ def test_options(tmp_path: Path) -> None:
     images(tmp_path / "n", "run_S7_", 4)
     assert find(narrow).settings["run/250K"]["orientation"] == {"fixed": True}
     assert find(narrow, options={"orientation": "none"}).scans[0].ub is None
+    # A column in K goes before line #X; its mean, to a tenth.
+    assert one(temperature="Ion_Ch_2").temperature == 5000 + (POINTS - 1) / 2
     for wrong in ({"angles": "centre"}, {"wavelength": "x"}, {"detector": "none.xml"}):
         with pytest.raises(HklflowError, match=next(iter(wrong))):
             find(source, options=wrong)

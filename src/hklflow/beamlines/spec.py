@@ -5,9 +5,8 @@ column holds the angles; those of a step scan are the middles of the exposures. 
 those of psic (see `hklflow.formats.spec`) or of an instrument XML.
 """
 
-import re
 from collections import Counter as Count
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +24,14 @@ from hklflow.beamlines import (
     scan_name,
 )
 from hklflow.beamlines.nexus import links
+from hklflow.beamlines.spec_counters import (
+    attenuation_of,
+    column_of,
+    exposure_of,
+    monitor_of,
+    motor_of,
+    temperature_of,
+)
 from hklflow.beamlines.spec_images import Images, NotFoundError
 from hklflow.core.geometry import BEAM, Beam, Detector, Rotation, Scan
 from hklflow.errors import HklflowError
@@ -35,10 +42,7 @@ from hklflow.formats.spec import Counter, Floats, SpecScan
 _EVEN = 0.05  # of a step, by which angles may be off
 _FIXED_BELOW = 10.0  # degrees: a scan that turns by less has too few reflections to refine
 _AGREE = 1e-3  # of Miller indices, SPEC's own and ours
-_COUNTING = ("seconds", "sec", "count_time", "exposure")
 _STEPPED = {"ascan", "dscan", "lup", "rscan"}
-_ALIASES = {"del": "delta", "gam": "gamma", "th": "theta", "tth": "2-theta"}
-_MONITOR = re.compile(r"mon|^ic\d*$|^i0*$|ion|izero", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Spec:
         "orientation": "what SPEC's UB is: fixed, start (of a refinement) or none; default: fixed "
         f"for scans of less than {_FIXED_BELOW:g} degrees, else start",
         "wavelength": "in Å, if the file does not say it",
+        "temperature": "column with the temperature in K; else line #X, where that says kelvin",
     }
 
     def find(self, request: Request) -> Found:
@@ -179,36 +184,13 @@ def _instrument(request: Request) -> Instrument:
     return Instrument(sample, arm, detector, monitor, attenuator, tuple(notes))
 
 
-def _plain(text: str) -> str:
-    """Name of a motor or column, for comparisons."""
-    lower = "".join(text.lower().split())
-    return _ALIASES.get(lower, lower)
-
-
-def _find(wanted: str, names: Iterable[str]) -> str | None:
-    """One of some names: as it is written, else the only one that differs in its case at most."""
-    known = list(names)
-    if wanted in known:
-        return wanted
-    alike = [one for one in known if _plain(one) == _plain(wanted)]
-    return alike[0] if len(set(alike)) == 1 else None
-
-
-def _motor(scan: SpecScan, wanted: str) -> str | None:
-    """Name of a motor that is called by it, by its short name, or in another case."""
-    if wanted in scan.motors:
-        return wanted
-    short = _find(wanted, scan.mnemonics)
-    return _find(wanted, scan.motors) if short is None else scan.mnemonics[short]
-
-
 def _circle(scan: SpecScan, instrument: Instrument) -> str | None:
     """Sample circle that a scan turns; None if it is another kind of scan."""
-    named = [_motor(scan, word) for word in scan.command.split()[1:]]
+    named = [motor_of(scan, word) for word in scan.command.split()[1:]]
     motors = [motor for motor in named if motor is not None]
     if len(motors) != 1:
         return None
-    return next((c for c in instrument.sample if _motor(scan, c) == motors[0]), None)
+    return next((c for c in instrument.sample if motor_of(scan, c) == motors[0]), None)
 
 
 def _one(
@@ -240,8 +222,10 @@ def _one(
             f"its frames in {raw} have {shape} pixels (slow, fast), the detector's XML has "
             f"{detector.shape}; give the XML of this detector"
         )
-    monitor, told = _monitor(scan, instrument, request)
-    exposure = _exposure(scan, monitor is not None)
+    monitor, told = monitor_of(scan, instrument.monitor, request)
+    temperature, read = temperature_of(scan, request)
+    told += read
+    exposure = exposure_of(scan, monitor is not None)
     notes += told
     if exposure is not None and exposure[1]:
         notes.append(exposure[1])
@@ -254,8 +238,8 @@ def _one(
         n_frames=scan.n_points,
         exposure_time=None if exposure is None else exposure[0],
         monitor=monitor,
-        transmission=_attenuation(scan, instrument, request),
-        temperature=scan.temperature,
+        transmission=attenuation_of(scan, instrument.attenuator, request),
+        temperature=temperature,
     )
     header = joined(request.facts, said)
     ub = None
@@ -288,14 +272,9 @@ def _aborted(scan: SpecScan) -> list[str]:
     return [f"aborted: {scan.n_points} of the {wanted} points that the command asks for"]
 
 
-def _column(scan: SpecScan, wanted: str) -> Floats | None:
-    label = _find(wanted, scan.columns)
-    return None if label is None else scan.columns[label]
-
-
 def _angles(scan: SpecScan, circle: str, request: Request) -> tuple[float, float]:
     """Start of the first frame and step, in degrees."""
-    at = _column(scan, circle)
+    at = column_of(scan, circle)
     if at is None:
         raise HklflowError(f"it has no column {circle}: the angles of its frames are not known")
     step = float((at[-1] - at[0]) / (len(at) - 1))
@@ -310,7 +289,7 @@ def _angles(scan: SpecScan, circle: str, request: Request) -> tuple[float, float
 
 def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
     """Degrees of the circles that rest."""
-    motors = {c: _motor(scan, c) for c in circles}
+    motors = {c: motor_of(scan, c) for c in circles}
     missing = [c for c, motor in motors.items() if motor is None]
     if missing:
         raise HklflowError(
@@ -318,68 +297,12 @@ def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
             "this is no psic, give --option instrument=FILE.xml with its circles"
         )
     for c in circles:
-        moved = _column(scan, c)
+        moved = column_of(scan, c)
         if moved is not None and np.ptp(moved) > 1e-3:
             raise HklflowError(
                 f"its column {c} moves by {np.ptp(moved):.3g} degrees: two scan axes"
             )
     return {c: scan.motors[motor] for c, motor in motors.items() if motor is not None}
-
-
-def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
-    found = _column(scan, counter.column)
-    if found is None:
-        raise HklflowError(
-            f"it has no column {counter.column!r}, named as {what}; its columns are "
-            f"{', '.join(scan.columns)}"
-        )
-    return found / counter.unit
-
-
-def _monitor(
-    scan: SpecScan, instrument: Instrument, request: Request
-) -> tuple[Floats | None, list[str]]:
-    """Column of the monitor; without a name for it, what might be one."""
-    if request.monitor is not None:
-        unit = 1.0
-        if instrument.monitor is not None and instrument.monitor.column == request.monitor:
-            unit = instrument.monitor.unit
-        return _counter(scan, Counter(request.monitor, unit), "the monitor"), []
-    if instrument.monitor is not None:
-        found = _counter(scan, instrument.monitor, "the monitor of the instrument's XML")
-        return found, [f"monitor: {instrument.monitor.column}, as the instrument's XML says"]
-    candidates = [
-        label for label, v in scan.columns.items() if _MONITOR.search(label) and np.all(v > 0)
-    ]
-    return None, [
-        f"no monitor: name it with --monitor (perhaps {', '.join(candidates) or 'none here'}), or "
-        "set `import_scan: {monitor: none}`"
-    ]
-
-
-def _attenuation(scan: SpecScan, instrument: Instrument, request: Request) -> Floats | None:
-    if request.attenuator is not None:
-        return _counter(scan, Counter(request.attenuator, 1.0), "the attenuators")
-    if instrument.attenuator is None:
-        return None
-    return _counter(scan, instrument.attenuator, "the attenuators of the instrument's XML")
-
-
-def _exposure(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
-    """Seconds of a frame, and what is to be said of it; None if the file does not say."""
-    columns = (_column(scan, label) for label in _COUNTING)
-    found = next((column for column in columns if column is not None), None)
-    if found is None:
-        return None
-    mean = float(np.mean(found))
-    if not mean > 0:
-        raise HklflowError(f"its counting times are {found.min():g} to {found.max():g} s")
-    if np.ptp(found) <= 0.01 * mean:
-        return mean, ""
-    told = f"the counting times are {found.min():g} to {found.max():g} s"
-    if not monitored:
-        raise HklflowError(f"{told}: only a monitor tells what a frame got; name it with --monitor")
-    return mean, f"{told}: the monitor normalises, and the mean is written down"
 
 
 def _rotation(header: Header) -> Rotation | None:
@@ -398,7 +321,7 @@ def _agreement(scan: SpecScan, header: Header, ub: Floats, arm: Floats) -> list[
     if header.wavelength is None or not all(axis in scan.columns for axis in "HKL"):
         return []
     q = 2 * np.pi / header.wavelength * (arm - BEAM)
-    column = _column(scan, header.goniometer.names[header.goniometer.scan])
+    column = column_of(scan, header.goniometer.names[header.goniometer.scan])
     assert column is not None
     ours = [
         np.linalg.solve(header.goniometer.rotation(float(a)) @ ub, q) for a in np.radians(column)
@@ -500,7 +423,7 @@ def _clock(scans: Sequence[SpecScan | tuple[int, HklflowError]]) -> list[str]:
                     f"scan {last[1]}"
                 )
             last = (now, scan.number)
-        epoch = _column(scan, "Epoch")
+        epoch = column_of(scan, "Epoch")
         if epoch is not None and np.any(np.diff(epoch) < 0):
             notes.append(f"the column Epoch of scan {scan.number} goes backwards")
     return notes

@@ -1,0 +1,110 @@
+"""Columns and motors of a SPEC scan by their names: monitor, attenuators, counting time."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from hklflow.beamlines import Request
+from hklflow.errors import HklflowError
+from hklflow.formats.spec import Counter, Floats, SpecScan
+
+_COUNTING = ("seconds", "sec", "count_time", "exposure")
+_ALIASES = {"del": "delta", "gam": "gamma", "th": "theta", "tth": "2-theta"}
+_MONITOR = re.compile(r"mon|^ic\d*$|^i0*$|ion|izero", re.IGNORECASE)
+
+
+def _plain(text: str) -> str:
+    """Name of a motor or column, for comparisons."""
+    lower = "".join(text.lower().split())
+    return _ALIASES.get(lower, lower)
+
+
+def _find(wanted: str, names: Iterable[str]) -> str | None:
+    """One of some names: as it is written, else the only one that differs in its case at most."""
+    known = list(names)
+    if wanted in known:
+        return wanted
+    alike = [one for one in known if _plain(one) == _plain(wanted)]
+    return alike[0] if len(set(alike)) == 1 else None
+
+
+def motor_of(scan: SpecScan, wanted: str) -> str | None:
+    """Name of a motor that is called by it, by its short name, or in another case."""
+    if wanted in scan.motors:
+        return wanted
+    short = _find(wanted, scan.mnemonics)
+    return _find(wanted, scan.motors) if short is None else scan.mnemonics[short]
+
+
+def column_of(scan: SpecScan, wanted: str) -> Floats | None:
+    """Values of a column that is called by it, or in another case; None if there is none."""
+    label = _find(wanted, scan.columns)
+    return None if label is None else scan.columns[label]
+
+
+def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
+    found = column_of(scan, counter.column)
+    if found is None:
+        raise HklflowError(
+            f"it has no column {counter.column!r}, named as {what}; its columns are "
+            f"{', '.join(scan.columns)}"
+        )
+    return found / counter.unit
+
+
+def monitor_of(
+    scan: SpecScan, known: Counter | None, request: Request
+) -> tuple[Floats | None, list[str]]:
+    """Column of the monitor, named by the user or an XML; else None, and what might be one."""
+    if request.monitor is not None:
+        unit = 1.0
+        if known is not None and known.column == request.monitor:
+            unit = known.unit
+        return _counter(scan, Counter(request.monitor, unit), "the monitor"), []
+    if known is not None:
+        found = _counter(scan, known, "the monitor of the instrument's XML")
+        return found, [f"monitor: {known.column}, as the instrument's XML says"]
+    candidates = [
+        label for label, v in scan.columns.items() if _MONITOR.search(label) and np.all(v > 0)
+    ]
+    return None, [
+        f"no monitor: name it with --monitor (perhaps {', '.join(candidates) or 'none here'}), or "
+        "set `import_scan: {monitor: none}`"
+    ]
+
+
+def temperature_of(scan: SpecScan, request: Request) -> tuple[float | None, list[str]]:
+    """Kelvin: mean of the column that the user names, to a tenth; else what line #X says."""
+    label = request.options.get("temperature")
+    if label is None:
+        return scan.temperature, []
+    found = _counter(scan, Counter(label, 1.0), "the temperature")
+    told = f"temperature: {label} from {found.min():.6g} to {found.max():.6g} K"
+    return round(float(found.mean()), 1), [told]
+
+
+def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> Floats | None:
+    """Column of the attenuators' transmission, named by the user or an XML; None: not named."""
+    if request.attenuator is not None:
+        return _counter(scan, Counter(request.attenuator, 1.0), "the attenuators")
+    if known is None:
+        return None
+    return _counter(scan, known, "the attenuators of the instrument's XML")
+
+
+def exposure_of(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
+    """Seconds of a frame, and what is to be said of it; None if the file does not say."""
+    columns = (column_of(scan, label) for label in _COUNTING)
+    found = next((column for column in columns if column is not None), None)
+    if found is None:
+        return None
+    mean = float(np.mean(found))
+    if not mean > 0:
+        raise HklflowError(f"its counting times are {found.min():g} to {found.max():g} s")
+    if np.ptp(found) <= 0.01 * mean:
+        return mean, ""
+    told = f"the counting times are {found.min():g} to {found.max():g} s"
+    if not monitored:
+        raise HklflowError(f"{told}: only a monitor tells what a frame got; name it with --monitor")
+    return mean, f"{told}: the monitor normalises, and the mean is written down"
