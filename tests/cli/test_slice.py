@@ -241,3 +241,37 @@ def test_stacks_are_refused_with_a_cure(hklflow: Hklflow, tmp_path: Path) -> Non
     assert isinstance(shown, Planes)
     assert [cut.plane.text for cut in shown.cuts] == ["h k 0, 100 K", "h k 0, 300 K"]
     np.testing.assert_allclose(shown.cuts[1].image, 2 * shown.cuts[0].image)
+
+
+def test_a_volume_of_nxrefine(hklflow: Hklflow, tmp_path: Path) -> None:
+    """Axes and a linked array in a group of the wrapper file, whose entry has the cell."""
+    data = H + 10 * K[:, None] + 100 * L[:, None, None]
+    with h5py.File(tmp_path / "transform.nxs", "w") as file:
+        file["entry/data/v"] = data.astype("f4")
+    cell = dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), HEXAGONAL, strict=True))
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        for name, value in cell.items():
+            file[f"entry/sample/unitcell_{name}"] = value
+        group = file.create_group("f1/transform")
+        group.attrs["signal"], group.attrs["axes"] = "data", ["Ql", "Qk", "Qh"]
+        group["data"] = h5py.ExternalLink("transform.nxs", "/entry/data/v")
+        group["Qh"], group["Qk"], group["Ql"] = H, K, L
+    output = tmp_path / "x.tsv"
+    done = hklflow("slice", tmp_path / "scan.nxs/f1/transform", "--plane=-h h l", "-o", output)
+    assert done.code == 0, done.err
+    rows = table(output)
+    np.testing.assert_allclose(rows[:, 0], -rows[:, 1])
+    np.testing.assert_allclose(rows[:, 3], 9 * rows[:, 1] + 100 * rows[:, 2], atol=1e-4)
+    shown = hklflow("slice", tmp_path / "scan.nxs/f1/transform", "--plane", "hk0.5").out
+    assert shown.splitlines()[0] == "data"
+    assert "S(Q) (counts per unit norm)" in shown
+    with h5py.File(tmp_path / "scan.nxs", "r+") as file:
+        del file["entry/sample/unitcell_gamma"]
+    done = hklflow("slice", tmp_path / "scan.nxs/f1/transform", "--plane", "hk0")
+    assert done.code == 2
+    assert "scan.nxs does not say the cell" in done.err
+    with h5py.File(tmp_path / "scan.nxs", "r+") as file:
+        file["f1/transform/Qh"][5] += 0.05
+    done = hklflow("slice", tmp_path / "scan.nxs/f1/transform", "--plane", "hk0")
+    assert "axis Qh of" in done.err
+    assert "does not rise evenly" in done.err

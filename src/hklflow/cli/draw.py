@@ -153,7 +153,7 @@ def _of_plottable(found: "Plottable", path: Path) -> "Drawing":
         return _central(found)
     if signal.ndim == 2:
         values = signal[()]
-        if signal.name.endswith("mask") and values.dtype.kind in "uib":
+        if found.name.endswith("mask") and values.dtype.kind in "uib":
             return Mask(found.title, values.astype(np.uint32))
         return Picture(found.title, measured(values), label)
     if signal.ndim != 1:
@@ -169,7 +169,7 @@ def _of_plottable(found: "Plottable", path: Path) -> "Drawing":
     sigma = None if found.errors is None else found.errors[()].astype(np.float64)
     # Rows of a table, such as peaks by their frame, are points; what is scanned is a line.
     steps = np.diff(x)
-    even = steps.size > 0 and 0 < steps.min() and steps.max() < 1.5 * steps.min()
+    even = steps.size > 0 and steps.min() > 0 and steps.max() < 1.5 * steps.min()
     joined = bool(even) and sigma is None
     name = "number" if axis is None else found.label(axis)
     return Curve(found.title, x, values, sigma, name, label, joined)
@@ -215,7 +215,7 @@ class Volume:
     def needs_norm(self) -> bool:
         """Whether this is one rotation's sums, of which the mean is still to be taken."""
         group = self.plottable.group
-        return self.plottable.signal.name.endswith("/counts") and "norm" in group
+        return self.plottable.name == "counts" and "norm" in group
 
 
 class _Part:
@@ -258,7 +258,7 @@ def volume_of(found: "Plottable") -> Volume:
     from hklflow.plots.planes import near_origin
 
     direct, notes = found.space == "xyz", found.notes
-    name = str(found.signal.name).rsplit("/", 1)[-1]
+    name = found.name
     label = "total PDF" if notes.get("kind") == "total" else "3D-ΔPDF"
     label = label if direct else "S(Q)"
     is_main = name in ("data", "counts")

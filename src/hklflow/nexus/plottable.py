@@ -31,12 +31,15 @@ class Plottable:
     group : h5py.Group
         In the file that holds it, which a link may have led to.
     signal : h5py.Dataset
+    name : str
+        What the group calls it, which a link may call otherwise.
     axes : tuple of str
         Name of the axis of each dimension; empty where there is none.
     """
 
     group: h5py.Group
     signal: h5py.Dataset
+    name: str
     axes: tuple[str, ...]
 
     @property
@@ -45,15 +48,14 @@ class Plottable:
         for node in (self.group, self.group.parent):
             if "title" in node:
                 return text(node["title"])
-        return str(self.signal.name).strip("/")
+        return self.name
 
     @property
     def errors(self) -> h5py.Dataset | None:
         """Standard deviations of the signal."""
-        name = str(self.signal.name).rsplit("/", 1)[-1]
-        for candidate in (f"{name}_errors", "errors"):
+        for candidate in (f"{self.name}_errors", "errors"):
             found = self.group.get(candidate)
-            if found is not None and found.shape == self.signal.shape and candidate != name:
+            if found is not None and found.shape == self.signal.shape and candidate != self.name:
                 return found
         return None
 
@@ -109,11 +111,12 @@ class Plottable:
         HklflowError
             If the file does not say it.
         """
-        sample = self.group.parent.get("sample", {})
-        if "unit_cell" in sample:
-            return np.asarray(sample["unit_cell"][()], dtype=np.float64).ravel()[:6]
-        for pattern in ("unitcell_{}", "unit_cell_{}"):
-            names = [pattern.format(part) for part in _CELL]
+        entries = (self.group.parent, self.group.file.get("entry"))
+        samples = [entry["sample"] for entry in entries if entry is not None and "sample" in entry]
+        for sample in samples:
+            if "unit_cell" in sample:
+                return np.asarray(sample["unit_cell"][()], dtype=np.float64).ravel()[:6]
+            names = [f"unitcell_{part}" for part in _CELL]
             if all(name in sample for name in names):
                 return np.array([float(np.asarray(sample[name][()]).ravel()[0]) for name in names])
         raise HklflowError(
@@ -165,7 +168,8 @@ def _plottable(node: Any, path: Path) -> Plottable | None:
         group = node.parent
         main = group.get(_word(group.attrs.get("signal", "")) or ".")
         alike = isinstance(main, h5py.Dataset) and main.shape == node.shape
-        return Plottable(group, node, _axes(group, node) if alike else ("",) * node.ndim)
+        name = str(node.name).rsplit("/", 1)[-1]
+        return Plottable(group, node, name, _axes(group, node) if alike else ("",) * node.ndim)
     while "default" in node.attrs:
         name = _word(node.attrs["default"])
         below = node.get(name)
@@ -177,7 +181,7 @@ def _plottable(node: Any, path: Path) -> Plottable | None:
     signal = node.get(_word(node.attrs.get("signal", "")) or ".")
     if not isinstance(signal, h5py.Dataset):
         return None
-    return Plottable(node, signal, _axes(node, signal))
+    return Plottable(node, signal, _word(node.attrs["signal"]), _axes(node, signal))
 
 
 def _axes(group: h5py.Group, signal: h5py.Dataset) -> tuple[str, ...]:
