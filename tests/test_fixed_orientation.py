@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
+from hklflow import config, nexus, stage
 from hklflow.core import geometry, lattice
 from hklflow.core.frame_scale import FrameScale, Transmission
 from hklflow.core.grid import Grid
@@ -226,3 +226,35 @@ def test_grid_of_a_part_of_reciprocal_space(tmp_path: Path) -> None:
         Grid.within([[2, 1], [0, 1], [0, 1]], 0.1)
     with pytest.raises(ValueError, match="two grids"):
         refine_parent.Settings(grid_range=ranges, grid_limits=(1, 1, 1))
+
+
+def problems_of(base: Path, **data: Any) -> str:
+    (base / "config").mkdir(exist_ok=True)
+    (base / "config/samples.tsv").write_text("sample\tspace_group\ns\tP m -3 m\n")
+    columns = "sample\tscan\ttemperature\tparent\trotation\traw\n"
+    rows = "s\ta\t300\t\tr1\ta.h5\ns\tb\t200\ta\tr1\tb.h5\n"
+    (base / "config/scans.tsv").write_text(columns + rows)
+    for name in ("a.h5", "b.h5", "start.json"):
+        (base / name).write_bytes(b"")
+    try:
+        config.load(data, base)
+    except HklflowError as error:
+        return str(error)
+    return ""
+
+
+def test_what_check_says(tmp_path: Path) -> None:
+    fixed = {"start": "start.json", "fixed": True}
+    told = problems_of(tmp_path, orientation={"fixed": True})
+    assert "orientation.fixed of s/a: nothing is refined" in told
+    assert "for the parent s/a" in told
+    assert problems_of(tmp_path, orientation=fixed) == ""
+    # What holds for the parent holds for its children.
+    assert problems_of(tmp_path, per_scan={"s/a": {"orientation": fixed}}) == ""
+    child = {"s/a": {"orientation": fixed}, "s/b": {"orientation": {"fixed": False}}}
+    assert "orientation.fixed of s/b is false" in problems_of(tmp_path, per_scan=child)
+    part = {"refine_parent": {"grid_range": [[1, 2], [-1, 1], [-1, 1]]}}
+    assert "set `delta_pdf: []`" in problems_of(tmp_path, **part)
+    assert problems_of(tmp_path, **part, delta_pdf=[]) == ""
+    whole = {"refine_parent": {"grid_range": [[-1, 1], [-1, 1], [-1, 1]]}}
+    assert problems_of(tmp_path, **whole) == ""
