@@ -178,6 +178,8 @@ def read_scans(
                 problems.append(f"{where}: raw {raw} is also that of {raws[same]}")
             if raw.startswith("-"):
                 problems.append(f"{where}: raw {raw} begins with '-'; write ./{raw}")
+            if (told := brace_problem(raw)) is not None:
+                problems.append(f"{where}: raw {told}")
             raws[same] = where
         key = (row["sample"], row["scan"])
         parent = row["parent"] or _parent_by_range(
@@ -193,6 +195,13 @@ def read_scans(
         scan.rotations[row["rotation"]] = rotation
     problems += _parent_problems(scans)
     return scans
+
+
+def brace_problem(path: str) -> str | None:
+    """Say why a path cannot be that of an input, if so."""
+    if not re.search("[{}]", path):
+        return None
+    return f"{path} has braces, which Snakemake takes for wildcards; link it under another name"
 
 
 def _parent_by_range(

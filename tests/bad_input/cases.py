@@ -206,6 +206,11 @@ def removed(name: str) -> Spoil:
     return lambda folder: (folder / name).unlink()
 
 
+def renamed(name: str, to: str) -> Spoil:
+    """Rename a file or folder."""
+    return lambda folder: (folder / name).rename(folder / to)
+
+
 def inside(name: str, change: Callable[[h5py.File], None]) -> Spoil:
     """Change an HDF5 file."""
 

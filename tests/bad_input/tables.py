@@ -2,7 +2,7 @@
 
 import gzip
 
-from .cases import Case, Spoil, edited, removed, several, written
+from .cases import Case, Spoil, edited, removed, renamed, several, written
 from .experiment import CHECK, SAMPLES, SCANS
 
 SAMPLES_TSV, SCANS_TSV = "config/samples.tsv", "config/scans.tsv"
@@ -364,6 +364,14 @@ CASES = [
         "  …/config/scans.tsv, row 1: raw -raw.nxs begins with '-'; write ./-raw.nxs\n"
         "  …/config/scans.tsv, row 1: raw file -raw.nxs does not exist",
         scans(("raw/r1.nxs", "-raw.nxs")),
+    ),
+    Case(
+        "braces in the name of a raw file",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 1: raw raw/{r1}.nxs has braces, which Snakemake takes for "
+        "wildcards; link it under another name",
+        several(renamed("raw/r1.nxs", "raw/{r1}.nxs"), scans(("raw/r1.nxs", "raw/{r1}.nxs"))),
     ),
     Case(
         "pattern of HDF5 files",

@@ -4,17 +4,12 @@ import json
 import shlex
 from pathlib import Path
 
-from .cases import Fine, Spoil, edited, several, written
+from .cases import Fine, edited, renamed, several, written
 from .experiment import CHECK, IMPORT, IMPORT_SERIES, SCANS
 from .headers import ANGLES, PHI, r1
 from .tables import ADD, SAMPLES_TSV, SCANS_TSV
 
-ODD = "räw $(touch pwned) {data} 'x' &;"  # a folder that a shell and a formatter would mistake
-
-
-def renamed(name: str, to: str) -> Spoil:
-    """Rename a file or folder."""
-    return lambda folder: (folder / name).rename(folder / to)
+ODD = "räw $(touch pwned) 'x' &;"  # a folder that a shell would mistake
 
 
 def _read_only(folder: Path) -> None:
@@ -54,7 +49,7 @@ FINE = [
     Fine("raw data behind a link", IMPORT, _linked),
     Fine("a link to itself beside the raw data", IMPORT_SERIES, _loop_beside),
     Fine(
-        "blanks, umlauts, braces and shell characters in a path",
+        "blanks, umlauts, quotes and shell characters in a path",
         IMPORT.replace("raw/r1.nxs", shlex.quote(f"{ODD}/r1.nxs")),
         renamed("raw", ODD),
     ),

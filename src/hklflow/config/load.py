@@ -18,6 +18,7 @@ from hklflow.paths import RESERVED
 from hklflow.system import no_file
 from hklflow.tables import (
     Scan,
+    brace_problem,
     cell_problems,
     check_name,
     raw_problems,
@@ -78,7 +79,9 @@ def load(
         if isinstance(calibration, StoredGeometry):
             continue
         given = calibration.poni if isinstance(calibration, PoniFile) else calibration.image
-        if not simulated and (reason := no_file(base / given)) is not None:
+        if (told := brace_problem(str(given))) is not None:
+            problems.append(f"config: calibrations.{name}: {told}")
+        elif not simulated and (reason := no_file(base / given)) is not None:
             problems.append(f"config: calibrations.{name}: {given} {reason}")
     for name, entry in config.constants.items():
         check_name(name, "constants", "config", problems)
@@ -117,7 +120,9 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
             yield f"config: {name}: {error}"
             continue
         for file in named:
-            if (reason := no_file(base / file)) is not None:
+            if (told := brace_problem(file)) is not None:
+                yield f"config: {name}: {told}"
+            elif (reason := no_file(base / file)) is not None:
                 yield f"config: {name}: {file} {reason}"
     symmetry = config.symmetrise.symmetry
     if symmetry is not None:
