@@ -8,9 +8,8 @@ NXRefine's parent is no scan. Of its scans, the one that has the parent's orient
 parent, else the warmest.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched, joined, name
+from hklflow.beamlines.nxrefine_parent import Parent, ini_of, is_parent, read_parent, setting
+from hklflow.beamlines.tree import folders, is_experiment
 from hklflow.errors import HklflowError
 from hklflow.formats import nxrefine_fields as fields
 from hklflow.formats.nxrefine import UNPOLARIZED, read_rotation
-from hklflow.formats.nxrefine_header import read_cell, read_formula, read_grid, read_measurement
-from hklflow.formats.nxrefine_settings import KEYS, Becomes, read_ini
+from hklflow.formats.nxrefine_header import read_cell, read_formula, read_measurement
+from hklflow.formats.nxrefine_settings import KEYS
 from hklflow.formats.raw import Header
 
 Floats = NDArray[np.float64]
@@ -31,19 +32,6 @@ _OTHERS = {"backup", "calibrations", "configurations", "macros", "scripts", "tas
 _DEPTH = 4  # EXP/nxrefine/SAMPLE/LABEL
 # Of NXRefine's settings those that say something of these data; the others tune its programs.
 _USED = ("threshold", "first_frame", "last_frame", "sample_transmission")
-
-
-@dataclass(frozen=True)
-class _Parent:
-    """A parent's file: what it registers and prescribes."""
-
-    path: Path
-    scans: Mapping[str, bool] = field(default_factory=dict)
-    """Stem of a scan's file -> whether it is selected."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    grid: Mapping[str, Any] = field(default_factory=dict)
-    grid_note: str = ""
-    orientations: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ class _Search:
     def look(self) -> None:
         source = self.request.source
         files = list(_below(source)) if source.is_dir() else [source]
-        parents = {path: self._parent(path) for path in files if _is_parent(path)}
+        parents = {path: self._parent(path) for path in files if is_parent(path)}
         if source in parents:
             files += [source.with_name(f"{stem}.nxs") for stem in parents[source].scans]
         scans = [one for path in files if path not in parents and (one := self._scan(path))]
@@ -118,18 +106,18 @@ class _Search:
         for one in scans:
             by_parent.setdefault(_parent_of(one, parents), []).append(one)
         for where, members in by_parent.items():
-            own = _Parent(members[0].path, settings=_ini(members[0].path))
+            own = Parent(members[0].path, settings=ini_of(members[0].path))
             self._group(parents[where] if where else own, members, several)
         if source.is_dir() or source in parents:
             self._absent(parents.values())
 
-    def _parent(self, path: Path) -> _Parent:
+    def _parent(self, path: Path) -> Parent:
         try:
             with fields.opened(path) as file:
-                return _read_parent(path, file)
+                return read_parent(path, file)
         except HklflowError as error:
             self._refuse(path, error)
-            return _Parent(path)
+            return Parent(path)
 
     def _scan(self, path: Path) -> _Scan | None:
         """File of a scan; None if it is something else, or told with its parent."""
@@ -161,7 +149,7 @@ class _Search:
             raise error
         self.unmatched.append(Unmatched(str(path), str(error)))
 
-    def _group(self, parent: _Parent, members: Sequence[_Scan], several: Sequence[str]) -> None:
+    def _group(self, parent: Parent, members: Sequence[_Scan], several: Sequence[str]) -> None:
         """Scans of one parent: what they are, which of them is the parent, its settings."""
         found: list[FoundScan] = []
         matrices: dict[tuple[str, str], Floats] = {}
@@ -235,7 +223,7 @@ class _Search:
             start_deg=float(np.degrees(geometry.scan.start)),
             step_deg=float(np.degrees(geometry.scan.step)),
             n_frames=n,
-            polarization=_setting("polarization", settings),
+            polarization=setting("polarization", settings),
         )
         return FoundScan(
             sample="",
@@ -273,11 +261,11 @@ class _Search:
                 why = f"{scan.path.name} has no rotation {raw.stem}"
                 self.unmatched.append(Unmatched(str(raw), why, tuple(rotations)))
 
-    def _sections(self, parent: _Parent, frames: Sequence[int]) -> dict[str, dict[str, Any]]:
+    def _sections(self, parent: Parent, frames: Sequence[int]) -> dict[str, dict[str, Any]]:
         """Sections of the configuration that a parent's settings make."""
         found: dict[str, dict[str, Any]] = {}
         for key in _USED:
-            row, value = KEYS["nxreduce"][key], _setting(key, parent.settings)
+            row, value = KEYS["nxreduce"][key], setting(key, parent.settings)
             if value is None or isinstance(row, str):
                 continue
             if key in ("first_frame", "last_frame") and value >= min(frames):
@@ -293,14 +281,14 @@ class _Search:
             self.notes.append(parent.grid_note)
         return found
 
-    def _absent(self, parents: Iterable[_Parent]) -> None:
+    def _absent(self, parents: Iterable[Parent]) -> None:
         """Tell of registered scans without a file, and of those that are not selected."""
         left: list[str] = []
         for parent in parents:
             for stem, selected in parent.scans.items():
                 path = parent.path.with_name(f"{stem}.nxs")
                 if not path.is_file():
-                    others = [p for p in sorted(path.parent.glob("*.nxs")) if not _is_parent(p)]
+                    others = [p for p in sorted(path.parent.glob("*.nxs")) if not is_parent(p)]
                     why = f"{parent.path.name} registers it, and there is no such file"
                     near = tuple(p.name for p in others if p.stem not in parent.scans)
                     self.unmatched.append(Unmatched(path.name, why, near))
@@ -310,39 +298,18 @@ class _Search:
             self.notes.append(f"not selected in NXRefine, and left out: {', '.join(left)}")
 
 
-def _is_parent(path: Path) -> bool:
-    return path.name.endswith("_scans.nxs")
-
-
 def _below(folder: Path) -> Iterator[Path]:
     """NeXus files of an experiment's folders; the scans' own folders hold frames and results."""
-    seen: set[str] = set()
-    stack = [(folder, 0)]
-    while stack:
-        here, depth = stack.pop()
-        real = os.path.realpath(here)
-        if real in seen:  # links may lead round in circles
-            continue
-        seen.add(real)
-        try:
-            inside = sorted(p for p in here.iterdir() if not p.name.startswith("."))
-        except OSError as error:
-            raise HklflowError(
-                f"{here} cannot be read ({error.strerror}); ask for access"
-            ) from error
-        files = [p for p in inside if p.suffix == ".nxs"]
-        yield from files
-        if depth < _DEPTH:
-            scans = tuple(f"_{p.name}" for p in inside)
-            own = {s[1:] for s in scans if any(p.stem.endswith(s) for p in files)}
-            stack += [
-                (p, depth + 1)
-                for p in reversed(inside)
-                if p.name not in _OTHERS | own and p.is_dir()
-            ]
+
+    def skip(inner: Path, beside: Sequence[Path]) -> bool:
+        of_scan = any(p.suffix == ".nxs" and p.stem.endswith(f"_{inner.name}") for p in beside)
+        return of_scan or inner.name in _OTHERS or is_experiment(inner)
+
+    for _, inside in folders(folder, skip=skip, depth=_DEPTH):
+        yield from (path for path in inside if path.suffix == ".nxs")
 
 
-def _parent_of(scan: _Scan, parents: Mapping[Path, _Parent]) -> Path | None:
+def _parent_of(scan: _Scan, parents: Mapping[Path, Parent]) -> Path | None:
     """Parent of a scan: as its file says, else the one that registers it."""
     said = scan.path.with_name(scan.parent) if scan.parent else None
     if said in parents:
@@ -351,39 +318,8 @@ def _parent_of(scan: _Scan, parents: Mapping[Path, _Parent]) -> Path | None:
     return next((p for p in beside if scan.path.stem in parents[p].scans), None)
 
 
-def _ini(path: Path) -> dict[str, str]:
-    """Settings of reductions of the experiment that a file belongs to."""
-    for folder in path.parents[:_DEPTH]:
-        ini = folder / "tasks/settings.ini"
-        if ini.is_file():
-            lines = read_ini(ini)
-            return {key: text for section, key, text in lines if section == "nxreduce"}
-    return {}
-
-
-def _read_parent(path: Path, file: Any) -> _Parent:
-    stems = fields.texts(file, "entry/nxscans/scans")
-    selected = fields.find(file, "entry/nxscans/selected")
-    chosen = [True] * len(stems) if selected is None else np.ravel(selected[()]).tolist()
-    if len(chosen) != len(stems):
-        raise HklflowError(
-            f"{path} registers {len(stems)} scans and says of {len(chosen)} whether they are "
-            "selected; mend the file"
-        )
-    grid, note = read_grid(file)
-    names = [n for n in fields.rotation_names(file) if fields.has_orientation(file, n)]
-    return _Parent(
-        path,
-        {stem: bool(one) for stem, one in zip(stems, chosen, strict=True)},
-        _ini(path) | fields.texts_of(file, "entry/nxscans/settings"),
-        grid,
-        note,
-        {n: fields.orientation_matrix(file, n) for n in names},
-    )
-
-
 def _chosen(
-    found: Sequence[FoundScan], matrices: Mapping[tuple[str, str], Floats], parent: _Parent
+    found: Sequence[FoundScan], matrices: Mapping[tuple[str, str], Floats], parent: Parent
 ) -> tuple[str, str]:
     """Parent scan of these, and why it is."""
 
@@ -427,16 +363,3 @@ def _raw_files(scan: _Scan, rotation: str) -> tuple[str, ...]:
     own = sorted(scan.folder.glob("*.h5"))
     others = [p for p in sorted(scan.path.parent.glob(f"*/{rotation}.h5")) if p not in own]
     return tuple(str(p.relative_to(scan.path.parent)) for p in (own + others)[:5])
-
-
-def _setting(key: str, settings: Mapping[str, str]) -> Any:
-    """Value of one of NXRefine's settings as hklflow has it; None if it is not said."""
-    row, text = KEYS["nxreduce"][key], settings.get(key, "")
-    if not isinstance(row, Becomes) or text in ("", "None"):
-        return None
-    try:
-        return row.convert(text)
-    except ValueError as error:
-        raise HklflowError(
-            f"{key} of NXRefine's settings is {text!r}, not what it needs ({row.says}); mend it"
-        ) from error
