@@ -4,6 +4,7 @@ from . import (
     configuration,
     geometries,
     headers,
+    imports,
     models,
     paths,
     products,
@@ -21,6 +22,7 @@ THEMES = {
     "Paths and permissions": paths.CASES,
     "Calibrations and masks": geometries.CASES,
     "Orientations": models.CASES,
+    "Imports": imports.CASES,
     "Products and commands": products.CASES,
 }
 CASES: list[Case] = [case for cases in THEMES.values() for case in cases]

@@ -1,0 +1,140 @@
+"""What `hklflow import` finds in the files of an instrument."""
+
+from .cases import Case, cut, several, written
+from .experiment import CHECK
+from .raw_files import pipe
+from .tables import scans
+
+RAW = "raw/repeated.nxs"
+NXMX = f"hklflow import {RAW} --from nxmx --sample new"
+SPEC = "hklflow import run.spec --from spec"
+
+
+CASES = [
+    Case(
+        "import from an unknown beamline",
+        NXMX.replace("nxmx", "mx"),
+        "there is no beamline 'mx'; known are …",
+        good=NXMX,
+    ),
+    Case(
+        "import of what is not there",
+        NXMX.replace("repeated", "gone"),
+        "raw/gone.nxs does not exist; check the path",
+        good=NXMX,
+    ),
+    Case(
+        "import that does not say from where",
+        f"hklflow import {RAW}",
+        'Command "import" parameter --from requires an argument.',
+        good=NXMX,
+    ),
+    Case(
+        "import of a truncated file",
+        NXMX,
+        "…/raw/repeated.nxs cannot be opened as HDF5 (…); it is truncated or still being "
+        "written: copy it again",
+        cut(RAW),
+    ),
+    Case(
+        "import of a pipe",
+        NXMX,
+        "…/raw/repeated.nxs cannot be read (Not a directory); ask for access",
+        pipe(RAW),
+    ),
+    Case(
+        "import from a folder without scans",
+        "hklflow import config --from nxmx",
+        "…/config has no NXmx file of a scan; name another folder",
+        good=NXMX,
+    ),
+    Case(
+        "import with an unknown space group",
+        NXMX + " --space-group P7",
+        "…/config/samples.tsv, row 2: space group 'P7' is unknown; give a Hermann-Mauguin "
+        "symbol (Fd-3m, P 1 21/c 1, R -3 c :H), a Hall symbol or a number from 1 to 230",
+        good=NXMX,
+    ),
+    Case(
+        "import with a cell of length 0",
+        NXMX + " --cell 0 5 5 90 90 90",
+        "…/config/samples.tsv, row 2: cell 0 5 5 90 90 90 spans no volume; give lengths in Å "
+        "and angles in degrees",
+        good=NXMX,
+    ),
+    Case(
+        "import with a cell at odds with the space group",
+        NXMX + " --cell 5 5 9 90 90 90 --space-group Pm-3m",
+        "…/config/samples.tsv, row 2: the cell 5 5 9 90 90 90 is none of P m -3 m (cubic), "
+        "for which it would be 6.6081 6.6081 6.6081 90 90 90; correct one of them (P 1 if the"
+        " space group is not known)",
+        good=NXMX,
+    ),
+    Case(
+        "import with a parent that is no scan",
+        NXMX + " --parent 30K",
+        "scan new 300K: its parent '30K' is not a scan",
+        good=NXMX,
+    ),
+    Case(
+        "import with a temperature below 0 K",
+        NXMX + " --temperature=-5",
+        "…/config/scans.tsv, row 4: scan '-5K' may only have letters, digits, '.', '+' and "
+        "'-' (it names files); …/config/scans.tsv, row 4: temperature -5 K is below absolute "
+        "zero",
+        good=NXMX,
+    ),
+    Case(
+        "import of scans 9 to 3",
+        NXMX + " --scans 9-3",
+        "--scans '9-3' is no range of scans; write first-last",
+        good=NXMX,
+    ),
+    Case(
+        "import with an unknown option",
+        NXMX + " --option x=1",
+        "--option 'x=1' is not one `name=value` of nxmx's own options (none)",
+        good=NXMX,
+    ),
+    Case(
+        "import with a calibration that is not defined",
+        NXMX + " --calibration lap",
+        "…/config/scans.tsv, row 4: calibration 'lap' is not one of lab",
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file that is none",
+        SPEC,
+        "…/run.spec has no line #S: it is no SPEC file, or one without scans",
+        written("run.spec", "hello\n" * 9),
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file of 0 bytes",
+        SPEC,
+        "…/run.spec has no line #S: it is no SPEC file, or one without scans",
+        written("run.spec", ""),
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file that is no text",
+        SPEC,
+        "…/run.spec has no line #S: it is no SPEC file, or one without scans",
+        written("run.spec", bytes(range(256)) * 9),
+        good=NXMX,
+    ),
+    Case(
+        "raw file imported as one of NXRefine",
+        NXMX.replace("nxmx", "nxrefine"),
+        "…/raw/repeated.nxs has no rotations f1, f2, ... of NXRefine",
+        good=NXMX,
+    ),
+    Case(
+        "light scan file that is no HDF5",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 1: …/raw/x.scan.nxs cannot be opened as HDF5 (…); it is "
+        "truncated or still being written: copy it again",
+        several(written("raw/x.scan.nxs", b"x"), scans(("raw/r1.nxs", "raw/x.scan.nxs"))),
+    ),
+]
