@@ -483,7 +483,8 @@ def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
     data = CONFIG | {"samples": "tables/samples.tsv", "scans": "tables/scans.tsv"}
     assert len(config.load(data, base).scans) == 3
     (problem,) = _problems(data | {"find_peaks": {"thresold": 40}}, base)
-    assert problem == "config: find_peaks.thresold: there is no such key (it is 40); did you mean threshold?"
+    told = "there is no such key (it is 40); did you mean threshold?"
+    assert problem == f"config: find_peaks.thresold: {told}"
 
 
 def test_mistakes_in_a_simulation_are_found_before_anything_runs() -> None:
