@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hklflow import config, nexus, norms, stage
+from hklflow.cli.calibration.build import bragg_products
 from hklflow.core import geometry
 from hklflow.core.masks import MaskBit
 from hklflow.core.modules import Modules
@@ -372,3 +374,10 @@ def test_the_page_knows_products_that_are_shared() -> None:
         path = Path(name)
         folder = sample_page.folder_of(path, params)
         assert place(path, folder, "s", ["a"]).part == part
+
+
+def test_no_version_of_a_store_comes_from_a_quick_look(base: Path) -> None:  # noqa: F811
+    experiment = config.load(CONFIG | {"binning": 4}, base)
+    target: Any = SimpleNamespace(experiment=experiment, name="beamline")
+    with pytest.raises(HklflowError, match="versions of the store are of frames as measured"):
+        bragg_products(target, "hexa/300K")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
+from hklflow import nexus, orientation, stage
 from hklflow.config import binned
 from hklflow.core import lattice
 from hklflow.core.simulate import (
@@ -72,7 +72,7 @@ def reduced(folder: Path, factor: int) -> tuple[dict[str, Any], nexus.Volume]:
     simulation = simulated(factor)
     at = {n: folder / f"{n}.nxs" for n in ("raw", "binned", "scan", "mask", "peaks", "statistics")}
     at |= {n: folder / f"{n}.nxs" for n in ("scale", "frame_mask", "all", "clean")}
-    orientation = folder / "orientation.json"
+    model = folder / "orientation.json"
     told = {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
     with NXmxWriter(at["raw"], **simulation.raw_header()) as writer:
         for frames in simulation.frames(25):
@@ -114,7 +114,7 @@ def reduced(folder: Path, factor: int) -> tuple[dict[str, Any], nexus.Volume]:
     _run(
         refine_parent,
         {"scans": [at["scan"]], "peaks": [at["peaks"]]},
-        {"orientation": orientation, "picture": told["picture"]},
+        {"orientation": model, "picture": told["picture"]},
         refine_parent.Params(
             sample="s",
             scan="300K",
@@ -135,16 +135,17 @@ def reduced(folder: Path, factor: int) -> tuple[dict[str, Any], nexus.Volume]:
     inputs = masked | {
         "scale": at["scale"],
         "frame_mask": at["frame_mask"],
-        "orientation": orientation,
+        "orientation": model,
     }
     volumes = {"transform": at["all"], "masked_transform": at["clean"]}
     _run(transform, inputs, volumes, transform.Params(rotation="r1"))
-    return json.loads(orientation.read_text()), nexus.read_volume(at["all"])
+    return json.loads(model.read_text()), nexus.read_volume(at["all"])
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Any], nexus.Volume]]:
-    folder = tmp_path_factory.mktemp("quick")
+    folder = tmp_path_factory.getbasetemp() / "quick"
+    folder.mkdir()
     return [reduced(folder / f"binned{factor}", factor) for factor in (1, 4)]
 
 
@@ -170,6 +171,20 @@ def test_cells_and_orientations_agree_within_their_errors(
     assert (np.abs(lengths[1] - CELL[:3]) < 0.002 * np.array(CELL[:3])).all()
     # A block is 0.37 degrees wide as the crystal sees it; some hundred peaks tell a part of it.
     assert max(turns) < 0.37 / 50
+
+
+@pytest.mark.usefixtures("both")
+def test_an_orientation_of_the_whole_resolution_starts_a_quick_look(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    full, quick = (tmp_path_factory.getbasetemp() / f"quick/binned{b}" for b in (1, 4))
+    observed = orientation.read(["r1"], [quick / "scan.nxs"], [quick / "peaks.nxs"])
+    ub, group = orientation.started(full / "orientation.json", observed)
+    expected = json.loads((full / "orientation.json").read_text())["UB"]
+    # The scan has the geometry of the header, the orientation the refined one.
+    np.testing.assert_allclose(ub, expected, atol=2e-3)
+    assert group is not None
+    assert group.symbol.replace(" ", "") == "Pmmm"
 
 
 def test_diffuse_scattering_agrees_within_its_errors(
