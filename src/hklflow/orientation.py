@@ -452,4 +452,5 @@ def as_given(
 def constraints_kept(cell: ArrayLike, group: symmetry.SpaceGroup) -> bool:
     """Whether a cell that was given obeys a space group's relations, to 1e-4."""
     own = np.asarray(cell, dtype=np.float64)
-    return reduction.strain(lattice.metric(own), symmetry.constrain_cell(own, group)) < 1e-4
+    strain = reduction.strain(lattice.metric(own), symmetry.constrain_cell(own, group))
+    return bool(strain < 1e-4)
