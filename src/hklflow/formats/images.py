@@ -82,7 +82,7 @@ def _open(path: Path, frame: int) -> Any:
     except Exception as error:  # noqa: BLE001
         why = f"{type(error).__name__}: {error}"
     if pixels is None or any("hecksum" in message for message in _heard.messages):
-        why = " ".join((why or _heard.messages[-1]).split())
+        why = " ".join((why or "".join(_heard.messages[-1:]) or "no pixels").split())
         raise HklflowError(
             f"frame {frame} cannot be read from {path} ({why}); the "
             "file is truncated, damaged or of another format: copy it again"
