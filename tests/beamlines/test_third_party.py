@@ -24,6 +24,8 @@ CHECKS = [
     if name.startswith("test_") and inspect.isfunction(check)
 ]
 
+assert len(CHECKS) > 5
+
 
 @pytest.fixture
 def bl7(tmp_path, monkeypatch):
