@@ -313,6 +313,7 @@ def _shown(path: str, folder: Folder) -> str:
 def _light(folder: Folder, one: "FoundScan", made: ExitStack) -> str:
     """Write the light scan file of a rotation; gives its path from the experiment's folder."""
     from hklflow.formats.light import write_light
+    from hklflow.formats.raw import is_hdf5
 
     path = folder.base / _light_name(one)
 
@@ -323,6 +324,11 @@ def _light(folder: Folder, one: "FoundScan", made: ExitStack) -> str:
         return os.path.relpath(absolute, path.parent) if below else str(absolute)
 
     datasets = [(linked(file), inside) for file, inside in one.datasets]
+    if is_hdf5(one.raw) and not datasets:
+        raise HklflowError(
+            f"the beamline's plugin does not say where in {one.raw} the frames are (`datasets` of "
+            "FoundScan); report it to whoever keeps the plugin"
+        )
     path.parent.mkdir(exist_ok=True)
     made.callback(path.unlink, missing_ok=True)
     write_light(
