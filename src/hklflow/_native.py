@@ -1,10 +1,11 @@
 """Let cctbx and the rest of the scientific stack live in one process.
 
 The cctbx-base wheel brings its own libstdc++. If another C++ extension has
-loaded the system's first, importing cctbx kills the process; if cctbx is what
-first imports numpy, numpy's OpenBLAS shadows scipy's and SVD fails. Both are
-cured by importing numpy and then loading cctbx's libstdc++, before anything
-else. ``hklflow/__init__.py`` calls `preload`, so every entry point passes here.
+loaded the system's first, importing cctbx kills the process (with a libstdc++
+of Debian 13 numpy alone does that); if cctbx is what first imports numpy,
+numpy's OpenBLAS shadows scipy's and SVD fails. Both are cured by loading
+cctbx's libstdc++ and then importing numpy, before anything else.
+``hklflow/__init__.py`` calls `preload`, so every entry point passes here.
 """
 
 import ctypes
@@ -32,18 +33,18 @@ _too_late: list[str] = []
 
 
 def preload() -> None:
-    """Import numpy, then load the libstdc++ that cctbx bundles (if it does)."""
+    """Load the libstdc++ that cctbx bundles (if it does), then import numpy."""
     global _preloaded
     if _preloaded:
         return
     _too_late[:] = [name for name in _CPP_EXTENSIONS if name in sys.modules]
-    import numpy  # noqa: F401  (before cctbx, see above)
-
     spec = importlib.util.find_spec("cctbx")
     if spec is not None and spec.submodule_search_locations:
         site = Path(next(iter(spec.submodule_search_locations))).parent
         for library in sorted(site.glob("cctbx_base.libs/libstdc++-*.so*")):
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    import numpy  # noqa: F401  (before cctbx, see above)
+
     _preloaded = True
 
 
