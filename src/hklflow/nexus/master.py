@@ -36,8 +36,8 @@ def write_master(
 
     Layout as NeXpy and NXRefine users know it: ``entry/transform``,
     ``entry/masked_transform``, the symmetrised volumes and the pair distributions, and one
-    entry ``fN`` for each rotation with its frames, peaks, frame sums, scale and 3-D mask. All
-    links are relative. ``entry/configuration`` holds the scan's configuration as JSON, all
+    entry ``fN`` for each rotation with its frames, peaks, frame sums, scale and 3-D mask, and a
+    copy of its instrument. All links are relative. ``entry/configuration`` holds the scan's configuration as JSON, all
     layers joined. The default plot is the first symmetrised volume (it has the fewest holes),
     else the first of ``volumes``.
 
@@ -105,6 +105,11 @@ def write_master(
                     "mask3d": "/entry/mask",
                     "instrument": "/entry/instrument",
                 }[product]
+                if product == "instrument":
+                    # nexusformat, and so NeXpy, cannot follow a link to groups within groups.
+                    with open_entry(target) as other:
+                        other.copy("instrument", group)
+                    continue
                 link(group, "data" if product == "scan" else product, target, inside)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from hklflow import stage
 from hklflow.errors import HklflowError
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
