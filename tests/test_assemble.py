@@ -171,12 +171,12 @@ def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> 
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ({"exposure_time": 0.0}, "exposure time is not known (0.0)"),
-        ({"exposure_time": np.nan}, "exposure time is not known (nan)"),
-        ({"exposure_time": np.inf}, "exposure time is not known (inf)"),
-        ({"wavelength": 0.0}, "wavelength is not known (0.0)"),
-        ({"wavelength": np.nan}, "wavelength is not known (nan)"),
-        ({"polarization": -1.0}, "polarisation is not known (-1.0)"),
+        ({"exposure_time": 0.0}, "exposure time is 0 s"),
+        ({"exposure_time": np.nan}, "exposure time is nan s"),
+        ({"exposure_time": np.inf}, "exposure time is inf s"),
+        ({"wavelength": 0.0}, "wavelength of 0 Å cannot be"),
+        ({"wavelength": np.nan}, "wavelength of nan Å cannot be"),
+        ({"polarization": -1.0}, "polarisation is -1, not 0 to 1"),
         ({"step_deg": 0.0}, "step (0.0)"),
         ({"monitor": np.array([1.0, 0.0] * 5)}, "frame 1 has 0"),
         ({"monitor": np.array([1.0, 2.0, np.nan] + [1.0] * 7)}, "frame 2 has nan"),

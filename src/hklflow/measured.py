@@ -41,10 +41,10 @@ def measurement(
     n = rotation.scan.n_frames
 
     def blocks() -> "Iterator[NDArray[Any]]":
-        with raw.open_frames(scan.raw) as frames:
+        with raw.open_scan(scan) as frames:
             yield from frames.stream(block, scan.first, scan.first + n, threads=threads)
 
-    with raw.open_frames(scan.raw) as frames:
+    with raw.open_scan(scan) as frames:
         flag = masks.flag_value(frames.dtype) or np.inf
     return Measurement(
         rotation,

@@ -321,6 +321,22 @@ CASES = [
         more("import_scan: {monitor: yes}\n"),
     ),
     Case(
+        "frames to be left out in words",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: import_scan.leave_out.1: Value error, 'last' names no frames: write `17`, "
+        "`100-120`, or `r1:17-18` for one rotation, with numbers counted from 0 (it is 'last')",
+        more("import_scan: {leave_out: [3, last]}\n"),
+    ),
+    Case(
+        "frames to be left out of a rotation that is not there",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  config: import_scan.leave_out: 'r9:3' is of no rotation of the scans that it is for "
+        "(they have r1)",
+        more("import_scan: {leave_out: [4-5, 'r1:2', 'r9:3']}\n"),
+    ),
+    Case(
         "mask file that is not there",
         CHECK,
         "1 problem in the experiment:\n  config: pixel_mask: config/masks.yaml does not exist",

@@ -207,10 +207,10 @@ CASES = [
     Case(
         "angles in radians given in degrees",
         IMPORT,
-        "raw/r1.nxs: a scan from -0.0174533° in steps of 0.00174533° cannot be (0.002 to 90° "
-        "can; are the angles in radians?): give `axis=start:step` in degrees in the scan "
-        "table",
-        r1(PHI, np.radians(ANGLES / 5)),
+        "raw/r1.nxs: the scan's 6 frames are 3.14159° long, which are the radians of 180°; are "
+        "the angles in radians? Give `axis=start:step` in degrees in the scan table: -60:30 if "
+        "they are, else -1.0472:0.523598776",
+        r1(PHI, np.radians(-60 + 30.0 * np.arange(N))),
     ),
     Case(
         "angles that turn back",
@@ -222,8 +222,8 @@ CASES = [
     Case(
         "steps of more than a turn",
         IMPORT,
-        "raw/r1.nxs: a scan from 0° in steps of 400° cannot be (0.002 to 90° can; are the "
-        "angles in radians?): give `axis=start:step` in degrees in the scan table",
+        "raw/r1.nxs: a scan from 0° in steps of 400° cannot be (1e-05 to 90° can): give "
+        "`axis=start:step` in degrees in the scan table",
         r1(PHI, 400.0 * np.arange(N)),
     ),
     Case(
@@ -279,21 +279,21 @@ CASES = [
         "monitor of 0 in a frame",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has 0): leave frames without beam out, or set `monitor: none`",
+        "has 0): leave frames without beam out (`leave_out: [2]`), or set `monitor: none`",
         r1(MONITOR, at(COUNTS, 2, 0)),
     ),
     Case(
         "negative monitor",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has -1): leave frames without beam out, or set `monitor: none`",
+        "has -1): leave frames without beam out (`leave_out: [2]`), or set `monitor: none`",
         r1(MONITOR, at(COUNTS, 2, -1)),
     ),
     Case(
         "monitor that is NaN",
         IMPORT,
         "raw/r1.nxs: the monitor must have one positive value for each of 6 frames (frame 2 "
-        "has nan): leave frames without beam out, or set `monitor: none`",
+        "has nan): leave frames without beam out (`leave_out: [2]`), or set `monitor: none`",
         r1(MONITOR, at(COUNTS, 2, np.nan)),
     ),
     Case(
@@ -517,8 +517,8 @@ CASES = [
     Case(
         "step of 1000°",
         IMPORT_SERIES.replace("--step 0.5", "--step 1000"),
-        "raw/r3_####.cbf: a scan from -5° in steps of 1000° cannot be (0.002 to 90° can; are "
-        "the angles in radians?): give `axis=start:step` in degrees in the scan table",
+        "raw/r3_####.cbf: a scan from -5° in steps of 1000° cannot be (1e-05 to 90° can): give "
+        "`axis=start:step` in degrees in the scan table",
         good=IMPORT_SERIES,
     ),
     Case(
@@ -566,6 +566,25 @@ CASES = [
         good=IMPORT,
     ),
     Case(
+        "frames beyond the end left out",
+        IMPORT + " --leave-out 2 5-6",
+        "raw/r1.nxs: `leave_out` '5-6': the frames are 0 to 5; numbers are those of the raw "
+        "frames, counted from 0",
+        good=IMPORT + " --leave-out 2 4-5",
+    ),
+    Case(
+        "all frames left out",
+        IMPORT + " --leave-out 0 1-5",
+        "raw/r1.nxs: `leave_out` leaves no frame: take the row out of the scan table instead",
+        good=IMPORT,
+    ),
+    Case(
+        "frames of another rotation left out",
+        IMPORT + " --leave-out r2:3",
+        "raw/r1.nxs: `leave_out` 'r2:3': give the frames of this rotation only",
+        good=IMPORT,
+    ),
+    Case(
         "axis without a direction asked for",
         IMPORT + " --axes phi",
         "goniometer axis 'phi' is not `name=x,y,z`, such as `phi=-1,0,0`",
@@ -586,17 +605,17 @@ CASES = [
     Case(
         "temperature log whose clock was set back",
         IMPORT,
-        "the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 20 to 3 at "
-        "its value 2: what it says of this scan is not known; take the log out of the file, "
-        "and give the temperature in the scan table",
+        "raw/r1.nxs: the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 20 "
+        "to 3 at its value 2, so that the temperature of this scan is not known: give it in the "
+        "scan table",
         inside(R1, _log),
     ),
     Case(
         "temperature log with a time that is NaN",
         IMPORT,
-        "the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 1 to nan at "
-        "its value 1: what it says of this scan is not known; take the log out of the file, "
-        "and give the temperature in the scan table",
+        "raw/r1.nxs: the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 1 "
+        "to nan at its value 1, so that the temperature of this scan is not known: give it in "
+        "the scan table",
         _log_of([1.0, np.nan, 2.0, 3.0]),
     ),
 ]

@@ -79,9 +79,19 @@ CASES = [
     Case(
         "import with a temperature below 0 K",
         NXMX + " --temperature=-5",
-        "…/config/scans.tsv, row 4: scan '-5K' may only have letters, digits, '.', '+' and "
-        "'-' (it names files); …/config/scans.tsv, row 4: temperature -5 K is below absolute "
-        "zero",
+        "--temperature: a temperature of -5 K cannot be (0 to 5000 K; is it in °C?); give it in K",
+        good=NXMX,
+    ),
+    Case(
+        "import with a polarisation in percent",
+        NXMX + " --polarization 99",
+        "--polarization 99 is no fraction; give 0 to 1 (0.5: unpolarised)",
+        good=NXMX,
+    ),
+    Case(
+        "import with a negative saturation",
+        NXMX + " --saturation=-1",
+        "--saturation -1 is no number of counts; give one above 0",
         good=NXMX,
     ),
     Case(

@@ -2,11 +2,17 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
-from .cases import Fine, edited, renamed, several, written
-from .experiment import CHECK, IMPORT, IMPORT_SERIES, SCANS
-from .headers import ANGLES, PHI, r1
+import numpy as np
+
+from hklflow import nexus
+
+from .cases import Fine, edited, inside, renamed, several, written
+from .experiment import CHECK, IMPORT, IMPORT_SERIES, PEAKS, SCANS
+from .headers import ANGLES, COUNTS, MONITOR, PHI, R1, _log, at, r1
+from .raw_files import _counts, _hung, _lost
 from .tables import ADD, SAMPLES_TSV, SCANS_TSV
 
 ODD = "räw $(touch pwned) 'x' &;"  # a folder that a shell would mistake
@@ -30,12 +36,37 @@ def _loop_beside(folder: Path) -> None:
     (folder / "raw/up").symlink_to("..")
 
 
+def _left_out(folder: Path) -> None:
+    """Leave frames 3 and 4 out of the scan file."""
+    path = folder / "results/quartz/300K/r1/scan.nxs"
+    scan = nexus.read_scan(path)
+    path.unlink()
+    nexus.write_scan(path, replace(scan, left_out=(3, 4)), "left out", None)
+
+
 _BOM = b"\xef\xbb\xbf"
 
 FINE = [
     Fine("start at -5°", IMPORT_SERIES),
     Fine("negative steps", IMPORT, r1(PHI, -ANGLES)),
     Fine("angles beyond a turn", IMPORT, r1(PHI, 720 + ANGLES)),
+    Fine("steps of 0.0005°", IMPORT, r1(PHI, ANGLES / 1000)),
+    Fine("steps of 0.1°, of which the angles are 3.14° in all", IMPORT, r1(PHI, ANGLES * 3.14 / 3)),
+    Fine(
+        "radians of 180° in degrees, which the scan table confirms",
+        IMPORT + " --scan-axis phi --start=-1.0472 --step 0.523598776",
+        r1(PHI, np.radians(-60 + 30.0 * np.arange(6))),
+    ),
+    Fine(
+        "temperature log whose clock was set back, and a temperature in the table",
+        IMPORT + " --temperature 300",
+        inside(R1, _log),
+    ),
+    Fine(
+        "a frame without beam, left out", IMPORT + " --leave-out 2", r1(MONITOR, at(COUNTS, 2, 0))
+    ),
+    Fine("lost frames, left out", PEAKS, several(_counts(_lost()), _left_out)),
+    Fine("copied frames, left out", PEAKS, several(_counts(_hung()), _left_out)),
     Fine("0 K", ADD.replace("--temperature 50", "--temperature 0")),
     Fine("line ends of Windows", CHECK, written(SCANS_TSV, SCANS.replace("\n", "\r\n"))),
     Fine("byte-order mark", CHECK, written(SCANS_TSV, _BOM + SCANS.encode())),

@@ -139,6 +139,8 @@ def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list
         notes.append(f"{words.scan} is no temperature in K: it is taken for a name only")
     if None not in (measured, words.temperature) and not _alike(measured, words.temperature):
         notes.append(f"the name says {words.temperature:g} K, the header {measured:g} K")
+    if measured is None and one.found.header.temperature_doubt is not None:
+        notes.append(one.found.header.temperature_doubt)
     if measured is None and mean is None:
         notes.append("no temperature, neither in the header nor in the name")
     elif measured is not None and mean is not None and abs(measured - mean) > 0.05:

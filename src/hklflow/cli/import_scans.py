@@ -97,6 +97,7 @@ def import_scans(
     from hklflow.formats.raw import Header
 
     folder = experiment(directory)
+    _require_possible(polarization, saturation, temperature)
     plugin = beamline(from_)
     if not source.exists():
         raise HklflowError(f"{source} does not exist; check the path")
@@ -127,6 +128,24 @@ def import_scans(
         return 0
     _write(folder, found, fresh, stated)
     return 0
+
+
+def _require_possible(
+    polarization: float | None, saturation: float | None, temperature: float | None
+) -> None:
+    """Refuse what no experiment has, before it stands in files and tables."""
+    import math
+
+    from hklflow.core import plausible
+
+    if polarization is not None and not 0 <= polarization <= 1:
+        raise HklflowError(
+            f"--polarization {polarization:g} is no fraction; give 0 to 1 (0.5: unpolarised)"
+        )
+    if saturation is not None and not 0 < saturation < math.inf:
+        raise HklflowError(f"--saturation {saturation:g} is no number of counts; give one above 0")
+    if temperature is not None and (told := plausible.temperature_problem(temperature)):
+        raise HklflowError(f"--temperature: {told.partition(':')[0]}; give it in K")
 
 
 class _Stated:

@@ -256,7 +256,7 @@ class _Measured:
         for scan, rotation, path in zip(self.scans, rotations, self._made("mask.nxs"), strict=True):
             readers.append(
                 _Reader(
-                    frames=stack.enter_context(raw.open_frames(scan.raw)),
+                    frames=stack.enter_context(raw.open_scan(scan)),
                     first=scan.first,
                     noise=raw.read_variance(scan),
                     rotation=rotation,

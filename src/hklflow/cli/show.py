@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_file
 
 if TYPE_CHECKING:
     import h5py
@@ -100,10 +101,11 @@ def split(given: Path) -> tuple[Path, list[str]]:
         If there is no such file.
     """
     for path in (given, *given.parents):
-        if path.is_file():
-            return path, list(given.parts[len(path.parts) :])
         if path.is_dir():
             break
+        if path.exists():
+            require_file(path, "the file")
+            return path, list(given.parts[len(path.parts) :])
     if given.is_dir():
         raise HklflowError(f"{given} is a folder; name a file in it")
     raise HklflowError(f"there is no file {given}; check the path")

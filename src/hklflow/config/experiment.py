@@ -13,6 +13,7 @@ from hklflow.config.layers import Layer
 from hklflow.config.models import Config, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
 from hklflow.constants.runs import raw_files
+from hklflow.core import left_out
 from hklflow.errors import HklflowError
 from hklflow.norms import Corrections
 from hklflow.paths import Paths
@@ -335,6 +336,7 @@ class Experiment:
         ]
         given = self.settings(sample, scan).import_scan.model_dump()
         given["angles"] = given["angles"] | settings
+        given["leave_out"] = left_out.of_rotation(given["leave_out"], rotation)
         given["binning"] = self.config.binning
         if self.config.binning > 1:
             # That of a pixel: the file of the block sums has theirs.

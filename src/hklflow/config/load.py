@@ -12,6 +12,7 @@ from hklflow.config.layers import merged, require_small
 from hklflow.config.models import Config, PoniFile, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, layers_of_experiment, resolved, validated
 from hklflow.config.simulated import simulation_problems
+from hklflow.core import left_out
 from hklflow.errors import HklflowError
 from hklflow.flags import files
 from hklflow.paths import RESERVED
@@ -102,6 +103,7 @@ def load(
         problems += _state_problems(experiment)
         problems += _use_problems(experiment)
         problems += _start_problems(experiment)
+        problems += _left_out_problems(experiment)
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
     if problems:
@@ -242,6 +244,21 @@ def _start_problems(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"config: orientation.start of {sample}/{scan}: {start} is a product of this "
                 "workflow, which would wait for itself; copy it elsewhere first"
+            )
+
+
+def _left_out_problems(experiment: Experiment) -> Iterator[str]:
+    """Say which frames that are to be left out are of no rotation."""
+    named: dict[str, set[str]] = {}
+    for (sample, scan), row in experiment.scans.items():
+        for item in experiment.settings(sample, scan).import_scan.leave_out:
+            named.setdefault(item, set()).update(row.rotations)
+    for item, rotations in named.items():
+        rotation = left_out.parse(item)[0]
+        if rotation is not None and rotation not in rotations:
+            yield (
+                f"config: import_scan.leave_out: {item!r} is of no rotation of the scans that it "
+                f"is for (they have {', '.join(sorted(rotations))})"
             )
 
 

@@ -151,7 +151,8 @@ def transmission(
         if at.size:
             raise HklflowError(
                 f"the {name} is {values[at[0]]} on frame {at[0]} ({at.size} such frames): give a "
-                "positive value for every frame or leave those frames out"
+                "positive value for every frame or leave those frames out (`import_scan: "
+                "leave_out`)"
             )
     if window is not None and (window < 5 or window % 2 == 0 or window > b.size):
         raise HklflowError(

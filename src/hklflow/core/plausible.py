@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 WAVELENGTHS = (0.06, 10.0)  # Å: 1.2 to 200 keV
 DISTANCES = (1e-3, 20.0)  # m
 PIXELS = (1e-6, 1e-2)  # m
-STEPS = (0.002, 90.0)  # degrees: 0.1° in radians is below
+STEPS = (1e-5, 90.0)  # degrees: rocking curves have 0.0005° and less
 HOTTEST = 5000.0  # K
 LENGTHS, ANGLES = (1.0, 2000.0), (10.0, 170.0)  # of cells: Å, degrees
 
@@ -53,9 +53,23 @@ def step_problem(start: float, step: float) -> str | None:
     if math.isfinite(start) and low <= abs(step) <= high:
         return None
     return (
-        f"a scan from {start:g}° in steps of {step:g}° cannot be ({low:g} to {high:g}° can; are "
-        "the angles in radians?): give `axis=start:step` in degrees in the scan table"
+        f"a scan from {start:g}° in steps of {step:g}° cannot be ({low:g} to {high:g}° can): give "
+        "`axis=start:step` in degrees in the scan table"
     )
+
+
+def radian_doubt(start: float, step: float, n_frames: int) -> str | None:
+    """Ask if angles that a file has in degrees are radians: 90, 180 or 360° would be the range."""
+    length = n_frames * abs(step)
+    for turn in (90.0, 180.0, 360.0):
+        if math.isclose(length, math.radians(turn), rel_tol=1e-4):
+            return (
+                f"the scan's {n_frames} frames are {length:.6g}° long, which are the radians of "
+                f"{turn:g}°; are the angles in radians? Give `axis=start:step` in degrees in the "
+                f"scan table: {math.degrees(start):g}:{math.degrees(step):g} if they are, else "
+                f"{start:g}:{step:.9g}"
+            )
+    return None
 
 
 def cell_problem(cell: Sequence[float]) -> str | None:

@@ -25,7 +25,8 @@ class RotationScan:
         Geometry; its ``scan.n_frames`` frames are used, from ``first`` on.
     monitor : (n_frames,) array
         Incident intensity integrated over each frame's exposure, before the attenuators;
-        the exposure time if the experiment has no monitor.
+        the exposure time if the experiment has no monitor. A frame left out whose monitor or
+        transmission is no positive number has the median of the others: nothing counts with it.
     exposure : (n_frames,) array
         Seconds.
     attenuation : (n_frames,) array
@@ -42,6 +43,8 @@ class RotationScan:
     binning : PixelBinning or None
         How the frames' pixels were summed in blocks; None if they are as measured. Geometry and
         saturation are those of the sums.
+    left_out : tuple of int
+        Raw frames, counted from 0, that are not to be used, in rising order.
     """
 
     raw: str
@@ -55,3 +58,4 @@ class RotationScan:
     saturation: float | None = None
     underload: float = 0.0
     binning: PixelBinning | None = None
+    left_out: tuple[int, ...] = ()

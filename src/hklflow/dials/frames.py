@@ -166,7 +166,7 @@ def find_spots(
 
     plane = flat(rotation)
     bad = nexus.read_mask(mask) != 0
-    with raw.open_frames(scan.raw) as frames:
+    with raw.open_scan(scan) as frames:
         last = scan.first + rotation.scan.n_frames
         blocks = frames.stream(16, scan.first, last, threads=threads)
         write_frames(folder / FRAMES, scan, plane, bad, blocks, frames.dtype)

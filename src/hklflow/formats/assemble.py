@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import geometry, plausible
+from hklflow.core import geometry, left_out, plausible
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Header
@@ -35,6 +35,7 @@ class Said:
     n_frames: int | None = None
     first_frame: int = 0
     last_frame: int | None = None
+    leave_out: Sequence[str] = ()
     monitor: str = "file"
     exposure: float | None = None
     attenuation: float | None = None
@@ -129,6 +130,10 @@ def scan(
         )
         last = n_raw - 1
     n = last - said.first_frame + 1
+    out = _left_out(said, n_raw, last, problems)
+    used = np.zeros(n_raw, np.bool_)
+    used[said.first_frame : last + 1] = True
+    used[list(out)] = False
 
     wavelength = _first(said.wavelength, beam.wavelength if beam else None, header.wavelength)
     if wavelength is None:
@@ -153,16 +158,18 @@ def scan(
         problems.append(told)
 
     goniometer = _goniometer(header, said, problems)
-    start, step = _angles(header, said, problems)
+    start, step = _angles(header, said, n_raw, problems)
     exposure = _first(said.exposure, header.exposure_time)
     if exposure is None or not 0 < exposure < math.inf:
         what = "not known" if exposure is None else f"{exposure:g} s"
         problems.append(f"the exposure time is {what}: set `exposure` in seconds")
-    monitor = _monitor(header, said, n_raw, exposure, problems)
-    attenuation = _attenuation(header, said, n_raw, problems)
+    monitor = _monitor(header, said, used, exposure, problems)
+    attenuation = _attenuation(header, said, used, problems)
     temperature = _first(said.temperature, header.temperature)
     if temperature is not None and (told := plausible.temperature_problem(temperature)):
         problems.append(told)
+    if said.temperature is None and header.temperature_doubt is not None:
+        problems.append(header.temperature_doubt)
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
     # Each of these would be a problem above.
@@ -171,7 +178,7 @@ def scan(
     assert detector
     assert goniometer
     assert exposure
-    used = slice(said.first_frame, last + 1)
+    frames = slice(said.first_frame, last + 1)
     return RotationScan(
         raw=raw,
         first=said.first_frame,
@@ -181,14 +188,34 @@ def scan(
             goniometer,
             geometry.Scan(np.radians(start + step * said.first_frame), np.radians(step), n),
         ),
-        monitor=monitor[used],
+        monitor=monitor[frames],
         exposure=np.full(n, float(exposure)),
-        attenuation=attenuation[used],
+        attenuation=attenuation[frames],
         monitor_source="none" if said.monitor == "none" else raw,
         temperature=temperature,
         saturation=_first(said.saturation, header.saturation),
         underload=_first(header.underload, 0.0),
+        left_out=out,
     )
+
+
+def _left_out(said: Said, n_raw: int, last: int, problems: list[str]) -> tuple[int, ...]:
+    """Numbers of the raw frames that are left out."""
+    frames: set[int] = set()
+    for item in said.leave_out:
+        rotation, first, end = left_out.parse(item)
+        if rotation is not None:
+            problems.append(f"`leave_out` {item!r}: give the frames of this rotation only")
+        elif end >= n_raw:
+            problems.append(
+                f"`leave_out` {item!r}: the frames are 0 to {n_raw - 1}; numbers are those of the "
+                "raw frames, counted from 0"
+            )
+        else:
+            frames.update(range(first, end + 1))
+    if frames and frames.issuperset(range(said.first_frame, last + 1)):
+        problems.append("`leave_out` leaves no frame: take the row out of the scan table instead")
+    return tuple(sorted(frames))
 
 
 def _first(*values: Any) -> Any:
@@ -228,7 +255,7 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
     return geometry.Goniometer(names, np.asarray(axes, float), angles, names.index(scan_axis))
 
 
-def _angles(header: Header, said: Said, problems: list[str]) -> tuple[float, float]:
+def _angles(header: Header, said: Said, n_raw: int, problems: list[str]) -> tuple[float, float]:
     start, step = said.start, said.step
     known = header.goniometer
     if known is None or said.scan_axis in (None, known.names[known.scan]):
@@ -250,15 +277,23 @@ def _angles(header: Header, said: Said, problems: list[str]) -> tuple[float, flo
             "table, `axis=start:step` in degrees"
         )
         return 0.0, 1.0
-    if (told := plausible.step_problem(start, step)) is not None:
+    if (told := plausible.step_problem(start, step)) is None and None in (said.start, said.step):
+        # What a person gave is in degrees.
+        told = plausible.radian_doubt(start, step, n_raw)
+    if told is not None:
         problems.append(told)
         return 0.0, 1.0
     return float(start), float(step)
 
 
 def _monitor(
-    header: Header, said: Said, n_raw: int, exposure: float | None, problems: list[str]
+    header: Header,
+    said: Said,
+    used: NDArray[np.bool_],
+    exposure: float | None,
+    problems: list[str],
 ) -> Floats:
+    n_raw = len(used)
     if said.monitor == "none":
         # A monitor counts during the exposure; without one, its time stands for it.
         return np.full(n_raw, 1.0 if exposure is None else float(exposure))
@@ -271,27 +306,48 @@ def _monitor(
         )
         return np.ones(n_raw)
     monitor = np.asarray(header.monitor, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(monitor) | ~(monitor > 0))
-    if monitor.shape != (n_raw,) or len(bad):
-        where = f"frame {bad[0]} has {monitor[bad[0]]:g}" if len(bad) else f"shape {monitor.shape}"
+    if monitor.shape != (n_raw,):
         problems.append(
-            f"the monitor must have one positive value for each of {n_raw} frames ({where}): leave "
-            "frames without beam out, or set `monitor: none`"
+            f"the monitor has the shape {monitor.shape} for {n_raw} frames: mend the file, or set "
+            "`monitor: none`"
         )
-    return monitor
+        return np.ones(n_raw)
+    good = np.isfinite(monitor) & (monitor > 0)
+    if len(bad := np.flatnonzero(used & ~good)):
+        items = ", ".join(left_out.written(bad.tolist()))
+        problems.append(
+            f"the monitor must have one positive value for each of {n_raw} frames (frame {bad[0]} "
+            f"has {monitor[bad[0]]:g}): leave frames without beam out (`leave_out: [{items}]`), or "
+            "set `monitor: none`"
+        )
+        return np.ones(n_raw)
+    return _completed(monitor, good, used)
 
 
-def _attenuation(header: Header, said: Said, n_raw: int, problems: list[str]) -> Floats:
+def _attenuation(
+    header: Header, said: Said, used: NDArray[np.bool_], problems: list[str]
+) -> Floats:
+    n_raw = len(used)
     # A beamline without attenuators does not record any: that is a transmission of 1.
     given = np.asarray(_first(said.attenuation, header.transmission, 1.0), dtype=np.float64)
-    if given.shape not in ((), (1,), (n_raw,)) or not np.all((given > 0) & (given <= 1)):
+    fits = given.shape in ((), (1,), (n_raw,))
+    values = np.broadcast_to(given, (n_raw,)) if fits else given
+    good = (values > 0) & (values <= 1)
+    if not fits or not good[used].all():
         problems.append(
             f"the attenuators' transmission (shape {given.shape}, {given.min():g} to "
             f"{given.max():g}) must be above 0 and at most 1, once or for each of {n_raw} "
             "frames: set `attenuation`"
         )
         return np.ones(n_raw)
-    return np.broadcast_to(given, (n_raw,)).copy()
+    return _completed(values, good, used)
+
+
+def _completed(values: Floats, good: NDArray[np.bool_], used: NDArray[np.bool_]) -> Floats:
+    """Put the median of the frames used where a frame that is not has no value."""
+    if good.all() or not used.any():
+        return values.copy()
+    return np.where(good, values, np.median(values[used]))
 
 
 def summary(scan: RotationScan) -> str:
@@ -305,8 +361,9 @@ def summary(scan: RotationScan) -> str:
         )
         if i != rotation.goniometer.scan
     )
+    out = len(scan.left_out)
     return (
-        f"{rotation.scan.n_frames} frames, "
+        f"{rotation.scan.n_frames} frames{f' ({out} left out)' if out else ''}, "
         f"{rotation.goniometer.names[rotation.goniometer.scan]} {angles[0]:g} to {angles[1]:g} deg"
         f"{' at ' + settings if settings else ''}, wavelength {rotation.beam.wavelength:g} Å, "
         f"distance {1e3 * rotation.detector.distance:.3f} mm"

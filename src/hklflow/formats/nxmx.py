@@ -188,15 +188,22 @@ def _read_beam(entry: Any) -> dict[str, Any]:
     return fields
 
 
-def _temperature(sample: Any) -> float | None:
+def _temperature(sample: Any) -> dict[str, Any]:
+    """Field temperature of the header, or why it is in doubt."""
     node = sample.get("temperature")
     if node is None:
-        return None
+        return {}
     # An NXlog keeps its numbers in value.
     data = node["value"] if hasattr(node, "keys") else node
-    value = float(np.mean(numbers(data)))
     if hasattr(node, "keys") and "time" in node:
-        _require_clock(np.ravel(numbers(node["time"])), node)
+        doubt = _clock_doubt(np.ravel(numbers(node["time"])), node)
+        if doubt is not None:
+            return {"temperature_doubt": doubt}
+    return {"temperature": _kelvin(data, node)}
+
+
+def _kelvin(data: Any, node: Any) -> float:
+    value = float(np.mean(numbers(data)))
     unit = text(data.attrs.get("units", "K")).strip().lower().lstrip("°")
     if unit in {"k", "kelvin"}:
         return value
@@ -208,17 +215,17 @@ def _temperature(sample: Any) -> float | None:
     )
 
 
-def _require_clock(times: Floats, log: Any) -> None:
-    """Refuse a log whose clock jumps back: its values may be of another scan."""
+def _clock_doubt(times: Floats, log: Any) -> str | None:
+    """Say if a log's clock jumps back: its values may be of another scan."""
     back = np.flatnonzero(~(np.diff(times) >= 0))
-    if len(back):
-        at = int(back[0]) + 1
-        raise HklflowError(
-            f"the clock of the log {log.name} in {log.file.filename} jumps from "
-            f"{times[at - 1]:.9g} to {times[at]:.9g} at its value {at}: what it says of "
-            "this scan is not known; take the log out of the file, and give the temperature in the "
-            "scan table"
-        )
+    if not len(back):
+        return None
+    at = int(back[0]) + 1
+    return (
+        f"the clock of the log {log.name} in {log.file.filename} jumps from {times[at - 1]:.9g} to "
+        f"{times[at]:.9g} at its value {at}, so that the temperature of this scan is not known: "
+        "give it in the scan table"
+    )
 
 
 def read_nexus_header(path: Path) -> Header:
@@ -248,7 +255,7 @@ def read_nexus_header(path: Path) -> Header:
                 fields["transmission"] = float(total.ravel()[0]) if total.size == 1 else total
         fields["monitor"] = _monitor(entry, n, path)
         if "sample" in entry:
-            fields["temperature"] = _temperature(entry["sample"])
+            fields.update(_temperature(entry["sample"]))
             goniometer, angles = _read_goniometer(entry["sample"], n)
             fields.update(goniometer=goniometer, **angles)
         return Header(**fields)

@@ -216,6 +216,8 @@ class Header:
         Of the attenuator, 0 to 1.
     temperature : float or None
         Of the sample, kelvin.
+    temperature_doubt : str or None
+        Why the file's temperature is not to be believed, and what to do.
     pixel_mask : (slow, fast) bool array or None
         True where the pixel is bad.
     saturation : float or None
@@ -242,6 +244,7 @@ class Header:
     monitor: NDArray[np.float64] | None = None
     transmission: float | NDArray[np.float64] | None = None
     temperature: float | None = None
+    temperature_doubt: str | None = None
     pixel_mask: NDArray[np.bool_] | None = None
     saturation: float | None = None
     underload: float | None = None
@@ -283,6 +286,22 @@ def open_frames(raw: Raw) -> Frames:
             return NexusFrames(Path(str(raw)))
         raw = images
     return ImageSeries(raw)
+
+
+def open_scan(scan: RotationScan) -> Frames:
+    """Open the frames of a scan; in those that are left out every pixel is flagged.
+
+    Raises
+    ------
+    HklflowError
+        As for `open_frames`.
+    """
+    frames = open_frames(scan.raw)
+    if not scan.left_out:
+        return frames
+    from hklflow.formats.left_out import PartlyLeftOut
+
+    return PartlyLeftOut(frames, scan.left_out)
 
 
 def read_header(raw: Raw) -> Header:

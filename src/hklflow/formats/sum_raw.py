@@ -360,6 +360,7 @@ def _described(repeats: Sequence[Repeat], kind: SumType) -> dict[str, Any]:
     header, shape = repeats[0].header, repeats[0].frames.shape
     headers = [repeat.header for repeat in repeats]
     masks = [repeat.mask for repeat in repeats if repeat.mask is not None]
+    temperatures = [h.temperature for h in headers if h.temperature is not None]
     return described(header) | {
         "shape": shape[1:],
         "n_frames": shape[0],
@@ -367,9 +368,7 @@ def _described(repeats: Sequence[Repeat], kind: SumType) -> dict[str, Any]:
         "saturation": kind.saturation,
         "exposure": _added([h.exposure_time for h in headers]),
         "monitor": _added([h.monitor for h in headers]),
-        "temperature": None
-        if header.temperature is None
-        else float(np.mean([h.temperature for h in headers])),
+        "temperature": float(np.mean(temperatures)) if temperatures else None,
         "pixel_mask": np.bitwise_or.reduce(masks) if masks else None,
     }
 

@@ -58,6 +58,8 @@ def _write_angles(
 
 def described(header: Header) -> dict[str, Any]:
     """Keyword arguments of `NXmxWriter` for what a raw file says that others are made from."""
+    if header.temperature is None and header.temperature_doubt is not None:
+        print(f"warning: {header.temperature_doubt}")
     found: dict[str, Any] = {
         "wavelength": header.wavelength,
         "polarization": header.polarization,

@@ -30,6 +30,8 @@ def write_scan(
         raw = add_group(entry, "raw", "NXcollection")
         raw["path"] = scan.raw
         raw["first_frame"] = scan.first
+        if scan.left_out:
+            raw["left_out"] = np.array(scan.left_out, np.int64)
         if scan.binning is not None:
             raw["binning"] = scan.binning.factor
             raw["unbinned_shape"] = scan.binning.unbinned
@@ -107,6 +109,7 @@ def read_scan(path: Path) -> RotationScan:
             saturation=_optional(detector, "saturation_value"),
             underload=_optional(detector, "underload_value") or 0.0,
             binning=_binning(entry["raw"]),
+            left_out=_left_out(entry["raw"]),
         )
 
 
@@ -115,6 +118,10 @@ def _binning(raw: h5py.Group) -> PixelBinning | None:
         return None
     slow, fast = (int(pixels) for pixels in raw["unbinned_shape"][()])
     return PixelBinning(int(raw["binning"][()]), (slow, fast))
+
+
+def _left_out(raw: h5py.Group) -> tuple[int, ...]:
+    return tuple(raw["left_out"][()].tolist()) if "left_out" in raw else ()
 
 
 def has_frames(path: Path) -> bool:

@@ -98,7 +98,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bad = nexus.read_mask(inputs.mask) != 0
     n = scan.rotation.scan.n_frames
     noise = raw.read_variance(scan)
-    with raw.open_frames(scan.raw) as frames:
+    with raw.open_scan(scan) as frames:
         invalid_from = masks.flag_value(frames.dtype) or np.inf
         statistics, q_bins = _statistics(scan, bad, params.annulus, invalid_from)
         chosen = params.model_dump(
@@ -123,7 +123,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 block = block + noise
             search.add(block)
         result = statistics.result()
-        _require_sound(frames, scan, result, int(np.count_nonzero(~bad)))
+        _require_sound(frames, scan, result, int(np.count_nonzero(~bad)), inputs.scan)
     peaks = search.finish()
     pixels, frames_floor = params.sigma_floor
     peaks = replace(
@@ -187,39 +187,57 @@ def _statistics(
 
 
 def _require_sound(
-    frames: "Frames", scan: "RotationScan", result: "StatisticsResult", n_pixels: int
+    frames: "Frames",
+    scan: "RotationScan",
+    result: "StatisticsResult",
+    n_pixels: int,
+    path: Path,
 ) -> None:
     """Refuse lost frames and copies of others: their counts would be taken for measured.
 
-    A frame without any measured pixel, as of NaN, says itself that it was lost: it counts nowhere.
+    A frame without any measured pixel, as of NaN or left out, counts nowhere.
     """
     import numpy as np
 
     from hklflow.core import frame_defects
     from hklflow.errors import HklflowError
 
-    cure = (
-        "copy the raw data again, or leave them out (`import_scan: first_frame, last_frame`; or "
-        "split the scan in rotations)"
-    )
     lost = frame_defects.lost(result.frame_sums, scan.monitor * scan.attenuation)
     lost = lost[result.frame_flagged[lost] < n_pixels]
     if len(lost):
         raise HklflowError(
             f"{len(lost)} frames of {scan.raw} have no count at all, the first is frame "
             f"{scan.first + lost[0]}, where the others have {np.median(result.frame_sums):.3g}: "
-            f"the shutter was closed or they were lost; {cure}"
+            "the shutter was closed or they were lost; "
+            + _cure(path, [scan.first + int(frame) for frame in lost])
         )
     assert result.radial_sums is not None
+    copied = {}
     for pair in frame_defects.copies(result.frame_sums, result.radial_sums):
         first, second = (scan.first + frame for frame in pair)
         if np.array_equal(
             frames.read(first, first + 1), frames.read(second, second + 1), equal_nan=True
         ):
-            raise HklflowError(
-                f"frame {second} of {scan.raw} is the same image as frame {first}, count for "
-                f"count: the detector hung or a file was copied; {cure}"
-            )
+            copied[second] = first
+    if copied:
+        second, first = next(iter(copied.items()))
+        raise HklflowError(
+            f"frame {second} of {scan.raw} is the same image as frame {first}, count for count "
+            f"(frames that are copies: {len(copied)}): the detector hung or a file was copied; "
+            + _cure(path, sorted(copied))
+        )
+
+
+def _cure(path: Path, frames: list[int]) -> str:
+    """Say what to do about frames of this scan file, which lies in sample/scan/rotation."""
+    from hklflow.core.left_out import written
+
+    sample, scan, rotation = path.absolute().parts[-4:-1]
+    items = ", ".join(f"{rotation}:{item}" for item in written(frames))
+    return (
+        "copy the raw data again, or leave these frames out: "
+        f"`per_scan: {{{sample}/{scan}: {{import_scan: {{leave_out: [{items}]}}}}}}`"
+    )
 
 
 def _record(

@@ -7,9 +7,9 @@ Frames of block sums (`binning`) take a calibration of the frames as measured, a
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hklflow import stage
 
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from hklflow.formats.raw import Header
 
 VERSION = 3
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _frames(value: str) -> str:
+    from hklflow.core.left_out import parse
+
+    parse(value)
+    return value
+
+
+FrameItem = Annotated[str, BeforeValidator(_text, int | str), AfterValidator(_frames)]
+"""Raw frames as `hklflow.core.left_out` reads them; YAML makes a number of one."""
 
 
 class Inputs(stage.Inputs):
@@ -57,6 +72,9 @@ class Params(stage.Params):
     """First raw frame to use, counted from 0."""
     last_frame: int | None = Field(None, ge=0)
     """Last raw frame to use; None: the last one."""
+    leave_out: tuple[FrameItem, ...] = ()
+    """Raw frames that are not used (lost, copied, without beam), counted from 0: `17`, `100-120`,
+    or `r1:17-18` for the rotation r1 only."""
     monitor: str = "file"
     """`file`: from the raw file. `none`: the experiment has none (the intensity is taken as
     constant)."""

@@ -88,9 +88,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = scan.rotation.scan.n_frames
     n_good = max(int((~bad).sum()), 1)
     model = _model(inputs, params, ~bad) if params.model else None
-    worst, fractions = 0, np.zeros(n)
+    # The picture is of a frame that was measured.
+    worst = next(z for z in range(n) if scan.first + z not in scan.left_out)
+    fractions = np.zeros(n)
     noise = raw.read_variance(scan)
-    with raw.open_frames(scan.raw) as frames:
+    with raw.open_scan(scan) as frames:
         settings = mask3d.Mask3dParams(
             **params.model_dump(exclude={"block", "model", "model_sigma", "rotation"}),
             flag_from=masks.flag_value(frames.dtype),

@@ -116,11 +116,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         gaps |= known
     whole = np.array([[0, shape[0], 0, shape[1]]])
     modules = whole if detector.modules is None else detector.modules.rectangles
-    with raw.open_frames(scan.raw) as frames:
+    with raw.open_scan(scan) as frames:
         invalid_from = masks.flag_value(frames.dtype) or math.inf
         # Pairs of frames keep the sampling cheap for files with large chunks, and tell noise.
-        n_pairs = max(1, min(params.sample_frames, n) // 2)
-        starts = 2 * np.linspace(0, max(n // 2 - 1, 0), n_pairs).astype(int)
+        out = {(frame - scan.first) // 2 for frame in scan.left_out}
+        pairs = np.array([i for i in range(max(n // 2, 1)) if i not in out] or range(-(-n // 2)))
+        n_pairs = max(1, min(params.sample_frames // 2, len(pairs)))
+        starts = 2 * pairs[np.linspace(0, len(pairs) - 1, n_pairs).astype(int)]
         moments = PixelMoments(gaps, flag_from=invalid_from, valid_from=scan.underload)
         dispersion = PairDispersion(gaps, n_pairs, flag_from=invalid_from)
         of_modules = ModuleDispersion(modules, flag_from=invalid_from)

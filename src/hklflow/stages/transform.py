@@ -101,7 +101,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     begin, end = (n_frames * i // of for i in (number, number + 1))
     noise = raw.read_variance(scan)
     with (
-        raw.open_frames(scan.raw) as frames,
+        raw.open_scan(scan) as frames,
         nexus.open_frame_mask(inputs.frame_mask) as excluded,
         nexus.TransformWriter(
             outputs.transform,
