@@ -158,7 +158,7 @@ def test_twice_is_once_even_after_a_person_renamed(
     once = tree(folder)
     code, out, _ = imported()
     assert code == 0
-    assert "1 of them are in the table of scans already" in out
+    assert "1 more are in the table of scans already" in out
     assert tree(folder) == once
     table = folder / "config/scans.tsv"
     table.write_text(table.read_text().replace("\t100K\t", "\tbase\t"))
@@ -240,13 +240,188 @@ def test_what_a_killed_import_left_is_made_again(
     assert read_header(left).n_frames == 5
 
 
+def test_the_same_names_for_other_frames_are_a_conflict(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    """Tomorrow's files have the names of today's: they are no repetition."""
+    plugin.found = Found((scan(raw, 1),))
+    assert imported()[0] == 0
+    before = tree(folder)
+    plugin.found = Found((scan(raw, 2, rotation="r1", where="f2 of tomorrow"),))
+    code, out, err = imported()
+    assert code == 2
+    assert "not matched: f2 of tomorrow: ice 100K r1 is in the table of scans with other" in out
+    assert "1 could not be matched" in err
+    # Others are imported all the same.
+    plugin.found = Found((*plugin.found.scans, scan(raw, 2, scan="50K")))
+    code, out, _ = imported()
+    assert code == 2  # the same frames twice: neither is taken
+    assert "would be those of" in out
+    assert tree(folder) == before
+
+
+def test_a_series_is_the_same_by_any_pattern(
+    folder: Path, tmp_path: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    import fabio
+
+    for i in range(5):
+        image = fabio.tifimage.TifImage(data=np.zeros(SHAPE, np.uint16))
+        image.write(str(raw / f"a_{i:04d}.tif"))
+    one = replace(scan(raw, 1), raw=str(raw / "a_####.tif"), datasets=())
+    plugin.found = Found((one,))
+    assert imported()[0] == 0
+    plugin.found = Found((replace(one, raw=str(raw / "a_*.tif"), scan="other"),))
+    code, out, _ = imported()
+    assert code == 0
+    assert "1 more are in the table of scans already" in out
+
+
+def test_a_row_behind_a_mark_stays_out(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    """A `#` in front of the rows of a lost scan is how a person takes it out."""
+    plugin.found = Found((scan(raw, 1),))
+    assert imported()[0] == 0
+    table = folder / "config/scans.tsv"
+    table.write_text(table.read_text().replace("\nice", "\n#ice"))
+    before = tree(folder)
+    code, out, _ = imported()
+    assert code == 0
+    assert "stays out of the table, where it is ice 100K r1 behind a #" in out
+    assert tree(folder) == before
+
+
+def test_one_more_rotation_leaves_the_start(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    plugin.found = Found((scan(raw, 1, ub=UB),))
+    assert imported()[0] == 0
+    start = (folder / "config/orientations/ice_100K.json").read_bytes()
+    plugin.found = Found((scan(raw, 1, ub=UB), scan(raw, 2, ub=2 * UB)))
+    code, out, err = imported()
+    assert code == 0, err
+    assert "ice/100K: its start config/orientations/ice_100K.json stays" in out
+    assert (folder / "config/orientations/ice_100K.json").read_bytes() == start
+    assert list(load(folder).scans["ice", "100K"].rotations) == ["r1", "r2"]
+
+
+def test_what_was_there_is_there_after_a_failure(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    """A light file that lies there without a row, and an orientation without a key."""
+    plugin.found = Found((scan(raw, 1, ub=UB),))
+    assert imported()[0] == 0
+    table = folder / "config/scans.tsv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    before = tree(folder)
+    code, _, err = imported("--parent", "nosuch")
+    assert code == 2
+    assert "nosuch" in err
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", "a b", "a\nb"])
+def test_names_are_checked_before_they_are_paths(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, name: str
+) -> None:
+    for what in ("sample", "scan", "rotation"):
+        plugin.found = Found((scan(raw, 1, **{what: name}),))
+        before = tree(folder.parent)
+        code, _, err = imported()
+        assert code == 2
+        assert f"{what} {name!r} may only have" in err
+        assert tree(folder.parent) == before
+
+
+def test_a_scan_that_cannot_be_written_does_not_stop_the_others(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    plugin.found = Found((scan(raw, 1, datasets=()), scan(raw, 2)))
+    code, out, _ = imported()
+    assert code == 0
+    assert "does not say where in" in out
+    assert list(load(folder).scans["ice", "100K"].rotations) == ["r2"]
+    assert [path.name for path in (folder / "raw").iterdir()] == ["ice_100K_r2.scan.nxs"]
+
+
+def test_many_alike_are_told_in_two_lines(plugin: Plugin, imported: Import) -> None:
+    plugin.found = Found(
+        unmatched=tuple(
+            Unmatched(f"scan {i} (ascan eta)", f"off by {i / 7:g} degrees") for i in range(30)
+        )
+    )
+    _, out, _ = imported()
+    lines = [line for line in out.splitlines() if "scan" in line]
+    assert lines[0] == "not matched: scan 0 (ascan eta): off by 0 degrees"
+    assert lines[1].startswith("  likewise 29 more: scan 1, scan 2")
+    assert len(out.splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [(None, "gave a NoneType and not what it found"), (SystemExit(0), "ended")]
+)
+def test_a_plugin_that_does_not_behave_is_named(
+    plugin: Plugin,
+    imported: Import,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: object,
+    told: str,
+) -> None:
+    def find(request: Request) -> object:
+        if isinstance(wrong, BaseException):
+            raise wrong
+        return wrong
+
+    monkeypatch.setattr(plugin, "find", find)
+    code, _, err = imported()
+    assert code == 2
+    assert f"the plugin of beamline fake, None, {told}" in err
+
+
+def test_two_imports_at_once(folder: Path, raw: Path, tmp_path: Path) -> None:
+    """Whoever comes second finds what the first has done; nobody removes the other's files."""
+    import subprocess
+    import sys
+
+    program = f"""
+import sys
+from pathlib import Path
+from hklflow import beamlines
+from hklflow.cli import main
+from tests.cli import test_import as t
+raw = Path({str(raw)!r})
+plugin = t.Plugin()
+plugin.found = t.Found((t.scan(raw, 1, ub=t.UB), t.scan(raw, 2, ub=t.UB)))
+beamlines.beamline = lambda name: plugin
+main(["import", str(raw), "--from", "fake", "--directory", {str(folder)!r}])
+"""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    told = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert sorted("2 rows added" in text for text in told) == [False, False, True]
+    rows = load(folder).scans["ice", "100K"].rotations
+    for row in rows.values():
+        assert read_header(folder / row.raw).n_frames == 5
+
+
 def test_found_nothing_is_an_error(plugin: Plugin, imported: Import) -> None:
     plugin.found = Found((), unmatched=(Unmatched("scan 3", "no images"),))
     code, out, err = imported()
     assert code == 2
     assert "not matched: scan 3" in out
-    assert "no scan found" in err
+    assert "no scan of" in err
     assert "1 could not be matched" in err
+    plugin.found = Found()
+    assert "can be imported: none was found" in imported()[2]
 
 
 @pytest.mark.parametrize(

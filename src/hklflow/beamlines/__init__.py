@@ -213,7 +213,7 @@ def beamline(name: str) -> Beamline:
         raise HklflowError(f"{what} beamline {name!r}; known are {', '.join(known())}")
     try:
         plugin = points[0].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of others does when it is imported
         raise HklflowError(
             f"the plugin of beamline {name}, {points[0].value}, cannot be loaded ({error}); "
             "install it again"

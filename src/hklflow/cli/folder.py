@@ -100,6 +100,21 @@ def read_table(path: Path) -> Table:
     return Table(path, content, columns, tuple(rows))
 
 
+def commented_rows(path: Path) -> list[Row]:
+    """Rows of a table that stand behind a ``#``, and so are no rows."""
+    table = read_table(path)
+    lines = table.content.decode("utf-8-sig").splitlines()
+    split = [line.lstrip("#").split("\t") for line in lines if line.startswith("#")]
+    return [
+        dict(zip(table.columns, (value.strip() for value in values), strict=True))
+        for values in split
+        if len(values) == len(table.columns)
+    ]
+
+
+_held: set[Path] = set()  # experiments whose tables this process has locked
+
+
 @dataclass(frozen=True)
 class Folder:
     """The folder of an experiment."""
@@ -190,7 +205,7 @@ class Folder:
         """
         from hklflow.cli.config_edit import lines_for, with_values
 
-        with self._locked(), ExitStack() as stack:
+        with self.locked(), ExitStack() as stack:
             new: dict[Path, tuple[bytes, bytes]] = {}  # file -> content before and after
             for name, added in rows.items():
                 path = self.table(name).resolve()
@@ -229,15 +244,24 @@ class Folder:
                         f"{path} was changed by somebody else meanwhile; nothing is added, "
                         "try again"
                     )
-            for path, temporary in written.items():
+            # The scans come last: a command that is killed before has added none, and is repeated.
+            last = tables.get("scans")
+            for path, temporary in sorted(written.items(), key=lambda item: item[0] == last):
                 temporary.replace(path)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One command at a time changes the tables."""
+    def locked(self) -> Iterator[None]:
+        """One command at a time changes the tables; a command that has the lock keeps it."""
+        if self.base in _held:
+            yield
+            return
         with (self.base / "config/.tables.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            _held.add(self.base)
+            try:
+                yield
+            finally:
+                _held.discard(self.base)
 
 
 def _beside(path: Path, content: bytes, stack: ExitStack) -> Path:

@@ -1,25 +1,23 @@
 """`hklflow import`: scans that an instrument wrote become rows of the tables.
 
-The plugin finds and reads (`hklflow.beamlines`); here it is told, checked and written: light scan
-files below ``raw/``, rows of both tables, starts of refinement below ``config/orientations/``, and
-what belongs to a scan in the configuration. All of it or nothing.
+The plugin finds and reads (`hklflow.beamlines`); here that is told and checked, and
+`import_write` writes it.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from hklflow.cli.folder import Folder, experiment, read_table
+from hklflow.cli.folder import experiment
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
-    from hklflow.beamlines import Found, FoundSample, FoundScan
+    from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
 
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+_ALIKE = 4  # scans that are not matched for the same reason, from which on they are gathered
 
 
 def import_scans(
@@ -94,6 +92,7 @@ def import_scans(
         Tell what would be imported, and write nothing.
     """
     from hklflow.beamlines import Request, beamline
+    from hklflow.cli import import_write
     from hklflow.formats.raw import Header
 
     folder = experiment(directory)
@@ -101,33 +100,59 @@ def import_scans(
     plugin = beamline(from_)
     if not source.exists():
         raise HklflowError(f"{source} does not exist; check the path")
-    found = plugin.find(
-        Request(
-            source=source.resolve() if ".." in source.parts else source.absolute(),
-            raw=raw,
-            scans=_numbers(scans),
-            sample=sample,
-            monitor=monitor,
-            attenuator=attenuator,
-            facts=Header(polarization=polarization, saturation=saturation, temperature=temperature),
-            options=_options(option, plugin.options, from_),
-        )
+    request = Request(
+        source=source.resolve() if ".." in source.parts else source.absolute(),
+        raw=raw,
+        scans=_numbers(scans),
+        sample=sample,
+        monitor=monitor,
+        attenuator=attenuator,
+        facts=Header(polarization=polarization, saturation=saturation, temperature=temperature),
+        options=_options(option, plugin.options, from_),
     )
-    _tell(found)
-    fresh = _fresh(folder, found)
-    if len(fresh) < len(found.scans):
-        print(f"{len(found.scans) - len(fresh)} of them are in the table of scans already")
-    if not found.scans:
-        raise HklflowError(
-            f"no scan found in {source}"
-            + (f"; {len(found.unmatched)} could not be matched" if found.unmatched else "")
-        )
-    stated = _Stated(space_group, cell, formula, parent, calibration)
-    if dry_run or not fresh:
-        print("nothing is written")
+    found = _found(plugin, from_, request)
+    import_write.require_names(found)
+    with folder.locked():
+        fresh, there, lost = import_write.sort_out(folder, found)
+        _tell(found, fresh)
+        _tell_known(there)
+        if not dry_run and fresh:
+            stated = import_write.Stated(space_group, cell, formula, parent, calibration)
+            lost += import_write.write(folder, found, fresh, stated)
+        else:
+            print("nothing is written")
+    _tell_unmatched(lost)
+    if len(lost) < len(found.scans):
+        if not dry_run and fresh:
+            print("Next: `hklflow check`, then `snakemake -n`.")
         return 0
-    _write(folder, found, fresh, stated)
-    return 0
+    number = len(lost) + len(found.unmatched)
+    raise HklflowError(
+        f"no scan of {source} can be imported"
+        + (f"; {number} could not be matched, see above" if number else ": none was found")
+    )
+
+
+def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
+    """Let a plugin look; what it does wrong is told with its name."""
+    from hklflow.beamlines import Found, known
+
+    try:
+        found = plugin.find(request)
+    except SystemExit as error:
+        raise HklflowError(
+            f"the plugin of beamline {name}, {known().get(name)}, ended the program ({error}); "
+            "report it to whoever keeps it"
+        ) from error
+    except Exception as error:
+        error.add_note(f"in the plugin of beamline {name}, {known().get(name)}")
+        raise
+    if not isinstance(found, Found):
+        raise HklflowError(
+            f"the plugin of beamline {name}, {known().get(name)}, gave a {type(found).__name__} "
+            "and not what it found; report it to whoever keeps it"
+        )
+    return found
 
 
 def _require_possible(
@@ -146,32 +171,6 @@ def _require_possible(
         raise HklflowError(f"--saturation {saturation:g} is no number of counts; give one above 0")
     if temperature is not None and (told := plausible.temperature_problem(temperature)):
         raise HklflowError(f"--temperature: {told.partition(':')[0]}; give it in K")
-
-
-class _Stated:
-    """What the user states of all rows."""
-
-    def __init__(
-        self,
-        space_group: str | None,
-        cell: Sequence[float] | None,
-        formula: str,
-        parent: str,
-        calibration: str,
-    ) -> None:
-        self.space_group, self.cell, self.formula = space_group, cell, formula
-        self.parent, self.calibration = parent, calibration
-
-    def sample_row(self, name: str, found: "FoundSample | None") -> dict[str, str]:
-        """Row of the table of samples."""
-        cell = self.cell or (found.cell if found else None)
-        row = {
-            "sample": name,
-            "space_group": self.space_group or (found and found.space_group) or "P 1",
-            "formula": self.formula or (found.formula if found else ""),
-        }
-        given = {} if cell is None else dict(zip(_CELL, cell, strict=True))
-        return row | {axis: f"{value:.10g}" for axis, value in given.items()}
 
 
 def _numbers(text: str) -> frozenset[str] | None:
@@ -205,37 +204,42 @@ def _options(given: Sequence[str], known: Mapping[str, str], plugin: str) -> dic
     return options
 
 
-def _fresh(folder: Folder, found: "Found") -> "list[FoundScan]":
-    """Scans that are not in the table yet, under whatever name: a person may have given another."""
-    rows = read_table(folder.table("scans")).rows
-    names = {(row["sample"], row["scan"], row["rotation"]) for row in rows}
-    raws = {row["raw"] for row in rows}
-    return [
-        one
-        for one in found.scans
-        if (one.sample, one.scan, one.rotation) not in names
-        and (_light_name(one) if one.light else _shown(one.raw, folder)) not in raws
-    ]
-
-
-def _light_name(one: "FoundScan") -> str:
-    from hklflow.formats.light import SUFFIX
-
-    return f"raw/{one.sample}_{one.scan}_{one.rotation}{SUFFIX}"
-
-
-def _tell(found: "Found") -> None:
+def _tell(found: "Found", fresh: "list[FoundScan]") -> None:
     """Print what was found and what was not, for a person to check."""
-    for one in found.scans:
+    for one in fresh:
         print(f"{one.sample} {one.scan} {one.rotation}: {one.where or one.raw}: {_facts(one)}")
         for note in one.notes:
             print(f"  {note}")
-    for lost in found.unmatched:
-        print(f"not matched: {lost.what}: {lost.why}")
-        for candidate in lost.candidates:
-            print(f"  perhaps {candidate}")
+    _tell_unmatched(found.unmatched)
     for note in found.notes:
         print(note)
+
+
+def _tell_known(there: Sequence[tuple[str, str]]) -> None:
+    """Print how many scans are there already, and which of them a person took out."""
+    out = [one for one in there if one[1].endswith("#")]
+    if len(there) > len(out):
+        print(f"{len(there) - len(out)} more are in the table of scans already")
+    for told, known in out:
+        print(f"{told}: stays out of the table, where it is {known}")
+
+
+def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
+    """Print what could not be matched; many of one reason in two lines."""
+    reasons: dict[str, list[Unmatched]] = {}
+    for lost in unmatched:
+        # Reasons that differ in numbers only are one.
+        reason = re.sub(r"[-+.\d]*\d(?:e[-+]?\d+)?", "#", lost.why)
+        reasons.setdefault(reason if not lost.candidates else lost.what, []).append(lost)
+    for alike in reasons.values():
+        told = alike if len(alike) < _ALIKE else alike[:1]
+        for lost in told:
+            print(f"not matched: {lost.what}: {lost.why}")
+            for candidate in lost.candidates:
+                print(f"  perhaps {candidate}")
+        if rest := alike[len(told) :]:
+            names = [lost.what.partition(" (")[0] for lost in rest]
+            print(f"  likewise {len(rest)} more: {', '.join(names)}")
 
 
 def _facts(one: "FoundScan") -> str:
@@ -255,172 +259,3 @@ def _facts(one: "FoundScan") -> str:
         None if one.ub is None else "orientation",
     ]
     return ", ".join(part for part in parts if part) or "as its header says"
-
-
-def _write(folder: Folder, found: "Found", fresh: "list[FoundScan]", stated: _Stated) -> None:
-    known = {row["sample"] for row in read_table(folder.table("samples")).rows}
-    samples = [
-        stated.sample_row(name, found.samples.get(name))
-        for name in dict.fromkeys(one.sample for one in fresh)
-        if name not in known
-    ]
-    rows: dict[str, list[dict[str, str]]] = {"samples": samples} if samples else {}
-    rows["scans"] = []
-    values = list(_settings(folder, found, fresh))
-    with ExitStack() as made:
-        for one in fresh:
-            raw = _light(folder, one, made) if one.light else _shown(one.raw, folder)
-            rows["scans"].append(_row(one, raw, stated))
-        for scan, start in _orientations(folder, fresh, stated, made):
-            values.append((["per_scan", scan, "orientation"], {"start": start}))
-        folder.change(rows, values)
-        made.pop_all()  # nothing failed: what was made stays
-    for name, added in rows.items():
-        print(f"{len(added)} rows added to {folder.table(name)}")
-    for keys, inner in values:
-        print(f"config: {'.'.join(keys)}: {', '.join(f'{k} = {v}' for k, v in inner.items())}")
-    print("Next: `hklflow check`, then `snakemake -n`.")
-
-
-def _row(one: "FoundScan", raw: str, stated: _Stated) -> dict[str, str]:
-    temperature = one.header.temperature
-    return {
-        "sample": one.sample,
-        "scan": one.scan,
-        "temperature": "" if temperature is None else f"{temperature:.10g}",
-        "parent": stated.parent or one.parent,
-        "rotation": one.rotation,
-        "raw": raw,
-        "goniometer": one.goniometer,
-        "calibration": stated.calibration or one.calibration,
-        "frames": "" if one.header.n_frames is None else str(one.header.n_frames),
-        "run": "",
-    }
-
-
-def _settings(
-    folder: Folder, found: "Found", fresh: "list[FoundScan]"
-) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Keys and values of the configuration; what a person set stays."""
-    from hklflow.config import value_in
-
-    new = {f"{one.sample}/{one.scan}" for one in fresh}
-    wanted = [([section], inner) for section, inner in found.general.items()]
-    for scan, sections in found.settings.items():
-        if scan in new:
-            wanted += [(["per_scan", scan, name], inner) for name, inner in sections.items()]
-    data = folder.data()
-    for keys, inner in wanted:
-        left = {}
-        for name, value in inner.items():
-            there, own = value_in(data, [*keys, name])
-            if not there:
-                left[name] = value
-            elif own != value:
-                print(f"config: {'.'.join([*keys, name])} is {own} and stays (found: {value})")
-        if left:
-            yield keys, left
-
-
-def _shown(path: str, folder: Folder) -> str:
-    """Path as the tables have it: from the experiment's folder if it lies below it."""
-    absolute = Path(path).absolute()
-    below = absolute.is_relative_to(folder.base)
-    return str(absolute.relative_to(folder.base) if below else absolute)
-
-
-def _light(folder: Folder, one: "FoundScan", made: ExitStack) -> str:
-    """Write the light scan file of a rotation; gives its path from the experiment's folder."""
-    from hklflow.formats.light import write_light
-    from hklflow.formats.raw import is_hdf5
-
-    path = folder.base / _light_name(one)
-
-    def linked(file: str) -> str:
-        # A link from within the experiment moves with it.
-        absolute = Path(file).absolute()
-        below = absolute.is_relative_to(folder.base)
-        return os.path.relpath(absolute, path.parent) if below else str(absolute)
-
-    datasets = [(linked(file), inside) for file, inside in one.datasets]
-    if is_hdf5(one.raw) and not datasets:
-        raise HklflowError(
-            f"the beamline's plugin does not say where in {one.raw} the frames are (`datasets` of "
-            "FoundScan); report it to whoever keeps the plugin"
-        )
-    path.parent.mkdir(exist_ok=True)
-    made.callback(path.unlink, missing_ok=True)
-    write_light(
-        path,
-        one.header,
-        one.shape,
-        datasets or linked(one.raw),
-        sample=one.sample,
-        source={"from": one.where or one.raw, "notes": "\n".join(one.notes)},
-    )
-    return str(path.relative_to(folder.base))
-
-
-def _orientations(
-    folder: Folder, fresh: "list[FoundScan]", stated: _Stated, made: ExitStack
-) -> Iterator[tuple[str, str]]:
-    """Write the starts of parents; gives scan and path."""
-    import json
-
-    from hklflow.core import geometry
-
-    scans: dict[str, list[FoundScan]] = {}
-    for one in fresh:
-        if (stated.parent or one.parent or one.scan) == one.scan and one.ub is not None:
-            scans.setdefault(f"{one.sample}/{one.scan}", []).append(one)
-    for scan, rotations in scans.items():
-        described = {one.rotation: _rotation(one) for one in rotations}
-        absent = [name for name, rotation in described.items() if rotation is None]
-        if absent:
-            print(
-                f"{scan}: the orientation is left out, for the geometry of {absent[0]} is not "
-                "known; see `hklflow model import`"
-            )
-            continue
-        path = folder.base / "config/orientations" / f"{scan.replace('/', '_')}.json"
-        path.parent.mkdir(exist_ok=True)
-        ub, group = rotations[0].ub, stated.space_group or rotations[0].space_group
-        assert ub is not None
-        content = {
-            "source": rotations[0].where,
-            "space_group": group,
-            "UB": ub.tolist(),
-            "rotations": {
-                name: geometry.to_dict(rotation)
-                for name, rotation in described.items()
-                if rotation is not None
-            },
-        }
-        made.callback(path.unlink, missing_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        yield scan, str(path.relative_to(folder.base))
-
-
-def _rotation(one: "FoundScan") -> Any:
-    """Geometry of a rotation, if all of it is known."""
-    import numpy as np
-
-    from hklflow.core.geometry import Beam, Rotation, Scan
-
-    h = one.header
-    if (
-        h.wavelength is None
-        or h.detector is None
-        or h.goniometer is None
-        or h.start_deg is None
-        or h.step_deg is None
-        or h.n_frames is None
-    ):
-        return None
-    polarization = 0.5 if h.polarization is None else h.polarization
-    return Rotation(
-        Beam(h.wavelength, polarization),
-        h.detector,
-        h.goniometer,
-        Scan(float(np.radians(h.start_deg)), float(np.radians(h.step_deg)), h.n_frames),
-    )

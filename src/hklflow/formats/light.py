@@ -78,8 +78,8 @@ def write_light(
         writer.note(source)
 
 
-def links_of(path: Path) -> list[str]:
-    """Raw files of a light scan file: HDF5 files, or the pattern of a series of images.
+def sources_of(path: Path) -> list[tuple[str, str]]:
+    """Where the frames of a light scan file are: (HDF5 file, path in it), or (pattern, nothing).
 
     Paths that the file gives from its own folder come back with that folder.
 
@@ -92,14 +92,29 @@ def links_of(path: Path) -> list[str]:
 
     images = images_of(path)
     if images is not None:
-        return [images]
+        return [(images, "")]
     with open_file(path) as file:
         group = file.get("entry/data")
         links = [] if group is None else [group.get(name, getlink=True) for name in sorted(group)]
-    files = [str(path.parent / x.filename) for x in links if isinstance(x, h5py.ExternalLink)]
-    if not files:
+    found = [
+        (str(path.parent / link.filename), str(link.path))
+        for link in links
+        if isinstance(link, h5py.ExternalLink)
+    ]
+    if not found:
         raise HklflowError(f"{path} links no frames: it is no light scan file; import it again")
-    return list(dict.fromkeys(files))
+    return found
+
+
+def links_of(path: Path) -> list[str]:
+    """Raw files of a light scan file: HDF5 files, or the pattern of a series of images.
+
+    Raises
+    ------
+    HklflowError
+        If it is no light scan file.
+    """
+    return list(dict.fromkeys(file for file, _ in sources_of(path)))
 
 
 def images_of(path: Path) -> str | None:
