@@ -11,7 +11,7 @@ import pytest
 
 from hklflow import config, nexus, norms, stage
 from hklflow.cli.calibration.build import bragg_products
-from hklflow.core import geometry
+from hklflow.core import geometry, masks
 from hklflow.core.masks import MaskBit
 from hklflow.core.modules import Modules
 from hklflow.core.pixel_binning import PixelBinning
@@ -191,6 +191,26 @@ def test_corrected_frames_keep_their_read_noise(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("b", [2, 8])
+def test_sums_of_read_noise_are_not_cut_at_a_pixels_smallest_value(tmp_path: Path, b: int) -> None:
+    """What later stages keep is every block without a pixel below, with the pixels' mean."""
+    rng = np.random.default_rng(b)
+    frames = rng.normal(0.2, 3.0, (N, *SHAPE)).astype(np.float32)
+    below = frames < -10
+    assert 0 < below.sum() < 0.001 * below.size
+    header = {"underload": -10.0, "read_variance": np.full(SHAPE, 9.0), "pixel_mask": None}
+    raw = write(tmp_path / "raw.nxs", frames, **header)
+    path = binned([raw], tmp_path / "binned.nxs", binning=b)
+    scan = imported(path, tmp_path / "scan.nxs", binning=b)
+    assert scan.underload == -10 * b**2
+    found = frames_of(path)
+    kept = ~np.array([masks.flagged(frame, np.inf, scan.underload) for frame in found])
+    np.testing.assert_array_equal(kept, summed(below, b) == 0)
+    assert found[kept].min() < -10
+    expected = 0.2 + np.array([-4, 4]) * 3.0 / np.sqrt(kept.sum() * b**2)
+    assert expected[0] < found[kept].mean() / b**2 < expected[1]
+
+
 def test_binned_frames_are_not_binned_again(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw.nxs", counts())
     first = binned([raw], tmp_path / "binned.nxs")
@@ -303,7 +323,8 @@ def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
     scan = imported(raw, tmp_path / "scan.nxs", binning=4)
     nexus.write_mask(tmp_path / "mask.nxs", np.zeros((10, 16), np.uint32))
     flat = np.random.default_rng(5).uniform(0.8, 1.2, SHAPE)
-    flat[7, 9] = np.nan
+    # Of unknown response: counts of the block are those of all its pixels.
+    flat[7, 9], flat[12, 31], flat[20, 40], flat[24, 3] = np.nan, 0, np.inf, -1
     np.save(tmp_path / "flat.npy", flat)
     detector = scan.rotation.detector
     plain = {"solid_angle": False, "polarization": False, "efficiency": False}
@@ -312,7 +333,9 @@ def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
         tmp_path / "mask.nxs", wanted, detector, scan.rotation, scan.binning
     )
     cut = flat[:40, :64].reshape(10, 4, 16, 4)
-    np.testing.assert_allclose(found, np.nanmean(cut, axis=(1, 3)), rtol=1e-12)
+    expected = cut.mean(axis=(1, 3))
+    expected[1, 2] = expected[3, 7] = expected[5, 10] = expected[6, 0] = 0
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
     other = replace(scan.binning, unbinned=(SHAPE[0] + 1, SHAPE[1]))
     with pytest.raises(HklflowError, match=r"flat field .* give what is for unbinned frames"):
         norms.pixel_norm(tmp_path / "mask.nxs", wanted, detector, scan.rotation, other)
@@ -324,7 +347,7 @@ def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
 def test_parameters_in_pixels_are_those_of_the_frames_as_measured(base: Path) -> None:  # noqa: F811
     limits = [{"of": of, "above": 10.0, "below": 1.0} for of in ("mean", "std")]
     sections = {
-        "find_peaks": {"window": 9, "max_pixels": 150},
+        "find_peaks": {"window": 9, "max_pixels": 150, "threshold": 400},
         "mask_3d": {"reach": 100.0},
         "pixel_mask": {"edges": 3, "limits": limits},
         "import_scan": CONFIG["import_scan"] | {"saturation": 1000.0},
@@ -337,6 +360,12 @@ def test_parameters_in_pixels_are_those_of_the_frames_as_measured(base: Path) ->
     assert plain.find_peaks_params(*key) == plain.settings(*key).find_peaks
     found = quick.find_peaks_params(*key)
     assert (found.window, found.max_pixels, found.min_pixels) == (5, 38, 2)
+    assert found.threshold == 400 * 16
+    without = config.load(CONFIG | {"binning": 4}, base).find_peaks_params(*key)
+    assert without.threshold is None
+    # In blocks.
+    assert quick.settings(*key).converge.module_offset == quick.converge_params(*key).module_offset
+    assert quick.settings(*key).converge.reintegrate == quick.converge_params(*key).reintegrate
     assert quick.mask_3d_params(*key, rotation).reach == 25
     mask = quick.pixel_mask_params(*key)
     assert mask.edges == 3
@@ -361,6 +390,25 @@ def test_parameters_in_pixels_are_those_of_the_frames_as_measured(base: Path) ->
 def test_what_is_refused_of_the_configuration(given: dict[str, Any], base: Path) -> None:  # noqa: F811
     with pytest.raises(HklflowError, match="binning"):
         config.load(CONFIG | given, base)
+
+
+def test_raw_files_among_the_results_of_a_quick_look_are_refused(base: Path) -> None:  # noqa: F811
+    """What is there may be deleted at any time."""
+    table = base / "config/scans.tsv"
+    plain = config.load(CONFIG, base)
+    folder = f"{plain.paths.folder}_binned4"
+    (base / folder).mkdir()
+    first = next(iter(plain.scans.values())).rotations
+    raw = next(iter(first.values())).raw
+    (base / raw).rename(base / folder / "x.nxs")
+    table.write_text(table.read_text().replace(raw, f"{folder}/x.nxs"))
+    config.load(CONFIG, base)
+    config.load(CONFIG | {"binning": 2}, base)
+    with pytest.raises(
+        HklflowError,
+        match=f"'{folder}' cannot be the folder of the quick look's products: {folder}/x.nxs is in",
+    ):
+        config.load(CONFIG | {"binning": 4}, base)
 
 
 def test_the_page_knows_products_that_are_shared() -> None:

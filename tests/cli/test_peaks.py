@@ -323,6 +323,16 @@ def test_the_lattice_is_found_where_it_is_not_known(
     assert "per_scan:\n  quartz/100K:" in done.out
 
 
+def test_a_quick_look_is_not_tuned(measured: Path, hklflow: Hklflow) -> None:
+    """What is suggested would be of blocks, and be taken as of pixels."""
+    config = measured / "config/config.yaml"
+    config.write_text(config.read_text() + "\nbinning: 4\n")
+    done = hklflow("peaks", "tune", "quartz/100K", "--directory", measured)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "`binning` is 4 in" in done.err
+    assert "set `binning: 1` and run this again" in done.err
+
+
 def test_what_is_not_there_is_told(measured: Path, hklflow: Hklflow) -> None:
     def error(*words: str) -> str:
         done = hklflow("peaks", "tune", *words, "--directory", measured)

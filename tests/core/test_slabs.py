@@ -44,7 +44,29 @@ def test_a_slab_is_the_mean_over_the_planes_within_its_width() -> None:
     assert slab.errors is not None
     np.testing.assert_allclose(slab.errors, expected, rtol=1e-5)
     # nothing more within the width than the plane itself
-    np.testing.assert_allclose(average("hk0", 0.7, random).cut.image, random[2], rtol=1e-6)
+    thin = average("hk0", 0.7, random)
+    np.testing.assert_allclose(thin.cut.image, random[2], rtol=1e-6)
+    # What is averaged are whole voxels of 0.4.
+    assert (slab.thickness, thin.thickness) == pytest.approx((1.2, 0.4))
+
+
+def test_points_on_faces_move_no_feature() -> None:
+    """At h k = 0.05, 0.15, ... h lies between two voxels: neither side is preferred."""
+    grid = Grid.symmetric([1.0, 1.0, 0.5], [0.1, 0.05, 0.1])
+    h = np.broadcast_to(grid.axis(0), grid.array_shape)
+    for text in ("h h l", "h -h l", "-h h l"):
+        found = slabs.average(h, None, grid, planes.parse(text, "hkl"), 0.0).cut
+        at = found.plane.at(*np.meshgrid(found.u, found.v))[..., 0]
+        moved = found.image - at
+        inside = np.isfinite(moved) & (np.abs(at) < 0.85)
+        assert np.abs(moved[inside]).max() == pytest.approx(0.05, abs=1e-6)
+        # At every place: over two voxels, four points.
+        of_rows = np.where(inside, moved, 0.0)[inside.any(axis=1)]
+        assert inside.sum() > 100
+        assert abs(moved[inside].mean()) < 1e-6
+        runs = np.stack([np.roll(of_rows, -k, axis=1) for k in range(4)]).mean(axis=0)
+        assert np.abs(runs).max() < 0.0126 + 1e-6
+        np.testing.assert_allclose(of_rows, -of_rows[:, ::-1], atol=1e-6)
 
 
 def test_an_oblique_plane_has_the_values_of_the_linear_function() -> None:

@@ -48,7 +48,8 @@ def tune(
     of the scan if it has been refined, else they are found from the parent's cell, the sample's,
     or none. A table, a picture and lines for the configuration are written; a gain within the
     noise of the score is told as such. Spots that the cell cannot index, as those of a
-    superlattice or a second crystal, count as false here: keep what finds them.
+    superlattice or a second crystal, count as false here: keep what finds them. With `binning` it
+    is refused: parameters are those of frames as measured.
 
     Example: `hklflow peaks tune quartz/100K`; `hklflow peaks tune quartz/100K/r1 --every 3 --apply`
 
@@ -75,6 +76,11 @@ def tune(
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
+    if experiment.config.binning > 1:
+        raise HklflowError(
+            f"`binning` is {experiment.config.binning} in {folder.config}: parameters of the peak "
+            "search are tuned on frames as measured; set `binning: 1` and run this again"
+        )
     sample, name, rotations = _named(scan, experiment)
     measured = _Measured(folder, experiment, sample, name, rotations)
     given = experiment.settings(sample, name).find_peaks

@@ -57,7 +57,8 @@ def slice_volume(
         Lowest and highest colour: values, or percentiles of the plane as `1% 99.5%`.
     width
         Average over a slab of this thickness about the plane, in r.l.u. (cells for a pair
-        distribution): `h k 0` over l, `h h l` over h+t h-t l.
+        distribution): `h k 0` over l, `h h l` over h+t h-t l. All voxels with their middle in it
+        are averaged; how thick they are together is told.
     errors
         The standard deviations instead of the values.
     """
@@ -89,7 +90,9 @@ def slice_volume(
         title, name = found.title, str(found.signal.name)
     if errors and slab.errors is None:
         raise HklflowError(f"{path} has no errors of {name}; leave --errors away")
-    result = _Result(slab, errors, f"σ of {volume.label}" if errors else volume.label)
+    unit = "cells" if volume.direct else "r.l.u."
+    thick = f", mean over {slab.thickness:g} {unit} (voxels: {len(slab.offsets)})" if width else ""
+    result = _Result(slab, errors, f"σ of {volume.label}" if errors else volume.label, thick)
     if not result.measured.size:
         raise HklflowError(
             f"nothing was measured on {wanted.text} of {path}; give a plane that meets the data, "
@@ -101,7 +104,6 @@ def slice_volume(
         print(result.axes)
         return
     diverging = volume.diverging and not errors
-    thick = f", mean of {len(slab.offsets)} planes" if len(slab.offsets) > 1 else ""
     cut = replace(result.cut, plane=replace(wanted, text=wanted.text + thick))
     drawing = Planes(
         title,
@@ -123,6 +125,8 @@ class _Result:
     slab: "Slab"
     errors: bool
     label: str
+    thick: str
+    """What was averaged, in words; empty for the plane alone."""
 
     @property
     def cut(self) -> "Cut":
@@ -149,7 +153,8 @@ class _Result:
             for letter, axis in zip(one.plane.letters, (one.u, one.v), strict=True)
         ]
         return (
-            f"{one.plane.text}: {len(one.v)} rows ({told[1]}) of {len(one.u)} columns ({told[0]})"
+            f"{one.plane.text}{self.thick}: {len(one.v)} rows ({told[1]}) of {len(one.u)} columns "
+            f"({told[0]})"
         )
 
 
@@ -242,9 +247,10 @@ def _write_nexus(path: Path, result: _Result, volume: "Volume", title: str, sour
     from hklflow.nexus.entry import add_array, add_group, create
 
     one, unit = result.cut, "cells" if volume.direct else "r.l.u."
-    with create(path, f"{one.plane.text} of {title}", "slice") as entry:
+    drawn = f"{one.plane.text} of {title}{result.thick}"
+    with create(path, drawn, "slice") as entry:
         group = add_group(entry, "slice", "NXdata", signal="data", axes=one.plane.letters[::-1])
-        group["title"] = f"{one.plane.text} of {title}"
+        group["title"] = drawn
         for letter, axis in zip(one.plane.letters, (one.u, one.v), strict=True):
             add_array(group, letter, axis, unit)
         add_array(group, "data", result.slab.cut.image, long_name=result.label)

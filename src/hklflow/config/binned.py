@@ -1,8 +1,14 @@
-"""Parameters that are lengths in pixels, for frames of block sums.
+"""Parameters that are lengths in pixels or counts of a pixel, for frames of block sums.
 
 The configuration says them for frames as measured, whatever `binning` is. Lengths on the sensor
-are divided; what a picture needs to be read at all (a window to find a background in, a spot to
-fit) has a least size.
+are divided, and counts of a pixel multiplied by the pixels of a block; what a picture needs to be
+read at all (a window to find a background in, a spot to fit) has a least size.
+
+Two lengths of `converge` stay, in blocks. `reintegrate` is a part of the voxels that are
+integrated, also along frames. A module's offset is judged by centroids, whose errors grow with the
+block: an eighth of `module_offset` would be noise, and no version of a store comes from a quick
+look. So does `mask_3d.seed_counts`: it is of all counts of a spot above background in a cell, and a
+cell is as large on the sensor (a block at least).
 """
 
 import math
@@ -18,7 +24,7 @@ def find_peaks(given: stages.find_peaks.Params, factor: int) -> stages.find_peak
     """Parameters of the peak search: a spot has fewer, larger pixels.
 
     The floor of the centroids' errors is that of a fit to a spot of a pixel or two, in whatever
-    pixels, and stays.
+    pixels, and stays. Counts that are strong whatever the background are above that of a block.
     """
     if factor == 1:
         return given
@@ -30,6 +36,7 @@ def find_peaks(given: stages.find_peaks.Params, factor: int) -> stages.find_peak
             "margin_pixels": max(
                 math.ceil(given.margin_pixels / factor), min(given.margin_pixels, 3)
             ),
+            "threshold": given.threshold and given.threshold * factor**2,
         }
     )
 

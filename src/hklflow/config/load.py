@@ -15,7 +15,7 @@ from hklflow.config.simulated import simulation_problems
 from hklflow.core import left_out
 from hklflow.errors import HklflowError
 from hklflow.flags import files
-from hklflow.paths import RESERVED
+from hklflow.paths import RESERVED, Paths
 from hklflow.system import no_file
 from hklflow.tables import (
     Scan,
@@ -151,17 +151,22 @@ def _results_problems(
     if not config.results.strip() or re.search(r"[{}\x00-\x1f]", config.results):
         yield f"{told}: give it a name without braces and line breaks"
         return
-    place = (base / config.results).resolve()
     raws = [
         part for scan in scans.values() for row in scan.rotations.values() for part in row.parts
     ]
     inside = [name for name in (config.samples, config.scans, *raws) if name]
-    for name in inside:
-        if Path(os.path.normpath(base / name)).is_relative_to(place):
-            yield f"{told}: {name} is in it; give them a folder of their own"
+    for binning in sorted({1, config.binning}):
+        results = Paths(config.results, binning).folder
+        place = (base / results).resolve()
+        if binning > 1:
+            told = f"config: {results!r} cannot be the folder of the quick look's products"
+        for name in inside:
+            if Path(os.path.normpath(base / name)).is_relative_to(place):
+                yield f"{told}: {name} is in it; give them a folder of their own"
+                return
+        if place.exists() and not place.is_dir():
+            yield f"{told}: it is a file; give another name, or move the file away"
             return
-    if place.exists() and not place.is_dir():
-        yield f"{told}: it is a file; give another name, or move the file away"
 
 
 def _plane_problems(config: Config) -> Iterator[str]:

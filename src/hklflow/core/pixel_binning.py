@@ -86,10 +86,14 @@ def bin_sum(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
 
 
 def bin_mean(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
-    """Mean of the pixels of a block that have a positive value; 0 where none has."""
-    good = np.isfinite(image) & (image > 0)
-    total = bin_sum(np.where(good, image, 0.0), factor)
-    return total / np.maximum(bin_sum(good, factor), 1.0)
+    """Mean of each block; 0 where a pixel's value is not positive or not finite.
+
+    For a flat field: a block's counts are those of all its pixels, so one with a pixel of unknown
+    response has no norm.
+    """
+    bad = ~(np.isfinite(image) & (image > 0))
+    total = bin_sum(np.where(bad, 0.0, image), factor)
+    return np.where(bin_mask(bad, factor), 0.0, total / factor**2)
 
 
 def bin_detector(detector: Detector, factor: int) -> Detector:

@@ -4,7 +4,8 @@ A plane is three linear expressions of two free letters: ``h k 0``, ``h h l``, `
 direct space ``x x z``. It is ``origin + u first + v second``, u and v the values of the letters.
 
 Points of a plane show the voxel that holds them (nearest): values and errors are those that were
-measured, what was not measured stays so, and no feature moves by more than half a voxel.
+measured, what was not measured stays so, and no feature moves by more than half a voxel, nor on
+average: a point between two voxels shows the one of even number.
 """
 
 import re
@@ -228,9 +229,8 @@ def sample(
         Values of the free letters.
     """
     image = np.full((len(v), len(u)), np.nan, np.float32)
-    # Not to waver between two voxels where a point lies on the face between them.
     points = plane.at(*np.meshgrid(u, v))
-    index = np.floor((points - grid.first) / grid.step + 0.5 + 1e-6).astype(np.int64)
+    index = _nearest((points - grid.first) / grid.step)
     row, column = np.nonzero(((index >= 0) & (index < np.array(grid.shape))).all(axis=-1))
     own = index[row, column][:, ::-1]  # l, k, h as the array is
     blocks = own // np.array(block)
@@ -243,6 +243,16 @@ def sample(
         ]
         image[row[part], column[part]] = np.asarray(box)[tuple((own[part] - low).T)]
     return image
+
+
+def _nearest(place: Floats) -> NDArray[np.int64]:
+    """Index of the voxel that holds a place in units of voxels.
+
+    On the face between two it is the even one: always the upper would move what is drawn by up to
+    half a voxel. Faces are where the place is one but for rounding.
+    """
+    half = np.rint(2 * place) / 2
+    return np.rint(np.where(np.abs(place - half) < 1e-6, half, place)).astype(np.int64)
 
 
 def _corners(plane: Plane, grid: Grid) -> Floats:

@@ -31,15 +31,18 @@ class Slab:
         both sides of a mirror are the same measurement, and errors are larger.
     offsets : (k,) array
         Values of t that were averaged, in r.l.u. or cells.
+    thickness : float
+        Of the k layers of voxels, in the same.
     """
 
     cut: Cut
     errors: NDArray[Any] | None
     offsets: Floats
+    thickness: float
 
 
-def offsets(plane: Plane, grid: Grid, width: float) -> tuple[Floats, Floats]:
-    """Steps t across a slab, one voxel apart, and the direction (3,) in which they go.
+def offsets(plane: Plane, grid: Grid, width: float) -> tuple[Floats, Floats, float]:
+    """Steps t across a slab, one voxel apart, the direction (3,) in which they go, and a voxel.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def offsets(plane: Plane, grid: Grid, width: float) -> tuple[Floats, Floats]:
     normal = normal / normal[np.argmax(np.abs(normal))]
     step = 1 / np.max(np.abs(normal) / grid.step)
     half = int(np.floor(width / 2 / step + _DIGITS))
-    return step * np.arange(-half, half + 1), normal
+    return step * np.arange(-half, half + 1), normal, float(step)
 
 
 def average(
@@ -70,7 +73,8 @@ def average(
     values, sigmas : (l, k, h) array, or what is sliced like one
         Values and their standard deviations; None for the latter if there are none.
     width : float
-        Thickness in r.l.u. (cells in direct space); 0: the plane alone.
+        Thickness in r.l.u. (cells in direct space); 0: the plane alone. Layers of voxels with
+        their middle in it are averaged: see `Slab.thickness`.
     block : (int, int, int)
         See `hklflow.core.planes.cut`.
 
@@ -79,7 +83,7 @@ def average(
     HklflowError
         If the width is no thickness, or the plane is outside the volume.
     """
-    steps, direction = offsets(plane, grid, width)
+    steps, direction, voxel = offsets(plane, grid, width)
     base = cut(values, grid, plane, block)
     if not base.image.size:
         reach = ", ".join(
@@ -102,4 +106,6 @@ def average(
             squares[good] += sigma[good].astype(np.float64) ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         mean, errors = total / number, np.sqrt(squares) / number
-    return Slab(replace(base, image=mean), None if sigmas is None else errors, steps)
+    return Slab(
+        replace(base, image=mean), None if sigmas is None else errors, steps, len(steps) * voxel
+    )

@@ -2,7 +2,9 @@
 
 Counts are added exactly. A block of which any pixel is masked or flagged is flagged, one of which
 any is saturated is saturated, so the saturation value of the sums is beyond what their pixels can
-count. Detector geometry, pixel mask and read noise of the header are those of the sums.
+count. So it is at the other end: sums of pixels that may be as low as u are as low as b² u, and a
+block of which any pixel is below u is flagged. Detector geometry, pixel mask and read noise of the
+header are those of the sums.
 """
 
 from pathlib import Path
@@ -76,7 +78,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             shape=binning.shape,
             n_frames=n,
             saturation=sums.saturated,
-            underload=header.underload,
+            underload=_underload(header, b),
             dtype=sums.stored,
         ) as writer:
             blocks = frames.stream(params.block, threads=threads)
@@ -86,6 +88,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     print(f"{n} frames of {shape[0]} x {shape[1]} pixels summed to {binning.shape}")
     if any(lost):
         print(f"note: {lost[0]} rows and {lost[1]} columns at the far ends fill no block")
+
+
+def _underload(header: "Header", factor: int) -> float | None:
+    """Smallest valid sum: that of the smallest valid pixels, which the sums have flagged by."""
+    import numpy as np
+
+    if header.underload is None or header.underload >= 0:
+        return header.underload
+    return max(factor**2 * header.underload, float(np.finfo(np.float32).min))
 
 
 def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
