@@ -179,6 +179,9 @@ def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> 
         ({"polarization": -1.0}, "polarisation is -1, not 0 to 1"),
         ({"step_deg": 0.0}, "step (0.0)"),
         ({"monitor": np.array([1.0, 0.0] * 5)}, "frame 1 has 0"),
+        ({"temperature": None, "temperature_doubt": "the clock jumps"}, "the clock jumps"),
+        ({"start_deg": -1.0, "step_deg": np.pi / 10}, "are the radians of 180°"),
+        ({"start_deg": 0.0, "step_deg": -0.2 * np.pi}, "are the radians of 360°"),
         ({"monitor": np.array([1.0, 2.0, np.nan] + [1.0] * 7)}, "frame 2 has nan"),
         ({"monitor": np.ones(9)}, "shape (9,)"),
         ({"transmission": 0.0}, "transmission (shape (), 0 to 0) must be above 0"),
@@ -277,3 +280,44 @@ def test_the_summary_is_one_line_with_the_figures() -> None:
     assert "\n" not in line
     for part in ("10 frames", "phi 33 to 34 deg", "omega 11, chi 22", "1 Å", "100.000 mm"):
         assert part in line
+
+
+@pytest.mark.parametrize("step", [1e-5, 0.0005, 0.002, np.pi / 10 * 1.001])
+def test_small_steps_are_no_radians(step: float) -> None:
+    scan = _scan(replace(HEADER, step_deg=step))
+    assert np.degrees(scan.rotation.scan.step) == pytest.approx(step)
+
+
+def test_a_person_knows_better_than_a_doubt() -> None:
+    """Temperature and angles that the tables give are not asked about."""
+    doubt = replace(HEADER, temperature=None, temperature_doubt="the clock jumps")
+    assert _scan(doubt, temperature=12.0).temperature == 12
+    radians = replace(HEADER, start_deg=0.0, step_deg=np.pi / 10)
+    scan = _scan(radians, start=0.0, step=np.pi / 10)
+    assert np.degrees(scan.rotation.scan.step) == pytest.approx(np.pi / 10)
+
+
+def test_frames_left_out() -> None:
+    scan = _scan(leave_out=("7-8", "2", "8-9"))
+    assert scan.left_out == (2, 7, 8, 9)
+    assert scan.rotation.scan.n_frames == 10
+    for items, told in (
+        (("3", "9-10"), "'9-10': the frames are 0 to 9"),
+        (("r1:3",), "give the frames of this rotation only"),
+        (("0-9",), "leaves no frame"),
+    ):
+        assert told in _problem(leave_out=items)
+    assert "leaves no frame" in _problem(leave_out=("4-6",), first_frame=4, last_frame=6)
+
+
+def test_frames_that_are_not_used_need_no_monitor() -> None:
+    monitor = np.array([1.0, 2, 3, 4, 0, 6, 7, 8, np.nan, -3])
+    transmission = np.array([1.0, 1, 1, 1, 0, 1, 1, 1, np.nan, 0])
+    header = replace(HEADER, monitor=monitor, transmission=transmission)
+    assert "(frame 4 has 0): leave frames without beam out (`leave_out: [4, 8-9]`)" in _problem(
+        header, attenuation=1.0
+    )
+    scan = _scan(header, leave_out=("4",), last_frame=7)
+    np.testing.assert_array_equal(scan.monitor, [1, 2, 3, 4, 4, 6, 7, 8])
+    np.testing.assert_array_equal(scan.attenuation, np.ones(8))
+    assert "transmission" in _problem(replace(header, monitor=None), monitor="none")

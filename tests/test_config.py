@@ -119,6 +119,18 @@ def test_import_params_join_configuration_and_table(base: Path) -> None:
     assert (raw_only.scan_axis, raw_only.start, raw_only.temperature) == (None, None, None)
 
 
+def test_a_rotation_leaves_out_the_frames_that_are_for_it(base: Path) -> None:
+    own = {"import_scan": {"leave_out": ["r1:0-3", "r2:5", 17, "100-120"]}}
+    experiment = config.load({**CONFIG, "per_scan": {"hexa/300K": own}}, base)
+
+    def left_out(scan: str, rotation: str) -> tuple[str, ...]:
+        return experiment.import_params("hexa", scan, rotation).leave_out
+
+    assert left_out("300K", "r1") == ("0-3", "17", "100-120")
+    assert left_out("300K", "r2") == ("5", "17", "100-120")
+    assert left_out("100K", "r1") == ()
+
+
 def test_refinement_transform_and_merge_params(base: Path) -> None:
     experiment = config.load(CONFIG, base)
     parent = experiment.refine_parent_params("hexa", "300K")
@@ -532,6 +544,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"n_frames": 3600},
         {"pattern": "my raw/--x_####.cbf", "monitor": "none", "temperature": 0.0},
         {"first_frame": 3, "last_frame": 9, "attenuation": 0.1, "exposure": 1e-3},
+        {"leave_out": [17, "100-120"], "temperature": 5.0},
     ],
     "pixel_mask": [
         {},
