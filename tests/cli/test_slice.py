@@ -173,11 +173,12 @@ def test_the_terminal_and_the_picture(hklflow: Hklflow, tmp_path: Path) -> None:
     assert lines[:2] == ["S(Q) of a test", "h k 0"]
     assert sum("@" in line or "%" in line or "#" in line for line in lines[2:-1]) == 1
     assert lines[-1] == "1 .:-=+*#%@ 1000  S(Q) (counts per unit norm), logarithmic"
+    output = tmp_path / "x.tsv"
     for width, told in (("0.2", "0.3 r.l.u. (voxels: 3)"), ("0.15", "0.1 r.l.u. (voxels: 1)")):
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width)
         assert done.out.splitlines()[1] == f"h k 0, mean over {told}"
-        done = hklflow("slice", volume, "--plane", "hk0", "--width", width, "-o", "x.tsv")
-        assert done.out.startswith(f"x.tsv\nh k 0, mean over {told}: 41 rows")
+        done = hklflow("slice", volume, "--plane", "hk0", "--width", width, "-o", output)
+        assert done.out.startswith(f"{output}\nh k 0, mean over {told}: 41 rows")
     done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / "x.png")
     assert done.out == f"{tmp_path / 'x.png'}\n"
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
