@@ -1,4 +1,4 @@
-"""The one error that is meant for the user."""
+"""The one error that is meant for the user, and text as a terminal may see it."""
 
 
 class HklflowError(Exception):
@@ -8,3 +8,22 @@ class HklflowError(Exception):
     command line prints it on one line and exits with code 2; every other
     exception is a defect of hklflow and keeps its traceback.
     """
+
+
+def printable(text: str) -> str:
+    """Text of a file, or a file's name, in one line as a terminal may see it.
+
+    What would act on the terminal or begin a line (escape sequences, line breaks, marks that turn
+    the direction of writing) is shown by its number; our own colours are put around it afterwards.
+    """
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Text of some lines, such as a list of problems; those after the first are indented.
+
+    A line break in a file's name thus never begins a line that looks like one of ours.
+    """
+    first, *others = map(printable, text.split("\n"))
+    margin = "" if all(line.startswith("  ") for line in others) else "  "
+    return "\n".join([first, *(margin + line for line in others)])

@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from hklflow import __version__, publish, system
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable_lines
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -169,7 +169,7 @@ def _told(error: ValidationError) -> str:
 
 
 def _fail(name: str, message: str, code: int) -> None:
-    print(f"hklflow {name}: {message}", file=sys.stderr)
+    print(printable_lines(f"hklflow {name}: {message}"), file=sys.stderr)
     sys.exit(code)
 
 

@@ -28,7 +28,7 @@ from hklflow.cli.show import show
 from hklflow.cli.slice import slice_volume
 from hklflow.cli.status import show_status
 from hklflow.cli.watch import watch_experiment
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable_lines
 
 app = App(
     name="hklflow",
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (CycloptsError, HklflowError) as error:
-        print(f"hklflow: {_one_line(error)}", file=sys.stderr)
+        print(printable_lines(f"hklflow: {_one_line(error)}"), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Who reads has had enough, as `| head`; what Python still flushes goes nowhere.
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 0
     except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
         if (told := system.sentence(error)) is not None:
-            print(f"hklflow: {told}", file=sys.stderr)
+            print(printable_lines(f"hklflow: {told}"), file=sys.stderr)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(1)

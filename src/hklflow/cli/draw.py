@@ -5,11 +5,11 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,7 @@ def told(drawing: "Drawing", output: Path | None) -> None:
     HklflowError
         If the name is not that of a PNG, or there is no such folder.
     """
+    drawing = _printable(drawing)
     if output is None:
         for line in drawing.lines(screen()):
             print(line)
@@ -61,6 +62,16 @@ def told(drawing: "Drawing", output: Path | None) -> None:
 
     with published(output) as partial:
         save(drawing, partial)
+
+
+def _printable(drawing: "Drawing") -> "Drawing":
+    """Titles and labels, which files give, without what acts on a terminal: colours come later."""
+    texts: dict[str, Any] = {
+        field.name: printable(text)
+        for field in fields(drawing)
+        if isinstance(text := getattr(drawing, field.name), str)
+    }
+    return replace(drawing, **texts)
 
 
 @contextmanager
@@ -86,7 +97,7 @@ def published(output: Path) -> Iterator[Path]:
         raise HklflowError(f"{output} cannot be written ({error.strerror or error})") from error
     finally:
         partial.unlink(missing_ok=True)
-    print(output)
+    print(printable(str(output)))
 
 
 # ------------------------------------------------------------------------------ what is drawn
@@ -292,7 +303,8 @@ def _central(found: "Plottable") -> "Drawing":
         cuts = []
         for i in [i for i in chosen if i < n]:
             cut = volume.slab(wanted[0], number=i).cut
-            at = f"{axis[i]:g} {axis.attrs.get('units', '')}".strip() if axis is not None else i
+            unit = "" if axis is None else printable(str(axis.attrs.get("units", "")))
+            at = i if axis is None else f"{axis[i]:g} {unit}".strip()
             cuts.append(replace(cut, plane=replace(cut.plane, text=f"{cut.plane.text}, {at}")))
     return Planes(
         found.title, cuts, volume.metric, volume.direct, volume.diverging, volume.label, volume.near

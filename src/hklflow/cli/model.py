@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     from hklflow.core.model import Model
@@ -36,7 +36,7 @@ def show(file: Path, /) -> None:
         `.expt` of DIALS, XPARM.XDS or GXPARM.XDS, a file of NXRefine, or an orientation of
         hklflow.
     """
-    from hklflow.formats.models import printable, read_model
+    from hklflow.formats.models import read_model
 
     for model in read_model(file):
         for name, value in _described(model):
@@ -289,7 +289,7 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
 
     from hklflow.core.model import to_orientation
     from hklflow.core.model_compare import on_geometry
-    from hklflow.formats.models import printable, read_model
+    from hklflow.formats.models import read_model
 
     models = read_model(file)
     adopted = []
@@ -335,7 +335,7 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
 
     from hklflow.core.model_compare import compare as compared
     from hklflow.core.symmetry import space_group as known
-    from hklflow.formats.models import printable, read_model
+    from hklflow.formats.models import read_model
 
     models = read_model(first), read_model(second)
     if len(models[0]) != len(models[1]):
@@ -370,7 +370,6 @@ def _published(jobs: Sequence[tuple[Path, Writer]], force: bool) -> None:
     import secrets
 
     from hklflow import publish
-    from hklflow.formats.models import printable
 
     present = [str(path) for path, _ in jobs if path.exists()]
     if present and not force:

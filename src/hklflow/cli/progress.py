@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.cli.jobs import Job
+from hklflow.errors import printable
+from hklflow.system import no_file
 
 DONE, OLD, RUN, LOST, FAIL, HELD, WAIT = "done", "old", "run", "lost", "fail", "held", "wait"
 STATES: Mapping[str, str] = {
@@ -140,6 +142,8 @@ def _run_logs(base: Path) -> list[Path]:
 
 
 def _head(path: Path) -> str:
+    if no_file(path) is not None:
+        return ""
     try:
         with path.open("rb") as file:
             return file.read(4000).decode(errors="replace")
@@ -148,7 +152,9 @@ def _head(path: Path) -> str:
 
 
 def _tail(path: Path, size: int) -> str:
-    """End of a file; empty if it is not there."""
+    """End of a file; empty if it is not there, or a pipe, which would be waited for."""
+    if no_file(path) is not None:
+        return ""
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
@@ -241,7 +247,7 @@ class Progress:
 
     def _same(self, job: Job, path: str) -> bool:
         file = self.base / path
-        if file.stat().st_size > _HASHED:
+        if no_file(file) is not None or file.stat().st_size > _HASHED:
             return False
         told = {self._recorded(product).get(path, "") for product in job.products}
         with file.open("rb") as content:
@@ -268,12 +274,12 @@ class Progress:
             if not text or (self.run.alive and path.stat().st_mtime < self.run.since):
                 continue
             if found := _SENTENCE.findall(text):
-                return Verdict(FAIL, found[-1], log)
+                return Verdict(FAIL, printable(found[-1]), log)
             if "Traceback (most recent call last)" in text:
-                return Verdict(FAIL, text.rstrip().rsplit("\n", 1)[-1], log)
+                return Verdict(FAIL, printable(text.rstrip().rsplit("\n", 1)[-1]), log)
         for log in job.logs:
             if told := self._told_by_snakemake(log):
-                return Verdict(FAIL, told, log)
+                return Verdict(FAIL, printable(told), log)
         return None
 
     def _told_by_snakemake(self, log: str) -> str:
@@ -311,6 +317,8 @@ class Progress:
             # A long name is in folders: "@" and its first part, and so on.
             above = [part.removeprefix("@") for part in Path(folder).relative_to(top).parts]
             for name in names:
+                if no_file(Path(folder, name)) is not None:  # ended meanwhile, or no mark
+                    continue
                 try:
                     path = base64.urlsafe_b64decode("".join([*above, name])).decode()
                     content = Path(folder, name).read_text()
@@ -334,5 +342,6 @@ def stray_failures(base: Path, results: str, known: Sequence[Job]) -> list[tuple
         rule = path.relative_to(base / results / "logs").parts[0]
         if rule not in rules and (told := _SENTENCE.findall(_tail(path, _TAIL))):
             log = os.path.relpath(path, base)
-            found.append((f"{path.stem} {rule}", Verdict(FAIL, told[-1], log)))
+            verdict = Verdict(FAIL, printable(told[-1]), printable(log))
+            found.append((printable(f"{path.stem} {rule}"), verdict))
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable
 from hklflow.system import require_file
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def show(
             raise HklflowError(f"{path} is {_what_else(path)}")
         lines = _history(path, _nexus_records(path)) if history else _nexus_lines(path, inside)
     for line in lines:
-        print(line)
+        print(printable(line))
 
 
 def _plot(path: Path, inside: list[str], output: Path | None, frame: int | None) -> None:
@@ -76,7 +76,7 @@ def _plot(path: Path, inside: list[str], output: Path | None, frame: int | None)
     if path.suffix.lower() in _PICTURES:
         if output is not None:
             raise HklflowError(f"{path} is a picture already; copy it to {output}")
-        print(f"{path.resolve()} is {_PICTURE}")
+        print(printable(f"{path.resolve()} is {_PICTURE}"))
         return
     draw.told(draw.drawing_of(path, inside, frame), output)
 
@@ -239,8 +239,7 @@ def _short(node: "h5py.Dataset") -> str:
     value = node[()]
     value = _plain(value.tolist() if hasattr(value, "tolist") else value)
     if isinstance(value, str):
-        # A control character would act on the terminal.
-        text = "".join(c if c.isprintable() else " " for c in value)
+        text = " ".join(value.splitlines())
         if len(text) > _WIDTH:
             return f'"{text[: _WIDTH - 3]}..." ({len(text)} characters)'
         return f'"{text}"'

@@ -26,7 +26,7 @@ from hklflow.cli.progress import (
     run_of,
     stray_failures,
 )
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     from hklflow.config import Experiment
@@ -150,7 +150,7 @@ class _Report:
             if waiting:
                 yield f"      waits for it: {_listed(waiting)}"
         yield ""
-        yield self._next()
+        yield printable(self._next())
 
     def _table(self) -> Iterator[str]:
         present = {job.column for job in self._jobs}

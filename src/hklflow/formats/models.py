@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from hklflow.core.model import Model, from_orientation
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable
 from hklflow.formats.dials_expt import read_expt
 from hklflow.formats.nxrefine import read_nxrefine
 from hklflow.formats.xds import read_xparm
@@ -34,11 +34,6 @@ def read_model(path: str | Path) -> list[Model]:
     except HklflowError as error:
         told = printable(str(error))
         raise HklflowError(told if str(path) in told else f"{path}: {told}") from error
-
-
-def printable(text: str) -> str:
-    """Text of a file as a terminal may see it: control characters by their numbers."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _read(path: Path) -> list[Model]:
