@@ -1,18 +1,20 @@
 """Light scan files: frames stay where they are, and what is known comes back as it was given."""
 
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import fabio
 import h5py
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation as Turn
 
 from hklflow.core.geometry import Detector, Goniometer
 from hklflow.errors import HklflowError
 from hklflow.formats.light import SUFFIX, is_light, links_of, write_light
 from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.stages import bin_frames
 
 N, SHAPE = 6, (5, 7)
 COUNTS = np.random.default_rng(7).integers(0, 2000, (N, *SHAPE)).astype(np.uint16)
@@ -170,3 +172,24 @@ def test_only_of_its_own_name_and_a_known_length(tmp_path: Path) -> None:
     with pytest.raises(HklflowError, match="known number of frames"):
         write(tmp_path / f"a{SUFFIX}", [], Header())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("delta", [0, 60, 90, 95, 120, 180])
+def test_a_detector_on_an_arm_comes_back(tmp_path: Path, delta: float) -> None:
+    """Also where the beam never meets its plane; light file and block sums of a quick look."""
+    turn = Turn.from_euler("x", -delta, degrees=True).as_matrix()
+    place = {name: turn @ getattr(DETECTOR, name) for name in ("origin", "slow", "fast")}
+    detector = replace(DETECTOR, **place)
+    told = replace(FACTS, detector=detector)
+    light = write(tmp_path / f"x{SUFFIX}", write_hdf5(tmp_path, slice(None)), told)
+    same(read_header(light), told)
+    binned = tmp_path / "binned.nxs"
+    bin_frames.main(
+        inputs=bin_frames.Inputs(raw=[light]),
+        outputs=bin_frames.Outputs(binned=binned),
+        params=bin_frames.Params(binning=2),
+    )
+    found = read_header(binned).detector
+    assert found is not None
+    np.testing.assert_allclose(found.lab([0, 1.5], [0, 2.5]), detector.lab([0, 3], [0, 5]))
+    np.testing.assert_allclose(found.distance, DETECTOR.distance)

@@ -101,6 +101,36 @@ def test_detector_chain_places_every_pixel(scan_file):
         np.testing.assert_array_equal(detector["pixel_mask"][()] != 0, DETECTOR.gap_mask)
 
 
+@pytest.mark.parametrize("delta", [0, 60, 89, 90, 95, 120, 180])
+def test_detector_on_an_arm(tmp_path, delta):
+    """From 90 degrees on the beam never meets the plane: no beam centre, but a chain all the same.
+
+    The arm is raised, from the beam (z) towards the vertical (y).
+    """
+    c, s = np.cos(np.radians(delta)), np.sin(np.radians(delta))
+    slow, normal, fast = np.array([0, -c, s]), np.array([0, s, c]), np.array([-1.0, 0, 0])
+    origin = 0.3 * normal - 4e-4 * slow - 7e-4 * fast
+    path = tmp_path / "arm.nxs"
+    header = SIMULATION.raw_header() | {"pixel_size": (1e-4, 1e-4), "pixel_mask": None}
+    with NXmxWriter(path, **header | {"origin": origin, "slow": slow, "fast": fast}) as writer:
+        writer.append(FRAMES)
+    with h5py.File(path) as file:
+        detector = file["entry/instrument/detector"]
+        assert detector["distance"][()] == pytest.approx(0.3)
+        module = detector["module"]
+        np.testing.assert_allclose(resolve(file, module["module_offset"].name)[:3, 3], origin)
+        foot = resolve(file, detector["depends_on"][()].decode())[:3, 3]
+        assert np.linalg.norm(foot) == pytest.approx(0.3)
+        if delta < 90:
+            # 0.3 m tan(delta) along -slow from the foot of the normal at (4, 7).
+            centre = 4 + 3000 * np.tan(np.radians(delta))
+            assert detector["beam_center_x"][()] == pytest.approx(7)
+            assert detector["beam_center_y"][()] == pytest.approx(centre)
+        else:
+            assert "beam_center_x" not in detector
+            assert "beam_center_y" not in detector
+
+
 def test_goniometer_chain_turns_the_crystal(scan_file):
     with h5py.File(scan_file) as file:
         sample = file["entry/sample"]

@@ -28,6 +28,8 @@ IMAGE_FILES = "image_files"
 BINNING = "hklflow_binning"
 
 _DETECTOR = "/entry/instrument/detector"
+# Cosine of the angle between the beam and a plane's normal, below which they do not meet.
+_MEETS = 1e-6
 _AXES = "/entry/sample/transformations"
 
 
@@ -346,15 +348,15 @@ class NXmxWriter:
         normal = np.cross(fast, slow)
         normal = normal if normal @ origin > 0 else -normal
         distance = float(normal @ origin)
-        if not normal[2] > 0:
-            raise HklflowError(
-                f"the detector for {self.path} is parallel to the beam, which never meets it; "
-                "an NXmx file cannot say where its beam centre is"
-            )
-        beam = np.array([0.0, 0.0, distance / normal[2]])
         _field(detector, "distance", distance, "m")
-        _field(detector, "beam_center_x", float((beam - origin) @ fast) / pixel_size[1], "pixel")
-        _field(detector, "beam_center_y", float((beam - origin) @ slow) / pixel_size[0], "pixel")
+        moved = np.array([0.0, 0.0, 1.0])
+        if normal[2] > _MEETS:
+            beam = np.array([0.0, 0.0, distance / normal[2]]) - origin
+            _field(detector, "beam_center_x", float(beam @ fast) / pixel_size[1], "pixel")
+            _field(detector, "beam_center_y", float(beam @ slow) / pixel_size[0], "pixel")
+        else:
+            # The beam never meets the plane, on an arm at 90 degrees and above: no beam centre.
+            moved = normal
         _field(detector, "x_pixel_size", pixel_size[1], "m")
         _field(detector, "y_pixel_size", pixel_size[0], "m")
         moves = _group(detector, "transformations", "NXtransformations")
@@ -365,7 +367,7 @@ class NXmxWriter:
             np.array([distance]),
             "m",
             transformation_type="translation",
-            vector=np.array([0.0, 0.0, 1.0]),
+            vector=moved,
             offset=none,
             offset_units="m",
             depends_on=".",
@@ -374,7 +376,7 @@ class NXmxWriter:
         module = _group(detector, "module", "NXdetector_module")
         _field(module, "data_origin", np.array([0, 0]))
         _field(module, "data_size", np.array(self.shape))
-        corner = origin - [0, 0, distance]
+        corner = origin - distance * moved
         reach = float(np.linalg.norm(corner))
         _field(
             module,
