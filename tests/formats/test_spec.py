@@ -155,3 +155,31 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "a.xml").write_text("<a><Detector/></a>")
     with pytest.raises(HklflowError, match="pixelDirection1"):
         read_detector_xml(tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize(
+    ("line", "kelvin"),
+    [
+        ("300K", 300),
+        ("  300.5 K", 300.5),
+        ("3e2 K", 300),
+        (".5 K setpoint", 0.5),
+        ("300.2 K  (300K)", 300.2),
+        ("250 (Temperature Setpoint in K)", 250),
+        ("300 26.85 (Temperature Setpoint in K and C)", 300),
+        ("26.85 300 (Temperature Setpoint in C and K)", None),
+        ("25 (degC, 298 K)", None),
+        ("26C 299 K", None),
+        ("26 mK", None),
+        ("300 KHz", None),
+        ("300", None),
+        ("--- K", None),
+        ("- K", None),
+        ("e K", None),
+        ("1.2.3 K", None),
+    ],
+)
+def test_temperatures_are_believed_only_in_kelvin(tmp_path, line, kelvin):
+    path = tmp_path / "a.spec"
+    path.write_text(f"#F a.spec\n\n#S 1  ascan  eta 0 1 1 1\n#X {line}\n#N 1\n#L Eta\n0\n1\n")
+    assert read_spec_scan(path, 1).temperature == kelvin

@@ -236,8 +236,13 @@ def _numbers(header: Any, key: str, path: Path, number: int) -> Floats | None:
 
 
 def _temperature(text: str) -> float | None:
-    """Temperature of a #X line, believed only where the line says kelvin."""
-    match = re.match(r"\s*([-+.\deE]+).*\bK\b", text)
+    """Temperature of a #X line, believed only where the line says that it is in kelvin.
+
+    As ``300 K``, or by a remark whose first unit is K: ``300 26.85 (Setpoint in K and C)``.
+    """
+    number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+    remark = r"\((?:(?!\b(?:deg)?[CF]\b)[^()\d])*\bK\b"
+    match = re.match(rf"\s*({number})(?:\s*K\b|(?:\s+{number})*\s*{remark})", text)
     return float(match[1]) if match else None
 
 
