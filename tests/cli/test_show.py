@@ -271,3 +271,32 @@ def test_other_commands_do_not_pay_for_it() -> None:
     code = "import sys, hklflow.cli; print({'h5py', 'hdf5plugin', 'silx'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_nothing_in_a_file_acts_on_the_terminal(hklflow: Hklflow, tmp_path: Path) -> None:
+    bad = "x\x1b]0;owned\x07\x9b2J\r\nhklflow: all is well\u202e"
+    with h5py.File(tmp_path / "bad.h5", "w") as file:
+        group = file.create_group(f"group {bad}")
+        group.attrs["NX_class"] = f"NXdata {bad}"
+        group.attrs["signal"] = bad
+        group[bad] = np.ones(3)
+        group[bad].attrs["units"] = group[bad].attrs["long_name"] = bad
+        group["link"] = h5py.SoftLink(f"/{bad}")
+        file["text"] = json.dumps({bad: bad})
+        file["names"] = [bad, bad]
+        file.attrs["default"] = f"group {bad}"
+    (tmp_path / "bad.json").write_text(json.dumps({bad: {bad: bad}, "list": [bad]}))
+    for words in (
+        (tmp_path / "bad.h5",),
+        (tmp_path / "bad.h5/text",),
+        (tmp_path / "bad.h5/names",),
+        (tmp_path / "bad.h5/nothing",),
+        (tmp_path / "bad.h5", "--plot"),
+        (tmp_path / "bad.json",),
+        (tmp_path / "bad.json/nothing",),
+    ):
+        done = hklflow("show", *words)
+        said = done.out + done.err
+        assert "owned" in said
+        assert not {c for c in said if not c.isprintable()} - {"\n"}
+        assert "\nhklflow: all" not in said

@@ -1,5 +1,6 @@
 """`hklflow slice`: numbers against numpy's own indexing, pictures, and what is refused."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -177,6 +178,7 @@ def test_the_terminal_and_the_picture(hklflow: Hklflow, tmp_path: Path) -> None:
     for width, told in (("0.2", "0.3 r.l.u. (voxels: 3)"), ("0.15", "0.1 r.l.u. (voxels: 1)")):
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width)
         assert done.out.splitlines()[1] == f"h k 0, mean over {told}"
+        output.unlink(missing_ok=True)
         done = hklflow("slice", volume, "--plane", "hk0", "--width", width, "-o", output)
         assert done.out.startswith(f"{output}\nh k 0, mean over {told}: 41 rows")
     done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / "x.png")
@@ -282,3 +284,76 @@ def test_a_volume_of_nxrefine(hklflow: Hklflow, tmp_path: Path) -> None:
     done = hklflow("slice", tmp_path / "scan.nxs/f1/transform", "--plane", "hk0")
     assert "axis Qh of" in done.err
     assert "does not rise evenly" in done.err
+
+
+def test_what_is_there_is_not_written_over(hklflow: Hklflow, volume: Path, tmp_path: Path) -> None:
+    before = volume.read_bytes()
+    product = write(tmp_path / "product.nxs", np.ones(GRID.shape[::-1]))
+    kept = product.read_bytes()
+    (tmp_path / "link.nxs").symlink_to(volume.name)
+    (tmp_path / "folder.tsv").mkdir()
+    os.mkfifo(tmp_path / "pipe.tsv")
+    for name, told in (
+        ("volume.nxs", "is what is to be drawn"),
+        ("link.nxs", "is what is to be drawn"),
+        ("product.nxs", "is there and is no slice"),
+        ("folder.tsv", "is a folder"),
+        ("pipe.tsv", "is a pipe"),
+    ):
+        for force in ((), ("--force",)):
+            done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / name, *force)
+            assert done.code == 2
+            assert f"{name} {told}" in done.err
+    assert (volume.read_bytes(), product.read_bytes()) == (before, kept)
+    for name in ("x.nxs", "x.tsv", "x.npy", "x.png"):
+        command = ("slice", volume, "-o", tmp_path / name, "--plane")
+        assert hklflow(*command, "hk0").code == 0
+        first = (tmp_path / name).read_bytes()
+        done = hklflow(*command, "h0l")
+        assert (done.code, "--force replaces it" in done.err) == (2, True)
+        assert (tmp_path / name).read_bytes() == first
+        assert hklflow(*command, "h0l", "--force").code == 0
+        assert (tmp_path / name).read_bytes() != first
+    for command in (("show", volume), ("show", tmp_path / "x.nxs")):
+        done = hklflow(*command, "-o", tmp_path / "x.png")
+        assert (done.code, "--force replaces it" in done.err) == (2, True)
+
+
+def test_suffixes_may_be_large_letters(hklflow: Hklflow, volume: Path, tmp_path: Path) -> None:
+    for small in ("x.tsv", "x.npy"):
+        for name in (small, small.upper()):
+            done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / name)
+            assert done.code == 0, done.err
+        assert (tmp_path / small.upper()).read_bytes() == (tmp_path / small).read_bytes()
+    done = hklflow("slice", volume, "--plane", "hk0", "-o", tmp_path / "X.PNG")
+    assert done.code == 0, done.err
+    assert (tmp_path / "X.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_slab_is_not_wider_than_the_volume(hklflow: Hklflow, volume: Path) -> None:
+    # 41 x 41 x 21 voxels of 0.1: l can move by 2.1, t = (h - k) / 2 by 4.1, either way.
+    for plane, most in (("hk0", "4.2"), ("hk-1", "4.2"), ("hhl", "8.2")):
+        assert hklflow("slice", volume, "--plane", plane, "--width", most).code == 0
+        done = hklflow("slice", volume, "--plane", plane, "--width", "1e9")
+        assert done.code == 2
+        assert "width 1e+09 is more than this volume holds" in done.err
+        assert f"give {most} or less" in done.err
+
+
+def test_titles_do_not_act_on_the_terminal(hklflow: Hklflow, volume: Path, tmp_path: Path) -> None:
+    with h5py.File(volume, "r+") as file:
+        for node in (file["entry"], file["entry/transform"]):
+            if "title" in node:
+                del node["title"]
+            node["title"] = "a\x1b[2J\nhklflow: done"
+    for words in (("slice", volume, "--plane", "hk0"), ("show", volume, "--plot")):
+        done = hklflow(*words)
+        assert done.code == 0, done.err
+        assert "a\\x1b[2J\\nhklflow: done" in done.out
+        assert "\x1b" not in done.out
+    strange = tmp_path / "a\x1b[31m\nhklflow: all is well.nxs"
+    done = hklflow("slice", strange, "--plane", "hk0")
+    assert done.code == 2
+    assert done.err.count("\n") == 2
+    assert "\x1b" not in done.err
+    assert "\nhklflow:" not in done.err

@@ -394,3 +394,40 @@ def test_nothing_is_written(hklflow: Hklflow, base: Path) -> None:
     before = {path: path.lstat().st_mtime_ns for path in base.rglob("*")}
     told(hklflow, base)
     assert {path: path.lstat().st_mtime_ns for path in base.rglob("*")} == before
+
+
+def test_what_stands_in_logs_does_not_act_on_the_terminal(base: Path, hklflow: Hklflow) -> None:
+    job = next(job for job in jobs(base) if job.rule == "find_peaks")
+    for product in job.products:
+        (base / product).unlink()
+    log = base / job.logs[0]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for text in (
+        "hklflow find_peaks: no peaks in a\x1b[2Jb\x9b; look\n",
+        "Traceback (most recent call last)\nError: no peaks in a\x1b[2Jb\x9b; look\n",
+    ):
+        log.write_text(text)
+        out = hklflow("status", "--directory", base).out
+        assert "no peaks in a\\x1b[2Jb\\x9b; look" in out
+        assert not {c for c in out if not c.isprintable()} - {"\n"}
+
+
+def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(base: Path) -> None:
+    job = next(job for job in jobs(base) if job.rule == "find_peaks")
+    for product in job.products:
+        (base / product).unlink()
+    (base / job.logs[0]).parent.mkdir(parents=True, exist_ok=True)
+    (base / ".snakemake/log").mkdir(parents=True, exist_ok=True)
+    (base / ".snakemake/incomplete").mkdir(exist_ok=True)
+    name = base64.urlsafe_b64encode(b"x").decode()
+    for path in (job.logs[0], ".snakemake/log/1.snakemake.log", f".snakemake/incomplete/{name}"):
+        os.mkfifo(base / path)
+    command = [sys.executable, "-m", "hklflow.cli", "status", str(base)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["status", "check"])
+def test_the_folder_by_place_or_by_name(base: Path, hklflow: Hklflow, command: str) -> None:
+    one, two = hklflow(command, base), hklflow(command, "--directory", base)
+    assert (one.code, one.out, one.err) == (two.code, two.out, two.err)
+    assert str(base / "nowhere") in hklflow(command, "--directory", base / "nowhere").err

@@ -18,7 +18,7 @@ class _Row:
     measured: bool
 
 
-def check_experiment(directory: Path = Path(), /, *, cores: int = 1, tsv: bool = False) -> None:
+def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = False) -> None:
     """Validate configuration and tables, and estimate jobs, time, memory and disk of each rule.
 
     Nothing is run and nothing is written. Every problem is told at once (exit code 2).

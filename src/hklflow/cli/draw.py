@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow.errors import HklflowError, printable
+from hklflow.system import no_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +63,39 @@ def told(drawing: "Drawing", output: Path | None) -> None:
 
     with published(output) as partial:
         save(drawing, partial)
+
+
+def require_place(output: Path | None, source: Path, force: bool) -> None:
+    """Refuse to write over what is there, before anything is computed.
+
+    Names do not tell who wrote a picture or a table: what is there is replaced if the user says
+    so. A NeXus file that is no slice is a product, and never replaced.
+
+    Raises
+    ------
+    HklflowError
+        If the output is the source itself, no regular file, there already, or a product.
+    """
+    if output is None or not os.path.lexists(output):
+        return
+    if output.exists() and output.samefile(source):
+        raise HklflowError(f"{output} is what is to be drawn; give the output another name")
+    if output.exists() and (reason := no_file(output)) is not None:
+        raise HklflowError(f"{output} {reason}; give the output another name")
+    if output.suffix.lower() == ".nxs" and not _is_slice(output):
+        raise HklflowError(f"{output} is there and is no slice; give the output another name")
+    if not force:
+        raise HklflowError(f"{output} is there already; --force replaces it")
+
+
+def _is_slice(path: Path) -> bool:
+    """Whether `hklflow slice` wrote a NeXus file."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return "entry/slice/data" in file and "entry/notes/offsets" in file
 
 
 def _printable(drawing: "Drawing") -> "Drawing":

@@ -28,6 +28,7 @@ def show(
     plot: Annotated[bool, Parameter(negative="")] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     frame: int | None = None,
+    force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show the tree of a NeXus or JSON file, one of its values, its history, or its plot.
 
@@ -51,15 +52,17 @@ def show(
         Write the plot as this PNG instead.
     frame
         Plot this frame of raw frames, from 0, rather than the mean of ten of them.
+    force
+        Replace the PNG if it is there.
     """
     path, inside = split(file)
     if plot or output is not None or frame is not None:
         if history:
             raise HklflowError("--history and --plot exclude each other; give one of them")
-        _plot(path, inside, output, frame)
+        _plot(path, inside, output, frame, force)
         return
     lines: Iterator[str]
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         data = _json(path)
         lines = _history(path, _records(data)) if history else _json_lines(path, data, inside)
     else:
@@ -70,7 +73,9 @@ def show(
         print(printable(line))
 
 
-def _plot(path: Path, inside: list[str], output: Path | None, frame: int | None) -> None:
+def _plot(
+    path: Path, inside: list[str], output: Path | None, frame: int | None, force: bool
+) -> None:
     from hklflow.cli import draw
 
     if path.suffix.lower() in _PICTURES:
@@ -78,6 +83,7 @@ def _plot(path: Path, inside: list[str], output: Path | None, frame: int | None)
             raise HklflowError(f"{path} is a picture already; copy it to {output}")
         print(printable(f"{path.resolve()} is {_PICTURE}"))
         return
+    draw.require_place(output, path, force)
     draw.told(draw.drawing_of(path, inside, frame), output)
 
 

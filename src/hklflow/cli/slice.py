@@ -31,6 +31,7 @@ def slice_volume(
     ] = None,
     width: float = 0.0,
     errors: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Draw a plane of a volume with its true angles, or write its numbers.
 
@@ -61,6 +62,8 @@ def slice_volume(
         are averaged; how thick they are together is told.
     errors
         The standard deviations instead of the values.
+    force
+        Replace the output if it is there: pictures, numbers and slices, no other NeXus file.
     """
     from hklflow.cli import draw
     from hklflow.cli.show import split
@@ -74,6 +77,7 @@ def slice_volume(
         )
     path, inside = split(file)
     _require_hdf5(path)
+    draw.require_place(output, path, force)
     with open_plottable(path, inside) as found:
         if found is None or found.signal.ndim != 3 or not found.space:
             stack = found is not None and found.space and found.signal.ndim == 4
@@ -100,7 +104,7 @@ def slice_volume(
         )
     if output is not None and output.suffix.lower() in _NUMBERS:
         with draw.published(output) as partial:
-            _write(partial, result, volume, title, path)
+            _write(partial, output.suffix.lower(), result, volume, title, path)
         print(result.axes)
         return
     diverging = volume.diverging and not errors
@@ -223,14 +227,17 @@ def _limit(word: str, values: "NDArray[Any]") -> float:
 # ------------------------------------------------------------------------------ numbers
 
 
-def _write(path: Path, result: _Result, volume: "Volume", title: str, source: Path) -> None:
+def _write(
+    path: Path, suffix: str, result: _Result, volume: "Volume", title: str, source: Path
+) -> None:
     """Write the numbers of a plane."""
     import numpy as np
 
     one = result.cut
-    if path.suffix == ".npy":
-        np.save(path, one.image)
-    elif path.suffix == ".tsv":
+    if suffix == ".npy":
+        with path.open("wb") as file:  # of a name, numpy makes another if it ends in .NPY
+            np.save(file, one.image)
+    elif suffix == ".tsv":
         points = one.plane.at(*np.meshgrid(one.u, one.v))
         columns = [*np.moveaxis(points, -1, 0), result.slab.cut.image]
         names = [*("xyz" if volume.direct else "hkl"), "value"]

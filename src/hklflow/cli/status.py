@@ -38,7 +38,6 @@ _TOLD = 5  # running jobs that are named
 
 def show_status(
     directory: Path = Path(),
-    /,
     *,
     sample: str | None = None,
     failed: Annotated[bool, Parameter(negative="")] = False,

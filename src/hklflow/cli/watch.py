@@ -31,7 +31,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def watch_experiment(
     directory: Path = Path(),
-    /,
     *,
     interval: float = 30.0,
     settle: float = 60.0,

@@ -47,13 +47,21 @@ def offsets(plane: Plane, grid: Grid, width: float) -> tuple[Floats, Floats, flo
     Raises
     ------
     HklflowError
-        If the width is negative or not finite.
+        If the width is negative, not finite, or more than what the volume holds.
     """
     if not (np.isfinite(width) and width >= 0):
         raise HklflowError(f"width {width:g} is not the thickness of a slab; give 0 or more")
     normal = np.cross(plane.first, plane.second)
     normal = normal / normal[np.argmax(np.abs(normal))]
     step = 1 / np.max(np.abs(normal) / grid.step)
+    # How far the plane can move from one corner of the volume to the opposite one.
+    extent = np.asarray(grid.shape) * grid.step
+    reach = float(np.abs(normal) @ extent / (normal @ normal))
+    if width > 2 * reach:
+        raise HklflowError(
+            f"width {width:g} is more than this volume holds about a plane; give {2 * reach:g} or "
+            "less"
+        )
     half = int(np.floor(width / 2 / step + _DIGITS))
     return step * np.arange(-half, half + 1), normal, float(step)
 
