@@ -318,7 +318,9 @@ def test_steps_of_the_mask_are_drawn_on_the_frames_as_measured(tmp_path: Path) -
     assert (~bad).mean() > 0.3
 
 
-def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
+def test_a_flat_field_is_the_mean_of_a_block(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = binned([write(tmp_path / "raw.nxs", counts())], tmp_path / "binned.nxs")
     scan = imported(raw, tmp_path / "scan.nxs", binning=4)
     nexus.write_mask(tmp_path / "mask.nxs", np.zeros((10, 16), np.uint32))
@@ -336,6 +338,7 @@ def test_a_flat_field_is_the_mean_of_a_block(tmp_path: Path) -> None:
     expected = cut.mean(axis=(1, 3))
     expected[1, 2] = expected[3, 7] = expected[5, 10] = expected[6, 0] = 0
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert "note: 4 of 160 good blocks are not measured" in capsys.readouterr().out
     other = replace(scan.binning, unbinned=(SHAPE[0] + 1, SHAPE[1]))
     with pytest.raises(HklflowError, match=r"flat field .* give what is for unbinned frames"):
         norms.pixel_norm(tmp_path / "mask.nxs", wanted, detector, scan.rotation, other)

@@ -65,6 +65,11 @@ def pixel_norm(
     good = nexus.read_mask(mask) == 0
     flat = _flat(corrections.flat_field, good.shape, binning) if corrections.flat_field else None
     norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
+    if binning is not None and (lost := int(np.count_nonzero(good & (norm == 0)))):
+        print(
+            f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, for the flat "
+            f"field {corrections.flat_field} is not positive in a pixel of theirs"
+        )
     sensor = rotation.detector
     described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
     if corrections.solid_angle:
