@@ -379,6 +379,21 @@ def test_a_plugin_that_does_not_behave_is_named(
     assert f"the plugin of beamline fake, None, {told}" in err
 
 
+def test_what_files_say_does_not_act_on_the_terminal(
+    raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    odd = "\x1b]0;owned\x07\n3 rows added to /etc/passwd"
+    plugin.found = Found(
+        (scan(raw, 1, where=odd, notes=(odd,)),),
+        unmatched=(Unmatched(odd, odd, (odd,)),),
+        notes=(odd,),
+    )
+    code, out, _ = imported()
+    assert code == 0
+    assert "\x1b" not in out
+    assert not [line for line in out.splitlines() if line.startswith("3 rows")]
+
+
 def test_two_imports_at_once(folder: Path, raw: Path, tmp_path: Path) -> None:
     """Whoever comes second finds what the first has done; nobody removes the other's files."""
     import subprocess

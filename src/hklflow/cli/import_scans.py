@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from hklflow.cli.folder import experiment
+from hklflow.cli.import_write import say
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -207,21 +208,21 @@ def _options(given: Sequence[str], known: Mapping[str, str], plugin: str) -> dic
 def _tell(found: "Found", fresh: "list[FoundScan]") -> None:
     """Print what was found and what was not, for a person to check."""
     for one in fresh:
-        print(f"{one.sample} {one.scan} {one.rotation}: {one.where or one.raw}: {_facts(one)}")
+        say(f"{one.sample} {one.scan} {one.rotation}: {one.where or one.raw}: {_facts(one)}")
         for note in one.notes:
-            print(f"  {note}")
+            say(f"  {note}")
     _tell_unmatched(found.unmatched)
     for note in found.notes:
-        print(note)
+        say(note)
 
 
 def _tell_known(there: Sequence[tuple[str, str]]) -> None:
     """Print how many scans are there already, and which of them a person took out."""
     out = [one for one in there if one[1].endswith("#")]
     if len(there) > len(out):
-        print(f"{len(there) - len(out)} more are in the table of scans already")
+        say(f"{len(there) - len(out)} more are in the table of scans already")
     for told, known in out:
-        print(f"{told}: stays out of the table, where it is {known}")
+        say(f"{told}: stays out of the table, where it is {known}")
 
 
 def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
@@ -234,12 +235,12 @@ def _tell_unmatched(unmatched: "Sequence[Unmatched]") -> None:
     for alike in reasons.values():
         told = alike if len(alike) < _ALIKE else alike[:1]
         for lost in told:
-            print(f"not matched: {lost.what}: {lost.why}")
+            say(f"not matched: {lost.what}: {lost.why}")
             for candidate in lost.candidates:
-                print(f"  perhaps {candidate}")
+                say(f"  perhaps {candidate}")
         if rest := alike[len(told) :]:
             names = [lost.what.partition(" (")[0] for lost in rest]
-            print(f"  likewise {len(rest)} more: {', '.join(names)}")
+            say(f"  likewise {len(rest)} more: {', '.join(names)}")
 
 
 def _facts(one: "FoundScan") -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow.cli.folder import Folder, commented_rows, read_table
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
@@ -22,6 +22,11 @@ _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 Source = tuple[str, str]
 """Frames: a file or the pattern of a series, and the path in an HDF5 file (or nothing)."""
+
+
+def say(line: str) -> None:
+    """Print a line in which files and plugins may have their say."""
+    print(printable(line))
 
 
 @dataclass(frozen=True)
@@ -197,9 +202,9 @@ def write(
         made.pop_all()  # nothing failed: what was made stays
     for name, added in rows.items():
         if added:
-            print(f"{len(added)} row{'s' * (len(added) > 1)} added to {folder.table(name)}")
+            say(f"{len(added)} row{'s' * (len(added) > 1)} added to {folder.table(name)}")
     for keys, inner in values:
-        print(f"config: {'.'.join(keys)}: {', '.join(f'{k} = {v}' for k, v in inner.items())}")
+        say(f"config: {'.'.join(keys)}: {', '.join(f'{k} = {v}' for k, v in inner.items())}")
     return lost
 
 
@@ -222,7 +227,7 @@ def _settings(
             if not there:
                 left[name] = value
             elif own != value:
-                print(f"config: {'.'.join([*keys, name])} is {own} and stays (found: {value})")
+                say(f"config: {'.'.join([*keys, name])} is {own} and stays (found: {value})")
         if left:
             yield keys, left
 
@@ -289,12 +294,12 @@ def _orientations(
         path = folder.base / "config/orientations" / f"{scan.replace('/', '_')}.json"
         there, own = value_in(folder.data(), ["per_scan", scan, "orientation", "start"])
         if there or path.exists():
-            print(f"{scan}: its start {own if there else path} stays; what is found is left out")
+            say(f"{scan}: its start {own if there else path} stays; what is found is left out")
             continue
         described = {one.rotation: _rotation(one) for one in rotations}
         absent = [name for name, rotation in described.items() if rotation is None]
         if absent:
-            print(
+            say(
                 f"{scan}: the orientation is left out, for the geometry of {absent[0]} is not "
                 "known; see `hklflow model import`"
             )
