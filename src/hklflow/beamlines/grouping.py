@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -59,17 +58,13 @@ def _scans(
     """Rotations of one sample by the name of their scan."""
     scans: dict[str, list[tuple[Single, Guess, float | None]]] = {}
     warm = [(_temperature(one, words), one, words) for one, words in members]
-    known = sorted(t for t, _, _ in warm if t is not None)
-    edges = [b for a, b in pairwise(known) if b - a > _SAME_TEMPERATURE]
+    means = common([t for t, _, _ in warm if t is not None])
     for temperature, one, words in warm:
         if temperature is None:
             scan = name(words.scan or words.sample or one.stem)
             scans.setdefault(scan, []).append((one, words, None))
             continue
-        cluster = [
-            t for t in known if np.searchsorted(edges, t, "right") == _at(edges, temperature)
-        ]
-        mean = round(float(np.mean(cluster)), 1)
+        mean = means[temperature]
         # A name that says about the same is what people call the scan: it stays as scans come in.
         nominal = words.temperature
         if nominal is not None and _alike(nominal, mean):
@@ -79,8 +74,18 @@ def _scans(
     return scans
 
 
-def _at(edges: Sequence[float], temperature: float) -> int:
-    return int(np.searchsorted(edges, temperature, "right"))
+def common(temperatures: Sequence[float]) -> dict[float, float]:
+    """Temperature of the scan to which each belongs: neighbours within 0.5 K are one, their mean.
+
+    Means are to a tenth of a kelvin.
+    """
+    clusters: list[list[float]] = []
+    for temperature in sorted(temperatures):
+        if clusters and temperature - clusters[-1][-1] <= _SAME_TEMPERATURE:
+            clusters[-1].append(temperature)
+        else:
+            clusters.append([temperature])
+    return {t: round(float(np.mean(cluster)), 1) for cluster in clusters for t in cluster}
 
 
 def _temperature(one: Single, words: Guess) -> float | None:

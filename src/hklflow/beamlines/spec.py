@@ -23,6 +23,7 @@ from hklflow.beamlines import (
     name,
     scan_name,
 )
+from hklflow.beamlines.grouping import common
 from hklflow.beamlines.nexus import links
 from hklflow.beamlines.spec_counters import (
     attenuation_of,
@@ -39,7 +40,8 @@ from hklflow.formats import spec
 from hklflow.formats.raw import Header, is_hdf5, open_frames
 from hklflow.formats.spec import Counter, Floats, SpecScan
 
-_EVEN = 0.05  # of a step, by which angles may be off
+_EVEN = 0.25  # of a step, by which angles may be off a straight line, unless a user allows more
+_TOLD = 0.05  # of a step, from which on it is told
 _FIXED_BELOW = 10.0  # degrees: a scan that turns by less has too few reflections to refine
 _AGREE = 1e-3  # of Miller indices, SPEC's own and ours
 _STEPPED = {"ascan", "dscan", "lup", "rscan"}
@@ -66,6 +68,7 @@ class Spec:
         "detector": "XML of the detector's geometry, its arm at zero; else that beside the file",
         "instrument": "XML of the circles and counters; else that beside the file, else psic",
         "angles": "where in the exposures the column has the angles: start, middle (default), end",
+        "uneven": f"steps by which an angle may be off even ones; default {_EVEN:g}",
         "orientation": "what SPEC's UB is: fixed, start (of a refinement) or none; default: fixed "
         f"for scans of less than {_FIXED_BELOW:g} degrees, else start",
         "wavelength": "in Å, if the file does not say it",
@@ -147,6 +150,7 @@ def _check(request: Request) -> None:
     if request.source.is_dir():
         raise HklflowError(f"{request.source} is a folder; give the SPEC file")
     _wavelength(request)
+    _uneven(request)
 
 
 def _wavelength(request: Request) -> float | None:
@@ -201,7 +205,8 @@ def _one(
     if scan.n_points < 2:
         raise HklflowError(f"it has {scan.n_points} points; it was aborted")
     notes += _aborted(scan)
-    start, step = _angles(scan, circle, request)
+    start, step, off = _angles(scan, circle, request)
+    notes += off
     angles = _positions(scan, [c for c in (*instrument.sample, *instrument.arm) if c != circle])
     goniometer = spec.circles_goniometer(
         dict(instrument.sample), {c: np.radians(angles[c]) for c in angles}, circle
@@ -272,19 +277,42 @@ def _aborted(scan: SpecScan) -> list[str]:
     return [f"aborted: {scan.n_points} of the {wanted} points that the command asks for"]
 
 
-def _angles(scan: SpecScan, circle: str, request: Request) -> tuple[float, float]:
-    """Start of the first frame and step, in degrees."""
+def _angles(scan: SpecScan, circle: str, request: Request) -> tuple[float, float, list[str]]:
+    """Start of the first frame and step, in degrees, by least squares; and what is odd."""
     at = column_of(scan, circle)
     if at is None:
         raise HklflowError(f"it has no column {circle}: the angles of its frames are not known")
-    step = float((at[-1] - at[0]) / (len(at) - 1))
-    off = float(np.abs(at - at[0] - step * np.arange(len(at))).max())
-    if step == 0 or off > _EVEN * abs(step):
+    point = np.arange(len(at)) - (len(at) - 1) / 2
+    step = round(float(point @ at / (point @ point)), 9)
+    off = np.abs(at - at.mean() - step * point)
+    worst = int(off.argmax())
+    if step == 0 or not np.isfinite(step):
+        raise HklflowError(f"its column {circle} does not turn evenly (by {step:g} degrees a step)")
+    steps = float(off[worst]) / abs(step)
+    told = (
+        f"its angles are not evenly spaced: {circle} of point {worst} is {off[worst]:.3g} degrees "
+        f"off a line with steps of {step:.6g}, {steps:.2g} of a step (rms "
+        f"{np.sqrt(np.mean(off**2)) / abs(step):.2g})"
+    )
+    if steps > _uneven(request):
         raise HklflowError(
-            f"its angles are not evenly spaced: up to {off:.3g} degrees from steps of {step:.6g}"
+            f"{told}; if the readings are off and not the motor, --option "
+            f"uneven={np.ceil(10 * steps) / 10:g} takes the line"
         )
     part = {"start": 0.0, "middle": 0.5, "end": 1.0}[request.options.get("angles", "middle")]
-    return round(float(at[0]) - part * step, 9), round(step, 9)
+    start = float(at.mean()) + (float(point[0]) - part) * step
+    return round(start, 9), step, [f"{told}; the line is taken"] if steps > _TOLD else []
+
+
+def _uneven(request: Request) -> float:
+    text = request.options.get("uneven")
+    try:
+        value = _EVEN if text is None else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < np.inf:
+        raise HklflowError(f"uneven is {text!r}; give it in steps of the scan, such as 0.5")
+    return value
 
 
 def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
@@ -351,18 +379,34 @@ def _covered(header: Header, ub: Floats) -> list[str]:
 def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
     """Name samples, scans and rotations: scans at one temperature with one UB are one scan."""
     sample = name(request.sample or request.source.stem)
+    known = [t for t in (one.header.temperature for _, one in found) if t is not None]
+    # What a user states of all scans needs no mean.
+    means = common(known) if request.facts.temperature is None else {t: t for t in known}
     groups: dict[tuple[object, ...], str] = {}
     taken: set[str] = set()
     named = []
     for scan, one in found:
-        temperature = one.header.temperature
+        measured = one.header.temperature
+        temperature = None if measured is None else means[measured]
         ub = None if one.ub is None else np.round(one.ub, 6).tobytes()
         key = (scan.number,) if temperature is None else (temperature, ub)
         if key not in groups:
             plain = scan_name(temperature, f"S{scan.number}")
             groups[key] = plain if plain not in taken else f"{plain}-S{scan.number}"
             taken.add(groups[key])
-        named.append(replace(one, sample=sample, scan=groups[key], rotation=f"S{scan.number}"))
+        notes = one.notes
+        if measured is not None and temperature is not None and abs(measured - temperature) > 0.05:
+            notes += (f"the file says {measured:.6g} K, the scan has {temperature:g} K",)
+        named.append(
+            replace(
+                one,
+                sample=sample,
+                scan=groups[key],
+                rotation=f"S{scan.number}",
+                header=replace(one.header, temperature=temperature),
+                notes=notes,
+            )
+        )
     return named
 
 

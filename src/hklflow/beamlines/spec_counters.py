@@ -75,13 +75,13 @@ def monitor_of(
 
 
 def temperature_of(scan: SpecScan, request: Request) -> tuple[float | None, list[str]]:
-    """Kelvin: mean of the column that the user names, to a tenth; else what line #X says."""
+    """Kelvin: mean of the column that the user names, else what line #X says."""
     label = request.options.get("temperature")
     if label is None:
         return scan.temperature, []
     found = _counter(scan, Counter(label, 1.0), "the temperature")
     told = f"temperature: {label} from {found.min():.6g} to {found.max():.6g} K"
-    return round(float(found.mean()), 1), [told]
+    return float(found.mean()), [told]
 
 
 def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> Floats | None:
