@@ -182,7 +182,7 @@ def test_what_a_person_set_stays(folder: Path, raw: Path, plugin: Plugin, import
     before = tree(folder)
     code, _, err = imported()
     assert code == 2
-    assert "Paste into it:\nimport_scan:\n  exposure: 0.1" in err
+    assert "Write into it `import_scan: {exposure: 0.1}`" in err
     assert tree(folder) == before
 
 

@@ -271,7 +271,7 @@ def test_a_form_that_cannot_be_edited_gets_the_lines_to_paste(
     done = hklflow("peaks", "tune", "quartz/100K", "--apply", "--directory", measured)
     assert done.code == 2
     assert "was not changed: 'per_scan' is not written with one key in a line" in done.err
-    assert "Paste into it:\nper_scan:\n  quartz/100K:\n    find_peaks:\n      n_sigma:" in done.err
+    assert "Write into it `per_scan: {quartz/100K: {find_peaks: {" in done.err
     assert config.read_text() == text
     assert not list(config.parent.glob("*.partial"))
 

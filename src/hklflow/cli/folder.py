@@ -203,7 +203,7 @@ class Folder:
         HklflowError
             If that brings a problem that was not there before: every new one, by semicolons.
         """
-        from hklflow.cli.config_edit import lines_for, with_values
+        from hklflow.cli.config_edit import with_values
 
         with self.locked(), ExitStack() as stack:
             new: dict[Path, tuple[bytes, bytes]] = {}  # file -> content before and after
@@ -224,9 +224,9 @@ class Folder:
                     try:
                         text = with_values(text, keys, wanted)
                     except HklflowError as error:
-                        lines = "\n".join(lines_for(keys, wanted))
+                        line = _flow(keys, wanted)
                         raise HklflowError(
-                            f"{path} was not changed: {error}. Paste into it:\n{lines}"
+                            f"{path} was not changed: {error}. Write into it `{line}`"
                         ) from error
                 new[path] = (before, text.encode())
             written = {path: _beside(path, after, stack) for path, (_, after) in new.items()}
@@ -274,3 +274,13 @@ def _beside(path: Path, content: bytes, stack: ExitStack) -> Path:
         os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
         os.fsync(file.fileno())
     return temporary
+
+
+def _flow(keys: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Nested mappings in one line of YAML."""
+    import yaml
+
+    nested: dict[str, Any] = dict(values)
+    for key in reversed(keys):
+        nested = {key: nested}
+    return yaml.safe_dump(nested, default_flow_style=True, width=10**6).strip()[1:-1]
