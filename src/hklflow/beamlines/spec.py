@@ -25,6 +25,7 @@ from hklflow.beamlines import (
 )
 from hklflow.beamlines.grouping import common
 from hklflow.beamlines.nexus import links
+from hklflow.beamlines.spec_angles import EVEN, angles_of, uneven
 from hklflow.beamlines.spec_counters import (
     attenuation_of,
     column_of,
@@ -40,8 +41,6 @@ from hklflow.formats import spec
 from hklflow.formats.raw import Header, is_hdf5, open_frames
 from hklflow.formats.spec import Counter, Floats, SpecScan
 
-_EVEN = 0.25  # of a step, by which angles may be off a straight line, unless a user allows more
-_TOLD = 0.05  # of a step, from which on it is told
 _FIXED_BELOW = 10.0  # degrees: a scan that turns by less has too few reflections to refine
 _AGREE = 1e-3  # of Miller indices, SPEC's own and ours
 _STEPPED = {"ascan", "dscan", "lup", "rscan"}
@@ -68,7 +67,7 @@ class Spec:
         "detector": "XML of the detector's geometry, its arm at zero; else that beside the file",
         "instrument": "XML of the circles and counters; else that beside the file, else psic",
         "angles": "where in the exposures the column has the angles: start, middle (default), end",
-        "uneven": f"steps by which an angle may be off even ones; default {_EVEN:g}",
+        "uneven": f"steps by which an angle may be off even ones; default {EVEN:g}",
         "orientation": "what SPEC's UB is: fixed, start (of a refinement) or none; default: fixed "
         f"for scans of less than {_FIXED_BELOW:g} degrees, else start",
         "wavelength": "in Å, if the file does not say it",
@@ -150,7 +149,7 @@ def _check(request: Request) -> None:
     if request.source.is_dir():
         raise HklflowError(f"{request.source} is a folder; give the SPEC file")
     _wavelength(request)
-    _uneven(request)
+    uneven(request)
 
 
 def _wavelength(request: Request) -> float | None:
@@ -205,7 +204,7 @@ def _one(
     if scan.n_points < 2:
         raise HklflowError(f"it has {scan.n_points} points; it was aborted")
     notes += _aborted(scan)
-    start, step, off = _angles(scan, circle, request)
+    start, step, off = angles_of(scan, circle, request)
     notes += off
     angles = _positions(scan, [c for c in (*instrument.sample, *instrument.arm) if c != circle])
     goniometer = spec.circles_goniometer(
@@ -275,44 +274,6 @@ def _aborted(scan: SpecScan) -> list[str]:
     if wanted <= scan.n_points:
         return []
     return [f"aborted: {scan.n_points} of the {wanted} points that the command asks for"]
-
-
-def _angles(scan: SpecScan, circle: str, request: Request) -> tuple[float, float, list[str]]:
-    """Start of the first frame and step, in degrees, by least squares; and what is odd."""
-    at = column_of(scan, circle)
-    if at is None:
-        raise HklflowError(f"it has no column {circle}: the angles of its frames are not known")
-    point = np.arange(len(at)) - (len(at) - 1) / 2
-    step = round(float(point @ at / (point @ point)), 9)
-    off = np.abs(at - at.mean() - step * point)
-    worst = int(off.argmax())
-    if step == 0 or not np.isfinite(step):
-        raise HklflowError(f"its column {circle} does not turn evenly (by {step:g} degrees a step)")
-    steps = float(off[worst]) / abs(step)
-    told = (
-        f"its angles are not evenly spaced: {circle} of point {worst} is {off[worst]:.3g} degrees "
-        f"off a line with steps of {step:.6g}, {steps:.2g} of a step (rms "
-        f"{np.sqrt(np.mean(off**2)) / abs(step):.2g})"
-    )
-    if steps > _uneven(request):
-        raise HklflowError(
-            f"{told}; if the readings are off and not the motor, --option "
-            f"uneven={np.ceil(10 * steps) / 10:g} takes the line"
-        )
-    part = {"start": 0.0, "middle": 0.5, "end": 1.0}[request.options.get("angles", "middle")]
-    start = float(at.mean()) + (float(point[0]) - part) * step
-    return round(start, 9), step, [f"{told}; the line is taken"] if steps > _TOLD else []
-
-
-def _uneven(request: Request) -> float:
-    text = request.options.get("uneven")
-    try:
-        value = _EVEN if text is None else float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < np.inf:
-        raise HklflowError(f"uneven is {text!r}; give it in steps of the scan, such as 0.5")
-    return value
 
 
 def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
