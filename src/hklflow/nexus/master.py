@@ -37,9 +37,9 @@ def write_master(
     Layout as NeXpy and NXRefine users know it: ``entry/transform``,
     ``entry/masked_transform``, the symmetrised volumes and the pair distributions, and one
     entry ``fN`` for each rotation with its frames, peaks, frame sums, scale and 3-D mask, and a
-    copy of its instrument. All links are relative. ``entry/configuration`` holds the scan's configuration as JSON, all
-    layers joined. The default plot is the first symmetrised volume (it has the fewest holes),
-    else the first of ``volumes``.
+    copy of its instrument. All links are relative. ``entry/configuration`` holds the scan's
+    configuration as JSON, all layers joined. The default plot is the first symmetrised volume (it
+    has the fewest holes), else the first of ``volumes``.
 
     Parameters
     ----------
