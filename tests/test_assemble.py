@@ -184,6 +184,7 @@ def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> 
         ({"start_deg": 0.0, "step_deg": -0.2 * np.pi}, "are the radians of 360°"),
         ({"monitor": np.array([1.0, 2.0, np.nan] + [1.0] * 7)}, "frame 2 has nan"),
         ({"monitor": np.ones(9)}, "shape (9,)"),
+        ({"monitor": None, "monitor_doubt": "two monitors"}, "two monitors"),
         ({"transmission": 0.0}, "transmission (shape (), 0 to 0) must be above 0"),
         ({"transmission": 1.5}, "must be above 0 and at most 1"),
         ({"transmission": np.full(10, np.nan)}, "must be above 0 and at most 1"),
@@ -289,7 +290,9 @@ def test_small_steps_are_no_radians(step: float) -> None:
 
 
 def test_a_person_knows_better_than_a_doubt() -> None:
-    """Temperature and angles that the tables give are not asked about."""
+    """Temperature, monitor and angles that the tables give are not asked about."""
+    two = replace(HEADER, monitor=None, monitor_doubt="two monitors")
+    assert _scan(two, monitor="none").monitor_source == "none"
     doubt = replace(HEADER, temperature=None, temperature_doubt="the clock jumps")
     assert _scan(doubt, temperature=12.0).temperature == 12
     radians = replace(HEADER, start_deg=0.0, step_deg=np.pi / 10)

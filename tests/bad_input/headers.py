@@ -152,8 +152,7 @@ CASES = [
     Case(
         "Stokes vector of 0",
         IMPORT,
-        "/entry/instrument/beam/incident_polarization_stokes in raw/r1.nxs is [0.0, 0.0, 0.0,"
-        " 0.0]; it must be I, Q, U, V with I > 0: mend the file",
+        "raw/r1.nxs: the polarisation is not known: set `polarization` (0.5: unpolarised)",
         r1(STOKES, [0.0, 0, 0, 0]),
     ),
     Case(
@@ -200,8 +199,8 @@ CASES = [
     Case(
         "one angle too few",
         IMPORT,
-        "/entry/sample/transformations/phi in raw/r1.nxs has 5 angles for 6 frames; the file "
-        "is incomplete",
+        "/entry/sample/transformations/phi in raw/r1.nxs has 5 angles for 6 frames; data "
+        "files are missing or of another scan, or the file is damaged: copy it again",
         r1(PHI, ANGLES[:-1]),
     ),
     Case(
@@ -299,8 +298,9 @@ CASES = [
     Case(
         "monitor of another length",
         IMPORT,
-        "the monitor in raw/r1.nxs has 5 values for 6 frames; data files are missing or of "
-        "another scan, or the file is damaged: copy it again",
+        "raw/r1.nxs: the monitor in raw/r1.nxs has 5 values for 6 frames: data files are missing "
+        "or of another scan, or the file is damaged: copy it again, or set `monitor: none` if all "
+        "frames are there",
         r1(MONITOR, COUNTS[:-1]),
     ),
     Case(
@@ -318,7 +318,8 @@ CASES = [
     Case(
         "two monitors",
         IMPORT,
-        "raw/r1.nxs has 2 monitors; which one counts is not said: keep one",
+        "raw/r1.nxs: raw/r1.nxs has 2 monitors, and which one counts is not said: keep one, or "
+        "set `monitor: none`",
         twice("entry/monitor", "entry/second"),
     ),
     Case(
@@ -345,7 +346,8 @@ CASES = [
     Case(
         "temperature in °F",
         IMPORT,
-        "the temperature in raw/r1.nxs has the unit 'f'; K or C are known: mend the file",
+        "raw/r1.nxs: the temperature in raw/r1.nxs has the unit 'f', where K and C are known: "
+        "give it in K in the scan table",
         attribute(TEMPERATURE, "units", "F"),
     ),
     Case(

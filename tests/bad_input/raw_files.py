@@ -426,8 +426,8 @@ CASES = [
     Case(
         "linked data file of another scan, with more frames",
         IMPORT_LINKED,
-        "the monitor in raw/r2_master.h5 has 6 values for 8 frames; data files are missing or"
-        " of another scan, or the file is damaged: copy it again",
+        "/entry/sample/transformations/phi in raw/r2_master.h5 has 6 angles for 8 frames; data "
+        "files are missing or of another scan, or the file is damaged: copy it again",
         _other_part((5, *SHAPE)),
     ),
     Case(

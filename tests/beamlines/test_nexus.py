@@ -8,7 +8,8 @@ import pytest
 from hklflow.beamlines import Request
 from hklflow.beamlines.nexus import eiger, nxmx
 from hklflow.errors import HklflowError
-from hklflow.formats.raw import Header
+from hklflow.formats.light import write_light
+from hklflow.formats.raw import Header, open_frames
 from hklflow.formats.write_raw import NXmxWriter
 
 from .examples import Example, example
@@ -224,6 +225,46 @@ def test_what_hklflow_made_is_not_raw_data(tmp_path):
     with h5py.File(tmp_path / "quartz_300K_r1.nxs", "r+") as file:
         file.move("entry/workflow/process_000_sum_scans", "entry/workflow/process_000_simulate")
     assert len(find(tmp_path).scans) == 2
+
+
+def test_files_are_linked_in_the_order_of_their_numbers(tmp_path):
+    """data_10 comes after data_9, however the names sort as text."""
+    counts = np.random.default_rng(3).poisson(3, (12, *SHAPE)).astype(np.uint32)
+    path = tmp_path / "ice_12p5K_1_master.h5"
+    with h5py.File(path, "w") as file:
+        for i, frame in enumerate(counts, 1):
+            with h5py.File(tmp_path / f"part_{i}.h5", "w") as part:
+                part["entry/data/data"] = frame[None]
+            file[f"entry/data/data_{i}"] = h5py.ExternalLink(f"part_{i}.h5", "/entry/data/data")
+    facts = Header(start_deg=0.0, step_deg=0.1)
+    (one,) = find(path, eiger, facts=facts).scans
+    parts = [(str(tmp_path / f"part_{i}.h5"), "/entry/data/data") for i in range(1, 13)]
+    assert list(one.datasets) == parts
+    light = tmp_path / "ice.scan.nxs"
+    write_light(light, one.header, SHAPE, list(one.datasets), sample="ice", source={})
+    with open_frames(light) as frames:
+        np.testing.assert_array_equal(frames.read(0, 12), counts)
+
+
+def test_a_virtual_dataset_is_linked_itself(tmp_path):
+    """It may take only some of a file's frames, or in another order."""
+    with h5py.File(tmp_path / "part.h5", "w") as part:
+        part["frames"] = np.arange(4, dtype=np.uint32)[:, None, None] * np.ones(SHAPE, np.uint32)
+    layout = h5py.VirtualLayout((2, *SHAPE), np.uint32)
+    layout[:] = h5py.VirtualSource("part.h5", "frames", (4, *SHAPE))[2:]
+    path = tmp_path / "ice_1_master.h5"
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("entry/data/data", layout)
+    (one,) = find(path, eiger, facts=Header(polarization=0.7)).scans
+    assert one.datasets == ((str(path), "/entry/data/data"),)
+
+
+def test_a_circle_that_jitters_rests(tmp_path):
+    path = write_eiger(tmp_path, "ice_1")
+    with h5py.File(path, "r+") as file:
+        file["entry/sample/goniometer/chi"][...] = 45 + 1e-4 * np.array([1, -1, 1, -1, 1, -1])
+    (one,) = find(path, eiger).scans
+    assert one.goniometer == "omega=-90:0.2 chi=45 phi=0"
 
 
 def test_what_the_user_states_makes_a_light_file(tmp_path):

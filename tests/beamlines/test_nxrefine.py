@@ -115,7 +115,9 @@ def test_parent_settings_and_sample(whole):
             "import_scan": {"first_frame": 0, "last_frame": 9},
             "frame_scale": {"source": "background"},
             "refine_parent": {"grid_step": [0.1, 0.1, 0.1], "grid_limits": [3.0, 3.0, 3.0]},
-        }
+        },
+        # NXRefine's settings of the parent are for every scan; ours of the raw files are not.
+        "hexa/100K": {"import_scan": {"first_frame": 0, "last_frame": 9}},
     }
     sample = found.samples["hexa"]
     assert sample.space_group == "P 6/m m m"
@@ -137,8 +139,11 @@ def test_any_part_of_an_experiment_is_a_source(whole, inner, expected):
     assert names(found) == expected
     assert not found.unmatched
     # Settings are the parent's, wherever one begins.
-    (sections,) = found.settings.values()
-    assert sections["find_peaks"] == {"threshold": 40.0}
+    assert set(found.settings) == {"/".join(one[:2]) for one in expected}
+    for sections in found.settings.values():
+        assert sections["import_scan"] == {"first_frame": 0, "last_frame": 9}
+    (threshold,) = [s["find_peaks"] for s in found.settings.values() if "find_peaks" in s]
+    assert threshold == {"threshold": 40.0}
 
 
 def test_scans_by_name_and_another_sample(whole):
@@ -256,6 +261,8 @@ def test_tilts_of_pyfai_that_were_taken_over_as_they_are(exp):
             place["Rot2"] = np.radians(detector["pitch"][()])
     told = {(one.scan, one.rotation): " ".join(one.notes) for one in find(exp).scans}
     assert "pyFAI's rotations" in told["300K", "f1"]
+    assert "the beam centre, if it is pyFAI's too, is half a pixel off" in told["300K", "f1"]
+    assert "half a pixel off" not in told["300K", "f2"]
     assert "pyFAI's rotations" not in told["300K", "f2"]  # refined since
     assert "pyFAI's rotations" not in told["100K", "f1"]
 
@@ -266,9 +273,10 @@ def test_settings_of_the_experiment_where_the_parent_has_none(exp):
         del file["entry/nxscans/transform"]
     found = find(exp)
     # Of the 3640 frames that the settings speak of there are 12: both ends are beyond, or stay.
-    assert found.settings["hexa/300K"]["import_scan"] == {"first_frame": 10}
+    for scan in ("300K", "100K"):
+        assert found.settings[f"hexa/{scan}"]["import_scan"] == {"first_frame": 10}
     assert "refine_parent" not in found.settings["hexa/300K"]
-    assert "last_frame 3640 of NXRefine is left out" in " ".join(found.notes)
+    assert "last_frame 3640 of NXRefine is left out for 100K" in " ".join(found.notes)
     (exp / "tasks/settings.ini").write_text("[nxreduce]\nfirst_frame = ten\n")
     with pytest.raises(HklflowError, match="first_frame of NXRefine's settings is 'ten'"):
         find(exp)

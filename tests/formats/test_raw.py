@@ -359,6 +359,61 @@ def test_nxmx_uneven_angles_are_kept_one_by_one(tmp_path, counts):
     np.testing.assert_allclose(header.angles_deg, angles)
 
 
+def test_an_axis_that_jitters_rests_at_its_mean(tmp_path, counts):
+    """Encoders read 1e-4 deg of noise of circles that stand still; the step is 0.1 deg."""
+    path = write_nxmx(tmp_path / "a.nxs", counts, 10 - 0.1 * np.arange(N))
+    with h5py.File(path, "r+") as file:
+        node = file["entry/sample/transformations/kappa"]
+        kept = dict(node.attrs)
+        del file["entry/sample/transformations/kappa"]
+        read = 30 + 1e-4 * np.array([3, -1, -2, 1, -1, 2, -2])
+        file["entry/sample/transformations/kappa"] = read
+        file["entry/sample/transformations/kappa"].attrs.update(kept)
+    header = read_header(path)
+    assert header.goniometer.scan == 0
+    assert np.degrees(header.goniometer.angles[1]) == pytest.approx(30, abs=1e-9)
+    assert header.step_deg == pytest.approx(-0.1)
+    with h5py.File(path, "r+") as file:
+        # Six hundredths of a step: it may be a second axis that turns slowly.
+        file["entry/sample/transformations/kappa"][...] = 30 + 0.001 * np.arange(N)
+    with pytest.raises(HklflowError, match=r"omega, kappa of .* all move"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("stokes", [[0.0, 0, 0, 0], [0, 0, 0, 0]])
+def test_a_stokes_vector_that_nobody_filled_in_says_nothing(tmp_path, counts, stokes):
+    path = write_nxmx(tmp_path / "a.nxs", counts, np.arange(N) * 0.1)
+    with h5py.File(path, "r+") as file:
+        file["entry/instrument/beam/incident_polarization_stokes"][...] = stokes
+    assert read_header(path).polarization is None
+
+
+def test_monitors_that_may_be_anothers_are_in_doubt(tmp_path, counts):
+    """A monitor may be read once more than the frames; who has none of use reads none."""
+    path = write_nxmx(tmp_path / "a.nxs", counts, np.arange(N) * 0.1)
+    with h5py.File(path, "r+") as file:
+        del file["entry/control/data"]
+        file["entry/control/data"] = np.arange(N + 1) + 100
+    header = read_header(path)
+    assert header.monitor is None
+    assert f"{N + 1} values for {N} frames" in header.monitor_doubt
+    with h5py.File(path, "r+") as file:
+        file.copy("entry/control", "entry/second")
+    header = read_header(path)
+    assert header.monitor is None
+    assert "2 monitors" in header.monitor_doubt
+
+
+@pytest.mark.parametrize("unit", ["", "kelvins"])
+def test_a_temperature_without_a_known_unit_is_in_doubt(tmp_path, counts, unit):
+    path = write_nxmx(tmp_path / "a.nxs", counts, np.arange(N) * 0.1)
+    with h5py.File(path, "r+") as file:
+        file["entry/sample/temperature"].attrs["units"] = unit
+    header = read_header(path)
+    assert header.temperature is None
+    assert f"has the unit {unit!r}" in header.temperature_doubt
+
+
 @pytest.mark.parametrize(
     ("node", "attribute", "value", "message"),
     [

@@ -88,6 +88,8 @@ class NeXusFiles:
         notes = []
         if header.goniometer is None and goniometer:
             notes.append("the directions of the axes are not stated: set `import_scan: axes`")
+        if header.monitor is None and header.monitor_doubt is not None:
+            notes.append(header.monitor_doubt)
         return Single(
             FoundScan(
                 "",
@@ -134,34 +136,38 @@ def _settings(entry: Any) -> tuple[str, Header]:
     """Settings of a goniometer whose axes have no directions, as Eiger's writer has them."""
     import numpy as np
 
+    from hklflow.formats.nxmx import moving_axes, resting
+
     group = entry.get("sample/goniometer")
     if group is None or not hasattr(group, "keys"):
         return "", Header()
     words: list[str] = []
     sweep = Header()
-    for name in ("omega", "kappa", "two_theta", "chi", "phi"):
-        if name not in group or name == "two_theta":
-            continue
-        values = np.ravel(np.asarray(group[name][()], dtype=float))
+    angles = {
+        name: np.ravel(np.asarray(group[name][()], dtype=float))
+        for name in ("omega", "kappa", "chi", "phi")
+        if name in group
+    }
+    moving = [list(angles)[i] for i in moving_axes(list(angles.values()))]
+    for name, values in angles.items():
         step = group.get(f"{name}_increment")
         width = 0.0 if step is None else float(np.ravel(step[()])[0])
-        moves = len(values) > 1 and np.ptp(values) > 0
+        moves = name in moving
         if moves or width:
             width = float(values[-1] - values[0]) / (len(values) - 1) if moves else width
             words.append(f"{name}={values[0]:.6g}:{width:.6g}")
             sweep = Header(start_deg=float(values[0]), step_deg=width)
         elif len(values):
-            words.append(f"{name}={values[0]:.6g}")
+            words.append(f"{name}={resting(values):.6g}")
     return " ".join(words), sweep
 
 
 def links(path: Path) -> tuple[tuple[str, str], ...]:
     """Datasets that hold a file's frames in order."""
-    with open_file(path) as file:
-        entry = find_entry(file)
-        group = entry["data"]
-        names = ["data"] if "data" in group else sorted(n for n in group if n.startswith("data_"))
-        return tuple((str(path), f"{group.name}/{name}") for name in names)
+    from hklflow.formats.nxframes import NexusFrames
+
+    with NexusFrames(path) as frames:
+        return frames.datasets
 
 
 nxmx = NeXusFiles("nxmx", "NXmx files, by the definition in them", False, {})

@@ -31,7 +31,8 @@ Floats = NDArray[np.float64]
 _OTHERS = {"backup", "calibrations", "configurations", "macros", "scripts", "tasks"}
 _DEPTH = 4  # EXP/nxrefine/SAMPLE/LABEL
 # Of NXRefine's settings those that say something of these data; the others tune its programs.
-_USED = ("threshold", "first_frame", "last_frame", "sample_transmission")
+_FRAMES = ("first_frame", "last_frame")
+_SHARED = ("threshold", "sample_transmission")
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,13 @@ class _Search:
             self.notes.append(f"{chosen} is the parent of {', '.join(sorted(others))}: {why}")
         self.scans += [replace(one, parent=chosen) for one in found]
         self.samples.setdefault(found[0].sample, samples[chosen])
-        sections = self._sections(parent, [one.header.n_frames or 0 for one in found])
-        if sections:
-            self.settings[f"{found[0].sample}/{chosen}"] = sections
+        for member in dict.fromkeys([chosen, *sorted(others)]):
+            frames = min(one.header.n_frames or 0 for one in found if one.scan == member)
+            sections = self._frames_used(parent, member, frames)
+            if member == chosen:
+                sections |= self._sections(parent)
+            if sections:
+                self.settings[f"{found[0].sample}/{member}"] = sections
 
     def _rotation(
         self, file: Any, scan: _Scan, rotation: str, settings: Mapping[str, str]
@@ -261,21 +266,21 @@ class _Search:
                 why = f"{scan.path.name} has no rotation {raw.stem}"
                 self.unmatched.append(Unmatched(str(raw), why, tuple(rotations)))
 
-    def _sections(self, parent: Parent, frames: Sequence[int]) -> dict[str, dict[str, Any]]:
-        """Sections of the configuration that a parent's settings make."""
-        found: dict[str, dict[str, Any]] = {}
-        for key in _USED:
-            row, value = KEYS["nxreduce"][key], setting(key, parent.settings)
-            if value is None or isinstance(row, str):
-                continue
-            if key in ("first_frame", "last_frame") and value >= min(frames):
-                self.notes.append(
-                    f"{key} {parent.settings[key]} of NXRefine is left out: there are "
-                    f"{min(frames)} frames"
-                )
-                continue
-            section, _, inner = row.key.partition(".")
-            found.setdefault(section, {})[inner] = value
+    def _frames_used(self, parent: Parent, scan: str, n: int) -> dict[str, dict[str, Any]]:
+        """Frames of a scan that NXRefine uses: ours takes them not from its parent."""
+        found = _settings(parent, _FRAMES)
+        inner = found.get("import_scan", {})
+        for key in [key for key, value in inner.items() if value >= n]:
+            self.notes.append(
+                f"{key} {parent.settings[key]} of NXRefine is left out for {scan}: there are {n} "
+                "frames"
+            )
+            del inner[key]
+        return found if inner else {}
+
+    def _sections(self, parent: Parent) -> dict[str, dict[str, Any]]:
+        """Sections that a parent's settings make, which its scans take from it, and its grid."""
+        found = _settings(parent, _SHARED)
         if parent.grid:
             found["refine_parent"] = dict(parent.grid)
             self.notes.append(parent.grid_note)
@@ -334,6 +339,17 @@ def _chosen(
         return warmest(same), f"it has the orientation in {parent.path.name}"
     oriented = [one for one in found if one.ub is not None] or found
     return warmest(oriented), "a guess, it is the warmest; the column `parent` has the last word"
+
+
+def _settings(parent: Parent, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Sections of the configuration that some of a parent's settings make."""
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        row, value = KEYS["nxreduce"][key], setting(key, parent.settings)
+        if value is not None and not isinstance(row, str):
+            section, _, inner = row.key.partition(".")
+            found.setdefault(section, {})[inner] = value
+    return found
 
 
 def _sample(file: Any, notes: list[str]) -> FoundSample:

@@ -302,7 +302,8 @@ def _monitor(
         return np.ones(n_raw)
     if header.monitor is None:
         problems.append(
-            "the raw file has no monitor: set `monitor: none` if the experiment has none"
+            header.monitor_doubt
+            or "the raw file has no monitor: set `monitor: none` if the experiment has none"
         )
         return np.ones(n_raw)
     monitor = np.asarray(header.monitor, dtype=np.float64)

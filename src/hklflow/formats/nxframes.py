@@ -64,8 +64,16 @@ class NexusFrames(Frames):
         self.shape = (int(n), int(slow), int(fast))
         self.dtype = next(iter(dtypes))
         if len(self._segments) == 1:
-            data = self._segments[0].data
-            self.dataset = (Path(data.file.filename), data.name)
+            file, inside = self.datasets[0]
+            self.dataset = (Path(file), inside)
+
+    @property
+    def datasets(self) -> tuple[tuple[str, str], ...]:
+        """Datasets that hold the frames, in their order: (file, path in it).
+
+        A virtual dataset is one, wherever its frames are.
+        """
+        return tuple((str(s.data.file.filename), str(s.data.name)) for s in self._segments)
 
     def _find(self, path: Path) -> Iterator[_Segment]:
         entry = find_entry(self._file)

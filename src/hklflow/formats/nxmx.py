@@ -3,6 +3,7 @@
 NeXus axes are hklflow's lab frame.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ Floats = NDArray[np.float64]
 
 # h c in eV Å.
 HC = 12398.419843320026
+# Of a step: angles that are off by less are so by their encoders' jitter, which no peak shows.
+_JITTER = 0.05
 
 
 def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats, float, float]:
@@ -108,7 +111,7 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
     if not axes:
         return None, {}
     angles = [np.ravel(scaled(axis, "angle")) for axis in axes]
-    moving = [i for i, values in enumerate(angles) if len(values) > 1 and np.ptp(values) > 0]
+    moving = moving_axes(angles)
     if len(moving) > 1:
         names = ", ".join(axes[i].name.rsplit("/", 1)[-1] for i in moving)
         raise HklflowError(
@@ -120,15 +123,37 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
     goniometer = Goniometer(
         tuple(axis.name.rsplit("/", 1)[-1] for axis in axes),
         np.array([axis_vector(axis) for axis in axes]),
-        np.array([values[0] for values in angles]),
+        np.array([resting(values) for values in angles]),
         scan,
     )
     if moving and len(angles[scan]) != n_frames:
         raise HklflowError(
             f"{axes[scan].name} in {axes[scan].file.filename} has {len(angles[scan])} angles for "
-            f"{n_frames} frames; the file is incomplete"
+            f"{n_frames} frames; data files are missing or of another scan, or the file is "
+            "damaged: copy it again"
         )
     return goniometer, _scan_fields(axes[scan])
+
+
+def moving_axes(angles: Sequence[Floats]) -> list[int]:
+    """Numbers of the axes that move during a scan, from the angles that were read of each.
+
+    The axis that turns farthest is scanned. What others are read to turn by less than a twentieth
+    of its step is the jitter of their encoders.
+    """
+    ranges = [float(np.ptp(v[np.isfinite(v)])) if np.isfinite(v).any() else 0.0 for v in angles]
+    if not any(ranges):
+        return []
+    scanned = int(np.argmax(ranges))
+    jitter = _JITTER * ranges[scanned] / (len(angles[scanned]) - 1)
+    return [i for i, width in enumerate(ranges) if i == scanned or width > jitter]
+
+
+def resting(values: Floats) -> float:
+    """Setting of an axis that rests: the mean of what was read."""
+    known = values[np.isfinite(values)]
+    # From the first on, so that equal values give just that.
+    return float(known[0] + np.mean(known - known[0]) if len(known) else np.nan)
 
 
 def _scan_fields(axis: Any) -> dict[str, Any]:
@@ -140,8 +165,7 @@ def _scan_fields(axis: Any) -> dict[str, Any]:
     step = _increment(axis, degrees)
     if step is not None:
         even = degrees[0] + step * np.arange(len(degrees))
-        # A twentieth of a frame is below what encoders' jitter does to a peak.
-        if np.abs(degrees - even).max() <= 0.05 * abs(step):
+        if np.abs(degrees - even).max() <= _JITTER * abs(step):
             return fields | {"step_deg": step}
     if np.ptp(degrees) > 0:
         fields["angles_deg"] = degrees
@@ -179,6 +203,8 @@ def _read_beam(entry: Any) -> dict[str, Any]:
             fields["wavelength"] = HC / first_scaled(beam["incident_energy"], "energy")
         if "incident_polarization_stokes" in beam and "polarization" not in fields:
             stokes = np.ravel(numbers(beam["incident_polarization_stokes"]))
+            if len(stokes) == 4 and not stokes.any():
+                continue  # nobody filled it in
             if len(stokes) < 2 or not stokes[0] > 0:
                 raise HklflowError(
                     f"{beam.name}/incident_polarization_stokes in {beam.file.filename} is "
@@ -199,20 +225,20 @@ def _temperature(sample: Any) -> dict[str, Any]:
         doubt = _clock_doubt(np.ravel(numbers(node["time"])), node)
         if doubt is not None:
             return {"temperature_doubt": doubt}
-    return {"temperature": _kelvin(data, node)}
+    return _kelvin(data, node)
 
 
-def _kelvin(data: Any, node: Any) -> float:
+def _kelvin(data: Any, node: Any) -> dict[str, Any]:
     value = float(np.mean(numbers(data)))
     unit = text(data.attrs.get("units", "K")).strip().lower().lstrip("°")
     if unit in {"k", "kelvin"}:
-        return value
+        return {"temperature": value}
     if unit in {"c", "celsius", "degc", "deg_c"}:
-        return value + 273.15
-    raise HklflowError(
-        f"the temperature in {node.file.filename} has the unit {unit!r}; K or C are known: mend "
-        "the file"
-    )
+        return {"temperature": value + 273.15}
+    return {
+        "temperature_doubt": f"the temperature in {node.file.filename} has the unit {unit!r}, "
+        "where K and C are known: give it in K in the scan table"
+    }
 
 
 def _clock_doubt(times: Floats, log: Any) -> str | None:
@@ -253,7 +279,7 @@ def read_nexus_header(path: Path) -> Header:
                 # Attenuators stand one behind the other.
                 total = value * fields.get("transmission", 1.0)
                 fields["transmission"] = float(total.ravel()[0]) if total.size == 1 else total
-        fields["monitor"] = _monitor(entry, n, path)
+        fields.update(_monitor(entry, n, path))
         if "sample" in entry:
             fields.update(_temperature(entry["sample"]))
             goniometer, angles = _read_goniometer(entry["sample"], n)
@@ -305,21 +331,24 @@ def _detectors(entry: Any, path: Path) -> list[Any]:
     return detectors
 
 
-def _monitor(entry: Any, n: int, path: Path) -> Floats | None:
+def _monitor(entry: Any, n: int, path: Path) -> dict[str, Any]:
+    """Field monitor of the header, or why it is in doubt."""
     monitors = [group["data"] for group in find_class(entry, "NXmonitor") if "data" in group]
     if not monitors:
-        return None
+        return {}
     if len(monitors) > 1:
-        raise HklflowError(
-            f"{path} has {len(monitors)} monitors; which one counts is not said: keep one"
-        )
+        return {
+            "monitor_doubt": f"{path} has {len(monitors)} monitors, and which one counts is not "
+            "said: keep one, or set `monitor: none`"
+        }
     monitor = np.ravel(numbers(monitors[0]))
     if len(monitor) != n:
-        raise HklflowError(
-            f"the monitor in {path} has {len(monitor)} values for {n} frames; data files are "
-            "missing or of another scan, or the file is damaged: copy it again"
-        )
-    return monitor
+        return {
+            "monitor_doubt": f"the monitor in {path} has {len(monitor)} values for {n} frames: "
+            "data files are missing or of another scan, or the file is damaged: copy it again, or "
+            "set `monitor: none` if all frames are there"
+        }
+    return {"monitor": monitor}
 
 
 def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:

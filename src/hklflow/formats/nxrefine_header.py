@@ -52,7 +52,7 @@ def read_measurement(file: Any, name: str, n: int, monitor: str | None) -> tuple
 
 
 def _tilts(group: Any) -> Iterator[str]:
-    """Tell of pyFAI's tilts that were taken over as they are, in whose signs NXRefine errs."""
+    """Tell of pyFAI's geometry that was taken over as it is: other signs, another origin."""
     place = "instrument/calibration/refinement/parameters"
     found = []
     for theirs, own in (("Rot1", "yaw"), ("Rot2", "pitch")):
@@ -64,7 +64,9 @@ def _tilts(group: Any) -> Iterator[str]:
     if any(tilts) and max(map(abs, off)) < 1e-6:
         yield (
             "yaw and pitch are pyFAI's rotations as they are, whose signs NXRefine takes for "
-            "others: the PONI file as a --calibration has them right"
+            "others, and the beam centre, if it is pyFAI's too, is half a pixel off (pyFAI counts "
+            "from the edge of the first pixel, NXRefine from its centre): the PONI file as a "
+            "--calibration has them right"
         )
 
 

@@ -212,6 +212,8 @@ class Header:
         Seconds per frame.
     monitor : (n,) array or None
         Counts per frame.
+    monitor_doubt : str or None
+        Why the file's monitor is not to be used, and what to do.
     transmission : float or (n,) array or None
         Of the attenuator, 0 to 1.
     temperature : float or None
@@ -242,6 +244,7 @@ class Header:
     n_frames: int | None = None
     exposure_time: float | None = None
     monitor: NDArray[np.float64] | None = None
+    monitor_doubt: str | None = None
     transmission: float | NDArray[np.float64] | None = None
     temperature: float | None = None
     temperature_doubt: str | None = None

@@ -60,8 +60,12 @@ def _write_angles(
 
 def described(header: Header) -> dict[str, Any]:
     """Keyword arguments of `NXmxWriter` for what a raw file says that others are made from."""
-    if header.temperature is None and header.temperature_doubt is not None:
-        print(f"warning: {header.temperature_doubt}")
+    for value, doubt in (
+        (header.temperature, header.temperature_doubt),
+        (header.monitor, header.monitor_doubt),
+    ):
+        if value is None and doubt is not None:
+            print(f"warning: {doubt}")
     found: dict[str, Any] = {
         "wavelength": header.wavelength,
         "polarization": header.polarization,
