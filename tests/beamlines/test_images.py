@@ -1,10 +1,11 @@
 """Import of series of images: CBF headers, TIFF with a text log beside it."""
 
+import fabio
 import numpy as np
 import pytest
 
 from hklflow.beamlines import Request
-from hklflow.beamlines.images import cbf, tiff
+from hklflow.beamlines.images import cbf, smv, tiff
 from hklflow.beamlines.tree import guess
 from hklflow.errors import HklflowError
 from hklflow.formats.frame_log import read_log
@@ -76,6 +77,69 @@ def make_tiff(folder):
     return Example(folder, {("pmn", "100K", "r1")}, options={"log": str(log)})
 
 
+def write_smvs(folder, prefix, *, start=0.0, step=0.5, n=N):
+    """As an ADSC detector writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        keys = {
+            "HEADER_BYTES": 512, "DIM": 2, "BYTE_ORDER": "little_endian", "TYPE": "unsigned_short",
+            "SIZE1": SHAPE[1], "SIZE2": SHAPE[0], "PIXEL_SIZE": 0.1, "DISTANCE": 120.0,
+            "BEAM_CENTER_X": 0.45, "BEAM_CENTER_Y": 0.3, "WAVELENGTH": 0.98, "TIME": 2.0,
+            "OSC_START": start + i * step, "OSC_RANGE": step,
+        }  # fmt: skip
+        text = "{\n" + "".join(f"{key}={value};\n" for key, value in keys.items()) + "}\f"
+        (folder / f"{prefix}_{i + 1:04d}.img").write_bytes(
+            text.ljust(512).encode() + FRAMES[0].astype("<u2").tobytes()
+        )
+    return folder
+
+
+@example("smv")
+def make_smv(folder):
+    write_smvs(folder, "quartz_100K_r1")
+    write_smvs(folder, "dark")
+    return Example(folder, {("quartz", "100K", "r1")}, options={"axis": "phi"})
+
+
+@example("edf")
+def make_edf(folder):
+    folder.mkdir(parents=True)
+    for stem, n in (("pmn_100K_r1", N), ("snapshot", 2)):
+        for i in range(n):
+            image = fabio.edfimage.EdfImage(data=FRAMES[0].astype(np.int32))
+            image.write(str(folder / f"{stem}_{i:04d}.edf"))
+    log = write_log(folder.parent / "log.csv", log_lines())
+    return Example(folder, {("pmn", "100K", "r1")}, options={"log": str(log)})
+
+
+def test_smv_has_angles_and_no_axis(tmp_path):
+    write_smvs(tmp_path / "a", "quartz_100K_r1", start=20.0)
+    (one,) = find(tmp_path, smv).scans
+    assert (one.header.wavelength, one.header.start_deg, one.header.step_deg) == (0.98, 20.0, 0.5)
+    assert one.goniometer == ""
+    assert "--option axis=NAME" in " ".join(one.notes)
+    (one,) = find(tmp_path, smv, options={"axis": "omega"}).scans
+    assert one.goniometer == "omega=20:0.5"
+
+
+def test_what_is_left_out_is_taken_by_the_name_that_is_told(tmp_path):
+    write_tiffs(tmp_path, "snapshot")
+    write_tiffs(tmp_path, "pmn", n=1)
+    (tmp_path / "CeO2_Pilatus2M.tif").write_bytes((tmp_path / "pmn_00001.tif").read_bytes())
+    found = find(tmp_path, tiff)
+    assert not found.scans
+    told = [note.rpartition(": ")[2] for note in found.notes]
+    assert [set(names.split(", ")) for names in told] == [
+        {"snapshot", "CeO2_Pilatus"}, {"pmn (1)"}
+    ]  # fmt: skip
+    for name in ("snapshot", "CeO2_Pilatus", "pmn"):
+        (one,) = find(tmp_path, tiff, scans=frozenset({name})).scans
+        assert name in one.where
+    (one,) = find(tmp_path, tiff, options={"least": "1"}).scans
+    assert one.header.n_frames == 1
+    assert "pmn" in one.where
+
+
 def find(source, plugin=cbf, **more):
     return plugin.find(Request(source, **more))
 
@@ -98,7 +162,7 @@ def test_series_by_their_names_and_headers(tmp_path):
     assert first.header.step_deg == pytest.approx(0.5)
     assert first.header.temperature == 100.0
     assert not first.light
-    assert "dark_#####.cbf" in found.notes[0]
+    assert found.notes[0].endswith("--scans NAME takes them all the same: dark")
     assert "guessed from the name quartz_100K_r1: sample quartz, 100 K" in first.notes
 
 
@@ -140,7 +204,7 @@ def test_few_images_are_no_scan_unless_asked_for(tmp_path):
     write_cbfs(tmp_path, "look", n=3)
     found = find(tmp_path)
     assert len(found.scans) == 1
-    assert "look_#####.cbf (3 images)" in found.notes[0]
+    assert found.notes[0].endswith("takes them: look (3)")
     assert len(find(tmp_path, options={"least": "3"}).scans) == 2
     assert len(find(tmp_path, scans=frozenset({"look"})).scans) == 1
     with pytest.raises(HklflowError, match="least is 'few'"):

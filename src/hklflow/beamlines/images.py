@@ -1,4 +1,4 @@
-"""Series of single images: CBF, whose headers say much, and TIFF, whose headers are not believed.
+"""Series of single images: CBF and SMV, whose headers say much; TIFF and EDF, not believed.
 
 A series is the images of one folder whose names differ in the last number only. What a TIFF's own
 header says of wavelength or distance is often a left-over of another experiment; a text log beside
@@ -82,7 +82,8 @@ class ImageFiles:
         log = self._log(request)
         singles: list[Single] = []
         unmatched: list[Unmatched] = []
-        others: list[str] = []
+        named: list[str] = []
+        short: list[str] = []
         series = list(self._series(request.source))
         if not series:
             raise HklflowError(
@@ -93,20 +94,30 @@ class ImageFiles:
             if not request.wants(one.stem):
                 continue
             if request.scans is None and looks_like_no_scan(one.stem):
-                others.append(Path(one.pattern).name)
+                named.append(one.stem)
                 continue
             if len(one.images) < least and request.scans is None:
-                others.append(f"{Path(one.pattern).name} ({len(one.images)} images)")
+                short.append(f"{one.stem} ({len(one.images)})")
                 continue
             try:
                 singles.append(self._single(one, request, log))
             except HklflowError as error:
                 told = () if log is None else (log,)
                 unmatched.append(Unmatched(one.pattern, str(error), told))
-        notes: tuple[str, ...] = ()
-        if others:
-            notes = (f"left out, --scans takes them: {', '.join(others)}",)
-        return Found(tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=notes)
+        notes = []
+        if named:
+            notes.append(
+                "left out, for their names are those of no scans; --scans NAME takes them all the "
+                f"same: {', '.join(named)}"
+            )
+        if short:
+            notes.append(
+                f"left out, for they have fewer than {least} images; --option least=1 or --scans "
+                f"NAME takes them: {', '.join(short)}"
+            )
+        return Found(
+            tuple(grouped(request, singles)), unmatched=tuple(unmatched), notes=tuple(notes)
+        )
 
     @staticmethod
     def _least(request: Request) -> int:
@@ -144,6 +155,12 @@ class ImageFiles:
         notes: list[str] = []
         if ".cbf" in self.suffixes:
             header, goniometer, notes = _from_cbf(series, header, request.options.get("axis"))
+        elif header.start_deg is not None and header.step_deg is not None:
+            # SMV has angles, and no name of the axis.
+            if (axis := request.options.get("axis")) is not None:
+                goniometer = f"{axis}={header.start_deg:.8g}:{header.step_deg:.8g}"
+            else:
+                notes.append("the header does not say which axis is scanned: --option axis=NAME")
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
@@ -285,6 +302,8 @@ def _angles(log: FrameLog, rows: list[int], axis: str | None) -> tuple[str, Head
 
 
 cbf = ImageFiles("cbf", "series of CBF images", (".cbf",), _OPTIONS)
+smv = ImageFiles("smv", "series of SMV images, as ADSC detectors write", (".img",), _OPTIONS)
+edf = ImageFiles("edf", "series of EDF images, with a log beside them", (".edf",), _OPTIONS)
 tiff = ImageFiles(
     "tiff", "series of TIFF images, with a log beside them", (".tif", ".tiff"), _OPTIONS
 )
