@@ -283,12 +283,19 @@ def linked_files(raw: str, base: Path) -> list[str]:
     Raises
     ------
     HklflowError
-        If it links nothing, or files are not there.
+        If it links nothing or what has no frames, or files are not there.
     """
-    from hklflow.formats.light import is_light, links_of
+    from hklflow.formats.light import IMAGE_SUFFIXES, is_light, links_of
+    from hklflow.formats.raw import HDF5_SUFFIXES
 
     found: list[str] = []
     for linked in links_of(base / raw) if is_light(raw) else ():
+        suffix = Path(linked.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()
+        if suffix not in HDF5_SUFFIXES | IMAGE_SUFFIXES:
+            raise HklflowError(
+                f"{linked}, from which {raw} takes its frames, is neither HDF5 nor a series of "
+                f"images ({', '.join(sorted(IMAGE_SUFFIXES))}); import the scan again"
+            )
         if is_series(Path(linked).name):
             found += series_ends(linked, base)
         elif Path(linked).is_file():

@@ -57,19 +57,35 @@ TEXTS = {
     "another scan": (
         "per_scan:\n    # the cold one\n    quartz/20K:\n        find_peaks: {n_sigma: 3}\n\n"
         "merge: {}\n",
-        "per_scan:\n    quartz/100K:\n      find_peaks:\n        n_sigma: 6.0\n        window: 7\n"
-        "    # the cold one\n    quartz/20K:\n        find_peaks: {n_sigma: 3}\n\nmerge: {}\n",
+        "per_scan:\n    # the cold one\n    quartz/20K:\n        find_peaks: {n_sigma: 3}\n"
+        "    quartz/100K:\n      find_peaks:\n        n_sigma: 6.0\n        window: 7\n\n"
+        "merge: {}\n",
+    ),
+    "remarks of an empty section": (
+        "per_scan:\n  # sample/scan, and what is different there\n# of all\nmerge: {}\n",
+        "per_scan:\n  # sample/scan, and what is different there\n  quartz/100K:\n    find_peaks:\n"
+        "      n_sigma: 6.0\n      window: 7\n# of all\nmerge: {}\n",
+    ),
+    "a text of several lines": (
+        "per_scan:\n  a/b:\n    note: |\n      two\n      lines\n# of all\nmerge: {}\n",
+        "per_scan:\n  a/b:\n    note: |\n      two\n      lines\n  quartz/100K:\n    find_peaks:\n"
+        "      n_sigma: 6.0\n      window: 7\n# of all\nmerge: {}\n",
+    ),
+    "ends of lines of two systems": (
+        "results: there\nmerge: {}\r\ndelta_pdf: []\n",
+        "results: there\nmerge: {}\r\ndelta_pdf: []\nper_scan:\n  quartz/100K:\n    find_peaks:\n"
+        "      n_sigma: 6.0\n      window: 7\n",
     ),
     "another section of the scan": (
         "per_scan:\n  quartz/100K:\n    mask_3d:\n      reach: 3\n",
-        "per_scan:\n  quartz/100K:\n    find_peaks:\n      n_sigma: 6.0\n      window: 7\n"
-        "    mask_3d:\n      reach: 3\n",
+        "per_scan:\n  quartz/100K:\n    mask_3d:\n      reach: 3\n    find_peaks:\n"
+        "      n_sigma: 6.0\n      window: 7\n",
     ),
     "values that are there": (
         "per_scan:\n  quartz/100K:\n    find_peaks:\n      # by hand\n      n_sigma: 5  # good\n"
         "      min_pixels: 2\n",
-        "per_scan:\n  quartz/100K:\n    find_peaks:\n      window: 7\n      # by hand\n"
-        "      n_sigma: 6.0  # good\n      min_pixels: 2\n",
+        "per_scan:\n  quartz/100K:\n    find_peaks:\n      # by hand\n      n_sigma: 6.0  # good\n"
+        "      min_pixels: 2\n      window: 7\n",
     ),
     "names in quotation marks": (
         "per_scan:\n  'quartz/100K':\n    \"find_peaks\":\n      n_sigma: 5\n      window: 3\n",
@@ -77,8 +93,8 @@ TEXTS = {
     ),
     "lines of another system": (
         "results: there\r\nper_scan:\r\n  quartz/100K:\r\n    find_peaks:\r\n      window: 3\r\n",
-        "results: there\r\nper_scan:\r\n  quartz/100K:\r\n    find_peaks:\r\n      n_sigma: 6.0\r\n"
-        "      window: 7\r\n",
+        "results: there\r\nper_scan:\r\n  quartz/100K:\r\n    find_peaks:\r\n      window: 7\r\n"
+        "      n_sigma: 6.0\r\n",
     ),
 }  # fmt: skip
 

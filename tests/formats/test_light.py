@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 
+from hklflow import tables
 from hklflow.core.geometry import Detector, Goniometer
 from hklflow.errors import HklflowError
 from hklflow.formats.light import SUFFIX, is_light, links_of, write_light
@@ -156,6 +157,21 @@ def test_linked_files_that_are_gone_are_named(tmp_path: Path) -> None:
     (tmp_path / "s839_00003.tif").unlink()
     with pytest.raises(HklflowError, match=r"1 of the images .* missing: 3"):
         open_frames(light)
+
+
+@pytest.mark.parametrize(
+    ("named", "sound"),
+    [("/etc/passwd", False), ("../raw/a_###.txt", False), ("a_###.TIF", True), ("a.cbf.gz", True)],
+)
+def test_what_cannot_be_frames_is_not_linked(tmp_path: Path, named: str, sound: bool) -> None:
+    (tmp_path / "raw").mkdir()
+    for name in ("a_001.txt", "a_001.TIF", "a.cbf.gz"):
+        (tmp_path / "raw" / name).touch()
+    write(tmp_path / f"raw/a{SUFFIX}", named, Header(n_frames=N))
+    rotation = tables.Rotation("r1", f"raw/a{SUFFIX}", {}, None)
+    told = " ".join(tables.raw_problems(rotation, tmp_path))
+    assert ("is neither HDF5 nor a series of images" in told) is not sound
+    assert bool(told) is not sound
 
 
 def test_numbers_that_contradict_the_frames_are_refused(tmp_path: Path) -> None:

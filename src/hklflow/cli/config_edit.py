@@ -53,16 +53,17 @@ def with_values(text: str, keys: Sequence[str], values: Mapping[str, Any]) -> st
 
 
 def _set(text: str, root: yaml.Node | None, keys: Sequence[str], values: Mapping[str, Any]) -> str:
-    end = "\r\n" if "\r\n" in text else "\n"
+    # A text of two systems has both ends of lines: the one that most lines have.
+    end = "\r\n" if 2 * text.count("\r\n") > text.count("\n") else "\n"
     lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith(end):
+    if lines and not lines[-1].endswith("\n"):
         lines[-1] += end
     node: yaml.Node | None = root
     above: yaml.Node | None = None  # the key of the mapping that is looked at
     for depth, key in enumerate(keys):
         mapping, indent = _mapping(node, above)
         if key not in mapping:
-            at = len(lines) if above is None else above.start_mark.line + 1
+            at = len(lines) if above is None else _below(lines, node, above)
             lines[at:at] = [line + end for line in lines_for(keys[depth:], values, indent)]
             return "".join(lines)
         above, node = mapping[key]
@@ -76,9 +77,35 @@ def _set(text: str, root: yaml.Node | None, keys: Sequence[str], values: Mapping
             raise HklflowError(f"{name!r} there is no plain value in one line")
         line = lines[first.line]
         lines[first.line] = line[: first.column] + _scalar(values[name]) + line[last.column :]
-    at = above.start_mark.line + 1
+    at = _below(lines, node, above)
     lines[at:at] = [line + end for line in lines_for([], new, indent)]
     return "".join(lines)
+
+
+def _below(lines: list[str], node: yaml.Node | None, above: yaml.Node) -> int:
+    """Line for what is added to a mapping: after all it holds, so that remarks stay where they are.
+
+    Remarks below the key of an empty one are the mapping's own.
+    """
+    if isinstance(node, yaml.MappingNode) and node.value:
+        return _last(node) + 1
+    at = above.start_mark.line + 1
+    while at < len(lines) and lines[at].lstrip().startswith("#"):
+        if len(lines[at]) - len(lines[at].lstrip()) <= above.start_mark.column:
+            break
+        at += 1
+    return at
+
+
+def _last(node: yaml.Node) -> int:
+    """Last line of a node; the mark of a block is where the next begins, remarks later."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        if isinstance(last, tuple):  # an alias has the marks of what it stands for
+            return max(_last(last[0]), _last(last[1]))
+        return _last(last)
+    end = node.end_mark
+    return end.line - (end.column == 0 and end.line > node.start_mark.line)
 
 
 def _mapping(
