@@ -178,7 +178,7 @@ def test_numbers_that_contradict_the_frames_are_refused(tmp_path: Path) -> None:
     """The images came to be more after the import."""
     light = write(tmp_path / f"a{SUFFIX}", write_tiffs(tmp_path))
     fabio.tifimage.TifImage(data=COUNTS[0]).write(str(tmp_path / "s839_00006.tif"))
-    with pytest.raises(HklflowError, match="has 6 values for 7 frames"):
+    with pytest.raises(HklflowError, match="has 6 angles for 7 frames"):
         read_header(light)
 
 
