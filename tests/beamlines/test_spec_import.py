@@ -527,3 +527,15 @@ def test_files_of_three_beamlines(dry: Dry) -> None:
     assert lost(told, "eta of point") == 19
     told = dry("33id_spec.dat", "uneven=0.8")
     assert lost(told, "no images with its number") == lost(told) == 38
+
+
+def test_the_only_spec_file_of_a_folder_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(HklflowError, match="is a folder with no SPEC file; give the SPEC file"):
+        find(tmp_path)
+    write(tmp_path, Scan(839))
+    images(tmp_path, "run_S839_")
+    (tmp_path / "notes.txt").write_text("#F is not at home\n"[1:])
+    assert find(tmp_path).scans[0].raw == find(tmp_path / "run.spec").scans[0].raw
+    write(tmp_path, Scan(840), name="second")
+    with pytest.raises(HklflowError, match=r"2 SPEC files \(run.spec, second\)"):
+        find(tmp_path)

@@ -35,6 +35,7 @@ from hklflow.beamlines.spec_counters import (
     temperature_of,
 )
 from hklflow.beamlines.spec_images import Images, NotFoundError
+from hklflow.beamlines.tree import folders
 from hklflow.core.geometry import BEAM, Beam, Detector, Rotation, Scan
 from hklflow.errors import HklflowError
 from hklflow.formats import spec
@@ -77,6 +78,7 @@ class Spec:
     def find(self, request: Request) -> Found:
         """Find the rotation scans of a SPEC file, and their images."""
         _check(request)
+        request = _with_file(request)
         scans = spec.read_spec_scans(request.source)
         instrument = _instrument(request)
         images = Images(request)
@@ -146,10 +148,27 @@ def _check(request: Request) -> None:
     ):
         if request.options.get(key, choices[0]) not in choices:
             raise HklflowError(f"{key} is {request.options[key]!r}; give {', '.join(choices)}")
-    if request.source.is_dir():
-        raise HklflowError(f"{request.source} is a folder; give the SPEC file")
     _wavelength(request)
     uneven(request)
+
+
+def _with_file(request: Request) -> Request:
+    """Request for the only SPEC file of a folder, if the source is one."""
+    if not request.source.is_dir():
+        return request
+    _, inside = next(folders(request.source))
+    found = [path for path in inside if path.is_file() and _is_spec(path)]
+    if len(found) == 1:
+        return replace(request, source=found[0])
+    names = ", ".join(path.name for path in found)
+    told = f"{len(found)} SPEC files ({names})" if found else "no SPEC file"
+    raise HklflowError(f"{request.source} is a folder with {told}; give the SPEC file")
+
+
+def _is_spec(path: Path) -> bool:
+    """Whether a file begins as SPEC writes it: with its name, or with a scan."""
+    with path.open("rb") as file:
+        return file.read(3) in (b"#F ", b"#S ")
 
 
 def _wavelength(request: Request) -> float | None:
