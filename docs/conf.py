@@ -9,7 +9,7 @@ sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parent)]
 
 project = "hklflow"
 author = "the hklflow developers"
-copyright = author  # noqa: A001  (sphinx names it so)
+copyright = f"2026, {author}"
 release = __version__
 
 extensions = ["myst_parser", "hklflow_site"]
