@@ -56,8 +56,8 @@ def import_scans(
     source
         File or folder to look in.
     from_
-        What wrote it: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `nxrefine`, or a beamline whose
-        plugin is installed.
+        What wrote it: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `nxrefine`, or a
+        beamline whose plugin is installed.
     directory
         Folder of the experiment.
     raw
