@@ -164,7 +164,6 @@ def test_much_that_was_not_measured_is_warned_of(
 @pytest.mark.parametrize(
     "params",
     [
-        {"radius": float("inf")},
         {"radius": 100.0},
         {"radii": (0.2, 0.2, 0.64)},
         {"radius": 0.2, "satellites": [(0.5, 0.0, 0.0)], "satellite_radius": 0.64},

@@ -66,15 +66,13 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Reduced:
     config["calibrations"] = {"near": entry}
     (base / "config/config.yaml").write_text(yaml.safe_dump(config))
     result = Reduced(base, {})
-    lines = [
-        f"quartz\t300K\t\t\tr{i}\tresults/quartz/300K/r{i}/raw.nxs\tphi=0:0.5\tnear\t\t{i}\n"
-        for i in (1, 2)
-    ]
+    lines = [f"quartz\t300K\t\t\tr{i}\traw/r{i}.nxs\tphi=0:0.5\tnear\t\t{i}\n" for i in (1, 2)]
     with (base / "config/scans.tsv").open("a") as table:
         table.writelines(lines)
     for i in (1, 2):
         (result.scan / f"r{i}").mkdir(parents=True)
         made._raw(result.scan / f"r{i}/raw.nxs", made.SETTINGS[i - 1], SHIFTS, i)
+        (base / f"raw/r{i}.nxs").symlink_to(result.scan / f"r{i}/raw.nxs")
     rotation = made.rotation_of(made.simulation("P 6/m m m", 0.0))
     first = base / "first.json"
     beam = {"wavelength_A": 0.6, "polarization": 0.99}

@@ -289,7 +289,7 @@ def test_what_is_wrong_is_told(
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
 def test_transmissions_are_above_zero(wrong: float) -> None:
-    with pytest.raises(ValidationError, match="is no transmission"):
+    with pytest.raises(ValidationError, match=r"is no transmission|a finite number"):
         counter_rate.Params(transmission=(1.0, wrong))
 
 

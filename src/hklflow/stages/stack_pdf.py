@@ -66,19 +66,11 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Choose vectors, link: whole volumes are read only to choose, a few planes at a time."""
     import csv
-    import math
 
     from hklflow import plots
-    from hklflow.errors import HklflowError
     from hklflow.nexus import stack
     from hklflow.nexus.stack_pdf import ARRAYS, write_stack_pdf
 
-    for scan, temperature in zip(params.scans, params.temperatures, strict=False):
-        if temperature is not None and not math.isfinite(temperature):
-            raise HklflowError(
-                f"temperatures: {temperature:g} K of scan {scan} is no temperature; give that of "
-                "the sample in K"
-            )
     members = stack.in_order(inputs.volumes, params.scans, params.temperatures)
     with stack.open_members(members, "pdf", ARRAYS) as volumes:
         chosen = params.vectors or _strongest(volumes, [m.path for m in members], params.number)
