@@ -5,6 +5,7 @@ its grid and without corrections.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,26 @@ def as_reference(reference: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(data: Path, reference: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pmnpt") / "experiment"
-    app(["init", str(folder)], result_action="return_value")
-    command = ["import", str(data / "pmn_pt011_2_1.spec"), "--from", "spec", "--scans", "839"]
-    command += ["--directory", str(folder), "--space-group", "P m -3 m", "--polarization", "1"]
+    top = tmp_path_factory.mktemp("pmnpt")
+    folder, other = top / "experiment", top / "other"
     # A PILATUS counts to 2**20 - 1; the reference took all counts.
-    for more in (["--sample", "PMN-PT", "--saturation", str(2**20 - 1)], ["--sample", "reference"]):
+    for base, more in (
+        (folder, ["--sample", "PMN-PT", "--saturation", str(2**20 - 1)]),
+        (other, ["--sample", "reference"]),
+    ):
+        app(["init", str(base)], result_action="return_value")
+        command = ["import", str(data / "pmn_pt011_2_1.spec"), "--from", "spec", "--scans", "839"]
+        command += ["--directory", str(base), "--space-group", "P m -3 m", "--polarization", "1"]
         assert app([*command, *more], result_action="return_value") == 0
+    # One experiment takes a scan's frames once: the second import joins it by hand.
+    for name in ("raw/reference_300K_S839.scan.nxs", "config/orientations/reference_300K.json"):
+        shutil.copy(other / name, folder / name)
+    for name in ("config/samples.tsv", "config/scans.tsv"):
+        with (folder / name).open("a") as table:
+            table.write((other / name).read_text().splitlines()[-1] + "\n")
     config = folder / "config/config.yaml"
     written = yaml.safe_load(config.read_text()) | WANTED
+    written["per_scan"] |= yaml.safe_load((other / "config/config.yaml").read_text())["per_scan"]
     written["per_sample"] = {"reference": as_reference(reference)}
     config.write_text(yaml.safe_dump(written))
     goals = [f"results/{name}/300K/transform.nxs" for name in ("PMN-PT", "reference")]
