@@ -285,8 +285,8 @@ def linked_files(raw: str, base: Path) -> list[str]:
     HklflowError
         If it links nothing or what has no frames, or files are not there.
     """
-    from hklflow.formats.light import IMAGE_SUFFIXES, is_light, links_of
-    from hklflow.formats.raw import HDF5_SUFFIXES
+    from hklflow.formats.light import is_light, links_of
+    from hklflow.formats.raw import HDF5_SUFFIXES, IMAGE_SUFFIXES
 
     found: list[str] = []
     for linked in links_of(base / raw) if is_light(raw) else ():

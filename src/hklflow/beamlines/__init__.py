@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core.geometry import Beam, Rotation, Scan
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import Header
 
@@ -253,3 +254,21 @@ def joined(*headers: Header) -> Header:
         said = {f.name: getattr(header, f.name) for f in fields(Header)}
         found = replace(found, **{key: value for key, value in said.items() if value is not None})
     return found
+
+
+def rotation_of(header: Header) -> Rotation | None:
+    """Geometry of a rotation; None if not all of it is known."""
+    h = header
+    if (
+        h.wavelength is None
+        or h.detector is None
+        or h.goniometer is None
+        or h.start_deg is None
+        or h.step_deg is None
+        or h.n_frames is None
+    ):
+        return None
+    # The polarisation has no part in where reflections are.
+    beam = Beam(h.wavelength, 0.5 if h.polarization is None else h.polarization)
+    scan = Scan(float(np.radians(h.start_deg)), float(np.radians(h.step_deg)), h.n_frames)
+    return Rotation(beam, h.detector, h.goniometer, scan)

@@ -21,6 +21,7 @@ from hklflow.beamlines import (
     Unmatched,
     joined,
     name,
+    rotation_of,
     scan_name,
 )
 from hklflow.beamlines.grouping import common
@@ -36,7 +37,7 @@ from hklflow.beamlines.spec_counters import (
 )
 from hklflow.beamlines.spec_images import Images, NotFoundError
 from hklflow.beamlines.tree import folders
-from hklflow.core.geometry import BEAM, Beam, Detector, Rotation, Scan
+from hklflow.core.geometry import BEAM, Detector
 from hklflow.errors import HklflowError
 from hklflow.formats import spec
 from hklflow.formats.raw import Header, is_hdf5, open_frames
@@ -82,9 +83,8 @@ class Spec:
         scans = spec.read_spec_scans(request.source)
         instrument = _instrument(request)
         images = Images(request)
-        images.filled(
-            request.raw or "", 0
-        )  # a mistake in it is one sentence, not one for each scan
+        # A mistake in it is one sentence, not one for each scan.
+        images.filled(request.raw or "", 0)
         twice = Count(s.number if isinstance(s, SpecScan) else s[0] for s in scans)
         found: list[tuple[SpecScan, FoundScan]] = []
         lost: list[Unmatched] = []
@@ -313,16 +313,6 @@ def _positions(scan: SpecScan, circles: Sequence[str]) -> dict[str, float]:
     return {c: scan.motors[motor] for c, motor in motors.items() if motor is not None}
 
 
-def _rotation(header: Header) -> Rotation | None:
-    h = header
-    if h.detector is None or h.wavelength is None or h.goniometer is None or h.n_frames is None:
-        return None
-    assert h.start_deg is not None
-    assert h.step_deg is not None
-    scan = Scan(float(np.radians(h.start_deg)), float(np.radians(h.step_deg)), h.n_frames)
-    return Rotation(Beam(h.wavelength), h.detector, h.goniometer, scan)
-
-
 def _agreement(scan: SpecScan, header: Header, ub: Floats, arm: Floats) -> list[str]:
     """Compare SPEC's own h, k, l with those of the direction of the detector's arm."""
     assert header.goniometer is not None
@@ -345,7 +335,7 @@ def _agreement(scan: SpecScan, header: Header, ub: Floats, arm: Floats) -> list[
 
 def _covered(header: Header, ub: Floats) -> list[str]:
     """What the frames cover, for the grid."""
-    rotation = _rotation(header)
+    rotation = rotation_of(header)
     if rotation is None:
         return []
     ends = [np.linspace(0, n, 5) for n in (rotation.scan.n_frames, *rotation.detector.shape)]
@@ -407,7 +397,7 @@ def _settings(
     turned: dict[str, float] = {}
     for one in named:
         # Without all of the geometry there is no start to be fixed.
-        if one.ub is not None and _rotation(one.header) is not None:
+        if one.ub is not None and rotation_of(one.header) is not None:
             key, h = f"{one.sample}/{one.scan}", one.header
             turned[key] = turned.get(key, 0.0) + abs((h.step_deg or 0.0) * (h.n_frames or 0))
     asked = request.options.get("orientation")

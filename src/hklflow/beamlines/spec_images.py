@@ -16,9 +16,8 @@ from hklflow.beamlines.images import Series, numbered
 from hklflow.beamlines.tree import folders, is_experiment
 from hklflow.errors import HklflowError
 from hklflow.formats.light import is_light
-from hklflow.formats.raw import HDF5_SUFFIXES, open_frames
+from hklflow.formats.raw import HDF5_SUFFIXES, IMAGE_SUFFIXES, open_frames
 
-_IMAGES = {".tif", ".tiff", ".cbf", ".edf", ".img"}
 _MOST_TOLD = 3
 
 
@@ -144,7 +143,7 @@ class Images:
         found = []
         for _, inside in folders(self._top, skip=lambda one, beside: is_experiment(one)):
             files = [p for p in inside if p.is_file()]
-            images = numbered([p for p in files if p.suffix.lower() in _IMAGES])
+            images = numbered([p for p in files if p.suffix.lower() in IMAGE_SUFFIXES])
             found += [_place(series) for series in images]
             stacks = [p for p in files if p.suffix.lower() in HDF5_SUFFIXES and not is_light(p)]
             found += [place for p in stacks if (place := _stack(p)) is not None]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hklflow.nexus.plottable import Plottable
     from hklflow.plots.drawing import Drawing, Screen
 
-IMAGES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
 _CENTRAL = {"hkl": ("h k 0", "h 0 l", "0 k l"), "xyz": ("x y 0", "x 0 z", "0 y z")}
 _SUMMED = 10  # frames of a rotation that are looked at
 _STACKED = 6  # volumes of a stack
@@ -155,8 +154,10 @@ def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "
     """
     import h5py
 
+    from hklflow.formats.raw import IMAGE_SUFFIXES
+
     if not h5py.is_hdf5(path):
-        if path.suffix.lower() in IMAGES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             return _of_frames(path, frame)
         raise HklflowError(
             f"{path} has no plot; NeXus files and raw frames (HDF5, CBF, TIFF) have one"

@@ -16,7 +16,6 @@ from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
-    from hklflow.core.geometry import Rotation
 
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
@@ -283,6 +282,7 @@ def _orientations(
     folder: Folder, fresh: "list[FoundScan]", stated: Stated, made: ExitStack
 ) -> Iterator[tuple[str, str]]:
     """Write the starts of parents that have none; gives scan and path."""
+    from hklflow.beamlines import rotation_of
     from hklflow.config import value_in
     from hklflow.core import geometry
 
@@ -296,7 +296,7 @@ def _orientations(
         if there or path.exists():
             say(f"{scan}: its start {own if there else path} stays; what is found is left out")
             continue
-        described = {one.rotation: _rotation(one) for one in rotations}
+        described = {one.rotation: rotation_of(one.header) for one in rotations}
         absent = [name for name, rotation in described.items() if rotation is None]
         if absent:
             say(
@@ -320,28 +320,3 @@ def _orientations(
         _restored(path, made)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         yield scan, str(path.relative_to(folder.base))
-
-
-def _rotation(one: "FoundScan") -> "Rotation | None":
-    """Geometry of a rotation, if all of it is known."""
-    import numpy as np
-
-    from hklflow.core.geometry import Beam, Rotation, Scan
-
-    h = one.header
-    if (
-        h.wavelength is None
-        or h.detector is None
-        or h.goniometer is None
-        or h.start_deg is None
-        or h.step_deg is None
-        or h.n_frames is None
-    ):
-        return None
-    polarization = 0.5 if h.polarization is None else h.polarization
-    return Rotation(
-        Beam(h.wavelength, polarization),
-        h.detector,
-        h.goniometer,
-        Scan(float(np.radians(h.start_deg)), float(np.radians(h.step_deg)), h.n_frames),
-    )

@@ -89,9 +89,9 @@ def _plot(
 
 def _what_else(path: Path) -> str:
     """Say what a file without tree is."""
-    from hklflow.cli.draw import IMAGES
+    from hklflow.formats.raw import IMAGE_SUFFIXES
 
-    if path.suffix.lower() in IMAGES:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         return "an image of a detector: --plot draws it"
     if path.suffix.lower() in _PICTURES:
         return _PICTURE

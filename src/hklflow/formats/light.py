@@ -17,7 +17,6 @@ from hklflow.formats.raw import Header
 from hklflow.formats.write_raw import IMAGE_FILES, NXmxWriter, described
 
 SUFFIX = ".scan.nxs"
-IMAGE_SUFFIXES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
 
 Links = str | list[tuple[str, str]]
 """Pattern of a series of images, or (HDF5 file, path in it) in the order of the frames."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hklflow.formats.bands import Band, PackedFrames
 
 HDF5_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf"}
+IMAGE_SUFFIXES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
 
 Raw = str | Path | Sequence[str | Path]
 
