@@ -11,16 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 # hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
 import hklflow  # noqa: F401
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests.bragg import simulated
+from tests.truth import bragg_scans as simulated
 
 from hklflow.bragg.integrate import IntegrationParams, integrate
 from hklflow.core import symmetry

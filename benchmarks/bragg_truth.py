@@ -21,10 +21,7 @@ from typing import Any
 import hklflow  # noqa: F401
 import numpy as np
 from scipy.spatial import cKDTree
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests.bragg import simulated
+from tests.truth import bragg_scans as simulated
 
 from hklflow.bragg.integrate import Integrated, IntegrationParams, integrate
 from hklflow.core.reflections import UNFIT, Reflections

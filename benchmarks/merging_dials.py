@@ -16,17 +16,13 @@ import hklflow  # noqa: F401  (first, see hklflow/_native.py)
 import argparse
 import json
 import re
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tests.bragg.true_reflections import PER_COUNT, Truth, rotation, turned
+from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 
 from hklflow import nexus
 from hklflow.bragg import merging, observations, scaling, shells

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from benchmarks.speed import data
 from numpy.typing import NDArray
 
+from benchmarks.speed import data
 from hklflow.core.binning import Accumulator, Grid
 from hklflow.core.geometry import Rotation
 from hklflow.formats import raw

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.speed import data
-from benchmarks.speed.clock import Clock, resident_mb, tell
 from numpy.typing import NDArray
 
+from benchmarks.speed import data
+from benchmarks.speed.clock import Clock, resident_mb, tell
 from hklflow import nexus
 from hklflow.core import binning, corrections, masks
 from hklflow.core.peaks import PeakParams, Peaks, PeakSearch

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks.speed.clock import Clock, tell
 
 WARM = 2

@@ -14,6 +14,7 @@ from typing import Any
 
 import numba
 import numpy as np
+
 from benchmarks.speed.clock import Clock, tell
 
 TILE = 4096

@@ -19,8 +19,7 @@ from hklflow.core.reflections import UNFIT, Reflections
 from hklflow.core.reflections import ReflectionFlag as Flag
 from hklflow.core.simulate import Cosine, Diffuse, Simulation, Superlattice, TruePeaks
 from hklflow.errors import HklflowError
-
-from . import simulated
+from tests.truth import bragg_scans as simulated
 
 GAPS: dict[str, Any] = {"gaps": ((95, 103, 0, 200), (0, 200, 60, 64)), "n_dead": 400, "seed": 3}
 WAVES = Diffuse(0.4, (Cosine(0.15, (0.5, 0.0, 0.25)), Cosine(0.1, (0.0, 0.5, 0.0))))

@@ -18,8 +18,7 @@ from hklflow.core.simulate import Simulation
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import import_scan, integrate
-
-from . import simulated
+from tests.truth import bragg_scans as simulated
 
 N = 80
 

@@ -9,7 +9,7 @@ from hklflow.bragg.amplitudes import amplitudes
 from hklflow.bragg.merging import Merged
 from hklflow.core import symmetry
 from hklflow.core.structure_factors import Scaled
-from tests.bragg.true_reflections import CELL, Truth, rotation
+from tests.truth.reflections import CELL, Truth, rotation
 
 
 def scaled_of(truth: Truth) -> Scaled:

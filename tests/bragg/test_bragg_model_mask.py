@@ -21,8 +21,7 @@ from hklflow.core.simulate import GAP_VALUE, Cosine, Diffuse, Simulation
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import mask_3d
-
-from . import simulated
+from tests.truth import bragg_scans as simulated
 
 N_SIGMA = 5.0
 

@@ -15,7 +15,7 @@ from hklflow.core.structure_factors import StructureFactors
 from hklflow.errors import HklflowError
 from hklflow.nexus import structure_factors as files
 from hklflow.stages import merge_reflections, scale_reflections
-from tests.bragg.true_reflections import Files, Truth, rotation
+from tests.truth.reflections import Files, Truth, rotation
 
 
 def scale(written: Files, folder: Path, **settings: object) -> scale_reflections.Outputs:

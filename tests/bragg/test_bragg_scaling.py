@@ -11,7 +11,7 @@ from hklflow.bragg.scale_model import real_harmonics
 from hklflow.bragg.scaling import Scaling, Settings
 from hklflow.core import symmetry
 from hklflow.core.reflections import ReflectionFlag
-from tests.bragg.true_reflections import PER_COUNT, Truth, rotation, turned
+from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 
 
 def scaled(truth: Truth, **settings: object) -> tuple[Observations, Scaling]:
@@ -113,7 +113,7 @@ def test_directions_are_fixed_to_the_crystal() -> None:
 
 
 def test_rotations_without_common_reflections_are_told() -> None:
-    from tests.bragg.true_reflections import CELL
+    from tests.truth.reflections import CELL
 
     truth = Truth(group="P -1", rotations=[rotation(span=20), rotation(start=90, span=20)])
     truth = replace(truth, cell=CELL, scale=[lambda x: 1 + 0 * x, lambda x: 3 + 0 * x])

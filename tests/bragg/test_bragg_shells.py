@@ -10,7 +10,7 @@ from hklflow.bragg import merging, observations, scaling, shells
 from hklflow.bragg.merging import Merged
 from hklflow.core import symmetry
 from hklflow.core.structure_factors import Scaled
-from tests.bragg.true_reflections import Truth, rotation
+from tests.truth.reflections import Truth, rotation
 
 GROUP = "P 21 21 21"
 

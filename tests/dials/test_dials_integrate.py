@@ -25,8 +25,7 @@ from hklflow.core.simulate import (
 from hklflow.dials.integrate import _norm, integrate
 from hklflow.dials.programs import Dials
 from hklflow.errors import HklflowError
-
-from ..bragg import simulated
+from tests.truth import bragg_scans as simulated
 
 GROUP = "P 6/m m m"
 CUT = ReflectionFlag.PARTIAL | ReflectionFlag.LONG | ReflectionFlag.MASKED | ReflectionFlag.EDGE

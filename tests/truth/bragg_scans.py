@@ -1,7 +1,4 @@
-"""Simulated rotations with known intensities, and what integration needs to know of them.
-
-Tests in this folder import it with ``from . import simulated``.
-"""
+"""Simulated rotations with known intensities, and what integration needs to know of them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
