@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.truth import pmnpt, snase
 
 from hklflow import nexus, stage
 from hklflow.core import symmetry
@@ -39,6 +40,7 @@ from hklflow.dials import orient
 from hklflow.dials.frames import find_spots
 from hklflow.dials.programs import find, workspace
 from hklflow.errors import HklflowError
+from hklflow.formats import spec
 from hklflow.formats.dials_expt import read_expt, write_expt
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import find_peaks, import_scan, refine_parent
@@ -129,17 +131,15 @@ def simulated(name: str, cell: tuple[float, ...], group: str, folder: Path) -> S
 
 def nuclease(data: Path, folder: Path) -> Scan:
     """Ten measured frames of 1 degree of a protein crystal."""
-    from benchmarks import real_snase
-
     logging.getLogger("fabio").setLevel(logging.ERROR)
-    real_snase.frames(data, folder)
-    real_snase.peaks(folder)
+    snase.frames(data, folder)
+    snase.peaks(folder)
     inputs = {
         kind: [folder / f"{kind[:-1] if kind != 'peaks' else kind}.nxs"]
         for kind in ("scans", "peaks", "masks")
     }
     settings = {"refine_distance": True}
-    return Scan("SNase", inputs, ["phi0"], "P 4", real_snase.CELL, None, settings)
+    return Scan("SNase", inputs, ["phi0"], "P 4", snase.CELL, None, settings)
 
 
 def refined(scan: Scan, engine: str, spots: str, folder: Path) -> dict[str, Any]:
@@ -208,13 +208,11 @@ def rows(scan: Scan, folder: Path) -> Iterator[str]:
 
 def one_reflection(data: Path, folder: Path) -> Iterator[str]:
     """PMN-PT: 401 frames of one reflection. What each says to that, and where each predicts it."""
-    from benchmarks import real_pmnpt
-
     folder.mkdir(parents=True, exist_ok=True)
-    scan, written = real_pmnpt.read(data)
+    scan, written = pmnpt.read(data)
     nexus.write_scan(folder / "scan.nxs", scan, "PMN-PT", None)
-    real_pmnpt.find_mask(folder)
-    ub = real_pmnpt.spec.psic_ub(written.ub)
+    pmnpt.find_mask(folder)
+    ub = spec.psic_ub(written.ub)
     dials = find()
     with workspace("pmnpt") as work:
         try:

@@ -19,8 +19,15 @@ import hklflow  # noqa: F401  (first, see hklflow/_native.py)
 from dataclasses import replace
 
 import numpy as np
-from registration import CELL, accumulator, expected_blocks, merged, rotation_of, two_settings
 
+from benchmarks.registration import (
+    CELL,
+    accumulator,
+    expected_blocks,
+    merged,
+    rotation_of,
+    two_settings,
+)
 from hklflow.core import binning, estimator, geometry
 from hklflow.core.simulate import Diffuse, Simulation
 

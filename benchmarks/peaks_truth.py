@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tests.core import test_peaks as simulated
+from tests.truth import peaks as simulated
+from tests.truth.snase_peaks import search_snase
 
 from hklflow.core.peaks import PeakFlag
 
@@ -76,7 +77,7 @@ def noise_and_speed() -> None:
 def nuclease(folder: Path) -> None:
     """The CCD frames that DIALS indexed."""
     start = time.process_time()
-    found = simulated.search_snase(folder / "rotation_snase")
+    found = search_snase(folder / "rotation_snase")
     seconds = time.process_time() - start
     flags, n = found.peaks.flags, len(found.peaks)
     kept = found.offset[(np.abs(found.offset) < [1.0, 3.0, 3.0]).all(axis=1)]

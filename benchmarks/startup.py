@@ -127,7 +127,7 @@ def main(folder: Path) -> None:
     """Measure and print a table for the cold and one for the warm cache."""
     import tempfile
 
-    import memory
+    from benchmarks import memory
 
     folder.mkdir(parents=True, exist_ok=True)
     cache = Path(tempfile.mkdtemp(dir=folder, prefix="cache-"))

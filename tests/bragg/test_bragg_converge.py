@@ -1,10 +1,8 @@
 """The converging loop against simulated scans whose cell, orientation and lattice are known."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +24,7 @@ from hklflow.core.refinement import Limits
 from hklflow.core.reflections import ReflectionFlag, Reflections, concatenated
 from hklflow.errors import HklflowError
 from hklflow.plots.convergence import convergence as picture
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import converge_truth as made
+from tests.truth import convergence as made
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from hklflow.cli.calibration.build import converged_modules
 from hklflow.cli.calibration.target import target
 from hklflow.core.geometry import detector_to_dict, from_dict
 from hklflow.errors import HklflowError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import converge_truth as made
+from tests.truth import convergence as made
 
 STATE = {
     "detector": "simulated", "serial": "1", "shape": list(made.SHAPE),

@@ -1,8 +1,6 @@
 """Residuals by module and frame against displacements put in by hand."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +10,7 @@ from hklflow.bragg.residual_map import Spots, by_frame, by_module, displaced
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.modules import Modules
 from hklflow.core.refinement import Limits
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import converge_truth as made
+from tests.truth import convergence as made
 
 PIXEL = (1e-4, 2e-4)
 BOXES = np.array([[0, 90, 0, 60], [100, 200, 0, 60]])

@@ -1,11 +1,9 @@
 """The tuner of the peak search: its score, its noise, and what it finds in simulated scans.
 
-The simulated scene and the judge are those of ``benchmarks/tune_truth.py``, which has more of them.
+``python -m benchmarks.tune_truth`` has more scenes.
 """
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +16,7 @@ from hklflow.core.indexing import index_peaks
 from hklflow.core.lattice_search import is_indexed
 from hklflow.core.peaks import PeakParams
 from hklflow.errors import HklflowError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from tune_truth import STARTS, Scene, scene
+from tests.truth.tuning import STARTS, Scene, scene
 
 UB = lattice.b_matrix([6.0, 7.0, 8.0, 90.0, 95.0, 90.0])
 

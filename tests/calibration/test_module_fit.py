@@ -1,12 +1,11 @@
-"""Displacements of modules against those that made the data, see `benchmarks/modules_truth.py`."""
+"""Displacements of modules against those that made the data."""
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.truth import displaced_modules as made
 
 from hklflow.calibration.module_data import Bragg, Rings
 from hklflow.calibration.modules import (
@@ -31,9 +30,6 @@ from hklflow.core.simulate import (
 )
 from hklflow.core.simulate_powder import calibrant_rings, powder_image
 from hklflow.errors import HklflowError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import modules_truth as made
 
 ONE_M = made.pilatus(5, 2)
 QUIET = 1e-4  # pixels of noise where laws are tested, not errors

@@ -1,32 +1,16 @@
 """Indexing of simulated scans whose lattice is known.
 
-The simulator and the judge are those of ``benchmarks/indexing_x4.py``, which runs 20 seeds.
+``python -m benchmarks.indexing_x4`` runs 20 seeds.
 """
-
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
+from tests.truth import lattices as made
 
 from hklflow.core import lattice, lattice_search, symmetry
 from hklflow.core.indexing import index_peaks
 from hklflow.errors import HklflowError
-
-
-def _benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "indexing_x4.py"
-    spec = importlib.util.spec_from_file_location("indexing_x4", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-x4 = _benchmark()
 
 
 def cloud(
@@ -43,19 +27,19 @@ def cloud(
 
 # Three seeds of each system: both cells of the benchmark, one of them twice.
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("system", x4.CASES)
+@pytest.mark.parametrize("system", made.CASES)
 def test_finds_the_lattice_with_and_without_a_cell(system: str, seed: int) -> None:
-    symbol, cell = x4.CASES[system][seed % 2]
+    symbol, cell = made.CASES[system][seed % 2]
     group = symmetry.space_group(symbol)
-    g, true = x4.simulate(symbol, cell, seed)
-    known = index_peaks(g, cell=x4.rough_cell(symbol, cell, seed), group=group)
-    assert x4.is_right(known.ub, group, true, symbol)
+    g, true = made.simulate(symbol, cell, seed)
+    known = index_peaks(g, cell=made.rough_cell(symbol, cell, seed), group=group)
+    assert made.is_right(known.ub, group, true, symbol)
     # All true peaks are 70 %; chance adds at most a few per cent.
     assert 0.67 < known.fraction < 0.75
     # Which of two axes equal to 1 % is called a, a cell good to 3 % cannot tell.
     np.testing.assert_allclose(np.sort(known.cell[:3]), np.sort(cell[:3]), rtol=0.005)
     unknown = index_peaks(g)
-    assert x4.is_right(unknown.ub, unknown.candidates[0].group, true, symbol)
+    assert made.is_right(unknown.ub, unknown.candidates[0].group, true, symbol)
     for found in (known, unknown):
         np.testing.assert_allclose(found.u @ found.u.T, np.eye(3), atol=1e-12)
         assert np.linalg.det(found.u) == pytest.approx(1, abs=1e-12)
@@ -70,14 +54,14 @@ def test_the_judge_tells_wrong_lattices() -> None:
     # A judge that takes everything would make the test above worthless.
     _, true = cloud([5.0, 6.0, 8.0, 90, 97, 90])
     p1 = symmetry.space_group("P1")
-    assert x4.is_right(true, p1, true, "P1")
-    assert x4.is_right(true @ np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]]), p1, true, "P1")
-    assert not x4.is_right(true @ np.diag([2, 1, 1]), p1, true, "P1")
-    assert not x4.is_right(true @ np.diag([0.5, 1, 1]), p1, true, "P1")
-    assert not x4.is_right(true @ np.diag([-1, 1, 1]), p1, true, "P1")
-    assert not x4.is_right(true * 1.006, p1, true, "P1")
+    assert made.is_right(true, p1, true, "P1")
+    assert made.is_right(true @ np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]]), p1, true, "P1")
+    assert not made.is_right(true @ np.diag([2, 1, 1]), p1, true, "P1")
+    assert not made.is_right(true @ np.diag([0.5, 1, 1]), p1, true, "P1")
+    assert not made.is_right(true @ np.diag([-1, 1, 1]), p1, true, "P1")
+    assert not made.is_right(true * 1.006, p1, true, "P1")
     small = Turn.from_rotvec([0, np.radians(0.15), 0]).as_matrix()
-    assert not x4.is_right(small @ true, p1, true, "P1")
+    assert not made.is_right(small @ true, p1, true, "P1")
 
 
 def test_equal_input_gives_equal_output() -> None:
@@ -88,9 +72,9 @@ def test_equal_input_gives_equal_output() -> None:
 
 def test_half_of_the_peaks_may_be_spurious() -> None:
     cell = [5.5, 7.9, 13.2, 90, 90, 90]
-    g, true = x4.simulate("Immm", cell, 3, spurious=0.55)
+    g, true = made.simulate("Immm", cell, 3, spurious=0.55)
     found = index_peaks(g, cell=[5.4, 8.0, 13.4, 90, 90, 90], group=symmetry.space_group("Immm"))
-    assert x4.is_right(found.ub, symmetry.space_group("Immm"), true, "Immm")
+    assert made.is_right(found.ub, symmetry.space_group("Immm"), true, "Immm")
 
 
 def test_weights_follow_sigma() -> None:
@@ -155,7 +139,7 @@ def test_supercell_and_subcell_are_named() -> None:
     assert "supercell: 2 times the volume" in found.relation
     np.testing.assert_allclose(found.cell, small, rtol=2e-3)
     assert found.fraction == pytest.approx(0.5, abs=0.1)
-    assert x4.is_right(index_peaks(g).ub, group, true, "Pmmm")
+    assert made.is_right(index_peaks(g).ub, group, true, "Pmmm")
 
 
 def test_weak_superlattice_reflections_are_not_passed_over() -> None:
@@ -165,7 +149,7 @@ def test_weak_superlattice_reflections_are_not_passed_over() -> None:
     odd = np.rint(g @ np.linalg.inv(true).T)[:, 2] % 2 != 0
     g = g[~odd | (rng.random(len(g)) < 0.2)]
     found = index_peaks(g)
-    assert x4.is_right(found.ub, symmetry.space_group("P1"), true, "P1")
+    assert made.is_right(found.ub, symmetry.space_group("P1"), true, "P1")
 
 
 def test_candidates_are_ranked_by_symmetry() -> None:

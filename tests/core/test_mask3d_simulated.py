@@ -1,13 +1,7 @@
 """The 3-D mask against halos of the simulator, a scene on which it was not tuned."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from mask3d_truth import scene, score
+from tests.truth.halos import scene, score
 
 
 @pytest.mark.parametrize("gaps", [True, False])

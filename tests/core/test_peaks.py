@@ -1,90 +1,25 @@
-"""The peak search against simulated peaks whose places and counts are known.
+"""The peak search against simulated peaks whose places and counts are known."""
 
-The simulation integrates Gaussians over voxels with scipy's error function and shares no code
-with the search. A peak's strength in sigma is its intensity over its Poisson uncertainty,
-``I / sqrt(I + b V)``, with the background in the ellipsoid V of two standard deviations.
-"""
-
-import json
 from dataclasses import dataclass
 
-import fabio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
-from scipy.spatial import cKDTree
-from scipy.special import erf
+from tests.truth.peaks import (
+    SHAPE,
+    Truth,
+    background_of,
+    expected_counts,
+    grid,
+    match,
+    search,
+    table,
+    with_strength,
+)
+from tests.truth.snase_peaks import search_snase
 
 from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, PeakSearch, find_peaks
 from hklflow.errors import HklflowError
-
-AXES = ("frame", "slow", "fast")
-SHAPE = (96, 208, 208)
-
-
-@dataclass
-class Truth:
-    centre: NDArray[np.float64]
-    width: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    intensity: NDArray[np.float64]
-
-
-def expected_counts(shape, truth, background):
-    mu = np.broadcast_to(background, shape).astype(float)
-    for c, w, total in zip(truth.centre, truth.width, truth.intensity, strict=True):
-        low = np.clip(np.floor(c - 6 * w - 1), 0, shape).astype(int)
-        high = np.clip(np.ceil(c + 6 * w + 1), 0, shape).astype(int)
-        parts = [
-            np.diff(erf((np.arange(a, b + 1) - x) / (np.sqrt(2) * s))) / 2
-            for a, b, x, s in zip(low, high, c, w, strict=True)
-        ]
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        mu[box] += total * np.einsum("i,j,k->ijk", *parts)
-    return mu
-
-
-def background_of(shape):
-    slow, fast = np.ogrid[: shape[1], : shape[2]]
-    return (1.0 + fast / shape[2] + 0.5 * np.sin(slow / 40.0))[None]
-
-
-def with_strength(rng, centre, background, low, high):
-    """Give peaks random widths, and the intensities of a random strength in sigma."""
-    n = len(centre)
-    width = np.stack([rng.uniform(a, b, n) for a, b in ((0.6, 3.0), (0.7, 2.5), (0.7, 2.5))], 1)
-    sigma = np.exp(rng.uniform(np.log(low), np.log(high), n))
-    at = np.clip(centre[:, 1:].astype(int), 0, np.array(background.shape[1:]) - 1)
-    volume = 4 / 3 * np.pi * 8.0 * np.sqrt(width**2 + 1 / 12).prod(axis=1)
-    noise = 4 * background[0][at[:, 0], at[:, 1]] * volume
-    return Truth(centre, width, sigma, (sigma**2 + sigma * np.sqrt(sigma**2 + noise)) / 2)
-
-
-def grid(rng, shape, *, start=14, step=(26, 22, 22)):
-    """Places that do not touch: peaks that do are another test."""
-    axes = [np.arange(start, n - start + 1, s) for n, s in zip(shape, step, strict=True)]
-    centre = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(float)
-    return centre + rng.uniform(-1.0, 1.0, centre.shape)
-
-
-def table(peaks: Peaks, prefix: str = "") -> NDArray[np.float64]:
-    return np.stack([getattr(peaks, prefix + name) for name in AXES], axis=1)
-
-
-def match(peaks: Peaks, truth: Truth) -> NDArray[np.int64]:
-    """Row of each true peak or -1. A peak is where its centre is, within 1.5 widths."""
-    if not len(peaks):
-        return np.full(len(truth.centre), -1)
-    _, row = cKDTree(table(peaks)).query(truth.centre)
-    near = np.abs(table(peaks)[row] - truth.centre) < 1.5 * np.maximum(truth.width, 1.0)
-    return np.where(near.all(axis=1), row, -1)
-
-
-def search(data, mask=None, size=16, params=None, **options):
-    mask = np.zeros(data.shape[1:], bool) if mask is None else mask
-    blocks = (data[k : k + size] for k in range(0, len(data), size))
-    return find_peaks(blocks, mask, params or PeakParams(), **options)
 
 
 @dataclass
@@ -444,60 +379,6 @@ def test_gain_of_an_integrating_detector(gain):
 def test_gain_needs_background():
     with pytest.raises(HklflowError, match="give the gain"):
         search(np.zeros((6, 40, 50), np.uint16), params=PeakParams(gain=None))
-
-
-def snase_hkl(model, beam, z, y, x):
-    """Miller indices, not rounded. DIALS's frame: beam along -z, spindle +x, 1 degree a frame."""
-    detector, k = model["detector"], 1 / model["wavelength_A"]
-    place = np.array(detector["origin_mm"]) + 0.08 * (
-        np.outer(x, detector["fast"]) + np.outer(y, detector["slow"])
-    )
-    s0 = np.array([beam[0], beam[1], -1.0])
-    s = k * (place / np.linalg.norm(place, axis=1, keepdims=True) - s0 / np.linalg.norm(s0))
-    cos, sin = np.cos(np.radians(z)), np.sin(np.radians(z))
-    s = np.stack([s[:, 0], cos * s[:, 1] + sin * s[:, 2], cos * s[:, 2] - sin * s[:, 1]], 1)
-    return s @ np.linalg.inv(model["A_UB_invA"]).T
-
-
-@dataclass
-class Snase:
-    """Peaks of the nuclease frames, the fitted beam, and what is left of the residuals."""
-
-    peaks: Peaks
-    beam: NDArray[np.float64]
-    indexed: NDArray[np.bool_]
-    offset: NDArray[np.float64]
-
-
-def search_snase(folder) -> Snase:
-    """Search the frames and compare with DIALS's refined model.
-
-    The reference leaves out the direction of the beam, which DIALS refined: its two angles
-    are fitted to the peaks.
-    """
-    model = json.loads((folder / "reference.json").read_text())["model"]
-    frames = [fabio.open(str(name)).data for name in sorted(folder.glob("*.img"))]
-    mask = np.all([frame == 0 for frame in frames], axis=0)  # outside the CCD
-    params = PeakParams(gain=None, saturation=65534)
-    peaks = find_peaks((f[None] for f in frames), mask, params, scan_frames=10)
-
-    def miss(beam):
-        hkl = snase_hkl(model, beam, peaks.frame, peaks.slow, peaks.fast)
-        return hkl - np.rint(hkl)
-
-    beam = least_squares(
-        lambda b: np.clip(miss(b), -0.25, 0.25).ravel(), [-0.002, 0.0], diff_step=1e-2
-    ).x
-    indexed = np.abs(miss(beam)).max(axis=1) < 0.25
-    # Frames and pixels that would bring the measured to the predicted Q, to first order.
-    use = indexed & ((peaks.flags & (PeakFlag.SCAN_END | PeakFlag.MOMENTS)) == 0)
-    at = table(peaks)[use]
-    here = snase_hkl(model, beam, *at.T)
-    steps = np.stack(
-        [(snase_hkl(model, beam, *(at + step).T) - here) / 1e-3 for step in 1e-3 * np.eye(3)], 2
-    )
-    offset = np.linalg.solve(steps, (np.rint(here) - here)[..., None])[..., 0]
-    return Snase(peaks, beam, indexed, offset)
 
 
 @pytest.mark.real_data

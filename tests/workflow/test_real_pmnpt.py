@@ -1,8 +1,6 @@
-"""The stages on measured frames of PMN-PT around (2 1 1), see `benchmarks/real_pmnpt.py`."""
+"""The stages on measured frames of PMN-PT around (2 1 1)."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +9,7 @@ from hklflow import nexus, stage
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import read_header
 from hklflow.stages import import_scan
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import real_pmnpt
+from tests.truth import pmnpt
 
 pytestmark = pytest.mark.real_data
 
@@ -35,17 +31,17 @@ def folder(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(data, folder):
-    return real_pmnpt.prepare(data, folder)
+    return pmnpt.prepare(data, folder)
 
 
 @pytest.fixture(scope="module")
 def compared(data, folder, prepared):
-    return real_pmnpt.compare(data, folder)
+    return pmnpt.compare(data, folder)
 
 
 @pytest.fixture(scope="module")
 def corrected(data, folder, compared):
-    return real_pmnpt.corrected(data, folder, bins=40)
+    return pmnpt.corrected(data, folder, bins=40)
 
 
 def test_headers_left_over_from_another_experiment_are_not_believed(data, tmp_path):
@@ -68,7 +64,7 @@ def test_headers_left_over_from_another_experiment_are_not_believed(data, tmp_pa
 
 def test_hkl_of_all_points_agrees_with_spec(data):
     # SPEC prints six digits of h, k, l and its angles to 1e-5 degrees.
-    assert real_pmnpt.hkl_difference(data) < 1e-5
+    assert pmnpt.hkl_difference(data) < 1e-5
 
 
 def test_mask_and_maximum(prepared, reference):
@@ -117,8 +113,8 @@ def test_corrected_volume(corrected, compared, folder, data):
     assert np.all(np.abs(corrected["centre of voxels above 5 %, S"] - [2, 1, 1]) < 0.005)
     assert np.all(np.abs(corrected["brightest voxel of S"] - [2, 1, 1]) < corrected["voxel"])
     lost = compared["pixel-frames used"] - corrected["pixel-frames used"]
-    scan, _ = real_pmnpt.read(data)
-    shadow = 401 * 195 * (487 - real_pmnpt.SHADOW)
+    scan, _ = pmnpt.read(data)
+    shadow = 401 * 195 * (487 - pmnpt.SHADOW)
     # 33 saturated pixel-frames, none of them in the shadow.
     assert lost == shadow + 33
     volume = nexus.read_volume(folder / "corrected.nxs")

@@ -1,8 +1,6 @@
-"""The stages on measured frames of a protein crystal, see `benchmarks/real_snase.py`."""
+"""The stages on measured frames of a protein crystal."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +9,7 @@ from hklflow import nexus, stage
 from hklflow.core.geometry import Goniometer, from_dict
 from hklflow.errors import HklflowError
 from hklflow.stages import import_scan
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import real_snase
+from tests.truth import snase
 
 pytestmark = pytest.mark.real_data
 
@@ -27,17 +23,17 @@ def data(real_data):
 def folder(data, tmp_path_factory):
     """Products of all stages; the grid holds the strong part of the wedge."""
     folder = tmp_path_factory.mktemp("snase")
-    real_snase.frames(data, folder)
-    real_snase.peaks(folder)
-    real_snase.lattice_and_orientation(folder, 1 / 3, (12, 18, 15))
+    snase.frames(data, folder)
+    snase.peaks(folder)
+    snase.lattice_and_orientation(folder, 1 / 3, (12, 18, 15))
     # One sample: dealing 800 counts of every pixel to sub-samples takes most of the time.
-    real_snase.volume(folder, samples=(1, 1, 1))
+    snase.volume(folder, samples=(1, 1, 1))
     return folder
 
 
 @pytest.fixture(scope="module")
 def figures(data, folder):
-    return real_snase.compare(data, folder)
+    return snase.compare(data, folder)
 
 
 def test_step_of_zero_in_the_headers_is_refused(data, tmp_path):
@@ -111,7 +107,7 @@ def test_volume(folder, figures):
     good = int((nexus.read_mask(folder / "mask.nxs") == 0).sum())
     assert figures["transform"]["pixel-frames used"] == 10 * good
     volume = nexus.read_volume(folder / "transform.nxs")
-    by_third = real_snase.by_fraction(volume)
+    by_third = snase.by_fraction(volume)
     between = by_third.ravel()[1:]
     # Bragg peaks are on the grid's integers. The diffuse background between is smooth.
     assert by_third[0, 0, 0] > 1.2 * between.max()
