@@ -1,6 +1,6 @@
 """How fast reflections are integrated: Mpixel-frames and reflections per second.
 
-    python benchmarks/bragg_speed.py [frames]
+    python -m benchmarks.bragg_speed [frames]
 
 Simulated frames of 1 Mpixel in memory, crowded as those of a cell of some 20 Å. The peak search of
 the same frames is timed in turns with integration, for the ratio of CPU times on one core.

@@ -1,6 +1,6 @@
 """Integrated intensities against truth: pulls by decade of intensity, both estimates.
 
-    python benchmarks/bragg_truth.py [DIR]
+    python -m benchmarks.bragg_truth [DIR]
 
 Pulls are (I - truth) / σ of reflections that scaling would use; their width should be 0.9 to 1.1
 and their mean 0. `ratio` is the sum of all intensities over that of the truth. With DIALS on PATH

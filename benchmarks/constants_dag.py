@@ -1,6 +1,6 @@
 """Constants of a detector of 16 modules of 16 ASICs through the workflow: the engine and the work.
 
-    python benchmarks/constants_dag.py FOLDER [modules] [--ramps]
+    python -m benchmarks.constants_dag FOLDER [modules] [--ramps]
 
 Raw runs of a simulated detector with small ASICs are made in FOLDER (once) and reduced by
 `snakemake constants` on two cores. Printed are the number of jobs, the CPU time of snakemake itself

@@ -1,6 +1,6 @@
 """What faults of calibration runs give: each is made on a small simulated detector.
 
-    python benchmarks/constants_faults.py FOLDER
+    python -m benchmarks.constants_faults FOLDER
 
 Two modules of two ASICs (8 x 8 pixels, 2 memory cells) are measured in the laboratory's layout;
 `snakemake constants` reduces each case in a folder of its own.

@@ -1,6 +1,6 @@
 """Speed and memory of each step that makes constants, on one ASIC of 64 x 64 pixels.
 
-    python benchmarks/constants_speed.py FOLDER
+    python -m benchmarks.constants_speed FOLDER
 
 Each step runs in a process of its own with 4 and with 16 memory cells of 1000 frames. Printed are
 its processor time beyond start-up, as pixels x cells x frames per second of one core, its peak

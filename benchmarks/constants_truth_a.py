@@ -1,6 +1,6 @@
 """Constants of darks and fluorescence against what was simulated: biases, pulls, speed.
 
-    python benchmarks/constants_truth_a.py [--quick]
+    python -m benchmarks.constants_truth_a [--quick]
 
 A pull is (found - true) / error: its mean should be 0 and its width 1. Speeds are of one core,
 in millions of pixel-frames a second of processor time; compiling is not timed.

@@ -1,6 +1,6 @@
 """Ramps, combined gains and masks against simulated ASICs: errors, pulls, codes, speed.
 
-    OMP_NUM_THREADS=1 python benchmarks/constants_truth_b.py [rows of the ASIC, 64]
+    OMP_NUM_THREADS=1 python -m benchmarks.constants_truth_b [rows of the ASIC, 64]
 
 About a minute. AGIPD's gains, offsets and noise; the pulse capacitor in 600 steps of 10 keV, the
 current source in 200 times 1 and 400 times 10 units of about 7, 11 and 15 keV. Speed is that of a

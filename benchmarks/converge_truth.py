@@ -2,7 +2,7 @@
 
 Centres of spots come from the simulator, with the noise that their counts give; modules are
 displaced by simulating each as a detector of its own. With ``--frames`` the frames are drawn,
-searched and integrated. ``python benchmarks/converge_truth.py [seeds] [--frames]``
+searched and integrated. ``python -m benchmarks.converge_truth [seeds] [--frames]``
 """
 
 import sys

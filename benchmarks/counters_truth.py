@@ -2,7 +2,7 @@
 
 A Pilatus 300k, a flood of 100 frames with 400 counts, 60 pixels of each defect.
 
-python benchmarks/counters_truth.py [SEEDS]
+python -m benchmarks.counters_truth [SEEDS]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Cells and orientations of a finished simulated experiment against what was simulated.
 
-make demo && python benchmarks/demo_truth.py demo
+make demo && python -m benchmarks.demo_truth demo
 """
 
 import argparse

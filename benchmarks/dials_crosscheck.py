@@ -1,6 +1,6 @@
 """Orientation, cell and residuals of hklflow and of DIALS, on simulated and measured rotations.
 
-    python benchmarks/dials_crosscheck.py [DATA] [--only NAME]
+    python -m benchmarks.dials_crosscheck [DATA] [--only NAME]
 
 Needs DIALS on PATH. DATA is the folder of the measurements; without it only simulated scans are
 compared. Each scan is indexed and refined by hklflow and by DIALS, with the spots of either.

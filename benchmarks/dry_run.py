@@ -1,6 +1,6 @@
 """Time of a dry run, and how much of it is Snakemake's own.
 
-    python benchmarks/dry_run.py SCANS FOLDER [--option=--quiet] [--repeats 3]
+    python -m benchmarks.dry_run SCANS FOLDER [--option=--quiet] [--repeats 3]
 
 Writes an experiment of SCANS scans with one rotation each and one parent for every hundred, and
 times `snakemake -n` on it: ten jobs for each scan. The raw files are empty, a dry run opens none.

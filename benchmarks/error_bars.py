@@ -9,7 +9,7 @@ artefact mask leaves out some of the pixel-frames in the rows with a mask.
 The second table has a flat S and the same sweep measured twice: the pulls of single voxels
 and of the sum, for 12 sub-samples per pixel-frame and few or many photons in it.
 
-    python benchmarks/error_bars.py
+    python -m benchmarks.error_bars
 """
 
 # isort: off

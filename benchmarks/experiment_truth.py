@@ -1,6 +1,6 @@
 """A simulated experiment with a phase transition against what was simulated.
 
-python benchmarks/experiment_truth.py FOLDER [--seed N] [--cores N] [--new-parent] [--no-volumes]
+python -m benchmarks.experiment_truth FOLDER [--seed N] [--cores N] [--new-parent] [--no-volumes]
 
 Two samples (hexagonal; tetragonal, orthorhombic below 180 K) at five temperatures with three
 goniometer settings each. The cells expand, the crystals turn by 0.3° from scan to scan, in

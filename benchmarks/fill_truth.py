@@ -1,6 +1,6 @@
 """Fill against truth: rms error in units of the noise, bias, pulls, and time.
 
-    python benchmarks/fill_truth.py
+    python -m benchmarks.fill_truth
 
 Known diffuse scattering with normal noise of σ (1 is a tenth of its mean) on 2 million voxels,
 Bragg peaks punched with a radius of 5 voxels. Kriging is the stage's own; the others are Laplace

@@ -2,7 +2,7 @@
 
 The peaks, and when an answer counts: see `tests/truth/lattices.py`.
 
-    python benchmarks/indexing_x4.py [number of seeds]
+    python -m benchmarks.indexing_x4 [number of seeds]
 """
 
 # isort: off

@@ -1,6 +1,6 @@
 """The 3-D mask against the simulator's halos: recall of what is above 3 σ, loss of what is clean.
 
-    python benchmarks/mask3d_truth.py
+    python -m benchmarks.mask3d_truth
 
 What is in a halo and what is clean: see `tests/truth/halos.py`.
 """

@@ -1,6 +1,6 @@
 """Peak memory of every stage, for two sizes of detector and two lengths of scan.
 
-    python benchmarks/memory.py FOLDER [--large]
+    python -m benchmarks.memory FOLDER [--large]
 
 Simulates one rotation at 512 × 512 × 365 and × 730 (with --large also at 1679 × 1475 × 60 and
 × 120), runs each stage in a process of its own and prints its largest resident memory. A stage

@@ -1,6 +1,6 @@
 """Statistics of merging: hklflow and DIALS (dials.scale, dials.merge) on the same reflections.
 
-    python benchmarks/merging_dials.py [DIR] [--measured ORIENTATION REFLECTIONS ...]
+    python -m benchmarks.merging_dials [DIR] [--measured ORIENTATION REFLECTIONS ...]
 
 Reflections are made with known intensities, scales, B, errors and outliers; DIALS gets them as
 ``.refl`` and ``.expt``. Measured ones are the files of the stages `refine` and `integrate`, the

@@ -1,6 +1,6 @@
 """Round trips of every format of orientation models: orientation, cell and geometry.
 
-    python benchmarks/model_formats.py [DIR]
+    python -m benchmarks.model_formats [DIR]
 
 Random models: tilted detectors, some with displaced modules, chains of one to four goniometer
 axes, scans in either sense, cells from triclinic to tetragonal. For each format the largest

@@ -3,7 +3,7 @@
 Ring points and Bragg residuals are those of `tests/truth/displaced_modules.py`. Prints, for each
 case, the rms of the start, the rms error of the fit in pixels, that of the rotations in mrad, the
 rms pull of shifts and rotations, and the condition number.
-``python benchmarks/modules_truth.py [seeds]``
+``python -m benchmarks.modules_truth [seeds]``
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Pair distributions against truth: short-range order, size effect, oblique cell, Patterson.
 
-    python benchmarks/pdf_truth.py [--big] [DIR]
+    python -m benchmarks.pdf_truth [--big] [DIR]
 
 Found are values of the stage's files made from noisy S(Q) of simulated crystals; expected is what
 counting pairs of atoms in direct space gives, seen through the resolution of the taper. --big:

@@ -1,9 +1,9 @@
 """Peak search against simulated truth and against DIALS on a protein crystal.
 
-``python -m benchmarks.peaks_truth [folder of the real data]`` from the repository, about a
-minute. Prints recall, bias and pulls by strength, precision, the peaks that pure noise gives,
-the search's speed on a quiet scan, and with a folder the figures of ``rotation_snase``.
-Speed is in CPU seconds of a second run, without compilation.
+``python -m benchmarks.peaks_truth [folder of the real data]`` takes about a minute. Prints
+recall, bias and pulls by strength, precision, the peaks that pure noise gives, the search's speed
+on a quiet scan, and with a folder the figures of ``rotation_snase``. Speed is in CPU
+seconds of a second run, without compilation.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """What an experiment costs: a table for real instruments, and its check against a measured run.
 
-    python benchmarks/planning.py                  # the table of docs/performance.md
-    python benchmarks/planning.py --run FOLDER     # one tenth of its first row, measured
+    python -m benchmarks.planning                  # the table of docs/performance.md
+    python -m benchmarks.planning --run FOLDER     # one tenth of its first row, measured
 
 The table comes from the cost model of `hklflow.estimate`, as `hklflow check` does. The run
 simulates a tenth of the frames (not measured), reduces them on one core from import to report,

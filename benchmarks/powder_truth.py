@@ -3,7 +3,7 @@
 Each start is 5 mm, 2 px and 0.5° wrong. "spotty": 15 % of the sectors hold few strong grains.
 The wrong calibrant must miss a gate, or be refused. A few images are made by pyFAI instead.
 
-python benchmarks/powder_truth.py [SEEDS [CeO2|LaB6 [smooth|spotty|pyfai]]]
+python -m benchmarks.powder_truth [SEEDS [CeO2|LaB6 [smooth|spotty|pyfai]]]
 """
 
 import sys

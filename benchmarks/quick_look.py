@@ -1,6 +1,6 @@
 """What a quick look costs: seconds of every stage, of frames as measured and of block sums.
 
-    python benchmarks/quick_look.py FOLDER [--frames 360] [--side 1024] [--binning 4]
+    python -m benchmarks.quick_look FOLDER [--frames 360] [--side 1024] [--binning 4]
 
 Simulates forty frames of one rotation and repeats them, shifted by a pixel each time; runs each
 stage that reads frames twice, with compiled kernels, in this process, and prints wall and

@@ -3,7 +3,7 @@
 Both geometries are asked for the residuals of the same ring points: those that we fitted, and
 those that pyFAI picks. The published one was refined by others, from other points.
 
-python benchmarks/real_ceo2.py [FOLDER of powder_ceo2_pilatus1m]
+python -m benchmarks.real_ceo2 [FOLDER of powder_ceo2_pilatus1m]
 """
 
 import json

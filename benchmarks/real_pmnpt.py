@@ -1,6 +1,6 @@
 """PMN-PT around (2 1 1): the project's stages on 401 measured frames, against SPEC and a reference.
 
-    python benchmarks/real_pmnpt.py DATA FOLDER
+    python -m benchmarks.real_pmnpt DATA FOLDER
 
 DATA holds the frames, the SPEC file, the geometry XML and `reference.json` of the
 `diffuse_pmnpt` measurement; products, pictures and figures go to FOLDER.

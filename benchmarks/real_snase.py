@@ -1,6 +1,6 @@
 """Staphylococcal nuclease: the project's stages on ten measured frames, against DIALS.
 
-    python benchmarks/real_snase.py DATA FOLDER
+    python -m benchmarks.real_snase DATA FOLDER
 
 DATA holds the frames and `reference.json` of the `rotation_snase` measurement; products,
 pictures and figures go to FOLDER. The reduction is that of `tests/truth/snase.py`.

@@ -1,6 +1,6 @@
 """Indexing and refinement of 10,000 peaks with every parameter free: time, errors, pulls.
 
-    python benchmarks/refinement.py [number of noise seeds]
+    python -m benchmarks.refinement [number of noise seeds]
 
 Three rotations at three settings of kappa, a triclinic and a hexagonal crystal. The refinement
 starts from a crystal, a detector and heads of the goniometer that are off; centroids have the

@@ -4,7 +4,7 @@ S = 1 + small cosines along h, k and l, a tilted detector, a hexagonal cell, two
 the goniometer merged. Cosine and sine terms of the same periods are fitted to S = C / M in the
 voxels that were measured (weights M); the phase is the shift of the volume against its axes.
 
-    python benchmarks/registration.py
+    python -m benchmarks.registration
 """
 
 # isort: off

@@ -1,6 +1,6 @@
 """What every job pays before it works: CPU seconds by stage, with numba's cache cold and warm.
 
-    python benchmarks/startup.py FOLDER
+    python -m benchmarks.startup FOLDER
 
 Runs the chain of `memory.py` on a small rotation (256 × 256 × 240), each stage in a process of its
 own, first with an empty cache of compiled kernels, then with that. The columns are CPU seconds:

@@ -1,6 +1,6 @@
 """Is the symmetrised S(Q) right, and what does it take?
 
-    python benchmarks/symmetrise_truth.py [--large FOLDER]
+    python -m benchmarks.symmetrise_truth [--large FOLDER]
 
 For each Laue group: Poisson counts (0.5 and 20 per voxel and volume) of an S of |Q| on 61³ voxels
 in two volumes, half of them measured, are symmetrised. Pulls of one voxel of each orbit: all, those

@@ -1,6 +1,6 @@
 """The tuned peak search against simulated peaks: what it finds, from good and from bad starts.
 
-    python benchmarks/tune_truth.py
+    python -m benchmarks.tune_truth
 
 Which peaks count and which spots are right: see `tests/truth/tuning.py`.
 """

@@ -1,6 +1,6 @@
 """From a merged volume to the 3D-ΔPDF: time and peak memory, as one wishes and with a quarter.
 
-    python benchmarks/volume_to_pdf.py FOLDER [--size 501] [--memory 8000 ...]
+    python -m benchmarks.volume_to_pdf FOLDER [--size 501] [--memory 8000 ...]
 
 Writes a merged cubic volume (diffuse scattering, Bragg reflections, Poisson noise, a gap) to
 FOLDER and runs the stages symmetrise, fill and pdf on it by their command lines. Peak memory is
