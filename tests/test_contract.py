@@ -1,4 +1,4 @@
-"""What every stage and every rule must have."""
+"""What every stage and every rule must have, and what tests and benchmarks may import."""
 
 import ast
 import importlib
@@ -231,6 +231,37 @@ def test_every_rules_file_is_in_the_table_of_contents() -> None:
     assert sorted(includes) == sorted(
         f"rules/{path.name}" for path in (REPOSITORY / "workflow/rules").glob("*.smk")
     )
+
+
+# ----------------------------------------------------------------- tests and benchmarks
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, relative ones made absolute."""
+    package = path.relative_to(REPOSITORY).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = (node.module,) if node.module else ()
+            yield from (".".join((*above, *module, alias.name)) for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("importer", "folder"),
+    [("tests", "benchmarks"), ("benchmarks", "tests"), ("tests/truth", "tests")],
+)
+def test_tests_and_benchmarks_share_only_the_truth(importer: str, folder: str) -> None:
+    # Modules found by a search path of their own count too.
+    names = {folder, *(path.stem for path in (REPOSITORY / folder).rglob("*.py"))}
+    taken = [
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in sorted((REPOSITORY / importer).rglob("*.py"))
+        for name in _imported(path)
+        if name.split(".")[0] in names and name.split(".")[:2] != ["tests", "truth"]
+    ]
+    assert not taken, "\n".join(taken)
 
 
 # ----------------------------------------------------------------- schema and reference
