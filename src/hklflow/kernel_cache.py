@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+#: One of them stands in every module that has kernels, or words for them.
+_WORDS = (b"numba", b"llvmlite", b"core.jit")
+
 
 def choose(package: Path) -> None:
     """Set ``NUMBA_CACHE_DIR``, unless the user did; call before numba is imported.
@@ -44,7 +47,7 @@ def _state(package: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         text = path.read_bytes()
-        if b"numba" in text or b"llvmlite" in text:
+        if any(word in text for word in _WORDS):
             digest.update(f"{path.relative_to(package)} {len(text)}\n".encode())
             digest.update(text)
     return digest.hexdigest()[:16]

@@ -8,13 +8,12 @@ grid, and the figures by which a person judges the refinement.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow import nexus, plots
+from hklflow import nexus
 from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
@@ -25,6 +24,9 @@ from hklflow.core.pixel_binning import bin_detector
 from hklflow.core.scan import RotationScan
 from hklflow.core.unrefined import unrefined
 from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 
@@ -372,8 +374,10 @@ def product(
     }
 
 
-def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, Any]) -> Figure:
+def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, Any]) -> "Figure":
     """Residuals of all rotations, and the numbers beside them."""
+    from hklflow import plots
+
     starts = np.cumsum([0, *(len(p.frame) for p in observed.peaks)])
     kinds = {"slow": 0, "fast": 1, "frame": 2}
     per_rotation = {}

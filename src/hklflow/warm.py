@@ -1,20 +1,28 @@
-"""Compile the kernels before jobs need them.
+"""Compile the kernels before jobs need them, side by side.
 
-    python -m hklflow.warm
+    python -m hklflow.warm                # what scans of photon counters need
+    python -m hklflow.warm constants      # what the constants of integrating detectors need
 
 Numba compiles a kernel when it is first called and keeps it on disk: beside the module where
 that can be written to, else in the user's cache; ``NUMBA_CACHE_DIR`` says where else. This
 reduces a tiny rotation of each usual type of frame by the stages themselves, so that what they
-use is there. Without it every job that starts at first compiles for itself.
+use is there. Without it every job that starts at first compiles for itself; the stages of
+integrating detectors ask for their kernels when they start (`hklflow.kernel_cache.ensure`).
 """
 
 import io
+import multiprocessing
+import os
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +33,7 @@ from hklflow.core.grid import Grid
 from hklflow.core.prediction import predict
 from hklflow.formats.write_raw import NXmxWriter
 
-#: Types of frames that detectors write.
+#: Types of frames that photon counters write. What does not depend on it comes with the first.
 DTYPES = ("uint32", "uint16", "int32")
 
 _SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
@@ -33,25 +41,79 @@ _CELL = [8.0, 8.0, 8.0, 90.0, 90.0, 90.0]
 _UB = np.eye(3) * 2 * np.pi / _CELL[0]
 
 
-def warm(dtypes: tuple[str, ...] = DTYPES) -> None:
-    """Run the stages that have kernels on a tiny rotation of each type, and on tiny ASICs."""
+class Task(NamedTuple):
+    """Something to compile, and the tasks that must be over before it."""
+
+    step: Callable[[Path], None]
+    folder: str
+    after: tuple[str, ...] = ()
+
+
+def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
+    """Name -> task of all kernels of these groups, the longest first where there is a choice.
+
+    Raises
+    ------
+    ValueError
+        If there is no such group.
+    """
+    found: dict[str, Task] = {}
+    for group in groups:
+        if group == "constants":
+            found["detector constants"] = Task(make_constants, "constants")
+        elif group == "frames":
+            for dtype in DTYPES:
+                found |= _tasks_of_frames(dtype, first=dtype == DTYPES[0])
+            found["symmetry, fill, pair distribution"] = Task(transform_volume, "volume")
+        else:
+            raise ValueError(f"no kernels are called {group!r}; there are frames and constants")
+    return found
+
+
+def _tasks_of_frames(dtype: str, first: bool) -> dict[str, Task]:
+    """Tasks of a type of frames; two processes should not compile what all types share."""
+    raw, peaks, binned, integrated = (
+        f"{dtype}: {what}" for what in ("raw frames", "peaks", "volumes", "integration")
+    )
+    earlier = (lambda name: ()) if first else (lambda name: (name.replace(dtype, DTYPES[0]),))
+    return {
+        raw: Task(partial(make_masked, dtype=dtype), dtype),
+        peaks: Task(make_peaks, dtype, (raw, *earlier(peaks))),
+        binned: Task(make_volume, dtype, (raw, *earlier(binned))),
+        integrated: Task(make_reflections, dtype, (peaks, binned, *earlier(integrated))),
+    }
+
+
+def warm(*groups: str, jobs: int | None = None) -> None:
+    """Run the tasks of these groups (``frames``, ``constants``), one on each core.
+
+    Raises
+    ------
+    ValueError
+        If there is no such group.
+    """
+    left = tasks(groups or ("frames",))
+    running: dict[Future[float], str] = {}
     with tempfile.TemporaryDirectory() as name:
-        began = time.perf_counter()
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            make_constants(Path(name) / "constants")
-        print(f"detector constants: {time.perf_counter() - began:.0f} s", flush=True)
-        began = time.perf_counter()
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            transform_volume(Path(name))
-        print(f"symmetry, fill, pair distribution: {time.perf_counter() - began:.0f} s", flush=True)
-        for dtype in dtypes:
-            folder = Path(name) / dtype
-            folder.mkdir()
-            began = time.perf_counter()
-            write_rotation(folder / "raw.nxs", np.dtype(dtype))
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                reduce_rotation(folder)
-            print(f"frames of {dtype}: {time.perf_counter() - began:.0f} s", flush=True)
+        for task in left.values():
+            (Path(name) / task.folder).mkdir(exist_ok=True)
+        # A process of its own for each: Numba compiles one kernel of a process at a time.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:
+            while left or running:
+                busy = {*left, *running.values()}
+                for what in [w for w, task in left.items() if not busy.intersection(task.after)]:
+                    task = left.pop(what)
+                    running[pool.submit(_timed, task.step, Path(name) / task.folder)] = what
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    print(f"{running.pop(done)}: {done.result():.0f} s", flush=True)
+
+
+def _timed(step: Callable[[Path], None], folder: Path) -> float:
+    began = time.perf_counter()
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        step(folder)
+    return time.perf_counter() - began
 
 
 def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
@@ -110,46 +172,34 @@ def _geometry() -> geometry.Rotation:
     )
 
 
-def reduce_rotation(folder: Path) -> None:
-    """Run the stages from ``raw.nxs`` to a merged volume and integrated reflections."""
+def _of(folder: Path, *names: str) -> dict[str, Path]:
+    """Files of a rotation by the names that stages have for them."""
+    return {name: folder / f"{name}.nxs" for name in names}
+
+
+def _told(folder: Path) -> dict[str, Path]:
+    return {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
+
+
+def make_masked(folder: Path, dtype: str) -> None:
+    """Write raw frames, and run the stages up to the pixel mask."""
     from hklflow import nexus
-    from hklflow.stages import (
-        bin_frames,
-        find_peaks,
-        frame_scale,
-        import_scan,
-        integrate,
-        mask_3d,
-        merge,
-        pixel_mask,
-        transform,
-    )
+    from hklflow.core.frame_scale import FrameScale, Transmission
+    from hklflow.stages import bin_frames, import_scan, pixel_mask
 
-    def at(name: str) -> Path:
-        return folder / name
-
-    scan, mask, statistics = at("scan.nxs"), at("mask.nxs"), at("statistics.nxs")
-    told = {"picture": at("picture.png"), "metrics": at("metrics.json")}
-    masked = {"scan": scan, "mask": mask}
-    _run(bin_frames, {"raw": [at("raw.nxs")]}, {"binned": at("binned.nxs")}, {"binning": 4})
-    _run(import_scan, {"raw": [at("raw.nxs")]}, {"scan": scan}, {})
-    _run(pixel_mask, {"scan": scan}, {"mask": mask, **told}, {})
-    of_statistics = {
-        "statistics": statistics,
-        "statistics_picture": at("picture.png"),
-        "statistics_metrics": at("metrics.json"),
-    }
-    _run(find_peaks, masked, {"peaks": at("peaks.nxs"), **told, **of_statistics}, {})
-    inputs = {
-        "scan": scan,
-        "statistics": statistics,
-        "reference_scan": scan,
-        "reference": statistics,
-    }
-    _run(frame_scale, inputs, {"scale": at("scale.nxs"), **told}, {})
-    frame_mask = at("frame_mask.nxs")
-    _run(mask_3d, masked, {"frame_mask": frame_mask, "picture": at("picture.png")}, {})
-    rotation = nexus.read_scan(scan).rotation
+    raw = folder / "raw.nxs"
+    write_rotation(raw, np.dtype(dtype))
+    _run(bin_frames, {"raw": [raw]}, _of(folder, "binned"), {"binning": 4})
+    _run(import_scan, {"raw": [raw]}, _of(folder, "scan"), {})
+    mask = folder / "begin"
+    mask.mkdir()
+    _run(pixel_mask, _of(folder, "scan"), _of(folder, "mask") | _told(mask), {})
+    # So that the transform need not wait for the peaks, which take longest.
+    ones = np.ones(_N_FRAMES)
+    transmission = Transmission(ones, 0 * ones, ones, np.zeros(_N_FRAMES, np.uint8), 1.0)
+    scale = FrameScale(ones, ones, ones, transmission, 1.0, 1.0, "none")
+    nexus.write_scale(folder / "scale.nxs", scale, np.arange(_N_FRAMES))
+    rotation = nexus.read_scan(folder / "scan.nxs").rotation
     orientation = {
         "sample": "warm",
         "scan": "warm",
@@ -159,26 +209,53 @@ def reduce_rotation(folder: Path) -> None:
         "cell": _CELL,
         "space_group": "P 2 2 2",
     }
-    stage.write_json(at("orientation.json"), orientation)
-    inputs = masked | {
-        "scale": at("scale.nxs"),
-        "frame_mask": frame_mask,
-        "orientation": at("orientation.json"),
-    }
-    volumes = {"transform": at("all.nxs"), "masked_transform": at("clean.nxs")}
+    stage.write_json(folder / "orientation.json", orientation)
+
+
+def make_peaks(folder: Path) -> None:
+    """Run the stages of peaks and of the frames' scale."""
+    from hklflow.stages import find_peaks, frame_scale
+
+    place = folder / "peaks"
+    place.mkdir()
+    of_statistics = {f"statistics_{name}": path for name, path in _told(place).items()}
+    outputs = _of(folder, "peaks", "statistics") | _told(place) | of_statistics
+    _run(find_peaks, _of(folder, "scan", "mask"), outputs, {})
+    inputs = _of(folder, "scan", "statistics")
+    inputs |= {"reference_scan": inputs["scan"], "reference": inputs["statistics"]}
+    _run(frame_scale, inputs, _of(place, "scale") | _told(place), {})
+
+
+def make_volume(folder: Path) -> None:
+    """Run the stages from the 3-D mask to the merged volume."""
+    from hklflow.stages import mask_3d, merge, transform
+
+    place = folder / "volume"
+    place.mkdir()
+    masked = _of(folder, "scan", "mask")
+    outputs = _of(folder, "frame_mask") | {"picture": place / "picture.png"}
+    _run(mask_3d, masked, outputs, {})
+    inputs = masked | _of(folder, "scale", "frame_mask")
+    inputs |= {"orientation": folder / "orientation.json"}
+    volumes = _of(place, "transform", "masked_transform")
     _run(transform, inputs, volumes, {"rotation": "one"})
-    outputs = {
-        "volume": at("volume.nxs"),
-        "slices": at("slices.png"),
-        "coverage": at("coverage.png"),
-        "metrics": at("metrics.json"),
-    }
-    _run(merge, {"volumes": [at("all.nxs"), at("all.nxs")]}, outputs, {})
-    of_model = {"orientation": at("orientation.json"), "peaks": at("peaks.nxs")}
-    inputs = masked | of_model | {"scale": at("scale.nxs")}
-    _run(integrate, inputs, {"reflections": at("reflections.nxs"), **told}, {"rotation": "one"})
-    outputs = {"frame_mask": frame_mask, "picture": at("picture.png")}
-    _run(mask_3d, masked | of_model, outputs, {"rotation": "one", "model": True})
+    outputs = _of(place, "volume") | {"metrics": place / "metrics.json"}
+    outputs |= {name: place / f"{name}.png" for name in ("slices", "coverage")}
+    _run(merge, {"volumes": [volumes["transform"]] * 2}, outputs, {})
+
+
+def make_reflections(folder: Path) -> None:
+    """Run the stages that follow the model of the crystal: integration, its mask."""
+    from hklflow.stages import integrate, mask_3d
+
+    place = folder / "bragg"
+    place.mkdir()
+    inputs = _of(folder, "scan", "mask", "peaks")
+    inputs |= {"orientation": folder / "orientation.json"}
+    outputs = _of(place, "reflections") | _told(place)
+    _run(integrate, inputs | _of(folder, "scale"), outputs, {"rotation": "one"})
+    outputs = _of(place, "frame_mask") | {"picture": place / "picture.png"}
+    _run(mask_3d, inputs, outputs, {"rotation": "one", "model": True})
 
 
 def transform_volume(folder: Path) -> None:
@@ -291,4 +368,4 @@ def _run(
 
 
 if __name__ == "__main__":
-    warm()
+    warm(*sys.argv[1:])

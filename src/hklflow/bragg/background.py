@@ -14,8 +14,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hklflow.core.jit import kernel
 
 F64 = NDArray[np.float64]
 
@@ -91,7 +92,7 @@ def curvature_of(level: F64, bend: F64, variance: F64) -> Curvature:
     return Curvature(mean, np.maximum(np.maximum(spread, _VAGUE * np.abs(mean)), error))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def level_at(level: F64, z: float, y: float, x: float) -> float:
     """S of a surface (7 terms) at coordinates in half boxes."""
     return (
@@ -102,7 +103,7 @@ def level_at(level: F64, z: float, y: float, x: float) -> float:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def least_level(rows: F64, m: int, level: float) -> float:
     """Least S for which a voxel's variance is taken.
 
@@ -114,7 +115,7 @@ def least_level(rows: F64, m: int, level: float) -> float:
     return max(0.1 * level, 0.5 / max(total, 1e-300))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _excess(n: float, mean: float, read: float) -> float:
     """Standard deviations by which counts are above their mean; negative below."""
     if read > 0:
@@ -127,7 +128,7 @@ def _excess(n: float, mean: float, read: float) -> float:
     return math.copysign(math.sqrt(max(deviance, 0.0)), x - mean)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _surface(
     rows: F64,
     m: int,
@@ -182,7 +183,7 @@ def _surface(
         level[:size] = np.linalg.solve(fisher, right)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fit_background(
     rows: F64,
     m: int,

@@ -6,8 +6,9 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hklflow.core.jit import kernel
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -141,7 +142,7 @@ class Filled:
         return part
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill(  # type: ignore[no-untyped-def]
     block, first, origin, shape, offset, invalid_from, valid_from, counts
 ):
@@ -199,7 +200,7 @@ def neighbours(
     return start, rows
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _touching(  # type: ignore[no-untyped-def]
     origin, shape, own, low, high, order, first, corner, cell, width, start, rows
 ):

@@ -15,10 +15,10 @@ of a voxel alone, few counts give no bias.
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.bragg.background import fit_background, least_level, level_at
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_fit import add_profile
 from hklflow.core.reflections import ReflectionFlag
 
@@ -68,7 +68,7 @@ _CENTROID = 5.0
 _MOVED = 10.0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> float:
     """Interpolate a profile's correction (m, m, m) with nodes from -last to last; 1 outside."""
     m = grid.shape[0]
@@ -88,7 +88,7 @@ def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> fl
     return (1 - tz) * low + tz * high
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill_profile(
     start: I64, centre: F64, sigma: F64, correction: F64, last: float, out: F64
 ) -> None:
@@ -118,7 +118,7 @@ def fill_profile(
     out /= total + 1 - gaussian
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _inside(z: float, y: float, x: float, centre: F64, half: F64) -> float:
     """Squared distance of a voxel's middle from a centre, in half axes."""
     a, b, c = (z - centre[0]) / half[0], (y - centre[1]) / half[1], (x - centre[2]) / half[2]
@@ -129,7 +129,7 @@ def _inside(z: float, y: float, x: float, centre: F64, half: F64) -> float:
 KIND_OUTSIDE, KIND_MINE, KIND_SHARED_NEAR, KIND_SHARED_FAR, KIND_ZONE, KIND_OTHER = range(6)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sort_out(
     start: I64,
     centre: F64,
@@ -180,7 +180,7 @@ def sort_out(
                         kind[k, i, j] = KIND_SHARED_NEAR if near else KIND_SHARED_FAR
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fit_intensity(
     rows: F64, m: int, background: F64, fisher: F64, start: float, least: float
 ) -> tuple[float, float]:
@@ -239,7 +239,7 @@ def fit_intensity(
     return intensity, variance
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fit_centre(
     rows: F64,
     at: NDArray[np.int32],
@@ -316,7 +316,7 @@ def fit_centre(
         out[3 + a] = covariance[a + 1, a + 1] * scale
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def integrate_boxes(
     counts: NDArray[np.float32],
     offset: I64,
@@ -400,7 +400,7 @@ def integrate_boxes(
         divided = shared > overlap * whole
         if divided:
             flags[i] |= _OVERLAP
-        m = n = 0
+        m = n = np.int64(0)  # of a bare 0 Numba compiles all that is called once more
         recorded = 0.0
         cells = ((shape[i, 1] - 1) // _CELL[1] + 1, (shape[i, 2] - 1) // _CELL[2] + 1)
         for k in range(shape[i, 0]):
@@ -506,7 +506,7 @@ def integrate_boxes(
         _compare(front, m, level, fitted, out[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _summed(
     rows: F64, m: int, level: F64, fisher: F64, intensity: float
 ) -> tuple[float, float, float]:
@@ -534,7 +534,7 @@ def _summed(
     return weight, above, var
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _compare(rows: F64, m: int, level: F64, intensity: float, out: F64) -> None:
     """Chi² and correlation of the foreground with the profile."""
     low = least_level(rows, m, level[0])

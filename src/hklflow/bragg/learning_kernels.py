@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.bragg.kernels import (
@@ -22,13 +21,14 @@ from hklflow.bragg.kernels import (
     fill_profile,
     sort_out,
 )
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_fit import add_profile
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _level(fitted: F64, z: float, y: float, x: float) -> float:
     return (
         fitted[BACKGROUND]
@@ -38,7 +38,7 @@ def _level(fitted: F64, z: float, y: float, x: float) -> float:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def width_scores(
     counts: NDArray[np.float32],
     offset: I64,
@@ -138,7 +138,7 @@ def width_scores(
                 out[m, axis, f] = value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def profile_sums(
     counts: NDArray[np.float32],
     offset: I64,

@@ -10,13 +10,13 @@ Reflections that graze the Ewald sphere (`predicted.LEAST_ZETA`) are in no predi
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from hklflow.bragg.predicted import LEAST_ZETA, Spots, predicted_spots
 from hklflow.core.geometry import Rotation
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.symmetry import SpaceGroup
 from hklflow.errors import HklflowError
@@ -192,7 +192,7 @@ class ModelMask:
         return added
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _paint(centre, half, good, start, packed, added):  # type: ignore[no-untyped-def]
     """Set bits, and count the good pixels that are new on each frame."""
     n_slow, n_fast = good.shape

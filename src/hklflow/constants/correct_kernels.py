@@ -1,13 +1,14 @@
 """Compiled parts of the correction of frames, one pixel at a time."""
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 #: What is no stage of gain.
 NO_STAGE = 255
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stages_of_codes(code, table, stage):  # type: ignore[no-untyped-def]
     """Stage of gain (n, ss, fs) from gain bits; ``table`` has one stage for each code."""
     flat, out = code.reshape(-1), stage.reshape(-1)
@@ -16,7 +17,7 @@ def stages_of_codes(code, table, stage):  # type: ignore[no-untyped-def]
         out[k] = table[min(np.int64(flat[k]), last)]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stages_of_levels(level, threshold, stage):  # type: ignore[no-untyped-def]
     """Stage of gain (n, ss, fs) from analogue levels; ``threshold`` is (2, ss, fs).
 
@@ -35,7 +36,7 @@ def stages_of_levels(level, threshold, stage):  # type: ignore[no-untyped-def]
                     stage[z, i, j] = NO_STAGE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def photons(  # type: ignore[no-untyped-def]
     analog, stage, offset, factor, shift, group, top, step, overload, out, numbers
 ):
@@ -89,7 +90,7 @@ def photons(  # type: ignore[no-untyped-def]
                 numbers[s] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def common_modes(analog, stage, offset, noise, reach, boxes, least, result):  # type: ignore[no-untyped-def]
     """Find the shift (n, boxes) of stage high in ADU; NaN where too few pixels are dark.
 

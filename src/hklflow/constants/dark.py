@@ -12,7 +12,6 @@ from math import erf, exp, pi, sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.constants.base import Process
@@ -20,6 +19,7 @@ from hklflow.constants.detectors import STAGES
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import CellFrames
 from hklflow.constants.status import Bit
+from hklflow.core.jit import kernel
 from hklflow.errors import HklflowError
 
 F64 = NDArray[np.float64]
@@ -210,7 +210,7 @@ def _bit(where: NDArray[np.bool_], bit: Bit) -> NDArray[np.uint32]:
     return np.where(where, np.uint32(bit), np.uint32(0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F64:
     """Mean and spread of each pixel without outliers.
 
@@ -263,7 +263,7 @@ def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F6
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _limits(
     counts: NDArray[np.int64], low: int, high: int, used: int, clip: float
 ) -> tuple[int, int]:
@@ -288,7 +288,7 @@ def _limits(
     return int(np.ceil(median - width)), int(np.floor(median + width))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _normal(
     counts: NDArray[np.int64], low: int, begin: int, end: int, cut: bool
 ) -> tuple[int, float, float]:

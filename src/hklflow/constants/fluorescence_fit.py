@@ -8,10 +8,10 @@ from enum import IntEnum
 from math import exp, sqrt
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.constants.fluorescence_model import F64, expect
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_fit import solve_factorised
 
 
@@ -39,7 +39,7 @@ _STEPS = 60
 _NEAR = 1e-4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill(
     counts: NDArray[np.int32],
     analog: NDArray[np.uint16],
@@ -76,7 +76,7 @@ def fill(
                     counts[row, column, int((value + 0.5) * per_value)] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def fit_all(
     counts: NDArray[np.int32],
     first: float,
@@ -164,7 +164,7 @@ def fit_all(
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _start(
     theta: F64,
     data: NDArray[np.int32],
@@ -195,7 +195,7 @@ def _start(
     theta[peaks + 4] = noise
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _highest(data: NDArray[np.int32], half: int, begin: int, end: int) -> int:
     """Place of the highest mean over ``2 half + 1`` bins."""
     best, most = begin, -1
@@ -208,7 +208,7 @@ def _highest(data: NDArray[np.int32], half: int, begin: int, end: int) -> int:
     return best
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _fit(
     theta: F64,
     data: NDArray[np.int32],
@@ -272,7 +272,7 @@ def _fit(
     return Fit.NOT_CONVERGED.value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _confine(tried: F64, theta: F64, peaks: int, n: int, total: float) -> None:
     """Keep weights positive and steps within reason."""
     for k in range(peaks + 2):
@@ -288,7 +288,7 @@ def _confine(tried: F64, theta: F64, peaks: int, n: int, total: float) -> None:
         tried[peaks + 5] = min(max(tried[peaks + 5], 1e-6), 0.9)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hold(
     theta: F64, score: F64, information: F64, peaks: int, n: int, held: NDArray[np.bool_]
 ) -> None:
@@ -305,7 +305,7 @@ def _hold(
             information[i, i] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _normal(data: NDArray[np.int32], model: F64, slopes: F64, score: F64, information: F64) -> None:
     """Write the score and Fisher's information."""
     n = len(score)
@@ -323,7 +323,7 @@ def _normal(data: NDArray[np.int32], model: F64, slopes: F64, score: F64, inform
             information[k, j] = information[j, k]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _factorise(matrix: F64) -> bool:
     """Factorise in place after Cholesky, the factor in the lower triangle."""
     n = len(matrix)
@@ -341,7 +341,7 @@ def _factorise(matrix: F64) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
     """Write the covariance from the factor of the information; zero for what is held."""
     for i in range(len(held)):
@@ -352,7 +352,7 @@ def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
     return Fit.GOOD.value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _quality(model: F64, first: float, width: int, mu: float, s: float) -> float:
     """Height of the peak of one photon over the valley before it, as a fraction of the height."""
     zero, one = int((mu - first) / width), int((mu + s - first) / width)
@@ -364,7 +364,7 @@ def _quality(model: F64, first: float, width: int, mu: float, s: float) -> float
     return (height - valley) / height
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _chi2(data: NDArray[np.int32], model: F64, n: int) -> float:
     """Pearson's chi square of the bins where something is expected, for a degree of freedom."""
     total, bins = 0.0, 0

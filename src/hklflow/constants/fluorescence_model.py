@@ -17,8 +17,9 @@ a fraction of the photons has its energy. Bins are integrated, not sampled.
 from math import erf, exp, pi, sqrt
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hklflow.core.jit import kernel
 
 F64 = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ def sharing(kind: str) -> F64:
     return np.stack([parts, np.diff(density, prepend=0, append=0)])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def expect(
     theta: F64,
     first: float,
@@ -88,7 +89,7 @@ def expect(
         before[:] = shape
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _cumulate(
     x: float, theta: F64, peaks: int, beta: float, parts: F64, places: F64, shape: F64
 ) -> None:
@@ -140,7 +141,7 @@ def _cumulate(
             shape[k, 4] -= (x - mu - k * s) / sigma * pdf[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_mixture(
     x: float, s: float, sigma: float, k: int, beta: float, weight: float, shape: F64
 ) -> None:
@@ -164,7 +165,7 @@ def _add_mixture(
         ways = ways * rest / (of_beta + 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gauss(y: float, sigma: float) -> tuple[float, float]:
     """Normal distribution, integrated and not."""
     z = y / sigma

@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 # Levels of two stages are apart if their means are by this many standard deviations.
 _APART = 6.0
@@ -15,7 +16,7 @@ _ROUNDING = 0.3
 _LEVEL = 5
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def fit_pixels(  # type: ignore[no-untyped-def]
     x, analog, levels, limits, is_stage, stages, trim, floor, ceiling, least, settling, linearity,
     values, counts, curved,
@@ -64,7 +65,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
                 counts[0, stage, p] = m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def]
     """Stage of each frame; -1 where the gain bits mean nothing."""
     if is_stage:
@@ -78,7 +79,7 @@ def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def
         g[i] = (levels[i] > high) + (levels[i] > low)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _split(levels, stages):  # type: ignore[no-untyped-def]
     """Thresholds in the widest gaps between levels; infinite where there is no second level."""
     ordered = levels.astype(np.float64)
@@ -104,7 +105,7 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
     return found[0], found[1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _spread(values):  # type: ignore[no-untyped-def]
     """Mean and standard deviation."""
     mean = values.sum() / len(values)
@@ -114,7 +115,7 @@ def _spread(values):  # type: ignore[no-untyped-def]
     return mean, math.sqrt(total / len(values))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _switch(g, stage):  # type: ignore[no-untyped-def]
     """Place from which frames are of `stage` or beyond, with the fewest exceptions."""
     wrong = 0
@@ -131,7 +132,7 @@ def _switch(g, stage):  # type: ignore[no-untyped-def]
     return place
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
     """Slope, its error, intercept, its error, residual; points; curved.
 
@@ -169,7 +170,7 @@ def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
     return (slope, slope_error, intercept, intercept_error, rest), points, curved
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
     """Slope, error, intercept, error, residual, amplitude of e; e is made free of the line."""
     n, xm, ym, em = 0, 0.0, 0.0, 0.0
@@ -206,7 +207,7 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
     return slope, slope_error, intercept, intercept_error, math.sqrt(variance), amplitude
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _curved(x, r, limit):  # type: ignore[no-untyped-def]
     """Whether residuals r are more than noise and a limit: all of them, or a parabola in them.
 

@@ -8,9 +8,9 @@ not raise its own background.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.errors import HklflowError
 
 F32 = NDArray[np.float32]
@@ -31,13 +31,13 @@ def window_cells(pixels: int) -> int:
     return max(1, round((2 * pixels + 1) / (2 * CELL) - 0.5))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_row(total: Any, row: Any) -> None:
     for j in range(total.size):
         total[j] += row[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def window_sums(values: Any, half: int, out: Any) -> None:
     """Sums over windows of ``2 half + 1`` cells on an edge, cut at the borders."""
     rows, columns = values.shape
@@ -52,7 +52,7 @@ def window_sums(values: Any, half: int, out: Any) -> None:
             _add_row(out[i], line[k : k + columns])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _rates(sums: Any, sizes: I32, least: int, rate: F32) -> None:
     for j in range(rate.size):
         # One count more than seen: a window without counts does not prove a zero rate.
@@ -62,7 +62,7 @@ def _rates(sums: Any, sizes: I32, least: int, rate: F32) -> None:
         rate[j] = mean if sizes[j] >= least else rate[j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _loud(cells: Any, size: I32, rate: F32, limit: Any, done: U8, new: U8) -> bool:
     found = np.uint8(0)
     for j in range(new.size):
@@ -75,7 +75,7 @@ def _loud(cells: Any, size: I32, rate: F32, limit: Any, done: U8, new: U8) -> bo
     return found != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cell_background(
     cells: Any, size: I32, half: int, n_sigma: float, rate: F32, loud: U8, sums: Any, sizes: I32
 ) -> tuple[float, float, int]:

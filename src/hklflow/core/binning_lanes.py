@@ -7,11 +7,11 @@ register until it leaves a voxel.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.binning_plain import deal
+from hklflow.core.jit import kernel
 from hklflow.core.lanes import LANES, address, count_at, prefetch
 from hklflow.core.lanes_deal import MOST_DEALT, deal_2, deal_4, deal_8, deal_16, deal_32
 from hklflow.core.lanes_follow import EXCLUDED, NOWHERE, follow
@@ -77,7 +77,7 @@ class Pixels(NamedTuple):
     live: NDArray[np.bool_]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fill_norm(norm: NDArray[np.float64], pixels: Pixels) -> None:
     """Fill all but q, which were zeros, from the pixels' norm (slow, fast)."""
     n_slow, n_fast = norm.shape
@@ -146,7 +146,7 @@ class _Tables(NamedTuple):
     inside: int
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add(n: int, records: _Records, sums: Sums) -> int:
     """Add records to the volumes; whether a voxel's counts have become too many."""
     voxel, counts, norm = records
@@ -175,7 +175,7 @@ def _add(n: int, records: _Records, sums: Sums) -> int:
     return overflow
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _invalid(
     frames: NDArray[Any],
     begin: int,
@@ -199,7 +199,7 @@ def _invalid(
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _deal_group(
     like: NDArray[Any],
     values: int,
@@ -246,7 +246,7 @@ def _deal_group(
                     shares[s % n_pix, z * n_phi + s // n_pix, lane] = np.uint32(dealt[s])
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _follow(
     like: NDArray[Any],
     values: int,
@@ -284,7 +284,7 @@ def _follow(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def add_block(
     frames: NDArray[Any],
     shape: tuple[int, int, int],

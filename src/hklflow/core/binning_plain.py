@@ -6,9 +6,10 @@ numbers of sub-samples that are no power of two, and pixels with very many photo
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from hklflow.core.jit import kernel
 
 Floats = NDArray[np.float64]
 
@@ -18,7 +19,7 @@ _DEAL_ONE_BY_ONE = 1024
 _NORMAL_SHARE = 64
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _next_random(state: np.uint64) -> np.uint64:
     """One step of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
     z = state + np.uint64(0x9E3779B97F4A7C15)
@@ -27,7 +28,7 @@ def _next_random(state: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
     """Deal n photons at random to the sub-samples; ``dealt`` is overwritten.
 
@@ -57,7 +58,7 @@ def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
     dealt[n_sub - 1] = left
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None:
     """Deal the whole photons next to a value, and give the rest to one sub-sample; see `deal`."""
     whole = max(int(np.floor(value + 0.5)), 0)
@@ -72,7 +73,7 @@ def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None
     dealt[s] += value - whole
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def add_block(
     frames: NDArray[Any],
     first_frame: int,

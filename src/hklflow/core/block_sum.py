@@ -14,10 +14,10 @@ Counts are stored as uint32, flagged by its largest number; floats as float32, f
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.masks import BoolImage, flag_value
 from hklflow.errors import HklflowError
 
@@ -25,7 +25,7 @@ FLAG = 2**32 - 1
 _NEVER = 2**62
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sum_counts(frame, bad, factor, flag_from, saturated_from, mark, limit, out):  # type: ignore[no-untyped-def]
     """Sum one frame of integers; returns the number of sums that do not fit."""
     n_slow, n_fast = out.shape
@@ -66,7 +66,7 @@ def _sum_counts(frame, bad, factor, flag_from, saturated_from, mark, limit, out)
     return beyond
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sum_values(frame, bad, factor, valid_from, saturated_from, mark, out):  # type: ignore[no-untyped-def]
     """Sum one frame of floats."""
     n_slow, n_fast = out.shape

@@ -9,11 +9,11 @@ one twentieth of a volume, a full turn about half.
 import mmap
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.grid import Grid
+from hklflow.core.jit import kernel
 from hklflow.errors import HklflowError
 
 #: Voxels along an edge of a brick.
@@ -88,7 +88,7 @@ class Bricks:
         return bool(_box(self.counts, self.norm, self.strides, begin, counts, norm))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _box(
     flat_counts: NDArray[Any],
     flat_norm: NDArray[Any],

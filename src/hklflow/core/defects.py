@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.masks import Bits, BoolImage, MaskBit
 from hklflow.errors import HklflowError
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _neighbourhood(image, bad, radius, median, scatter, third_high, third_low):  # type: ignore[no-untyped-def]
     """Fill in the local statistics of the good neighbours of every good pixel.
 

@@ -8,7 +8,8 @@ Sums are direct, not running: the rounding error of a Bragg peak would stay on a
 """
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 _ROWS, _COLUMNS = 16, 64
 # A row of the ring: the five moments one behind the other, each with margins on both sides.
@@ -33,7 +34,7 @@ _SIGNIFICANT = 3.0
 NORMAL = 25.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _fill(counts, norm, plane, k0, h0, reach, ring):  # type: ignore[no-untyped-def]
     """Moments of a tile and the ``reach`` voxels around it; 0 outside the volume."""
     slot = plane % ring.shape[0]
@@ -56,7 +57,7 @@ def _fill(counts, norm, plane, k0, h0, reach, ring):  # type: ignore[no-untyped-
                 line[_CM + x] = c * m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _sums(ring, around, first, rows, across, sums):  # type: ignore[no-untyped-def]
     """Box sums of the moments (rows, _LINE) of a tile, whose first row is ``first`` in the ring.
 
@@ -102,7 +103,7 @@ def _sums(ring, around, first, rows, across, sums):  # type: ignore[no-untyped-d
                     total[i] += left[i] + right[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _sum_at(ring, around, row, i):  # type: ignore[no-untyped-def]
     """One of the sums of `_sums`, in the same order."""
     size = len(around)
@@ -123,7 +124,7 @@ def _sum_at(ring, around, row, i):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _pool(m, norm, counts, squares, counts2, mixed):  # type: ignore[no-untyped-def]
     """Pooled rate of a neighbourhood, and how much a voxel's own count outweighs it.
 
@@ -142,7 +143,7 @@ def _pool(m, norm, counts, squares, counts2, mixed):  # type: ignore[no-untyped-
     return rate, variance * m / max(variance * m + rate, _TINY)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _is_used(norm, plane, k0, k1, h0, h1):  # type: ignore[no-untyped-def]
     """Whether anything was measured in a tile."""
     for k in range(k0, k1):
@@ -154,7 +155,7 @@ def _is_used(norm, plane, k0, k1, h0, h1):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-untyped-def]
     """Expected counts (rows, _COLUMNS) of a tile from the ring; of use where norm > 0."""
     across, sums, rate, own = scratch
@@ -207,7 +208,7 @@ def _expect(ring, plane, rows, reach, scratch, expected):  # type: ignore[no-unt
                 expected[row, x] = weight * expected[row, x] + (1 - weight) * pooled
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def derive(counts, norm, planes, rows, reach, data, errors, only_expected):  # type: ignore[no-untyped-def]
     """S and its errors of some planes and rows, or expected counts in place of errors.
 
@@ -250,7 +251,7 @@ def derive(counts, norm, planes, rows, reach, data, errors, only_expected):  # t
                         _end_row(used, c, m, expected[k - k0], data_row, errors_row)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _end_row(used, counts, norm, expected, data, errors):  # type: ignore[no-untyped-def]
     """S and its errors of voxels in a row."""
     if not used:
@@ -263,14 +264,14 @@ def _end_row(used, counts, norm, expected, data, errors):  # type: ignore[no-unt
         errors[h] = np.sqrt(expected[h]) / m
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _end_expected(used, norm, expected, target):  # type: ignore[no-untyped-def]
     """Expected counts of voxels in a row."""
     for h in range(norm.size):
         target[h] = expected[h] if used and norm[h] > 0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-untyped-def]
     """Sums over n volumes, and how well they agree; see `estimator.Sums`.
 
@@ -313,7 +314,7 @@ def add(parts_counts, parts_norm, counts, norm, plane, row):  # type: ignore[no-
     return measured, total, chi2, dof
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _disagreement(counts, norm, l, k, h, rate):  # type: ignore[no-untyped-def]  # noqa: E741
     """χ² and degrees of freedom of one voxel."""
     c, m, terms = 0.0, 0.0, 0

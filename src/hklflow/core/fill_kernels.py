@@ -5,10 +5,11 @@ the indices (h, k, l, 1) of a voxel to those of its image; images may be off the
 """
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[no-untyped-def]
     """Measured S and σ (holes, m) at offsets (m, 3) from bases (holes, 3), as (l, k, h).
 
@@ -26,7 +27,7 @@ def gather(data, errors, code, bases, offsets, values, sigma):  # type: ignore[n
                 sigma[i, j] = errors[l, k, h]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
     """Smallest number among each voxel's images on the grid; -1 where an image is off it."""
     n_l, n_k, n_h = shape
@@ -49,7 +50,7 @@ def canonical(voxels, operations, shape):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
     """Whether all images of what is to be filled (code 1 or 2) are to be filled."""
     n_l, n_k, n_h = code.shape
@@ -70,7 +71,7 @@ def is_symmetric(code, operations):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def average(data, errors, code, operations):  # type: ignore[no-untyped-def]
     """Give every filled voxel the mean over its images that are filled.
 
@@ -114,7 +115,7 @@ def average(data, errors, code, operations):  # type: ignore[no-untyped-def]
                         errors[images[i, 0], images[i, 1], images[i, 2]] = spread / found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def symmetric_mask(mask, operations):  # type: ignore[no-untyped-def]
     """Mark all images on the grid of what is marked with 1 (those that were not, with 2)."""
     n_l, n_k, n_h = mask.shape

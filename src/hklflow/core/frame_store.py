@@ -12,10 +12,10 @@ the right, up to a multiple of `LANES`. Images of cells have none but this multi
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.background import CELL, cell_background, window_cells, window_sums
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_rows import LANES as LANES
 from hklflow.core.peaks_rows import add_counts, lowest_bit, pack_row
 
@@ -83,7 +83,7 @@ class Scratch(NamedTuple):
     bits: NDArray[np.uint64]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: ignore[no-untyped-def]
     """Add the pixels whose bit is set to the list; those without a measurement become 0."""
     where, values = store.odd_at[slot], store.odd_value[slot]
@@ -104,7 +104,7 @@ def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: i
     return number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_cells(a, b, c, d, line, cells):  # type: ignore[no-untyped-def]
     for j in range(line.size):
         line[j] = a[j] + b[j] + c[j] + d[j]
@@ -112,7 +112,7 @@ def _add_cells(a, b, c, d, line, cells):  # type: ignore[no-untyped-def]
         cells[k] = line[4 * k] + line[4 * k + 1] + line[4 * k + 2] + line[4 * k + 3]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
     """Take a frame of unsigned integers (slow, fast); return the number of odd pixels.
 
@@ -147,7 +147,7 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
     return number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
     """As `pack_integers`, of floats; only values that are no measurement are odd."""
     counts, keep = store.counts[slot], store.keep
@@ -177,7 +177,7 @@ def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # t
     return number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
     """Add frames to the images of the sum and of the maximum, without their odd pixels."""
     counts = store.counts
@@ -205,7 +205,7 @@ def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
             flat[store.odd_at[slot, k]] = held[f, k]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
     """Give cells the odd pixels' counts, and take away those that are no measurement."""
     scratch.size[:] = scratch.mask_size
@@ -229,7 +229,7 @@ def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untype
     return flagged > 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def describe(slot, half, n_sigma, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
     """Find the background of a packed frame, and fill the pixels without a measurement."""
     if _set_odd(slot, top, most_in_cell, store, scratch):

@@ -1,10 +1,11 @@
 """Kernel of `karen`: median and median absolute deviation of windows."""
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def windows(data, nodes_l, nodes_k, nodes_h, half, stride, level, scatter):  # type: ignore[no-untyped-def]
     """Median and MAD of what was measured in windows around the nodes; NaN where too little was.
 

@@ -15,8 +15,9 @@ Tuples of the kernels:
   (slot, PART). Excess is -inf in a blind cell, that has no valid pixel or no background.
 """
 
-import numba
 import numpy as np
+
+from hklflow.core.jit import kernel
 
 PART = 16  # cells of a row whose background is found together: that costs little more than one
 
@@ -25,7 +26,7 @@ _CLIP = 4.0  # σ above the median that still counts as background
 _SLACK = 1e-9  # relative; more than the rounding of a mean
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from):  # type: ignore[no-untyped-def]
     """Sum of the valid pixels of one cell, their number, and the number of overloaded pixels."""
     total, valid, overloaded = 0.0, 0, 0
@@ -43,7 +44,7 @@ def _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from):  # 
     return total, valid, overloaded
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def bin_any(  # type: ignore[no-untyped-def]
     frame, keep, cell, valid_from, flag_from, overload_from, counts, valid, overloaded
 ):
@@ -57,7 +58,7 @@ def bin_any(  # type: ignore[no-untyped-def]
             counts[a, b], valid[a, b], overloaded[a, b] = found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def bin_integers(  # type: ignore[no-untyped-def]
     frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, counts, valid,
     overloaded,
@@ -99,7 +100,7 @@ def bin_integers(  # type: ignore[no-untyped-def]
                 counts[a, b], valid[a, b], overloaded[a, b] = found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
     """Find the excess of ``PART`` cells of the row ``a``."""
     stamp, known, excess, capped, variance, rates = memory
@@ -150,7 +151,7 @@ def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
         capped[a, b] = min(excess[a, b], _CAP * np.sqrt(variance[a, b]))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_overloaded(window, a, b):  # type: ignore[no-untyped-def]
     """Tell whether an overloaded cell is not overloaded on most of the other frames."""
     _, _, overloaded, slots, own = window
@@ -160,7 +161,7 @@ def _is_overloaded(window, a, b):  # type: ignore[no-untyped-def]
     return 2 * n <= len(slots) - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _note_lowest(window, a, first, lowest, noted):  # type: ignore[no-untyped-def]
     """Make ``lowest`` (slow, fast) no more than any counts of the window, in the row ``a``.
 
@@ -180,7 +181,7 @@ def _note_lowest(window, a, first, lowest, noted):  # type: ignore[no-untyped-de
     noted[a, 1] = stop
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, noted, seeds):  # type: ignore[no-untyped-def]
     """Write the seeds of a frame to ``seeds`` (cells,); gives their number.
 
@@ -218,7 +219,7 @@ def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, n
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_significant(window, rules, memory, a, b):  # type: ignore[no-untyped-def]
     """Tell whether the excess is significant in one of the boxes around a cell."""
     boxes, n_sigma, min_ratio = rules
@@ -244,7 +245,7 @@ def _is_significant(window, rules, memory, a, b):  # type: ignore[no-untyped-def
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _near(a, b, first, seeds, reach):  # type: ignore[no-untyped-def]
     """Which of the seeds (n, 2) is at most ``reach`` from a cell: ``first`` if it is; -1: none.
 
@@ -258,7 +259,7 @@ def _near(a, b, first, seeds, reach):  # type: ignore[no-untyped-def]
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, nearest, region):  # type: ignore[no-untyped-def]
     """Write the region of a frame to ``region`` (cells,); gives its number of cells.
 
@@ -305,7 +306,7 @@ def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, neare
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def paint(region, margin, cell, good, stamp, met, packed):  # type: ignore[no-untyped-def]
     """Set the bits of the cells of a region and around them; gives the number of good pixels.
 

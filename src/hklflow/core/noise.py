@@ -9,10 +9,10 @@ pair and drops out; that is why pairs are compared and not all frames with their
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.masks import BoolImage
 from hklflow.errors import HklflowError
 
@@ -25,12 +25,12 @@ MIN_PAIRS = 8
 _CALM = 25.0  # t of the pixels that tell how much of a pair's beam its first frame had
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _measured(a, b, flag_from):  # type: ignore[no-untyped-def]
     return 0 <= a < flag_from and 0 <= b < flag_from
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sums(first, second, bad, flag_from, share, calm):  # type: ignore[no-untyped-def]
     """Sum both frames over the pixels whose t is not above ``calm``."""
     one = 0.0
@@ -47,7 +47,7 @@ def _sums(first, second, bad, flag_from, share, calm):  # type: ignore[no-untype
     return one, two
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_pair(first, second, bad, flag_from, share, total, largest, pairs):  # type: ignore[no-untyped-def]
     """Add t to the totals, and keep the largest ones, in rising order."""
     for i in range(first.shape[0]):
@@ -70,7 +70,7 @@ def _add_pair(first, second, bad, flag_from, share, total, largest, pairs):  # t
                 top[k] = t
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untyped-def]
     """Mean t of each judged pixel without its largest ones, 0 elsewhere."""
     means = np.zeros(total.shape, np.float32)
@@ -86,7 +86,7 @@ def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untype
     return means
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
     """Keep the loud pixels whose value is above that of their neighbours."""
     result = np.zeros(loud.shape, np.bool_)

@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fold(values, first, zero, reach, half):  # type: ignore[no-untyped-def]
     """Add planes (l, k, h) and their Friedel mates to the half with h >= 0.
 
@@ -34,7 +35,7 @@ def fold(values, first, zero, reach, half):  # type: ignore[no-untyped-def]
                     half[-l % n_l, -k % n_k, -h] += np.complex64(complex(value, 1.0))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
     """How many operations leave each voxel of a plane in its place.
 
@@ -65,7 +66,7 @@ def stabilisers(l, moved, out):  # type: ignore[no-untyped-def]  # noqa: E741
                 out[j, h] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_variance(z, moves, weights, v, places, octant, sizes, out):  # type: ignore[no-untyped-def]
     """Variance of one plane z: the sum over operations of V(x - Wᵀx).
 
@@ -126,7 +127,7 @@ def places(sizes: tuple[int, int, int], furthest: int, octant: bool) -> tuple[An
     return at_x, at_y, np.minimum(u, n - u).astype(np.int32), turned, np.array(middle)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def extrema(planes, low, found):  # type: ignore[no-untyped-def]
     """Where |PDF| is above ``low`` and not below its 26 neighbours; the outer planes are theirs.
 

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.frame_store import COLUMNS, FLAGGED, ROWS, Store
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_strips import STRIP
 from hklflow.core.peaks_strong import voxel
 from hklflow.core.peaks_table import PeakFlag
@@ -44,7 +44,7 @@ class Scene(NamedTuple):
     saturation: float
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
     """Limit a box (low and high corner, changed) to the frames and the detector."""
     for a in range(3):
@@ -53,7 +53,7 @@ def clip_box(low, high, frames, shape):  # type: ignore[no-untyped-def]
         high[a] = max(min(high[a], most), low[a])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-def]
     """Copy valid counts and tell what they are; return the largest narrow number."""
     largest = line.dtype.type(0)
@@ -66,7 +66,7 @@ def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-
     return largest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     """Cut the box between two corners.
 
@@ -132,7 +132,7 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
     return counts, kind, level
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def usable(kind):  # type: ignore[no-untyped-def]
     """1.0 where the fit may use the voxel."""
     out = np.zeros(kind.shape)
@@ -142,7 +142,7 @@ def usable(kind):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _peak_and_ring(kind, use, low, at):  # type: ignore[no-untyped-def]
     """Strong voxels of this peak and the pixels beside them; voxels outside the blob."""
     peak = np.zeros(kind.shape, np.bool_)
@@ -157,7 +157,7 @@ def _peak_and_ring(kind, use, low, at):  # type: ignore[no-untyped-def]
     return peak
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def moments(counts, kind, level, extra, low, at, start, gain):  # type: ignore[no-untyped-def]
     """First and second moments of the counts above background on the strong voxels and around.
 

@@ -18,9 +18,9 @@ Parameters are ``A, z, y, x, ln s_z, ln s_y, ln s_x, b, b_y, b_x``.
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_strips import LEAST_BACKGROUND, N_PARAMETERS, normal_equations, profile
 
 F64 = NDArray[np.float64]
@@ -31,7 +31,7 @@ _PRIOR_LOG_WIDTH = 1.5
 _MIN_LOG = math.log(0.1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_profile(start: int, centre: float, width: float, out: F64) -> None:
     """Add the integral of a normalised Gaussian over each voxel from `start` on to `out`."""
     before = math.erf((start - centre) / (width * math.sqrt(2.0)))
@@ -41,7 +41,7 @@ def add_profile(start: int, centre: float, width: float, out: F64) -> None:
         before = after
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _factorise(matrix: F64) -> bool:
     """Turn a symmetric matrix into its lower Cholesky factor; False if it is not positive."""
     n = matrix.shape[0]
@@ -62,7 +62,7 @@ def _factorise(matrix: F64) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def solve_factorised(factor: F64, x: F64) -> None:
     """Solve in place with a Cholesky factor (n, n), lower triangle; ``x`` (n,) is overwritten."""
     n = x.size
@@ -76,7 +76,7 @@ def solve_factorised(factor: F64, x: F64) -> None:
         x[i] /= factor[i, i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _solve(matrix: F64, right: F64) -> F64:
     """Solve for a step; ten parameters are too few for a library's overhead."""
     factor, step = matrix.copy(), right.copy()
@@ -86,7 +86,7 @@ def _solve(matrix: F64, right: F64) -> F64:
     return step
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _inverse(matrix: F64) -> F64:
     factor, out = matrix.copy(), np.eye(matrix.shape[0])
     if not _factorise(factor):
@@ -96,7 +96,7 @@ def _inverse(matrix: F64) -> F64:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_priors(
     p: F64, start: F64, centre_precision: F64, slopes: float, gradient: F64, fisher: F64
 ) -> float:
@@ -117,7 +117,7 @@ def _add_priors(
     return penalty
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fit_peak(
     counts: F64,
     use: F64,
@@ -219,7 +219,7 @@ def fit_peak(
     return p, covariance, alone, chi2, number, converged, value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_model(p: F64, origin: I64, out: F64) -> None:
     """Add the counts of a peak (without background) to a box (frame, slow, fast)."""
     nz, ny, nx = out.shape

@@ -5,8 +5,8 @@ of a Gaussian of fixed place and widths on a flat background costs a hundredth o
 """
 
 import numpy as np
-from numba import njit
 
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_fit import add_profile
 
 #: Standard deviations along frames and along pixels of the shapes that are tried.
@@ -14,7 +14,7 @@ _ALONG, _ACROSS = (0.5, 1.2, 2.6), (0.7, 1.3, 2.3)
 _SHAPES = 3
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True, error_model="numpy")
 def _add_row(counts, use, expected, fast, slow, sums):  # type: ignore[no-untyped-def]
     """Add a row of voxels to the sums of P times the excess, and of P², of three shapes P."""
     a0 = a1 = a2 = b0 = b1 = b2 = 0.0
@@ -36,7 +36,7 @@ def _add_row(counts, use, expected, fast, slow, sums):  # type: ignore[no-untype
     sums[2, 1] += slow[2] * slow[2] * b2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def guess_significance(counts, use, level, low, columns, centre, background, gain):  # type: ignore[no-untyped-def]
     """Largest significance of a Gaussian at a place, in standard deviations of the background.
 
@@ -89,7 +89,7 @@ def guess_significance(counts, use, level, low, columns, centre, background, gai
     return best
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _typical(profile):  # type: ignore[no-untyped-def]
     square = cube = 0.0
     for p in profile:

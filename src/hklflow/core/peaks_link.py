@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hklflow.core.jit import kernel
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -52,7 +53,7 @@ class Blobs(NamedTuple):
         return Blobs(self.at[voxels], self.values[voxels], cuts)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find(parent: I64, node: int) -> int:
     while parent[node] != node:
         parent[node] = parent[parent[node]]
@@ -60,7 +61,7 @@ def _find(parent: I64, node: int) -> int:
     return node
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join(parent: I64, a: int, b: int) -> None:
     a, b = _find(parent, a), _find(parent, b)
     if a < b:
@@ -69,7 +70,7 @@ def _join(parent: I64, a: int, b: int) -> None:
         parent[a] = b
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _link_row(key: I64, low: int, at: int, target: int, parent: I64) -> int:
     """Join a voxel with those whose key is within one of `target`; `low` only moves up."""
     while low < at and key[low] < target - 1:
@@ -81,7 +82,7 @@ def _link_row(key: I64, low: int, at: int, target: int, parent: I64) -> int:
     return low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> None:
     """Join voxels with their neighbours, of which each has 26.
 
@@ -106,7 +107,7 @@ def link_voxels(key: I64, begin: int, size: int, width: int, parent: I64) -> Non
         same = _link_row(key, same, v, key[v], parent)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     """Divide a blob among its significant maxima (watershed with a persistence limit).
 
@@ -171,7 +172,7 @@ def split_maxima(voxels: I64, values: F64, prominence: float) -> I64:
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split(at: I64, parent: I64, last: int, max_frames: int) -> tuple[I64, I64, I64, I64]:
     """Divide voxels in those of blobs that ended before frame `last` and those to keep.
 
@@ -207,7 +208,7 @@ def _split(at: I64, parent: I64, last: int, max_frames: int) -> tuple[I64, I64, 
     return ended, np.array(cuts), np.array(kept), np.array(new_root)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def blob_extents(at: I64, cuts: I64, width: int) -> tuple[I64, I64, I64]:
     """Frames and largest pixels that each blob extends over, and its last frame."""
     n = cuts.size - 1

@@ -12,11 +12,11 @@ is left: a few pixels in a thousand, most of them beside gaps and in peaks.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.background import CELL
 from hklflow.core.frame_store import COLUMNS, ROWS
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_rows import add_frames, add_rows, exceed, lowest_bit, spread
 
 F32 = NDArray[np.float32]
@@ -37,7 +37,7 @@ _MARGIN = 32
 SCRATCH = (2 * DEPTH + 7, PANEL + 2 * _MARGIN)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _below_threshold(expected, n_sigma):  # type: ignore[no-untyped-def]
     """Counts that the likelihood ratio's threshold exceeds, by no more than 0.2 mostly."""
     root = np.sqrt(expected)
@@ -46,7 +46,7 @@ def _below_threshold(expected, n_sigma):  # type: ignore[no-untyped-def]
     return expected + n_sigma * root + bend
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _cell_sums(rate, slots, row, sums):  # type: ignore[no-untyped-def]
     """Expected counts of whole boxes (3 sizes, columns) in a row of cells, ends repeated."""
     a, b, c = rate[slots[0], row], rate[slots[1], row], rate[slots[2], row]
@@ -63,7 +63,7 @@ def _cell_sums(rate, slots, row, sums):  # type: ignore[no-untyped-def]
         sums[k, 0], sums[k, n + 1] = sums[k, 1], sums[k, n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _thresholds(up, here, down, near, n_sigma, out):  # type: ignore[no-untyped-def]
     """Thresholds (3, columns); where the background rises or falls, of the cell's lower end."""
     share, at_gap = np.float32(_SHARE) * n_sigma, np.float32(_SHARE_AT_GAP) * n_sigma
@@ -76,7 +76,7 @@ def _thresholds(up, here, down, near, n_sigma, out):  # type: ignore[no-untyped-
             line[j] = _below_threshold(expected, at_gap if near[j] != 0 else share)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _append(bits, words, at, found, number):  # type: ignore[no-untyped-def]
     for word in range(words):
         rest = bits[word]
@@ -88,7 +88,7 @@ def _append(bits, words, at, found, number):  # type: ignore[no-untyped-def]
     return number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # type: ignore[no-untyped-def]
     """Fill the thresholds of the boxes of 1, 3, 5 voxels: (cell rows begin to end, 3, columns)."""
     rows, sigma = rates.shape[1], np.float32(n_sigma)
@@ -99,7 +99,7 @@ def band_thresholds(rates, near, slots, begin, end, n_sigma, sums, below):  # ty
         _thresholds(up, sums[r % 3], down, near[slots[2], r], sigma, below[r - begin])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def screen_band(  # type: ignore[no-untyped-def]
     counts, slots, panel, begin, end, below, most_one, most_sum, wide, bits, found, number
 ):

@@ -6,9 +6,9 @@ All of it is compiled: an ordinary peak takes a few hundred microseconds.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_boxes import OVERLOAD, VALID, clip_box, cut_box, moments, usable
 from hklflow.core.peaks_fit import add_model, fit_peak
 from hklflow.core.peaks_guess import guess_significance
@@ -75,7 +75,7 @@ class Segments(NamedTuple):
     ready: NDArray[np.bool_]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _new_segments(n):  # type: ignore[no-untyped-def]
     return Segments(
         np.zeros((n, N_PARAMETERS)), np.zeros((n, 3), np.int64), np.zeros((n, 3), np.int64),
@@ -84,7 +84,7 @@ def _new_segments(n):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type: ignore[no-untyped-def]
     """Take starting values from the moments of the smoothed counts of the voxels `own`.
 
@@ -127,7 +127,7 @@ def _begin(scene, at, own, height, noise, frames, limits, k, segments):  # type:
     return counts, kind, level, use
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_near(segments, k, at, own):  # type: ignore[no-untyped-def]
     """Whether the fit ended near where the blob is."""
     p = segments.p[k]
@@ -146,12 +146,12 @@ def _is_near(segments, k, at, own):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _significance(segments, k):  # type: ignore[no-untyped-def]
     return segments.p[k, 0] * np.sqrt(segments.information[k])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no-untyped-def]
     """Fit a segment from `begin` and return -ln of its posterior."""
     counts, _, level, use = box
@@ -185,7 +185,7 @@ def _fit(box, extra, low, begin, limits, final, k, segments):  # type: ignore[no
     return value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fit_first(box, extra, low, few, limits, k, segments):  # type: ignore[no-untyped-def]
     """Fit from the blob's own widths and, if the peak is weak, from wide ones too.
 
@@ -193,9 +193,11 @@ def _fit_first(box, extra, low, few, limits, k, segments):  # type: ignore[no-un
     starts as narrow as they are can end on one of them. Very few voxels, most of which are
     noise, only get the wide start.
     """
+    # Numba would compile `_fit` once more for a False that it knows.
+    final = np.bool_(False)
     begin, value = segments.start[k], np.inf
     if not few:
-        value = _fit(box, extra, low, begin, limits, False, k, segments)
+        value = _fit(box, extra, low, begin, limits, final, k, segments)
         if _significance(segments, k) > _WEAK:
             return
     p, covariance = segments.p[k].copy(), segments.covariance[k].copy()
@@ -203,13 +205,13 @@ def _fit_first(box, extra, low, few, limits, k, segments):  # type: ignore[no-un
     number, converged = segments.number[k], segments.converged[k]
     wide = begin.copy()
     wide[4:7] = np.log(np.minimum(_WIDE, 0.8 * limits.max_width))
-    if not _fit(box, extra, low, wide, limits, False, k, segments) < value:
+    if not _fit(box, extra, low, wide, limits, final, k, segments) < value:
         segments.p[k], segments.covariance[k] = p, covariance
         segments.information[k], segments.chi2[k] = information, chi2
         segments.number[k], segments.converged[k] = number, converged
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _others(segments, me, shape):  # type: ignore[no-untyped-def]
     extra = np.zeros(shape)
     for k in range(segments.ready.size):
@@ -218,7 +220,7 @@ def _others(segments, me, shape):  # type: ignore[no-untyped-def]
     return extra
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _widen(scene, at, frames, k, segments):  # type: ignore[no-untyped-def]
     """Cut the box that the fitted widths ask for: 3.5 widths and two voxels each way."""
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
@@ -236,13 +238,13 @@ def _widen(scene, at, frames, k, segments):  # type: ignore[no-untyped-def]
     return _cut(scene, at, k, segments)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut(scene, at, k, segments):  # type: ignore[no-untyped-def]
     counts, kind, level = cut_box(scene, segments.low[k], segments.high[k], at)
     return counts, kind, level, usable(kind)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignore[no-untyped-def]
     """Fit the peaks of one blob together.
 
@@ -303,7 +305,7 @@ def fit_segments(scene, at, height, noise, tops, frames, limits):  # type: ignor
     return rows
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
     """Whether no known shape makes a single peak nearly significant."""
     counts, _, level, use = box
@@ -314,7 +316,7 @@ def _is_noise(box, noise, segments, limits):  # type: ignore[no-untyped-def]
     return guess < _NEARLY * limits.min_significance
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fit_blobs(scene, at, values, cuts, n_frames, margin_frames, prominence, limits):  # type: ignore[no-untyped-def]
     """Fit many blobs, each by itself.
 
@@ -362,7 +364,7 @@ def fit_blobs(scene, at, values, cuts, n_frames, margin_frames, prominence, limi
     return found[:number], n_noise
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-untyped-def]
     flags = _OVERLAP if segments.ready.size > 1 else 0
     p, low = segments.p[k], segments.low[k]
@@ -412,7 +414,7 @@ def _row(scene, box, at, own, limits, k, segments, row):  # type: ignore[no-unty
     row[15], row[16], row[17] = significance, chi2, flags
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _core(counts, kind, low, high, centre, width, limit):  # type: ignore[no-untyped-def]
     """Look at the voxels within two widths.
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_rows import compiled_word
 
 F64 = NDArray[np.float64]
@@ -178,7 +179,7 @@ def _add_strip(
     return signature, generate
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def profile(start: int, centre: float, log_width: float, out: F64, n: int) -> None:
     """Integral per voxel (row 0), its derivatives by centre (1) and by ln width (2).
 
@@ -197,7 +198,7 @@ def profile(start: int, centre: float, log_width: float, out: F64, n: int) -> No
         u0, e0, g0 = u1, e1, g1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _products(values: F64) -> None:
     """Put the 15 products of five numbers in each row behind them."""
     for k in range(values.shape[0]):
@@ -208,7 +209,7 @@ def _products(values: F64) -> None:
                 n += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_columns(sums: F64, shape: F64, whole: F64) -> None:
     """Multiply the sums of a strip with their functions of x and add them up."""
     pairs = np.empty((_N_PAIRS, STRIP))
@@ -222,7 +223,7 @@ def _add_columns(sums: F64, shape: F64, whole: F64) -> None:
             total[t] += part[t] * pair[t]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _spread(whole: F64, gradient: F64, fisher: F64) -> tuple[float, float]:
     """Add up the columns and fill the matrix; return chi² and -ln L."""
     added = np.empty(_N_SUMS)
@@ -240,7 +241,7 @@ def _spread(whole: F64, gradient: F64, fisher: F64) -> tuple[float, float]:
     return added[_N_SUMS - 2], added[_N_SUMS - 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def normal_equations(
     counts: F64,
     use: F64,

@@ -7,15 +7,15 @@ valid voxels alone, and the background between the middles of the cells.
 import math
 
 import numpy as np
-from numba import njit
 
 from hklflow.core.background import CELL
 from hklflow.core.frame_store import COLUMNS, FLAGGED, ROWS
+from hklflow.core.jit import kernel
 from hklflow.core.peaks_rows import box_sums
 from hklflow.core.peaks_screen import BAND, DEPTH, PANEL, band_thresholds, screen_band
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
     """Counts of a pixel (its place in the image) that is not masked, or `frame_store.FLAGGED`.
 
@@ -29,7 +29,7 @@ def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
     return _listed(store.odd_at, store.odd_value, slot, store.odd_number[slot], at, value)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyped-def]
     """Counts of a pixel if it is in the list of odd ones, else ``value``."""
     low, high = 0, number
@@ -44,7 +44,7 @@ def _listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-unty
     return value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
     """Background of a pixel, between the middles of four cells, of those where it is known."""
     rows, columns = rate.shape[1:]
@@ -64,7 +64,7 @@ def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
     return wa * a + wb * b + wd * d + we * e
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut_box(  # type: ignore[no-untyped-def]
     counts, keep, rate, flagged, odd_at, odd_value, odd_number, slots, i, j, top, half
 ):
@@ -95,7 +95,7 @@ def _cut_box(  # type: ignore[no-untyped-def]
     return total, expected, valid
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
     """Whether counts exceed their expectation by the likelihood ratio."""
     excess = number - expected
@@ -104,7 +104,7 @@ def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
     return 2.0 * (number * math.log(number / expected) - excess) > n_sigma * n_sigma
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _corners(rate, slots, r, c, level):  # type: ignore[no-untyped-def]
     """Background of four cells, from (r, c) on, summed over 1, 3 and 5 frames: `level` (3, 4).
 
@@ -127,7 +127,7 @@ def _corners(rate, slots, r, c, level):  # type: ignore[no-untyped-def]
     return known
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
     """Whether a box around a pixel can hold pixels of a frame that are no measurement."""
     r, c = (i - ROWS) // CELL, (j - COLUMNS) // CELL
@@ -137,7 +137,7 @@ def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, values):  # type: ignore[no-untyped-def]
     """Test the pixels `found` (places, ascending) of the middle one of five slots.
 
@@ -193,7 +193,7 @@ def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, valu
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
     """Take the cells with strong voxels out of the mean of a frame.
 
@@ -222,7 +222,7 @@ def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
     store.quiet[slot, 1] -= number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_strong(store, begin, end, shape, top, limits, most, wide, found, strong, values, numbers):  # type: ignore[no-untyped-def]
     """Find the strong pixels of some frames, and take their cells out of the frames' means.
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from hklflow.errors import HklflowError
 
@@ -224,6 +223,8 @@ def without_duplicates(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
     keep = np.ones(len(at), bool)
     if len(at) < 2:
         return keep
+    from scipy.spatial import cKDTree
+
     pairs = cKDTree(at).query_pairs(float(np.percentile(width, 99)) * 2.0, output_type="ndarray")
     apart = np.abs(at[pairs[:, 0]] - at[pairs[:, 1]]) / np.maximum(
         width[pairs[:, 0]], width[pairs[:, 1]]

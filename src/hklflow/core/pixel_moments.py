@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.core.masks import BoolImage
 from hklflow.errors import HklflowError
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 _ROWS = 64
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add(block, levels, bad, valid_from, flag_from, frames, light, total, squares, largest):  # type: ignore[no-untyped-def]
     for k in range(block.shape[0]):
         for i in range(block.shape[1]):

@@ -1,10 +1,11 @@
 """Kernels of `punch`: voxels within ellipsoids, and what is found around positions."""
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mark(mask, centres, form, reach):  # type: ignore[no-untyped-def]
     """Set mask (l, k, h) to 1 where ``dᵀ form d <= 1``.
 
@@ -33,7 +34,7 @@ def mark(mask, centres, form, reach):  # type: ignore[no-untyped-def]
                         mask[l, k, h] = 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # type: ignore[no-untyped-def]
     """Add up data and squared errors by distance from a centre in bins of equal width up to 1."""
     n_l, n_k, n_h = data.shape

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hklflow.core import geometry
 from hklflow.core.geometry import Detector, Rotation
+from hklflow.core.jit import kernel
 
 Floats = NDArray[np.float64]
 Vector = tuple[float, float, float]
@@ -108,7 +109,7 @@ def _towards(plane: _Plane, at_slow: float, at_fast: float) -> Vector:
     return x / length, y / length, z / length
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _directions(plane: _Plane, first: int, out: Floats) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
@@ -116,7 +117,7 @@ def _directions(plane: _Plane, first: int, out: Floats) -> None:
             out[i, j, 0], out[i, j, 1], out[i, j, 2] = x, y, z
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _displaced_directions(
     plane: _Plane,
     module: NDArray[np.int64],
@@ -139,7 +140,7 @@ def _displaced_directions(
             out[i, j, 0], out[i, j, 1], out[i, j, 2] = x, y, z
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _polarization(
     plane: _Plane,
     fraction: float,
@@ -151,7 +152,7 @@ def _polarization(
             out[i, j] = fraction * (1 - x * x) + (1 - fraction) * (1 - y * y)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _q_lab(
     plane: _Plane,
     shift: tuple[float, float],

@@ -1,10 +1,10 @@
 """How much of each shell of |Q| was measured."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core.grid import Grid
+from hklflow.core.jit import kernel
 from hklflow.core.lattice import reciprocal
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ class Shells:
         _count(norm, h, k, l[first:], self._metric, 1 / self.edges[1], self.inside, self.seen)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count(norm, h, k, l, metric, per_q, inside, seen):  # type: ignore[no-untyped-def]  # noqa: E741
     n, n_h = inside.size, h.size
     index = np.empty(n_h, np.int32)

@@ -13,11 +13,11 @@ from itertools import product
 from math import factorial
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import simulate_geometry as sg
 from hklflow.core.grid import Grid
+from hklflow.core.jit import kernel
 from hklflow.core.tapers import Taper
 
 Floats = NDArray[np.float64]
@@ -144,7 +144,7 @@ def intensity(made: Crystal, limit: ArrayLike, terms: int = 12) -> tuple[Grid, F
     return grid, np.abs(total) ** 2 / made.species.size, error
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add(total, table, ih, ik, il, fh, fk, fl):  # type: ignore[no-untyped-def]
     for l in range(total.shape[0]):  # noqa: E741
         for k in range(total.shape[1]):

@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
+
 Floats = NDArray[np.float64]
 
 # cos 2πx for |x| <= 1/2 as a series in x²: terms beyond the 14th are below 1e-15.
@@ -41,7 +43,7 @@ def _cos_turns(x):  # type: ignore[no-untyped-def]
     return value * t + _SERIES[0]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+@kernel(fastmath={"contract"}, error_model="numpy")
 def diffuse(  # type: ignore[no-untyped-def]
     out,
     to_hkl,
@@ -138,7 +140,7 @@ def diffuse(  # type: ignore[no-untyped-def]
             out[z, i, j] = total[j] * share
 
 
-@njit(cache=True)
+@kernel
 def _weights(centre, sigma, n):  # type: ignore[no-untyped-def]
     """Integrals of a normal distribution over cells of unit width: first cell, values."""
     first = max(0, math.floor(centre - _REACH * sigma))
@@ -151,7 +153,7 @@ def _weights(centre, sigma, n):  # type: ignore[no-untyped-def]
     return first, values
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_spots(  # type: ignore[no-untyped-def]
     out, first_frame, factor, position, sigma, counts
 ):
@@ -181,7 +183,7 @@ def add_spots(  # type: ignore[no-untyped-def]
                     out[z, s0 + i, f0 + j] += line * fast[j]
 
 
-@njit(cache=True)
+@kernel
 def recorded(factor, live, position, sigma, counts):  # type: ignore[no-untyped-def]
     """Sum the expected counts (m,) of spots on live pixels (slow, fast) within the scan."""
     result = np.zeros(len(counts))

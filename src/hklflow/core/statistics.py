@@ -8,12 +8,12 @@ The sums come from the narrow counts of a `FrameStore`, which may be that of the
 frames are read once.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from hklflow.core.background import CELL
 from hklflow.core.frame_store import COLUMNS, LANES, ROWS, SUMMED, FrameStore
@@ -367,4 +367,17 @@ def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) 
     chance = false_pixels / float(result.valid_frames.sum())
     if not 0 < chance < 1:
         raise HklflowError(f"false_pixels={false_pixels}: give more than 0, less than the scan has")
-    return float(stats.poisson.isf(chance, level) + 1)
+    return _exceeded_by_chance(level, chance) + 1
+
+
+def _exceeded_by_chance(mean: float, chance: float) -> float:
+    """Return the least number that a Poisson variable exceeds with at most this chance.
+
+    `scipy.stats.poisson.isf` gives the same; its import costs more than a small scan's statistics.
+    """
+    from scipy.special import pdtr, pdtrik
+
+    if not mean > 0:
+        return 0.0 * mean
+    number = math.ceil(pdtrik(1 - chance, mean))
+    return float(number - (number > 0 and pdtr(number - 1, mean) >= 1 - chance))

@@ -1,17 +1,17 @@
 """Compiled parts of the frame statistics."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from hklflow.core.background import CELL
 from hklflow.core.frame_store import COLUMNS, ROWS
+from hklflow.core.jit import kernel
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_float_frame(  # type: ignore[no-untyped-def]
     frame, mask, valid_from, invalid_from, labels, total, top, unseen, radial, radial_n
 ):
@@ -40,7 +40,7 @@ def add_float_frame(  # type: ignore[no-untyped-def]
     return frame_sum, flagged, best, best_at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_odd(at, values, width, top, most_in_cell, total, largest, unseen):  # type: ignore[no-untyped-def]
     """Add the odd pixels of a frame to the images (slow, fast).
 
@@ -62,7 +62,7 @@ def add_odd(at, values, width, top, most_in_cell, total, largest, unseen):  # ty
     return best, best_at, lacking
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def narrow_largest(image, keep, shape, odd_at, odd_value):  # type: ignore[no-untyped-def]
     """Largest valid pixel of a frame that holds nothing beyond its narrow type, and its place.
 
@@ -93,7 +93,7 @@ def narrow_largest(image, keep, shape, odd_at, odd_value):  # type: ignore[no-un
     return int(best[0]), place
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _largest(a, b, c, d, line, out):  # type: ignore[no-untyped-def]
     for j in range(line.size):
         line[j] = max(max(a[j], b[j]), max(c[j], d[j]))
@@ -101,7 +101,7 @@ def _largest(a, b, c, d, line, out):  # type: ignore[no-untyped-def]
         out[k] = max(max(line[4 * k], line[4 * k + 1]), max(line[4 * k + 2], line[4 * k + 3]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
     """Whether the used ones of four cells, given as (2, 2) arrays, hold no Bragg peak.
 
@@ -126,7 +126,7 @@ def _is_calm(largest, cells, size, rate, use):  # type: ignore[no-untyped-def]
     return top <= 1.5 * middle + 6.0 * np.sqrt(middle + 1.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-untyped-def]
     """Lower `low` to the means and backgrounds of a row of used cells, raise `top` to pixels."""
     for k in range(cells.size):
@@ -137,7 +137,7 @@ def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-unty
         top[k] = max(top[k], np.float32(largest[k]) if used else np.float32(0.0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _surely_calm(low, top, state):  # type: ignore[no-untyped-def]
     """For pairs of columns: 1 where `_is_calm` must be true, 0 where no cell is used, else 2.
 
@@ -151,7 +151,7 @@ def _surely_calm(low, top, state):  # type: ignore[no-untyped-def]
         state[q] = (np.uint8(1) if calm else np.uint8(2)) * np.uint8(used)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_calm(cells, size, ring, calm, counts, pixels):  # type: ignore[no-untyped-def]
     for k in range(cells.size):
         use = calm[k] & ring[k]
@@ -159,7 +159,7 @@ def _add_calm(cells, size, ring, calm, counts, pixels):  # type: ignore[no-untyp
         pixels[k] += size[k] if use else np.int32(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: ignore[no-untyped-def]
     """Add the calm cells of a frame in patches, those of both colours apart.
 
@@ -216,7 +216,7 @@ def add_patches(image, cells, size, rate, ring, side, counts, pixels):  # type: 
             number[:] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_labels(cells, size, cell_at, cell_labels, image, at, labels, radial, radial_n):  # type: ignore[no-untyped-def]
     """Add whole cells, and single pixels, to the sums of their labels (places are flat)."""
     flat, number = cells.reshape(-1), size.reshape(-1)
@@ -229,7 +229,7 @@ def add_labels(cells, size, cell_at, cell_labels, image, at, labels, radial, rad
         radial_n[labels[k]] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def correct_labels(odd_at, odd_value, image, labels, whole, top, most_in_cell, radial, radial_n):  # type: ignore[no-untyped-def]
     """Give labels what `add_labels` did not know of the odd pixels.
 
@@ -252,7 +252,7 @@ def correct_labels(odd_at, odd_value, image, labels, whole, top, most_in_cell, r
             radial_n[label] -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def trimmed_level(counts, pixels, shape):  # type: ignore[no-untyped-def]
     """Counts over those expected, each half of the patches trimmed by the other's ratio.
 

@@ -5,7 +5,8 @@ read noise, variance of every volume; counts may be integers in the same memory.
 """
 
 import numpy as np
-from numba import njit
+
+from hklflow.core.jit import kernel
 
 EDGE = 8
 BRICK = EDGE**3
@@ -24,13 +25,13 @@ _LEAST = 5.0
 _SAME = 1e-4
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def number(h, k, l, strides):  # type: ignore[no-untyped-def]  # noqa: E741
     """Place of a voxel in the bricks."""
     return h + (h >> 3) * 504 + 8 * k + (k >> 3) * strides[0] + 64 * l + (l >> 3) * strides[1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[no-untyped-def]  # noqa: E741
     """Distinct voxels of an orbit if this voxel has the largest number of it, else 0."""
     n_h, n_k, n_l = shape
@@ -58,7 +59,7 @@ def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[n
     return distinct
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
     """Take the worst observation out of use until all agree or two remain.
 
@@ -120,7 +121,7 @@ def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
     """χ² of observations around their common rate, and its expectation.
 
@@ -163,7 +164,7 @@ def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
     return chi2, groups - 2 + variance * shares / norm**2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
     """Add an orbit to the correlation of halves, which a hash makes equally large."""
     order = np.empty(c.size, np.int64)
@@ -200,13 +201,13 @@ def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
     row[XY] += w * x * y
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _near_bragg(q, metric, radius):  # type: ignore[no-untyped-def]
     a, b, c = q[0] - np.rint(q[0]), q[1] - np.rint(q[1]), q[2] - np.rint(q[2])
     return _square(a, b, c, metric) < radius * radius
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _shell(h, k, l, axes, metric, per_q, n, q):  # type: ignore[no-untyped-def]  # noqa: E741
     """Number of the shell that a voxel is in; q becomes its hkl."""
     q[0] = axes[0][0] + axes[1][0] * h
@@ -215,7 +216,7 @@ def _shell(h, k, l, axes, metric, per_q, n, q):  # type: ignore[no-untyped-def] 
     return min(int(np.sqrt(max(_square(q[0], q[1], q[2], metric), 0.0)) * per_q), n - 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _square(a, b, c, g):  # type: ignore[no-untyped-def]
     return (
         g[0, 0] * a * a
@@ -225,7 +226,7 @@ def _square(a, b, c, g):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
     counts,
     norm,
@@ -353,7 +354,7 @@ def combine(  # type: ignore[no-untyped-def]
                 multiplicity[members[i]] = min(n - out, 255)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def deal(  # type: ignore[no-untyped-def]
     values,
     fields,
@@ -424,7 +425,7 @@ def deal(  # type: ignore[no-untyped-def]
                     values[members[i] * fields + words + word] = sums[word]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
     """Whether no exact operation takes one of the images to this one."""
     for n in range(images.shape[0]):
@@ -440,7 +441,7 @@ def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
     """How many exact operations leave a place where it is."""
     n = 0
@@ -453,7 +454,7 @@ def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type: ignore[no-untyped-def]
     # A voxel on a mirror has been summed once, and is beside images on both sides of it.
     alone = _fixing(image[0], image[1], image[2], turns, shifts)
@@ -475,7 +476,7 @@ def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type
                 sums[word] += weight * values[here + word]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-untyped-def]
     """Take a strip (n, l, k, h) of one word of all volumes into the records; its largest value."""
     largest = 0.0
@@ -490,7 +491,7 @@ def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-
     return largest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def take(source, fields, word, first, strides, target):  # type: ignore[no-untyped-def]
     """Fill planes (l, k, h), the first of which is ``first``, with one word of the records."""
     for l in range(target.shape[0]):  # noqa: E741

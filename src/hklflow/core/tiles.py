@@ -3,12 +3,12 @@
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.binning_lanes import ROWS, TILE_GROUPS
 from hklflow.core.bricks import EDGE
+from hklflow.core.jit import kernel
 from hklflow.core.lanes import LANES
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,7 @@ class Tiles:
         return windows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> NDArray[np.bool_]:
     n_slow, n_fast = radius.shape
     found = np.zeros((n_slow, n_fast), np.bool_)
@@ -106,7 +106,7 @@ def _reaching(centre: Floats, radius: Floats, window: Window, rows: Floats) -> N
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _spheres(
     q: NDArray[np.floating[Any]], live: NDArray[np.bool_], centre: Floats, radius: Floats
 ) -> None:

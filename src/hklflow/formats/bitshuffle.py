@@ -14,9 +14,9 @@ The kernels work by addresses: the checks here are all there is against damaged 
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hklflow.core.jit import kernel
 from hklflow.formats.intrinsics import (
     copy,
     copy8,
@@ -48,7 +48,7 @@ FAULTS = (
 EARLY, SIZE, BLOCK, LZ4 = 1, 2, 3, 4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _long(at: int, end: int) -> tuple[int, int]:
     """Rest of a length that does not fit into its 4 bits; where it ends, or -1."""
     length = 15
@@ -61,7 +61,7 @@ def _long(at: int, end: int) -> tuple[int, int]:
     return length, -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _repeat(to: int, after: int, offset: int) -> None:
     """Fill to..after with the bytes `offset` before; up to 31 bytes behind are lost."""
     if offset >= after - to:
@@ -88,7 +88,7 @@ def _repeat(to: int, after: int, offset: int) -> None:
             to += 32
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
     """Decode LZ4 data at..end to exactly `size` bytes; False if they are none.
 
@@ -134,7 +134,7 @@ def _unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _alike(a: int, b: int, n: int) -> bool:
     """Whether `n` bytes are the same."""
     at = 0
@@ -149,7 +149,7 @@ def _alike(a: int, b: int, n: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _group(
     planes: int, length: int, n: int, where: NDArray[np.int64], value: NDArray[np.int64]
 ) -> int:
@@ -174,7 +174,7 @@ def _group(
     return groups
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number(address: int, n_bytes: int) -> int:
     """Big-endian number."""
     number = 0
@@ -183,7 +183,7 @@ def _number(address: int, n_bytes: int) -> int:
     return number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode_blocks(
     at: int,
     end: int,
@@ -243,7 +243,7 @@ def _decode_blocks(
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode(source: int, n_bytes: int, target: int, n: int, width: int) -> int:
     """Decode a chunk to `n` elements of `width` bytes; returns the fault, an index of FAULTS."""
     if n_bytes < HEADER:
@@ -286,7 +286,7 @@ def decode(chunk: NDArray[np.uint8], out: NDArray[Any]) -> None:
         raise ValueError(FAULTS[fault])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _block_size(source: int, n_bytes: int, n: int, width: int) -> int:
     """Elements of a block of a chunk, or minus the fault."""
     if n_bytes < HEADER:
@@ -321,7 +321,7 @@ def block_size(chunk: NDArray[np.uint8], n: int, width: int) -> int:
     return int(block)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_blocks(
     sources: NDArray[np.int64],
     sizes: NDArray[np.int64],

@@ -7,8 +7,9 @@ the same format, which everybody can read, six times as fast.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hklflow.core.jit import kernel
 
 
 def pack(chunk: NDArray[Any]) -> bytes:
@@ -26,7 +27,7 @@ def pack(chunk: NDArray[Any]) -> bytes:
     return packed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def take(strip, h0, fill, chunk):  # type: ignore[no-untyped-def]
     """Copy a part of a strip (l, k, h) to a chunk, which may reach beyond; False if all is fill."""
     n_l, n_k, n_h = strip.shape

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from hklflow.core.grid import Grid
 from hklflow.core.lattice import reciprocal
-from hklflow.nexus.chunks import pack, take
 from hklflow.nexus.entry import PACKED, add_array, add_group, create
 
 Floats = NDArray[np.float64]
@@ -180,6 +179,9 @@ class GridWriter:
     # What is not written takes no room and reads as the fill value.
 
     def _write_strip(self, dataset: h5py.Dataset, at: tuple[int, int], strip: NDArray[Any]) -> None:
+        # Numba is not for those who only read volumes.
+        from hklflow.nexus.chunks import pack, take
+
         chunk = np.empty(self._chunks, dataset.dtype)
         for h in range(0, strip.shape[2], self._chunks[2]):
             if take(strip, h, dataset.fillvalue, chunk):

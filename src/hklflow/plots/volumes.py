@@ -1,6 +1,6 @@
 """Pictures of volumes: slices and coverage, skewed cells drawn true."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core.grid import Grid
 from hklflow.core.lattice import reciprocal
-from hklflow.core.shells import Shells
 from hklflow.plots.common import IMAGE, figure_of, log_range
+
+if TYPE_CHECKING:
+    from hklflow.core.shells import Shells
 
 Floats = NDArray[np.float64]
 
@@ -134,7 +136,9 @@ def slices(grid: Grid, cell: ArrayLike, sections: Sections, title: str) -> Figur
     return figure
 
 
-def coverage(grid: Grid, cell: ArrayLike, sections: Sections, shells: Shells, title: str) -> Figure:
+def coverage(
+    grid: Grid, cell: ArrayLike, sections: Sections, shells: "Shells", title: str
+) -> Figure:
     """How well the hk0 plane is measured: norm, relative error, and the coverage by shell.
 
     Parameters
