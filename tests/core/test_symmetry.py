@@ -60,6 +60,7 @@ def test_laue_operations_keep_the_length_of_hkl(symbol: str) -> None:
     cell = symmetry.constrain_cell(GENERIC, group)
     hkl = np.array([[1, 2, 3], [4, -1, 2]])
     d = lattice.d_spacing(cell, hkl)
+    assert len(group.laue_operations) == LAUE_ORDER[symbol]
     for op in group.laue_operations:
         np.testing.assert_allclose(lattice.d_spacing(cell, hkl @ op.T), d, rtol=1e-12)
 
