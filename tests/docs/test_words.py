@@ -199,12 +199,10 @@ def test_every_dialog_and_command_of_nxrefine_is_answered() -> None:
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in menus.splitlines()
-        if line.startswith("| ")
+        if line.startswith("| ") and not line.startswith(("| dialog |", "| command |"))
     ]
     told = {name.removeprefix("– "): answer for name, answer in rows}
-    assert [name for name, answer in rows[1:] if not is_answered(answer, told)] == [
-        "dialog", "dialog", "command", "command",
-    ]  # fmt: skip
+    assert [name for name, answer in rows if not is_answered(answer, told)] == []
     dialogs = [" ".join(name.split()) for name in DIALOGS.split(",")]
     assert len(dialogs) == 31
     assert [name for name in dialogs if not any(name in cell for cell in told)] == []

