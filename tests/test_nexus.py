@@ -306,8 +306,7 @@ def test_volumes_are_read_side_by_side(tmp_path: Path) -> None:
             for rows, (counts, norm) in reader.strips(first, last):
                 assert norm.dtype == np.float32
                 found[0, :, first:last, rows], found[1, :, first:last, rows] = counts, norm
-    for i, arrays in enumerate(volumes):
-        np.testing.assert_array_equal(found[:, i], arrays)
+    np.testing.assert_array_equal(found, np.stack(volumes, axis=1))
 
 
 # --------------------------------------------------------------------- packing
@@ -546,6 +545,7 @@ def test_master_links_resolve_after_a_move(moved_master: Path) -> None:
 
 def test_every_default_of_the_master_exists(moved_master: Path) -> None:
     with h5py.File(moved_master) as file:
+        assert set(file) == {"entry", "f1", "f2"}
         for name, entry in file.items():
             assert entry.attrs["NX_class"] == "NXentry"
             target = entry[entry.attrs["default"]]

@@ -216,7 +216,9 @@ def test_the_strongest_distinct_correlations_are_chosen(stacked: stack_pdf.Outpu
 
 def test_values_lengths_and_errors_are_the_known_ones(stacked: stack_pdf.Outputs) -> None:
     grown = {name: cell_at(t)[0] / 4.8 for name, t in TEMPERATURES.items()}
-    for row in rows(stacked.table):
+    found = rows(stacked.table)
+    assert len(found) == 4 * 3
+    for row in found:
         xyz = np.array([float(row[x]) for x in "xyz"])
         i, j, k = np.rint((xyz - GRID.first) / GRID.step).astype(int)
         temperature = float(row["temperature"])

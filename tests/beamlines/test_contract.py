@@ -104,7 +104,9 @@ def test_finds_its_scans_and_leaves_the_source_alone(made, monkeypatch):
 @every
 def test_what_is_found_is_sound(made):
     name, example = made
-    for one in beamline(name).find(ask(example)).scans:
+    found = beamline(name).find(ask(example)).scans
+    assert len(found) == len(example.rotations) > 0
+    for one in found:
         problems = []
         for what in ("sample", "scan", "rotation"):
             check_name(getattr(one, what), what, name, problems)
@@ -168,6 +170,7 @@ def test_an_empty_folder_and_a_broken_file_are_one_sentence(made, tmp_path):
     empty.mkdir()
     suffixes = {p.suffix for p in example.source.parent.rglob("*") if p.is_file()}
     broken = [tmp_path / f"broken_100K_0001{suffix}" for suffix in sorted(suffixes)]
+    assert broken
     for path in broken:
         path.write_bytes(b"\x00\x01 this was never complete")
     for source in (empty, *broken):

@@ -76,7 +76,9 @@ def test_geometry_and_orientation_are_the_simulators(tmp_path, flip, cell):
 
 
 def test_measurement(whole, layout):
-    for one in find(whole).scans:
+    found = find(whole)
+    assert names(found) == ALL
+    for one in found.scans:
         simulation = layout.simulation(one.scan, one.rotation)
         header = one.header
         np.testing.assert_allclose(header.monitor, simulation.scan.monitor)

@@ -134,6 +134,7 @@ def test_sums_over_groups(seed: int) -> None:
     use = rng.random(150) < 0.7
     mean, total = groups.mean(values, weights)
     median = groups.median(values, use)
+    assert {tuple(index) for index in groups.hkl} == {tuple(index) for index in hkl}
     for number, index in enumerate(groups.hkl):
         mine = np.all(hkl == index, axis=1)
         assert groups.n[number] == mine.sum()

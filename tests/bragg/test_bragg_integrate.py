@@ -342,6 +342,8 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     table = case("hexagonal").table
     nexus.write_reflections(tmp_path / "reflections.nxs", table, "test")
     again = nexus.read_reflections(tmp_path / "reflections.nxs")
+    assert len(again) == len(table) > 500
+    assert vars(again).keys() == vars(table).keys() >= {"hkl", "counts", "intensity_profile"}
     for name, value in vars(table).items():
         np.testing.assert_array_equal(getattr(again, name), value)
 

@@ -222,6 +222,7 @@ def test_the_table_speaks_of_radius_and_tangent() -> None:
     shift, angle = made.truth(ONE_M, 7, 0.28, 1e-3)
     at = made.settings(ONE_M, made.FOUR[:1])[0]
     fit = fit_modules(Modules.ideal(ONE_M), bragg=[made.bragg(at, shift, angle, 3000, 7)])
+    assert [row.module for row in fit.table] == list(range(10))
     for row, box in zip(fit.table, ONE_M, strict=True):
         place = np.array([box[0] + box[1], box[2] + box[3]]) / 2
         outward = place - np.ravel(at.detector().intersect([0.0, 0.0, 1.0]))
@@ -295,13 +296,15 @@ def test_derivatives_are_those_of_the_residuals() -> None:
     slow, fast = rng.uniform(0, 1, (2, 400)) * np.array([[1043], [981]])
     slow, fast = (a[start.module_at(slow, fast) >= 0] for a in (slow, fast))
     one = np.ones(len(slow))
+    # An image leaves its place (3) and two tilts free; Bragg peaks shift (2), turn and distance.
     data = (
-        lambda: Rings(RingImage(detector, slow, fast, one, 1e-3 * one), start),
-        lambda: Bragg(BraggPeaks(detector, slow, fast, one, one, one, 2 * one), start),
+        (lambda: Rings(RingImage(detector, slow, fast, one, 1e-3 * one), start), 5),
+        (lambda: Bragg(BraggPeaks(detector, slow, fast, one, one, one, 2 * one), start), 4),
     )
-    for make in data:
+    for make, free in data:
         rows = make().rows()
         n = make().free
+        assert n == rows.by_detector.shape[1] == free
         assert len(np.unique(make().number)) == 10
 
         def change(by: np.ndarray, step: np.ndarray, make=make) -> np.ndarray:

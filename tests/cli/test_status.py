@@ -9,15 +9,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
-
-from hklflow.cli.jobs import Job, jobs_of
-from hklflow.config import load, read_yaml
 
 from .conftest import Hklflow
 
@@ -51,21 +49,95 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def finish(base: Path, **config: Any) -> None:
+# All jobs of the experiment and their products, in an order in which they can be made. Of the
+# default `delta_pdf` only the volume without artefacts goes on to the PDF.
+OF_ROTATION = """
+import_scan scan.nxs
+pixel_mask mask.nxs mask.png mask.json
+find_peaks peaks.nxs peaks.png peaks.json statistics.nxs statistics.png statistics.json
+frame_scale scale.nxs scale.png scale.json
+mask_3d frame_mask.nxs frame_mask.png
+"""
+OF_PARENT = """
+refine_parent parent.json parent.png
+"""
+OF_SCAN = """
+refine orientation.json residuals.png
+accept accepted.json
+transform r1/transform.nxs r1/masked_transform.nxs
+transform r2/transform.nxs r2/masked_transform.nxs
+merge transform.nxs transform.png transform_coverage.png transform.json
+merge masked_transform.nxs masked_transform.png masked_transform_coverage.png masked_transform.json
+symmetrise symm_transform.nxs symm_transform.png symm_transform.json
+symmetrise symm_masked_transform.nxs symm_masked_transform.png symm_masked_transform.json
+fill filled_masked_transform.nxs filled_masked_transform.png filled_masked_transform.json
+pdf delta_pdf_masked_transform.nxs delta_pdf_masked_transform.png delta_pdf_masked_transform.json
+pdf total_pdf_masked_transform.nxs total_pdf_masked_transform.png total_pdf_masked_transform.json
+planes planes_symm_masked_transform.png
+planes planes_delta_pdf_masked_transform.png
+scan_file hexa_{scan}.nxs
+"""
+OF_CHILD = """
+difference difference_masked_transform.nxs difference_masked_transform.png \
+    difference_masked_transform.json pdf_difference_masked_transform.nxs
+"""
+OF_SAMPLE = """
+temperature_series temperature_series/series.tsv temperature_series/series.nxs \
+    temperature_series/series.png temperature_series/findings.json
+stack stack_300K/transform.nxs stack_300K/transform.tsv stack_300K/transform.png
+stack stack_300K/masked_transform.nxs stack_300K/masked_transform.tsv \
+    stack_300K/masked_transform.png
+stack stack_300K/symm_masked_transform.nxs stack_300K/symm_masked_transform.tsv \
+    stack_300K/symm_masked_transform.png
+stack_pdf stack_300K/delta_pdf_masked_transform.nxs stack_300K/delta_pdf_masked_transform.tsv \
+    stack_300K/delta_pdf_masked_transform.png
+sample_page hexa.html in_report_hexa.html
+"""
+N_JOBS = 58
+
+
+class Made(NamedTuple):
+    """A job as it is known without hklflow."""
+
+    rule: str
+    key: tuple[str, ...]
+    products: tuple[str, ...]
+
+
+def all_jobs(results: str = "results", binned: bool = False) -> list[Made]:
+    """The jobs of the experiment: two scans of two rotations, the first of them the parent."""
+
+    def listed(text: str, *key: str) -> Iterator[Made]:
+        folder = "/".join((results, *key))
+        for line in text.format(scan=key[-1]).strip().splitlines():
+            rule, *names = line.split()
+            mine = key
+            if rule == "transform":
+                mine = (*key, names[0].split("/")[0])
+            elif rule.startswith("stack"):
+                mine = (*key, "300K")
+            yield Made(rule, mine, tuple(f"{folder}/{name}" for name in names))
+
+    # It is the same in a quick look.
+    found = [Made("import_poni", ("powder",), ("results/calibration/powder/geometry.json",))]
+    for scan in ("300K", "100K"):
+        for rotation in ("r1", "r2"):
+            if binned:
+                found += listed("bin_frames binned.nxs", "hexa", scan, rotation)
+            found += listed(OF_ROTATION, "hexa", scan, rotation)
+    for scan, of_one in (("300K", (OF_PARENT, OF_SCAN)), ("100K", (OF_SCAN, OF_CHILD))):
+        for text in of_one:
+            found += listed(text, "hexa", scan)
+    found += listed(OF_SAMPLE, "hexa")
+    overview = (f"{results}/overview/summary.tsv", f"{results}/overview/series.png")
+    return [*found, Made("overview", (), overview)]
+
+
+def finish(base: Path, results: str = "results", binned: bool = False) -> None:
     """Make all products, later ones later."""
-    found = jobs(base, **config)
-    makers = {product: job for job in found for product in job.products}
-
-    def depth(job: Job) -> int:
-        return 1 + max((depth(makers[path]) for path in job.inputs if path in makers), default=0)
-
-    for job in found:
+    for number, job in enumerate(all_jobs(results, binned)):
         for product in job.products:
-            write(base / product, product, START + depth(job))
-
-
-def jobs(base: Path, **config: Any) -> list[Job]:
-    return jobs_of(load(read_yaml(base / "config/config.yaml") | config, base, config))
+            write(base / product, product, START + number)
 
 
 def write(path: Path, text: str, seconds: float) -> None:
@@ -140,6 +212,17 @@ def states(hklflow: Hklflow, base: Path, *arguments: str) -> dict[tuple[str, ...
     return {(*job["key"], job["rule"]): job for job in told_jobs(hklflow, base, *arguments)}
 
 
+def test_every_job_is_told_once(hklflow: Hklflow, base: Path) -> None:
+    jobs = all_jobs()
+    assert len(jobs) == N_JOBS
+    found = [
+        (job["rule"], tuple(job["key"]), job["product"], job["state"])
+        for job in told_jobs(hklflow, base)
+    ]
+    wanted = [(job.rule, job.key, job.products[0], "done") for job in jobs]
+    assert sorted(found) == sorted(wanted)
+
+
 def test_everything_is_done(hklflow: Hklflow, base: Path) -> None:
     out = told(hklflow, base)
     for scan in ("300K", "100K"):
@@ -158,8 +241,8 @@ def test_nothing_is_done(hklflow: Hklflow, base: Path) -> None:
     (base / "results").rename(base / "gone")
     out = told(hklflow, base)
     assert set(cells(out, "100K").values()) == {"hexa", "100K", "-", "0/2 -"}
-    n = len(jobs(base))
-    assert f"{n} of {n} jobs are to be done; next" in out.splitlines()[-1]
+    assert f"{N_JOBS} of {N_JOBS} jobs are to be done; next" in out.splitlines()[-1]
+    assert {job["state"] for job in told_jobs(hklflow, base)} == {"wait"}
 
 
 def fail(base: Path, sentence: str = "hklflow find_peaks: no peak was found; look") -> None:
@@ -187,6 +270,9 @@ def test_a_failure_has_its_sentence_its_log_and_what_waits(hklflow: Hklflow, bas
         "hexa: series, stacks, page; experiment: overview\n"
     ) in out
     assert "\n1 job failed: mend what the sentences say; next" in out
+    # Done are the calibration, the 25 jobs of 300K, and of 100K five of r1 and three of r2.
+    number = Counter(job["state"] for job in told_jobs(hklflow, base))
+    assert number == {"done": 1 + 25 + 5 + 3, "fail": 1, "old": N_JOBS - 35}
 
 
 def test_what_was_not_made_yet_is_held_by_a_failure(hklflow: Hklflow, base: Path) -> None:
@@ -316,15 +402,24 @@ def test_what_is_older_than_its_inputs_is_old(hklflow: Hklflow, base: Path) -> N
     os.utime(base / orientation, (START + 800, START + 800))
     found = states(hklflow, base)
     old = {key for key, job in found.items() if job["state"] == "old"}
-    assert ("hexa", "100K", "accept") in old
-    assert ("hexa", "100K", "r1", "transform") in old
-    assert ("hexa", "100K", "merge") in old
-    assert ("hexa", "100K", "refine") not in old
-    assert not any(key[:2] == ("hexa", "300K") and "stack" not in key[-1] for key in old)
+    # What is made of it, and what is made of that.
+    after = ["accept", "merge", "symmetrise", "fill", "pdf", "planes", "difference", "scan_file"]
+    assert old == {
+        *(("hexa", "100K", rule) for rule in after),
+        *(("hexa", "100K", rotation, "transform") for rotation in ("r1", "r2")),
+        *(("hexa", "300K", rule) for rule in ("stack", "stack_pdf")),
+        ("hexa", "temperature_series"),
+        ("hexa", "sample_page"),
+        ("overview",),
+    }
+    assert {job["state"] for key, job in found.items() if key not in old} == {"done"}
     # As for snakemake, the same content in a small file is the same.
     same = f"sha256:{hashlib.sha256(orientation.encode()).hexdigest()}"
-    for job in jobs(base):
-        if orientation in job.inputs:
+    readers = {"accept", "transform", "symmetrise", "fill", "scan_file"}
+    for job in all_jobs():
+        if (job.key[:2] == ("hexa", "100K") and job.rule in readers) or (
+            job.rule in {"temperature_series", "sample_page", "overview"}
+        ):
             for product in job.products:
                 record = base / ".snakemake/metadata" / encoded(product)
                 record.parent.mkdir(parents=True, exist_ok=True)
@@ -341,7 +436,7 @@ def test_a_quick_look_has_its_own_results(hklflow: Hklflow, base: Path) -> None:
     assert cells(out, "100K")["import"] == "0/2 -"
     assert "powder: calibration done" in out  # which is the same
     assert out.splitlines()[-1].endswith(" --config binning=4")
-    finish(base, binning=4)
+    finish(base, "results_binned4", binned=True)
     assert (base / "results_binned4/hexa/100K/r1/binned.nxs").exists()
     assert set(cells(told(hklflow, base, *arguments), "100K").values()) == {"hexa", "100K", "done"}
     (base / "results_binned4/hexa/100K/r1/binned.nxs").unlink()
@@ -397,11 +492,8 @@ def test_nothing_is_written(hklflow: Hklflow, base: Path) -> None:
 
 
 def test_what_stands_in_logs_does_not_act_on_the_terminal(base: Path, hklflow: Hklflow) -> None:
-    job = next(job for job in jobs(base) if job.rule == "find_peaks")
-    for product in job.products:
-        (base / product).unlink()
-    log = base / job.logs[0]
-    log.parent.mkdir(parents=True, exist_ok=True)
+    fail(base)
+    log = base / "results/logs/find_peaks/hexa_100K_r2.log"
     for text in (
         "hklflow find_peaks: no peaks in a\x1b[2Jb\x9b; look\n",
         "Traceback (most recent call last)\nError: no peaks in a\x1b[2Jb\x9b; look\n",
@@ -413,14 +505,13 @@ def test_what_stands_in_logs_does_not_act_on_the_terminal(base: Path, hklflow: H
 
 
 def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(base: Path) -> None:
-    job = next(job for job in jobs(base) if job.rule == "find_peaks")
-    for product in job.products:
-        (base / product).unlink()
-    (base / job.logs[0]).parent.mkdir(parents=True, exist_ok=True)
+    fail(base)
+    log = "results/logs/find_peaks/hexa_100K_r2.log"
+    (base / log).unlink()
     (base / ".snakemake/log").mkdir(parents=True, exist_ok=True)
     (base / ".snakemake/incomplete").mkdir(exist_ok=True)
     name = base64.urlsafe_b64encode(b"x").decode()
-    for path in (job.logs[0], ".snakemake/log/1.snakemake.log", f".snakemake/incomplete/{name}"):
+    for path in (log, ".snakemake/log/1.snakemake.log", f".snakemake/incomplete/{name}"):
         os.mkfifo(base / path)
     command = [sys.executable, "-m", "hklflow.cli", "status", str(base)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

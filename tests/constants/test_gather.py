@@ -231,9 +231,11 @@ def test_steps_that_a_run_lost_are_lost(tmp_path):
 @pytest.mark.parametrize(("measure", "runs"), [("pulse_capacitor", 8), ("current_source_20", 4)])
 def test_a_scan_drives_a_turned_module_alike(measure, runs):
     """The halves of a module are one another's image under a turn by 180 degrees."""
-    for run in range(runs):
-        pixels = driven(measure, run, AGIPD)
-        np.testing.assert_array_equal(pixels, pixels[::-1, ::-1])
+    each = np.array([driven(measure, run, AGIPD) for run in range(runs)])
+    np.testing.assert_array_equal(each, each[:, ::-1, ::-1])
+    # Every pixel is driven in one run, and every run drives as many.
+    np.testing.assert_array_equal(each.sum(axis=0), np.ones((16, 32)))
+    assert each.sum(axis=(1, 2)).tolist() == [16 * 32 // runs] * runs
 
 
 def test_a_frame_that_is_empty_in_one_run_is_lost(tmp_path):

@@ -34,6 +34,15 @@ def _bytes(tmp_path, name, facts, module, memory=0.05):
     return [path.read_bytes() for path in paths]
 
 
+def _require_same_bytes(tmp_path, facts, module, layouts):
+    """A module has the same files, one of each of its four ASICs, in so many layouts."""
+    first, *others = (
+        _bytes(tmp_path / f"g{i}", f"m{module}", item, module) for i, item in enumerate(facts)
+    )
+    assert len(first) == 4
+    assert others == [first] * (layouts - 1)
+
+
 def test_all_layouts_of_agipd_give_the_same_bytes(tmp_path):
     modules = {m: raw(AGIPD, m, [0, 1, 2, 4, 5], CELLS) for m in (0, 9)}
     modules[9] = modules[9].only(modules[9].train != FIRST + 2)
@@ -43,10 +52,7 @@ def test_all_layouts_of_agipd_give_the_same_bytes(tmp_path):
         files = write_lab(folder, 1, AGIPD, modules, 3, turned)
         facts.append(facts_of(files, AGIPD, "lab", (0, 9)))
     for module in modules:
-        first, *others = (
-            _bytes(tmp_path / f"g{i}", f"m{module}", item, module) for i, item in enumerate(facts)
-        )
-        assert all(other == first for other in others)
+        _require_same_bytes(tmp_path, facts, module, 5)
 
 
 def test_all_layouts_of_jungfrau_give_the_same_bytes(tmp_path):
@@ -56,10 +62,7 @@ def test_all_layouts_of_jungfrau_give_the_same_bytes(tmp_path):
     write_stacked(stacked, JUNGFRAU, list(modules.values()))
     facts.append(facts_of([stacked], JUNGFRAU, "jungfrau", (0, 1)))
     for module in modules:
-        first, *others = (
-            _bytes(tmp_path / f"g{i}", f"m{module}", item, module) for i, item in enumerate(facts)
-        )
-        assert all(other == first for other in others)
+        _require_same_bytes(tmp_path, facts, module, 4)
         paths, _ = gathered(tmp_path / "again", [facts[-1]], module)
         require(paths, JUNGFRAU, module, (0,), [[0, 1, 3, 4]])
 

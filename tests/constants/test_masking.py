@@ -146,10 +146,14 @@ def test_settings_that_cannot_be(given: dict[str, Any], told: str) -> None:
         stage.Settings(**given)
 
 
-def test_every_range_is_checked() -> None:
-    for name in range_names():
-        with pytest.raises(ValidationError, match=name):
-            stage.Settings(**{name: (2.0, 1.0)})
+@pytest.mark.parametrize("stage_of_gain", ["high", "medium", "low"])
+@pytest.mark.parametrize("quantity", ["offset", "noise", "gain"])
+def test_every_range_is_checked(quantity: str, stage_of_gain: str) -> None:
+    name = f"{quantity}_{stage_of_gain}"
+    assert name in range_names()
+    assert len(range_names()) == 9
+    with pytest.raises(ValidationError, match=name):
+        stage.Settings(**{name: (2.0, 1.0)})
 
 
 def test_jungfrau_with_the_gains_of_the_factory() -> None:

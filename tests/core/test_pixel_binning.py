@@ -148,6 +148,8 @@ def test_masks_flat_fields_and_bits(b: int, slow: int, fast: int, seed: int) -> 
     flat[rng.random(shape) < 0.05] = np.nan
     flat[rng.random(shape) < 0.05] = 0
     found, joined, mean = bin_mask(bits != 0, b), bin_bits(bits, b), bin_mean(flat, b)
+    assert found.shape == joined.shape == mean.shape == (shape[0] // b, shape[1] // b)
+    assert found.size > 0
     for i, j, part in each_block(bits, b):
         assert found[i, j] == any(part.ravel() != 0)
         together = 0

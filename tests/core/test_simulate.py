@@ -381,8 +381,9 @@ def test_a_centred_ridge_peaks_at_allowed_points_only():
     model = Diffuse(ridges=(Ridge(1.0, centred, 0.05),))
     grid = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     s = model.s(grid, 0.0)
-    np.testing.assert_array_equal(s > 0.9, allowed("I", grid))
-    assert s[~allowed("I", grid)].max() < 0.02
+    even = grid.sum(axis=1) % 2 == 0
+    np.testing.assert_array_equal(s > 0.9, even)
+    assert s[~even].max() < 0.02
 
 
 def test_true_background_under_a_peak():
@@ -435,4 +436,5 @@ def test_the_simulator_does_not_use_what_it_tests(path):
         for name in [getattr(node, "module", ""), *(alias.name for alias in node.names)]
     }
     forbidden = {"geometry", "lattice", "hklflow.core.geometry", "hklflow.core.lattice"}
+    assert "numpy" in imported
     assert not imported & forbidden

@@ -94,6 +94,9 @@ def test_the_size_of_the_blocks_does_not_matter(size):
     labels = rng.integers(-1, 9, SHAPE)
     one = run(frames, annulus=annulus, labels=labels, size=7)
     other = run(frames, annulus=annulus, labels=labels, size=size)
+    assert vars(one).keys() == vars(other).keys()
+    assert one.summed.sum() == pytest.approx(frames.sum(dtype=float), rel=1e-5)
+    assert one.radial_counts.sum() == 30 * (labels >= 0).sum()
     for name in vars(one):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 

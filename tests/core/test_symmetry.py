@@ -1,5 +1,6 @@
-"""Symmetry against tables and against the operations themselves."""
+"""Symmetry against tables, gemmi and the operations themselves."""
 
+import gemmi
 import numpy as np
 import pytest
 
@@ -60,6 +61,7 @@ def test_laue_operations_keep_the_length_of_hkl(symbol: str) -> None:
     cell = symmetry.constrain_cell(GENERIC, group)
     hkl = np.array([[1, 2, 3], [4, -1, 2]])
     d = lattice.d_spacing(cell, hkl)
+    assert len(group.laue_operations) == LAUE_ORDER[symbol]
     for op in group.laue_operations:
         np.testing.assert_allclose(lattice.d_spacing(cell, hkl @ op.T), d, rtol=1e-12)
 
@@ -96,19 +98,49 @@ def test_absences_of_diamond() -> None:
     assert np.array_equal(absent[zero], (hkl[zero, 1] + hkl[zero, 2]) % 4 != 0)
 
 
-def test_absences_of_all_groups_follow_from_the_translations() -> None:
-    # h is absent when an operation leaves it alone and shifts its phase: hR = h, h·t not integer.
-    hkl = box(4)
-    differ = []
+def test_absences_of_all_groups_are_those_of_gemmi() -> None:
+    hkl, differ, with_absences = box(4), [], []
     for number in range(1, 231):
-        group = symmetry.space_group(number)
-        expected = np.zeros(len(hkl), dtype=bool)
-        for r, t in zip(*group.operations, strict=True):
-            invariant = np.all(hkl @ r == hkl, axis=1)
-            phase = hkl @ t
-            expected |= invariant & (np.abs(phase - np.rint(phase)) > 1e-6)
+        group, theirs = symmetry.space_group(number), gemmi.find_spacegroup_by_number(number)
+        expected = theirs.operations().systematic_absences(hkl)
         if not np.array_equal(group.is_absent(hkl), expected):
             differ.append(number)
+        if expected.any():
+            with_absences.append(number)
+    assert differ == []
+    # Without are the 37 symmorphic groups of a primitive lattice.
+    assert len(with_absences) == 230 - 37
+
+
+def test_absences_of_every_setting_are_those_of_gemmi() -> None:
+    hkl, settings = box(4), list(gemmi.spacegroup_table())
+    assert {setting.number for setting in settings} == set(range(1, 231))
+    differ = [
+        setting.hall
+        for setting in settings
+        if not np.array_equal(
+            symmetry.space_group(f"Hall: {setting.hall}").is_absent(hkl),
+            setting.operations().systematic_absences(hkl),
+        )
+    ]
+    assert differ == []
+
+
+def test_operations_of_all_groups_are_those_of_gemmi() -> None:
+    """As sets: rotations, and translations up to those of the lattice."""
+    differ = []
+    for setting in gemmi.spacegroup_table():
+        group = symmetry.space_group(f"Hall: {setting.hall}")
+        ours = {
+            (*np.ravel(r).tolist(), *(np.rint(24 * t).astype(int) % 24).tolist())
+            for r, t in zip(*group.operations, strict=True)
+        }
+        theirs = {
+            (*(np.ravel(op.rot) // op.DEN).tolist(), *(np.array(op.tran) % 24).tolist())
+            for op in setting.operations()
+        }
+        if ours != theirs:
+            differ.append(setting.hall)
     assert differ == []
 
 

@@ -36,9 +36,11 @@ def text_of(page: Path) -> str:
 
 
 def command_lines(text: str) -> Iterator[str]:
-    """Commands of the blocks for a shell, without remarks."""
+    """Commands of the blocks for a shell, without remarks; of others those after a prompt."""
     for language, block in BLOCK.findall(text):
-        if language in {"sh", "console", "bash"}:
+        if language not in {"sh", "console", "bash"}:
+            block = "".join(re.findall(r"^\$ .*\n", block, re.MULTILINE))
+        if block:
             for line in block.replace("\\\n", " ").splitlines():
                 for part in re.split(r"&&|;|\|", line.split(" #")[0].removeprefix("$ ")):
                     yield part.strip()
@@ -94,11 +96,14 @@ RIGHT = [page for page in PAGES if page.name != "bad_input.md"]
 
 @pytest.mark.parametrize("page", RIGHT, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
-    wrong = []
-    for line in command_lines(text_of(page)):
-        if line.startswith("hklflow "):
-            wrong.append(whole(shlex.split(line)[1:]))
-    for code in spans(text_of(page)):
+    text = text_of(page)
+    wrong = [
+        whole(shlex.split(line)[1:]) for line in command_lines(text) if line.startswith("hklflow ")
+    ]
+    # None that stands in a line of its own is overlooked.
+    lines = "".join(block for _, block in BLOCK.findall(text))
+    assert len(wrong) >= len(re.findall(r"^(?:\$ )?hklflow [a-z-]+(?![\w:])", lines, re.MULTILINE))
+    for code in spans(text):
         # `hklflow import_scan: ...` is what a stage said, not a command.
         if code.startswith("hklflow ") and not re.match(r"hklflow [\w<>]+:", code):
             words = re.sub(r"[|]", " ", code).split()[1:]
@@ -139,31 +144,109 @@ def test_keys_exist(page: Path) -> None:
     assert not wrong
 
 
+@functools.cache
+def rules() -> set[str]:
+    """Names of the workflow's rules."""
+    return {
+        rule
+        for path in (REPOSITORY / "workflow/rules").glob("*.smk")
+        for rule in re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+def rules_named(text: str) -> set[str]:
+    sentences = re.findall(r"rules? ((?:`\w+`(?:, | and )?)+)", text)
+    return {rule for sentence in sentences for rule in re.findall(r"`(\w+)`", sentence)}
+
+
+@functools.cache
+def options_of_snakemake() -> set[str]:
+    from snakemake.cli import get_argument_parser
+
+    return {option for action in get_argument_parser()._actions for option in action.option_strings}
+
+
+def is_of_snakemake(code: str) -> bool:
+    options = {word for word in code.split()[1:] if word.startswith("-")}
+    return code.split()[:1] == ["snakemake"] and options <= options_of_snakemake()
+
+
+def is_answered(answer: str, others: dict[str, str]) -> bool:
+    """Whether there is something that exists, another row that says it, or a reason for `none`."""
+    if answer.startswith("none"):
+        return re.match(r"none: \S+(?: \S+){3}", answer) is not None
+    codes = SPAN.findall(answer)
+    row = re.fullmatch(r"see (.+)", answer)
+    return (
+        (row is not None and row[1] in others)
+        or any(code.startswith("hklflow ") and not unknown(code.split()[1:]) for code in codes)
+        or any(map(is_of_snakemake, codes))
+        or any(
+            (key := KEY.fullmatch(code)) is not None and key[2] in sections().get(key[1], set())
+            for code in codes
+        )
+        or any("/" in code and (REPOSITORY / code).exists() for code in codes)
+        or bool(rules_named(answer) & rules())
+        or any(
+            (REPOSITORY / "docs" / page).is_file() for page in re.findall(r"\]\((\w+\.md)", answer)
+        )
+    )
+
+
 def test_every_dialog_and_command_of_nxrefine_is_answered() -> None:
     text = text_of(REPOSITORY / "docs/from_nxrefine.md")
-    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
-    answered = " ".join(row[0] for row in rows if row[1].strip())
-    for name in DIALOGS.split(","):
-        assert " ".join(name.split()) in answered
-    for name in COMMANDS.split():
-        assert f"`{name}`" in answered
+    menus = text.split("\n## Menu ", 1)[1].split("\n## Where results went")[0]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in menus.splitlines()
+        if line.startswith("| ") and not line.startswith(("| dialog |", "| command |"))
+    ]
+    told = {name.removeprefix("– "): answer for name, answer in rows}
+    assert [name for name, answer in rows if not is_answered(answer, told)] == []
+    dialogs = [" ".join(name.split()) for name in DIALOGS.split(",")]
+    assert len(dialogs) == 31
+    assert [name for name in dialogs if not any(name in cell for cell in told)] == []
+    assert len(COMMANDS.split()) == 20
+    assert [
+        name for name in COMMANDS.split() if not any(f"`{name}`" in cell for cell in told)
+    ] == []
     keys = {code for code in spans(text) if (key := KEY.fullmatch(code)) and key[1] in sections()}
     assert len(keys) > 20
     for key in keys:
         section, name = key.split(": ")
         assert name in sections()[section], f"`{key}` is no key of the configuration"
-    rules = {
-        rule
-        for path in (REPOSITORY / "workflow/rules").glob("*.smk")
-        for rule in re.findall(r"^rule (\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    named = {
-        rule
-        for sentence in re.findall(r"rules? ((?:`\w+`(?:, | and )?)+)", text)
-        for rule in re.findall(r"`(\w+)`", sentence)
-    }
+    named = rules_named(text)
     assert len(named) > 10
-    assert named <= rules
+    assert named <= rules()
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        ("", False),
+        ("none", False),
+        ("none.", False),
+        ("none: not needed", False),
+        ("none: hklflow writes no SPEC macros", True),
+        ("it is done in another way", False),
+        ("`hklflow shew`", False),
+        ("`hklflow show`", True),
+        ("`snakemake --summery`", False),
+        ("`snakemake --summary`", True),
+        ("rule `find_peeks`", False),
+        ("rules `mask_3d` and `find_peaks`", True),
+        ("`find_peaks: thresold`", False),
+        ("`find_peaks: threshold`", True),
+        ("`config/scan.tsv`", False),
+        ("rows of `config/scans.tsv`", True),
+        ("[here](nowhere.md)", False),
+        ("[here](slurm.md#accounts)", True),
+        ("see Some Scans", False),
+        ("see Sum Scans", True),
+    ],
+)
+def test_only_what_exists_is_an_answer(answer: str, good: bool) -> None:
+    assert is_answered(answer, {"Sum Scans": ""}) == good
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,8 @@ def whole_table(tmp_path):
 def test_every_truncation_is_refused(tmp_path):
     path = whole_table(tmp_path)
     content = path.read_bytes()
+    assert len(read_refl(path)) == 3  # the whole is read
+    assert len(content) > 1000
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
         with pytest.raises(HklflowError):

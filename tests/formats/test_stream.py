@@ -165,11 +165,11 @@ def test_memory_is_used_again(tmp_path, counts, threads):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_block_stays_until_the_next(tmp_path, counts, threads):
     with open_frames(write_stack(tmp_path, counts)) as frames:
-        for i, block in enumerate(frames.stream(2, threads=threads)):
-            for thread in threading.enumerate():
-                if thread.name.startswith("hklflow-frames"):
-                    thread.join(0.01)  # time to spoil it
-            np.testing.assert_array_equal(block, counts[2 * i : 2 * i + 2])
+        stream = frames.stream(2, threads=threads)
+        for first, block in zip(range(0, N, 2), stream, strict=True):
+            for thread in decoders():
+                thread.join(0.01)  # time to spoil it
+            np.testing.assert_array_equal(block, counts[first : first + 2])
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the kernel takes no advice")
@@ -187,11 +187,10 @@ def test_the_kernel_is_told_of_the_next_block(tmp_path, counts, monkeypatch):
             data = file["entry/data/data"].id
             chunks = [data.get_chunk_info_by_coord((z, 0, 0)) for z in range(n)]
         where += [(tmp_path / name, chunk.byte_offset, chunk.size) for chunk in chunks]
-    wanted = [[], where[3:6], where[6:9], where[9:], []]
+    wanted = [where[3:6], where[6:9], where[9:], []]
     with open_frames(path) as frames:
-        for i, _ in enumerate(frames.stream(3)):
-            assert [entry[:3] for entry in told] == wanted[i + 1]
-            assert all(entry[3] == os.POSIX_FADV_WILLNEED for entry in told)
+        for expected, _ in zip(wanted, frames.stream(3), strict=True):
+            assert told == [(*place, os.POSIX_FADV_WILLNEED) for place in expected]
             told.clear()
 
 
@@ -434,7 +433,7 @@ def test_no_thread_survives(tmp_path, counts):
 
 def test_two_streams_at_once(tmp_path, counts):
     with open_frames(write_stack(tmp_path, counts)) as frames:
-        pairs = zip(frames.stream(3, threads=2), frames.stream(3, threads=1), strict=True)
-        for i, (a, b) in enumerate(pairs):
-            np.testing.assert_array_equal(a, counts[3 * i : 3 * i + 3])
+        one, other = frames.stream(3, threads=2), frames.stream(3, threads=1)
+        for first, a, b in zip(range(0, N, 3), one, other, strict=True):
+            np.testing.assert_array_equal(a, counts[first : first + 3])
             np.testing.assert_array_equal(b, a)

@@ -205,6 +205,8 @@ def test_a_misspelt_key_is_told_before_the_dag_exists(tmp_path: Path) -> None:
 def test_cells_and_orientations_are_those_of_the_simulation(finished: Path) -> None:
     experiment = _experiment(finished)
     laue = space_group("P 6/m m m").proper_laue_operations
+    assert len(laue) == 12
+    assert set(experiment.scans) == {("hexa", "300K"), ("hexa", "100K")}
     for sample, scan in experiment.scans:
         product = stage.read_json(finished / f"results/{sample}/{scan}/orientation.json")
         source = experiment.rotation(sample, scan, "r1").raw
