@@ -161,7 +161,8 @@ def once(
     code = box.pytest(["-x", *modules], cache, watch, output)
     said = [json.loads(line) for path in log.iterdir() for line in path.read_text().splitlines()]
     strays, begun = box.strays(), [one["start"] for one in said if "start" in one]
-    tail = output.read_text()[-1500:]
+    said_all = output.read_text()
+    tail = said_all[-1500:]
     found: dict[str, Any] = {"strays": strays[:5]} if strays else {}
     if code is None:
         if time.monotonic() > began + left:
@@ -176,7 +177,7 @@ def once(
         found["missing"] = len(set(tests) - set(begun))
         return {**found, "status": "survived" if not found["missing"] else "error", "text": tail}
     # Nothing was run: hklflow, or what a test module does with it at import, is broken.
-    if code in (2, 4) and ("rror collecting" in tail or "while loading conftest" in tail):
+    if code in (2, 4) and any(w in said_all for w in ("during collection", "loading conftest")):
         return {**found, "status": "killed", "killer": "collection", "text": tail}
     if code < 0 and begun:  # the process died
         return {**found, "status": "killed", "killer": begun[-1], "text": f"signal {-code}"}
