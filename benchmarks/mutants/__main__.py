@@ -36,6 +36,9 @@ def main() -> None:
         command.add_argument("--venv-python", type=Path, required=True)
         work = Path(tempfile.gettempdir()) / "hklflow-mutants"
         command.add_argument("--work", type=Path, default=work, help=f"default: {work}")
+        command.add_argument(
+            "--cold", action="store_true", help="do not compile all kernels first; for a few tests"
+        )
     given = parser.parse_args()
     {"draw": draw.main, "reach": reach.main, "run": run.main}[given.command](given)
 

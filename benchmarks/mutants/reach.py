@@ -29,6 +29,8 @@ def main(given: argparse.Namespace) -> None:
     from coverage.numbits import numbits_to_nums
 
     box = Sandbox(given.work / "slot0", given.repo, given.venv_python)
+    if not given.cold:
+        box.warm()
     folder, log = box.root / "coverage", box.log()
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():

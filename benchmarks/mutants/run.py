@@ -31,6 +31,8 @@ def main(given: argparse.Namespace) -> None:
     made: list[Sandbox] = []
     for i in range(given.jobs if todo else 0):
         made.append(Sandbox(given.work / f"slot{i}", given.repo, given.venv_python))
+        if i == 0 and not given.cold:
+            made[0].warm()
         made[i].adopt(made[0])
         boxes.put(made[i])
 

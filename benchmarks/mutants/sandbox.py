@@ -3,7 +3,8 @@
 The interpreter is a virtual environment with links to the packages of the one that was given, but
 for its editable install: in its stead stands the copy's `src`. So neither a cleared environment nor
 another PYTHONPATH leads back to the editable install. Numba keeps what it compiled beside the copy:
-its index knows a source by path, time and size, which stay as they are from mutant to mutant.
+its index knows a source by path, time and size, which stay as they are from mutant to mutant; each
+state of the checkout has a folder of its own.
 """
 
 import importlib.util
@@ -27,16 +28,20 @@ class Sandbox:
 
     def __init__(self, root: Path, checkout: Path, python: Path) -> None:
         self.root, self.checkout, self.given = root.absolute(), checkout.resolve(), python
-        self.repo, self.cache = self.root / "repo", self.root / "numba"
+        self.repo = self.root / "repo"
         self.environment = self.root / "venv"
         self.site = self.environment / "lib" / _version(sys.executable) / "site-packages"
         if _version(str(python)) != _version(sys.executable):
             raise SystemExit(f"{python} is not {_version(sys.executable)}, as this is")
-        self.cache.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         beside = self.checkout.parent / "shared"  # real measurements, for tests/conftest.py
         if beside.exists() and not (self.root / "shared").exists():
             (self.root / "shared").symlink_to(beside.resolve())
         self.refresh()
+        # What numba compiled of one module is not forgotten when another changes.
+        state = sha1(b"".join(p.read_bytes() for p in sorted(self.repo.glob("src/**/*.py"))))
+        self.cache = self.root / "numba" / state.hexdigest()[:16]
+        self.cache.mkdir(parents=True, exist_ok=True)
         self._interpreter()
 
     def refresh(self) -> None:
@@ -101,6 +106,16 @@ class Sandbox:
                 ours.chmod(0o755)
             else:
                 ours.symlink_to(script)
+
+    def warm(self) -> None:
+        """Compile the usual kernels, once: else each of the first processes would for itself."""
+        if not (self.cache / "warm").exists():
+            print(f"compiling the kernels to {self.cache}", flush=True)
+            python = [str(self.environment / "bin/python"), "-m", "hklflow.warm"]
+            given = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+            given["NUMBA_CACHE_DIR"] = str(self.cache)
+            subprocess.run(python, env=given, cwd=self.root, check=True)
+            (self.cache / "warm").touch()
 
     def adopt(self, other: "Sandbox") -> None:
         """Take what another sandbox has compiled; numba tells its folders by their paths."""
