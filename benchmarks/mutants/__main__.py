@@ -16,7 +16,7 @@ def main() -> None:
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--number", type=int, required=True, help="not counting equivalent ones")
     two = commands.add_parser("reach", help="which tests reach which lines")
-    two.add_argument("--tests", nargs="+", default=["tests"], help="files or folders, or options")
+    two.add_argument("--tests", nargs="+", default=["tests"], help="files, folders or single tests")
     two.add_argument("--workers", type=int, default=2, help="of pytest-xdist; 0: none")
     three = commands.add_parser("run", help="run the tests that reach each mutant")
     three.add_argument("--mutants", type=Path, required=True)
