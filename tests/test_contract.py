@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from hklflow import schema, stage, stages
 from hklflow.errors import HklflowError
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = sorted(name for _, name, _ in pkgutil.iter_modules(stages.__path__))
@@ -149,7 +150,7 @@ def test_help_of_the_module_in_a_shell() -> None:
         [sys.executable, "-m", "hklflow.stages.find_peaks", "--help"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -171,7 +172,7 @@ def test_importing_stages_and_configuration_is_cheap() -> None:
     code += "    print(name, *sorted(heavy & set(sys.modules)))\n"
     code += "import hklflow.config\nprint('config', *sorted(heavy & set(sys.modules)))\n"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]

@@ -13,6 +13,7 @@ from hklflow import nexus
 from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
 from hklflow.stages import merge
+from tests.patience import PATIENCE
 
 from .poisson import intensity
 
@@ -134,7 +135,7 @@ def test_the_command_reads_packed_volumes(tmp_path: Path) -> None:
     out = outputs(tmp_path)
     given = [f"--{name.replace('_', '-')}={path}" for name, path in out.model_dump().items()]
     command = [sys.executable, "-m", "hklflow.stages.merge", "--volumes", str(tmp_path / "0.nxs")]
-    subprocess.run([*command, *given], check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, *given], check=True, capture_output=True, timeout=PATIENCE)
     assert out.volume.is_file()
 
 

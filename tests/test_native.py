@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE
+
 OTHERS = ("scipy.linalg", "pyFAI", "hdf5plugin", "numba", "matplotlib.pyplot", "nexusformat.nexus")
 
 WORKS = """
@@ -25,7 +27,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

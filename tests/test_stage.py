@@ -16,6 +16,7 @@ import pytest
 
 from hklflow import __version__, stage
 from hklflow.errors import HklflowError
+from tests.patience import PATIENCE
 
 TOY = '''\
 """Count the letters of texts (a toy)."""
@@ -155,7 +156,9 @@ class Toy:
 
     def shell(self, *words: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(self.folder / "toy.py"), *self.flags(), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
 
     def left(self) -> set[str]:
         return {path.name for path in self.out.iterdir()} if self.out.exists() else set()

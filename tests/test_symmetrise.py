@@ -13,6 +13,7 @@ from hklflow import nexus
 from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
 from hklflow.stages import symmetrise
+from tests.patience import PATIENCE
 
 from .poisson import intensity
 
@@ -209,7 +210,7 @@ def test_no_volumes_at_all_are_told_in_one_sentence(tmp_path: Path) -> None:
     given += ["--metrics", "m.json"]
     done = subprocess.run(
         [sys.executable, "-m", "hklflow.stages.symmetrise", "--empty-volumes", *given],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "--volumes: List should have at least 1 item" in done.stderr

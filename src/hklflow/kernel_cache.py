@@ -7,8 +7,11 @@ is used, and where there is none (containers, some nodes of clusters) the folder
 files; numba would refuse to be imported there.
 """
 
+import fcntl
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,6 +43,31 @@ def choose(package: Path) -> None:
         if os.access(folder, os.W_OK) and base.stat().st_uid == os.getuid():
             os.environ["NUMBA_CACHE_DIR"] = str(folder)
             return
+
+
+def ensure(group: str) -> None:
+    """Compile a group of kernels (`hklflow.warm`), unless it was done; others who ask then wait.
+
+    Without it all jobs of a new installation that start together would compile the same. Where the
+    file system knows no locks, or nothing can be compiled beforehand, each job does it for itself.
+
+    Parameters
+    ----------
+    group : str
+        As `hklflow.warm` names it.
+    """
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
+    done = folder / f"{group}-{_state(Path(__file__).parent)}.done"
+    if not folder.name or done.exists():
+        return
+    with suppress(OSError), done.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            return
+        print(f"compiling the kernels of {group}, once for this installation", flush=True)
+        command = [sys.executable, "-m", "hklflow.warm", group]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0:
+            done.touch()
 
 
 def _state(package: Path) -> str:

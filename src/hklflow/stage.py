@@ -2,8 +2,9 @@
 
 A stage module has ``VERSION`` (raised when the same input would give a different
 output), ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs, outputs,
-params, threads)``. `command` turns ``main`` into a command line; tests call
-``main`` themselves.
+params, threads)``. Kernels that `make setup` does not compile are a group of
+`hklflow.warm`, named by ``KERNELS``. `command` turns ``main`` into a command
+line; tests call ``main`` themselves.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from hklflow import __version__, publish, system
+from hklflow import __version__, kernel_cache, publish, system
 from hklflow.errors import HklflowError, printable_lines
 
 T = TypeVar("T")
@@ -128,6 +129,8 @@ def command(main: Main) -> None:
         params: Annotated[module["Params"] | None, flat] = None,  # type: ignore[valid-type]
         threads: int = 1,
     ) -> None:
+        if "KERNELS" in module:
+            kernel_cache.ensure(module["KERNELS"])
         run(
             main,
             inputs=inputs or module["Inputs"](),

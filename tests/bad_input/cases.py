@@ -25,7 +25,7 @@ Around = Callable[[Path], AbstractContextManager[None]]
 _PROGRESS = re.compile(r"^[\w ]+: \d+/\d+ after [\d.]+ s\n", re.MULTILINE)
 
 # A command that has not ended by then hangs: the longest takes about a second.
-PATIENCE = 20
+PATIENCE = 600
 
 
 def nothing(folder: Path) -> None:

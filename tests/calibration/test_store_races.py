@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import pytest
+from tests.patience import PATIENCE
 
 from hklflow.calibration import disk, index, layout
 from hklflow.calibration.states import read_schema, state_of
@@ -94,7 +95,7 @@ def start(store):
         go.touch()
         if not wait:
             return running
-        out = [process.communicate(timeout=120)[0] for process in running]
+        out = [process.communicate(timeout=PATIENCE)[0] for process in running]
         assert [process.returncode for process in running] == [0] * count
         return out
 

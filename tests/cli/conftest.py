@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hklflow.cli import main
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -73,6 +74,6 @@ def shell(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedPro
         env=environment() | more,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )

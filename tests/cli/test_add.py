@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from hklflow import config
+from tests.patience import PATIENCE
 
 from .conftest import REPOSITORY, Hklflow, environment, write_raw
 
@@ -182,7 +183,7 @@ def test_commands_at_the_same_time_lose_no_row(folder: Path) -> None:
         )
         for name in names
     ]
-    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    assert [process.wait(timeout=PATIENCE) for process in running] == [0, 0, 0]
     lines = (folder / "config/samples.tsv").read_text().splitlines()
     assert sorted(line.split("\t")[0] for line in lines[-3:]) == names
 

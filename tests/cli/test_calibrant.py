@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 from .conftest import Hklflow
 
 A_LAB6 = 4.156826  # Å, NIST SRM 660c
@@ -75,4 +77,4 @@ def test_a_reader_that_has_had_enough_is_no_error() -> None:
     run.stdout.close()
     assert "BrokenPipeError" not in run.stderr.read()
     run.stderr.close()
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=PATIENCE) == 0

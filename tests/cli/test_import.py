@@ -21,6 +21,7 @@ from hklflow.core.geometry import Detector, Goniometer
 from hklflow.errors import HklflowError
 from hklflow.formats.models import read_model
 from hklflow.formats.raw import Header, open_frames, read_header
+from tests.patience import PATIENCE
 
 from .conftest import Hklflow
 
@@ -420,7 +421,7 @@ main(["import", str(raw), "--from", "fake", "--directory", {str(folder)!r}])
         )
         for _ in range(3)
     ]
-    told = [run.communicate(timeout=120)[0] for run in runs]
+    told = [run.communicate(timeout=PATIENCE)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert sorted("2 rows added" in text for text in told) == [False, False, True]
     rows = load(folder).scans["ice", "100K"].rotations

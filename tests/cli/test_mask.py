@@ -15,6 +15,7 @@ import yaml
 from matplotlib.image import imread
 
 from hklflow import mask_steps
+from tests.patience import PATIENCE
 
 from .conftest import REPOSITORY, Hklflow, environment
 
@@ -241,7 +242,7 @@ def test_a_killed_command_leaves_the_old_file(file: Path) -> None:
 def test_commands_at_the_same_time_all_add_their_step(file: Path) -> None:
     words = [sys.executable, "-m", "hklflow.cli", "mask", "add", str(file), "edges", "--width"]
     runs = [subprocess.Popen([*words, str(n)], env=environment()) for n in range(1, 5)]
-    assert [run.wait(timeout=100) for run in runs] == [0] * 4
+    assert [run.wait(timeout=PATIENCE) for run in runs] == [0] * 4
     widths = [step["edges"] for step in yaml.safe_load(file.read_text())[2:]]
     assert sorted(widths) == [1, 2, 3, 4]
 

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests.patience import PATIENCE
+
 from .conftest import Hklflow
 
 SAMPLES = """sample	space_group	a	b	c	alpha	beta	gamma
@@ -514,7 +516,7 @@ def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(base: Path) -> None:
     for path in (log, ".snakemake/log/1.snakemake.log", f".snakemake/incomplete/{name}"):
         os.mkfifo(base / path)
     command = [sys.executable, "-m", "hklflow.cli", "status", str(base)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("command", ["status", "check"])

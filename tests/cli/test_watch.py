@@ -22,6 +22,7 @@ import pytest
 
 from hklflow.cli.complete import NOT_THERE, Settling, missing
 from hklflow.cli.folder import read_table
+from tests.patience import PATIENCE
 
 from .conftest import Hklflow, environment, shell, write_raw
 
@@ -104,7 +105,7 @@ def watch(folder: Path) -> Iterator[Watching]:
     for process in watching.processes:
         if process.poll() is None:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
 
 
 Writers = Callable[..., subprocess.Popen[str]]
@@ -175,8 +176,8 @@ def test_a_file_that_grows_is_added_when_it_is_whole(
     watch.says("7 of 12 frames" if frames else "cannot be opened")
     assert _scans(folder) == []
     _go_on(writer)
-    assert writer.wait(timeout=60) == 0
-    assert process.wait(timeout=60) == 0, watch.told
+    assert writer.wait(timeout=PATIENCE) == 0
+    assert process.wait(timeout=PATIENCE) == 0, watch.told
     assert _runs(folder) == [["300K r1", 12]]
 
 
@@ -207,8 +208,8 @@ def test_a_series_that_grows_is_added_when_it_is_whole(
     watch.says("4 of 6 frames" if frames else "q_0004.tif")
     assert _scans(folder) == []
     _go_on(writer)
-    assert writer.wait(timeout=60) == 0
-    assert process.wait(timeout=60) == 0, watch.told
+    assert writer.wait(timeout=PATIENCE) == 0
+    assert process.wait(timeout=PATIENCE) == 0, watch.told
     assert _runs(folder) == [["300K r1", 6]]
 
 
@@ -398,7 +399,7 @@ def test_a_failed_run_does_not_stop_the_watch(folder: Path, watch: Watching) -> 
     write_raw(folder / "raw/a.h5")
     _until(lambda: len(_runs(folder)) == 3)
     write_raw(folder / "raw/b.h5")
-    assert process.wait(timeout=60) == 3, watch.told
+    assert process.wait(timeout=PATIENCE) == 3, watch.told
     assert _runs(folder)[:3] == [["a r1"]] * 3
     assert set(map(tuple, _runs(folder)[3:])) == {("a r1", "b r1")}
     lines = watch.told.splitlines()
@@ -424,7 +425,7 @@ def test_a_table_in_disorder_is_told_and_waited_for(folder: Path, watch: Watchin
 
 def test_the_time_is_limited(folder: Path, watch: Watching) -> None:
     _plan(folder, "quartz|a|||r1|raw/a.h5|phi=0:0.1|")
-    assert watch("--hours", "0.0001").wait(timeout=60) == 0
+    assert watch("--hours", "0.0001").wait(timeout=PATIENCE) == 0
     assert "time is up" in watch.told
 
 
@@ -441,7 +442,7 @@ def test_the_stop_file_lets_the_run_end(folder: Path, watch: Watching) -> None:
     assert process.poll() is None
     assert _scans(folder) == [("a", "r1")]
     (folder / "go").touch()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert len(_runs(folder)) == 2
     assert not (folder / "config/watch.stop").exists()
 
@@ -498,7 +499,7 @@ def test_a_signal_ends_snakemake_and_all_its_children(
         assert process.poll() is None
         assert all(map(_alive, family))
         process.send_signal(asked)
-    assert process.wait(timeout=60) == 128 + asked
+    assert process.wait(timeout=PATIENCE) == 128 + asked
     expected = ["SIGINT"] if ends == "at once" else ["SIGINT", "SIGTERM"]
     assert (folder / "signals").read_text().split() == expected
     _until(lambda: not any(map(_alive, family)), 10)
@@ -509,7 +510,7 @@ def test_one_watch_and_a_lock_that_was_left(folder: Path, watch: Watching) -> No
     first = watch()
     watch.says("watching")
     second = watch()
-    assert second.wait(timeout=60) == 2
+    assert second.wait(timeout=PATIENCE) == 2
     assert f"is watched already by process {first.pid}" in watch.told
     first.kill()
     first.wait()
@@ -525,7 +526,7 @@ def test_what_was_added_before_a_crash_is_run(folder: Path, watch: Watching) -> 
     _plan(folder, "quartz|a|||r1|raw/a.h5|phi=0:0.1|")
     with (folder / "config/scans.tsv").open("a") as table:
         table.write("quartz\ta\t\t\tr1\traw/a.h5\tphi=0:0.1\t\t\t\n")
-    assert watch("--until-complete").wait(timeout=60) == 0
+    assert watch("--until-complete").wait(timeout=PATIENCE) == 0
     assert _runs(folder) == [["a r1"]]
 
 

@@ -13,6 +13,7 @@ from hklflow import stage
 from hklflow.dials import programs
 from hklflow.errors import HklflowError
 from hklflow.stages import refine_parent
+from tests.patience import PATIENCE
 
 from . import small_scans
 
@@ -187,7 +188,7 @@ def test_a_program_ends_with_who_started_it(tmp_path: Path) -> None:
         pid = int(started.read_text())
         assert Path(f"/proc/{pid}").exists()
         job.terminate()
-        assert job.wait(timeout=60) == 128 + signal.SIGTERM
+        assert job.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
     finally:
         job.kill()
     # Without its parent it is a zombie until init has seen it.
@@ -214,7 +215,7 @@ def test_the_frames_end_with_who_wrote_them(tmp_path: Path) -> None:
             assert job.stdout.readline() == "written\n"
             assert len(list(tmp_path.glob("*/frames.nxs"))) == 1
             job.terminate()
-            assert job.wait(timeout=60) == 128 + signal.SIGTERM
+            assert job.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
         finally:
             job.kill()
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 from .cluster import Cluster, missing
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,9 +78,9 @@ class Run:
         self.processes.append(process)
         return process
 
-    def finish(self, *arguments: str, timeout: float = 600) -> int:
+    def finish(self, *arguments: str) -> int:
         """Run snakemake to its end; its return code."""
-        return self.start(*arguments).wait(timeout)
+        return self.start(*arguments).wait(PATIENCE)
 
     def stop(self) -> None:
         """End what a failed test left: snakemake and its jobs."""

@@ -1,5 +1,6 @@
 """A tiny simulated experiment, and a way to run snakemake on it."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -114,7 +117,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     command = [sys.executable, "-m", "snakemake", *arguments]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=900, check=False
+        command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False
     )
 
 
@@ -122,13 +125,21 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole experiment from raw frames to the overview: two temperatures, two rotations.
 
-    One of the rotations is the sum of two scans.
+    One of the rotations is the sum of two scans. It is made once for all processes of a test run,
+    which only read it; what changes something takes a copy (`copy_experiment`).
     """
-    folder = write_experiment(
-        tmp_path_factory.mktemp("workflow") / "experiment",
-        CONFIG,
-        scans([300, 100], {"r1": 0, "r2": 40}, parent=300, repeated=((100, "r2"),)),
-    )
-    run = snakemake(folder, "--cores", "2")
-    assert run.returncode == 0, run.stdout + run.stderr
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "finished"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            made = write_experiment(
+                shared / "unfinished",
+                CONFIG,
+                scans([300, 100], {"r1": 0, "r2": 40}, parent=300, repeated=((100, "r2"),)),
+            )
+            run = snakemake(made, "--cores", "2")
+            assert run.returncode == 0, run.stdout + run.stderr
+            made.rename(folder)
     return folder

@@ -23,10 +23,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from tests.patience import PATIENCE
+
 from .conftest import REPOSITORY
 
 # Long enough for a busy machine; a test that waits so long has failed.
-PATIENCE = 240
 
 _PYTHON = """\
 #!/bin/bash

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from hklflow import stage
+from tests.patience import PATIENCE
 
 from ..privilege import without_privilege_to_read_all
 from .conftest import CONFIG, scans, snakemake, write_experiment
@@ -276,7 +277,7 @@ def _by_hand(bench: Bench, command: str, fault: Fault | None = None) -> "subproc
 
 
 def _ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, told = process.communicate(timeout=240)
+    _, told = process.communicate(timeout=PATIENCE)
     return process.returncode, told
 
 
@@ -506,7 +507,7 @@ def test_an_interrupt_ends_all_and_the_next_run_completes(
     else:
         process.send_signal(number)
         bench.go()
-    _, told = process.communicate(timeout=240)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0, told
     wait_for(lambda: bench.processes() == [], "the jobs to end")
     assert _is_unlocked(bench.folder)

@@ -14,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.patience import PATIENCE
+
 from .conftest import CONFIG, REPOSITORY, scans, write_experiment
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -131,7 +133,7 @@ def _snakemake(folder: Path, *arguments: str | Path) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         env=environment,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
 

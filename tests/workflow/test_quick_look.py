@@ -8,6 +8,7 @@ import pytest
 from hklflow import nexus
 
 from .conftest import CONFIG, scans, snakemake, write_experiment
+from .faults import copy_experiment
 
 MISSING = re.compile(r"^Reason: Missing output files: ([^;\n]*)", re.MULTILINE)
 BINNED = ("--config", "binning=4")
@@ -37,9 +38,10 @@ def test_only_what_no_binning_changes_has_one_place(tmp_path: Path) -> None:
     assert {path.removeprefix("results/") for path in full - shared} == own - sums
 
 
-def test_neither_makes_anything_of_the_other_again(finished: Path) -> None:
+def test_neither_makes_anything_of_the_other_again(finished: Path, tmp_path: Path) -> None:
+    folder = copy_experiment(finished, tmp_path / "e")
     scan = "results_binned4/hexa/100K/r2/scan.nxs"
-    done = snakemake(finished, scan, *BINNED, "--cores", "2")
+    done = snakemake(folder, scan, *BINNED, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     # It took the sum and the calibration that were there.
     told = done.stdout + done.stderr
@@ -48,12 +50,12 @@ def test_neither_makes_anything_of_the_other_again(finished: Path) -> None:
         "import_scan",
         "total",
     }
-    found = nexus.read_scan(finished / scan)
+    found = nexus.read_scan(folder / scan)
     assert found.binning is not None
     assert found.rotation.detector.shape == (37, 37)
-    full = nexus.read_scan(finished / scan.replace("_binned4", ""))
+    full = nexus.read_scan(folder / scan.replace("_binned4", ""))
     assert full.binning is None
     assert found.rotation.detector.distance == pytest.approx(full.rotation.detector.distance)
     for more in ((), (scan, *BINNED)):
-        again = snakemake(finished, "-n", *more)
+        again = snakemake(folder, "-n", *more)
         assert "Nothing to be done" in again.stdout + again.stderr, again.stdout

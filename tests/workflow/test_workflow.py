@@ -304,14 +304,11 @@ def test_nothing_is_left_to_do_and_a_new_temperature_runs_only_what_is_new(
 ) -> None:
     again = snakemake(finished, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
-    table = finished / "config/scans.tsv"
-    before = table.read_text()
+    folder = copy_experiment(finished, tmp_path / "e")
     both = {"r1": 0, "r2": 40}
-    try:
-        table.write_text(scans([300, 100, 50], both, parent=300, repeated=((100, "r2"),)))
-        run = snakemake(finished, "--dry-run")
-    finally:
-        table.write_text(before)
+    table = scans([300, 100, 50], both, parent=300, repeated=((100, "r2"),))
+    (folder / "config/scans.tsv").write_text(table)
+    run = snakemake(folder, "--dry-run")
     of_rotations = ("import_scan", "pixel_mask", "find_peaks", "frame_scale")
     assert _jobs(run.stdout + run.stderr) == {
         **dict.fromkeys(("simulate", *of_rotations, "mask_3d", "transform", "merge"), 2),
@@ -374,8 +371,7 @@ def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:
 
 def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     """In a copy: what others look at must not have more in it."""
-    folder = tmp_path / "e"
-    copy_experiment(finished, folder)
+    folder = copy_experiment(finished, tmp_path / "e")
     dry = snakemake(folder, "bragg", "--dry-run")
     expected = {
         "converge": 2,

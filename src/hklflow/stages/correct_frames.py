@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hklflow.formats.raw import Header
 
 VERSION = 2
+KERNELS = "constants"
 
 
 class Inputs(stage.Inputs):

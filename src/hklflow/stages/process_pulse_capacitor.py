@@ -7,6 +7,7 @@ from pydantic import Field
 from hklflow import ramp_settings, stage
 
 VERSION = 1
+KERNELS = "constants"
 
 
 class Inputs(stage.Inputs):

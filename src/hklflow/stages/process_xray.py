@@ -8,6 +8,7 @@ from pydantic import Field
 from hklflow import stage
 
 VERSION = 1
+KERNELS = "constants"
 
 
 class Inputs(stage.Inputs):
