@@ -2,7 +2,7 @@
 
 A page has `<!-- site: NAME ARGUMENT -->` where the text of `reference.NAME(ARGUMENT)` goes. Pages
 are written for readers of the repository too, so links lead to files; what is no page of the
-site becomes a link to the repository.
+site is named by its path in the repository.
 """
 
 import posixpath
@@ -17,10 +17,9 @@ from docutils.utils.math.latex2mathml import tex2mathml
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-REPOSITORY = "https://github.com/hklflow/hklflow/blob/main/"
 MARK = re.compile(r"^<!-- site: (\w+)(?: ([\w.]+))? -->$", re.MULTILINE)
 MERMAID = re.compile(r"^```mermaid\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 
 # Pages that stand elsewhere in the repository: their text, and where their links start.
@@ -51,13 +50,14 @@ def linked(text: str, page: str, folder: str) -> str:
     """Lead links, which start at a folder of the repository, to pages of the site."""
 
     def led(link: re.Match[str]) -> str:
-        target = link[2].removeprefix(REPOSITORY)
-        local = target != link[2] or not re.match(r"\w+:|#", target)
-        if not local:
+        mark, words, target = link.groups()
+        if re.match(r"\w+:|#", target):
             return link[0]
-        path, _, anchor = target.partition("#")
-        start = "" if target != link[2] else folder
-        return link[1] + _page(posixpath.normpath(posixpath.join(start, path)), anchor) + link[3]
+        name, _, anchor = target.partition("#")
+        path = posixpath.normpath(posixpath.join(folder, name))
+        if (address := _page(path, anchor)) is not None:
+            return f"{mark}[{words}]({address})"
+        return words if path in words else f"{words} (`{path}`)"
 
     parts, at = [], 0
     for code in CODE.finditer(text):  # nothing in a block of code is a link
@@ -66,7 +66,8 @@ def linked(text: str, page: str, folder: str) -> str:
     return "".join([*parts, LINK.sub(led, text[at:])])
 
 
-def _page(path: str, anchor: str) -> str:
+def _page(path: str, anchor: str) -> str | None:
+    """Address of a file on the site; None if it is no page of it."""
     suffix = f"#{anchor}" if anchor else ""
     if path in ELSEWHERE:
         return f"{ELSEWHERE[path]}.md{suffix}"
@@ -74,7 +75,7 @@ def _page(path: str, anchor: str) -> str:
         return path.removeprefix("docs/") + suffix
     if not (reference.ROOT / path).exists():
         raise ValueError(f"a link to {path}, which does not exist")
-    return f"{REPOSITORY}{path}{suffix}"
+    return None
 
 
 # ---------------------------------------------------------------------------- equations

@@ -15,7 +15,6 @@ PAGES = sorted(
 )
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-OURS = "https://github.com/hklflow/hklflow/blob/main/"
 NAMED = re.compile(r"(?<![\w/])docs/[\w/.-]+?\.(?:md|py|png)\b")
 
 
@@ -34,13 +33,10 @@ def broken(page: Path) -> list[str]:
     wrong = []
     text = CODE.sub("", page.read_text(encoding="utf-8"))
     for link in LINK.findall(text):
-        target, start = link, page.parent
-        if link.startswith(OURS):
-            target, start = link.removeprefix(OURS), REPOSITORY
-        elif re.match(r"\w+:", link):
+        if re.match(r"\w+:", link):
             continue
-        name, _, anchor = target.partition("#")
-        path = (start / name).resolve() if name else page
+        name, _, anchor = link.partition("#")
+        path = (page.parent / name).resolve() if name else page
         if not path.exists() or (anchor and anchor not in anchors(path)):
             wrong.append(link)
     return wrong
