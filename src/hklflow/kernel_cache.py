@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 #: One of them stands in every module that has kernels, or words for them.
-_WORDS = (b"numba", b"llvmlite", b"core.jit")
+_WORDS = (b"import numba", b"from numba", b"llvmlite import", b"hklflow.core.jit import")
 
 
 def choose(package: Path) -> None:

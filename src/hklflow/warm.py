@@ -30,13 +30,15 @@ from numpy.typing import NDArray
 from hklflow import stage
 from hklflow.core import geometry, lattice
 from hklflow.core.grid import Grid
-from hklflow.core.prediction import predict
+from hklflow.core.peaks_table import Peaks
+from hklflow.core.prediction import Prediction, predict
 from hklflow.formats.write_raw import NXmxWriter
 
 #: Types of frames that photon counters write. What does not depend on it comes with the first.
 DTYPES = ("uint32", "uint16", "int32")
 
 _SHAPE, _N_FRAMES, _PIXEL = (96, 112), 48, 1e-3
+_COUNTS = 4000.0  # of a spot
 _CELL = [8.0, 8.0, 8.0, 90.0, 90.0, 90.0]
 _UB = np.eye(3) * 2 * np.pi / _CELL[0]
 
@@ -80,7 +82,7 @@ def _tasks_of_frames(dtype: str, first: bool) -> dict[str, Task]:
         raw: Task(partial(make_masked, dtype=dtype), dtype),
         peaks: Task(make_peaks, dtype, (raw, *earlier(peaks))),
         binned: Task(make_volume, dtype, (raw, *earlier(binned))),
-        integrated: Task(make_reflections, dtype, (peaks, binned, *earlier(integrated))),
+        integrated: Task(make_reflections, dtype, (raw, *earlier(integrated))),
     }
 
 
@@ -122,9 +124,8 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
     frame, slow, fast = np.ogrid[:_N_FRAMES, : _SHAPE[0], : _SHAPE[1]]
     rate: NDArray[np.float64] = np.full((_N_FRAMES, *_SHAPE), 4.0)
     rotation = _geometry()
-    hkl = lattice.indices_within(_CELL, geometry.q_max(rotation))
-    seen = predict(rotation, _UB, hkl, margin=-4.0)
-    spots = [(*at, 4000.0) for at in zip(seen.frame, seen.slow, seen.fast, strict=True)]
+    seen = _predicted(rotation)
+    spots = [(*at, _COUNTS) for at in zip(seen.frame, seen.slow, seen.fast, strict=True)]
     spots += [(20.0, 30.0, 30.0, 9000.0), (20.5, 33.5, 30.0, 9000.0), (30.0, 60.0, 60.0, 200000.0)]
     for z, y, x, total in spots:
         r2 = (slow - y) ** 2 + (fast - x) ** 2
@@ -158,6 +159,34 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
         dtype=dtype,
     ) as writer:
         writer.append(counts)
+
+
+def _predicted(rotation: geometry.Rotation) -> Prediction:
+    hkl = lattice.indices_within(_CELL, geometry.q_max(rotation))
+    return predict(rotation, _UB, hkl, margin=-4.0)
+
+
+def _predicted_peaks() -> Peaks:
+    """Return the peaks that the search would give."""
+    seen = _predicted(_geometry())
+    n = len(seen.frame)
+    one, counts = np.ones(n), np.full(n, _COUNTS)
+    at = {"frame": seen.frame, "slow": seen.slow, "fast": seen.fast}
+    at |= {f"var_{axis}": 0.01 * one for axis in ("frame", "slow", "fast")}
+    at |= {f"width_{axis}": one for axis in ("frame", "slow", "fast")}
+    return Peaks(
+        **at,
+        intensity=counts,
+        var_intensity=counts,
+        background=4 * one,
+        n_pixels=np.full(n, 50),
+        n_frames=np.full(n, 4),
+        maximum=0.06 * counts,
+        significance=np.sqrt(counts),
+        chi2=one,
+        flags=np.zeros(n, np.int64),
+        counts={},
+    )
 
 
 def _geometry() -> geometry.Rotation:
@@ -194,7 +223,10 @@ def make_masked(folder: Path, dtype: str) -> None:
     mask = folder / "begin"
     mask.mkdir()
     _run(pixel_mask, _of(folder, "scan"), _of(folder, "mask") | _told(mask), {})
-    # So that the transform need not wait for the peaks, which take longest.
+    # The search for peaks takes longest: what follows from it need not wait.
+    known = folder / "known"
+    known.mkdir()
+    nexus.write_peaks(known / "peaks.nxs", _predicted_peaks())
     ones = np.ones(_N_FRAMES)
     transmission = Transmission(ones, 0 * ones, ones, np.zeros(_N_FRAMES, np.uint8), 1.0)
     scale = FrameScale(ones, ones, ones, transmission, 1.0, 1.0, "none")
@@ -250,7 +282,7 @@ def make_reflections(folder: Path) -> None:
 
     place = folder / "bragg"
     place.mkdir()
-    inputs = _of(folder, "scan", "mask", "peaks")
+    inputs = _of(folder, "scan", "mask") | _of(folder / "known", "peaks")
     inputs |= {"orientation": folder / "orientation.json"}
     outputs = _of(place, "reflections") | _told(place)
     _run(integrate, inputs | _of(folder, "scale"), outputs, {"rotation": "one"})
