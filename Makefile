@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= all
-# In the order in which they begin: the test of Slurm mostly waits.
-SLOWEST := tests/slurm tests/workflow tests
-
-.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test lint docs bench lock schema clean
+# Modules are compiled when they are first imported: most never are.
+PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check
+.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test test-all lint docs bench lock schema clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"
-	@echo "make test    set up, run all tests"
+	@echo "make test    set up, run the fast tests: every stage, a whole small workflow (5 minutes of two cores)"
+	@echo "make test-all   set up, run all tests (20 minutes of two cores)"
 	@echo "make lint    set up, check style, types, layers and the workflow"
 	@echo "make docs    set up, make the documentation as a site: docs/_build/html/index.html"
 	@echo "make bench   set up, measure hklflow and its peers side by side (25 minutes)"
@@ -28,21 +28,21 @@ setup-dials:
 
 $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) --require-hashes -r envs/requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m hklflow.warm
 	touch $@
 
 $(VENV)/.installed-slurm: $(VENV)/.installed envs/requirements-slurm.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-slurm.lock
+	$(PIP) --require-hashes -r envs/requirements-slurm.lock
 	touch $@
 
 $(VENV)/.installed-xfel: $(VENV)/.installed envs/requirements-xfel.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-xfel.lock
+	$(PIP) --require-hashes -r envs/requirements-xfel.lock
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements-dev.lock
+	$(PIP) --require-hashes -r envs/requirements-dev.lock
 	touch $@
 
 demo: setup
@@ -50,8 +50,13 @@ demo: setup
 	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --cores 1 --report report.html --quiet all
 	@echo "Open demo/report.html in a browser; volumes are below demo/results/<sample>/<scan>/."
 
+PYTEST := python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile --no-loadscope-reorder
+
 test: setup-dev
-	PATH="$(BIN):$$PATH" python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile --no-loadscope-reorder $(SLOWEST)
+	PATH="$(BIN):$$PATH" $(PYTEST) -m "not slow"
+
+test-all: setup-dev
+	PATH="$(BIN):$$PATH" $(PYTEST)
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs

@@ -4,6 +4,10 @@
 import os
 from pathlib import Path
 
+# Before numpy is imported: tests run side by side, and threads of BLAS would wait for each other.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 # hklflow comes first: it makes cctbx safe to import, see hklflow/_native.py.
 import hklflow  # noqa: F401
 import matplotlib
@@ -20,6 +24,20 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real measurements at {folder}: set HKLFLOW_TEST_DATA")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process waits for it at the end.
+
+    The cluster's tests mostly wait, workflows come in files that one process runs.
+    """
+    order = ("slurm", "workflow")
+
+    def rank(item: pytest.Item) -> int:
+        marks = [n for n, mark in enumerate(order) if item.get_closest_marker(mark)]
+        return min(marks, default=len(order))
+
+    items.sort(key=rank)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -758,6 +758,7 @@ IMPORTS = st.fixed_dictionaries(
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60,
     deadline=None,

@@ -126,6 +126,7 @@ def test_flags_do_not_clash(name: str) -> None:
     assert "threads" not in fields
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_help(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,8 @@ from hklflow.errors import HklflowError
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.stages import fill
 
+pytestmark = pytest.mark.slow
+
 CELL = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
 GRID = Grid.symmetric([1.5, 1.5, 1.5], [0.06, 0.06, 0.06])
 GROUP = space_group("P -1")

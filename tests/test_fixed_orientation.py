@@ -112,6 +112,7 @@ def made(folder: Path, peaks: Peaks, **params: Any) -> dict[str, Any]:
     return stage.read_json(folder / "o.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 25])
 def test_nothing_moves_whatever_peaks_there_are(tmp_path: Path, number: int) -> None:
     found = made(tmp_path, table(number))
@@ -131,6 +132,7 @@ def test_nothing_moves_whatever_peaks_there_are(tmp_path: Path, number: int) -> 
     assert (tmp_path / "o.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 25])
 def test_the_verdict_says_whether_anything_could_be_asked(tmp_path: Path, number: int) -> None:
     made(tmp_path, table(number))
@@ -153,6 +155,7 @@ def test_a_wrong_fixed_orientation_is_told(tmp_path: Path) -> None:
     assert any("fixed orientation indexes" in text for text in found["warnings"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 25])
 def test_what_follows_copes(tmp_path: Path, number: int) -> None:
     """Series, overview and the converging loop, which leaves the model as it is."""

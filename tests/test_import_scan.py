@@ -54,6 +54,7 @@ def imported(raw: Path, **params: Any) -> Path:
     return scan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "last"), [(0, None), (0, 7), (3, 8), (11, 11), (4, None)])
 def test_exactly_the_chosen_frames_are_used(raw: Path, first: int, last: int | None) -> None:
     path = imported(raw, first_frame=first, last_frame=last)

@@ -44,6 +44,8 @@ from hklflow.stages import (
 )
 from tests.constants.true_constants import constants_of, write_constants
 
+pytestmark = pytest.mark.slow
+
 ENERGY, READ_NOISE, RATE = 12.0, 0.2, 0.17
 MODULE, N = (64, 128), 48
 SHAPE = (2 * MODULE[0], MODULE[1])

@@ -39,6 +39,8 @@ from hklflow.stages import (
     transform,
 )
 
+pytestmark = pytest.mark.slow
+
 N, SHAPE = 48, (160, 180)
 OUT = (16, 17, 30)
 CELL = (6.0, 6.0, 6.0, 90.0, 90.0, 90.0)

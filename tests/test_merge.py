@@ -129,6 +129,7 @@ def test_slabs_are_as_the_whole_volume(
     assert out.coverage.stat().st_size > 10000
 
 
+@pytest.mark.slow
 def test_the_command_reads_packed_volumes(tmp_path: Path) -> None:
     """On its own, where nothing else has loaded the filter of the transform's volumes."""
     rotation(tmp_path / "0.nxs", 0, np.uint32)

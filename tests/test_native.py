@@ -32,12 +32,14 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS)
 def test_cctbx_after_another_extension(other: str) -> None:
     done = run(f"import hklflow\nimport {other}\nimport cctbx.array_family.flex\n{WORKS}")
     assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
 
 
+@pytest.mark.slow
 def test_cctbx_before_and_after_all_the_others() -> None:
     first = "import cctbx.array_family.flex\n"
     rest = "".join(f"import {other}\n" for other in OTHERS)

@@ -176,6 +176,7 @@ def test_without_inversion_among_the_operations_the_notes_have_it(tmp_path: Path
     np.testing.assert_array_equal(found, [np.eye(3), -np.eye(3)])
 
 
+@pytest.mark.slow
 def test_the_share_of_the_taper_that_was_filled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +218,7 @@ def test_what_was_filled_for_want_of_data_makes_no_pdf(tmp_path: Path) -> None:
     run(tmp_path / "out", given, allowed_unmeasured=0.9)
 
 
+@pytest.mark.slow
 def test_scratch_files_give_the_same(tmp_path: Path) -> None:
     """Little memory: everything goes through files, which are gone at the end."""
     large = Grid.symmetric([4.0, 4.0, 6.0], 0.05)
@@ -243,6 +245,7 @@ def test_scratch_files_give_the_same(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_total_pdf_has_the_bragg_peaks_back(tmp_path: Path) -> None:
     grid, delta, small, _ = run(tmp_path / "delta", inputs(tmp_path))
     _, total, errors, metrics = run(tmp_path / "total", inputs(tmp_path, total=True))

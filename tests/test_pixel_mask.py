@@ -169,6 +169,7 @@ def test_images_of_the_mask_file_are_inputs(scan: Path, tmp_path: Path) -> None:
         masked(scan, mask_file=folder / "mask.yaml")
 
 
+@pytest.mark.slow
 def test_gaps_of_a_named_detector(tmp_path: Path) -> None:
     """Raw files of some writers have zeros in the gaps, and no mask."""
     gaps = detector_factory("Pilatus 300k").mask != 0

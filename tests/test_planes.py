@@ -106,6 +106,7 @@ def shown(axes: Any, cell: np.ndarray, floor: float) -> np.ndarray:
     return to_axes.transform(np.stack([u, v], axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [HEXAGONAL, MONOCLINIC], ids=["hexagonal", "monoclinic"])
 def test_peaks_land_at_their_cartesian_places(
     cell: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

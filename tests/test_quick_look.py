@@ -32,6 +32,8 @@ from hklflow.stages import (
     transform,
 )
 
+pytestmark = pytest.mark.slow
+
 CELL = (4.75, 5.6, 7.2, 90.0, 90.0, 90.0)
 SHAPE, N = (443, 458), 100
 LIMIT, STEP = 2.0, 0.2

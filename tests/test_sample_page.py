@@ -116,6 +116,7 @@ def _page(top: Path, given: dict[str, list[Path]], **more: Any) -> str:
     return (top / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_in_the_report_is_one_that_browsers_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         _page(top, {"pictures": [], "figures": []}, scans=["100K"])
 
 
+@pytest.mark.slow
 def test_pictures_become_smaller_until_they_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

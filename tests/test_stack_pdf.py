@@ -324,6 +324,7 @@ def test_what_cannot_be_stacked_is_refused(
         run({name: volumes[name] for name in ("warm", "cold")}, tmp_path, **params)
 
 
+@pytest.mark.slow
 def test_what_the_stage_pdf_made_is_told_apart_by_symmetry(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

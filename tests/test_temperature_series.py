@@ -366,6 +366,7 @@ def test_an_angle_that_leaves_its_fixed_value_is_a_departure(tmp_path: Path) -> 
     assert found[0]["departures"]["beta"]["strain"] == pytest.approx(np.radians(0.1))
 
 
+@pytest.mark.slow
 def test_rotations_at_other_settings_are_not_compared(tmp_path: Path) -> None:
     inputs = write_sample(tmp_path / "sample", {n: SCANS[n] for n in ("s300", "s250")})
     path = inputs.orientations[1]

@@ -44,6 +44,7 @@ def test_it_is_told_before_anything_runs(tmp_path: Path, spoil: Spoil, told: str
     assert after == before
 
 
+@pytest.mark.slow
 def test_odd_paths_pass_the_shell_of_a_rule(tmp_path: Path) -> None:
     """Blanks, umlauts, quotes and commands: of a file, a series and the folder itself."""
     folder = tmp_path / "mein Versuch (β)"

@@ -50,6 +50,7 @@ def element(found: Extinctions, name: str) -> Element:
     return next(e for e in found.elements if name in e.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("symbol", "cell"),
     [

@@ -64,6 +64,7 @@ def test_a_start_one_degree_off_comes_to_rest_at_the_truth(symbol: str) -> None:
     assert last.keys() == {"cell", "orientation", "rmsd", "indexed"}
 
 
+@pytest.mark.slow
 def test_errors_are_those_claimed_and_halves_agree_within_them() -> None:
     pulls, figures = [], []
     for seed in range(6):

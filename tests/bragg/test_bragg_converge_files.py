@@ -18,6 +18,8 @@ from hklflow.core.geometry import detector_to_dict, from_dict
 from hklflow.errors import HklflowError
 from tests.truth import convergence as made
 
+pytestmark = pytest.mark.slow
+
 STATE = {
     "detector": "simulated", "serial": "1", "shape": list(made.SHAPE),
     "pixel_size": [made.PIXEL, made.PIXEL], "material": "Si", "thickness": 1e-3,

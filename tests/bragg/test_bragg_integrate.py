@@ -87,6 +87,7 @@ def case(name: str) -> Case:
 # --------------------------------------------------------------------------- intensities
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", ["sum", "profile"])
 @pytest.mark.parametrize("decade", DECADES)
 def test_pulls_are_normal_in_three_decades(decade: tuple[float, float], estimate: str) -> None:
@@ -123,6 +124,7 @@ def test_reflections_without_intensity_come_out_as_zero() -> None:
         assert abs(pulls.mean()) < 4 / np.sqrt(rows.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_wrong_mosaic_at_the_start_is_put_right(factor: float) -> None:
     crystal = simulated.CRYSTALS["triclinic"]
@@ -138,6 +140,7 @@ def test_a_wrong_mosaic_at_the_start_is_put_right(factor: float) -> None:
         assert one.ratio(estimate) == pytest.approx(1, abs=0.005)
 
 
+@pytest.mark.slow
 def test_reflections_that_nobody_predicted_are_no_background() -> None:
     satellites = Superlattice((0.5, 0.5, 0.5), t_c=400.0, ratio=0.2)
     simulation = simulated.scan("triclinic", n_frames=100, sample={"superlattice": (satellites,)})

@@ -129,6 +129,7 @@ def test_intensities_of_files_are_true(made: Path, simulation: Simulation) -> No
     assert out.with_suffix(".png").read_bytes()[1:4] == b"PNG"
 
 
+@pytest.mark.slow
 def test_without_its_corrections_intensities_are_others(made: Path) -> None:
     whole = nexus.read_reflections(run(made).with_suffix(".nxs"))
     bare = nexus.read_reflections(run(made, "bare", polarization=False).with_suffix(".nxs"))

@@ -155,6 +155,7 @@ def test_amplitudes_are_the_posterior_mean(centric: bool) -> None:
         assert found[1][i] == pytest.approx(np.sqrt(second / norm - mean**2), rel=0.02)
 
 
+@pytest.mark.slow
 def test_laue_group_that_is_too_high() -> None:
     group = symmetry.space_group("P m m m")
     truth = Truth(

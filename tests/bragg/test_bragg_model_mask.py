@@ -126,6 +126,7 @@ def measured(crystal: str) -> tuple[Simulation, np.ndarray, Peaks]:
     return simulation, counts, find_peaks([counts], ~simulation.live, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crystal", ["hexagonal", "triclinic"])
 def test_what_is_left_is_the_diffuse_scattering(crystal: str) -> None:
     simulation, counts, peaks = measured(crystal)
@@ -158,6 +159,7 @@ def test_what_is_left_is_the_diffuse_scattering(crystal: str) -> None:
     assert abs(counts[near].sum() - total) < 4 * np.sqrt(total)
 
 
+@pytest.mark.slow
 def test_the_transformed_volume_holds_the_diffuse_scattering_alone() -> None:
     """Around every Bragg position: S of the masked volume, and of the one that is not masked."""
     simulation, counts, peaks = measured("triclinic")

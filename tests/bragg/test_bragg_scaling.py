@@ -34,6 +34,7 @@ def two_rotations(seed: int = 1, **changes: object) -> Truth:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outliers", [(0.0, 0.0), (0.01, 30.0)])
 def test_scale_and_decay_within_their_errors(outliers: tuple[float, float]) -> None:
     pulls = []
@@ -68,6 +69,7 @@ def test_unit_is_that_of_the_first_rotation() -> None:
     assert np.median(ratio[strong]) == pytest.approx(gauge, rel=3e-3)
 
 
+@pytest.mark.slow
 def test_absorption_by_harmonics() -> None:
     rng = np.random.default_rng(5)
     harmonics = 0.25 * rng.standard_normal(15)

@@ -18,6 +18,8 @@ from hklflow.core.peaks import PeakParams
 from hklflow.errors import HklflowError
 from tests.truth.tuning import STARTS, Scene, scene
 
+pytestmark = pytest.mark.slow
+
 UB = lattice.b_matrix([6.0, 7.0, 8.0, 90.0, 95.0, 90.0])
 
 

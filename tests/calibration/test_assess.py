@@ -170,6 +170,7 @@ def test_a_shifted_module(found, images):
     assert "modules" in failed(m)
 
 
+@pytest.mark.slow
 def test_wrong_calibrants_fail(images):
     """Si has some rings of CeO2 (all scaled by 0.4 %) and lacks others."""
     lacking = assess.metrics(calibrated(*images["Si"], "CeO2"))

@@ -81,6 +81,7 @@ def test_each_image_has_its_geometry(refined):
     assert distances[1] - distances[0] == pytest.approx(0.04, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_wrong_wavelength_is_found_by_two_distances_only(steps, refined):
     given = assess.metrics(refined.images[0], given_wavelength=WRONG)
     gates = {g["name"]: g for g in assess.judge(given, assess.GateLimits())}
@@ -120,6 +121,7 @@ def test_one_image_takes_a_wrong_wavelength(steps):
     assert one.poni.dist == pytest.approx(TRUTH["dist"] / 1.0002, rel=5e-5)
 
 
+@pytest.mark.slow
 def test_arm():
     images = [taken(3), taken(4, arm_deg=9.0)]
     found = calibrated(images)

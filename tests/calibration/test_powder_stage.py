@@ -77,6 +77,7 @@ def made(folder):
     return run(folder, "all", dark=folder / "dark.tif", flat=folder / "flat.tif")
 
 
+@pytest.mark.slow
 def test_dark_and_flat(folder, made):
     off = np.subtract(made["beam_centre_px"], MODEL.beam_centre)
     assert np.abs(off).max() < 0.01
@@ -124,6 +125,7 @@ def test_a_file_of_d_spacings_is_an_input_of_the_rule(folder):
         run(folder, "own", calibrant=folder / "house.D")
 
 
+@pytest.mark.slow
 def test_command_line(folder, monkeypatch, capsys):
     """What a rule runs: flags of all new parameters, an own calibrant with its hash on record."""
     from pyFAI.calibrant import get_calibrant

@@ -38,6 +38,7 @@ def test_grains_are_where_they_are_said_to_be():
     assert len(seen) / (36 * inside.sum()) == pytest.approx(0.15, abs=0.07)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("far", "along", "tilt"), [(5e-3, 0.7, 0.5), (-5e-3, 3.9, -0.5)])
 def test_starts_that_are_wrong_and_rings_that_are_spotty(far, along, tilt):
     """5 mm, 2 px and 0.5° wrong; 15 % of the sectors hold few grains ten times as strong."""
@@ -97,6 +98,7 @@ def test_an_image_of_pyfai():
     assert result.poni.dist == pytest.approx(TRUTH["dist"], rel=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_ceo2_on_a_pilatus(real_data):
     from pyFAI.detectors import detector_factory

@@ -109,6 +109,7 @@ def folder_of(store):
     return store.root / "geometry" / STATE.id
 
 
+@pytest.mark.slow
 def test_every_proposal_of_many_processes_gets_a_number_of_its_own(store, start):
     code = """
 for i in range(25):
@@ -132,6 +133,7 @@ for i in range(25):
     assert Counter(json.loads(line)["version"] for line in lines) == Counter(range(201))
 
 
+@pytest.mark.slow
 def test_every_status_event_of_many_processes_is_kept(store, publish, start):
     """Without the check of what may follow, so that all of them append to one version."""
     version = publish()
@@ -149,6 +151,7 @@ for i in range(20):
     assert not list(version.path.rglob(".tmp*"))
 
 
+@pytest.mark.slow
 def test_of_many_decisions_one_is_made(store, publish, start):
     """Of eight processes that accept or reject the same proposals one does, the others are told."""
     for n in range(20):

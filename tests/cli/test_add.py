@@ -172,6 +172,7 @@ def test_a_command_that_is_killed_leaves_the_table_as_it_was(raws: Path, hklflow
     assert not list((raws / "config").glob(".*.partial"))
 
 
+@pytest.mark.slow
 def test_commands_at_the_same_time_lose_no_row(folder: Path) -> None:
     names = ["a", "b", "c"]
     running = [

@@ -160,6 +160,7 @@ def test_an_image_is_proposed_judged_and_accepted(
     assert version["inputs"][0]["path"] == str(image)
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_candidate(
     initialised: Calibration, base: Path, image: Path
 ) -> None:
@@ -183,6 +184,7 @@ def test_the_wrong_calibrant_cannot_be_accepted(initialised: Calibration, image:
     assert failed & {"ring_pull", "trend", "unexplained", "missing"}
 
 
+@pytest.mark.slow
 def test_iterations_stand_beside_each_other_and_any_can_be_accepted(
     initialised: Calibration, base: Path, image: Path
 ) -> None:

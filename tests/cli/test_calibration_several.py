@@ -81,6 +81,7 @@ def test_two_distances_tell_the_wavelength(tmp_path: Path) -> None:
         several.series([near, far], params(), [0], [])
 
 
+@pytest.mark.slow
 def test_displaced_images_tell_the_modules_and_one_is_refused(tmp_path: Path) -> None:
     centres = ((55.0, 55.0), (55.0, 92.0), (92.0, 55.0), (92.0, 92.0))
     paths = [image(tmp_path / f"{i}.tif", 0.08, centre, SHIFTS) for i, centre in enumerate(centres)]

@@ -395,6 +395,7 @@ def test_what_files_say_does_not_act_on_the_terminal(
     assert not [line for line in out.splitlines() if line.startswith("3 rows")]
 
 
+@pytest.mark.slow
 def test_two_imports_at_once(folder: Path, raw: Path, tmp_path: Path) -> None:
     """Whoever comes second finds what the first has done; nobody removes the other's files."""
     import subprocess

@@ -126,6 +126,7 @@ def test_the_templates_examples_are_valid(tmp_path: Path) -> None:
     Config.model_validate(given)
 
 
+@pytest.mark.slow
 @pytest.mark.workflow
 def test_snakemake_runs_in_a_new_folder(folder: Path, hklflow: Hklflow) -> None:
     """Without rows it says what is missing, with rows it shows the jobs."""
@@ -143,6 +144,7 @@ def test_snakemake_runs_in_a_new_folder(folder: Path, hklflow: Hklflow) -> None:
     assert "import quartz 300K r1" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.workflow
 def test_a_built_wheel_brings_the_workflow(tmp_path: Path) -> None:
     built = shell(

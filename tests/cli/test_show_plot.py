@@ -35,6 +35,7 @@ def yellow(image: np.ndarray) -> np.ndarray:
     return np.stack([columns + 0.5, image.shape[0] - rows - 0.5], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [HEXAGONAL, MONOCLINIC], ids=["hexagonal", "monoclinic"])
 def test_a_bright_voxel_is_where_it_belongs_in_the_picture(
     cell: np.ndarray, hklflow: Hklflow, tmp_path: Path
@@ -273,6 +274,7 @@ def test_where_no_picture_can_be_written(
     assert [path.name for path in tmp_path.iterdir()] == ["v.nxs"]
 
 
+@pytest.mark.slow
 def test_colours_are_for_a_terminal_that_wants_them(table: Path) -> None:
     """The command on a terminal of its own, with and without NO_COLOR, and in a pipe."""
     volume = bright(table.with_name("v.nxs"), PEAK)

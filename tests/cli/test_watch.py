@@ -158,6 +158,7 @@ with h5py.File(sys.argv[1], 'w') as file:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locking", ["TRUE", "FALSE"])
 def test_a_file_that_grows_is_added_when_it_is_whole(
     folder: Path, watch: Watching, writers: Writers, locking: str
@@ -196,6 +197,7 @@ for i in range(6):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", ["6", ""])
 def test_a_series_that_grows_is_added_when_it_is_whole(
     folder: Path, watch: Watching, writers: Writers, frames: str
@@ -481,6 +483,7 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "ends"), [(signal.SIGINT, "at once"), (signal.SIGTERM, "at the second")]
 )
@@ -552,6 +555,7 @@ def test_wrong_options(folder: Path, hklflow: Hklflow, words: tuple[str, ...], t
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.workflow
 def test_snakemake_itself_is_run(folder: Path) -> None:
     """The experiment's own Snakefile and profile, with the table's new row; only looked at."""

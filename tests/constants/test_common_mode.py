@@ -26,6 +26,7 @@ def correction(kind: common_mode.Kind, **more: float) -> Correction:
     return Correction(constants_of(TRUTH, "jungfrau"), DETECTOR, ENERGY, shared=kind, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "parts"), [("module", 1), ("asic", 4), ("row", 128)])
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
 def test_injected_shifts_are_found_under_photons(

@@ -181,6 +181,7 @@ def test_mock_files_of_extra_data_agipd(tmp_path, extra_data, version):
     require(paths, detector, 7, CELLS, [range(5)] * 3)
 
 
+@pytest.mark.slow
 def test_mock_files_of_extra_data_jungfrau(tmp_path, extra_data):
     from extra_data.tests.mockdata import write_file
     from extra_data.tests.mockdata.jungfrau import JUNGFRAUModule

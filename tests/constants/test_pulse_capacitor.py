@@ -99,6 +99,7 @@ def test_a_ramp_that_is_repeated_is_one_line(tmp_path: Path) -> None:
     assert (wrong["fit_status"] != 0).all()
 
 
+@pytest.mark.slow
 def test_a_ramp_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments as rules say them are those of the configuration."""
     rng, truth = _agipd(2, cells=1)

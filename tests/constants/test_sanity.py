@@ -281,6 +281,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_each_fault_is_told_by_exactly_its_check(tmp_path, fault):
     found = _failed(fault(tmp_path))

@@ -74,6 +74,7 @@ def test_no_box_outside_the_grid_or_between_voxels(point: tuple, half: tuple) ->
     assert boxes.box_at(GRID, point, half, SHELL) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.0, 0.15])
 def test_the_integral_is_that_of_the_peak(slope: float) -> None:
     s, norm = truth(0.02, 5.0, slope), np.full(GRID.array_shape, 1e7)
@@ -116,6 +117,7 @@ def test_a_step_of_the_norm_beside_a_peak_leaves_its_intensity(axis: int, beyond
     assert found.roughness == pytest.approx(three.std() / three.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize(
     ("integral", "level", "mean"),
@@ -141,6 +143,7 @@ def test_pulls(integral: float, level: float, mean: float, slope: float) -> None
     assert 0.9 < pull.std() < 1.1
 
 
+@pytest.mark.slow
 def test_too_little_measured_is_nan_and_a_little_missing_is_background() -> None:
     s, norm = truth(0.02, 1.0), np.full(GRID.array_shape, 1e7)
     box = boxes.box_at(GRID, POINTS[0], HALF, SHELL)

@@ -231,6 +231,7 @@ def test_both_ways_to_a_smaller_neighbourhood_are_taken() -> None:
     assert shares[1].min() > limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reach", [0, 2, 5])
 @pytest.mark.parametrize("kinds", [(np.float64, np.float64), (np.uint32, np.float32)])
 def test_parts_of_a_volume_are_as_the_whole(reach: int, kinds: tuple[type, type]) -> None:

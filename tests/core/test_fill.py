@@ -31,6 +31,7 @@ def mesh(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return h, k, l
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [CUBIC, SKEWED])
 @pytest.mark.parametrize("model", [name for name in fill.MODELS if "linear" in name])
 def test_linear_functions_are_filled_exactly(cell: np.ndarray, model: str) -> None:
@@ -90,6 +91,7 @@ def test_control_holes_tell_the_error_of_the_fill(
     assert control.best_of(found, fill.BEST) in fill.MODELS
 
 
+@pytest.mark.slow
 def test_holes_at_edges_and_overlapping_ones_are_filled() -> None:
     grid = Grid.symmetric([1.05, 1.12, 0.77], [0.07, 0.07, 0.07])
     h, k, l = mesh(grid)  # noqa: E741
@@ -110,6 +112,7 @@ def test_holes_at_edges_and_overlapping_ones_are_filled() -> None:
     assert np.sqrt(np.mean(pulls**2)) < 1.5
 
 
+@pytest.mark.slow
 def test_large_regions_take_the_level_of_their_shell() -> None:
     grid = Grid.symmetric([2.0] * 3, [0.08] * 3)
     h, k, l = mesh(grid)  # noqa: E741
@@ -127,6 +130,7 @@ def test_large_regions_take_the_level_of_their_shell() -> None:
     assert np.abs(own.data - truth)[wedge].max() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("symbol", "cell"),
     [
@@ -172,6 +176,7 @@ def test_symmetric_volumes_stay_symmetric(symbol: str, cell: np.ndarray) -> None
     assert np.sqrt(np.mean(residual**2)) < 1.5
 
 
+@pytest.mark.slow
 def test_twins_do_not_average_out() -> None:
     """Around 000 of a cubic crystal 48 voxels are one measurement."""
     operations = space_group("P m -3 m").laue_operations
@@ -191,6 +196,7 @@ def test_twins_do_not_average_out() -> None:
     assert 0.7 < np.sqrt(np.mean(np.square(pulls))) < 1.35
 
 
+@pytest.mark.slow
 def test_errors_of_a_long_hole_are_those_of_its_thickness() -> None:
     """A cone that was not measured, as about an axis of rotation, through waves."""
     grid = Grid.symmetric([1.05, 1.05, 1.75], [0.07] * 3)

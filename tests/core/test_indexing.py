@@ -26,6 +26,7 @@ def cloud(
 
 
 # Three seeds of each system: both cells of the benchmark, one of them twice.
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("system", made.CASES)
 def test_finds_the_lattice_with_and_without_a_cell(system: str, seed: int) -> None:

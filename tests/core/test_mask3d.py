@@ -75,6 +75,7 @@ def run(frames, mask, params=None, size=7):
     return np.concatenate(list(mask_frames(blocks, mask, params or Mask3dParams())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["gaussian", "exponential"])
 @pytest.mark.parametrize("gaps", [True, False])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -351,6 +352,7 @@ def plain_mask(frames, bad, p):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [

@@ -118,6 +118,7 @@ def test_counts_of_a_displaced_simulation_have_the_s_of_their_q() -> None:
         assert ours[on] == pytest.approx(part.expected()[on], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_module_moved_by_whole_pixels_gives_the_same_volume() -> None:
     """Its pixels are copied from where they would be, and the geometry says so."""
     simulated = simulation(DetectorModel(SHAPE, 0.08, FOOT, PIXEL))

@@ -73,6 +73,7 @@ def test_strongly_noisy_pixels_are_found_and_no_other(seed, n_peaks):
     assert (wanted & ~found).sum() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 1.4])
 def test_no_good_pixel_is_lost_when_the_beam_changes(factor):
     rng = np.random.default_rng(7)

@@ -179,6 +179,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("symbol", "cell"), CASES)
 @pytest.mark.parametrize("size", [20, 15])
 def test_errors_are_those_of_independent_orbits(symbol: str, cell: np.ndarray, size: int) -> None:

@@ -96,6 +96,7 @@ def test_order_gives_peaks_of_its_sign_and_size(cell: str) -> None:
     assert np.all(np.abs(seen) > 20 * values(planned, sigma, vectors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_size_effect_is_as_the_pairs_tell(cell: str) -> None:
     made, planned, found, _ = transformed(cell, PUSH)

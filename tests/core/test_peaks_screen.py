@@ -53,6 +53,7 @@ def naive(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
     return strong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("level", "dtype"),
     [(0.05, np.uint16), (4.0, np.uint32), (60.0, np.int32), (400.0, np.uint16), (4.0, np.float32)],

@@ -138,6 +138,7 @@ def test_radius_is_not_made_up() -> None:
         punch.measured_radius(data, np.ones_like(data), grid, CUBIC, hkl)
 
 
+@pytest.mark.slow
 def test_karen_flags_reflections_and_leaves_noise() -> None:
     rng = np.random.default_rng(2)
     l, k, h = np.meshgrid(*[np.arange(80)] * 3, indexing="ij")  # noqa: E741
@@ -161,6 +162,7 @@ def test_karen_flags_reflections_and_leaves_noise() -> None:
     assert not flagged[:, 60:64].any()
 
 
+@pytest.mark.slow
 def test_few_bins_tell_where_gaussian_peaks_end() -> None:
     """Of a coarse grid there are five, the last of them the ground."""
     cell = np.array([5.2, 6.1, 4.9, 90.0, 108.0, 90.0])

@@ -282,6 +282,7 @@ def test_scan_offset_of_the_second_rotation_is_recovered() -> None:
     assert found.rotations[1].scan.start == pytest.approx(0.2 + found.values[-1], abs=1e-15)
 
 
+@pytest.mark.slow
 def test_pulls_of_every_parameter_have_unit_width() -> None:
     assumed = [rotation(), rotation(0.7)]
     shift, turn, vector = np.array([1e-4, -5e-5, 0]), np.zeros(3), np.radians([0.05, -0.03, 0.04])
@@ -456,6 +457,7 @@ def find_spots(folder: Path) -> np.ndarray:
     return np.concatenate(spots)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_nuclease_is_indexed_and_refined_to_the_cell_of_dials(real_data: Path) -> None:
     # Ten frames of 1°. DIALS' frame has x and z reversed: its axis +x is -x here. The starting

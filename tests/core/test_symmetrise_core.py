@@ -176,6 +176,7 @@ def test_twice_is_once() -> None:
         np.testing.assert_array_equal(again.counts / again.norm, once.counts / once.norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_file_and_threads_change_nothing(tmp_path: Path, whole: bool) -> None:
     grid = Grid(np.array([-1.2, -1.1, -2.0]), np.full(3, 0.1), (27, 25, 41))
@@ -190,6 +191,7 @@ def test_file_and_threads_change_nothing(tmp_path: Path, whole: bool) -> None:
     assert first.agreement.rejected.sum() > 0
 
 
+@pytest.mark.slow
 def test_unequal_steps_are_dealt_and_keep_the_rate() -> None:
     # h and k alike, l coarser: 4/mmm is exact, the three-fold axes are not.
     grid = Grid(np.array([-1.2, -1.2, -1.2]), np.array([0.1, 0.1, 0.15]), (25, 25, 17))

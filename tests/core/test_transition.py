@@ -149,6 +149,7 @@ def named(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
 # ------------------------------------------------------------------ no transition
 
 
+@pytest.mark.slow
 def test_pulls_of_the_relations_are_normal_and_raise_no_alarm() -> None:
     pulls, alarms = [], 0
     for seed in range(64):

@@ -14,6 +14,8 @@ from hklflow.errors import HklflowError
 
 from . import small_scans
 
+pytestmark = pytest.mark.slow
+
 FREE = ("cell", "orientation", "detector_x", "detector_y", "detector_rotation", "misorientation")
 
 

@@ -27,6 +27,8 @@ from hklflow.dials.programs import Dials
 from hklflow.errors import HklflowError
 from tests.truth import bragg_scans as simulated
 
+pytestmark = pytest.mark.slow
+
 GROUP = "P 6/m m m"
 CUT = ReflectionFlag.PARTIAL | ReflectionFlag.LONG | ReflectionFlag.MASKED | ReflectionFlag.EDGE
 

@@ -18,6 +18,8 @@ from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import integrate as stage
 
+pytestmark = pytest.mark.slow
+
 N = 40
 SHAPE = (100, 120)
 DIALS = Dials(None, (3, 12), "DIALS 3.12", {})

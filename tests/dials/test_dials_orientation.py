@@ -20,6 +20,8 @@ from hklflow.stages import refine, refine_parent
 
 from . import small_scans
 
+pytestmark = pytest.mark.slow
+
 GROUP = "P 6/m m m"
 
 

@@ -13,6 +13,8 @@ import pytest
 from hklflow import schema
 from hklflow.cli import app
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 RULES = REPOSITORY / "workflow/rules"
 

@@ -56,6 +56,7 @@ def put_together(path: Path, size: int, threads: int, first: int = 0, last: int 
         return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32])
 # Blocks that end with rows, within rows, and frames whose last pixels are in no block.

@@ -61,6 +61,7 @@ def arrays(dtype, n):
     yield np.arange(n).astype(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_hdf5plugin_packs(dtype):
     sizes = [1, 7, 8, 9, 63, 64, 65, 72, 520, 2047, 2048, 2051, 8192, 3 * 8192 + 77]
@@ -149,6 +150,7 @@ def hand_made(sequences, tail, width):
     return whole, np.concatenate([truth, truth[:5]])
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(SEQUENCES, LITERALS.filter(len), st.sampled_from([1, 2, 4]))
 def test_any_lz4(sequences, tail, width):
@@ -320,6 +322,7 @@ class Memory:
         return put
 
 
+@pytest.mark.slow
 def test_damaged_chunks_never_touch_foreign_memory(monkeypatch):
     memory = Memory(monkeypatch)
     rng = np.random.default_rng(4)

@@ -348,6 +348,7 @@ json.dump(found, sys.stdout)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.dials
 @pytest.mark.parametrize("modules", [False, True])
 def test_dials_predicts_as_we_do(tmp_path, modules):

@@ -326,6 +326,7 @@ json.dump(told, sys.stdout)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.dials
 @pytest.mark.parametrize("modules", [False, True])
 def test_dials_reads_ours_and_we_read_its(tmp_path, modules):
@@ -362,6 +363,7 @@ def test_dials_reads_ours_and_we_read_its(tmp_path, modules):
     assert list(again.columns["shoebox"]) == list(back.columns["shoebox"])
 
 
+@pytest.mark.slow
 @pytest.mark.dials
 def test_dials_refines_with_our_files(tmp_path):
     """Displaced modules, a head, steps in the negative sense: DIALS comes back to the truth."""

@@ -167,6 +167,7 @@ def h5dump():
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_h5dump_reads_it(files, kind, h5dump):
     path = files[kind]

@@ -34,6 +34,7 @@ def test_reads_what_it_writes(tmp_path):
         assert getattr(back, name) == getattr(PONI, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4])
 def test_pyfai_reads_what_we_write(tmp_path, orientation):
     poni = Poni(0.3, 0.02, 0.01, 0.1, -0.2, 0.3, 1e-3, 2e-3, (12, 14), orientation, 1.2)

@@ -16,7 +16,7 @@ import pytest
 from .cluster import Cluster, processes, until
 from .conftest import REPOSITORY, Run
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.slow]
 
 
 def megabytes(job: dict[str, str]) -> int:

@@ -14,7 +14,7 @@ from hklflow.nexus import read_provenance
 
 from .conftest import CONFIG, scans, snakemake, write_experiment
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 STATE = {
     "detector": "simulated", "serial": "1", "shape": [150, 150], "pixel_size": [400e-6, 400e-6],

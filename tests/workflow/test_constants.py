@@ -22,7 +22,7 @@ from hklflow.constants.status import Bit
 from .conftest import snakemake
 from .faults import Bench, Fault, copy_experiment
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 MODULE, ASIC, CELLS = (16, 8), (8, 8), 2
 RAMP = [(100, 1.0), (100, 60.0)]

@@ -38,7 +38,7 @@ from .faults import (
     wait_for,
 )
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 # The scan in which things break, and its sound neighbour. The neighbour is the parent.
 BROKEN, SOUND = "results/hexa/100K", "results/hexa/300K"

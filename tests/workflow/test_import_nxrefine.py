@@ -13,7 +13,7 @@ from hklflow.core.lattice import rotation_angle
 from ..beamlines.nxrefine_layout import Layout, write
 from .conftest import snakemake
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 # Rows from below, as with NXRefine's usual detector; the second rotation has frames of NaN.
 LAYOUT = Layout(flip=True, nan_frames=(40, 41))

@@ -17,7 +17,7 @@ from hklflow.cli import app
 
 from .conftest import snakemake
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 SHADOW = {"shape": "rectangle", "slow_min": 0, "slow_max": 195, "fast_min": 425, "fast_max": 487}
 # All that the files do not say: what is wanted, and what stands before the detector.

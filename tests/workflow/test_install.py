@@ -18,6 +18,8 @@ from tests.patience import PATIENCE
 
 from .conftest import CONFIG, REPOSITORY, scans, write_experiment
 
+pytestmark = pytest.mark.slow
+
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 # Where conda-forge calls a package otherwise than PyPI.
 CONDA = {

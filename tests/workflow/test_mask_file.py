@@ -12,7 +12,7 @@ from hklflow.core.masks import MaskBit
 
 from .conftest import CONFIG, scans, snakemake, write_experiment
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
 def _experiment(folder: Path) -> Path:

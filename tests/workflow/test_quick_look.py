@@ -10,6 +10,8 @@ from hklflow import nexus
 from .conftest import CONFIG, scans, snakemake, write_experiment
 from .faults import copy_experiment
 
+pytestmark = pytest.mark.slow
+
 MISSING = re.compile(r"^Reason: Missing output files: ([^;\n]*)", re.MULTILINE)
 BINNED = ("--config", "binning=4")
 

@@ -11,7 +11,7 @@ from hklflow.formats.raw import read_header
 from hklflow.stages import import_scan
 from tests.truth import pmnpt
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

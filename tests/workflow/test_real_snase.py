@@ -11,7 +11,7 @@ from hklflow.errors import HklflowError
 from hklflow.stages import import_scan
 from tests.truth import snase
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

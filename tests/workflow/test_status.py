@@ -25,6 +25,7 @@ def jobs(base: Path, **config: Any) -> list[Job]:
     return jobs_of(load(read_yaml(base / "config/config.yaml") | config, base, config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -70,6 +71,7 @@ def test_inputs_and_logs_are_those_of_the_workflow(finished: Path) -> None:
     assert seen == set(makers)
 
 
+@pytest.mark.slow
 def test_a_failing_run(hklflow: Hklflow, tmp_path: Path) -> None:
     """And snakemake says the same of what is to be done."""
     settings = copy.deepcopy(CONFIG)

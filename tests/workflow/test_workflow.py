@@ -102,6 +102,7 @@ def test_the_command_line_goes_before_all_layers(tmp_path: Path) -> None:
     assert "command line: find_peaks.n_sigma: Input should be greater" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_lists_of_files_are_short_and_whole(tmp_path: Path) -> None:
     """In braces: in full, a thousand scans would be more than a shell takes as one argument."""
     odd = copy.deepcopy(CONFIG) | {"results": "my 'odd' $results"}
@@ -136,6 +137,7 @@ def test_lists_of_files_are_short_and_whole(tmp_path: Path) -> None:
         assert set(words[start:stop]) == expected
 
 
+@pytest.mark.slow
 def test_the_page_of_a_sample_has_the_pictures_of_all_steps(tmp_path: Path) -> None:
     """Told by scans × pictures: in full they would be too long for a shell."""
     odd = copy.deepcopy(CONFIG) | {"results": "my 'odd' $results", "bragg": True}
@@ -166,6 +168,7 @@ def test_the_page_of_a_sample_has_the_pictures_of_all_steps(tmp_path: Path) -> N
     assert len(command[1]) < 0.5 * sum(map(len, pictures + figures))
 
 
+@pytest.mark.slow
 def test_a_target_that_no_scan_has_is_told(tmp_path: Path) -> None:
     table = scans([300, 200], {"r1": 0, "r2": 40}, parent=300)
     table += "other\t50K\t50\t50K\tr1\traw/o.nxs\tchi=0 phi=0:1.2\tpowder\n"
@@ -356,6 +359,7 @@ def test_a_sum_has_the_counts_of_both(finished: Path) -> None:
     np.testing.assert_allclose(raw.read_header(path).monitor, monitor[0] + monitor[1])
 
 
+@pytest.mark.slow
 def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:
     """What the run makes, `rule all` asks for: else a failure could hide behind old files."""
     run = snakemake(finished, "--summary")
@@ -369,6 +373,7 @@ def test_every_product_of_every_stage_is_a_goal(finished: Path) -> None:
     assert not {path for path in data if path not in goals}
 
 
+@pytest.mark.slow
 def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     """In a copy: what others look at must not have more in it."""
     folder = copy_experiment(finished, tmp_path / "e")
@@ -411,12 +416,14 @@ def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     assert {row["scan"] for row in rows} == {"300K", "100K"}
 
 
+@pytest.mark.slow
 def test_the_linter_is_content() -> None:
     run = snakemake(REPOSITORY / "demo", "--lint")
     assert run.returncode == 0, run.stderr
     assert "Congratulations" in run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_the_rule_graph_is_drawn() -> None:
     run = snakemake(REPOSITORY / "demo", "--rulegraph", "mermaid-js", "--cores", "1")
     assert run.returncode == 0, run.stderr
@@ -424,6 +431,7 @@ def test_the_rule_graph_is_drawn() -> None:
         assert name in run.stdout
 
 
+@pytest.mark.slow
 def test_the_graphs_in_the_documentation_are_the_workflows() -> None:
     sys.path.insert(0, str(REPOSITORY / "docs"))
     import draw_graphs
