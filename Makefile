@@ -43,6 +43,7 @@ $(VENV)/.installed-xfel: $(VENV)/.installed envs/requirements-xfel.lock
 
 $(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.lock
 	$(PIP) --require-hashes -r envs/requirements-dev.lock
+	$(BIN)/python -m hklflow.warm constants
 	touch $@
 
 demo: setup

@@ -1,5 +1,5 @@
 """Shared by all tests."""
-# ruff: noqa: I001
+# ruff: noqa: I001, E402
 
 import os
 from pathlib import Path

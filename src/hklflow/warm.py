@@ -1,7 +1,7 @@
 """Compile the kernels before jobs need them, side by side.
 
     python -m hklflow.warm                # what scans of photon counters need
-    python -m hklflow.warm constants      # what the constants of integrating detectors need
+    python -m hklflow.warm constants      # what integrating detectors need, too
 
 Numba compiles a kernel when it is first called and keeps it on disk: beside the module where
 that can be written to, else in the user's cache; ``NUMBA_CACHE_DIR`` says where else. This
@@ -63,31 +63,31 @@ def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
     for group in groups:
         if group == "constants":
             found["detector constants"] = Task(make_constants, "constants")
+            found |= _tasks_of_frames("float32", "float32")
         elif group == "frames":
             for dtype in DTYPES:
-                found |= _tasks_of_frames(dtype, first=dtype == DTYPES[0])
+                found |= _tasks_of_frames(dtype, DTYPES[0])
             found["symmetry, fill, pair distribution"] = Task(transform_volume, "volume")
         else:
             raise ValueError(f"no kernels are called {group!r}; there are frames and constants")
     return found
 
 
-def _tasks_of_frames(dtype: str, first: bool) -> dict[str, Task]:
-    """Tasks of a type of frames; two processes should not compile what all types share."""
+def _tasks_of_frames(dtype: str, first: str) -> dict[str, Task]:
+    """Tasks of a type of frames, after those of the first type: they share most kernels."""
     raw, peaks, binned, integrated = (
         f"{dtype}: {what}" for what in ("raw frames", "peaks", "volumes", "integration")
     )
-    earlier = (lambda name: ()) if first else (lambda name: (name.replace(dtype, DTYPES[0]),))
-    return {
-        raw: Task(partial(make_masked, dtype=dtype), dtype),
-        peaks: Task(make_peaks, dtype, (raw, *earlier(peaks))),
-        binned: Task(make_volume, dtype, (raw, *earlier(binned))),
-        integrated: Task(make_reflections, dtype, (raw, *earlier(integrated))),
+    steps = {peaks: make_peaks, binned: make_volume, integrated: make_reflections}
+    after = {
+        name: (raw,) if dtype == first else (raw, name.replace(dtype, first)) for name in steps
     }
+    found = {raw: Task(partial(make_masked, dtype=dtype), dtype)}
+    return found | {name: Task(step, dtype, after[name]) for name, step in steps.items()}
 
 
 def warm(*groups: str, jobs: int | None = None) -> None:
-    """Run the tasks of these groups (``frames``, ``constants``), one on each core.
+    """Run the tasks of these groups, by default ``frames``, one on each core.
 
     Raises
     ------
@@ -135,7 +135,8 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
     counts = np.minimum(rng.poisson(rate), 30000).astype(dtype)
     gap = np.zeros(_SHAPE, np.uint32)
     gap[:, 70:74] = 1
-    counts[:, gap != 0] = np.iinfo(dtype).max if dtype.kind == "u" else -1
+    unknown = {"u": lambda: np.iinfo(dtype).max, "i": lambda: -1, "f": lambda: np.nan}
+    counts[:, gap != 0] = unknown[dtype.kind]()
     detector, goniometer = rotation.detector, rotation.goniometer
     with NXmxWriter(
         path,

@@ -46,9 +46,6 @@ def cut_of_demo(folder: Path) -> Path:
     rows = [row for row in rows if row.startswith(wanted) and "\tr1\t" in row]
     assert len(rows) == 2
     table.write_text("\n".join([head, *rows]) + "\n")
-    table = folder / "config" / "samples.tsv"
-    rows = [row for row in table.read_text().splitlines() if not row.startswith("cube")]
-    table.write_text("\n".join(rows) + "\n")
     return folder
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hklflow.core.background import dispersion
 from hklflow.core.frame_store import COLUMNS, ROWS, FrameStore
-from hklflow.core.peaks_boxes import Scene
+from hklflow.core.peaks_boxes import Scene, as_bytes
 from hklflow.core.peaks_link import BlobLinker, Blobs, blob_extents
 from hklflow.core.peaks_screen import DEPTH, SCRATCH
 from hklflow.core.peaks_segments import FitLimits, fit_blobs
@@ -251,26 +251,27 @@ class PeakSearch:
         slow, fast = blobs.at[:, 1] // width - ROWS, blobs.at[:, 1] % width - COLUMNS
         rows, n_noise = fit_blobs(
             Scene(
-                self._frames.store,
+                as_bytes(self._frames.store),
+                self._frames.store.counts.itemsize,
                 self._strong_at,
                 self._strong_number,
                 np.array(self._mask.shape),
-                self._frames.top,
-                p.saturation,
+                float(self._frames.top),
+                float(p.saturation),
             ),
             np.stack([blobs.at[:, 0], slow, fast], axis=1),
             blobs.values,
             blobs.cuts,
             self._tested,
             p.margin_frames,
-            p.prominence * np.sqrt(gain),
+            float(p.prominence * np.sqrt(gain)),
             FitLimits(
                 margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
                 max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
-                gain=gain,
-                floor=p.sigma_floor,
+                gain=float(gain),
+                floor=float(p.sigma_floor),
                 max_frames=p.max_frames,
-                min_significance=p.min_significance,
+                min_significance=float(p.min_significance),
             ),
         )
         small = rows[:, FIELDS.index("n_pixels")] < p.min_pixels

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hklflow.core.frame_store import COLUMNS, FLAGGED, ROWS, Store
 from hklflow.core.jit import kernel
 from hklflow.core.peaks_strips import STRIP
-from hklflow.core.peaks_strong import voxel
+from hklflow.core.peaks_strong import listed
 from hklflow.core.peaks_table import PeakFlag
 
 #: What a voxel is; more than one may be true.
@@ -20,10 +20,15 @@ _MOMENTS, _FIT_FAILED = int(PeakFlag.MOMENTS), int(PeakFlag.FIT_FAILED)
 class Scene(NamedTuple):
     """The frames that a fit may look at.
 
+    The counts' narrow type is no part of its own type: all that is compiled for a fit, most of the
+    search, would else be compiled for each.
+
     Attributes
     ----------
     store
-        The frames.
+        The frames; `counts` and `keep` as bytes, see `as_bytes`.
+    size
+        Bytes of a number of counts: 1 or 2 of an integer, 4 of a float.
     strong_at
         (slots, n) places of the strong voxels of each frame, ascending.
     strong_number
@@ -37,11 +42,17 @@ class Scene(NamedTuple):
     """
 
     store: Store
+    size: int
     strong_at: NDArray[np.int64]
     strong_number: NDArray[np.int64]
     shape: NDArray[np.int64]
     top: float
     saturation: float
+
+
+def as_bytes(store: Store) -> Store:
+    """Return the frames with counts and keep as their bytes."""
+    return store._replace(counts=store.counts.view(np.uint8), keep=store.keep.view(np.uint8))
 
 
 @kernel
@@ -63,7 +74,7 @@ def _copy_row(line, kept, saturation, counts, kind):  # type: ignore[no-untyped-
         good = kept[x] != 0
         counts[x] = value if good else 0.0
         kind[x] = np.uint8(good) * (np.uint8(VALID) | (np.uint8(value >= saturation) << 2))
-    return largest
+    return float(largest)
 
 
 @kernel
@@ -88,8 +99,8 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
         Relative background of each frame.
     """
     store = scene.store
-    image, keep = store.counts, store.keep
-    slots, _, width = image.shape
+    slots, _, width = store.counts.shape
+    width //= scene.size
     nz, ny, nx = high[0] - low[0], high[1] - low[1], high[2] - low[2]
     across = -(-nx // STRIP) * STRIP
     counts = np.zeros((nz, ny, across))
@@ -103,13 +114,26 @@ def cut_box(scene, low, high, at):  # type: ignore[no-untyped-def]
         look = store.flagged[slot] > 0
         for y in range(ny):
             row = ROWS + low[1] + y
-            line, kept = image[slot, row, left : left + nx], keep[row, left : left + nx]
-            largest = _copy_row(line, kept, scene.saturation, counts[z, y], kind[z, y])
+            part = slice(scene.size * left, scene.size * (left + nx))
+            line, kept = store.counts[slot, row, part], store.keep[row, part]
+            out, what = counts[z, y], kind[z, y]
+            if scene.size == 1:
+                largest = _copy_row(line, kept, scene.saturation, out, what)
+            elif scene.size == 2:
+                line_16, kept_16 = line.view(np.uint16), kept.view(np.uint16)
+                largest = _copy_row(line_16, kept_16, scene.saturation, out, what)
+            else:
+                line_32, kept_32 = line.view(np.float32), kept.view(np.float32)
+                largest = _copy_row(line_32, kept_32, scene.saturation, out, what)
             if not look and largest < scene.top:
                 continue
             for x in range(nx):
-                if kept[x] != 0 and (look or counts[z, y, x] >= scene.top):
-                    value = voxel(store, slot, row * width + left + x, scene.top)
+                # What is not kept is 0 and no measurement.
+                if what[x] != 0 and (look or out[x] >= scene.top):
+                    place, narrow = row * width + left + x, out[x]
+                    value = listed(
+                        store.odd_at, store.odd_value, slot, store.odd_number[slot], place, narrow
+                    )
                     counts[z, y, x] = value if value > FLAGGED else 0.0
                     kind[z, y, x] = 0
                     if value > FLAGGED:

@@ -26,11 +26,11 @@ def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
     value = float(store.counts[slot, at // width, at % width])
     if value < top and store.flagged[slot] == 0:
         return value
-    return _listed(store.odd_at, store.odd_value, slot, store.odd_number[slot], at, value)
+    return listed(store.odd_at, store.odd_value, slot, store.odd_number[slot], at, value)
 
 
 @kernel
-def _listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyped-def]
+def listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyped-def]
     """Counts of a pixel if it is in the list of odd ones, else ``value``."""
     low, high = 0, number
     while low < high:
@@ -85,7 +85,7 @@ def _cut_box(  # type: ignore[no-untyped-def]
                 value = float(counts[slot, a, b])
                 if value >= top or some_flagged:
                     here = a * width + b
-                    value = _listed(odd_at, odd_value, slot, odd_number[slot], here, value)
+                    value = listed(odd_at, odd_value, slot, odd_number[slot], here, value)
                 if value > FLAGGED:
                     total += value
                     number += 1

@@ -26,9 +26,7 @@ def save(figure: Figure, path: Path) -> None:
     canvas.draw()
     size = canvas.get_width_height()
     image = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        path, "PNG", dpi=(_DPI, _DPI)
-    )
+    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "PNG", dpi=(_DPI, _DPI))
 
 
 def figure_of(width: float, height: float) -> Figure:
