@@ -45,17 +45,33 @@ def _turns(seed: int) -> dict[str, list[float]]:
 
 
 def configuration(seed: int) -> dict[str, Any]:
-    """Demo's detector and beam, other crystals."""
+    """Return the demo's detector, beam and hexagonal crystal, with a tetragonal one."""
     data: dict[str, Any] = yaml.safe_load(DEMO.read_text())
     simulation = data["simulation"]
-    hexa, cube = simulation["samples"]["hexa"], simulation["samples"]["cube"]
-    del hexa["crystal"]["superlattice"], cube["crystal"]["superlattice"]
-    cube["crystal"] |= {
-        "cell": [3.95, 3.95, 4.05, 90, 90, 90],
-        "expansion": [1.0e-5, 1.0e-5, 1.5e-5],
-        "distortions": [{"t_c": T_C, "strain": [4e-3, -4e-3, 1e-3], "beta": 0.5}],
+    hexa = simulation["samples"]["hexa"]
+    del hexa["crystal"]["superlattice"], data["per_scan"]
+    sheet = {"amplitude": 0.8, "width": 0.06}
+    phonons = {"amplitude": 0.3, "width": 0.1, "thermal": True, "q_squared": True}
+    axes = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    tetra = {
+        "crystal": {
+            "cell": [3.95, 3.95, 4.05, 90, 90, 90],
+            "orientation": [-0.3, 0.25, 0.9],
+            "atoms": [[0, 0, 0, 2.0], [0.5, 0.5, 0.5, 1.2]],
+            "b_iso": 0.6,
+            "scale": 0.8,
+            "mosaic": 0.0035,
+            "spot_sigma": [1.2, 1.0],
+            "expansion": [1.0e-5, 1.0e-5, 1.5e-5],
+            "distortions": [{"t_c": T_C, "strain": [4e-3, -4e-3, 1e-3], "beta": 0.5}],
+        },
+        "diffuse": {
+            "flat": 0.4,
+            "ridges": [sheet | {"vectors": [axis]} for axis in axes]
+            + [phonons | {"vectors": axes}],
+        },
     }
-    simulation["samples"] = {"hexa": hexa, "tetra": cube}
+    simulation["samples"] = {"hexa": hexa, "tetra": tetra}
     simulation["scan"]["detector"]["seed"] = seed
     simulation["scans"] = {
         f"{sample}/{scan}": {"crystal": {"turn": turn}}

@@ -100,8 +100,7 @@ def write(folder: Path, temperatures: int) -> None:
     it = INSTRUMENTS[0]
     data: dict[str, Any] = yaml.safe_load(DEMO.read_text())
     simulated = data["simulation"]
-    simulated["samples"] = {"hexa": simulated["samples"]["hexa"]}
-    del simulated["samples"]["hexa"]["crystal"]["superlattice"]
+    del simulated["samples"]["hexa"]["crystal"]["superlattice"], data["per_scan"]
     simulated["scan"]["detector"] |= {
         "modules": [5, 1],
         "module_shape": [195, it.fast],

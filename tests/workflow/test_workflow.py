@@ -24,7 +24,7 @@ from hklflow.nexus.structure_factors import read_factors
 from hklflow.stages.simulate import build
 
 from .conftest import CONFIG, REPOSITORY, scans, snakemake, write_experiment
-from .faults import copy_experiment
+from .faults import Bench, Fault, copy_experiment, differences, stop_group, wait_for
 
 pytestmark = pytest.mark.workflow
 
@@ -414,6 +414,28 @@ def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     with (folder / "results/hexa/temperature_series/intensities.tsv").open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert {row["scan"] for row in rows} == {"300K", "100K"}
+
+
+def test_killed_between_two_renames_it_resumes(finished: Path, tmp_path: Path) -> None:
+    """More faults are in test_failures; this one is for every day."""
+    bench = Bench(copy_experiment(finished, tmp_path / "e"), tmp_path / "faults")
+    merged = "results/hexa/100K/transform.nxs"
+    (bench.folder / merged).unlink()
+    try:
+        fault = Fault("merge", "stop", point="rename")
+        process = bench.start(merged, "--cores", "2", fault=fault)
+        bench.caught()
+        stop_group(process)
+        wait_for(lambda: bench.processes() == [], "the process group to end")
+        assert bench.partials()
+        assert bench.run("--unlock").returncode == 0
+        run = bench.run(merged)
+        assert run.returncode == 0, run.stderr
+        assert bench.started() == ["merge"]
+        assert differences(bench.folder / "results", finished / "results") == []
+        assert bench.partials() == []
+    finally:
+        bench.clear()
 
 
 @pytest.mark.slow
