@@ -14,10 +14,7 @@ _DPI = 110
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG with 256 colours: plots stay sharp, at a third of the size.
-
-    Drawn once; `Figure.savefig` draws twice, to know the layout before.
-    """
+    """Write a figure as PNG. It is drawn once; `Figure.savefig` would draw it twice."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -26,7 +23,7 @@ def save(figure: Figure, path: Path) -> None:
     canvas.draw()
     size = canvas.get_width_height()
     image = Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
-    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "PNG", dpi=(_DPI, _DPI))
+    image.convert("RGB").save(path, "PNG", dpi=(_DPI, _DPI))
 
 
 def figure_of(width: float, height: float) -> Figure:

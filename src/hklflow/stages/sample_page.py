@@ -52,7 +52,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Sort by the places in the results folder, pack, render."""
     from dataclasses import replace
 
-    from hklflow.page.pictures import SMALL_RUNGS, pack
+    from hklflow.page.pictures import SMALL_WIDTHS, pack
     from hklflow.page.sample import Page, render
     from hklflow.page.steps import place
 
@@ -80,7 +80,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
-    packed = pack([at.path for at in pictures], _room(bare), SMALL_RUNGS, last=False)
+    packed = pack([at.path for at in pictures], _room(bare), SMALL_WIDTHS, last=False)
     shown = "small here" if packed else "left out here"
     remark = (
         f"Pictures are {shown}; {params.sample}.html in the folder of the results has them large."
