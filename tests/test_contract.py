@@ -181,6 +181,21 @@ def test_importing_stages_and_configuration_is_cheap() -> None:
     assert [line for line in lines if len(line) > 1] == []
 
 
+@pytest.mark.parametrize(
+    ("module", "left_out"),
+    [
+        ("hklflow.nexus", {"numba", "scipy", "matplotlib", "cctbx"}),
+        ("hklflow.plots", {"numba", "scipy", "h5py", "cctbx"}),
+        ("hklflow.orientation", {"numba", "scipy", "matplotlib", "cctbx"}),
+    ],
+)
+def test_a_job_imports_only_what_it_needs(module: str, left_out: set[str]) -> None:
+    """Every job of a workflow pays for it when it starts."""
+    code = f"import sys, {module}; print(*sorted({left_out!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 # ------------------------------------------------------------------------------- rules
 
 

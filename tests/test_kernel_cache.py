@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hklflow import kernel_cache
+from hklflow import kernel_cache, warm
+from tests.patience import PATIENCE
 from tests.privilege import without_privilege_to_read_all
 
 CODE = """
@@ -96,3 +97,59 @@ def test_the_package_itself_uses_it() -> None:
         env={k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"},
     )
     assert "kernels-" in run.stdout
+
+
+# ------------------------------------------------------------------- compiled beforehand
+
+ENSURE = """
+import sys, time
+from hklflow import kernel_cache, warm
+from tests.patience import PATIENCE
+
+class Done:
+    returncode = int(sys.argv[2])
+
+def run(command, **more):
+    with open(sys.argv[1], "a") as file:
+        file.write(" ".join(command[1:]) + chr(10))
+    time.sleep(0.5)
+    return Done
+
+kernel_cache.subprocess.run = run
+kernel_cache.ensure("constants")
+"""
+
+
+def ensured(tmp_path: Path, processes: int, returncode: int) -> list[str]:
+    """What is compiled when as many processes ask for the kernels of a group at once."""
+    log = tmp_path / "log"
+    cache = tmp_path / "cache"
+    cache.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", ENSURE, str(log), str(returncode)]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    asking = [subprocess.Popen(command, env=environment) for _ in range(processes)]
+    assert [process.wait(PATIENCE) for process in asking] == [0] * processes
+    return log.read_text().splitlines()
+
+
+def test_kernels_of_a_group_are_compiled_once(tmp_path: Path) -> None:
+    once = ["-m hklflow.warm constants"]
+    assert ensured(tmp_path, processes=3, returncode=0) == once
+    assert ensured(tmp_path, processes=1, returncode=0) == once
+
+
+def test_a_compilation_that_failed_is_tried_again(tmp_path: Path) -> None:
+    assert len(ensured(tmp_path, processes=1, returncode=1)) == 1
+    assert len(ensured(tmp_path, processes=1, returncode=0)) == 2
+    assert len(ensured(tmp_path, processes=1, returncode=0)) == 2
+
+
+def test_what_is_compiled_waits_for_what_is_there() -> None:
+    found = warm.tasks(("frames", "constants"))
+    assert {"uint32: peaks", "int32: integration", "float32: volumes"} <= found.keys()
+    ended: set[str] = set()
+    while ready := {n for n, task in found.items() if n not in ended and ended >= set(task.after)}:
+        ended |= ready
+    assert ended == found.keys()
+    with pytest.raises(ValueError, match="no kernels are called 'frame'"):
+        warm.tasks(("frame",))
