@@ -72,10 +72,13 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
                 f"\t{row.measured}"
             )
         return
-    print(
-        f"{len(experiment.used_samples())} samples, {len(experiment.scans)} scans, "
-        f"{len(experiment.all_rotations())} rotations: no problem found\n"
-    )
+    numbers = {
+        "sample": len(experiment.used_samples()),
+        "scan": len(experiment.scans),
+        "rotation": len(experiment.all_rotations()),
+    }
+    counted = ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in numbers.items())
+    print(f"{counted}: no problem found\n")
     print(f"{'rule':20s} {'jobs':>6s} {'core-hours':>11s} {'MB per job':>11s} {'disk, GB':>9s}")
     for row in rows:
         print(
