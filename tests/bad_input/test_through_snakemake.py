@@ -23,12 +23,17 @@ CONFIG, SCANS = "config/config.yaml", "config/scans.tsv"
             edited(CONFIG, ("n_sigma: 5", "nsigma: 5")),
             "config: find_peaks.nsigma: there is no such key (it is 5); did you mean n_sigma?",
         ),
-        (
+        pytest.param(
             edited(CONFIG, ("n_sigma: 5", "n_sigma: 5\n  n_sigma: 6")),
             "is not valid YAML: the key n_sigma stands twice; leave one",
+            marks=pytest.mark.slow,
         ),
         (removed("raw/r1.nxs"), "row 1: raw file raw/r1.nxs does not exist"),
-        (edited(SCANS, ("100\t300K", "100\t30K")), "its parent '30K' is not a scan"),
+        pytest.param(
+            edited(SCANS, ("100\t300K", "100\t30K")),
+            "its parent '30K' is not a scan",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["misspelt key", "key that stands twice", "raw file that is not there", "unknown parent"],
 )

@@ -84,6 +84,7 @@ def test_dry_run_shows_every_job_and_the_parent_before_the_child(tmp_path: Path)
                 assert f"{what} hexa {scan} {rotation}" in told
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_before_all_layers(tmp_path: Path) -> None:
     layered = copy.deepcopy(CONFIG) | {
         "find_peaks": {"n_sigma": 6.5},
