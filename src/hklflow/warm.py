@@ -135,8 +135,8 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
     counts = np.minimum(rng.poisson(rate), 30000).astype(dtype)
     gap = np.zeros(_SHAPE, np.uint32)
     gap[:, 70:74] = 1
-    unknown = {"u": lambda: np.iinfo(dtype).max, "i": lambda: -1, "f": lambda: np.nan}
-    counts[:, gap != 0] = unknown[dtype.kind]()
+    unknown = {"i": -1, "f": np.nan}
+    counts[:, gap != 0] = unknown[dtype.kind] if dtype.kind in unknown else np.iinfo(dtype).max
     detector, goniometer = rotation.detector, rotation.goniometer
     with NXmxWriter(
         path,

@@ -10,9 +10,22 @@ A kernel is compiled when it is first called, kept on disk (see `hklflow.kernel_
 other threads run. No C entry is made for it, which nobody calls: a tenth of the compilation.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from numba import njit
 
-kernel: Any = partial(njit, cache=True, nogil=True, no_cfunc_wrapper=True)
+
+@overload
+def kernel(function: Callable[..., Any]) -> Any: ...
+
+
+@overload
+def kernel(**options: Any) -> Callable[[Any], Any]: ...
+
+
+def kernel(function: Any = None, **options: Any) -> Any:
+    """Compile a function, with further options of `numba.njit`."""
+    compiled = partial(njit, cache=True, nogil=True, no_cfunc_wrapper=True, **options)
+    return compiled if function is None else compiled(function)
