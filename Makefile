@@ -51,13 +51,15 @@ demo: setup
 	PATH="$(BIN):$$PATH" snakemake --snakefile Snakefile --directory demo --cores 1 --report report.html --quiet all
 	@echo "Open demo/report.html in a browser; volumes are below demo/results/<sample>/<scan>/."
 
-PYTEST := python -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest --dist loadfile --no-loadscope-reorder
+PROCESSES := $(shell nproc 2>/dev/null || echo 2)
 
 test: setup-dev
-	PATH="$(BIN):$$PATH" $(PYTEST) -m "not slow"
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(PROCESSES) -m "not slow"
 
+# One process more than there are cores: the test of the cluster mostly waits.
 test-all: setup-dev
-	PATH="$(BIN):$$PATH" $(PYTEST)
+	PATH="$(BIN):$$PATH" $(PYTEST) -n $(shell expr $(PROCESSES) + 1)
 
 lint: setup-dev
 	PATH="$(BIN):$$PATH" ruff check src tests benchmarks docs
