@@ -56,9 +56,8 @@ def ensure(group: str) -> None:
     group : str
         As `hklflow.warm` names it.
     """
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
-    done = folder / f"{group}-{_state(Path(__file__).parent)}.done"
-    if not folder.name or done.exists():
+    done = marker(group)
+    if done is None or done.exists():
         return
     with suppress(OSError), done.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -66,8 +65,16 @@ def ensure(group: str) -> None:
             return
         print(f"compiling the kernels of {group}, once for this installation", flush=True)
         command = [sys.executable, "-m", "hklflow.warm", group]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0:
-            done.touch()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+
+
+def marker(group: str) -> Path | None:
+    """Return the file that says that a group was compiled, here and for this processor."""
+    from llvmlite.binding import get_host_cpu_name
+
+    folder = os.environ.get("NUMBA_CACHE_DIR")
+    words = group, _state(Path(__file__).parent), sys.implementation.cache_tag, get_host_cpu_name()
+    return Path(folder) / f"{'-'.join(words)}.done" if folder else None
 
 
 def _state(package: Path) -> str:

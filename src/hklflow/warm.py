@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow import stage
+from hklflow import kernel_cache, stage
 from hklflow.core import geometry, lattice
 from hklflow.core.grid import Grid
 from hklflow.core.peaks_table import Peaks
@@ -94,14 +94,16 @@ def warm(*groups: str, jobs: int | None = None) -> None:
     ValueError
         If there is no such group.
     """
-    left = tasks(groups or ("frames",))
+    groups = groups or ("frames",)
+    left = tasks(groups)
     running: dict[Future[float], str] = {}
     with tempfile.TemporaryDirectory() as name:
         for task in left.values():
             (Path(name) / task.folder).mkdir(exist_ok=True)
         # A process of its own for each: Numba compiles one kernel of a process at a time.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=context) as pool:
+        cores = len(os.sched_getaffinity(0))
+        with ProcessPoolExecutor(jobs or cores, mp_context=context) as pool:
             while left or running:
                 busy = {*left, *running.values()}
                 for what in [w for w, task in left.items() if not busy.intersection(task.after)]:
@@ -109,6 +111,9 @@ def warm(*groups: str, jobs: int | None = None) -> None:
                     running[pool.submit(_timed, task.step, Path(name) / task.folder)] = what
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     print(f"{running.pop(done)}: {done.result():.0f} s", flush=True)
+    for group in groups:
+        if (done_before := kernel_cache.marker(group)) is not None:
+            done_before.touch()
 
 
 def _timed(step: Callable[[Path], None], folder: Path) -> float:

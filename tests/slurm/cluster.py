@@ -51,12 +51,12 @@ def version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def until(holds: Callable[[], T], what: str) -> T:
+def until(holds: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
     """Wait until a function returns something true, else TimeoutError; what it returned."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + timeout
     while not (result := holds()):
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {PATIENCE:.0f} s")
+            raise TimeoutError(f"{what}: not within {timeout:.0f} s")
         time.sleep(0.2)
     return result
 
@@ -316,7 +316,7 @@ class Cluster:
         daemons = [pid for file in self.root.glob("run/*.pid") if (pid := self._pid(file))]
         kill(daemons, signal.SIGTERM)
         try:
-            until(lambda: not self.left(), "daemons ended")
+            until(lambda: not self.left(), "daemons ended", timeout=10)
         except TimeoutError:
             # Without cgroups Slurm can lose sight of a job's child.
             self.kill_all()

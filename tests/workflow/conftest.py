@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (shared / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
+            # What another process has left, whose own test tells why.
+            shutil.rmtree(shared / "unfinished", ignore_errors=True)
             made = write_experiment(
                 shared / "unfinished",
                 CONFIG,

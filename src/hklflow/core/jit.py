@@ -8,13 +8,36 @@
 
 A kernel is compiled when it is first called, kept on disk (see `hklflow.kernel_cache`), and lets
 other threads run. No C entry is made for it, which nobody calls: a tenth of the compilation.
+
+Numba's index of what is on disk is read, changed and written without a lock: of two processes that
+compile one function for two types at once, the index could give the code of one for the type of
+the other. Here it is locked.
 """
 
+import fcntl
+import os
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, overload
 
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
+
+_save = IndexDataCacheFile.save
+
+
+def _save_locked(index: Any, key: Any, data: Any) -> None:
+    """Keep what was compiled, while no other process does."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # there is no folder of ours, or the file system knows no locks
+            path = Path(os.environ.get("NUMBA_CACHE_DIR", "")) / "index.lock"
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        _save(index, key, data)
+
+
+IndexDataCacheFile.save = _save_locked
 
 
 @overload

@@ -379,5 +379,8 @@ def _exceeded_by_chance(mean: float, chance: float) -> float:
 
     if not mean > 0:
         return 0.0 * mean
-    number = math.ceil(pdtrik(1 - chance, mean))
+    exact = float(pdtrik(1 - chance, mean))
+    if not math.isfinite(exact):  # a chance below the numbers' own precision
+        return math.inf
+    number = math.ceil(exact)
     return float(number - (number > 0 and pdtr(number - 1, mean) >= 1 - chance))

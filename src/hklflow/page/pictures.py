@@ -17,6 +17,7 @@ WIDTHS = (1800, 1400, 1100, 850)
 SMALL_WIDTHS = (850, 640, 480, 360)
 """The same where there is little room."""
 
+_HIGHEST = 16383  # pixels that WebP allows
 _QUALITY = 85  # of WebP; colour bars stay smooth, which they do not with 256 colours
 
 
@@ -75,9 +76,10 @@ def _packed(path: Path, width: int) -> Picture:
             image = opened.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
         raise HklflowError(f"{path} is not a readable picture ({error}); make it again") from error
-    if image.width > width:
-        height = max(round(image.height * width / image.width), 1)
-        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    scale = min(1.0, width / image.width, _HIGHEST / image.height)
+    if scale < 1:
+        size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     packed = io.BytesIO()
     image.save(packed, "WEBP", quality=_QUALITY, method=4)
     return Picture(packed.getvalue(), image.size)
