@@ -25,7 +25,7 @@ from typing import Any, overload
 from numba import njit
 from numba.core.caching import IndexDataCacheFile
 
-_save = IndexDataCacheFile.save
+_save: Any = IndexDataCacheFile.save
 
 
 def _save_locked(index: Any, key: Any, data: Any) -> None:
@@ -37,7 +37,7 @@ def _save_locked(index: Any, key: Any, data: Any) -> None:
         _save(index, key, data)
 
 
-IndexDataCacheFile.save = _save_locked
+setattr(IndexDataCacheFile, "save", _save_locked)  # noqa: B010  (a method, to the type checker)
 
 
 @overload
