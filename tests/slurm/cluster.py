@@ -21,8 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from tests.patience import PATIENCE
-
 T = TypeVar("T")
 
 NEEDED = (
@@ -51,7 +49,7 @@ def version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def until(holds: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
+def until(holds: Callable[[], T], timeout: float, what: str) -> T:
     """Wait until a function returns something true, else TimeoutError; what it returned."""
     end = time.monotonic() + timeout
     while not (result := holds()):
@@ -126,7 +124,7 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=120,
             check=False,
         )
         if run.returncode:
@@ -155,7 +153,7 @@ class Cluster:
             self.run("slurmctld", "-c", "-f", self.conf)
             for name in self.names:
                 self.start_node(name)
-            until(lambda: set(self.states().values()) == {"idle"}, "all nodes idle")
+            until(lambda: set(self.states().values()) == {"idle"}, 120, "all nodes idle")
         except BaseException as error:
             error.add_note(self.logs())
             self.stop()
@@ -305,7 +303,7 @@ class Cluster:
     def cancel_all(self) -> None:
         """Cancel all jobs, wait until they are over."""
         self.run("scancel", "--user", getpass.getuser())
-        until(lambda: not self.queue(), "jobs cancelled")
+        until(lambda: not self.queue(), 60, "jobs cancelled")
 
     def stop(self) -> None:
         """End all jobs and daemons, by pid, and remove the folder."""
@@ -316,7 +314,7 @@ class Cluster:
         daemons = [pid for file in self.root.glob("run/*.pid") if (pid := self._pid(file))]
         kill(daemons, signal.SIGTERM)
         try:
-            until(lambda: not self.left(), "daemons ended", timeout=10)
+            until(lambda: not self.left(), 10, "daemons ended")
         except TimeoutError:
             # Without cgroups Slurm can lose sight of a job's child.
             self.kill_all()
@@ -333,7 +331,7 @@ class Cluster:
             kill(found, signal.SIGKILL)
             return not found
 
-        until(killed, "processes killed")
+        until(killed, 30, "processes killed")
 
     def __exit__(
         self,

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE
-
 from .cluster import Cluster, missing
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,9 +76,9 @@ class Run:
         self.processes.append(process)
         return process
 
-    def finish(self, *arguments: str) -> int:
+    def finish(self, *arguments: str, timeout: float = 600) -> int:
         """Run snakemake to its end; its return code."""
-        return self.start(*arguments).wait(PATIENCE)
+        return self.start(*arguments).wait(timeout)
 
     def stop(self) -> None:
         """End what a failed test left: snakemake and its jobs."""

@@ -63,7 +63,7 @@ def test_demo_outlives_a_lost_node(
     begin = time.monotonic()
     process = demo.start()
 
-    until(lambda: bool(cluster.finished()) or process.poll() is not None, "first job done")
+    until(lambda: bool(cluster.finished()) or process.poll() is not None, 600, "first job done")
     first = time.monotonic() - begin
 
     def halfway() -> dict[str, str]:
@@ -75,7 +75,7 @@ def test_demo_outlives_a_lost_node(
                     return job
         return {}
 
-    lost = until(halfway, "a rotation half-way")
+    lost = until(halfway, 900, "a rotation half-way")
     node = lost["NodeList"]
     killed = cluster.lose_node(node)
     assert len(killed) > 3, "slurmd, the step daemons and the job's own processes"
@@ -194,7 +194,7 @@ def test_retry_of_a_group_is_a_new_slurm_job_with_more_memory(cluster: Cluster, 
 
 def test_killed_snakemake_locks_until_its_jobs_are_cancelled(cluster: Cluster, small: Run) -> None:
     process = small.start("scan.txt", "--config", "nap=300", "fails=0")
-    until(lambda: (small.folder / "ran.txt").exists(), "job runs")
+    until(lambda: (small.folder / "ran.txt").exists(), 300, "job runs")
     process.send_signal(signal.SIGKILL)
     process.wait(60)
     [(_, _, orphan)] = small.submitted()
@@ -207,7 +207,7 @@ def test_killed_snakemake_locks_until_its_jobs_are_cancelled(cluster: Cluster, s
     # What docs/slurm.md tells to do.
     name = re.findall(r"SLURM run ID: (\S+)", small.text())[0]
     cluster.run("scancel", "--name", name)
-    until(lambda: not cluster.queue(), "jobs cancelled")
+    until(lambda: not cluster.queue(), 120, "jobs cancelled")
     assert finished(cluster)[orphan]["JobState"] == "CANCELLED"
     assert small.finish("--unlock") == 0
     assert small.finish("scan.txt", "--config", "nap=0", "fails=0") == 0
@@ -236,5 +236,5 @@ def test_killed_tests_leave_no_process(slurm: None, tmp_path: Path) -> None:
         root = killed.stdout.readline().strip()
         assert len(processes(root.encode())) > 4, "munged, slurmctld, slurmd, step daemon, job"
         killed.kill()
-    until(lambda: not Path(root).exists(), "folder cleared away")
+    until(lambda: not Path(root).exists(), 60, "folder cleared away")
     assert not processes(root.encode())
