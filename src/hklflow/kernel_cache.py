@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 #: One of them stands in every module that has kernels, or words for them.
@@ -66,6 +66,16 @@ def ensure(group: str) -> None:
         print(f"compiling the kernels of {group}, once for this installation", flush=True)
         command = [sys.executable, "-m", "hklflow.warm", group]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Hold the lock of the folder, where there is one and the file system knows locks."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            path = Path(os.environ.get("NUMBA_CACHE_DIR", "")) / "index.lock"
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        yield
 
 
 def marker(group: str) -> Path | None:

@@ -14,26 +14,21 @@ compile one function for two types at once, the index could give the code of one
 the other. Here it is locked.
 """
 
-import fcntl
-import os
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, overload
 
 from numba import njit
 from numba.core.caching import IndexDataCacheFile
+
+from hklflow import kernel_cache
 
 _save: Any = IndexDataCacheFile.save
 
 
 def _save_locked(index: Any, key: Any, data: Any) -> None:
     """Keep what was compiled, while no other process does."""
-    with ExitStack() as stack:
-        with suppress(OSError):  # there is no folder of ours, or the file system knows no locks
-            path = Path(os.environ.get("NUMBA_CACHE_DIR", "")) / "index.lock"
-            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+    with kernel_cache.locked():
         _save(index, key, data)
 
 
