@@ -102,6 +102,7 @@ rule sample_page:
         paths.log("sample_page", "sample"),
     conda:
         "../../envs/hklflow.yaml"
+    threads: 4
     resources:
         mem_mb=memory("sample_page"),
         runtime=minutes("sample_page"),
@@ -115,4 +116,4 @@ rule sample_page:
     shell:
         "python -m hklflow.stages.sample_page --pictures {params.pictures}"
         " --figures {params.figures} --page {output.page:q}"
-        " --small {output.small:q} {params.flags} > {log:q} 2>&1"
+        " --small {output.small:q} {params.flags} --threads {threads} > {log:q} 2>&1"

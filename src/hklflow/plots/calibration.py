@@ -46,7 +46,7 @@ def draw_rings(axes: Axes, metrics: Mapping[str, Metrics]) -> None:
         angle, mean, sem = _columns(one, "two_theta_deg", "mean", "sem")
         axes.errorbar(angle, 1e6 * mean, 1e6 * sem, fmt="o", ms=3, lw=0.8, label=name)
     axes.axhline(0, color="0.3", lw=0.8)
-    axes.set(xlabel="2θ (deg)", ylabel="mean Δd/d of the ring ($10^{-6}$)")
+    axes.set(xlabel="2θ (deg)", ylabel="mean Δd/d of the ring (10⁻⁶)")
     axes.set_title("d-spacings, observed against the calibrant's", fontsize=9)
     _legend(axes, metrics)
 

@@ -1,16 +1,30 @@
 """What all pictures share: figures without pyplot, colour ranges, saving."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 from numpy.typing import NDArray
 
 IMAGE = "viridis"
 SMALL = {"fontsize": 9}
 _DPI = 110
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+class _Powers(LogFormatterSciNotation):
+    """Labels of a logarithmic axis as text: formulas need a parser that takes as long as a picture."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        text = super().__call__(x, pos).replace(r"\times", "×")
+        formula = re.fullmatch(r"\$\\mathdefault\{(.*)\}\$", text)
+        if formula is None:
+            return text
+        return re.sub(r"\^\{(-?\d+)\}", lambda found: found[1].translate(_RAISED), formula[1])
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -19,6 +33,12 @@ def save(figure: Figure, path: Path) -> None:
     from PIL import Image
 
     figure.set_dpi(_DPI)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
+                axis.set_major_formatter(_Powers())
+            if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
+                axis.set_minor_formatter(_Powers(labelOnlyBase=False))
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     size = canvas.get_width_height()

@@ -75,7 +75,7 @@ def _draw_cell(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
             fmt="o-", ms=4, lw=0.8, capsize=2, label=_CELL[i],
         )  # fmt: skip
     axes.axvline(kept, color="0.8", lw=6, zorder=0)
-    axes.set_ylabel("cell against the one kept ($10^{-6}$)", fontsize=9)
+    axes.set_ylabel("cell against the one kept (10⁻⁶)", fontsize=9)
     axes.set_title("cell; grey: kept", fontsize=9)
     axes.legend(fontsize=9)
 

@@ -74,13 +74,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sample=params.sample,
         title=params.title,
         scans=dict(zip(params.scans, params.temperatures, strict=True)),
-        pictures=list(zip(pictures, pack([at.path for at in pictures]), strict=True)),
+        pictures=list(
+            zip(pictures, pack([at.path for at in pictures], threads=threads), strict=True)
+        ),
         figures=[(at, stage.read_json(at.path)) for at in placed(inputs.figures)],
     )
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
-    packed = pack([at.path for at in pictures], _room(bare), SMALL_WIDTHS, last=False)
+    packed = pack([at.path for at in pictures], _room(bare), SMALL_WIDTHS, False, threads)
     shown = "small here" if packed else "left out here"
     remark = (
         f"Pictures are {shown}; {params.sample}.html in the folder of the results has them large."
