@@ -1,12 +1,16 @@
 """Shared by all tests."""
 # ruff: noqa: I001, E402
 
+import gc
 import os
 from pathlib import Path
 
 # Before numpy is imported: tests run side by side, and threads of BLAS would wait for each other.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# As in a job, see hklflow/stage.py: most objects of a test process live as long as it does.
+gc.set_threshold(100_000)
 
 # hklflow comes first: it makes cctbx safe to import, see hklflow/_native.py.
 import hklflow  # noqa: F401

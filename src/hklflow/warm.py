@@ -11,6 +11,7 @@ integrating detectors ask for their kernels when they start (`hklflow.kernel_cac
 """
 
 import io
+import json
 import multiprocessing
 import os
 import sys
@@ -68,6 +69,7 @@ def tasks(groups: tuple[str, ...]) -> dict[str, Task]:
             for dtype in DTYPES:
                 found |= _tasks_of_frames(dtype, DTYPES[0])
             found["symmetry, fill, pair distribution"] = Task(transform_volume, "volume")
+            found["simulation"] = Task(simulate_rotation, "simulated")
         else:
             raise ValueError(f"no kernels are called {group!r}; there are frames and constants")
     return found
@@ -322,6 +324,36 @@ def transform_volume(folder: Path) -> None:
     inputs |= {"delta_pdf": made, "reference_pdf": folder / "pdf_one.nxs"}
     outputs = {"difference": folder / "d.nxs", "pdf_difference": folder / "p.nxs", **told}
     _run(difference, inputs, outputs, {})
+
+
+def simulate_rotation(folder: Path) -> None:
+    """Run the stage that makes the demo's raw frames."""
+    from hklflow.stages import simulate
+
+    rod = {"amplitude": 1.0, "vectors": [[1, 0, 0]], "width": 0.1, "centre": [0.5, 0, 0]}
+    description = {
+        "detector": {
+            "module_shape": (24, 28),
+            "pixel_size": (4e-3, 4e-3),
+            "distance": 0.1,
+            "foot": (12, 14),
+            "halo_fraction": 0.02,
+        },
+        "wavelength": 0.4,
+        "axes": {"phi": (1, 0, 0)},
+        "scan_axis": "phi",
+        "step": 5.0,
+        "n_frames": 2,
+        "crystal": {"cell": _CELL, "scale": 1.0, "mosaic": 0.01},
+        "diffuse": {
+            "flat": 0.1,
+            "cosines": [{"amplitude": 0.1, "vector": [1, 0, 0]}],
+            "ridges": [rod],
+        },
+        "background": {"air": 1.0},
+    }
+    told = {"description": json.dumps(description)}
+    _run(simulate, {}, {"raw": folder / "simulated.nxs"}, told)
 
 
 def make_constants(folder: Path) -> None:

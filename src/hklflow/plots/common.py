@@ -17,7 +17,7 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 class _Powers(LogFormatterSciNotation):
-    """Labels of a logarithmic axis as text: formulas need a parser that takes as long as a picture."""
+    """Labels of a logarithmic axis as text: the parser of formulas takes as long as a picture."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         text = super().__call__(x, pos).replace(r"\times", "×")
