@@ -102,7 +102,7 @@ rule sample_page:
         paths.log("sample_page", "sample"),
     conda:
         "../../envs/hklflow.yaml"
-    threads: 4
+    threads: 2
     resources:
         mem_mb=memory("sample_page"),
         runtime=minutes("sample_page"),
