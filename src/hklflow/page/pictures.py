@@ -15,7 +15,7 @@ BUDGET = 10_500_000
 WIDTHS = (1800, 1400, 1100, 850)
 """Largest widths of pictures in pixels, best first."""
 
-SMALL_WIDTHS = (850, 640, 480, 360)
+SMALL_WIDTHS = (850, 640, 480, 360, 280)
 """The same where there is little room."""
 
 _HIGHEST = 16383  # pixels that WebP allows
