@@ -433,3 +433,17 @@ def test_no_version_of_a_store_comes_from_a_quick_look(base: Path) -> None:  # n
     target: Any = SimpleNamespace(experiment=experiment, name="beamline")
     with pytest.raises(HklflowError, match="versions of the store are of frames as measured"):
         bragg_products(target, "hexa/300K")
+
+
+def test_no_version_of_a_store_comes_from_a_scan_that_was_reduced_with_several() -> None:
+    numbers = {"r1": 3, "r2": 4}
+    experiment = SimpleNamespace(
+        config=SimpleNamespace(binning=1),
+        scans={("hexa", "300K"): None},
+        rotations=lambda sample, scan: numbers,
+        rotation=lambda sample, scan, name: SimpleNamespace(calibration="beamline"),
+        version=lambda sample, scan, name: SimpleNamespace(number=numbers[name]),
+    )
+    target: Any = SimpleNamespace(experiment=experiment, name="beamline")
+    with pytest.raises(HklflowError, match=r"several versions \(3, 4\); reduce them with one"):
+        bragg_products(target, "hexa/300K")

@@ -1,5 +1,6 @@
 """The section `constants`: what is wrong with it is told before anything runs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from hklflow import config
 from hklflow.config import constants
 from hklflow.errors import HklflowError
+from hklflow.estimate import job_counts
 
 RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}
 AGIPD: dict[str, Any] = {
     "detector": "agipd", "layout": "lab", "modules": [0, 3], "runs": RUNS,
 }  # fmt: skip
+CONSTANTS = re.compile("constants|gather|join|process|combine|current_source")
 STORED = {"store": "store", "author": "A. Person"}
 STATE = {"detector": "a", "serial": "1", "shape": [512, 128], "binning": 1}
 
@@ -56,6 +59,29 @@ def test_runs_have_names_that_no_current_can_take(base: Path) -> None:
     assert len(found) == 3 + 4 + 1
     for measure, given in branch.measures.items():
         assert tuple(found[name] for name in branch.runs_of(measure)) == given
+
+
+def test_jobs_that_are_foretold_are_those_of_the_runs(base: Path) -> None:
+    """Two modules of 16 ASICs; pulses were measured, but no fluorescence, and two currents."""
+    pulses = {"pulse_capacitor": [f"raw/cs{n}" for n in range(8)]}
+    currents = {"current_source": {"20": [f"raw/cs{n}" for n in range(4)], "5": ["raw/cs7"]}}
+    entry = AGIPD | {"runs": RUNS | pulses | currents, "without": ["3/1"]}
+    counted = {rule: sum(n.values()) for rule, n in job_counts(load(base, entry)).items()}
+    expected = {
+        "constants_preprocess": 16,
+        "constants_sanity": 16,
+        "gather": 2 * 6,  # darks of three stages, pulses, two currents
+        "process_dark": 31,
+        "process_pulse_capacitor": 31,
+        "process_current_source": 62,
+        "merge_current_source": 31,
+        "combine_constants": 31,
+        "mask_constants": 31,
+        "join_module": 2,
+        "join_constants": 1,
+        "constants_report": 1,
+    }
+    assert {rule: n for rule, n in counted.items() if n and CONSTANTS.search(rule)} == expected
 
 
 @pytest.mark.parametrize("without", [["3"], ["0/15"], ["3", "0/0", "0/15"]])

@@ -24,7 +24,8 @@ from hklflow.core.simulate import (
     Simulation,
 )
 from hklflow.errors import HklflowError
-from hklflow.formats.raw import open_frames, read_header
+from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.formats.sum_raw import _angles
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import import_scan, sum_scans
@@ -411,6 +412,13 @@ def test_every_difference_is_refused_by_name(
     told = refused([a, b], tmp_path / "sum.nxs")
     mine, theirs = (re.escape(value) for value in values)
     assert re.search(f"{re.escape(what)}: .*{mine}.* in {a} but .*{theirs}.* in {b}", told), told
+
+
+@pytest.mark.parametrize(("step", "alike"), [(21.0, True), (21.001, False), (18.999, False)])
+def test_a_step_may_move_the_last_frame_by_a_twentieth_of_a_frame(step: float, alike: bool) -> None:
+    """One frame of 20°: the limit, 1°, is a number that has no rounding error."""
+    told = [what for what, *_ in _angles(Header(step_deg=20.0), Header(step_deg=step), 1)]
+    assert told == ([] if alike else ["step of the scan"])
 
 
 def test_other_numbers_and_shapes_of_frames_are_refused(tmp_path: Path) -> None:

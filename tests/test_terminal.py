@@ -129,6 +129,12 @@ def test_a_plain_curve_with_errors() -> None:
     ]
 
 
+def test_points_are_joined_where_nothing_else_is_said() -> None:
+    curve = {"x": [0.0, 1.0], "y": [0.0, 1.0], "width": 12, "height": 5, "rich": True}
+    joined = terminal.curve_lines(**curve, joined=True)
+    assert terminal.curve_lines(**curve) == joined != terminal.curve_lines(**curve, joined=False)
+
+
 def test_a_curve_in_dots() -> None:
     lines = terminal.curve_lines(
         np.arange(20.0), np.arange(20.0), width=14, height=5, rich=True, joined=True

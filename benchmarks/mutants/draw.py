@@ -27,7 +27,7 @@ OPPOSITE |= {"fmin": "fmax", "nanargmin": "nanargmax"}
 OPPOSITE |= {large: small for small, large in OPPOSITE.items()}
 #: Calls that only speak.
 SPEAKS = {"print", "warn", "HklflowError", "debug", "info", "write_text"}
-COMPILES = re.compile(r"(n?jit|vectorize|guvectorize|intrinsic|overload|compiled_word)$")
+COMPILES = re.compile(r"(n?jit|kernel|vectorize|guvectorize|intrinsic|overload|compiled_word)$")
 #: Numbers with these names change how something looks.
 LOOKS = re.compile(r"size|width|alpha|colou?r|font|dpi|pad|zorder|style|rotation|lw|ms|shrink|loc$")
 

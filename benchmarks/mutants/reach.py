@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mutants.draw import COMPILES, PACKAGE, SCOPES, Source
+from benchmarks.mutants.draw import PACKAGE, SCOPES, Source
 from benchmarks.mutants.sandbox import Sandbox
 
 Node = tuple[str, str]
@@ -214,7 +214,7 @@ class Tree:
     def kernels(self, file: str) -> bool:
         """Whether numba compiles something of a module."""
         words = "\n".join(self.sources[file].lines)
-        return "numba" in words or "llvmlite" in words or bool(COMPILES.search(words))
+        return any(compiler in words for compiler in ("numba", "llvmlite", "hklflow.core.jit"))
 
 
 def _module(file: str) -> str:

@@ -179,7 +179,7 @@ def once(
         found["missing"] = len(set(tests) - set(begun))
         return {**found, "status": "survived" if not found["missing"] else "error", "text": tail}
     # Nothing was run: hklflow, or what a test module does with it at import, is broken.
-    if code in (2, 4) and any(w in said_all for w in ("during collection", "loading conftest")):
+    if code in (1, 2, 4) and any(w in said_all for w in ("ERROR collecting", "loading conftest")):
         return {**found, "status": "killed", "killer": "collection", "text": tail}
     if code < 0 and begun:  # the process died
         return {**found, "status": "killed", "killer": begun[-1], "text": f"signal {-code}"}

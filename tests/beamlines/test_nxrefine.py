@@ -284,6 +284,21 @@ def test_settings_of_the_experiment_where_the_parent_has_none(exp):
         find(exp)
 
 
+def test_frames_that_are_used_are_in_all_rotations_of_a_scan(exp):
+    """NXRefine's first frame, 10, is beyond the 9 frames of one of the two rotations at 300 K."""
+    with h5py.File(exp / "hexa/crystal1/hexa_scans.nxs", "r+") as file:
+        del file["entry/nxscans/settings"]
+    with h5py.File(exp / "hexa/crystal1/300K/f1.h5", "r+") as file:
+        file["entry/data/data"].resize(9, axis=0)
+    with wrapper(exp) as file:
+        del file["f1/monitor"], file["f1/instrument/filter"]
+    found = find(exp)
+    assert names(found) == ALL
+    assert found.settings["hexa/100K"]["import_scan"] == {"first_frame": 10}
+    assert "import_scan" not in found.settings["hexa/300K"]
+    assert "first_frame 10 of NXRefine is left out for 300K: there are 9 frames" in found.notes
+
+
 def test_a_grid_that_is_not_symmetric(exp):
     with h5py.File(exp / "hexa/crystal1/hexa_scans.nxs", "r+") as file:
         axes = file["entry/nxscans/transform"]

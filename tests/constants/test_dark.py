@@ -229,6 +229,13 @@ def test_neither_rounding_nor_cut_biases(mean, sigma, clip, seed):
     assert noise == pytest.approx(sigma, rel=7 / np.sqrt(2 * n) * (1 + 1 / (12 * sigma**2)))
 
 
+@pytest.mark.parametrize("clip", [5.0, np.inf])
+def test_a_single_value_is_a_mean_without_a_spread(clip: float) -> None:
+    values = np.full((1, 1, 1), 4711, np.uint16)
+    found = dark.clipped(values, values, -1, -1, clip)[:, 0, 0]
+    assert found.tolist() == [1, 1, 4711, 0]
+
+
 def test_too_few_frames_say_so():
     one = CellFrames(*(np.full((5, 2, 2), value, np.uint16) for value in (1, 1)), None, None)
     found = dark.Dark("level", dark.Limits()).calculate([one, one, one], 0, slice(None))

@@ -359,6 +359,28 @@ def test_nxmx_uneven_angles_are_kept_one_by_one(tmp_path, counts):
     np.testing.assert_allclose(header.angles_deg, angles)
 
 
+@pytest.mark.parametrize(
+    ("fields", "start", "step"),
+    [
+        ({}, 10, None),
+        ({"omega_increment_set": [0.2]}, 10, 0.2),
+        ({"omega_end": [10.3]}, 10, 0.3),
+        ({"omega_increment_set": [0.2], "omega_end": [10.3]}, 10, 0.2),
+        ({"omega_increment_set": [0.0], "phi_increment_set": [0.0]}, 10, None),
+        # The axis that turned is not the outermost one; it is in radians.
+        ({"omega_increment_set": [0.0], "phi_increment_set": [0.1]}, 28.64789, 5.729578),
+    ],
+)
+def test_the_turn_of_a_single_frame_is_told_beside_its_axis(tmp_path, counts, fields, start, step):
+    path = write_nxmx(tmp_path / "a.nxs", counts[:1], np.array([10.0]))
+    with h5py.File(path, "r+") as file:
+        for name, value in fields.items():
+            file[f"entry/sample/transformations/{name}"] = value
+    header = read_header(path)
+    assert header.start_deg == pytest.approx(start)
+    assert header.step_deg == (None if step is None else pytest.approx(step))
+
+
 def test_an_axis_that_jitters_rests_at_its_mean(tmp_path, counts):
     """Encoders read 1e-4 deg of noise of circles that stand still; the step is 0.1 deg."""
     path = write_nxmx(tmp_path / "a.nxs", counts, 10 - 0.1 * np.arange(N))

@@ -119,7 +119,9 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
             "reduces scans of one axis"
         )
     full = [i for i, values in enumerate(angles) if n_frames > 1 and len(values) == n_frames]
-    scan = (moving or full or [0])[0]
+    # Of a single frame only what stands beside an axis tells whether it turned.
+    turned = [i for i in range(len(axes)) if _increment(axes[i], np.degrees(angles[i])) is not None]
+    scan = (moving or full or turned or [0])[0]
     goniometer = Goniometer(
         tuple(axis.name.rsplit("/", 1)[-1] for axis in axes),
         np.array([axis_vector(axis) for axis in axes]),

@@ -1,0 +1,29 @@
+"""Which peaks an orientation is refined from."""
+
+import numpy as np
+
+from hklflow.core.peaks_table import Peaks
+from hklflow.orientation import _sharp
+
+
+def peaks(widths: np.ndarray, intensity: np.ndarray) -> Peaks:
+    n, one = len(widths), np.ones(len(widths))
+    at = dict.fromkeys(("frame", "slow", "fast", "var_frame", "var_slow", "var_fast"), one)
+    at |= {"width_frame": one, "width_slow": widths / np.sqrt(2), "width_fast": widths / np.sqrt(2)}
+    rest = ("var_intensity", "background", "maximum", "significance", "chi2")
+    return Peaks(
+        **at,
+        **dict.fromkeys(rest, one),
+        intensity=intensity,
+        n_pixels=np.full(n, 9),
+        n_frames=np.full(n, 2),
+        flags=np.zeros(n, np.int64),
+        counts={},
+    )
+
+
+def test_many_weak_and_broad_maxima_do_not_make_the_few_strong_reflections_odd() -> None:
+    widths = np.repeat([1.0, 4.0, 5.0], [10, 40, 5])
+    intensity = np.repeat([1000.0, 50.0, -20.0], [10, 40, 5])
+    kept = _sharp(peaks(widths, intensity), np.ones(len(widths), bool))
+    assert kept.tolist() == [True] * 10 + [False] * 45
