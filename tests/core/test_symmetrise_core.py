@@ -379,14 +379,13 @@ def test_read_noise_is_no_outlier_and_its_variance_is_added() -> None:
 
 
 def test_voxels_that_would_spoil_their_equivalents_are_told_where_they_were_measured() -> None:
-    counts = np.array([[5.0, np.nan, np.nan, 2.0, 3.0]])
-    norm = np.array([[1.0, 1.0, 0.0, -1.0, np.inf]])
-    variance = np.array([[5.0, 1.0, 0.0, 2.0, 3.0]])
-    assert symmetrise.leave_out_unusable([counts, norm, variance]).tolist() == [
-        3
-    ]  # the third has norm 0
+    counts = np.array([[5.0, np.nan, np.inf, np.nan, 2.0, 3.0]])
+    norm = np.array([[1.0, 1.0, 1.0, 0.0, -1.0, np.inf]])
+    variance = np.array([[5.0, 1.0, 1.0, 0.0, 2.0, 3.0]])
+    told = symmetrise.leave_out_unusable([counts, norm, variance])
+    assert told.tolist() == [4]  # all but the one of norm 0
     for part, kept in ((counts, 5), (norm, 1), (variance, 5)):
-        assert part.tolist() == [[kept, 0, 0, 0, 0]]
+        assert part.tolist() == [[kept, 0, 0, 0, 0, 0]]
 
 
 def test_half_correlation_is_that_of_signal_and_noise() -> None:
