@@ -16,7 +16,7 @@ from PIL import Image
 from hklflow.core import gates
 from hklflow.errors import HklflowError
 from hklflow.page import gates as page_gates
-from hklflow.page import pictures
+from hklflow.page import numbers, pictures
 from hklflow.page.markup import join, tag
 from hklflow.page.numbers import with_error
 from hklflow.page.steps import STEPS
@@ -343,3 +343,19 @@ def test_the_table_of_gates_judges_as_the_gates_do(
 
 def test_only_markup_is_not_escaped() -> None:
     assert join(["<", [tag("b", "&", class_='"')]]) == '&lt;<b class="&quot;">&amp;</b>'
+
+
+def test_figures_are_listed_as_they_are_up_to_nine_of_one_name() -> None:
+    given = {
+        "nine": list(range(9)),
+        "ten": list(range(10)),
+        "none": [],
+        "inner": {"one": 1.5, "tables": [{"a": 1}, {"a": 2}]},
+    }
+    assert numbers.flat(given) == [
+        ("nine", "0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("ten", "10 values in the file"),
+        ("none", "none"),
+        ("inner › one", "1.5"),
+        ("inner › tables", "2 in the file"),
+    ]

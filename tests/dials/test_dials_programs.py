@@ -17,8 +17,6 @@ from tests.patience import PATIENCE
 
 from . import small_scans
 
-pytestmark = pytest.mark.slow
-
 
 def stand_in(folder: Path, name: str, script: str) -> Path:
     folder.mkdir(exist_ok=True)
