@@ -359,3 +359,11 @@ def test_figures_are_listed_as_they_are_up_to_nine_of_one_name() -> None:
         ("inner › one", "1.5"),
         ("inner › tables", "2 in the file"),
     ]
+
+
+def test_threads_change_no_picture(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for n, path in enumerate(paths):
+        Image.new("RGB", (90 + n, 60), (40 * n, 90, 10)).save(path)
+    assert pictures.pack(paths, threads=3) == pictures.pack(paths)
+    assert [picture.size[0] for picture in pictures.pack(paths, threads=3)] == [90, 91, 92, 93, 94]

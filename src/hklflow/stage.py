@@ -168,7 +168,7 @@ def _collect_rarely() -> None:
     """Look for cycles of objects seldom, and not again as the process ends.
 
     A job imports a hundred thousand objects that live as long as it does; looking through them
-    again and again took a quarter of a short job.
+    again and again took 0.3 s of each.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)

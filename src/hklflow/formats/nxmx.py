@@ -119,9 +119,7 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
             "reduces scans of one axis"
         )
     full = [i for i, values in enumerate(angles) if n_frames > 1 and len(values) == n_frames]
-    # Of a single frame only what stands beside an axis tells whether it turned.
-    turned = [i for i in range(len(axes)) if _increment(axes[i], np.degrees(angles[i])) is not None]
-    scan = (moving or full or turned or [0])[0]
+    scan = (moving or full or _turned(axes, angles) or [0])[0]
     goniometer = Goniometer(
         tuple(axis.name.rsplit("/", 1)[-1] for axis in axes),
         np.array([axis_vector(axis) for axis in axes]),
@@ -135,6 +133,12 @@ def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dic
             "damaged: copy it again"
         )
     return goniometer, _scan_fields(axes[scan])
+
+
+def _turned(axes: Sequence[Any], angles: Sequence[Floats]) -> list[int]:
+    """Numbers of the axes that turn during a frame, by what stands beside them."""
+    known = [i for i, values in enumerate(angles) if len(values)]
+    return [i for i in known if _increment(axes[i], np.degrees(angles[i])) is not None]
 
 
 def moving_axes(angles: Sequence[Floats]) -> list[int]:

@@ -53,6 +53,8 @@ def pack(
         None: `BUDGET`, `WIDTHS`.
     last : bool
         Whether the last width is taken whatever it costs; else there are no pictures then.
+    threads : int
+        Pictures that are packed at a time.
 
     Raises
     ------

@@ -82,7 +82,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
-    packed = pack([at.path for at in pictures], _room(bare), SMALL_WIDTHS, False, threads)
+    paths = [at.path for at in pictures]
+    packed = pack(paths, _room(bare), SMALL_WIDTHS, last=False, threads=threads)
     shown = "small here" if packed else "left out here"
     remark = (
         f"Pictures are {shown}; {params.sample}.html in the folder of the results has them large."
