@@ -3,16 +3,15 @@
 A stage module has ``VERSION`` (raised when the same input would give a different
 output), ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs, outputs,
 params, threads)``. Kernels that `make setup` does not compile are a group of
-`hklflow.warm`, named by ``KERNELS``. `command` turns ``main`` into a command
-line; tests call ``main`` themselves.
+`hklflow.warm`, named by ``KERNELS``. A stage that reads the frames of scan files
+names the field of its inputs that holds them, ``FRAMES_OF``. `command` turns
+``main`` into a command line; tests call ``main`` themselves.
 """
 
 import atexit
 import gc
-import hashlib
 import json
 import math
-import os
 import secrets
 import sys
 import time
@@ -26,15 +25,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from hklflow import __version__, kernel_cache, publish, system
+from hklflow import __version__, identity, kernel_cache, notes, publish, system
 from hklflow.errors import HklflowError, printable_lines
 
 T = TypeVar("T")
 Record = dict[str, Any]
-
-# Beyond this a file is identified by its size and both ends: hashing it whole
-# would cost as much as reducing it.
-_WHOLE_HASH_LIMIT = 64 * 2**20
 
 
 class _Model(BaseModel):
@@ -212,6 +207,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
                 system.require_file(path, f"{field}:", "make it first or mend the path")
     _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
+    watch = _Watch(inputs, params, read, getattr(module, "FRAMES_OF", None))
     started = datetime.now(UTC)
     clock = time.perf_counter()
     final = outputs.paths()
@@ -235,10 +231,7 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 3),
             "params": params.model_dump(mode="json"),
-            "inputs": {
-                field: [{"path": str(p), "sha256": fingerprint(p)} for p in paths]
-                for field, paths in read.items()
-            },
+            **watch.ended(),
             "outputs": {field: [p.name for p in paths] for field, paths in final.items()},
         }
         if used:
@@ -308,26 +301,110 @@ def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Output
 # ------------------------------------------------------------------- provenance
 
 
+class _Watch:
+    """What a run reads: it must be as it was until the end, and as it was imported.
+
+    Raises
+    ------
+    HklflowError
+        If frames are no longer those that were imported.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        params: Params,
+        read: Mapping[str, Sequence[Path]],
+        frames_of: str | None,
+    ) -> None:
+        self._read = read
+        patterns = getattr(params, "patterns", None) or (getattr(params, "pattern", None),)
+        self._sources: dict[str, list[Path]] = {}
+        if "raw" in read:
+            from hklflow.formats.sources import sources
+
+            self._sources = sources(read["raw"], [pattern for pattern in patterns if pattern])
+        self._before = {
+            name: identity.standing(files) for name, files in self._all() if len(files) > 0
+        }
+        self._frames: list[tuple[Path, identity.Entry, list[Path]]] = []
+        for scan in inputs.paths()[frames_of] if frames_of else ():
+            self._frames += [(scan, *found) for found in _imported(scan)]
+        self._require_imported()
+
+    def _all(self) -> Iterator[tuple[str, list[Path]]]:
+        for path in (path for paths in self._read.values() for path in paths):
+            yield str(path), [path]
+        yield from self._sources.items()
+
+    def _require_imported(self) -> None:
+        for scan, entry, files in self._frames:
+            found = identity.compare(entry, files, identity.standing(files))
+            if found is identity.Likeness.CHANGED:
+                raise HklflowError(
+                    f"{entry['path']} is not as it was when {scan} was made of it; run snakemake "
+                    "again: it imports the scan anew"
+                )
+
+    def ended(self) -> Record:
+        """Identities of what was read, for the record.
+
+        Raises
+        ------
+        HklflowError
+            If some of it changed meanwhile.
+        """
+        self._require_imported()
+        entries = {}
+        for name, files in self._all():
+            entries[name] = identity.identify(name, files, product=_is_product(files))
+            before, now = self._before[name], identity.standing(files)
+            # A backup or a link changes the time of the last change, not the file.
+            if before is None or now is None or before[:2] != now[:2]:
+                raise HklflowError(f"{name} changed while it was read; run again")
+        record: Record = {
+            "inputs": {
+                field: [entries[str(p)] for p in paths] for field, paths in self._read.items()
+            }
+        }
+        if self._sources:
+            record["sources"] = [entries[name] for name in self._sources]
+        return record
+
+
+def _imported(scan: Path) -> list[tuple[identity.Entry, list[Path]]]:
+    """Files of the frames of a scan file, as its import recorded them."""
+    from hklflow.formats.sources import files_of
+
+    found = []
+    for record in provenance(scan)[-1:]:
+        entries = [*record["inputs"].get("raw", ()), *record.get("sources", ())]
+        found += [(entry, files_of(entry["path"], Path())) for entry in entries]
+    return found
+
+
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file; of its size and both ends ("ends:...") above 64 MiB."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if size <= _WHOLE_HASH_LIMIT:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(str(size).encode())
-        digest.update(file.read(_WHOLE_HASH_LIMIT // 8))
-        file.seek(-_WHOLE_HASH_LIMIT // 8, os.SEEK_END)
-        digest.update(file.read())
-    return f"ends:{digest.hexdigest()}"
+    """SHA-256 of a file; of samples of it ("sampled:...") if it is a large product."""
+    return str(identity.identify(str(path), [path], product=_is_product([path]))["sha256"])
 
 
-def _record(record: Record, inputs: Inputs, outputs: Iterable[Path]) -> None:
-    """Append this run, after the history of its inputs, to every product that can hold it."""
+def _is_product(files: Sequence[Path]) -> bool:
+    """Whether it is a large product of ours, which need not be read as a whole."""
+    (size, *others) = (path.stat().st_size for path in files)
+    return not others and size > identity.LARGE and bool(provenance(files[0]))
+
+
+def _record(record: Record, inputs: Inputs, outputs: Sequence[Path]) -> None:
+    """Append this run, after the history of its inputs, to every product that can hold it.
+
+    A picture or a page holds it only where nothing else does.
+    """
     history: list[Record] = []
+    alone = not any(path.suffix in _WITH_HISTORY for path in outputs)
     for paths in inputs.paths().values():
         for path in paths:
-            history += [r for r in provenance(path) if r not in history]
+            if path.suffix in _WITH_HISTORY:
+                history += [r for r in provenance(path) if r not in history]
     history.append(record)
     for path in outputs:
         if not path.exists():
@@ -340,10 +417,18 @@ def _record(record: Record, inputs: Inputs, outputs: Iterable[Path]) -> None:
             data = json.loads(path.read_text())
             data["provenance"] = history
             path.write_text(json.dumps(data, indent=1) + "\n")
+        elif path.suffix in notes.SUFFIXES and alone:
+            notes.write(path, record)
+
+
+_WITH_HISTORY = (".nxs", ".json")
 
 
 def provenance(path: Path) -> list[Record]:
-    """History of a product, oldest first: one record per stage that led to it."""
+    """History of a product, oldest first: one record per stage that led to it.
+
+    A picture or a page has its own only.
+    """
     if path.suffix == ".nxs":
         from hklflow import nexus
 
@@ -351,6 +436,8 @@ def provenance(path: Path) -> list[Record]:
     if path.suffix == ".json":
         data = _parse(path)
         return list(data.get("provenance", [])) if isinstance(data, dict) else []
+    if path.suffix in notes.SUFFIXES:
+        return notes.read(path)
     return []
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import fabio
 import h5py
 import numpy as np
 from PIL import Image
+
+from hklflow import stage
+from hklflow.stages import import_scan
 
 from .cases import Case, Spoil, cut, inside, removed, written
 from .experiment import (
@@ -194,6 +198,23 @@ def _counts(counts: np.ndarray[Any, Any]) -> Spoil:
         file[DATA][...] = counts
 
     return inside(R1, change)
+
+
+def imported(spoil: Spoil) -> Spoil:
+    """Raw data that are damaged before they are imported."""
+
+    def inner(folder: Path) -> None:
+        spoil(folder)
+        with chdir(folder):
+            stage.run(
+                import_scan.main,
+                inputs=import_scan.Inputs(raw=[Path(R1)]),
+                outputs=import_scan.Outputs(scan=Path("results/quartz/300K/r1/scan.nxs")),
+                params=import_scan.Params(),
+                threads=1,
+            )
+
+    return inner
 
 
 def _hung() -> np.ndarray[Any, Any]:
@@ -478,7 +499,7 @@ CASES = [
         "frame 3 of raw/r1.nxs is the same image as frame 2, count for count (frames that are "
         "copies: 2): the detector hung or a file was copied; copy the raw data again, or leave "
         "these frames out: `per_scan: {quartz/300K: {import_scan: {leave_out: [r1:3-4]}}}`",
-        _counts(_hung()),
+        imported(_counts(_hung())),
     ),
     Case(
         "lost frames: 3 and 4 have no count",
@@ -487,7 +508,7 @@ CASES = [
         "3, where the others have 5.86e+03: the shutter was closed or they were lost; copy the "
         "raw data again, or leave these frames out: `per_scan: {quartz/300K: {import_scan: "
         "{leave_out: [r1:3-4]}}}`",
-        _counts(_lost()),
+        imported(_counts(_lost())),
     ),
     Case(
         "image in the middle of a series truncated",

@@ -22,6 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from PIL import Image
 
 from tests.patience import PATIENCE
 
@@ -324,8 +325,9 @@ def products(folder: Path) -> set[str]:
 def differences(first: Path, second: Path) -> list[str]:
     """Say how two results folders differ; only times and what follows from them are left out.
 
-    In a provenance record these are ``started`` and ``seconds``, and the hash of an input that
-    has such records itself; in NeXus also the ``date`` of an NXprocess.
+    In a provenance record these are ``started`` and ``seconds``, how an input stands on the disk,
+    and the hash of an input that has such records itself; in NeXus also the ``date`` of an
+    NXprocess.
     """
     here, there = products(first), products(second)
     found = [f"{name} is in one only" for name in sorted(here ^ there)]
@@ -336,9 +338,18 @@ def differences(first: Path, second: Path) -> list[str]:
         elif a.suffix == ".json":
             if _timeless(json.loads(a.read_text())) != _timeless(json.loads(b.read_text())):
                 found.append(f"{name} differs")
-        elif a.read_bytes() != b.read_bytes():
+        elif _shown(a) != _shown(b):
             found.append(f"{name} differs")
     return found
+
+
+def _shown(path: Path) -> Any:
+    """What a person sees of a file: not the records in pictures and pages."""
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            return image.size, image.mode, image.tobytes()
+    data = path.read_bytes()
+    return data.partition(b"<!-- hklflow {")[0] if path.suffix == ".html" else data
 
 
 def _timeless(data: Any) -> Any:
@@ -352,14 +363,20 @@ def _timeless_record(record: dict[str, Any]) -> dict[str, Any]:
     """A provenance record without times and without hashes of what has such records."""
     kept = {key: value for key, value in record.items() if key not in {"started", "seconds"}}
     kept["inputs"] = {
-        field: [{"path": item["path"]} if _has_history(item["path"]) else item for item in items]
-        for field, items in record["inputs"].items()
+        field: [_lasting(item) for item in items] for field, items in record["inputs"].items()
     }
+    kept["sources"] = [_lasting(item) for item in record.get("sources", ())]
     return kept
 
 
+def _lasting(item: dict[str, Any]) -> dict[str, Any]:
+    """Path of an input, and its hash if it holds no times."""
+    names = ["path"] if _has_history(item["path"]) else ["path", "sha256", "sampled"]
+    return {name: item[name] for name in names}
+
+
 def _has_history(path: str) -> bool:
-    return path.startswith("results/") and path.endswith((".nxs", ".json"))
+    return path.startswith("results/") and path.endswith((".nxs", ".json", ".png", ".html"))
 
 
 def _hdf5_differences(a: Path, b: Path) -> list[str]:

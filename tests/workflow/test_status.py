@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hklflow.cli.jobs import Job, jobs_of
 from hklflow.config import load, read_yaml
+from hklflow.config.jobs import Job, jobs_of
 
 from ..cli.conftest import Hklflow, hklflow
 from .conftest import CONFIG, scans, snakemake, write_experiment

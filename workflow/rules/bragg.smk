@@ -88,7 +88,7 @@ rule integrate:
         flags=flags_of(
             lambda w: experiment.integrate_params(w.sample, w.scan, w.rotation)
         ),
-        flat_field=optional(flat_field="flat_field"),
+        flat_field=optional(flat_field=used_flat),
         version=stages.integrate.VERSION,
     message:
         "integrate the reflections of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"

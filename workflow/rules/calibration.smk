@@ -4,7 +4,7 @@
 rule powder_calibration:
     input:
         image=calibration_file,
-        files=lambda w: hklconfig.files(settings.calibrations[w.calibration]),
+        files=outside(lambda w: hklconfig.files(settings.calibrations[w.calibration])),
     output:
         geometry=paths.calibration("geometry.json"),
         poni=paths.calibration("geometry.poni"),
@@ -26,12 +26,13 @@ rule powder_calibration:
         mem_mb=memory("powder_calibration"),
         runtime=minutes("powder_calibration"),
     params:
+        image=quoted(calibration_file),
         flags=calibration_flags,
         version=stages.powder_calibration.VERSION,
     message:
-        "powder calibration {wildcards.calibration}: rings of {input.image}"
+        "powder calibration {wildcards.calibration}: rings of {params.image}"
     shell:
-        "python -m hklflow.stages.powder_calibration --image {input.image:q}"
+        "python -m hklflow.stages.powder_calibration --image {params.image}"
         " --geometry {output.geometry:q} --poni {output.poni:q} --picture {output.picture:q}"
         " {params.flags} > {log:q} 2>&1"
 
@@ -52,10 +53,11 @@ rule import_poni:
         mem_mb=memory("import_poni"),
         runtime=minutes("import_poni"),
     params:
+        poni=quoted(calibration_file),
         flags=calibration_flags,
         version=stages.import_poni.VERSION,
     message:
-        "import PONI geometry {wildcards.calibration}: {input.poni}"
+        "import PONI geometry {wildcards.calibration}: {params.poni}"
     shell:
-        "python -m hklflow.stages.import_poni --poni {input.poni:q} --geometry {output.geometry:q}"
+        "python -m hklflow.stages.import_poni --poni {params.poni} --geometry {output.geometry:q}"
         " {params.flags} > {log:q} 2>&1"

@@ -1,14 +1,17 @@
 # What all rules share: the validated experiment, and functions that find a job's inputs.
+import functools
 import inspect
 import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from hklflow import config as hklconfig, stages
 from hklflow.errors import HklflowError
 from hklflow.estimate import Estimate
+from hklflow.freshness import Freshness, outdated, sentences
 
 try:
     for file in workflow.configfiles:
@@ -52,6 +55,73 @@ def known(function):
     """Keep a function's signature: Snakemake asks for it several times for every job."""
     function.__signature__ = inspect.signature(function)
     return function
+
+
+# ----------------------------------------------------------------- what is out of date
+
+# Snakemake knows times, and the parameters that it wrote down itself. Folders are copied, files
+# replaced by older ones, and clocks differ: hklflow compares what its products say of themselves
+# with the configuration and the files from outside, and Snakemake runs what is out of date.
+SIMULATED = frozenset(hklconfig.simulated_raws(experiment))
+_planned = []
+
+
+def plan():
+    """Have Snakemake run the jobs whose products would be made otherwise now."""
+    if _planned or not workflow.is_main_process:
+        return
+    _planned.append(True)
+    verdicts = Freshness(experiment).verdicts()
+    for line in sentences(verdicts):
+        print(f"hklflow: {line}", file=sys.stderr)
+    # As Snakemake itself does with incomplete files: jobs of the plan only, no further targets.
+    workflow.dag.forcefiles.update(outdated(verdicts))
+
+
+def is_made(path):
+    """Whether a rule makes a file."""
+    return path in SIMULATED or path.startswith(f"{paths.unbinned.folder}{os.sep}")
+
+
+def outside(function):
+    """Input function of files that come from outside: their times say nothing.
+
+    Every plan has one. A file whose time lies in the future is no input at all: Snakemake would
+    remove whatever is made of it. The command has it all the same, see `quoted`.
+    """
+
+    @known
+    @functools.wraps(function)
+    def inner(wildcards):
+        plan()
+        given = function(wildcards)
+        files = [given] if isinstance(given, str) else given
+        return [
+            path if is_made(path) else ancient(path)
+            for path in files
+            if is_made(path) or not is_ahead(path)
+        ]
+
+    return inner
+
+
+_ahead = set()
+
+
+def is_ahead(path):
+    """Whether a file's time lies in the future; says so once."""
+    try:
+        seconds = os.lstat(path).st_mtime - time.time()
+    except OSError:
+        return False
+    if seconds > 0 and workflow.is_main_process and path not in _ahead:
+        _ahead.add(path)
+        print(
+            f"hklflow: warning: the time of {path} lies {seconds:.0f} s in the future; check the "
+            "clocks. It is used all the same: hklflow goes by what is in it",
+            file=sys.stderr,
+        )
+    return seconds > 0
 
 
 # ------------------------------------------------------------------------ inputs
@@ -226,6 +296,7 @@ def with_reflections(wildcards):
     return paths.scan("symm_{kind}.nxs").format(**known_wildcards)
 
 
+@outside
 def raw_files(wildcards):
     """Raw files of the rotation at hand (both ends of an image series), or their sum."""
     row = rotation_at(wildcards)
@@ -238,19 +309,22 @@ def raw_files(wildcards):
     return experiment.raw_inputs(row)
 
 
+@outside
 def frame_files(wildcards):
     """Frames of the rotation at hand as they are reduced: raw files, or their block sums."""
     if settings.binning == 1:
-        return raw_files(wildcards)
+        return raw_files.__wrapped__(wildcards)
     rotation_at(wildcards)
     return paths.rotation("binned.nxs").format(**dict(wildcards.items()))
 
 
+@outside
 def repeated_raw_files(wildcards):
     """Raw files of the repeated scans whose sum is the rotation at hand."""
     return experiment.raw_inputs(rotation_at(wildcards))
 
 
+@outside
 def linked_files(wildcards):
     """Files with the frames that light scan files link; the jobs find them through the links."""
     try:
@@ -259,6 +333,7 @@ def linked_files(wildcards):
         raise WorkflowError(str(error)) from None
 
 
+@outside
 def calibrated_geometry(wildcards):
     """Calibration of the rotation at hand; none if the raw file holds the geometry.
 
@@ -276,7 +351,7 @@ def calibrated_geometry(wildcards):
 def used_constants(counter):
     """Input function: constants of the rotation at hand, if they are of this kind of detector."""
 
-    @known
+    @outside
     def inner(wildcards):
         rotation_at(wildcards)
         key = (wildcards.sample, wildcards.scan, wildcards.rotation)
@@ -291,10 +366,12 @@ def used_constants(counter):
     return inner
 
 
+@outside
 def used_flat(wildcards):
     """Constants of a photon counter whose flat field, if they have one, is used for the rotation."""
     own = experiment.settings(wildcards.sample, wildcards.scan).correct_frames
-    return used_constants(counter=True)(wildcards) if own.flat_field else []
+    constants = used_constants(counter=True).__wrapped__
+    return constants(wildcards) if own.flat_field else []
 
 
 @known
@@ -304,6 +381,7 @@ def masks_for_dials(wildcards):
     return of_rotations("mask.nxs")(wildcards) if own.spots == "dials" else []
 
 
+@outside
 def start_of_parent(wildcards):
     """Orientation from which the refinement of the parent at hand starts, if one is given."""
     own = experiment.settings(wildcards.sample, wildcards.scan).orientation
@@ -321,6 +399,7 @@ def for_model_mask(pattern):
     return inner
 
 
+@outside
 def calibration_file(wildcards):
     """The calibrant image or the PONI file."""
     entry = settings.calibrations[wildcards.calibration]
@@ -335,7 +414,7 @@ def files_of(section):
     """Input function: files that the parameters of a section name."""
     found = {}
 
-    @known
+    @outside
     def inner(wildcards):
         own = getattr(experiment.settings(wildcards.sample, wildcards.scan), section)
         if id(own) not in found:
@@ -345,8 +424,21 @@ def files_of(section):
     return inner
 
 
+def quoted(function):
+    """Params function: files of an input function for the shell, wherever their times lie."""
+
+    @known
+    def inner(wildcards):
+        files = function.__wrapped__(wildcards)
+        return shlex.join([files] if isinstance(files, str) else files)
+
+    return inner
+
+
 def braced(name):
     """Params function: the input files of this name for the shell, as `a/{b,c}/d`.
+
+    Of an input function of files from outside, they are its files.
 
     A command is one argument of the shell, which takes 128 kB: a thousand paths in full
     would not go in.
@@ -354,7 +446,8 @@ def braced(name):
 
     @known
     def inner(wildcards, input):
-        files = [str(path) for path in input[name]]
+        found = input[name] if isinstance(name, str) else name.__wrapped__(wildcards)
+        files = [str(path) for path in found]
         if len(files) == 1:
             return shlex.quote(files[0])
         start = os.path.commonprefix(files)
@@ -406,14 +499,15 @@ def choice(names):
 
 
 def optional(**names):
-    """Params function: flags of inputs that may be empty."""
+    """Params function: flags of inputs that may be empty: their names, or input functions."""
 
     @known
     def inner(wildcards, input):
-        given = {
-            flag: [input[name]] if isinstance(input[name], str) else input[name]
+        found = {
+            flag: input[name] if isinstance(name, str) else name.__wrapped__(wildcards)
             for flag, name in names.items()
         }
+        given = {flag: [f] if isinstance(f, str) else f for flag, f in found.items()}
         return " ".join(
             f"--{flag.replace('_', '-')} {shlex.join(map(str, files))}"
             for flag, files in given.items()

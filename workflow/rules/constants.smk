@@ -29,7 +29,7 @@ rule constants_preprocess:
         mem_mb=memory("constants_preprocess"),
         runtime=minutes("constants_preprocess"),
     params:
-        raw=braced("raw"),
+        raw=braced(raw_of_run),
         flags=whole_detector(
             run=lambda e, b, w: [w.run], modules=lambda e, b, w: b.modules
         ),
@@ -55,7 +55,7 @@ rule constants_sanity:
         mem_mb=memory("constants_sanity"),
         runtime=minutes("constants_sanity"),
     params:
-        raw=braced("raw"),
+        raw=braced(raw_of_run),
         flags=constants_flags("constants_sanity"),
         version=stages.constants_sanity.VERSION,
     message:
@@ -236,7 +236,7 @@ rule combine_constants:
         xray=of_measured("xray.nxs", "xray"),
         pulse_capacitor=of_measured("pulse_capacitor.nxs", "pulse_capacitor"),
         current_source=of_measured("merged.nxs", "current_source"),
-        gain_map=lambda w: at(w).gain_map or [],
+        gain_map=outside(lambda w: at(w).gain_map or []),
     output:
         constants=paths.asic("combined.nxs"),
     log:
@@ -251,7 +251,7 @@ rule combine_constants:
             xray="xray",
             pulse_capacitor="pulse_capacitor",
             current_source="current_source",
-            gain_map="gain_map",
+            gain_map=outside(lambda w: at(w).gain_map or []),
         ),
         size=told(module_size=lambda e, b, w: e.module_size),
         flags=constants_flags("combine_constants"),
@@ -266,7 +266,7 @@ rule combine_constants:
 rule mask_constants:
     input:
         combined=paths.asic("combined.nxs"),
-        user=lambda w: at(w).mask or [],
+        user=outside(lambda w: at(w).mask or []),
     output:
         constants=paths.asic("masked.nxs"),
     log:
@@ -277,7 +277,7 @@ rule mask_constants:
         mem_mb=memory("mask_constants"),
         runtime=minutes("mask_constants"),
     params:
-        user=optional(user="user"),
+        user=optional(user=outside(lambda w: at(w).mask or [])),
         size=told(module_size=lambda e, b, w: e.module_size),
         flags=constants_flags("mask_constants"),
         version=stages.mask_constants.VERSION,
@@ -364,7 +364,7 @@ rule counter_dark:
         mem_mb=memory("counter_dark"),
         runtime=minutes("counter_dark"),
     params:
-        raw=braced("raw"),
+        raw=braced(counter_raw("dark")),
         pattern=counter_pattern("dark"),
         flags=constants_flags("counter_dark"),
         version=stages.counter_dark.VERSION,
@@ -392,9 +392,9 @@ rule counter_flood:
         mem_mb=memory("counter_flood"),
         runtime=minutes("counter_flood"),
     params:
-        raw=braced("raw"),
+        raw=braced(counter_raw("flood")),
         pattern=counter_pattern("flood"),
-        known=optional(geometry="geometry", dark="dark"),
+        known=optional(geometry=counter_geometry, dark="dark"),
         flags=constants_flags("counter_flood"),
         version=stages.counter_flood.VERSION,
     message:
@@ -419,7 +419,7 @@ rule counter_stability:
         mem_mb=memory("counter_stability"),
         runtime=minutes("counter_stability"),
     params:
-        raw=braced("raw"),
+        raw=braced(counter_raw("stability")),
         pattern=counter_pattern("stability"),
         flags=constants_flags("counter_stability"),
         version=stages.counter_stability.VERSION,
@@ -445,7 +445,7 @@ rule counter_rate:
         mem_mb=memory("counter_rate"),
         runtime=minutes("counter_rate"),
     params:
-        raw=braced("raw"),
+        raw=braced(counter_raw("rate")),
         pattern=counter_pattern("rate"),
         transmission=told(transmission=lambda e, b, w: e.runs.transmission),
         flags=constants_flags("counter_rate"),
@@ -463,7 +463,7 @@ rule counter_constants:
         flood=of_counter("flood"),
         stability=of_counter("stability"),
         rate=of_counter("rate"),
-        files=lambda w: hklconfig.files(at(w).counter_constants),
+        files=outside(lambda w: hklconfig.files(at(w).counter_constants)),
     output:
         constants=paths.constants("constants.nxs"),
         picture=report(

@@ -97,6 +97,7 @@ def constants_flags(section):
     return inner
 
 
+@outside
 def raw_of_run(wildcards):
     """Raw files of a run."""
     run = BRANCHES[wildcards.constants].runs[wildcards.run]
@@ -184,7 +185,7 @@ def of_modules(wildcards):
 def counter_raw(kind):
     """Input function: raw files of a measurement, or both ends of image series."""
 
-    @known
+    @outside
     def inner(wildcards):
         runs = hklconstants.counter_runs(at(wildcards))[kind]
         return [end for run in runs for end in raw_ends(run, Path())]
@@ -207,6 +208,7 @@ def counter_pattern(kind):
     return inner
 
 
+@outside
 def counter_geometry(wildcards):
     """Geometry of the flood, if there is an entry for it."""
     name = at(wildcards).geometry

@@ -19,12 +19,13 @@ rule sum_scans:
         mem_mb=memory("sum_scans"),
         runtime=minutes("sum_scans"),
     params:
+        raw=quoted(repeated_raw_files),
         flags=flags_of(lambda w: experiment.sum_params(w.sample, w.scan, w.rotation)),
         version=stages.sum_scans.VERSION,
     message:
         "sum the repeated scans of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        "python -m hklflow.stages.sum_scans --raw {input.raw:q} --sum {output.sum:q}"
+        "python -m hklflow.stages.sum_scans --raw {params.raw} --sum {output.sum:q}"
         " {params.flags} > {log:q} 2>&1"
 
 
@@ -54,7 +55,8 @@ rule correct_frames:
         mem_mb=memory("correct_frames"),
         runtime=minutes("correct_frames"),
     params:
-        raw=braced("raw"),
+        raw=braced(repeated_raw_files),
+        constants=quoted(used_constants(counter=False)),
         flags=flags_of(
             lambda w: experiment.correct_params(w.sample, w.scan, w.rotation)
         ),
@@ -63,7 +65,7 @@ rule correct_frames:
         "correct the frames of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
         "python -m hklflow.stages.correct_frames --raw {params.raw}"
-        " --constants {input.constants:q} --frames {output.frames:q} --picture {output.picture:q}"
+        " --constants {params.constants} --frames {output.frames:q} --picture {output.picture:q}"
         " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
 
 
@@ -85,12 +87,13 @@ rule bin_frames:
         mem_mb=memory("bin_frames"),
         runtime=minutes("bin_frames"),
     params:
+        raw=quoted(raw_files),
         flags=flags_of(lambda w: experiment.bin_params(w.sample, w.scan, w.rotation)),
         version=stages.bin_frames.VERSION,
     message:
         "sum blocks of pixels of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        "python -m hklflow.stages.bin_frames --raw {input.raw:q} --binned {output.binned:q}"
+        "python -m hklflow.stages.bin_frames --raw {params.raw} --binned {output.binned:q}"
         " {params.flags} --threads {threads} > {log:q} 2>&1"
 
 
@@ -109,15 +112,14 @@ rule import_scan:
         mem_mb=memory("import_scan"),
         runtime=minutes("import_scan"),
     params:
+        raw=quoted(frame_files),
         flags=flags_of(lambda w: experiment.import_params(w.sample, w.scan, w.rotation)),
-        geometry=lambda w, input: (
-            f"--geometry {shlex.quote(str(input.geometry))}" if input.geometry else ""
-        ),
+        geometry=optional(geometry=calibrated_geometry),
         version=stages.import_scan.VERSION,
     message:
         "import {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        "python -m hklflow.stages.import_scan --raw {input.raw:q} {params.geometry}"
+        "python -m hklflow.stages.import_scan --raw {params.raw} {params.geometry}"
         " --scan {output.scan:q} {params.flags} > {log:q} 2>&1"
 
 
@@ -145,7 +147,7 @@ rule pixel_mask:
         runtime=minutes("pixel_mask"),
     params:
         flags=scan_flags(experiment.pixel_mask_params),
-        constants=optional(constants="constants"),
+        constants=optional(constants=used_constants(counter=True)),
         version=stages.pixel_mask.VERSION,
     message:
         "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
@@ -229,7 +231,7 @@ rule refine_parent:
         runtime=minutes("refine_parent"),
     params:
         flags=flags_of(lambda w: experiment.refine_parent_params(w.sample, w.scan)),
-        more=optional(masks="masks", start="start"),
+        more=optional(masks="masks", start=start_of_parent),
         version=stages.refine_parent.VERSION,
     message:
         "index and refine the parent {wildcards.sample} {wildcards.scan}"

@@ -31,7 +31,7 @@ rule transform:
                 w.sample, w.scan, w.rotation, int(w.get("part", 0))
             )
         ),
-        flat_field=optional(flat_field="flat_field"),
+        flat_field=optional(flat_field=used_flat),
         version=stages.transform.VERSION,
     message:
         "transform " + " ".join(f"{{wildcards.{name}}}" for name in TRANSFORM_WILDCARDS)

@@ -27,6 +27,7 @@ from hklflow.cli.peaks import app as peaks
 from hklflow.cli.show import show
 from hklflow.cli.slice import slice_volume
 from hklflow.cli.status import show_status
+from hklflow.cli.verify import remove, verify
 from hklflow.cli.watch import watch_experiment
 from hklflow.errors import HklflowError, printable_lines
 
@@ -56,6 +57,8 @@ app.command(check_experiment, name="check")
 app.command(show)
 app.command(slice_volume, name="slice")
 app.command(show_status, name="status")
+app.command(verify)
+app.command(remove)
 sample.command(add_sample, name="add")
 scan.command(add_scan, name="add")
 config.command(explain, name="explain")

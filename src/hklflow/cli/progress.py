@@ -15,16 +15,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hklflow.cli.jobs import Job
 from hklflow.errors import printable
 from hklflow.system import no_file
 
+if TYPE_CHECKING:
+    from hklflow.config.jobs import Job
+
+COLUMNS = (
+    "import",
+    "mask",
+    "peaks",
+    "refine",
+    "accept",
+    "transform",
+    "merge",
+    "symm",
+    "fill",
+    "pdf",
+    "bragg",
+    "file",
+)
+"""Groups of steps of a scan, in the order in which they happen."""
+OF_ROTATION = frozenset({"import", "mask", "peaks", "transform"})
+"""Groups of which a scan has one for each rotation."""
 DONE, OLD, RUN, LOST, FAIL, HELD, WAIT = "done", "old", "run", "lost", "fail", "held", "wait"
 STATES: Mapping[str, str] = {
     DONE: "its products are there, complete, and not older than what they were made from",
-    OLD: "its products are there, but what they were made from is newer, gone or made again",
+    OLD: "its products are there, but would be made otherwise now, or of newer files",
     RUN: "it has begun, and a snakemake is at work",
     LOST: "it has begun and not ended, and no snakemake is at work here",
     FAIL: "it ended with an error",
@@ -174,12 +193,15 @@ class Progress:
     jobs : sequence of Job
         All of them.
     run : Run
+    outdated : mapping of Job to text
+        Jobs whose products the configuration or the inputs would make otherwise, and why.
     """
 
     base: Path
-    jobs: Sequence[Job]
+    jobs: "Sequence[Job]"
     run: Run
-    _verdicts: dict[Job, Verdict] = field(default_factory=dict)
+    outdated: "Mapping[Job, str]" = field(default_factory=dict)
+    _verdicts: "dict[Job, Verdict]" = field(default_factory=dict)
     _times: dict[str, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -187,22 +209,22 @@ class Progress:
         self._marks = self._read_marks()
         self._makers = {product: job for job in self.jobs for product in job.products}
 
-    def of(self, job: Job) -> Verdict:
+    def of(self, job: "Job") -> Verdict:
         """State of a job."""
         if job not in self._verdicts:
             self._verdicts[job] = self._judge(job)
         return self._verdicts[job]
 
-    def needs(self, job: Job) -> list[Job]:
+    def needs(self, job: "Job") -> "list[Job]":
         """Jobs whose products it reads."""
         found = (self._makers.get(path) for path in job.inputs)
         return list(dict.fromkeys(maker for maker in found if maker is not None))
 
-    def waiting(self, failed: Job) -> list[Job]:
+    def waiting(self, failed: "Job") -> "list[Job]":
         """Jobs that cannot be done before one that failed is mended."""
         return [job for job in self.jobs if failed in self._causes(job)]
 
-    def _causes(self, job: Job) -> frozenset[Job]:
+    def _causes(self, job: "Job") -> "frozenset[Job]":
         """Failed jobs above a job."""
         if job not in self._above:
             found: frozenset[Job] = frozenset()
@@ -214,12 +236,12 @@ class Progress:
         return self._above[job]
 
     @cached_property
-    def _above(self) -> dict[Job, frozenset[Job]]:
+    def _above(self) -> "dict[Job, frozenset[Job]]":
         return {}
 
     # ------------------------------------------------------------------ one job
 
-    def _judge(self, job: Job) -> Verdict:
+    def _judge(self, job: "Job") -> Verdict:
         marked = [path for path in (*job.products, *job.parts) if path in self._marks]
         if marked:
             number = next((self._marks[path] for path in marked if self._marks[path]), "")
@@ -227,6 +249,8 @@ class Progress:
         before = [self.of(maker).state for maker in self.needs(job)]
         times = [self._time(path) for path in job.products]
         if None not in times:
+            if job in self.outdated:
+                return Verdict(OLD, self.outdated[job])
             oldest = min(time for time in times if time is not None)
             whole = all(state == DONE for state in before)
             return Verdict(DONE if whole and not self._newer(job, oldest) else OLD)
@@ -234,7 +258,7 @@ class Progress:
             return failure
         return Verdict(HELD if {FAIL, HELD}.intersection(before) else WAIT)
 
-    def _newer(self, job: Job, oldest: int) -> bool:
+    def _newer(self, job: "Job", oldest: int) -> bool:
         """Whether an input is newer than the products, and another than they were made from.
 
         Snakemake asks the same: times, and of small files the hash that it wrote down.
@@ -245,7 +269,7 @@ class Progress:
                 return True
         return False
 
-    def _same(self, job: Job, path: str) -> bool:
+    def _same(self, job: "Job", path: str) -> bool:
         file = self.base / path
         if no_file(file) is not None or file.stat().st_size > _HASHED:
             return False
@@ -265,7 +289,7 @@ class Progress:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _failure(self, job: Job) -> Verdict | None:
+    def _failure(self, job: "Job") -> Verdict | None:
         """How a job without products failed, if it did."""
         for log in job.logs:
             path = self.base / log
@@ -334,7 +358,7 @@ class Progress:
         return found
 
 
-def stray_failures(base: Path, results: str, known: Sequence[Job]) -> list[tuple[str, Verdict]]:
+def stray_failures(base: Path, results: str, known: "Sequence[Job]") -> list[tuple[str, Verdict]]:
     """Failures told in logs of steps that are not among ``known``, by rule: of constants."""
     rules = {job.rule for job in known} | {"add_transforms"}
     found = []

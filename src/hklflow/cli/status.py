@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from hklflow.cli.folder import experiment as folder_of
-from hklflow.cli.jobs import COLUMNS, OF_ROTATION, Job
 from hklflow.cli.progress import (
+    COLUMNS,
     DONE,
     FAIL,
     HELD,
     LOST,
+    OF_ROTATION,
     OLD,
     RUN,
     WAIT,
@@ -30,6 +31,7 @@ from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     from hklflow.config import Experiment
+    from hklflow.config.jobs import Job
 
 _WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # what a group of jobs is called
 _COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
@@ -47,8 +49,8 @@ def show_status(
     """Say how far an experiment is: a table of scans and steps, every failure, and what to do next.
 
     Nothing is run and nothing is written; it may be asked while snakemake is at work. `done` are
-    products that are complete and not older than what they were made from; `old` ones will be made
-    again. `2/3` are rotations. What a change of the configuration makes again, `snakemake -n` says.
+    products that are complete and as the configuration and the inputs would make them now; `old`
+    ones will be made again. `2/3` are rotations. `hklflow verify` tells more.
 
     Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`
 
@@ -66,8 +68,9 @@ def show_status(
     json_output
         Print every job with its state, for scripts.
     """
-    from hklflow.cli.jobs import jobs_of
+    from hklflow.cli.verify import orphans
     from hklflow.config import load
+    from hklflow.freshness import Freshness, sampled_sentence, sentences
 
     folder = folder_of(directory)
     given = _values(config or [])
@@ -77,9 +80,14 @@ def show_status(
             f"there is no sample {sample!r} with scans; there are "
             f"{', '.join(experiment.used_samples()) or 'none'}"
         )
-    jobs = jobs_of(experiment)
-    progress = Progress(folder.base, jobs, run_of(folder.base))
-    report = _Report(experiment, progress, sample, failed, config or [])
+    freshness = Freshness(experiment)
+    jobs = freshness.of_status
+    verdicts = freshness.verdicts()
+    outdated = {v.job: "; ".join(v.reasons) for v in verdicts if v.reasons}
+    progress = Progress(folder.base, jobs, run_of(folder.base), outdated)
+    notes = [*sentences(verdicts), *sampled_sentence(verdicts)]
+    notes += [f"orphan: {path}" for path in orphans(experiment)]
+    report = _Report(experiment, progress, sample, failed, config or [], notes)
     lines = report.as_json() if json_output else report.lines()
     for line in lines:
         print(line)
@@ -108,6 +116,7 @@ class _Report:
     sample: str | None
     failed: bool
     config: Sequence[str]
+    notes: Sequence[str]
 
     def __post_init__(self) -> None:
         self._jobs = [job for job in self.progress.jobs if self._concerns(job)]
@@ -121,11 +130,11 @@ class _Report:
             strays = stray_failures(self.progress.base, results, self.progress.jobs)
             self._failures += [(name, verdict, []) for name, verdict in strays]
 
-    def _concerns(self, job: Job) -> bool:
+    def _concerns(self, job: "Job") -> bool:
         of_scans = job.column in (*COLUMNS, "series", "stacks", "page")
         return self.sample is None or not of_scans or job.key[0] == self.sample
 
-    def _state(self, job: Job) -> str:
+    def _state(self, job: "Job") -> str:
         return self.progress.of(job).state
 
     # ------------------------------------------------------------------ text
@@ -149,6 +158,8 @@ class _Report:
             if waiting:
                 yield f"      waits for it: {_listed(waiting)}"
         yield ""
+        for note in self.notes:
+            yield printable(note)
         yield printable(self._next())
 
     def _table(self) -> Iterator[str]:
@@ -189,7 +200,7 @@ class _Report:
         return count + _told(worst)
 
     @property
-    def _of_scan(self) -> dict[tuple[tuple[str, ...], str], list[Job]]:
+    def _of_scan(self) -> "dict[tuple[tuple[str, ...], str], list[Job]]":
         if not hasattr(self, "_grouped"):
             self._grouped: dict[tuple[tuple[str, ...], str], list[Job]] = {}
             for job in self._jobs:
@@ -238,10 +249,7 @@ class _Report:
                 f"next{where}: {snakemake}"
             )
         if states and all(state == DONE for state in states):
-            return (
-                f"everything is done; what a changed configuration would make again{where}: "
-                f"{snakemake} -n"
-            )
+            return "everything is done, as the configuration and the inputs are now"
         left = sum(state != DONE for state in states)
         lost = " (what was interrupted begins anew)" if LOST in states else ""
         return f"{left} of {len(states)} jobs are to be done{lost}; next{where}: {snakemake}"
@@ -293,6 +301,7 @@ class _Report:
             "results": self.experiment.config.results,
             "running": run.alive,
             "locked": run.locked,
+            "notes": list(self.notes),
             "jobs": told,
             "next": self._next(),
         }
@@ -312,7 +321,7 @@ def _coloured(state: str, text: str | None = None) -> str:
     return f"\x1b[{code}m{shown}\x1b[0m"
 
 
-def _listed(jobs: Sequence[Job]) -> str:
+def _listed(jobs: "Sequence[Job]") -> str:
     """Steps by their scan or sample."""
     owners: dict[str, list[str]] = {}
     for job in jobs:

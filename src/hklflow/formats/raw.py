@@ -4,6 +4,7 @@
 measurement as far as the file states them: a field that is None is not in the file.
 """
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
@@ -356,7 +357,7 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
         return files
     text = str(raw)
     path = Path(text)
-    template = _template(path.name)
+    template = number_pattern(path.name)
     if template is None:
         require_file(path, "raw file", "check the path in scans.tsv")
         return [path]
@@ -365,20 +366,22 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
         raise HklflowError(f"folder {folder} of the images {text} does not exist; check the path")
     numbered: dict[int, Path] = {}
     stems = set()
-    for candidate in sorted(folder.iterdir()):
-        match = template.fullmatch(candidate.name)
-        if match is None:
-            continue
-        if not candidate.is_file():
-            require_file(candidate, "image", "copy it again")
+    # Thousands of images in each of thousands of scans: no call of the system for each.
+    with os.scandir(folder) as entries:
+        candidates = sorted((e.name, e.is_file()) for e in entries if template.fullmatch(e.name))
+    for name, regular in candidates:
+        match = template.fullmatch(name)
+        assert match is not None
+        if not regular:
+            require_file(folder / name, "image", "copy it again")
         number = int(match["number"])
-        stems.add((candidate.name[: match.start("number")], candidate.name[match.end("number") :]))
+        stems.add((name[: match.start("number")], name[match.end("number") :]))
         if number in numbered:
             raise HklflowError(
                 f"{text} matches number {number} twice: {numbered[number].name} and "
-                f"{candidate.name}; make the pattern narrower"
+                f"{name}; make the pattern narrower"
             )
-        numbered[number] = candidate
+        numbered[number] = folder / name
     if not numbered:
         raise HklflowError(f"no file matches {text}; check the pattern")
     if len(stems) > 1:
@@ -395,7 +398,7 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
     return [numbered[number] for number in present]
 
 
-def _template(name: str) -> re.Pattern[str] | None:
+def number_pattern(name: str) -> re.Pattern[str] | None:
     """Pattern of the file names with the group `number`; None for a plain file name."""
     if hashes := re.search(r"#+", name):
         digits = rf"(?P<number>\d{{{len(hashes[0])},}})"

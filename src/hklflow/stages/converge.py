@@ -31,6 +31,7 @@ Record = dict[str, Any]
 
 
 VERSION = 1
+FRAMES_OF = "scans"
 
 
 class Inputs(stage.Inputs):

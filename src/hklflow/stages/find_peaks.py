@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hklflow.formats.raw import Frames
 
 VERSION = 4
+FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.reflections import Reflections
 
 VERSION = 1
+FRAMES_OF = "scan"
 
 _SHELLS = 8
 _STRONG = 10.0  # I/σ of reflections whose shape can be judged

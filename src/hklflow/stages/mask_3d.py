@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hklflow.bragg.model_mask import ModelMask
 
 VERSION = 1
+FRAMES_OF = "scan"
 
 
 class Inputs(stage.Inputs):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hklflow.core.scan import RotationScan
 
 VERSION = 3
+FRAMES_OF = "scan"
 
 # Pairs of frames that tell the dispersion: a thousand tiles of a module, for 0.3 %.
 _DISPERSION_PAIRS = 4

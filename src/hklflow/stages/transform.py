@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hklflow.formats.bands import Band
 
 VERSION = 5
+FRAMES_OF = "scan"
 
 
 class Inputs(stage.Inputs):

@@ -1,37 +1,43 @@
-"""The jobs of an experiment with their products, for `hklflow status`.
+"""The jobs of an experiment: what each makes, of what, and with which parameters.
 
-One table of what ``workflow/rules`` make: a test holds it to what snakemake itself lists. Products
-of a step that other steps need are its inputs; raw files and calibrations of a store are not here.
+One table of what ``workflow/rules`` run: tests hold it to what snakemake itself lists. `hklflow
+status` shows it, and `hklflow.freshness` compares it with what the products say of themselves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from hklflow import stages
+from hklflow.config.models import PoniFile, PowderImage
+from hklflow.config.simulated import simulation_description
+from hklflow.stage import Params
+
 if TYPE_CHECKING:
-    from hklflow.config import Experiment
+    from hklflow.config.experiment import Experiment
     from hklflow.paths import Paths
 
-COLUMNS = (
-    "import",
-    "mask",
-    "peaks",
-    "refine",
-    "accept",
-    "transform",
-    "merge",
-    "symm",
-    "fill",
-    "pdf",
-    "bragg",
-    "file",
-)
-"""Groups of steps of a scan, in the order in which they happen."""
-OF_ROTATION = frozenset({"import", "mask", "peaks", "transform"})
-"""Groups of which a scan has one for each rotation."""
 _KINDS = ("transform", "masked_transform")
 _Wildcards = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run of a stage is to be made.
+
+    Attributes
+    ----------
+    stage : str
+    params : model
+    inputs : tuple of str
+        All files that its command line names, relative to the experiment; those that its
+        parameters name apart.
+    """
+
+    stage: str
+    params: Params
+    inputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,9 @@ class Job:
     inputs : tuple of str
         Products of other jobs that it reads.
     logs : tuple of str
+    recipes : callable
+        Gives the runs of stages that make it, the last of them last. Not asked for nothing: a
+        calibration store may have no version for it, which is a `HklflowError`.
     parts : tuple of str
         Outputs that are removed in the end, of blocks of frames.
     """
@@ -60,6 +69,7 @@ class Job:
     products: tuple[str, ...]
     inputs: tuple[str, ...]
     logs: tuple[str, ...]
+    recipes: Callable[[], list[Recipe]]
     parts: tuple[str, ...] = field(default=())
 
     @property
@@ -87,6 +97,28 @@ def _with(names: str, *suffixes: str) -> list[str]:
     return [name + suffix for name in names.split() for suffix in suffixes]
 
 
+_Made = tuple[Params, Sequence[str]]
+"""Parameters, and the files that a command line names."""
+
+
+def _recipe(stage: str, made: Callable[[], _Made]) -> Callable[[], list[Recipe]]:
+    """Recipe of a job that is one run of a stage."""
+
+    def recipes() -> list[Recipe]:
+        params, inputs = made()
+        return [Recipe(stage, params, tuple(inputs))]
+
+    return recipes
+
+
+def _calibration(entry: "PowderImage | PoniFile") -> _Made:
+    """A calibration of the configuration: its file is an input, not a parameter."""
+    given = entry.model_dump(exclude={"image", "poni"})
+    if isinstance(entry, PowderImage):
+        return stages.powder_calibration.Params(**given), (entry.image,)
+    return stages.import_poni.Params(**given), (entry.poni,)
+
+
 class _Patterns:
     """`Paths`, each pattern made once: there are thousands of jobs."""
 
@@ -106,15 +138,20 @@ class _Table:
         self._pdfs = [kind for kind in _KINDS if kind in experiment.config.delta_pdf]
         # The total PDF takes its Bragg reflections from the volume of all pixels.
         self._symmetrised = _KINDS if "masked_transform" in self._pdfs else self._pdfs
-        from hklflow.config import PowderImage
-
         calibrations = experiment.config.calibrations.items()
         self._powders = {name for name, entry in calibrations if isinstance(entry, PowderImage)}
 
     def _log(self, rule: str, **wildcards: str) -> tuple[str, ...]:
         return (self._paths.log(rule, *wildcards).format(**wildcards),)
 
-    def _of_frames(self, rule: str, names: Sequence[str], inputs: list[str], at: _Wildcards) -> Job:
+    def _of_frames(
+        self,
+        rule: str,
+        names: Sequence[str],
+        inputs: list[str],
+        at: _Wildcards,
+        made: "Callable[[], _Made]",
+    ) -> Job:
         """Job that makes frames of raw ones, whatever the binning."""
         return Job(
             rule,
@@ -123,14 +160,13 @@ class _Table:
             tuple(self._unbinned.rotation(name).format(**at) for name in names),
             tuple(inputs),
             (self._unbinned.log(rule, *at).format(**at),),
+            _recipe(rule, made),
         )
 
     # ------------------------------------------------------------------ before the scans
 
     def calibrations(self) -> Iterator[Job]:
         """Geometries that are made here, and constants, of which only the end is looked at."""
-        from hklflow.config import PoniFile, PowderImage
-
         experiment, paths = self._experiment, self._paths
         used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
         for name, entry in experiment.config.calibrations.items():
@@ -151,17 +187,23 @@ class _Table:
                 tuple(paths.calibration(n).format(**at) for n in names),
                 inputs,
                 self._log(rule, **at),
+                _recipe(rule, partial(_calibration, entry)),
             )
         for name in experiment.config.constants:
             product = paths.constants("constants.nxs").format(constants=name)
-            yield Job("constants", "constants", (name,), (product,), (), ())
+            # Its steps are `hklflow.config.jobs_constants`.
+            yield Job("constants", "constants", (name,), (product,), (), (), list)
 
     def _simulated(self, raw: str, key: tuple[str, ...], column: str) -> Job:
-        return Job("simulate", column, key, (raw,), (), self._log("simulate", raw=raw))
+        def made() -> _Made:
+            description = simulation_description(self._experiment, raw)
+            text = description.model_dump_json(exclude_defaults=True)
+            return stages.simulate.Params(description=text), ()
+
+        logs = self._log("simulate", raw=raw)
+        return Job("simulate", column, key, (raw,), (), logs, _recipe("simulate", made))
 
     def _geometry(self, calibration: str | None) -> list[str]:
-        from hklflow.config import PoniFile, PowderImage
-
         entry = self._experiment.config.calibrations.get(calibration or "")
         if not isinstance(entry, PowderImage | PoniFile):
             return []
@@ -179,9 +221,32 @@ class _Table:
         def here(*names: str) -> list[str]:
             return [paths.rotation(name).format(**at) for name in names]
 
-        def job(rule: str, column: str, names: Sequence[str], inputs: Sequence[str]) -> Job:
+        def job(
+            rule: str,
+            column: str,
+            names: Sequence[str],
+            inputs: Sequence[str],
+            params: Callable[..., Params],
+            files: Callable[[], Sequence[str]] = tuple,
+        ) -> Job:
+            """``params`` are asked for the sample, the scan and the rotation."""
             products, logs = tuple(here(*names)), self._log(rule, **at)
-            return Job(rule, column, key, products, tuple(inputs), logs)
+            made = _recipe(rule, lambda: (params(*key), (*inputs, *files())))
+            return Job(rule, column, key, products, tuple(inputs), logs, made)
+
+        def raw_files() -> Sequence[str]:
+            return () if raws else experiment.raw_inputs(row)
+
+        def constants_file(counter: bool) -> list[str]:
+            found = experiment.constants_file(*key, counter)
+            return [] if found is None else [found]
+
+        def flat_field() -> list[str]:
+            return constants_file(counter=True) if own.correct_frames.flat_field else []
+
+        def geometry() -> list[str]:
+            found = experiment.geometry_file(*key)
+            return [] if found is None else [found]
 
         of_scan = {
             name: paths.scan(f"{name}.json").format(**at)
@@ -198,23 +263,62 @@ class _Table:
             ours = constants is not None and constants.stored is None
             needed = [paths.constants("constants.nxs").format(constants=name)] if ours else []
             names = _with("corrected", ".nxs", ".png", ".json")
-            made = self._of_frames("correct_frames", names, [*raws, *needed], at)
+            made = self._of_frames(
+                "correct_frames",
+                names,
+                [*raws, *needed],
+                at,
+                lambda: (
+                    experiment.correct_params(*key),
+                    (*experiment.raw_inputs(row), *constants_file(counter=False)),
+                ),
+            )
             yield made
             raws = [made.products[0]]
         elif row.is_sum:
-            made = self._of_frames("sum_scans", ["sum.nxs"], raws, at)
+            made = self._of_frames(
+                "sum_scans",
+                ["sum.nxs"],
+                raws,
+                at,
+                lambda: (experiment.sum_params(*key), experiment.raw_inputs(row)),
+            )
             yield made
             raws = list(made.products)
         if experiment.config.binning > 1:
-            yield job("bin_frames", "import", ["binned.nxs"], raws)
+            unbinned = tuple(raws) or None
+            yield job(
+                "bin_frames",
+                "import",
+                ["binned.nxs"],
+                raws,
+                experiment.bin_params,
+                lambda: () if unbinned else experiment.raw_inputs(row),
+            )
             raws = here("binned.nxs")
-        yield job("import_scan", "import", ["scan.nxs"], [*raws, *self._geometry(row.calibration)])
-        yield job("pixel_mask", "mask", _with("mask", ".nxs", ".png", ".json"), here("scan.nxs"))
+        made_here = self._geometry(row.calibration)
+        yield job(
+            "import_scan",
+            "import",
+            ["scan.nxs"],
+            [*raws, *made_here],
+            experiment.import_params,
+            lambda: (*raw_files(), *(() if made_here else geometry())),
+        )
+        yield job(
+            "pixel_mask",
+            "mask",
+            _with("mask", ".nxs", ".png", ".json"),
+            here("scan.nxs"),
+            lambda sample, scan, _: experiment.pixel_mask_params(sample, scan),
+            lambda: constants_file(counter=True),
+        )
         yield job(
             "find_peaks",
             "peaks",
             _with("peaks statistics", ".nxs", ".png", ".json"),
             here("scan.nxs", "mask.nxs"),
+            lambda sample, scan, _: experiment.find_peaks_params(sample, scan),
         )
         first = {**at, "rotation": experiment.rotations(sample, scan)[0]}
         yield job(
@@ -226,6 +330,7 @@ class _Table:
                 for which in (at, first)
                 for name in ("scan.nxs", "statistics.nxs")
             ],
+            lambda *_: own.frame_scale,
         )
         model = [of_scan["orientation"], *here("peaks.nxs")] if own.mask_3d.model else []
         yield job(
@@ -233,8 +338,9 @@ class _Table:
             "mask",
             _with("frame_mask", ".nxs", ".png"),
             [*here("scan.nxs", "mask.nxs"), *model],
+            experiment.mask_3d_params,
         )
-        yield self._transform(key, at, of_scan)
+        yield self._transform(key, at, of_scan, flat_field)
         if experiment.config.bragg:
             yield job(
                 "integrate",
@@ -245,9 +351,17 @@ class _Table:
                     of_scan["converged"],
                     of_scan["accepted"],
                 ],
+                experiment.integrate_params,
+                flat_field,
             )
 
-    def _transform(self, key: tuple[str, ...], at: dict[str, str], of_scan: dict[str, str]) -> Job:
+    def _transform(
+        self,
+        key: tuple[str, str, str],
+        at: dict[str, str],
+        of_scan: dict[str, str],
+        flat_field: Callable[[], list[str]],
+    ) -> Job:
         """Transform of a rotation, with all of its blocks of frames."""
         paths, blocks = self._paths, self._experiment.config.frame_blocks
         names = [f"{kind}.nxs" for kind in _KINDS]
@@ -257,18 +371,36 @@ class _Table:
             logs = sum((self._log("transform", **one) for one in each), ())
             logs += self._log("add_transforms", **at)
             parts = [paths.part(name).format(**one) for one in each for name in names]
-        needed = ("scan.nxs", "mask.nxs", "scale.nxs", "frame_mask.nxs")
+        needed = (
+            *(
+                paths.rotation(name).format(**at)
+                for name in ("scan.nxs", "mask.nxs", "scale.nxs", "frame_mask.nxs")
+            ),
+            of_scan["orientation"],
+            of_scan["accepted"],
+        )
+
+        def recipes() -> list[Recipe]:
+            found = [
+                Recipe(
+                    "transform",
+                    self._experiment.transform_params(*key, part),
+                    (*needed, *flat_field()),
+                )
+                for part in range(blocks)
+            ]
+            if blocks > 1:
+                found.append(Recipe("add_transforms", stages.add_transforms.Params(), tuple(parts)))
+            return found
+
         return Job(
             "transform",
             "transform",
             key,
             tuple(paths.rotation(name).format(**at) for name in names),
-            (
-                *(paths.rotation(name).format(**at) for name in needed),
-                of_scan["orientation"],
-                of_scan["accepted"],
-            ),
+            needed,
             logs,
+            recipes,
             tuple(parts),
         )
 
@@ -289,51 +421,80 @@ class _Table:
                 for rotation in experiment.rotations(sample, scan)
             ]
 
+        own = experiment.settings(sample, scan)
+
         def job(
-            rule: str, column: str, names: Sequence[str], inputs: Sequence[str], **more: str
+            rule: str,
+            column: str,
+            names: Sequence[str],
+            inputs: Sequence[str],
+            params: Callable[..., Params],
+            files: Sequence[str] = (),
+            **more: str,
         ) -> Job:
+            """``params`` are asked for the sample, the scan and what is in ``more``."""
             logs = self._log(rule, sample=sample, scan=scan, **more)
             products = tuple(at(name) for name in names)
-            return Job(rule, column, (sample, scan), products, tuple(inputs), logs)
+            made = _recipe(rule, lambda: (params(sample, scan, **more), (*inputs, *files)))
+            return Job(rule, column, (sample, scan), products, tuple(inputs), logs, made)
 
         peaks = each("scan.nxs", "peaks.nxs")
-        if experiment.settings(sample, scan).orientation.spots == "dials":
+        if own.orientation.spots == "dials":
             peaks += each("mask.nxs")
         if parent == scan:
-            yield job("refine_parent", "refine", ["parent.json", "parent.png"], peaks)
+            yield job(
+                "refine_parent",
+                "refine",
+                ["parent.json", "parent.png"],
+                peaks,
+                experiment.refine_parent_params,
+                [str(own.orientation.start)] if own.orientation.start else [],
+            )
         yield job(
             "refine",
             "refine",
             ["orientation.json", "residuals.png"],
             [at("parent.json", parent), *peaks],
+            experiment.refine_params,
         )
         yield job(
             "accept",
             "accept",
             ["accepted.json"],
             [at("orientation.json"), at("parent.json", parent)],
+            lambda *_: own.accept,
         )
         orientation = at("orientation.json")
         for kind in _KINDS:
             names = _with(kind, ".nxs", ".png", "_coverage.png", ".json")
-            yield job("merge", "merge", names, each(f"{kind}.nxs"), kind=kind)
+            volumes = each(f"{kind}.nxs")
+            yield job("merge", "merge", names, volumes, experiment.merge_params, kind=kind)
         for kind in self._symmetrised:
             names = _with(f"symm_{kind}", ".nxs", ".png", ".json")
             inputs = [*each(f"{kind}.nxs"), orientation]
-            yield job("symmetrise", "symm", names, inputs, kind=kind)
+            yield job("symmetrise", "symm", names, inputs, experiment.symmetrise_params, kind=kind)
         for kind in self._pdfs:
             whole = [at("symm_transform.nxs")]
             inputs = [at(f"symm_{kind}.nxs"), orientation, *(whole if kind != "transform" else [])]
             names = _with(f"filled_{kind}", ".nxs", ".png", ".json")
-            yield job("fill", "fill", names, inputs, kind=kind)
+            yield job("fill", "fill", names, inputs, experiment.fill_params, kind=kind)
             for which in ("delta", "total"):
                 names = _with(f"{which}_pdf_{kind}", ".nxs", ".png", ".json")
                 inputs = [at(f"filled_{kind}.nxs"), *(whole if which == "total" else [])]
-                yield job("pdf", "pdf", names, inputs, which=which, kind=kind)
+                made = experiment.pdf_params
+                yield job("pdf", "pdf", names, inputs, made, which=which, kind=kind)
             for volume in ("symm", "delta_pdf"):
                 names = [f"planes_{volume}_{kind}.png"]
                 inputs = [at(f"{volume}_{kind}.nxs")]
-                yield job("planes", "pdf", names, inputs, volume=volume, kind=kind)
+                yield job(
+                    "planes",
+                    "pdf",
+                    names,
+                    inputs,
+                    lambda sample, scan, **_: experiment.planes_params(sample, scan),
+                    volume=volume,
+                    kind=kind,
+                )
             reference = experiment.reference(sample, scan)
             if reference is not None:
                 names = _with(f"difference_{kind}", ".nxs", ".png", ".json")
@@ -343,7 +504,9 @@ class _Table:
                     for of in (scan, reference)
                 ]
                 names.append(f"pdf_difference_{kind}.nxs")
-                yield job("difference", "pdf", names, inputs, kind=kind)
+                yield job(
+                    "difference", "pdf", names, inputs, experiment.difference_params, kind=kind
+                )
         if experiment.config.bragg:
             yield from self._bragg(job, at, each)
         yield job(
@@ -361,6 +524,12 @@ class _Table:
                     for kind in self._pdfs
                 ),
             ],
+            lambda *_: stages.scan_file.Params.model_validate(
+                {
+                    "title": experiment.scan_title(sample, scan),
+                    "configuration": experiment.resolved_json(sample, scan),
+                }
+            ),
         )
 
     def _bragg(
@@ -375,18 +544,21 @@ class _Table:
                 at("accepted.json"),
                 *each("scan.nxs", "mask.nxs", "scale.nxs", "peaks.nxs"),
             ],
+            self._experiment.converge_params,
         )
         yield job(
             "scale_reflections",
             "bragg",
             _with("scaled", ".nxs", ".png", ".json"),
             [*each("reflections.nxs"), at("converged.json")],
+            self._experiment.scale_params,
         )
         yield job(
             "merge_reflections",
             "bragg",
             _with("structure_factors", ".nxs", ".mtz", ".hkl", ".tsv", ".png", ".json"),
             [at("scaled.nxs"), at("converged.json")],
+            self._experiment.merge_reflections_params,
         )
 
     # ------------------------------------------------------------------ samples
@@ -416,6 +588,13 @@ class _Table:
                 ),
                 (*of("orientation.json"), *rotations),
                 self._log("temperature_series", sample=sample),
+                _recipe(
+                    "temperature_series",
+                    lambda: (
+                        experiment.settings(sample).temperature_series,
+                        (*of("orientation.json"), *rotations),
+                    ),
+                ),
             )
         ]
         if experiment.config.bragg:
@@ -430,6 +609,13 @@ class _Table:
                     ),
                     tuple(of("structure_factors.nxs")),
                     self._log("bragg_series", sample=sample),
+                    _recipe(
+                        "bragg_series",
+                        lambda: (
+                            experiment.settings(sample).bragg_series,
+                            of("structure_factors.nxs"),
+                        ),
+                    ),
                 )
             )
         for owner, parent in experiment.stacks():
@@ -440,19 +626,8 @@ class _Table:
             rules = [("stack", kind, kind) for kind in kinds]
             rules += [("stack_pdf", kind, f"delta_pdf_{kind}") for kind in self._pdfs]
             for rule, kind, name in rules:
-                made.append(
-                    Job(
-                        rule,
-                        "stacks",
-                        (sample, parent),
-                        tuple(
-                            paths.stack(file).format(sample=sample, parent=parent)
-                            for file in _with(name, ".nxs", ".tsv", ".png")
-                        ),
-                        tuple(of(f"{name}.nxs", stacked)),
-                        self._log(rule, sample=sample, parent=parent, kind=kind),
-                    )
-                )
+                volumes = tuple(of(f"{name}.nxs", stacked))
+                made.append(self._stack(rule, sample, parent, kind, name, volumes))
         yield from made
         shown = [
             product
@@ -476,6 +651,25 @@ class _Table:
             tuple(paths.page(prefix).format(sample=sample) for prefix in ("", "in_report_")),
             tuple(shown),
             self._log("sample_page", sample=sample),
+            _recipe("sample_page", lambda: (experiment.page_params(sample), shown)),
+        )
+
+    def _stack(
+        self, rule: str, sample: str, parent: str, kind: str, name: str, volumes: tuple[str, ...]
+    ) -> Job:
+        experiment = self._experiment
+        params = {"stack": experiment.stack_params, "stack_pdf": experiment.stack_pdf_params}[rule]
+        return Job(
+            rule,
+            "stacks",
+            (sample, parent),
+            tuple(
+                self._paths.stack(file).format(sample=sample, parent=parent)
+                for file in _with(name, ".nxs", ".tsv", ".png")
+            ),
+            volumes,
+            self._log(rule, sample=sample, parent=parent, kind=kind),
+            _recipe(rule, lambda: (params(sample, parent, kind), volumes)),
         )
 
     def overview(self) -> Job:
@@ -487,4 +681,5 @@ class _Table:
             for name in ("orientation.json", "transform.json")
         ]
         products = (paths.overview("summary.tsv"), paths.overview("series.png"))
-        return Job("overview", "overview", (), products, tuple(inputs), self._log("overview"))
+        made = _recipe("overview", lambda: (stages.overview.Params(), inputs))
+        return Job("overview", "overview", (), products, tuple(inputs), self._log("overview"), made)

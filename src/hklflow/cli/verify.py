@@ -1,0 +1,178 @@
+"""`hklflow verify`: whether results are those of the configuration and the inputs; what is left."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from hklflow.cli.folder import experiment as folder_of
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.config.experiment import Experiment
+    from hklflow.freshness import Verdict
+
+_TOLD = 10  # jobs that are named for each reason
+
+
+def verify(
+    directory: Path = Path(),
+    *,
+    full: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Compare all results with the configuration, the tables and the files that they were made of.
+
+    Nothing is run or removed. Every product holds its parameters and the fingerprints of what was
+    read; times of files say nothing, so that it works for copied, moved and archived experiments
+    as well. Told are products that would be made otherwise now, with the reasons; what cannot be
+    decided; and orphans: results of rows that are no longer in the tables. Exit code 1 if there is
+    any of the first.
+
+    Example: `hklflow verify`; `hklflow verify /archive/quartz --full`
+
+    Parameters
+    ----------
+    directory
+        Folder of the experiment.
+    full
+        Read all files as a whole, whatever says that they are as they were.
+    """
+    from hklflow.config import load
+    from hklflow.freshness import Freshness, sampled_sentence
+
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    freshness = Freshness(experiment, full=full)
+    verdicts = freshness.verdicts()
+    outdated = [verdict for verdict in verdicts if verdict.reasons]
+    for line in (*_lines(verdicts), *sampled_sentence(verdicts)):
+        print(line)
+    for path in orphans(experiment):
+        print(f"orphan: {path} is of no row of the tables; `hklflow remove {path}` removes it")
+    n, missing = len(verdicts), len(freshness.jobs) - len(verdicts)
+    left = f"; {missing} have not been made" if missing else ""
+    how = "every file read as a whole" if full else "files compared by what tells a change"
+    print(
+        f"{n - len(outdated)} of {n} jobs have the products that the configuration makes ({how})"
+        f"{left}"
+    )
+    if outdated:
+        print("the others are made again by snakemake")
+    return 1 if outdated else 0
+
+
+def _lines(verdicts: "Sequence[Verdict]") -> Iterator[str]:
+    for name, head in (("reasons", "out of date"), ("doubts", "not decided")):
+        jobs: dict[str, list[str]] = {}
+        for verdict in verdicts:
+            for reason in getattr(verdict, name):
+                jobs.setdefault(reason, []).append(verdict.job.name)
+        for reason, concerned in jobs.items():
+            more = f" and {len(concerned) - _TOLD} more" if len(concerned) > _TOLD else ""
+            yield f"{head}: {reason}: {', '.join(concerned[:_TOLD])}{more}"
+
+
+def orphans(experiment: "Experiment") -> list[str]:
+    """Folders of results that belong to no row of the tables and no entry of the configuration."""
+    from hklflow.config.jobs import jobs_of
+    from hklflow.paths import RESERVED
+
+    base, found = experiment.base, []
+    wanted: set[str] = set()
+    for job in jobs_of(experiment):
+        for product in (*job.products, *job.parts):
+            wanted.update(str(folder) for folder in Path(product).parents)
+    plain, config = experiment.paths.unbinned.folder, experiment.config
+    for kind, names in (
+        ("calibration", [*config.calibrations]),
+        ("constants", [*config.constants]),
+    ):
+        found += [p for p in _folders(base, f"{plain}/{kind}") if Path(p).name not in names]
+    for root in sorted({experiment.paths.folder, plain}):
+        for sample in _folders(base, root):
+            if Path(sample).name in RESERVED:
+                continue
+            if sample not in wanted:
+                found.append(sample)
+                continue
+            for scan in _folders(base, sample):
+                if scan not in wanted:
+                    found.append(scan)
+                else:
+                    found += [part for part in _folders(base, scan) if part not in wanted]
+    return found
+
+
+def _folders(base: Path, path: str) -> list[str]:
+    folder = base / path
+    if not folder.is_dir():
+        return []
+    return [f"{path}/{e.name}" for e in sorted(folder.iterdir()) if _is_ours(e)]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is a folder with a product of a stage somewhere below."""
+    if not folder.is_dir() or folder.is_symlink() or folder.name.startswith("."):
+        return False
+    return any(_is_product(path) for path in folder.rglob("*"))
+
+
+def _is_product(path: Path) -> bool:
+    from hklflow import stage
+
+    try:
+        return path.is_file() and bool(stage.provenance(path))
+    except HklflowError:  # damaged, or of somebody else
+        return False
+
+
+def remove(paths: list[Path], /, *, directory: Path = Path()) -> None:
+    """Remove results that belong to no row of the tables (`hklflow verify` lists them).
+
+    Only what hklflow made is removed; other files in the folders are kept, and told.
+
+    Example: `hklflow remove results/quartz/250K`
+
+    Parameters
+    ----------
+    paths
+        Folders as `hklflow verify` names them.
+    directory
+        Folder of the experiment.
+    """
+    from hklflow.cli.progress import run_of
+    from hklflow.config import load
+
+    folder = folder_of(directory)
+    experiment = load(folder.data(), folder.base)
+    if (run := run_of(folder.base)).alive:
+        raise HklflowError(f"snakemake is at work ({run.where}); remove results when it has ended")
+    known = orphans(experiment)
+    named = [str(path).rstrip("/").removeprefix("./") for path in paths]
+    for name in named:
+        if name not in known:
+            raise HklflowError(
+                f"{name} is no orphan; those that can be removed are {', '.join(known) or 'none'}"
+            )
+    for name in named:
+        _remove(folder.base / name, name)
+
+
+def _remove(folder: Path, name: str) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    made = {path for path in files if _is_product(path)}
+    # Tables and formats of others hold no record; they stand beside a product of the same name.
+    stems = {path.with_suffix("") for path in made}
+    ours = [path for path in files if path in made or path.with_suffix("") in stems]
+    size = sum(path.stat().st_size for path in ours)
+    kept = [path for path in files if path not in ours]
+    if kept:
+        for path in ours:
+            path.unlink()
+    else:
+        shutil.rmtree(folder)
+    print(f"{name}: {len(ours)} files ({size / 1e6:.1f} MB) removed")
+    for path in kept:
+        print(f"{path} is kept: hklflow did not make it")

@@ -1,0 +1,362 @@
+"""Whether products are those of the configuration and the inputs as they are now.
+
+Every product holds how it was made (`hklflow.stage`). Here that is compared with what the
+configuration would make now (`hklflow.config.jobs`), and the files that were read with those that
+are there. Nothing depends on times, nor on what Snakemake remembers: folders may be copied and
+clocks may differ.
+
+What was read from products and compared is remembered in ``.snakemake/hklflow.json``; it may be
+lost or be another experiment's, for every line of it says of which file it is, as it stands.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hklflow import identity, publish, stage
+from hklflow.config.experiment import Experiment
+from hklflow.config.jobs import Job, Recipe, jobs_of
+from hklflow.config.jobs_constants import constants_jobs
+from hklflow.errors import HklflowError
+from hklflow.formats.sources import files_of
+from hklflow.identity import Likeness, Standing
+
+MEMORY = ".snakemake/hklflow.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the products of a job are those that would be made now.
+
+    Attributes
+    ----------
+    job : Job
+    reasons : tuple of str
+        Why they would be made otherwise; none: they would not.
+    doubts : tuple of str
+        What could not be decided.
+    sampled : tuple of str
+        Files that were compared by samples only.
+    """
+
+    job: Job
+    reasons: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    sampled: tuple[str, ...] = ()
+
+
+class Freshness:
+    """Compares the products of an experiment with its configuration and inputs.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    full : bool
+        Whether to read all inputs as a whole, whatever tells that they are as they were.
+
+    Attributes
+    ----------
+    jobs : list of Job
+        All that leave products.
+    of_status : list of Job
+        Of those, with one for all of a detector's constants, what `hklflow status` shows.
+    """
+
+    def __init__(self, experiment: Experiment, *, full: bool = False) -> None:
+        self.of_status = jobs_of(experiment)
+        self.jobs = [*self.of_status, *constants_jobs(experiment)]
+        self._base, self._full = experiment.base, full
+        self._memory = _Memory(experiment.base / MEMORY)
+        folders = (experiment.paths.folder, experiment.paths.unbinned.folder)
+        self._results = tuple(f"{folder}/" for folder in folders)
+        self._made = {product for job in self.jobs for product in job.products}
+        self._standings: dict[str, Standing | None] = {}
+        self._files: dict[str, list[Path]] = {}
+
+    def verdicts(self, jobs: Sequence[Job] | None = None) -> list[Verdict]:
+        """Compare the products of jobs, all of them if none are given, that have all of them."""
+        try:
+            return [self._judge(job) for job in jobs or self.jobs if self._is_made(job)]
+        finally:
+            self._memory.save()
+
+    # ------------------------------------------------------------------ one job
+
+    def _is_made(self, job: Job) -> bool:
+        return all(self._standing(product) is not None for product in job.products)
+
+    def _judge(self, job: Job) -> Verdict:
+        holders = [p for p in job.products if p.endswith((".nxs", ".json"))]
+        holders = holders or [p for p in job.products if p.endswith((".png", ".html"))]
+        try:
+            recipes = job.recipes()
+        except HklflowError as error:  # Snakemake tells it as well
+            return Verdict(job, doubts=(str(error),))
+        if not holders or not recipes:
+            return Verdict(job)
+        of_holders = [self._runs(holder) for holder in holders]
+        for holder, runs in zip(holders, of_holders, strict=True):
+            if not runs or runs[-1]["stage"] != recipes[-1].stage:
+                return Verdict(job, (f"{holder} does not say how it was made",))
+            if runs != of_holders[0]:
+                return Verdict(job, (f"{holder} and {holders[0]} were not made together",))
+        reasons: list[str] = []
+        doubts: list[str] = []
+        sampled: list[str] = []
+        for recipe in recipes:
+            own = [run for run in of_holders[0] if run["stage"] == recipe.stage]
+            run = next((r for r in own if r["params"] == _digest(recipe)), own[-1] if own else None)
+            if run is None:  # it was not made in blocks of frames
+                reasons.append(f"{holders[0]} was made without {recipe.stage}")
+                continue
+            reasons += self._differences(holders[0], run, recipe)
+            for number in run["entries"]:
+                entry = self._memory.entry(number)
+                path, likeness = entry["path"], self._likeness(entry)
+                if likeness is Likeness.CHANGED:
+                    reasons.append(f"{path} is not as it was")
+                elif likeness is Likeness.SAMPLED:
+                    sampled.append(path)
+                elif likeness is Likeness.UNKNOWN:
+                    doubts.append(f"{path} cannot be compared: the record is of an early version")
+                elif likeness is Likeness.GONE and path in self._made:
+                    reasons.append(f"{path} is gone")
+                # Blocks of frames and gathered frames are removed when they were used.
+                elif likeness is Likeness.GONE and not path.startswith(self._results):
+                    doubts.append(f"{path} is not there any more")
+        return Verdict(job, *(tuple(dict.fromkeys(found)) for found in (reasons, doubts, sampled)))
+
+    def _differences(self, holder: str, run: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+        version = _module(recipe.stage).VERSION
+        if run["version"] != version:
+            yield f"{recipe.stage} is version {version} now, and was {run['version']}"
+        if run["params"] != _digest(recipe):
+            yield from self._parameters(holder, recipe)
+        given = {str(path) for paths in recipe.params.paths().values() for path in paths}
+        wanted = {os.path.normpath(path) for path in given | set(recipe.inputs)}
+        entries = [self._memory.entry(number) for number in run["entries"]]
+        read = {os.path.normpath(entry["path"]) for entry in entries if entry["given"]}
+        for path in sorted(wanted - read):
+            yield f"{path} was not among its inputs"
+        for path in sorted(read - wanted):
+            yield f"{path} is no longer among its inputs"
+
+    def _parameters(self, holder: str, recipe: Recipe) -> Iterator[str]:
+        """Parameters that are others now."""
+        now = _params(recipe)
+        records = [r for r in self._history(holder) if r["stage"] == recipe.stage]
+        before = records[-1]["params"] if records else {}
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                yield (
+                    f"{recipe.stage}: {name} was {_shown(before.get(name))} and is "
+                    f"{_shown(now.get(name))}"
+                )
+
+    def _likeness(self, entry: Mapping[str, Any]) -> Likeness:
+        """How a file compares with a record of it."""
+        path = entry["path"]
+        now = self._standing(path)
+        if not self._full and now is not None and entry.get("standing") == list(now):
+            return Likeness.SAME
+        return self._memory.likeness(entry, self._files[path], now, full=self._full)
+
+    def _standing(self, path: str) -> Standing | None:
+        if path not in self._standings:
+            self._files[path] = files = files_of(path, self._base)
+            self._standings[path] = identity.standing(files) if files else None
+        return self._standings[path]
+
+    # ------------------------------------------------------------------ records
+
+    def _runs(self, holder: str) -> Sequence[Mapping[str, Any]]:
+        standing = self._standing(holder)
+        assert standing is not None
+        found = self._memory.runs(holder, standing)
+        if found is None:
+            found = self._memory.remember(holder, standing, self._history(holder))
+        return found
+
+    def _history(self, holder: str) -> list[stage.Record]:
+        try:
+            return stage.provenance(self._base / holder)
+        except HklflowError:  # damaged: it says nothing of how it was made
+            return []
+
+
+def outdated(verdicts: Sequence[Verdict]) -> list[str]:
+    """Outputs of the jobs whose products would be made otherwise now."""
+    return [
+        output
+        for verdict in verdicts
+        if verdict.reasons
+        for output in (*verdict.job.products, *verdict.job.parts)
+    ]
+
+
+def sentences(verdicts: Sequence[Verdict], most: int = 5) -> Iterator[str]:
+    """What is out of date and what is in doubt, each reason once with the jobs that it concerns."""
+    for name, head in (("reasons", "out of date"), ("doubts", "not decided")):
+        jobs: dict[str, list[Job]] = {}
+        for verdict in verdicts:
+            for reason in getattr(verdict, name):
+                jobs.setdefault(reason, []).append(verdict.job)
+        for reason, concerned in list(jobs.items())[:most]:
+            more = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
+            yield f"{head}: {concerned[0].name}{more}: {reason}"
+        if len(jobs) > most:
+            yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` tells all"
+
+
+def sampled_sentence(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """How many files were compared by samples only, if there are any."""
+    paths = dict.fromkeys(path for verdict in verdicts for path in verdict.sampled)
+    if paths:
+        (first, *others) = paths
+        more = f" and {len(others)} more" if others else ""
+        yield (
+            f"sampled only: {first}{more} (moved, copied or touched since they were read; "
+            "`hklflow verify --full` reads them as a whole)"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@cache
+def _module(name: str) -> Any:
+    return importlib.import_module(f"hklflow.stages.{name}")
+
+
+def _params(recipe: Recipe) -> dict[str, Any]:
+    """Parameters as a record has them."""
+    params = recipe.params
+    if type(params) is not (model := _module(recipe.stage).Params):
+        params = model(**params.model_dump())
+    found: dict[str, Any] = json.loads(json.dumps(params.model_dump(mode="json")))
+    return found
+
+
+def _digest(recipe: Recipe) -> str:
+    return _digest_of(_params(recipe))
+
+
+def _digest_of(params: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(params, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+@dataclass
+class _Memory:
+    """What products say of themselves, and how files compared, while they stand as they did."""
+
+    path: Path
+    _runs: dict[str, Any] = field(default_factory=dict)
+    _likeness: dict[str, str] = field(default_factory=dict)
+    _entries: list[dict[str, Any]] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _changed: bool = False
+
+    def __post_init__(self) -> None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(self.path.read_text())
+            if known["version"] == _VERSION:
+                self._runs, self._likeness = known["runs"], known["likeness"]
+                self._entries = known["entries"]
+        self._numbers = {json.dumps(entry): n for n, entry in enumerate(self._entries)}
+
+    def entry(self, number: int) -> Mapping[str, Any]:
+        """One file that was read, as a record has it."""
+        return self._entries[number]
+
+    def runs(self, product: str, standing: Standing) -> list[dict[str, Any]] | None:
+        """Runs of stages that a product tells of; None if that is not known."""
+        found = self._runs.get(product)
+        if found is None or found["standing"] != list(standing):
+            return None
+        runs: list[dict[str, Any]] = found["runs"]
+        return runs
+
+    def remember(
+        self, product: str, standing: Standing, history: Sequence[stage.Record]
+    ) -> list[dict[str, Any]]:
+        """Keep what a product says of the stages that made it."""
+        last = list(history[-1:])
+        if last and last[0]["stage"] == "add_transforms":
+            last = [record for record in history if record["stage"] == "transform"] + last
+        runs = []
+        for record in last:
+            given = [entry for entries in record["inputs"].values() for entry in entries]
+            entries = [entry | {"given": True} for entry in given]
+            entries += [entry | {"given": False} for entry in record.get("sources", ())]
+            runs.append(
+                {
+                    "stage": record["stage"],
+                    "version": record["stage_version"],
+                    "started": record["started"],
+                    "params": _digest_of(record["params"]),
+                    "entries": [self._number(entry) for entry in entries],
+                }
+            )
+        self._runs[product] = {"standing": list(standing), "runs": runs}
+        self._changed = True
+        return runs
+
+    def _number(self, entry: dict[str, Any]) -> int:
+        key = json.dumps(entry)
+        if key not in self._numbers:
+            self._numbers[key] = len(self._entries)
+            self._entries.append(entry)
+        return self._numbers[key]
+
+    def likeness(
+        self, entry: Mapping[str, Any], files: Sequence[Path], now: Standing | None, *, full: bool
+    ) -> Likeness:
+        """Compare files with a record, unless that was done as they stand."""
+        if now is None:
+            return Likeness.GONE
+        if not full and entry.get("standing") == list(now):
+            return Likeness.SAME
+        key = f"{entry['path']} {entry['sha256']} {' '.join(now)}"
+        known = self._likeness.get(key)
+        if known is not None and not (full and known == Likeness.SAMPLED.value):
+            return Likeness(known)
+        found = identity.compare(entry, files, now, full=full)
+        self._likeness[key] = found.value
+        self._changed = True
+        return found
+
+    def save(self) -> None:
+        """Write it, if anything is new and the folder may be written to."""
+        if not self._changed or not self.path.parent.is_dir():
+            return
+        used: dict[int, int] = {}
+        kept = {}
+        for product, found in self._runs.items():
+            if not (self.path.parents[1] / product).exists():
+                continue
+            runs = [
+                run | {"entries": [used.setdefault(n, len(used)) for n in run["entries"]]}
+                for run in found["runs"]
+            ]
+            kept[product] = {"standing": found["standing"], "runs": runs}
+        content = {
+            "version": _VERSION,
+            "runs": kept,
+            "likeness": self._likeness,
+            "entries": [self._entries[n] for n in used],
+        }
+        temporary = publish.partial(self.path, f"{os.getpid():08x}")
+        with suppress(OSError):
+            temporary.write_text(json.dumps(content))
+            temporary.replace(self.path)
+        self._changed = False

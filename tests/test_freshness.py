@@ -1,0 +1,255 @@
+"""Products against the configuration and the inputs as they are now, without Snakemake."""
+
+import json
+import os
+import shutil
+from contextlib import chdir
+from pathlib import Path
+
+import h5py
+import pytest
+
+from hklflow import config, stage
+from hklflow.cli import main
+from hklflow.freshness import MEMORY, Freshness, Verdict, sentences
+from hklflow.stages import import_scan, pixel_mask
+from tests.bad_input.experiment import make
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans that are imported and masked: one HDF5 file, and a master with linked files."""
+    folder = tmp_path_factory.mktemp("made") / "experiment"
+    folder.mkdir()
+    make(folder)
+    shutil.rmtree(folder / "results")
+    (folder / ".snakemake").mkdir()
+    experiment = load(folder)
+    with chdir(folder):
+        for scan, raw in (("300K", "raw/r1.nxs"), ("100K", "raw/r2_master.h5")):
+            at = Path("results/quartz", scan, "r1")
+            stage.run(
+                import_scan.main,
+                inputs=import_scan.Inputs(raw=[Path(raw)]),
+                outputs=import_scan.Outputs(scan=at / "scan.nxs"),
+                params=experiment.import_params("quartz", scan, "r1"),
+                threads=1,
+            )
+            stage.run(
+                pixel_mask.main,
+                inputs=pixel_mask.Inputs(scan=at / "scan.nxs"),
+                outputs=pixel_mask.Outputs(
+                    mask=at / "mask.nxs", picture=at / "mask.png", metrics=at / "mask.json"
+                ),
+                params=experiment.pixel_mask_params("quartz", scan),
+                threads=1,
+            )
+    return folder
+
+
+@pytest.fixture
+def base(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, with all times."""
+    return Path(shutil.copytree(made, tmp_path / "experiment", symlinks=True))
+
+
+def load(base: Path) -> config.Experiment:
+    return config.load(config.read_yaml(base / "config/config.yaml"), base, {})
+
+
+def verdicts(base: Path, *, full: bool = False) -> list[Verdict]:
+    return Freshness(load(base), full=full).verdicts()
+
+
+def told(base: Path) -> dict[str, str]:
+    """What is out of date: name of the job and its reasons."""
+    found = {v.job.name: "; ".join(v.reasons) for v in verdicts(base) if v.reasons}
+    # From memory it is the same.
+    assert found == {v.job.name: "; ".join(v.reasons) for v in verdicts(base) if v.reasons}
+    return found
+
+
+def write_value(path: Path, name: str, value: float) -> None:
+    """Change a number in its place, and put the time back."""
+    before = path.stat()
+    with h5py.File(path, "r+") as file:
+        file[name][...] = value
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_nothing_is_out_of_date(made: Path, base: Path) -> None:
+    for folder in (made, base):
+        found = verdicts(folder)
+        assert len(found) == 4
+        assert not any(v.reasons or v.doubts for v in found)
+        assert not any(v.reasons or v.doubts for v in verdicts(folder, full=True))
+
+
+@pytest.mark.parametrize("memory", ["none", "damaged", "of another experiment", "read-only"])
+def test_memory_is_only_a_memory(base: Path, made: Path, memory: str) -> None:
+    verdicts(base)
+    path = base / MEMORY
+    if memory == "none":
+        shutil.rmtree(path.parent)
+    elif memory == "damaged":
+        path.write_text("{")
+    elif memory == "of another experiment":
+        verdicts(made)
+        shutil.copy2(made / MEMORY, path)
+    else:
+        path.unlink()
+        path.mkdir()
+    write_value(base / "raw/r1.nxs", "entry/instrument/beam/incident_wavelength", 0.9)
+    assert told(base) == {"quartz 300K r1 import_scan": "raw/r1.nxs is not as it was"}
+
+
+def test_a_parameter_changes_and_goes_back(base: Path) -> None:
+    path = base / "config/config.yaml"
+    before = path.read_text()
+    path.write_text(before + "import_scan: {wavelength: 0.9}\n")
+    reason = "import_scan: wavelength was null and is 0.9"
+    assert told(base) == {f"quartz {t} r1 import_scan": reason for t in ("300K", "100K")}
+    lines = list(sentences(verdicts(base)))
+    assert lines == [f"out of date: quartz 300K r1 import_scan and 1 more: {reason}"]
+    path.write_text(before)
+    assert told(base) == {}
+
+
+def test_linked_data_file(base: Path) -> None:
+    """Nobody names it: the import finds it behind the master."""
+    path = base / "raw/r2_data_000002.h5"
+    data = bytearray(path.read_bytes())
+    times = path.stat()
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    reason = "raw/r2_data_000002.h5 is not as it was"
+    assert told(base) == {"quartz 100K r1 import_scan": reason}
+
+
+def test_mask_file(base: Path) -> None:
+    path = base / "config/mask.yaml"
+    times = path.stat()
+    path.write_text(path.read_text().replace("radius: 2", "radius: 3"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    reason = "config/mask.yaml is not as it was"
+    assert told(base) == {f"quartz {t} r1 pixel_mask": reason for t in ("300K", "100K")}
+
+
+def test_two_raw_files_that_are_exchanged(base: Path) -> None:
+    table = base / "config/scans.tsv"
+    table.write_text(table.read_text().replace("raw/r1.nxs", "raw/repeated.nxs"))
+    (reasons,) = told(base).values()
+    assert "raw/repeated.nxs was not among its inputs" in reasons
+    assert "raw/r1.nxs is no longer among its inputs" in reasons
+
+
+def test_products_that_do_not_belong_together(base: Path) -> None:
+    """A file of another scan in the place of one."""
+    here, there = (base / f"results/quartz/{scan}/r1" for scan in ("300K", "100K"))
+    shutil.copy2(there / "mask.json", here / "mask.json")
+    (reason,) = told(base).values()
+    assert "were not made together" in reason
+    shutil.copy2(there / "mask.nxs", here / "mask.nxs")
+    shutil.copy2(there / "mask.png", here / "mask.png")
+    (reason,) = told(base).values()
+    assert "results/quartz/300K/r1/scan.nxs was not among its inputs" in reason
+
+
+@pytest.mark.parametrize("damage", ["empty", "foreign"])
+def test_a_product_without_a_record(base: Path, damage: str) -> None:
+    path = base / "results/quartz/300K/r1/scan.nxs"
+    path.unlink()
+    if damage == "empty":
+        path.touch()
+    else:
+        with h5py.File(path, "w") as file:
+            file["entry/data"] = 1
+    assert "does not say how it was made" in told(base)["quartz 300K r1 import_scan"]
+
+
+def test_another_version_of_a_stage(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_mask, "VERSION", 99)
+    assert set(told(base)) == {f"quartz {t} r1 pixel_mask" for t in ("300K", "100K")}
+
+
+def test_verify_and_remove(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words])
+        captured = capsys.readouterr()
+        return int(str(ended.value.code)), captured.out + captured.err
+
+    code, out = run("verify", str(base))
+    assert (code, "4 of 4 jobs have" in out) == (0, True)
+    table = base / "config/scans.tsv"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(row for row in rows if "100K" not in row))
+    (base / "results/quartz/100K/notes.txt").write_text("mine")
+    code, out = run("verify", str(base), "--full")
+    assert code == 0
+    assert "orphan: results/quartz/100K is of no row of the tables" in out
+    assert "orphan: results/quartz/100K" in run("status", str(base))[1]
+    code, out = run("remove", "results/quartz/300K", "--directory", str(base))
+    assert code == 2
+    assert "is no orphan; those that can be removed are results/quartz/100K" in out
+    code, out = run("remove", "results/quartz/100K", "--directory", str(base))
+    assert code == 0
+    assert "notes.txt is kept" in out
+    left = [path.name for path in (base / "results/quartz/100K").rglob("*") if path.is_file()]
+    assert left == ["notes.txt"]
+    assert "orphan" not in run("verify", str(base))[1]
+    write_value(base / "raw/r1.nxs", "entry/instrument/beam/incident_wavelength", 0.9)
+    code, out = run("verify", str(base))
+    assert code == 1
+    assert "out of date: raw/r1.nxs is not as it was: quartz 300K r1 import_scan" in out
+
+
+def test_frames_that_were_not_imported(base: Path, tmp_path: Path) -> None:
+    """A stage that reads frames stops, if they are not those of its scan file."""
+    write_value(base / "raw/r1.nxs", "entry/data/data", 7)
+    at = Path("results/quartz/300K/r1")
+    with chdir(base), pytest.raises(stage.HklflowError, match="is not as it was when"):
+        stage.run(
+            pixel_mask.main,
+            inputs=pixel_mask.Inputs(scan=at / "scan.nxs"),
+            outputs=pixel_mask.Outputs(
+                mask=tmp_path / "m.nxs", picture=tmp_path / "m.png", metrics=tmp_path / "m.json"
+            ),
+            params=pixel_mask.Params(),
+            threads=1,
+        )
+    assert not (tmp_path / "m.nxs").exists()
+
+
+def test_an_input_that_changes_while_it_is_read(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = import_scan.main
+
+    def slow(**given: object) -> None:
+        whole(**given)  # type: ignore[arg-type]
+        write_value(base / "raw/r1.nxs", "entry/instrument/beam/incident_wavelength", 0.9)
+        os.utime(base / "raw/r1.nxs")
+
+    slow.__module__ = whole.__module__
+    with chdir(base), pytest.raises(stage.HklflowError, match="changed while it was read"):
+        stage.run(
+            slow,
+            inputs=import_scan.Inputs(raw=[Path("raw/r1.nxs")]),
+            outputs=import_scan.Outputs(scan=tmp_path / "scan.nxs"),
+            params=import_scan.Params(),
+            threads=1,
+        )
+    assert not (tmp_path / "scan.nxs").exists()
+
+
+def test_the_record_names_what_was_read(made: Path) -> None:
+    (record,) = stage.provenance(made / "results/quartz/100K/r1/scan.nxs")
+    assert [entry["path"] for entry in record["inputs"]["raw"]] == ["raw/r2_master.h5"]
+    assert [entry["path"] for entry in record["sources"]] == [
+        "raw/r2_data_000001.h5",
+        "raw/r2_data_000002.h5",
+    ]
+    assert all(len(entry["standing"]) == 3 for entry in record["sources"])
+    assert json.dumps(record)
