@@ -9,6 +9,10 @@ SAMPLES_TSV, SCANS_TSV = "config/samples.tsv", "config/scans.tsv"
 ADD = "hklflow scan add quartz 50K --rotation r1 --raw raw/r4_####.tif --temperature 50"
 ADD_SAMPLE = "hklflow sample add hexa --space-group P6/mmm --cell 4.8 4.8 7.1 90 90 120"
 CELL = "4.91\t4.91\t5.40\t90\t90\t120"
+TOO_LONG = (
+    "names have 64 at most, because several of them make the name of a file, which has 255 bytes "
+    "at most with all that products, logs and Snakemake add"
+)
 
 
 def scans(*changes: tuple[str, str]) -> Spoil:
@@ -184,8 +188,8 @@ CASES = [
         "scan with a name of 300 letters",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: scan 11111111111111111111... has 300 letters; give it "
-        "64 at most (it names files)",
+        "  …/config/scans.tsv, row 2: scan 11111111111111111111... has 300 letters; "
+        f"{TOO_LONG}",
         scans(("quartz\t100K", "quartz\t" + 300 * "1")),
     ),
     Case(
@@ -626,8 +630,7 @@ CASES = [
     Case(
         "scan added with a name of 300 letters",
         ADD.replace("50K", 300 * "5"),
-        "…/config/scans.tsv, row 4: scan 55555555555555555555... has 300 letters; give it 64 "
-        "at most (it names files)",
+        f"…/config/scans.tsv, row 4: scan 55555555555555555555... has 300 letters; {TOO_LONG}",
         good=ADD,
     ),
     Case(
@@ -670,6 +673,12 @@ CASES = [
         ADD_SAMPLE.replace("hexa", "'hexa gonal'"),
         "…/config/samples.tsv, row 2: sample 'hexa gonal' may only have letters, digits, '.',"
         " '+' and '-' (it names files)",
+        good=ADD_SAMPLE,
+    ),
+    Case(
+        "sample added with a name of 5,000 letters",
+        ADD_SAMPLE.replace("hexa", 5000 * "h"),
+        f"…/config/samples.tsv, row 2: sample hhhhhhhhhhhhhhhhhhhh... has 5000 letters; {TOO_LONG}",
         good=ADD_SAMPLE,
     ),
     Case(
