@@ -352,9 +352,14 @@ def azimuth(detector: Detector) -> Floats:
 
 def q_max(rotation: Rotation) -> float:
     """Largest |Q| in 1/Å on the detector (at one of its corners)."""
-    n_slow, n_fast = rotation.detector.shape
-    corners = rotation.q_lab(np.array([0, 0, n_slow, n_slow]), np.array([0, n_fast, 0, n_fast]))
-    return float(np.linalg.norm(corners, axis=-1).max())
+    return reach(rotation.detector, rotation.beam.wavelength)
+
+
+def reach(detector: Detector, wavelength: float) -> float:
+    """Largest |Q| in 1/Å at a detector's corners, with a wavelength in Å."""
+    n_slow, n_fast = detector.shape
+    corners = detector.lab(np.array([0, 0, n_slow, n_slow]), np.array([0, n_fast, 0, n_fast]))
+    return float(np.linalg.norm(Beam(wavelength).k * (directions(corners) - BEAM), axis=-1).max())
 
 
 def to_dict(rotation: Rotation) -> dict[str, Any]:
