@@ -446,6 +446,13 @@ def _goniometer(
                 problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
             if match[1] in settings:
                 problems.append(f"{where}: goniometer sets {match[1]} twice")
+            told = (
+                plausible.step_problem(float(match[2]), step)
+                if step
+                else plausible.setting_problem(match[1], float(match[2]))
+            )
+            if told is not None:
+                problems.append(f"{where}: {told}")
             settings[match[1]] = (float(match[2]), step)
         except ValueError:
             problems.append(

@@ -121,7 +121,8 @@ CASES = [
     Case(
         "import with a temperature below 0 K",
         NXMX + " --temperature=-5",
-        "--temperature: a temperature of -5 K cannot be (0 to 5000 K; is it in °C?); give it in K",
+        "--temperature: a temperature of -5 K cannot be "
+        "(0, or 0.001 to 5000 K; is it in °C?); give it in K",
         good=NXMX,
     ),
     Case(

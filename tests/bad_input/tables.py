@@ -240,7 +240,8 @@ CASES = [
         "temperature of a billion K",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: a temperature of 1e+09 K cannot be (0 to 5000 K; is it "
+        "  …/config/scans.tsv, row 2: a temperature of 1e+09 K cannot be "
+        "(0, or 0.001 to 5000 K; is it "
         "in °C?): set it in K in the scan table",
         scans(("100K\t100", "100K\t1e9")),
     ),
@@ -296,6 +297,22 @@ CASES = [
         "  …/config/scans.tsv, row 3: goniometer 'phi=-5:1e999' is not `axis=degrees` or "
         "`axis=start:step`",
         scans(("phi=-5:0.5", "phi=-5:1e999")),
+    ),
+    Case(
+        "axis that stands at 10^300°",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 3: the goniometer axis chi cannot stand at 1e+300° (-1e+06 to "
+        "1e+06° can be): give `chi=degrees` in the scan table",
+        scans(("chi=0", "chi=1e300")),
+    ),
+    Case(
+        "steps of 10^-300°",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 3: a scan from -5° in steps of 1e-300° cannot be (1e-05 to 90° "
+        "can): give `axis=start:step` in degrees in the scan table",
+        scans(("phi=-5:0.5", "phi=-5:1e-300")),
     ),
     Case(
         "two scanned axes",

@@ -242,10 +242,12 @@ class Goniometer:
     def __post_init__(self) -> None:
         axes = _vector(self.axes).reshape(-1, 3)
         lengths = np.linalg.norm(axes, axis=1)
-        if not len(self.names) == len(axes) == np.size(self.angles) or np.any(lengths == 0):
+        directed = np.isfinite(lengths) & (lengths > 0)
+        if not len(self.names) == len(axes) == np.size(self.angles) or not directed.all():
             raise HklflowError(
                 f"goniometer: {len(self.names)} names, {len(axes)} axes and "
-                f"{np.size(self.angles)} angles, and no axis may be zero; check `goniometer`"
+                f"{np.size(self.angles)} angles, and no axis may be zero or without end; check "
+                "`goniometer`"
             )
         object.__setattr__(self, "axes", axes / lengths[:, None])
         object.__setattr__(self, "angles", _vector(self.angles).reshape(-1))
