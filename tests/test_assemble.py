@@ -49,6 +49,16 @@ HEADER = Header(
     polarization=0.9,
 )
 EMPTY = Header(detector=_detector(0.1))
+
+
+def _turned(degrees: float) -> Goniometer:
+    """Goniometer of the header with chi at an angle."""
+    goniometer = HEADER.goniometer
+    assert goniometer is not None
+    with np.errstate(all="ignore"):
+        return replace(goniometer, angles=np.radians([11.0, degrees, 33.0]))
+
+
 FULL = Said(
     wavelength=2.0,
     polarization=0.8,
@@ -185,12 +195,42 @@ def test_each_missing_thing_is_told_with_its_cure(field: str, expected: str) -> 
         ({"monitor": np.array([1.0, 2.0, np.nan] + [1.0] * 7)}, "frame 2 has nan"),
         ({"monitor": np.ones(9)}, "shape (9,)"),
         ({"monitor": None, "monitor_doubt": "two monitors"}, "two monitors"),
-        ({"transmission": 0.0}, "transmission (shape (), 0 to 0) must be above 0"),
-        ({"transmission": 1.5}, "must be above 0 and at most 1"),
-        ({"transmission": np.full(10, np.nan)}, "must be above 0 and at most 1"),
+        ({"transmission": 0.0}, "transmission (shape (), 0 to 0) must be above 1e-12"),
+        ({"transmission": 1.5}, "must be above 1e-12 and at most 1"),
+        ({"transmission": np.full(10, np.nan)}, "must be above 1e-12 and at most 1"),
         ({"transmission": np.ones(9)}, "shape (9,)"),
         ({"detector": replace(_detector(0.1), shape=(30, 20))}, "the geometry is for (30, 20)"),
         ({"step_deg": None, "angles_deg": np.array([0, 1, 3.0])}, "not evenly spaced"),
+        *(
+            ({"monitor": np.array([1.0, 2.0, value] + [1.0] * 7)}, f"frame 2 is {value:g}, which")
+            for value in (1e300, 1e-300, 5e-324, 1.1e18, 0.9e-15)
+        ),
+        ({"monitor": np.full(10, np.inf)}, "(frame 0 has inf)"),
+        ({"exposure_time": 1e300}, "exposure time is 1e+300 s (1e-15 to 100000 s can be)"),
+        ({"exposure_time": 1e-300}, "exposure time is 1e-300 s (1e-15 to 100000 s can be)"),
+        ({"transmission": 1e-300}, "(shape (), 1e-300 to 1e-300) must be above 1e-12"),
+        ({"wavelength": 1e300}, "wavelength of 1e+300 Å cannot be"),
+        ({"wavelength": 1e-300}, "wavelength of 1e-300 Å cannot be"),
+        ({"temperature": 1e-300}, "temperature of 1e-300 K cannot be"),
+        ({"temperature": np.inf}, "temperature of inf K cannot be"),
+        ({"start_deg": 1e300}, "a scan from 1e+300° in steps of 0.1° cannot be"),
+        ({"start_deg": np.nan}, "a scan from nan° in steps"),
+        ({"step_deg": 1e-300}, "in steps of 1e-300° cannot be"),
+        ({"saturation": 1e-300}, "saturation of 1e-300 counts cannot be"),
+        ({"saturation": -1.0}, "saturation of -1 counts cannot be"),
+        ({"saturation": np.nan}, "saturation of nan counts cannot be"),
+        ({"underload": np.nan}, "smallest valid value (underload) is nan"),
+        ({"detector": replace(_detector(0.1), pixel_size=(1e300, 1e-4))}, "pixels of 1e+300 x"),
+        ({"detector": replace(_detector(0.1), pixel_size=(1e-300, 1e-4))}, "pixels of 1e-300 x"),
+        ({"detector": _detector(1e300)}, "the detector's centre is 1e+300 m"),
+        (
+            {"detector": replace(_detector(0.1), sensor_thickness=1e-300, sensor_attenuation=4e3)},
+            "a sensor of 1e-300 m that attenuates by 4000 1/m cannot be",
+        ),
+        *(
+            ({"goniometer": _turned(value)}, f"axis chi cannot stand at {value:g}°")
+            for value in (1e300, np.inf, np.nan)
+        ),
     ],
 )
 def test_a_header_that_cannot_be_is_not_believed(header: dict[str, Any], expected: str) -> None:
@@ -215,6 +255,17 @@ def test_a_header_that_cannot_be_is_not_believed(header: dict[str, Any], expecte
 )
 def test_tables_that_contradict(said: dict[str, Any], expected: str) -> None:
     assert expected in _problem(**said)
+
+
+def test_unusual_numbers_are_believed() -> None:
+    """Current of a diode in A, photons of a pulse, a saturation that is not said, 0 K."""
+    for monitor in (1e-12, 1e17):
+        scan = _scan(replace(HEADER, monitor=np.full(10, monitor), saturation=0.0))
+        np.testing.assert_array_equal(scan.monitor, np.full(10, monitor))
+    assert _scan(replace(HEADER, temperature=0.0, exposure_time=3e-14)).temperature == 0
+    # What is not used may be anything.
+    header = replace(HEADER, monitor=np.array([1.0] * 9 + [1e300]))
+    assert _scan(header, leave_out=["9"]).monitor[9] == 1
 
 
 def test_one_axis_needs_no_name_of_the_scanned_one() -> None:

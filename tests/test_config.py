@@ -267,6 +267,20 @@ BAD_CONFIG = [
     ({"calibrations": {"powder": None}}, "config: calibrations.powder", "None"),
     ({"calibrations": {"powder": "CeO2.tif"}}, "config: calibrations.powder", "CeO2.tif"),
     ({"calibrations": {"powder": {"image": "x"}}}, "config: calibrations.powder.image", ""),
+    *(
+        (
+            {"calibrations": {"powder": CONFIG["calibrations"]["powder"] | {key: value}}},
+            f"config: calibrations.powder.image.{key}",
+            told,
+        )
+        for key, value, told in (
+            ("wavelength", 1e300, "1e+300 Å cannot be"),
+            ("wavelength", 1e-300, "1e-300 Å cannot be"),
+            ("pixel_size", [1e300, 1e-4], "1e+300 x 0.0001 m cannot be"),
+            ("pixel_size", [-1e-4, 1e-4], "-0.0001 x 0.0001 m cannot be"),
+            ("distance", 1e300, "less than or equal to 20"),
+        )
+    ),
     (
         {"calibrations": {"poni": {"poni": "raw/lab.poni", "polarization": 0.99, "image": "x"}}},
         "config: calibrations.poni.poni.image",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 
 from hklflow import config
 from hklflow.cli import main
+from hklflow.cli.check import _grid_problems
 from hklflow.config.layers import merged
+from hklflow.core.geometry import Detector
 from hklflow.estimate import Estimate, job_counts
+from hklflow.formats import raw
+from hklflow.formats.raw import Header
 
 from .test_config import CONFIG, _problems, _with_scan, base  # noqa: F401  (base is a fixture)
 
@@ -409,6 +414,54 @@ def test_memory_follows_the_grid_and_time_the_frames(base: Path) -> None:  # noq
     assert long.memory_mb("find_peaks", **key) == short.memory_mb("find_peaks", **key)
     # The raw file is empty: that the shape is assumed, is told.
     assert any("raw/a1.nxs" in note for note in small.notes)
+
+
+def test_a_grid_that_cannot_be_held_is_a_problem(base: Path) -> None:  # noqa: F811
+    """What the whole file system of the results cannot take; what is only not free may be freed."""
+    estimate = _sized(base, 20.0)
+    experiment = estimate._experiment
+    needed = estimate.volume_gigabytes("hexa", "300K")
+    # Counts and norm of a rotation are 4 bytes a voxel, and there are a dozen volumes.
+    assert 30 * 401**3 / 1e9 < needed < 100 * 401**3 / 1e9
+    assert _grid_problems(experiment, estimate, 1.01 * needed) == ([], [])
+    (problem,), warnings = _grid_problems(experiment, estimate, 0.99 * needed)
+    assert not warnings
+    assert "a grid of 401 x 401 x 401 voxels take " in problem
+    assert "`grid_step` (it is 0.1, 0.1, 0.1), smaller `grid_limits`" in problem
+    # 6001³ voxels are more than any machine symmetrises.
+    estimate = _sized(base, 300.0)
+    (problem,), _ = _grid_problems(estimate._experiment, estimate, 1e9)
+    assert "too large for any machine" in problem
+
+
+def test_a_grid_that_is_a_guess_is_no_problem(
+    base: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _sized(base, 20.0)
+    table = base / "config/scans.tsv"
+    table.write_text(table.read_text().replace("\tpowder\t", "\t\t"))
+    estimate = Estimate(config.load(CONFIG, base))
+    problems, (warning,) = _grid_problems(estimate._experiment, estimate, 1e-9)
+    assert not problems
+    assert "refine_parent of hexa/300K" in warning
+    assert any("|Q| up to 10" in note for note in estimate.notes)
+    # With the geometry of the header it is none: the detector's corner is at 45 degrees.
+    detector = Detector(
+        (1000, 1000), (1e-4, 1e-4), np.array([0.0, 0.0, 0.1 * 2**0.5]), np.eye(3)[1], np.eye(3)[0]
+    )
+    monkeypatch.setattr(raw, "read_header", lambda path: Header(1.0, detector))
+    estimate = Estimate(config.load(CONFIG, base))
+    problems, warnings = _grid_problems(estimate._experiment, estimate, 1e-9)
+    assert (len(problems), warnings) == (1, [])
+    reach = 4 * np.pi * np.sin(np.radians(22.5))
+    cell, step = estimate._experiment.samples["hexa"].cell, estimate._experiment.config
+    assert cell is not None
+    expected = [
+        2 * int(reach * length / (2 * np.pi) / width) + 1
+        for length, width in zip(cell[:3], step.refine_parent.grid_step, strict=True)
+    ]
+    assert estimate.grid("hexa", "300K") == tuple(expected)
 
 
 def test_finished_jobs_are_the_measure_and_one_that_is_removed_is_none(base: Path) -> None:  # noqa: F811

@@ -22,6 +22,7 @@ from typing import Any
 from hklflow.config import Experiment, PoniFile, PowderImage, simulation_description
 from hklflow.config.constants import PhotonCounter, counter_runs
 from hklflow.config.constants import branch as constants_branch
+from hklflow.core import plausible
 from hklflow.errors import HklflowError
 
 _FACTOR = 1.3  # asked for, over what was measured
@@ -250,10 +251,12 @@ class Estimate:
         self._learn = learn
         self._costs = {**COSTS, **(DIALS_COSTS if experiment.uses_dials else {})}
         self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
-        self._grids: dict[tuple[str, str], int] = {}
+        self._grids: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.notes: list[str] = []
         """Shapes that had to be assumed, and why."""
+        self.assumed: set[tuple[str, str]] = set()
+        """Sample and parent of grids for which cell or |Q| had to be assumed."""
 
     # ------------------------------------------------------------------- for rules
 
@@ -367,7 +370,7 @@ class Estimate:
         for owner, name, row in experiment.all_rotations():
             if sample in (None, owner) and scan in (None, name) and rotation in (None, row):
                 frames, pixels = self._frame_shape(owner, name, row)
-                return Shape(frames, pixels, self._voxels(owner, name, row, pixels))
+                return Shape(frames, pixels, math.prod(self._grid(owner, name, row, pixels)))
         raise HklflowError(f"there is no rotation {sample} {scan} {rotation}")
 
     def _frame_shape(self, sample: str, scan: str, rotation: str) -> tuple[int, int]:
@@ -406,46 +409,78 @@ class Estimate:
         with open_frames(experiment.base / raw) as frames:
             return frames.shape
 
-    def _voxels(self, sample: str, scan: str, rotation: str, pixels: int) -> int:
+    def grid(self, sample: str, scan: str) -> tuple[int, int, int]:
+        """Voxels along h, k, l of a scan's grid."""
+        self.shape(sample, scan)
+        return self._grids[sample, self._experiment.scans[sample, scan].parent]
+
+    def volume_gigabytes(self, sample: str, scan: str) -> float:
+        """Size of all volumes of a scan on disk."""
+        shape = Shape(0, 0, math.prod(self.grid(sample, scan)))
+        jobs = job_counts(self._experiment).items()
+        return sum(
+            number * self.megabytes_on_disk(rule, shape) / 1e3
+            for rule, counts in jobs
+            for key, number in counts.items()
+            if key[:2] == (sample, scan)
+        )
+
+    def _grid(self, sample: str, scan: str, rotation: str, pixels: int) -> tuple[int, int, int]:
         experiment = self._experiment
         parent = experiment.scans[sample, scan].parent
-        if (sample, parent) not in self._grids:
-            settings = experiment.settings(sample, parent).refine_parent
-            if settings.grid_range is not None:
-                pairs = zip(settings.grid_range, settings.grid_step, strict=True)
-                per_axis = [int((high - low) / step) + 1 for (low, high), step in pairs]
-                self._grids[sample, parent] = math.prod(per_axis)
-                return self._grids[sample, parent]
+        if (sample, parent) in self._grids:
+            return self._grids[sample, parent]
+        settings = experiment.settings(sample, parent).refine_parent
+        if settings.grid_range is not None:
+            pairs = zip(settings.grid_range, settings.grid_step, strict=True)
+            n_h, n_k, n_l = (int((high - low) / step) + 1 for (low, high), step in pairs)
+        else:
             limits: tuple[float, ...] | None = settings.grid_limits
             if limits is None:
                 cell = settings.cell or experiment.samples[sample].cell
                 if cell is None:
                     self.notes.append(f"{sample}: a cell of {_CELL:g} Å is assumed for the grid")
+                    self.assumed.add((sample, parent))
                     cell = (_CELL, _CELL, _CELL, 90.0, 90.0, 90.0)
                 reach = self._reach(sample, scan, rotation, pixels)
+                if reach is None:
+                    self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
+                    self.assumed.add((sample, parent))
+                    reach = _Q
                 limits = tuple(reach * length / (2 * math.pi) for length in cell[:3])
-            steps = settings.grid_step
-            per_axis = [
-                2 * int(limit / step) + 1 for limit, step in zip(limits, steps, strict=True)
-            ]
-            self._grids[sample, parent] = math.prod(per_axis)
-        return self._grids[sample, parent]
+            pairs_of_limits = zip(limits, settings.grid_step, strict=True)
+            n_h, n_k, n_l = (2 * int(limit / step) + 1 for limit, step in pairs_of_limits)
+        self._grids[sample, parent] = (n_h, n_k, n_l)
+        return n_h, n_k, n_l
 
-    def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float:
-        """Largest |Q| in 1/Å that the detector reaches, roughly: for the size of the grid."""
+    def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float | None:
+        """Largest |Q| in 1/Å that the detector reaches, roughly; None if it is not known yet."""
         experiment = self._experiment
         row = experiment.rotation(sample, scan, rotation)
         entry = experiment.config.calibrations.get(row.calibration or "")
-        if not isinstance(entry, PowderImage) or entry.distance is None:
-            self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
-            return _Q
-        side = math.sqrt(pixels)
-        centre = entry.beam_centre or (side / 2, side / 2)
-        far = math.hypot(
-            *(max(c, side - c) * s for c, s in zip(centre, entry.pixel_size, strict=True))
-        )
-        theta = 0.5 * math.atan2(far, entry.distance)
-        return 4 * math.pi * math.sin(theta) / entry.wavelength
+        if isinstance(entry, PowderImage) and entry.distance is not None:
+            side = math.sqrt(pixels)
+            centre = entry.beam_centre or (side / 2, side / 2)
+            far = math.hypot(
+                *(max(c, side - c) * s for c, s in zip(centre, entry.pixel_size, strict=True))
+            )
+            theta = 0.5 * math.atan2(far, entry.distance)
+            return 4 * math.pi * math.sin(theta) / entry.wavelength
+        if entry is not None or experiment.config.simulation is not None:
+            return None
+        from hklflow.core.geometry import reach
+        from hklflow.formats.raw import read_header
+
+        try:
+            header = read_header(str(experiment.base / row.parts[0]))
+        except (HklflowError, OSError):  # the import will fail with this sentence
+            return None
+        wavelength = experiment.settings(sample, scan).import_scan.wavelength or header.wavelength
+        if header.detector is None or wavelength is None:
+            return None
+        if plausible.detector_problem(header.detector) or plausible.wavelength_problem(wavelength):
+            return None
+        return reach(header.detector, wavelength)
 
 
 def _seconds_in(path: Path) -> float | None:

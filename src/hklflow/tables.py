@@ -373,11 +373,19 @@ def check_name(value: str, what: str, where: str, problems: list[str]) -> None:
             f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' "
             "(it names files)"
         )
-    elif len(value) > _LONGEST:
-        problems.append(
-            f"{where}: {what} {value[:20]}... has {len(value)} letters; give it {_LONGEST} at most "
-            "(it names files)"
-        )
+    elif (problem := length_problem(value, what)) is not None:
+        problems.append(f"{where}: {problem}")
+
+
+def length_problem(value: str, what: str) -> str | None:
+    """Say why a name is too long, if so."""
+    if len(value) <= _LONGEST:
+        return None
+    return (
+        f"{what} {value[:20]}... has {len(value)} letters; names have {_LONGEST} at most, because "
+        "several of them make the name of a file, which has 255 bytes at most with all that "
+        "products, logs and Snakemake add"
+    )
 
 
 def _number(text: str, what: str, where: str, problems: list[str]) -> float | None:
@@ -438,6 +446,13 @@ def _goniometer(
                 problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
             if match[1] in settings:
                 problems.append(f"{where}: goniometer sets {match[1]} twice")
+            told = (
+                plausible.step_problem(float(match[2]), step)
+                if step
+                else plausible.setting_problem(match[1], float(match[2]))
+            )
+            if told is not None:
+                problems.append(f"{where}: {told}")
             settings[match[1]] = (float(match[2]), step)
         except ValueError:
             problems.append(

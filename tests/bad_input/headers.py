@@ -296,6 +296,31 @@ CASES = [
         r1(MONITOR, at(COUNTS, 2, np.nan)),
     ),
     Case(
+        "monitor of 10^300",
+        IMPORT,
+        "raw/r1.nxs: the monitor of frame 2 is 1e+300, which no counter gives (1e-15 to 1e+18 can "
+        "be): copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
+        "none`",
+        r1(MONITOR, at(COUNTS, 2, 1e300)),
+    ),
+    Case(
+        "monitor of 10^-300",
+        IMPORT,
+        "raw/r1.nxs: the monitor of frame 2 is 1e-300, which no counter gives (1e-15 to 1e+18 can "
+        "be): copy the file again, leave such frames out (`leave_out: [2]`), or set `monitor: "
+        "none`",
+        r1(MONITOR, at(COUNTS, 2, 1e-300)),
+    ),
+    Case(
+        "CBF header with a flux of 10^300",
+        IMPORT_SERIES.replace("--monitor none ", ""),
+        "raw/r3_####.cbf: the monitor of frame 0 is 1e+300, which no counter gives (1e-15 to 1e+18 "
+        "can be): copy the file again, leave such frames out (`leave_out: [0]`), or set `monitor: "
+        "none`",
+        bytes_of(FIRST, b"Flux 100", b"Flux 1e300"),
+        good=IMPORT_SERIES,
+    ),
+    Case(
         "monitor of another length",
         IMPORT,
         "raw/r1.nxs: the monitor in raw/r1.nxs has 5 values for 6 frames: data files are missing "
@@ -325,21 +350,24 @@ CASES = [
     Case(
         "temperature below 0 K",
         IMPORT,
-        "raw/r1.nxs: a temperature of -5 K cannot be (0 to 5000 K; is it in °C?): set it in K"
+        "raw/r1.nxs: a temperature of -5 K cannot be "
+        "(0, or 0.001 to 5000 K; is it in °C?): set it in K"
         " in the scan table",
         r1(TEMPERATURE, -5.0),
     ),
     Case(
         "temperature below absolute zero in °C",
         IMPORT,
-        "raw/r1.nxs: a temperature of -26.85 K cannot be (0 to 5000 K; is it in °C?): set it "
+        "raw/r1.nxs: a temperature of -26.85 K cannot be "
+        "(0, or 0.001 to 5000 K; is it in °C?): set it "
         "in K in the scan table",
         r1(TEMPERATURE, -300.0, units="C"),
     ),
     Case(
         "temperature that is NaN",
         IMPORT,
-        "raw/r1.nxs: a temperature of nan K cannot be (0 to 5000 K; is it in °C?): set it in "
+        "raw/r1.nxs: a temperature of nan K cannot be "
+        "(0, or 0.001 to 5000 K; is it in °C?): set it in "
         "K in the scan table",
         r1(TEMPERATURE, np.nan),
     ),
@@ -365,21 +393,31 @@ CASES = [
     Case(
         "temperature of a million K",
         IMPORT,
-        "raw/r1.nxs: a temperature of 1e+06 K cannot be (0 to 5000 K; is it in °C?): set it "
+        "raw/r1.nxs: a temperature of 1e+06 K cannot be "
+        "(0, or 0.001 to 5000 K; is it in °C?): set it "
         "in K in the scan table",
         r1(TEMPERATURE, 1e6),
     ),
     Case(
         "exposure of 0",
         IMPORT,
-        "raw/r1.nxs: the exposure time is 0 s: set `exposure` in seconds",
+        "raw/r1.nxs: the exposure time is 0 s (1e-15 to 100000 s can be): set `exposure` in "
+        "seconds",
         r1(f"{DETECTOR}/count_time", 0.0),
     ),
     Case(
         "exposure that is NaN",
         IMPORT,
-        "raw/r1.nxs: the exposure time is nan s: set `exposure` in seconds",
+        "raw/r1.nxs: the exposure time is nan s (1e-15 to 100000 s can be): set `exposure` in "
+        "seconds",
         r1(f"{DETECTOR}/count_time", np.nan),
+    ),
+    Case(
+        "exposure of 10^300 s",
+        IMPORT,
+        "raw/r1.nxs: the exposure time is 1e+300 s (1e-15 to 100000 s can be): set `exposure` in "
+        "seconds",
+        r1(f"{DETECTOR}/count_time", 1e300),
     ),
     Case(
         "exposure in degrees",
@@ -391,21 +429,21 @@ CASES = [
     Case(
         "attenuators that let nothing through",
         IMPORT,
-        "raw/r1.nxs: the attenuators' transmission (shape (), 0 to 0) must be above 0 and at "
+        "raw/r1.nxs: the attenuators' transmission (shape (), 0 to 0) must be above 1e-12 and at "
         "most 1, once or for each of 6 frames: set `attenuation`",
         r1(TRANSMISSION, 0.0),
     ),
     Case(
         "transmission in per cent",
         IMPORT,
-        "raw/r1.nxs: the attenuators' transmission (shape (), 50 to 50) must be above 0 and "
+        "raw/r1.nxs: the attenuators' transmission (shape (), 50 to 50) must be above 1e-12 and "
         "at most 1, once or for each of 6 frames: set `attenuation`",
         r1(TRANSMISSION, 50.0),
     ),
     Case(
         "transmission that is NaN",
         IMPORT,
-        "raw/r1.nxs: the attenuators' transmission (shape (), nan to nan) must be above 0 and"
+        "raw/r1.nxs: the attenuators' transmission (shape (), nan to nan) must be above 1e-12 and"
         " at most 1, once or for each of 6 frames: set `attenuation`",
         r1(TRANSMISSION, np.nan),
     ),

@@ -1,13 +1,28 @@
 """What `hklflow import` finds in the files of an instrument."""
 
+import shutil
+from pathlib import Path
+
+import h5py
+
 from .cases import Case, cut, several, written
 from .experiment import CHECK
 from .raw_files import pipe
-from .tables import scans
+from .tables import TOO_LONG, scans
 
 RAW = "raw/repeated.nxs"
 NXMX = f"hklflow import {RAW} --from nxmx --sample new"
 SPEC = "hklflow import run.spec --from spec"
+
+
+def _named(folder: Path, **samples: str) -> None:
+    """Raw files of crystals with these names, in a folder of their own."""
+    (folder / "two").mkdir()
+    for file, sample in samples.items():
+        shutil.copy(folder / RAW, folder / f"two/{file}.nxs")
+        with h5py.File(folder / f"two/{file}.nxs", "r+") as opened:
+            del opened["entry/sample/name"]
+            opened["entry/sample/name"] = sample
 
 
 CASES = [
@@ -49,6 +64,33 @@ CASES = [
         good=NXMX,
     ),
     Case(
+        "import of two crystals whose names are one without Greek letters",
+        "hklflow import two --from nxmx",
+        "'α-Al2O3' (a.nxs) and 'β-Al2O3' (b.nxs) would all be the sample Al2O3, because names have "
+        "letters, digits, '.', '+' and '-' only; import each by itself: `--sample alpha-Al2O3` and "
+        "`--sample beta-Al2O3` (with its file, or --scans), or all with `--sample Al2O3` if they "
+        "are one sample",
+        lambda folder: _named(folder, a="α-Al2O3", b="β-Al2O3"),
+        good=NXMX,
+    ),
+    Case(
+        "import of PMN/PT, PMN PT and PMN_PT",
+        "hklflow import two --from nxmx",
+        "'PMN/PT' (a.nxs), 'PMN PT' (b.nxs) and 'PMN_PT' (c.nxs) would all be the sample PMN-PT, "
+        "because names have letters, digits, '.', '+' and '-' only; import each by itself: "
+        "`--sample PMN-PT-1`, `--sample PMN-PT-2` and `--sample PMN-PT-3` (with its file, or "
+        "--scans), or all with `--sample PMN-PT` if they are one sample",
+        lambda folder: _named(folder, a="PMN/PT", b="PMN PT", c="PMN_PT"),
+        good=NXMX,
+    ),
+    Case(
+        "import of a sample with a name of 5,000 letters",
+        NXMX.replace("new", 5000 * "n"),
+        "repeated.nxs: sample nnnnnnnnnnnnnnnnnnnn... has 5000 letters; "
+        f"{TOO_LONG}; give --sample a short one",
+        good=NXMX,
+    ),
+    Case(
         "import with an unknown space group",
         NXMX + " --space-group P7",
         "…/config/samples.tsv, row 2: space group 'P7' is unknown; give a Hermann-Mauguin "
@@ -79,7 +121,8 @@ CASES = [
     Case(
         "import with a temperature below 0 K",
         NXMX + " --temperature=-5",
-        "--temperature: a temperature of -5 K cannot be (0 to 5000 K; is it in °C?); give it in K",
+        "--temperature: a temperature of -5 K cannot be "
+        "(0, or 0.001 to 5000 K; is it in °C?); give it in K",
         good=NXMX,
     ),
     Case(

@@ -9,6 +9,10 @@ SAMPLES_TSV, SCANS_TSV = "config/samples.tsv", "config/scans.tsv"
 ADD = "hklflow scan add quartz 50K --rotation r1 --raw raw/r4_####.tif --temperature 50"
 ADD_SAMPLE = "hklflow sample add hexa --space-group P6/mmm --cell 4.8 4.8 7.1 90 90 120"
 CELL = "4.91\t4.91\t5.40\t90\t90\t120"
+TOO_LONG = (
+    "names have 64 at most, because several of them make the name of a file, which has 255 bytes "
+    "at most with all that products, logs and Snakemake add"
+)
 
 
 def scans(*changes: tuple[str, str]) -> Spoil:
@@ -184,8 +188,8 @@ CASES = [
         "scan with a name of 300 letters",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: scan 11111111111111111111... has 300 letters; give it "
-        "64 at most (it names files)",
+        "  …/config/scans.tsv, row 2: scan 11111111111111111111... has 300 letters; "
+        f"{TOO_LONG}",
         scans(("quartz\t100K", "quartz\t" + 300 * "1")),
     ),
     Case(
@@ -236,7 +240,8 @@ CASES = [
         "temperature of a billion K",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 2: a temperature of 1e+09 K cannot be (0 to 5000 K; is it "
+        "  …/config/scans.tsv, row 2: a temperature of 1e+09 K cannot be "
+        "(0, or 0.001 to 5000 K; is it "
         "in °C?): set it in K in the scan table",
         scans(("100K\t100", "100K\t1e9")),
     ),
@@ -292,6 +297,22 @@ CASES = [
         "  …/config/scans.tsv, row 3: goniometer 'phi=-5:1e999' is not `axis=degrees` or "
         "`axis=start:step`",
         scans(("phi=-5:0.5", "phi=-5:1e999")),
+    ),
+    Case(
+        "axis that stands at 10^300°",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 3: the goniometer axis chi cannot stand at 1e+300° (-1e+06 to "
+        "1e+06° can be): give `chi=degrees` in the scan table",
+        scans(("chi=0", "chi=1e300")),
+    ),
+    Case(
+        "steps of 10^-300°",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 3: a scan from -5° in steps of 1e-300° cannot be (1e-05 to 90° "
+        "can): give `axis=start:step` in degrees in the scan table",
+        scans(("phi=-5:0.5", "phi=-5:1e-300")),
     ),
     Case(
         "two scanned axes",
@@ -626,8 +647,7 @@ CASES = [
     Case(
         "scan added with a name of 300 letters",
         ADD.replace("50K", 300 * "5"),
-        "…/config/scans.tsv, row 4: scan 55555555555555555555... has 300 letters; give it 64 "
-        "at most (it names files)",
+        f"…/config/scans.tsv, row 4: scan 55555555555555555555... has 300 letters; {TOO_LONG}",
         good=ADD,
     ),
     Case(
@@ -670,6 +690,12 @@ CASES = [
         ADD_SAMPLE.replace("hexa", "'hexa gonal'"),
         "…/config/samples.tsv, row 2: sample 'hexa gonal' may only have letters, digits, '.',"
         " '+' and '-' (it names files)",
+        good=ADD_SAMPLE,
+    ),
+    Case(
+        "sample added with a name of 5,000 letters",
+        ADD_SAMPLE.replace("hexa", 5000 * "h"),
+        f"…/config/samples.tsv, row 2: sample hhhhhhhhhhhhhhhhhhhh... has 5000 letters; {TOO_LONG}",
         good=ADD_SAMPLE,
     ),
     Case(

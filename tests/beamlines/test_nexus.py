@@ -276,3 +276,25 @@ def test_what_the_user_states_makes_a_light_file(tmp_path):
     assert stated.header.polarization == 0.7
     assert stated.sample == "SiO2"
     assert stated.datasets == ((str(tmp_path / "quartz_300K_r1.nxs"), "/entry/data/data"),)
+
+
+def test_names_are_kept_as_the_files_have_them(tmp_path):
+    """One name may be made of several, which `hklflow import` then refuses."""
+    for i, name in enumerate(("PMN/PT", "PMN PT", "PMN_PT")):
+        write_nxmx(tmp_path / f"{i}.nxs", sample=name, temperature=None, chi=float(i))
+    found = find(tmp_path).scans
+    assert {one.sample for one in found} == {"PMN-PT"}
+    assert {one.original for one in found} == {
+        (name, str(i), "") for i, name in enumerate(("PMN/PT", "PMN PT", "PMN_PT"))
+    }
+    assert {one.original[0] for one in find(tmp_path, sample="PMN-PT").scans} == {"PMN-PT"}
+
+
+def test_names_of_files_are_kept_with_what_parts_their_words(tmp_path):
+    for name in ("PMN PT_300K_r1", "PMN_PT_300K_r2"):
+        write_nxmx(tmp_path / f"{name}.nxs", sample=None)
+    found = find(tmp_path).scans
+    assert [(one.sample, one.original) for one in found] == [
+        ("PMN-PT", ("PMN PT", "", "r1")),
+        ("PMN-PT", ("PMN_PT", "", "r2")),
+    ]

@@ -335,6 +335,138 @@ def test_names_are_checked_before_they_are_paths(
         assert tree(folder.parent) == before
 
 
+ALUMINA = tuple((text, "", "") for text in ("α-Al2O3", "β-Al2O3"))
+
+
+def test_two_crystals_do_not_get_one_name(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    alpha, beta = (
+        scan(raw, number, sample="Al2O3", original=original, where=f"f{number}.h5")
+        for number, original in enumerate(ALUMINA, start=1)
+    )
+    plugin.found = Found((alpha, beta))
+    before = tree(folder)
+    code, _, err = imported()
+    assert code == 2
+    assert "'α-Al2O3' (f1.h5) and 'β-Al2O3' (f2.h5) would all be the sample Al2O3" in err
+    assert "`--sample alpha-Al2O3` and `--sample beta-Al2O3`" in err
+    assert len(err.strip().splitlines()) == 1
+    assert tree(folder) == before
+    # One of them is no trouble; nor is the other after it, if the user gives it a name.
+    plugin.found = Found((alpha,))
+    assert imported()[0] == 0
+    plugin.found = Found((alpha, replace(beta, sample="beta", original=("beta", "", ""))))
+    code, _, err = imported("--sample", "beta")
+    assert code == 0, err
+    assert set(load(folder).samples) == {"Al2O3", "beta", "quartz"}
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_a_sample_of_the_table_is_another_if_its_files_call_it_otherwise(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, light: bool
+) -> None:
+    alpha, beta = (
+        scan(raw, number, sample="Al2O3", original=original, light=light, where=f"f{number}.h5")
+        for number, original in enumerate(ALUMINA, start=1)
+    )
+    if not light:
+        with h5py.File(alpha.raw, "r+") as file:
+            file["entry/sample/name"] = "α-Al2O3"
+    plugin.found = Found((alpha,))
+    assert imported()[0] == 0
+    before = tree(folder)
+    plugin.found = Found((alpha, beta))
+    code, _, err = imported()
+    assert code == 2
+    assert "'β-Al2O3' (f2.h5) and 'α-Al2O3' (" in err
+    assert ", in the table of scans) would all be the sample Al2O3" in err
+    assert tree(folder) == before
+    # What is there already does not stop the command, and the user may say that they are one.
+    plugin.found = Found((alpha,))
+    assert imported()[0] == 0
+    plugin.found = Found((alpha, replace(beta, original=("Al2O3", "", ""))))
+    code, _, err = imported("--sample", "Al2O3")
+    assert code == 0, err
+    assert list(load(folder).scans["Al2O3", "100K"].rotations) == ["r1", "r2"]
+
+
+def test_a_name_that_a_person_gave_is_not_compared_with_the_raw_file(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import
+) -> None:
+    """The row is of quartz; that its file is called f1 says nothing."""
+    row = "quartz\t100K\t100\t\tr1\t{}\t\t\t\t\n".format(raw / "f1.h5")
+    table = folder / "config/scans.tsv"
+    table.write_text(table.read_text().rstrip("\n") + "\n" + row)
+    plugin.found = Found((scan(raw, 2, sample="quartz", original=("quartz", "", "")),))
+    code, _, err = imported()
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("xα", "xβ"), "'xα' (f1) and 'xβ' (f2) would all be the scan ice x"),
+        (("x 1", "x_1"), "'x 1' (f1) and 'x_1' (f2) would all be the scan ice x-1"),
+    ],
+)
+def test_two_scans_do_not_get_one_name(
+    raw: Path, plugin: Plugin, imported: Import, names: tuple[str, str], told: str
+) -> None:
+    own = beamlines.name(names[0])
+    plugin.found = Found(
+        tuple(
+            scan(raw, number, scan=own, original=("ice", text, f"r{number}"), where=f"f{number}")
+            for number, text in enumerate(names, start=1)
+        )
+    )
+    code, _, err = imported()
+    assert code == 2
+    assert told in err
+    assert "link the files under names that differ, and import the links" in err
+
+
+def test_two_rotations_do_not_get_one_name(raw: Path, plugin: Plugin, imported: Import) -> None:
+    plugin.found = Found(
+        (
+            scan(raw, 1, rotation="r", original=("ice", "", "r/")),
+            scan(raw, 2, rotation="rb", original=("ice", "", "r#")),
+        )
+    )
+    code, _, err = imported()
+    assert code == 2
+    assert "would all be the rotation ice 100K r, because names have letters" in err
+
+
+def test_many_of_one_name_are_numbered(raw: Path, plugin: Plugin, imported: Import) -> None:
+    plugin.found = Found(
+        tuple(
+            scan(raw, i, sample="PMN-PT", original=(text, "", ""))
+            for i, text in zip((1, 2), ("PMN/PT", "PMN PT"), strict=True)
+        )
+    )
+    code, _, err = imported()
+    assert code == 2
+    assert "import each by itself: `--sample PMN-PT-1` and `--sample PMN-PT-2` (with" in err
+
+
+@pytest.mark.parametrize(
+    ("what", "cure"), [("sample", "give --sample a short one"), ("scan", "rename the files")]
+)
+def test_a_name_that_is_too_long_is_not_the_plugins_fault(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, what: str, cure: str
+) -> None:
+    plugin.found = Found((scan(raw, 1, **{what: 5000 * "a"}),))
+    before = tree(folder)
+    code, _, err = imported()
+    assert code == 2
+    assert f"{what} {20 * 'a'}... has 5000 letters; names have 64 at most, because" in err
+    assert err.strip().endswith(cure)
+    assert "plugin" not in err
+    assert len(err) < 500
+    assert tree(folder) == before
+
+
 def test_a_scan_that_cannot_be_written_does_not_stop_the_others(
     folder: Path, raw: Path, plugin: Plugin, imported: Import
 ) -> None:

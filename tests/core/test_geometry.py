@@ -283,5 +283,11 @@ def test_bad_axes_are_refused() -> None:
         replace(detector, slow=1.01 * detector.slow)
     with pytest.raises(HklflowError, match="no axis may be zero"):
         geometry.Goniometer(("a", "b"), np.array([[0, 1, 0], [0, 0, 0]]), np.zeros(2), 0)
+    for value in (np.nan, np.inf, 1e300):
+        with (
+            np.errstate(over="ignore"),
+            pytest.raises(HklflowError, match="no axis may be zero or without end"),
+        ):
+            geometry.Goniometer(("a",), np.array([[0, value, 0]]), np.zeros(1), 0)
     with pytest.raises(HklflowError, match="1 names, 2 axes"):
         geometry.Goniometer(("a",), np.eye(3)[:2], np.zeros(2), 0)

@@ -110,6 +110,9 @@ class FoundScan:
         Where it was found, for messages, such as ``scan 839 of x.spec``.
     notes : tuple of str
         What the user should know: guesses, what was left out, what looks odd.
+    original : (sample, scan, rotation)
+        What the files or the user call them, of which `name` made the names; empty: another
+        source. By these `hklflow import` sees that two crystals would get one name.
     """
 
     sample: str
@@ -127,6 +130,7 @@ class FoundScan:
     space_group: str | None = None
     where: str = ""
     notes: tuple[str, ...] = ()
+    original: tuple[str, str, str] = ("", "", "")
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,13 @@ def grouped(request: Request, singles: Sequence[Single]) -> list[FoundScan]:
     the name if it is about the same, else the mean.
     Without any each name is a scan of its own, but for the number of the rotation.
     """
-    told = [(one, guess(one.stem)) for one in singles]
     samples: dict[str, list[tuple[Single, Guess]]] = {}
-    for one, words in told:
-        sample = request.sample or one.sample or words.sample or one.stem
-        samples.setdefault(name(sample), []).append((one, words))
+    for single in singles:
+        words = guess(single.stem)
+        sample = request.sample or single.sample or words.sample or single.stem
+        # Other texts may make the same name: what they are is kept.
+        original = replace(single.found, original=(sample, "", ""))
+        samples.setdefault(name(sample), []).append((replace(single, found=original), words))
     found = []
     for sample, members in samples.items():
         for scan, rotations in _scans(members).items():
@@ -61,8 +63,10 @@ def _scans(
     means = common([t for t, _, _ in warm if t is not None])
     for temperature, one, words in warm:
         if temperature is None:
-            scan = name(words.scan or words.sample or one.stem)
-            scans.setdefault(scan, []).append((one, words, None))
+            original = words.scan or words.sample or one.stem
+            called = replace(one.found, original=(one.found.original[0], original, ""))
+            one = replace(one, found=called)
+            scans.setdefault(name(original), []).append((one, words, None))
             continue
         mean = means[temperature]
         # A name that says about the same is what people call the scan: it stays as scans come in.
@@ -122,6 +126,7 @@ def _named(
                 rotation=rotation,
                 header=header,
                 notes=tuple(notes),
+                original=(*one.found.original[:2], words.rotation),
             )
         )
     return found

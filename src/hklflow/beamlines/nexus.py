@@ -37,7 +37,7 @@ class NeXusFiles:
         others: list[str] = []
         for path in self._files(request.source):
             asked = request.source == path
-            if not request.wants(_stem(path)):
+            if not request.wants(stem(path)):
                 continue
             if request.scans is None and not asked and looks_like_no_scan(path.stem):
                 others.append(path.name)
@@ -80,7 +80,7 @@ class NeXusFiles:
                         f"{path} is not what an instrument wrote as NXmx; name a raw file"
                     )
                 return None
-            sample = _name(entry)
+            sample = sample_name(entry)
             goniometer, sweep = _settings(entry)
         header = joined(request.facts, read_header(path), sweep)
         with open_frames(path) as frames:
@@ -104,12 +104,13 @@ class NeXusFiles:
                 notes=tuple(notes),
                 datasets=links(path) if stated(request.facts) else (),
             ),
-            _stem(path),
+            stem(path),
             sample,
         )
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """Name of a file without what all master files are called."""
     return path.name.partition(".")[0].removesuffix(_MASTER)
 
 
@@ -125,7 +126,8 @@ def _is_ours(entry: Any) -> bool:
     return history is not None and not any(name.endswith("_simulate") for name in history)
 
 
-def _name(entry: Any) -> str:
+def sample_name(entry: Any) -> str:
+    """Name of the sample as the file has it; empty: none, or none that a person gave."""
     node = entry.get("sample/name")
     found = "" if node is None else text(_scalar(node)).strip()
     # What writers put in where nobody told the name.

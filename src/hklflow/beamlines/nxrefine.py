@@ -162,7 +162,7 @@ class _Search:
             ):
                 continue
             sample = f"{one.sample}-{one.path.parent.name}" if several.count(one.sample) > 1 else ""
-            sample = name(self.request.sample or sample or one.sample)
+            sample = self.request.sample or sample or one.sample
             with fields.opened(one.path) as file:
                 rotations = fields.rotation_names(file)
                 samples[name(one.name)] = _sample(file, self.notes)
@@ -170,7 +170,10 @@ class _Search:
                     scan = self._rotation(file, one, rotation, parent.settings)
                     if scan is None:
                         continue
-                    found.append(replace(scan, sample=sample, scan=name(one.name)))
+                    original = (sample, one.name, rotation)
+                    found.append(
+                        replace(scan, sample=name(sample), scan=name(one.name), original=original)
+                    )
                     if scan.ub is not None:
                         matrix = fields.orientation_matrix(file, rotation)
                         matrices[scan.where, rotation] = matrix

@@ -348,7 +348,8 @@ def _covered(header: Header, ub: Floats) -> list[str]:
 
 def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
     """Name samples, scans and rotations: scans at one temperature with one UB are one scan."""
-    sample = name(request.sample or request.source.stem)
+    original = request.sample or request.source.stem
+    sample = name(original)
     known = [t for t in (one.header.temperature for _, one in found) if t is not None]
     # What a user states of all scans needs no mean.
     means = common(known) if request.facts.temperature is None else {t: t for t in known}
@@ -375,6 +376,7 @@ def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> lis
                 rotation=f"S{scan.number}",
                 header=replace(one.header, temperature=temperature),
                 notes=notes,
+                original=(original, "", ""),
             )
         )
     return named

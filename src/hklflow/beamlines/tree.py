@@ -89,20 +89,26 @@ class Guess:
 
 def guess(stem: str) -> Guess:
     """Guess sample, scan, rotation and temperature from a name without the frame's number."""
-    words = [word for word in re.split(r"[_\s]+", stem) if word]
-    at = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word)), None)
+    words = list(re.finditer(r"[^_\s]+", stem))
+    at = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word[0])), None)
     if at is None:
-        rotation = words.pop() if len(words) > 1 and _ROTATION.fullmatch(words[-1]) else ""
-        return Guess("_".join(words), "", _rotation(rotation))
-    match = _TEMPERATURE.fullmatch(words[at])
+        numbered = len(words) > 1 and _ROTATION.fullmatch(words[-1][0])
+        rotation = words.pop()[0] if numbered else ""
+        return Guess(_between(words), "", _rotation(rotation))
+    match = _TEMPERATURE.fullmatch(words[at][0])
     assert match is not None
     value = float(f"{match['whole']}.{match['part'] or 0}")
     return Guess(
-        "_".join(words[:at]),
-        words[at].replace("-", "m"),
-        _rotation("_".join(words[at + 1 :])),
+        _between(words[:at]),
+        words[at][0].replace("-", "m"),
+        _rotation(_between(words[at + 1 :])),
         None if match["minus"] else value,
     )
+
+
+def _between(words: Sequence[re.Match[str]]) -> str:
+    """Text from the first to the last of some words, with what stands between them."""
+    return words[0].string[words[0].start() : words[-1].end()] if words else ""
 
 
 def _rotation(words: str) -> str:

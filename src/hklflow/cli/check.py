@@ -1,9 +1,15 @@
 """`hklflow check`: validate an experiment without running it, and say what it will cost."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hklflow.cli.folder import experiment as folder_of
+
+if TYPE_CHECKING:
+    from hklflow.config import Experiment
+    from hklflow.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
     import shutil
 
     from hklflow.config import load
+    from hklflow.config.load import report
     from hklflow.errors import HklflowError
     from hklflow.estimate import Estimate, job_counts
 
@@ -51,6 +58,10 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
 
         programs.find(experiment.config.dials.prefix)
     estimate = Estimate(experiment)
+    disk_here = shutil.disk_usage(_existing(folder.base / experiment.paths.folder))
+    problems, warnings = _grid_problems(experiment, estimate, disk_here.total / 1e9)
+    if problems:
+        raise report(problems)
     rows = []
     for rule, counts in job_counts(experiment).items():
         shapes = [(estimate.shape(*key), number) for key, number in counts.items()]
@@ -93,9 +104,56 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
     print(f"\nabout {hours / cores:.2g} hours on {cores} core{'s' if cores > 1 else ''}")
     for note in estimate.notes:
         print(f"note: {note}")
-    free = shutil.disk_usage(_existing(folder.base / experiment.paths.folder)).free / 1e9
+    free = disk_here.free / 1e9
     if disk > free:
-        print(f"warning: {disk:.1f} GB are needed and {free:.1f} GB are free in {folder.base}")
+        warnings.append(f"{disk:.1f} GB are needed and {free:.1f} GB are free in {folder.base}")
+    largest = max(rows, key=lambda row: row.megabytes)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    if largest.megabytes / 1e3 > memory:
+        warnings.append(
+            f"a job of {largest.rule} needs {largest.megabytes / 1e3:.1f} GB of memory and this "
+            f"machine has {memory:.1f} GB; run it on a larger one"
+        )
+    for warning in warnings:
+        print(f"warning: {warning}")
+
+
+def _grid_problems(
+    experiment: "Experiment", estimate: "Estimate", disk: float
+) -> tuple[list[str], list[str]]:
+    """Problems and warnings of grids whose volumes cannot be held.
+
+    What no machine holds is a problem, and so is a scan whose volumes are larger than the whole
+    file system of the results (``disk`` in GB), from which nothing can be removed to make them
+    fit. What is only more than is free, or than this machine's memory, can be changed elsewhere.
+    """
+    from hklflow.core.grid import size_problem
+
+    problems: dict[tuple[str, str], str] = {}
+    warnings: dict[tuple[str, str], str] = {}
+    for (sample, scan), row in experiment.scans.items():
+        key = (sample, row.parent)
+        shape, needed = estimate.grid(sample, scan), estimate.volume_gigabytes(sample, scan)
+        elsewhere = ""
+        problem = size_problem(shape)
+        if problem is None and needed > disk:
+            problem = (
+                f"the volumes of one scan on a grid of {' x '.join(map(str, shape))} voxels take "
+                f"{needed:.0f} GB, and the whole file system of {experiment.paths.folder!r} has "
+                f"{disk:.0f} GB"
+            )
+            elsewhere = ", or check where the results will be"
+        if problem is None:
+            continue
+        step = experiment.settings(sample, row.parent).refine_parent.grid_step
+        told = (
+            f"{problem}; set a coarser `grid_step` (it is {', '.join(f'{x:g}' for x in step)}), "
+            f"smaller `grid_limits` or a `grid_range`{elsewhere}"
+        )
+        # A grid of which cell or |Q| is a guess may be smaller.
+        place = warnings if key in estimate.assumed else problems
+        place.setdefault(key, f"config: refine_parent of {'/'.join(key)}: {told}")
+    return list(problems.values()), list(warnings.values())
 
 
 def _wildcards(key: tuple[str | None, str | None, str | None]) -> dict[str, str]:

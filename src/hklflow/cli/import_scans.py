@@ -93,7 +93,7 @@ def import_scans(
         Tell what would be imported, and write nothing.
     """
     from hklflow.beamlines import Request, beamline
-    from hklflow.cli import import_write
+    from hklflow.cli import import_names, import_write
     from hklflow.formats.raw import Header
 
     folder = experiment(directory)
@@ -112,9 +112,9 @@ def import_scans(
         options=_options(option, plugin.options, from_),
     )
     found = _found(plugin, from_, request)
-    import_write.require_names(found)
+    import_names.require_names(found)
     with folder.locked():
-        fresh, there, lost = import_write.sort_out(folder, found)
+        fresh, there, lost = import_write.sort_out(folder, found, sample)
         _tell(found, fresh)
         _tell_known(there)
         if not dry_run and fresh:

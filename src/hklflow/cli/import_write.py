@@ -66,30 +66,15 @@ class Stated:
         }
 
 
-def require_names(found: "Found") -> None:
-    """Refuse names that cannot be parts of paths, before any path is made of them.
-
-    Raises
-    ------
-    HklflowError
-        If a plugin gives such a name.
-    """
-    from hklflow.tables import check_name
-
-    problems: list[str] = []
-    for one in found.scans:
-        for what in ("sample", "scan", "rotation"):
-            check_name(getattr(one, what), what, one.where or one.raw, problems)
-    if problems:
-        raise HklflowError(
-            "; ".join(dict.fromkeys(problems)) + ": the beamline's plugin gives names of its own"
-        )
-
-
 def sort_out(
-    folder: Folder, found: "Found"
+    folder: Folder, found: "Found", sample: str | None
 ) -> "tuple[list[FoundScan], list[tuple[str, str]], list[Unmatched]]":
     """Tell what is new by its frames; names alone do not say that a scan is there.
+
+    Parameters
+    ----------
+    sample : str or None
+        Name of the sample that the user gives.
 
     Returns
     -------
@@ -99,8 +84,14 @@ def sort_out(
         a ``#``.
     conflicts : list of Unmatched
         Names that other frames have, and frames that several scans would have.
+
+    Raises
+    ------
+    HklflowError
+        If what is not there would get one name for what the files call differently.
     """
     from hklflow.beamlines import Unmatched
+    from hklflow.cli.import_names import require_distinct
 
     path = folder.table("scans")
     rows = read_table(path).rows
@@ -114,6 +105,8 @@ def sort_out(
     for one in found.scans:
         for source in _sources(one):
             owners.setdefault(source, []).append(one)
+    absent = [one for one in found.scans if known.keys().isdisjoint(_sources(one))]
+    require_distinct(folder, absent, rows, sample)
     new, there, conflicts = [], [], []
     for one in found.scans:
         own = f"{one.sample} {one.scan} {one.rotation}"
@@ -272,7 +265,7 @@ def _light(folder: Folder, one: "FoundScan", made: ExitStack) -> str:
         one.header,
         one.shape,
         datasets or linked(one.raw),
-        sample=one.sample,
+        sample=one.original[0] or one.sample,
         source={"from": one.where or one.raw, "notes": "\n".join(one.notes)},
     )
     return str(path.relative_to(folder.base))

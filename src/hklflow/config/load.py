@@ -107,7 +107,7 @@ def load(
         problems += _grid_problems(experiment)
         problems += _reference_problems(experiment)
     if problems:
-        raise _report(problems)
+        raise report(problems)
     return experiment
 
 
@@ -354,7 +354,8 @@ def _axes(config: Config, problems: list[str]) -> tuple[str, ...]:
         return ()
 
 
-def _report(problems: list[str]) -> HklflowError:
+def report(problems: list[str]) -> HklflowError:
+    """Error of several problems, one in a line."""
     plural = "s" if len(problems) > 1 else ""
     listed = "\n  ".join(problems)
     return HklflowError(f"{len(problems)} problem{plural} in the experiment:\n  {listed}")

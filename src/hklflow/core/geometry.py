@@ -242,10 +242,12 @@ class Goniometer:
     def __post_init__(self) -> None:
         axes = _vector(self.axes).reshape(-1, 3)
         lengths = np.linalg.norm(axes, axis=1)
-        if not len(self.names) == len(axes) == np.size(self.angles) or np.any(lengths == 0):
+        directed = np.isfinite(lengths) & (lengths > 0)
+        if not len(self.names) == len(axes) == np.size(self.angles) or not directed.all():
             raise HklflowError(
                 f"goniometer: {len(self.names)} names, {len(axes)} axes and "
-                f"{np.size(self.angles)} angles, and no axis may be zero; check `goniometer`"
+                f"{np.size(self.angles)} angles, and no axis may be zero or without end; check "
+                "`goniometer`"
             )
         object.__setattr__(self, "axes", axes / lengths[:, None])
         object.__setattr__(self, "angles", _vector(self.angles).reshape(-1))
@@ -352,9 +354,14 @@ def azimuth(detector: Detector) -> Floats:
 
 def q_max(rotation: Rotation) -> float:
     """Largest |Q| in 1/Å on the detector (at one of its corners)."""
-    n_slow, n_fast = rotation.detector.shape
-    corners = rotation.q_lab(np.array([0, 0, n_slow, n_slow]), np.array([0, n_fast, 0, n_fast]))
-    return float(np.linalg.norm(corners, axis=-1).max())
+    return reach(rotation.detector, rotation.beam.wavelength)
+
+
+def reach(detector: Detector, wavelength: float) -> float:
+    """Largest |Q| in 1/Å at a detector's corners, with a wavelength in Å."""
+    n_slow, n_fast = detector.shape
+    corners = detector.lab(np.array([0, 0, n_slow, n_slow]), np.array([0, n_fast, 0, n_fast]))
+    return float(np.linalg.norm(Beam(wavelength).k * (directions(corners) - BEAM), axis=-1).max())
 
 
 def to_dict(rotation: Rotation) -> dict[str, Any]:

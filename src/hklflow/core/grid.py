@@ -1,5 +1,6 @@
 """The grid of reciprocal space, and how finely pixel-frames must be divided for it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,11 @@ from hklflow.core.geometry import Rotation
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
+
+_TB_EACH = 20e-12  # of memory for a voxel, to symmetrise a volume
+MOST_VOXELS = 200_000_000_000
+"""Voxels of a grid that some machine can hold: one volume to be symmetrised takes 20 bytes of
+memory for each, 4 TB, which is the memory of the largest nodes of clusters."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class Grid:
     first: Floats
     step: Floats
     shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if (problem := size_problem(self.shape)) is not None:
+            raise HklflowError(f"{problem}; set a coarser `grid_step` or a smaller grid")
 
     @classmethod
     def symmetric(cls, limits: ArrayLike, step: ArrayLike) -> "Grid":
@@ -114,6 +124,18 @@ class Grid:
         return cls(
             np.asarray(data["first"], float), np.asarray(data["step"], float), (n_h, n_k, n_l)
         )
+
+
+def size_problem(shape: tuple[int, int, int]) -> str | None:
+    """Say why no machine can hold the volumes of a grid, if so."""
+    voxels = math.prod(shape)
+    if voxels <= MOST_VOXELS:
+        return None
+    return (
+        f"a grid of {' x '.join(map(str, shape))} = {voxels:.3g} voxels is too large for any "
+        f"machine ({MOST_VOXELS:.3g} voxels at most: one volume to be symmetrised takes "
+        f"{_TB_EACH * MOST_VOXELS:.3g} TB of memory, this one {_TB_EACH * voxels:.3g} TB)"
+    )
 
 
 def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:

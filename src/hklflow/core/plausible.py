@@ -11,7 +11,15 @@ WAVELENGTHS = (0.06, 10.0)  # Å: 1.2 to 200 keV
 DISTANCES = (1e-3, 20.0)  # m
 PIXELS = (1e-6, 1e-2)  # m
 STEPS = (1e-5, 90.0)  # degrees: rocking curves have 0.0005° and less
-HOTTEST = 5000.0  # K
+FARTHEST = 1e6  # degrees: an axis without stops may count thousands of turns
+COLDEST, HOTTEST = 1e-3, 5000.0  # K; nothing is measured below a dilution refrigerator's
+# From the least current of an electrometer in A to all photons that a source makes in an hour.
+# With all other factors of the norm such numbers and their squares are far from those of floats.
+MONITORS = (1e-15, 1e18)
+EXPOSURES = (1e-15, 1e5)  # s: from the shortest pulse to a day
+FAINTEST = 1e-12  # of a transmission: no photon is left of a beam
+SATURATIONS = (1.0, 1e20)  # counts; those of 64 bits end before
+DEPTHS = (1e-4, 1e6)  # thickness of a sensor over its length of attenuation
 LENGTHS, ANGLES = (1.0, 2000.0), (10.0, 170.0)  # of cells: Å, degrees
 
 
@@ -28,14 +36,11 @@ def wavelength_problem(value: float) -> str | None:
 
 def detector_problem(detector: "Detector") -> str | None:
     """Say why pixels or place of a detector cannot be, if so."""
-    (low, high), sizes = PIXELS, detector.pixel_size
+    sizes = detector.pixel_size
     if min(detector.shape) < 1:
         return f"a detector of {detector.shape} pixels cannot be: mend the geometry"
-    if not all(low <= size <= high for size in sizes):
-        return (
-            f"pixels of {sizes[0]:g} x {sizes[1]:g} m cannot be ({low:g} to {high:g} m can; are "
-            "they in mm or µm?): mend the geometry"
-        )
+    if (problem := pixel_problem(sizes)) is not None:
+        return problem
     slow, fast = (0.5 * n * size for n, size in zip(detector.shape, sizes, strict=True))
     far = math.hypot(*(detector.origin + slow * detector.slow + fast * detector.fast))
     low, high = DISTANCES
@@ -44,13 +49,65 @@ def detector_problem(detector: "Detector") -> str | None:
             f"the detector's centre is {far:g} m from the sample ({low:g} to {high:g} m can be; is "
             "it in mm?): mend the geometry"
         )
+    if None not in (detector.sensor_thickness, detector.sensor_attenuation):
+        return _sensor_problem(detector.sensor_thickness or 0, detector.sensor_attenuation or 0)
     return None
+
+
+def pixel_problem(sizes: tuple[float, float]) -> str | None:
+    """Say why pixels cannot have a size (slow, fast) in m, if so."""
+    low, high = PIXELS
+    if all(low <= size <= high for size in sizes):
+        return None
+    return (
+        f"pixels of {sizes[0]:g} x {sizes[1]:g} m cannot be ({low:g} to {high:g} m can; are "
+        "they in mm or µm?): mend the geometry"
+    )
+
+
+def _sensor_problem(thickness: float, attenuation: float) -> str | None:
+    (low, high), depth = DEPTHS, thickness * attenuation
+    if thickness > 0 and low <= depth <= high:
+        return None
+    return (
+        f"a sensor of {thickness:g} m that attenuates by {attenuation:g} 1/m cannot be (it would "
+        f"be {depth:g} lengths of attenuation thick; {low:g} to {high:g} can be): mend the geometry"
+    )
+
+
+def setting_problem(name: str, degrees: float) -> str | None:
+    """Say why an axis of the goniometer cannot stand at an angle, if so."""
+    if abs(degrees) <= FARTHEST:
+        return None
+    return (
+        f"the goniometer axis {name} cannot stand at {degrees:g}° ({-FARTHEST:g} to "
+        f"{FARTHEST:g}° can be): give `{name}=degrees` in the scan table"
+    )
+
+
+def exposure_problem(value: float) -> str | None:
+    """Say why an exposure time in s cannot be, if so."""
+    low, high = EXPOSURES
+    if low <= value <= high:
+        return None
+    return (
+        f"the exposure time is {value:g} s ({low:g} to {high:g} s can be): set `exposure` in "
+        "seconds"
+    )
+
+
+def saturation_problem(value: float) -> str | None:
+    """Say why a saturation in counts cannot be, if so; 0 says that there is none."""
+    low, high = SATURATIONS
+    if value == 0 or low <= value <= high:
+        return None
+    return f"a saturation of {value:g} counts cannot be ({low:g} to {high:g} can): set `saturation`"
 
 
 def step_problem(start: float, step: float) -> str | None:
     """Say why a scan cannot start there or have such frames (degrees), if so."""
     low, high = STEPS
-    if math.isfinite(start) and low <= abs(step) <= high:
+    if abs(start) <= FARTHEST and low <= abs(step) <= high:
         return None
     return (
         f"a scan from {start:g}° in steps of {step:g}° cannot be ({low:g} to {high:g}° can): give "
@@ -85,9 +142,10 @@ def cell_problem(cell: Sequence[float]) -> str | None:
 
 def temperature_problem(value: float) -> str | None:
     """Say why a temperature in K cannot be, if so."""
-    if 0 <= value <= HOTTEST:
+    # Simulations are of 0 K.
+    if value == 0 or COLDEST <= value <= HOTTEST:
         return None
     return (
-        f"a temperature of {value:g} K cannot be (0 to {HOTTEST:g} K; is it in °C?): set it in K "
-        "in the scan table"
+        f"a temperature of {value:g} K cannot be (0, or {COLDEST:g} to {HOTTEST:g} K; is it in "
+        "°C?): set it in K in the scan table"
     )

@@ -160,9 +160,10 @@ def scan(
     goniometer = _goniometer(header, said, problems)
     start, step = _angles(header, said, n_raw, problems)
     exposure = _first(said.exposure, header.exposure_time)
-    if exposure is None or not 0 < exposure < math.inf:
-        what = "not known" if exposure is None else f"{exposure:g} s"
-        problems.append(f"the exposure time is {what}: set `exposure` in seconds")
+    if exposure is None:
+        problems.append("the exposure time is not known: set `exposure` in seconds")
+    elif (told := plausible.exposure_problem(exposure)) is not None:
+        problems.append(told)
     monitor = _monitor(header, said, used, exposure, problems)
     attenuation = _attenuation(header, said, used, problems)
     temperature = _first(said.temperature, header.temperature)
@@ -170,6 +171,14 @@ def scan(
         problems.append(told)
     if said.temperature is None and header.temperature_doubt is not None:
         problems.append(header.temperature_doubt)
+    saturation, underload = (
+        _first(said.saturation, header.saturation),
+        _first(header.underload, 0.0),
+    )
+    if saturation is not None and (told := plausible.saturation_problem(saturation)):
+        problems.append(told)
+    if not math.isfinite(underload):
+        problems.append(f"the smallest valid value (underload) is {underload:g}: mend the file")
     if problems:
         raise HklflowError(f"{raw}: " + "; ".join(problems))
     # Each of these would be a problem above.
@@ -193,8 +202,8 @@ def scan(
         attenuation=attenuation[frames],
         monitor_source="none" if said.monitor == "none" else raw,
         temperature=temperature,
-        saturation=_first(said.saturation, header.saturation),
-        underload=_first(header.underload, 0.0),
+        saturation=saturation,
+        underload=underload,
         left_out=out,
     )
 
@@ -251,6 +260,9 @@ def _goniometer(header: Header, said: Said, problems: list[str]) -> geometry.Gon
             "scan table, `axis=degrees`"
         )
         return None
+    for name in names:
+        if (told := plausible.setting_problem(name, settings[name])) is not None:
+            problems.append(told)
     angles = np.radians([settings[name] for name in names])
     return geometry.Goniometer(names, np.asarray(axes, float), angles, names.index(scan_axis))
 
@@ -322,6 +334,16 @@ def _monitor(
             "set `monitor: none`"
         )
         return np.ones(n_raw)
+    low, high = plausible.MONITORS
+    good &= (monitor >= low) & (monitor <= high)
+    if len(bad := np.flatnonzero(used & ~good)):
+        items = ", ".join(left_out.written(bad.tolist()))
+        problems.append(
+            f"the monitor of frame {bad[0]} is {monitor[bad[0]]:g}, which no counter gives "
+            f"({low:g} to {high:g} can be): copy the file again, leave such frames out "
+            f"(`leave_out: [{items}]`), or set `monitor: none`"
+        )
+        return np.ones(n_raw)
     return _completed(monitor, good, used)
 
 
@@ -333,12 +355,12 @@ def _attenuation(
     given = np.asarray(_first(said.attenuation, header.transmission, 1.0), dtype=np.float64)
     fits = given.shape in ((), (1,), (n_raw,))
     values = np.broadcast_to(given, (n_raw,)) if fits else given
-    good = (values > 0) & (values <= 1)
+    good = (values > plausible.FAINTEST) & (values <= 1)
     if not fits or not good[used].all():
         problems.append(
             f"the attenuators' transmission (shape {given.shape}, {given.min():g} to "
-            f"{given.max():g}) must be above 0 and at most 1, once or for each of {n_raw} "
-            "frames: set `attenuation`"
+            f"{given.max():g}) must be above {plausible.FAINTEST:g} and at most 1, once or for "
+            f"each of {n_raw} frames: set `attenuation`"
         )
         return np.ones(n_raw)
     return _completed(values, good, used)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from hklflow import stage
+from hklflow.core import plausible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,7 @@ class Params(stage.Params):
     """Wavelength in Å."""
     pixel_size: tuple[float, float] = Field()
     """Pixel size (slow, fast) in m."""
-    distance: float | None = Field(None, gt=0)
+    distance: float | None = Field(None, gt=0, le=plausible.DISTANCES[1])
     """Approximate distance in m; None: found from the rings."""
     beam_centre: tuple[float, float] | None = None
     """Approximate beam centre (slow, fast) in pixels; None: found from the rings' symmetry."""
@@ -70,6 +71,20 @@ class Params(stage.Params):
     by it. Pixels where it is not positive are bad."""
     max_rms: float = Field(0.02, gt=0)
     """Largest rms of observed minus calculated 2θ in degrees that is accepted."""
+
+    @field_validator("wavelength", mode="after")
+    @classmethod
+    def _of_x_rays(cls, value: float) -> float:
+        if (problem := plausible.wavelength_problem(value)) is not None:
+            raise ValueError(problem)
+        return value
+
+    @field_validator("pixel_size", mode="after")
+    @classmethod
+    def _of_pixels(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if (problem := plausible.pixel_problem(value)) is not None:
+            raise ValueError(problem)
+        return value
 
     @field_validator("calibrant", mode="after")
     @classmethod

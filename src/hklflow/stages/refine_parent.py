@@ -7,7 +7,7 @@ also fixes the hkl grid on which it and its children are transformed.
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hklflow import stage
 from hklflow.dials.settings import EngineSettings
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 VERSION = 4
 
-Range = tuple[float, float]
+# The longest cells reach h = 70000 with the shortest wavelengths.
+_FARTHEST = 1e5
+Index = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
+Range = tuple[Index, Index]
+Limit = Annotated[float, Field(gt=0, le=_FARTHEST)]
 Step = Annotated[float, Field(ge=1e-4, le=10)]
 
 
@@ -66,7 +70,7 @@ class Settings(stage.Params):
     """Largest relative difference from the cell of the sample table."""
     grid_step: tuple[Step, Step, Step] = (0.05, 0.05, 0.05)
     """Voxel size along h, k, l in r.l.u."""
-    grid_limits: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    grid_limits: tuple[Limit, Limit, Limit] | None = None
     """Largest h, k, l of the grid; None: all that the detector reaches."""
     grid_range: tuple[Range, Range, Range] | None = None
     """A part of reciprocal space instead: centres of the first and the last voxel along h, k and l,

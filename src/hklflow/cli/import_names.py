@@ -1,0 +1,158 @@
+"""Names of what `hklflow import` finds: parts of paths, and one for each sample, scan, rotation."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hklflow.cli.folder import Folder
+from hklflow.errors import HklflowError
+
+if TYPE_CHECKING:
+    from hklflow.beamlines import Found, FoundScan
+
+_LONGEST = 40  # letters of a name in a sentence
+
+Originals = dict[str, list[str]]
+"""Names as files have them, and where each stands."""
+
+
+def require_names(found: "Found") -> None:
+    """Refuse names that cannot be parts of paths, before any path is made of them.
+
+    Raises
+    ------
+    HklflowError
+        If a file's name or header makes too long a name, or a plugin gives one that has other
+        letters than names can have.
+    """
+    from hklflow.tables import check_name, length_problem
+
+    problems: list[str] = []
+    for one in found.scans:
+        where = one.where or one.raw
+        for what in ("sample", "scan", "rotation"):
+            value = getattr(one, what)
+            if (problem := length_problem(value, what)) is not None:
+                cure = "give --sample a short one" if what == "sample" else "rename the files"
+                raise HklflowError(f"{where}: {problem}; {cure}")
+            check_name(value, what, where, problems)
+    if problems:
+        raise HklflowError(
+            "; ".join(dict.fromkeys(problems)) + ": the beamline's plugin gives names of its own"
+        )
+
+
+def require_distinct(
+    folder: Folder,
+    fresh: "Sequence[FoundScan]",
+    rows: Sequence[Mapping[str, str]],
+    sample: str | None,
+) -> None:
+    """Refuse one name for what files call differently, such as α-Al2O3 and β-Al2O3.
+
+    Parameters
+    ----------
+    fresh : sequence of FoundScan
+        Scans whose frames are not in the table.
+    rows : sequence of mapping
+        Of the table of scans.
+    sample : str or None
+        Name that the user gives; a row of this sample is then the same one.
+
+    Raises
+    ------
+    HklflowError
+        With the files, what they call it, and names that differ.
+    """
+    from hklflow.beamlines import name
+
+    groups: dict[tuple[str, ...], Originals] = {}
+    for one in fresh:
+        parts = (one.sample, one.scan, one.rotation)
+        for i, original in enumerate(one.original):
+            if original:
+                group = groups.setdefault((*parts[:i], name(original)), {})
+                group.setdefault(original, []).append(one.where or one.raw)
+    for key, originals in groups.items():
+        if len(key) == 1 and key != (sample,):
+            for original, where in _samples_of_rows(folder, rows, key[0]):
+                originals.setdefault(original, []).append(where)
+        if len(originals) > 1:
+            raise HklflowError(_collision(key, originals))
+
+
+def _samples_of_rows(
+    folder: Folder, rows: Sequence[Mapping[str, str]], sample: str
+) -> Iterator[tuple[str, str]]:
+    """What the raw files of a sample's rows call it, where its name was made of that."""
+    from hklflow.beamlines import name
+    from hklflow.cli.planned import parts
+
+    for row in rows:
+        if row["sample"] == sample and row["raw"]:
+            raw = parts(row["raw"])[0]
+            try:
+                original = _sample_of(folder.base / raw)
+                if name(original) == sample:
+                    yield original, f"{raw}, in the table of scans"
+            except (HklflowError, OSError):
+                continue  # `hklflow check` reports a file that cannot be read
+
+
+def _sample_of(raw: Path) -> str:
+    """Name of the sample by a raw file's header, else by the file's name."""
+    from hklflow.beamlines.nexus import sample_name, stem
+    from hklflow.beamlines.tree import guess
+    from hklflow.formats.nxfile import find_entry, open_file
+    from hklflow.formats.raw import is_hdf5
+
+    if is_hdf5(raw):
+        with open_file(raw) as file:
+            if header := sample_name(find_entry(file)):
+                return header
+        words = stem(raw)
+    else:
+        words = re.split(r"[#*?%\[]", raw.name)[0].rstrip("_-.") or raw.parent.name
+    return guess(words).sample or words
+
+
+def _collision(key: tuple[str, ...], originals: Originals) -> str:
+    """Sentence about one name of several originals."""
+    what = ("sample", "scan", "rotation")[len(key) - 1]
+    texts = list(originals)
+    places = [
+        f"{_short(text)} ({where[0]}{f' and {len(where) - 1} more' if where[1:] else ''})"
+        for text, where in originals.items()
+    ]
+    problem = (
+        f"{', '.join(places[:-1])} and {places[-1]} would all be the {what} "
+        f"{' '.join(key)}, because names have letters, digits, '.', '+' and '-' only"
+    )
+    if what != "sample":
+        return f"{problem}; link the files under names that differ, and import the links"
+    proposed = [f"`--sample {text}`" for text in _proposed(key[0], texts)]
+    return (
+        f"{problem}; import each by itself: {', '.join(proposed[:-1])} and {proposed[-1]} (with "
+        f"its file, or --scans), or all with `--sample {key[0]}` if they are one sample"
+    )
+
+
+def _proposed(name_of_all: str, originals: Sequence[str]) -> list[str]:
+    """Names that differ: with Greek letters written out, else numbered."""
+    from hklflow.beamlines import name
+
+    written = [name("".join(map(_written, text))) for text in originals]
+    if len(set(written)) == len(written):
+        return written
+    return [f"{name_of_all}-{number}" for number in range(1, len(originals) + 1)]
+
+
+def _written(letter: str) -> str:
+    words = unicodedata.name(letter, "").split()
+    return words[3].lower() if words[:1] == ["GREEK"] and words[2:3] == ["LETTER"] else letter
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
