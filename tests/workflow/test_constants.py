@@ -12,14 +12,17 @@ import pytest
 import yaml
 
 from hklflow.cli import main
+from hklflow.config import load, read_yaml
+from hklflow.config.jobs_constants import constants_jobs
 from hklflow.constants import files
 from hklflow.constants.detectors import integrating
 from hklflow.constants.simulate import Truth, agipd
 from hklflow.constants.simulate_photons import Foil
 from hklflow.constants.simulate_runs import Campaign, write_campaign
 from hklflow.constants.status import Bit
+from hklflow.freshness import Freshness
 
-from .conftest import snakemake
+from .conftest import REPOSITORY, snakemake
 from .faults import Bench, Fault, copy_experiment
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -163,6 +166,20 @@ def test_mock_files_of_extra_data_end_to_end(tmp_path: Path) -> None:
         assert np.isnan(module["offset"][left_out]).all()
         assert set(module.quantities["gain"].attrs["source"]) == {"default"}
         assert (constants.module(5)["pixel_mask"] != 0).all()
+
+
+def test_nothing_is_out_of_date(made: Path) -> None:
+    """Parameters and inputs of every job in the table are those that its products hold."""
+    experiment = load(read_yaml(made / "config/config.yaml"), made, {})
+    text = (REPOSITORY / "workflow/rules/constants.smk").read_text()
+    rules = set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+    jobs = constants_jobs(experiment)
+    counters = {name for name in rules if name.startswith("counter_")}
+    assert {job.rule for job in jobs} == rules - counters - {"constants", "gather"}
+    verdicts = Freshness(experiment, full=True).verdicts()
+    judged = {verdict.job.rule for verdict in verdicts if verdict.job.recipes()}
+    assert judged == {job.rule for job in jobs}
+    assert [v for v in verdicts if v.reasons or v.doubts] == []
 
 
 def test_gathered_frames_are_gone_and_a_second_run_does_nothing(made: Path) -> None:

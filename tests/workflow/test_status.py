@@ -12,6 +12,7 @@ import pytest
 
 from hklflow.config import load, read_yaml
 from hklflow.config.jobs import Job, jobs_of
+from hklflow.freshness import Freshness
 
 from ..cli.conftest import Hklflow, hklflow
 from .conftest import CONFIG, scans, snakemake, write_experiment
@@ -69,6 +70,14 @@ def test_inputs_and_logs_are_those_of_the_workflow(finished: Path) -> None:
         assert set(job.inputs) == {name for name in record["input"] if name in makers}
         seen.add(product)
     assert seen == set(makers)
+
+
+def test_a_finished_experiment_is_not_out_of_date(finished: Path) -> None:
+    """Parameters and inputs of every job in the table are those that its products hold."""
+    freshness = Freshness(load(read_yaml(finished / "config/config.yaml"), finished, {}), full=True)
+    verdicts = freshness.verdicts()
+    assert len(verdicts) == len(freshness.jobs)
+    assert [v for v in verdicts if v.reasons or v.doubts] == []
 
 
 @pytest.mark.slow

@@ -78,6 +78,20 @@ def plan():
     workflow.dag.forcefiles.update(outdated(verdicts))
 
 
+def remember():
+    """Read the records of new products now, that the next plan need not."""
+    if workflow.is_main_process:
+        Freshness(experiment).verdicts()
+
+
+onsuccess:
+    remember()
+
+
+onerror:
+    remember()
+
+
 def is_made(path):
     """Whether a rule makes a file."""
     return path in SIMULATED or path.startswith(f"{paths.unbinned.folder}{os.sep}")
