@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ class Freshness:
                 elif likeness is Likeness.SAMPLED:
                     sampled.append(path)
                 elif likeness is Likeness.UNKNOWN:
-                    doubts.append(f"{path} cannot be compared: the record is of an early version")
+                    doubts.append(f"{path} cannot be compared: it may not be read")
                 elif likeness is Likeness.GONE and path in self._made:
                     reasons.append(f"{path} is gone")
                 # Blocks of frames and gathered frames are removed when they were used.
@@ -233,6 +234,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+_MUCH = 10**9  # bytes: seconds to minutes
+
+
+def _announce(path: str, files: Sequence[Path]) -> None:
+    """Say that a large file is looked at, for it may take a while."""
+    size = sum(file.stat().st_size for file in files)
+    if size > _MUCH:
+        print(f"hklflow: comparing {path} ({size / 1e9:.1f} GB)", file=sys.stderr, flush=True)
+
+
 @cache
 def _module(name: str) -> Any:
     return importlib.import_module(f"hklflow.stages.{name}")
@@ -330,7 +341,11 @@ class _Memory:
         known = self._likeness.get(key)
         if known is not None and not (full and known == Likeness.SAMPLED.value):
             return Likeness(known)
-        found = identity.compare(entry, files, now, full=full)
+        try:
+            _announce(entry["path"], files)
+            found = identity.compare(entry, files, now, full=full)
+        except OSError:  # it may not be read, or has just gone
+            return Likeness.UNKNOWN
         self._likeness[key] = found.value
         self._changed = True
         return found

@@ -38,7 +38,7 @@ class Likeness(Enum):
     CHANGED = "changed"
     GONE = "gone"
     UNKNOWN = "unknown"
-    """The record does not say enough."""
+    """They cannot be compared."""
 
 
 class Standing(NamedTuple):
@@ -60,12 +60,12 @@ class Standing(NamedTuple):
 
 
 def standing(files: Sequence[Path | str]) -> Standing | None:
-    """How files stand on the disk; None if one of them is not there."""
+    """How files stand on the disk; None if one of them is not there, or cannot be reached."""
     found = []
     try:
         for path in files:
             found.append(os.stat(path))  # noqa: PTH116  (a million of them in a dry run)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return None
     return standing_of(found)
 
@@ -176,8 +176,8 @@ def compare(
     if len(files) != entry.get("files", 1):
         return Likeness.CHANGED
     content = str(entry["sha256"])
-    if content.startswith("ends:"):  # of an early version
-        return Likeness.UNKNOWN
+    if content.startswith("ends:"):  # an early version looked at both ends of it
+        return Likeness.CHANGED
     kept = before is not None and before.place != now.place and before.written == now.written
     if content.startswith("sampled:") or (kept and not full):
         return _if_equal(sampled(files) == entry["sampled"], Likeness.SAMPLED, files)

@@ -85,7 +85,9 @@ def show_status(
     verdicts = freshness.verdicts()
     outdated = {v.job: "; ".join(v.reasons) for v in verdicts if v.reasons}
     progress = Progress(folder.base, jobs, run_of(folder.base), outdated)
-    notes = [*sentences(verdicts), *sampled_sentence(verdicts)]
+    # What is being made is neither old nor new.
+    resting = [v for v in verdicts if progress.of(v.job).state not in (RUN, LOST)]
+    notes = [*sentences(resting), *sampled_sentence(resting)]
     notes += [f"orphan: {path}" for path in orphans(experiment)]
     report = _Report(experiment, progress, sample, failed, config or [], notes)
     lines = report.as_json() if json_output else report.lines()
