@@ -152,8 +152,8 @@ CASES = [
     Case(
         "SPEC file with 404 motors",
         SPEC,
-        "…/run.spec, line 102 has 101 lines #O up to it, of which at most 100 can be read; make "
-        "a copy of the file without what is not needed",
+        "…/run.spec, line 77 has 304 motors up to it, of which at most 300 can be read; make a "
+        "copy of the file without what is not needed",
         written("run.spec", _spec(motor_lines=101)),
         good=NXMX,
     ),

@@ -170,6 +170,29 @@ def first_frame(space: Any) -> int:
     return int(space.get_select_bounds()[0][0])
 
 
+def frame_slices(space: Any, n: int) -> list[slice]:
+    """Frames of a selection in a dataset of `n` frames: those that it has at least a part of."""
+    import h5py
+
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        return [slice(0, n)]
+    if not space.is_regular_hyperslab():
+        first, last = space.get_select_bounds()
+        return [slice(int(first[0]), int(last[0]) + 1)]
+    first, stride, count, block = (int(values[0]) for values in space.get_regular_hyperslab())
+    end = first + stride * (count - 1) + block
+    # Unlimited is a very large number.
+    if block >= stride or count == 1 or end > 2**60:
+        return [slice(first, n if end > 2**60 else end)]
+    return [slice(first + i, first + i + stride * (count - 1) + 1, stride) for i in range(block)]
+
+
+def frame_bounds(space: Any, n: int) -> tuple[int, int]:
+    """First and last (exclusive) frame of a selection; one without end ends at `n`."""
+    slices = frame_slices(space, n)
+    return slices[0].start, slices[-1].stop
+
+
 def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """First and last (exclusive) frame of a selection, if it is a run of whole frames."""
     import h5py
