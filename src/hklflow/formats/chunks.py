@@ -4,6 +4,7 @@ HDF5 reads under one lock, through a filter that is slower than `bitshuffle.deco
 chunk is one frame in bitshuffle-LZ4, HDF5 is asked only where the chunks lie.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
@@ -191,6 +192,30 @@ def frame_bounds(space: Any, n: int) -> tuple[int, int]:
     """First and last (exclusive) frame of a selection; one without end ends at `n`."""
     slices = frame_slices(space, n)
     return slices[0].start, slices[-1].stop
+
+
+def holds_selection(shape: tuple[int, ...], virtual: Any) -> bool:
+    """Return True if a source of this shape has all that a virtual dataset takes from it."""
+    import h5py
+
+    space = virtual.src_space
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        # The file does not keep the shape that the source had.
+        return math.prod(shape) >= int(virtual.vspace.get_select_npoints())
+    ends = _selection_end(space)
+    return len(ends) == len(shape) and all(a <= b for a, b in zip(ends, shape, strict=True))
+
+
+def _selection_end(space: Any) -> tuple[int, ...]:
+    """Shape that holds all of a selection; 0 along axes without end."""
+    if not space.is_regular_hyperslab():
+        return tuple(int(last) + 1 for last in space.get_select_bounds()[1])
+    ends = [
+        int(first) + int(stride) * (int(count) - 1) + int(block)
+        for first, stride, count, block in zip(*space.get_regular_hyperslab(), strict=True)
+    ]
+    # Unlimited is a very large number.
+    return tuple(0 if end > 2**60 else end for end in ends)
 
 
 def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector
 from hklflow.errors import HklflowError
-from hklflow.formats.raw import Frames, Header, Raw, find_files
+from hklflow.formats.raw import Frames, Header, Raw, find_files, require_frame_size
 from hklflow.system import require_file
 
 FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
 
+
+# What fabio says of a damaged image in its log alone, and gives zeros for the pixels it lacks.
+_DAMAGED = re.compile("checksum|could not broadcast|too small|incomplete", re.IGNORECASE)
 
 _heard = threading.local()  # what fabio said of the image that this thread opens
 
@@ -74,6 +77,9 @@ def _open(path: Path, frame: int) -> Any:
     try:
         if path.suffix.lower() == ".cbf":
             _require_whole_cbf(path, frame)
+        # Their decoders take memory for what the header claims.
+        if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
+            require_frame_size(fabio.openheader(str(path)).shape, str(path))
         image = fabio.open(str(path))
         pixels = image.data
     except HklflowError:
@@ -81,13 +87,14 @@ def _open(path: Path, frame: int) -> Any:
     # fabio has no common error class: each format raises what its decoder raises.
     except Exception as error:  # noqa: BLE001
         why = f"{type(error).__name__}: {error}"
-    if pixels is None or any("hecksum" in message for message in _heard.messages):
-        why = " ".join((why or "".join(_heard.messages[-1:]) or "no pixels").split())
+    damage = [message for message in _heard.messages if _DAMAGED.search(message)]
+    if pixels is None or damage:
+        why = " ".join((why or "".join([*damage, *_heard.messages][:1]) or "no pixels").split())
         raise HklflowError(
             f"frame {frame} cannot be read from {path} ({why}); the "
             "file is truncated, damaged or of another format: copy it again"
         )
-    if image.nframes != 1 or pixels.ndim != 2 or pixels.dtype.kind not in "iuf":
+    if image.nframes != 1 or pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "iuf":
         raise HklflowError(
             f"{path} holds {image.nframes} images of {pixels.dtype} of the shape {pixels.shape}; a "
             "series has one image of numbers (slow, fast) in each file: convert it"

@@ -27,10 +27,11 @@ from hklflow.formats.chunks import (
     first_frame,
     frame_bounds,
     frame_slices,
+    holds_selection,
     pack_chunks,
     read_chunks,
 )
-from hklflow.formats.nxfile import find_entry, open_file
+from hklflow.formats.nxfile import find_entry, member, open_file
 from hklflow.formats.raw import MOST_PIXELS, Frames, require_frame_size
 from hklflow.system import no_file
 
@@ -84,7 +85,7 @@ class NexusFrames(Frames):
 
     def _find(self, path: Path) -> Iterator[_Segment]:
         entry = find_entry(self._file)
-        group = entry.get("data")
+        group = member(entry, "data")
         if group is None or not hasattr(group, "keys"):
             raise HklflowError(f"{path} has no group {entry.name}/data; is it a raw data file?")
         # get(getlink) does not follow the link, so a missing file is seen below.
@@ -284,19 +285,17 @@ def _require_sources(
                 "copy the data files next to the master file"
             )
         with open_file(part) as opened:
-            source = opened.get(virtual.dset_name)
+            source = member(opened, virtual.dset_name)
             if not hasattr(source, "is_virtual"):
                 raise HklflowError(
                     f"{part} has no dataset {virtual.dset_name}, from which {path} "
                     f"takes frames from {start} on; copy it again"
                 )
-            held = source.shape[0] if source.ndim else 0
-            end = frame_bounds(virtual.src_space, held)[1]
-            if end > held:
+            if not holds_selection(source.shape or (), virtual):
                 raise HklflowError(
-                    f"{virtual.dset_name} in {part} has {held} frames, but {path} takes frames up "
-                    f"to {end - 1} from it; the collection was aborted or the copy is "
-                    "incomplete: copy it again"
+                    f"{virtual.dset_name} in {part} of the shape {source.shape} does not hold all "
+                    f"frames from {start} on that {path} takes from it; the collection was "
+                    "aborted or the copy is incomplete: copy it again"
                 )
             if source.is_virtual:
                 parts += _require_sources(source, part, start, above)
@@ -370,6 +369,13 @@ def _require_written(data: Any, path: Path, first: int) -> None:
     HDF5 reads frames that were never written as zeros.
     """
     _require_filters(data, path)
+    for name, offset, size in data.external or ():
+        held = Path(name).stat().st_size if Path(name).is_file() else offset + size
+        if held < offset + size:
+            raise HklflowError(
+                f"{name} has {held} bytes, {path} takes its frames from {offset + size}; the copy "
+                "is incomplete: copy it again"
+            )
     if data.chunks is None:
         if data.size and data.id.get_storage_size() == 0 and data.external is None:
             raise HklflowError(f"no frame was written to {path}; copy it again")
