@@ -10,6 +10,7 @@ downwards (-lab y). The scan axis is not stated either and stays None.
 """
 
 import logging
+import math
 import re
 import threading
 from functools import cache
@@ -67,6 +68,18 @@ def _require_whole_cbf(path: Path, frame: int) -> None:
         )
 
 
+def _require_possible(head: Any, path: Path, frame: int) -> None:
+    """Refuse a size that no detector has, or that is not of as many pixels as the header says."""
+    shape = tuple(map(int, head.shape))
+    require_frame_size(shape, str(path))
+    packed = str(head.header.get("X-Binary-Number-of-Elements", "")).strip()
+    if packed.isdigit() and int(packed) != math.prod(shape):
+        raise HklflowError(
+            f"frame {frame} cannot be read from {path} ({packed} pixels are stored for an image of "
+            f"{' x '.join(map(str, shape))}); the file is damaged: copy it again"
+        )
+
+
 def _open(path: Path, frame: int) -> Any:
     """Open one image with fabio; errors name the file and the frame."""
     require_file(path, f"frame {frame} cannot be read:", "copy it again")
@@ -79,7 +92,7 @@ def _open(path: Path, frame: int) -> Any:
             _require_whole_cbf(path, frame)
         # Their decoders take memory for what the header claims.
         if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
-            require_frame_size(fabio.openheader(str(path)).shape, str(path))
+            _require_possible(fabio.openheader(str(path)), path, frame)
         image = fabio.open(str(path))
         pixels = image.data
     except HklflowError:
