@@ -120,7 +120,7 @@ def _bzip2(chunk: NDArray[np.uint8], size: int) -> None:
     _unpacked(bz2.BZ2Decompressor(), OSError, chunk, size)
 
 
-def _unpacked(unpacker: Any, error: type[Exception], chunk: NDArray[np.uint8], size: int) -> None:
+def _unpacked(unpacker: Any, error: Any, chunk: NDArray[np.uint8], size: int) -> None:
     """Unpack to one byte more than there should be, at most."""
     try:
         given = len(unpacker.decompress(chunk.data, size + 1))
@@ -246,9 +246,10 @@ def _register_probe() -> Any:
     values, sizes = ctypes.POINTER(uint), ctypes.POINTER(size_t)
     signature = ctypes.CFUNCTYPE(size_t, uint, size_t, values, size_t, sizes, ctypes.c_void_p)
 
-    @signature
-    def probe(flags: int, n: int, values: Any, n_bytes: int, room: Any, buffer: Any) -> int:
+    def count(flags: int, n: int, values: Any, n_bytes: int, room: Any, buffer: Any) -> int:
         return n_bytes if n == 1 and values[0] == n_bytes else 0
+
+    probe = signature(count)
 
     class FilterClass(ctypes.Structure):
         _fields_ = (
