@@ -7,7 +7,7 @@ where a chunk is damaged. So each chunk is looked at before HDF5 unpacks it.
 
 import bz2
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -29,6 +29,9 @@ OVERHEAD = 65_536
 _PROBE = 511
 
 
+Bytes = NDArray[np.uint8]
+
+
 class Filter(NamedTuple):
     """A filter of a dataset: its number and its values."""
 
@@ -48,13 +51,21 @@ def compressions(filters: list[Filter]) -> list[Filter]:
     return [f for f in filters if f.number not in (SHUFFLE, FLETCHER32)]
 
 
-def require_sizes(data: Any, start: int, stop: int) -> None:
+def require_sizes(data: Any, start: int, stop: int, out: NDArray[Any] | None = None) -> bool:
     """Refuse chunks of frames start..stop that do not unpack to the size of a chunk.
 
     Parameters
     ----------
     data : h5py.Dataset
-        Of the shape (n, slow, fast); not virtual.
+        Of the shape (n, ...); not virtual.
+    out : array or None
+        Room for these frames. Where chunks are frames and were unpacked to be counted, they are
+        put there: to unpack them again would take as long.
+
+    Returns
+    -------
+    bool
+        Whether all frames were put into ``out``.
 
     Raises
     ------
@@ -63,7 +74,8 @@ def require_sizes(data: Any, start: int, stop: int) -> None:
     """
     filters = filters_of(data)
     if not filters or data.chunks is None:
-        return
+        return False
+    complete = out is not None and data.chunks == (1, *data.shape[1:])
     size = int(np.prod(data.chunks)) * data.dtype.itemsize
     for where in _chunks(data, start, stop):
         frame = max(start, where[0])
@@ -73,9 +85,13 @@ def require_sizes(data: Any, start: int, stop: int) -> None:
                 raise ValueError(f"its {packed} bytes are more than the {size} they are to give")
             mask, chunk = data.id.read_direct_chunk(where)
             applied = [f for i, f in enumerate(filters) if not mask >> i & 1]
-            _require_size(np.frombuffer(chunk, np.uint8), applied, size)
+            plain = _require_size(np.frombuffer(chunk, np.uint8), applied, size)
         except (OSError, ValueError) as error:
             raise DamagedFrameError(frame, f"{data.name}: {error}") from error
+        complete = complete and plain is not None
+        if complete and out is not None and plain is not None:
+            out[frame - start] = plain.view(data.dtype).reshape(data.shape[1:])
+    return complete
 
 
 def _chunks(data: Any, start: int, stop: int) -> Iterator[tuple[int, ...]]:
@@ -87,21 +103,26 @@ def _chunks(data: Any, start: int, stop: int) -> Iterator[tuple[int, ...]]:
             yield (frame, *(int(i * step) for i, step in zip(corner, steps[1:], strict=True)))
 
 
-def _require_size(chunk: NDArray[np.uint8], filters: list[Filter], size: int) -> None:
-    """Refuse a chunk that these filters do not unpack to `size` bytes."""
-    filters = list(filters)
+def _require_size(chunk: Bytes, filters: list[Filter], size: int) -> Bytes | None:
+    """Refuse a chunk that these filters do not unpack to `size` bytes.
+
+    Gives the bytes, if they were unpacked and no checksum or shuffle is left to HDF5.
+    """
+    inside = list(filters)
     # Checksums of 4 bytes are outside or inside of the compression.
-    while filters and filters[-1].number in (SHUFFLE, FLETCHER32):
-        chunk = chunk[: chunk.size - 4] if filters.pop().number == FLETCHER32 else chunk
-    if not filters:
-        return _same(chunk.size, size)
-    last = filters.pop()
-    size += 4 * sum(f.number == FLETCHER32 for f in filters)
+    while inside and inside[-1].number in (SHUFFLE, FLETCHER32):
+        chunk = chunk[: chunk.size - 4] if inside.pop().number == FLETCHER32 else chunk
+    if not inside:
+        _same(chunk.size, size)
+        return chunk if not filters else None
+    last = inside.pop()
+    size += 4 * sum(f.number == FLETCHER32 for f in inside)
     if last.number == BITSHUFFLE:
         _bitshuffle(chunk, last.values, size)
-    elif (check := _CHECKS.get(last.number)) is not None:
-        check(chunk, size)
-    return None
+        return None
+    check = _CHECKS.get(last.number)
+    plain = None if check is None else check(chunk, size)
+    return plain if len(filters) == 1 else None
 
 
 def _same(given: int, size: int, *, more: bool = False) -> None:
@@ -110,35 +131,36 @@ def _same(given: int, size: int, *, more: bool = False) -> None:
         raise ValueError(f"it unpacks to {least}{given} bytes, not the {size} of a chunk")
 
 
-def _deflate(chunk: NDArray[np.uint8], size: int) -> None:
+def _deflate(chunk: Bytes, size: int) -> Bytes:
     from isal import isal_zlib
 
-    _unpacked(isal_zlib.decompressobj(), isal_zlib.error, chunk, size)
+    return _unpacked(isal_zlib.decompressobj(), isal_zlib.error, chunk, size)
 
 
-def _bzip2(chunk: NDArray[np.uint8], size: int) -> None:
-    _unpacked(bz2.BZ2Decompressor(), OSError, chunk, size)
+def _bzip2(chunk: Bytes, size: int) -> Bytes:
+    return _unpacked(bz2.BZ2Decompressor(), OSError, chunk, size)
 
 
-def _unpacked(unpacker: Any, error: Any, chunk: NDArray[np.uint8], size: int) -> None:
+def _unpacked(unpacker: Any, error: Any, chunk: Bytes, size: int) -> Bytes:
     """Unpack to one byte more than there should be, at most."""
     try:
-        given = len(unpacker.decompress(chunk.data, size + 1))
+        plain = unpacker.decompress(chunk.data, size + 1)
     except (error, EOFError) as problem:
         raise ValueError(str(problem)) from problem
-    _same(given, size, more=given > size)
+    _same(len(plain), size, more=len(plain) > size)
     if not unpacker.eof:
         raise ValueError("its compressed data end early")
+    return np.frombuffer(plain, np.uint8)
 
 
-def _number(chunk: NDArray[np.uint8], at: int, n: int, order: Any = "big") -> int:
+def _number(chunk: Bytes, at: int, n: int, order: Any = "big") -> int:
     """Whole number in a chunk."""
     if at + n > chunk.size:
         raise ValueError("its compressed data end early")
     return int.from_bytes(chunk[at : at + n].tobytes(), order)
 
 
-def _bitshuffle(chunk: NDArray[np.uint8], values: tuple[int, ...], size: int) -> None:
+def _bitshuffle(chunk: Bytes, values: tuple[int, ...], size: int) -> None:
     if len(values) < 5 or values[4] == 0:  # without compression
         return _same(chunk.size, size)
     _same(_number(chunk, 0, 8), size)
@@ -152,43 +174,49 @@ def _bitshuffle(chunk: NDArray[np.uint8], values: tuple[int, ...], size: int) ->
     return None
 
 
-def _walk(chunk: NDArray[np.uint8], at: int, blocks: int) -> int:
+def _walk(chunk: Bytes, at: int, blocks: int) -> int:
     """Where so many blocks end, each of which has its length in front."""
+    content = chunk.data
     for _ in range(blocks):
-        at += 4 + _number(chunk, at, 4)
+        # Beyond the end there are no bytes, which is 0.
+        at += 4 + int.from_bytes(content[at : at + 4], "big")
     if at > chunk.size:
         raise ValueError("its compressed data end early")
     return at
 
 
-def _lz4(chunk: NDArray[np.uint8], size: int) -> None:
-    from hklflow.formats.lz_sizes import require_lz4
+def _lz4(chunk: Bytes, size: int) -> Bytes:
+    from hklflow.formats.lz_sizes import SLACK, unpack_lz4
 
     _same(_number(chunk, 0, 8), size)
     block, at = _number(chunk, 8, 4), _HEADER
     if block == 0:
         raise ValueError("its compressed data have impossible blocks")
+    room = np.empty(size + SLACK, np.uint8)
     for start in range(0, size, block):
         plain, packed = min(block, size - start), _number(chunk, at, 4)
         at += 4
         if packed > chunk.size - at:
             raise ValueError("its compressed data end early")
-        if packed != plain:
-            require_lz4(chunk[at : at + packed], plain)
+        if packed == plain:
+            room[start : start + plain] = chunk[at : at + packed]
+        else:
+            unpack_lz4(chunk[at : at + packed], room[start:], plain)
         at += packed
+    return room[:size]
 
 
-def _blosc(chunk: NDArray[np.uint8], size: int) -> None:
+def _blosc(chunk: Bytes, size: int) -> None:
     _same(_number(chunk, 4, 4, "little"), size)
     if _number(chunk, 12, 4, "little") != chunk.size:
         raise ValueError("its compressed data end early")
 
 
-def _szip(chunk: NDArray[np.uint8], size: int) -> None:
+def _szip(chunk: Bytes, size: int) -> None:
     _same(_number(chunk, 0, 4, "little"), size)
 
 
-def _lzf(chunk: NDArray[np.uint8], size: int) -> None:
+def _lzf(chunk: Bytes, size: int) -> None:
     from hklflow.formats.lz_sizes import lzf_size
 
     given = int(lzf_size(chunk, size))
@@ -197,7 +225,7 @@ def _lzf(chunk: NDArray[np.uint8], size: int) -> None:
     _same(given, size, more=given > size)
 
 
-def _zstd(chunk: NDArray[np.uint8], size: int) -> None:
+def _zstd(chunk: Bytes, size: int) -> Bytes:
     """Unpack by HDF5, whose filter takes damaged data for good: a second one counts the bytes."""
     import h5py
 
@@ -217,13 +245,15 @@ def _zstd(chunk: NDArray[np.uint8], size: int) -> None:
         space = h5py.h5s.create_simple((size,))
         made = h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, space, plan)
         made.write_direct_chunk((0,), chunk.tobytes())
+        plain = np.empty(size, np.uint8)
         try:
-            made.read(space, space, np.empty(size, np.uint8))
+            made.read(space, space, plain)
         except OSError:
             raise ValueError("its compressed data are damaged") from None
+    return plain
 
 
-_CHECKS = {
+_CHECKS: dict[int, Callable[[Bytes, int], Bytes | None]] = {
     DEFLATE: _deflate,
     SZIP: _szip,
     BZIP2: _bzip2,

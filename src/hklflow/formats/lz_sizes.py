@@ -1,4 +1,4 @@
-"""Sizes that LZ4 and LZF data unpack to, found without trust in them."""
+"""LZ4 and LZF data, unpacked or measured without trust in them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,18 +6,21 @@ from numpy.typing import NDArray
 from hklflow.core.jit import kernel
 from hklflow.formats.bitshuffle import FAULTS, LZ4, SLACK, unpack
 
+__all__ = ["SLACK", "lzf_size", "unpack_lz4"]
 
-def require_lz4(packed: NDArray[np.uint8], size: int) -> None:
-    """Refuse what is no LZ4 data of exactly `size` bytes.
+
+def unpack_lz4(packed: NDArray[np.uint8], room: NDArray[np.uint8], size: int) -> None:
+    """Unpack LZ4 data of exactly `size` bytes; `SLACK` bytes behind them may be overwritten.
 
     Raises
     ------
     ValueError
-        If the data are damaged or of another size.
+        If the data are damaged or of another size, or the room is too small.
     """
-    at, memory = packed.ctypes.data, np.empty(size + SLACK, np.uint8)
-    end = at + packed.size
-    if not unpack(at, end, end, memory.ctypes.data, size):
+    if room.size < size + SLACK or not (room.flags.c_contiguous and packed.flags.c_contiguous):
+        raise ValueError(f"no room for {size} bytes")
+    at = packed.ctypes.data
+    if not unpack(at, at + packed.size, at + packed.size, room.ctypes.data, size):
         raise ValueError(FAULTS[LZ4])
 
 

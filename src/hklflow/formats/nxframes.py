@@ -212,7 +212,8 @@ class NexusFrames(Frames):
 
 
 def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> None:
-    _require_sizes(segment.data, segment.path, low, high, segment.first)
+    if _require_sizes(segment.data, segment.path, low, high, segment.first, out):
+        return
     try:
         segment.data.read_direct(out, np.s_[low:high])
         return
@@ -227,17 +228,19 @@ def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> Non
     raise _damaged(segment.first + frame, segment.path, problem)
 
 
-def _require_sizes(data: Any, path: Path, low: int, high: int, first: int) -> None:
+def _require_sizes(
+    data: Any, path: Path, low: int, high: int, first: int, out: NDArray[Any] | None = None
+) -> bool:
     """Refuse chunks of frames low..high that do not unpack to the size of a chunk.
 
-    For messages, ``first`` is the number of the dataset's first frame in the scan.
+    For messages, ``first`` is the number of the dataset's first frame in the scan. Gives whether
+    the frames are in ``out``.
     """
     if not data.is_virtual:
         try:
-            require_sizes(data, low, high)
+            return require_sizes(data, low, high, out)
         except DamagedFrameError as error:
             raise _damaged(first + error.frame, path, error.why) from error
-        return
     for virtual in data.virtual_sources():
         start, stop = frame_bounds(virtual.vspace, data.shape[0])
         with open_file(_part(virtual, path)) as opened:
@@ -250,6 +253,7 @@ def _require_sizes(data: Any, path: Path, low: int, high: int, first: int) -> No
             if start < high and low < stop and begin < end:
                 file = Path(opened.filename)
                 _require_sizes(source, file, begin, end, first - shift)
+    return False
 
 
 def _part(virtual: Any, path: Path) -> Path:
