@@ -156,6 +156,8 @@ def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
 def test_packed_frames_that_are_much_larger_than_frames(tmp_path):
     path = write(tmp_path / "a.h5", GZIP, bomb(zlib.compressobj(0), 1))
     refused(path, r"its 10\d* bytes are more than the 7680 they are to give")
+    path = write(tmp_path / "b.h5", CODECS["bitshuffle, lz4"], bytes(100_000))
+    refused(path, "its 100000 bytes are more than the 7680 they are to give")
 
 
 def test_a_filter_that_was_left_out(tmp_path):

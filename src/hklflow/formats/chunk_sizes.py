@@ -14,16 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.formats.chunks import BITSHUFFLE, DamagedFrameError
+from hklflow.formats.chunks import BITSHUFFLE, OVERHEAD, DamagedFrameError
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, BZIP2 = 1, 2, 3, 4, 307
 LZF, BLOSC, LZ4, ZSTD = 32000, 32001, 32004, 32015
 
 # Of bitshuffle's and LZ4's chunks: bytes in front, and of a block where they say 0.
 _HEADER, _BLOCK = 12, 8192
-
-#: A packed chunk has at most so many bytes more than an unpacked one: none is packed worse.
-OVERHEAD = 65_536
 
 # Reserved by the HDF Group for tests; known to this process only.
 _PROBE = 511

@@ -18,6 +18,9 @@ from hklflow.formats.nxfile import open_file
 
 BITSHUFFLE, LZ4 = 32008, 2  # the filter's number, its code of the compression
 
+#: A packed chunk has at most so many bytes more than an unpacked one: none is packed worse.
+OVERHEAD = 65_536
+
 # The kernel reads no more than about this much ahead for one request.
 ANNOUNCED = 128 * 1024
 
@@ -85,11 +88,14 @@ def find_chunks(data: Any, path: Path) -> ChunkTable:
     if not _is_plain(data):
         return table
     table.files.append(Path(data.file.filename))
+    plain = math.prod(data.chunks) * data.dtype.itemsize
+    most = plain + plain // 8 + OVERHEAD
 
     def note(chunk: Any) -> None:
         frame = chunk.chunk_offset[0]
-        # The mask names filters that were left out for this chunk.
-        if chunk.filter_mask == 0:
+        # The mask names filters that were left out for this chunk. Before HDF5 reads one, it is
+        # refused if it is larger than any packed frame.
+        if chunk.filter_mask == 0 and chunk.size <= most:
             table.file[frame] = 0
             table.offset[frame] = chunk.byte_offset
             table.size[frame] = chunk.size
