@@ -25,6 +25,14 @@ def _named(folder: Path, **samples: str) -> None:
             opened["entry/sample/name"] = sample
 
 
+def _spec(columns: int = 2, motor_lines: int = 1) -> str:
+    """Text of a SPEC file with one scan."""
+    motors = "".join(f"#O{i} a{i}  b{i}  c{i}  d{i}\n" for i in range(motor_lines))
+    labels = "  ".join(f"c{i}" for i in range(columns))
+    row = " ".join(["1"] * columns)
+    return f"#F run.spec\n{motors}#S 1  ascan phi 0 10 5 1\n#N {columns}\n#L {labels}\n{row}\n"
+
+
 CASES = [
     Case(
         "import from an unknown beamline",
@@ -174,6 +182,37 @@ CASES = [
         SPEC,
         "…/run.spec has no line #S: it is no SPEC file, or one without scans",
         written("run.spec", bytes(range(256)) * 9),
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file with 513 columns",
+        SPEC,
+        "…/run.spec, line 6 has 513 columns, of which at most 510 can be read; make a copy of "
+        "the file without what is not needed",
+        written("run.spec", _spec(columns=513)),
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file with 404 motors",
+        SPEC,
+        "…/run.spec, line 77 has 304 motors up to it, of which at most 300 can be read; make a "
+        "copy of the file without what is not needed",
+        written("run.spec", _spec(motor_lines=101)),
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file with a line of a megabyte",
+        SPEC,
+        "…/run.spec, line 7 has 1000003 bytes, of which at most 4999 can be read; make a copy of "
+        "the file without what is not needed",
+        written("run.spec", _spec() + f"#C {'x' * 1000000}\n"),
+        good=NXMX,
+    ),
+    Case(
+        "SPEC file that ends with a file header",
+        SPEC,
+        "…/run.spec, line 7 is a file header (#F) that no scan follows; cut the file there",
+        written("run.spec", _spec() + "#F run.spec\n#E 1\n"),
         good=NXMX,
     ),
     Case(

@@ -1,6 +1,7 @@
 """Raw files that are damaged, incomplete or something else."""
 
 import os
+import zlib
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 
 import fabio
 import h5py
+import hdf5plugin
 import numpy as np
 from PIL import Image
 
 from hklflow import stage
 from hklflow.stages import import_scan
 
-from .cases import Case, Spoil, cut, inside, removed, written
+from .cases import Case, Spoil, cut, inside, removed, several, written
 from .experiment import (
     IMPORT,
     IMPORT_LINKED,
@@ -135,6 +137,43 @@ def _virtual(name: str) -> Spoil:
         group.create_virtual_dataset("data", layout)
 
     return _of(make)
+
+
+def _itself(group: h5py.Group) -> None:
+    """Frames that are taken from themselves."""
+    layout = h5py.VirtualLayout((N, *SHAPE), np.uint32)
+    layout[:] = h5py.VirtualSource(".", "/entry/data/data", (N, *SHAPE))
+    group.create_virtual_dataset("data", layout)
+
+
+def _half_virtual(folder: Path) -> None:
+    """Frames of which the last are in no file."""
+    with h5py.File(folder / "raw/part.h5", "w") as file:
+        file["data"] = frames()[:4]
+
+    def make(group: h5py.Group) -> None:
+        layout = h5py.VirtualLayout((N, *SHAPE), np.uint32)
+        layout[:4] = h5py.VirtualSource("part.h5", "data", (4, *SHAPE))
+        group.create_virtual_dataset("data", layout)
+
+    _of(make)(folder)
+
+
+def _packed_as(n_bytes: int) -> Spoil:
+    """Frames in gzip, of which one unpacks to another size."""
+
+    def make(group: h5py.Group) -> None:
+        made = group.create_dataset("data", data=frames(), chunks=(1, *SHAPE), compression="gzip")
+        made.id.write_direct_chunk((3, 0, 0), zlib.compress(bytes(n_bytes), 9))
+
+    return _of(make)
+
+
+def _claims(group: h5py.Group) -> None:
+    """Frames in LZ4, of which one claims to be 8 GB."""
+    how = hdf5plugin.LZ4()
+    made = group.create_dataset("data", data=frames(), chunks=(1, *SHAPE), **how)
+    made.id.write_direct_chunk((3, 0, 0), (8 << 30).to_bytes(8, "big") + bytes(99))
 
 
 def _texts(group: h5py.Group) -> None:
@@ -404,6 +443,65 @@ CASES = [
         _virtual("/nowhere/gone.h5"),
     ),
     Case(
+        "virtual dataset of itself",
+        IMPORT,
+        "/entry/data/data in raw/r1.nxs takes frames from itself; the file is damaged: copy it "
+        "again",
+        _of(_itself),
+    ),
+    Case(
+        "virtual dataset of which frames are in no file",
+        IMPORT,
+        "frame 4 of raw/r1.nxs is in none of the files that /entry/data/data takes its frames "
+        "from; the collection was aborted or the file is damaged: copy it again",
+        _half_virtual,
+    ),
+    Case(
+        "10^6 x 10^6 pixels declared",
+        IMPORT,
+        "/entry/data/data in raw/r1.nxs has frames of 1000000 x 1000000 pixels, more than "
+        "200000000; the file is damaged or holds something else",
+        _empty(N, 10**6, 10**6),
+    ),
+    Case(
+        "compressed frame that unpacks to a megabyte",
+        SUM,
+        "frame 3 cannot be read from raw/r1.nxs (/entry/data/data: it unpacks to at least 481 "
+        "bytes, not the 480 of a chunk); the file is truncated or damaged: copy it again",
+        _packed_as(2**20),
+    ),
+    Case(
+        "compressed frame that unpacks to 100 bytes",
+        SUM,
+        "frame 3 cannot be read from raw/r1.nxs (/entry/data/data: it unpacks to 100 bytes, not "
+        "the 480 of a chunk); the file is truncated or damaged: copy it again",
+        _packed_as(100),
+    ),
+    Case(
+        "compressed frame that claims to be 8 GB",
+        SUM,
+        "frame 3 cannot be read from raw/r1.nxs (/entry/data/data: it unpacks to 8589934592 "
+        "bytes, not the 480 of a chunk); the file is truncated or damaged: copy it again",
+        _of(_claims),
+    ),
+    Case(
+        "CBF of 10^6 x 10^6 pixels",
+        IMPORT_SERIES,
+        "raw/r3_0001.cbf has frames of 1000000 x 1000000 pixels, more than 200000000; the file is "
+        "damaged or holds something else",
+        several(
+            bytes_of("raw/r3_0001.cbf", b"Fastest-Dimension: 10", b"Fastest-Dimension: 1000000"),
+            bytes_of("raw/r3_0001.cbf", b"Second-Dimension: 12", b"Second-Dimension: 1000000"),
+        ),
+    ),
+    Case(
+        "CBF of fewer rows than are stored",
+        IMPORT_SERIES,
+        "frame 0 cannot be read from raw/r3_0001.cbf (120 pixels are stored for an image of 11 x "
+        "10); the file is damaged: copy it again",
+        bytes_of("raw/r3_0001.cbf", b"Second-Dimension: 12", b"Second-Dimension: 11"),
+    ),
+    Case(
         "soft links in a circle",
         IMPORT,
         "frames from 0 on cannot be read: raw/r1.nxs is truncated or has no such dataset (…);"
@@ -489,8 +587,9 @@ CASES = [
     Case(
         "compressed frame damaged",
         SUM,
-        "frame 3 cannot be read from raw/r1.nxs (Can't synchronously read data (filter "
-        "returned failure during read)); the file is truncated or damaged: copy it again",
+        "frame 3 cannot be read from raw/r1.nxs (/entry/data/data: it unpacks to "
+        "18446744073709551615 bytes, not the 480 of a chunk); the file is truncated or damaged: "
+        "copy it again",
         _damaged_frame,
     ),
     Case(

@@ -264,7 +264,7 @@ class Memory:
         monkeypatch.setattr(
             bitshuffle, "differ64", lambda a, b: self.read(a, 64) != self.read(b, 64)
         )
-        for name in ("_long", "_repeat", "_unpack", "_alike", "_group", "_number", "_decode"):
+        for name in ("_long", "_repeat", "unpack", "_alike", "_group", "_number", "_decode"):
             monkeypatch.setattr(bitshuffle, name, getattr(bitshuffle, name).py_func)
         self.decode_blocks = bitshuffle._decode_blocks.py_func
         monkeypatch.setattr(bitshuffle, "_decode_blocks", self.with_scratch)

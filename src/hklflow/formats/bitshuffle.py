@@ -89,7 +89,7 @@ def _repeat(to: int, after: int, offset: int) -> None:
 
 
 @kernel
-def _unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
+def unpack(at: int, end: int, limit: int, target: int, size: int) -> bool:
     """Decode LZ4 data at..end to exactly `size` bytes; False if they are none.
 
     Bytes up to `limit` may be read, and SLACK bytes behind the target be overwritten.
@@ -211,7 +211,7 @@ def _decode_blocks(
         at += 4
         if length > end - at:
             return EARLY
-        if not _unpack(at, at + length, end, planes, count * width):
+        if not unpack(at, at + length, end, planes, count * width):
             return LZ4
         at += length
         plane = count // 8

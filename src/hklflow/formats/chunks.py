@@ -4,6 +4,7 @@ HDF5 reads under one lock, through a filter that is slower than `bitshuffle.deco
 chunk is one frame in bitshuffle-LZ4, HDF5 is asked only where the chunks lie.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from hklflow.formats.nxfile import open_file
 
 BITSHUFFLE, LZ4 = 32008, 2  # the filter's number, its code of the compression
+
+#: A packed chunk has at most so many bytes more than an unpacked one: none is packed worse.
+OVERHEAD = 65_536
 
 # The kernel reads no more than about this much ahead for one request.
 ANNOUNCED = 128 * 1024
@@ -84,11 +88,14 @@ def find_chunks(data: Any, path: Path) -> ChunkTable:
     if not _is_plain(data):
         return table
     table.files.append(Path(data.file.filename))
+    plain = math.prod(data.chunks) * data.dtype.itemsize
+    most = plain + plain // 8 + OVERHEAD
 
     def note(chunk: Any) -> None:
         frame = chunk.chunk_offset[0]
-        # The mask names filters that were left out for this chunk.
-        if chunk.filter_mask == 0:
+        # The mask names filters that were left out for this chunk. Before HDF5 reads one, it is
+        # refused if it is larger than any packed frame.
+        if chunk.filter_mask == 0 and chunk.size <= most:
             table.file[frame] = 0
             table.offset[frame] = chunk.byte_offset
             table.size[frame] = chunk.size
@@ -168,6 +175,53 @@ def first_frame(space: Any) -> int:
     if space.is_regular_hyperslab():
         return int(space.get_regular_hyperslab()[0][0])
     return int(space.get_select_bounds()[0][0])
+
+
+def frame_slices(space: Any, n: int) -> list[slice]:
+    """Frames of a selection in a dataset of `n` frames: those that it has at least a part of."""
+    import h5py
+
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        return [slice(0, n)]
+    if not space.is_regular_hyperslab():
+        first, last = space.get_select_bounds()
+        return [slice(int(first[0]), int(last[0]) + 1)]
+    first, stride, count, block = (int(values[0]) for values in space.get_regular_hyperslab())
+    end = first + stride * (count - 1) + block
+    # Unlimited is a very large number.
+    if block >= stride or count == 1 or end > 2**60:
+        return [slice(first, n if end > 2**60 else end)]
+    return [slice(first + i, first + i + stride * (count - 1) + 1, stride) for i in range(block)]
+
+
+def frame_bounds(space: Any, n: int) -> tuple[int, int]:
+    """First and last (exclusive) frame of a selection; one without end ends at `n`."""
+    slices = frame_slices(space, n)
+    return slices[0].start, slices[-1].stop
+
+
+def holds_selection(shape: tuple[int, ...], virtual: Any) -> bool:
+    """Return True if a source of this shape has all that a virtual dataset takes from it."""
+    import h5py
+
+    space = virtual.src_space
+    if space.get_select_type() == h5py.h5s.SEL_ALL:
+        # The file does not keep the shape that the source had.
+        return math.prod(shape) >= int(virtual.vspace.get_select_npoints())
+    ends = _selection_end(space)
+    return len(ends) == len(shape) and all(a <= b for a, b in zip(ends, shape, strict=True))
+
+
+def _selection_end(space: Any) -> tuple[int, ...]:
+    """Shape that holds all of a selection; 0 along axes without end."""
+    if not space.is_regular_hyperslab():
+        return tuple(int(last) + 1 for last in space.get_select_bounds()[1])
+    ends = [
+        int(first) + int(stride) * (int(count) - 1) + int(block)
+        for first, stride, count, block in zip(*space.get_regular_hyperslab(), strict=True)
+    ]
+    # Unlimited is a very large number.
+    return tuple(0 if end > 2**60 else end for end in ends)
 
 
 def _whole_frames(space: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:

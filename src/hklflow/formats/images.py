@@ -10,6 +10,7 @@ downwards (-lab y). The scan axis is not stated either and stays None.
 """
 
 import logging
+import math
 import re
 import threading
 from functools import cache
@@ -21,13 +22,16 @@ from numpy.typing import NDArray
 
 from hklflow.core.geometry import Detector
 from hklflow.errors import HklflowError
-from hklflow.formats.raw import Frames, Header, Raw, find_files
+from hklflow.formats.raw import Frames, Header, Raw, find_files, require_frame_size
 from hklflow.system import require_file
 
 FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6}
 
+
+# What fabio says of a damaged image in its log alone, and gives zeros for the pixels it lacks.
+_DAMAGED = re.compile("checksum|could not broadcast|too small|incomplete", re.IGNORECASE)
 
 _heard = threading.local()  # what fabio said of the image that this thread opens
 
@@ -64,6 +68,18 @@ def _require_whole_cbf(path: Path, frame: int) -> None:
         )
 
 
+def _require_possible(head: Any, path: Path, frame: int) -> None:
+    """Refuse a size that no detector has, or that is not of as many pixels as the header says."""
+    shape = tuple(map(int, head.shape))
+    require_frame_size(shape, str(path))
+    packed = str(head.header.get("X-Binary-Number-of-Elements", "")).strip()
+    if packed.isdigit() and int(packed) != math.prod(shape):
+        raise HklflowError(
+            f"frame {frame} cannot be read from {path} ({packed} pixels are stored for an image of "
+            f"{' x '.join(map(str, shape))}); the file is damaged: copy it again"
+        )
+
+
 def _open(path: Path, frame: int) -> Any:
     """Open one image with fabio; errors name the file and the frame."""
     require_file(path, f"frame {frame} cannot be read:", "copy it again")
@@ -74,6 +90,9 @@ def _open(path: Path, frame: int) -> Any:
     try:
         if path.suffix.lower() == ".cbf":
             _require_whole_cbf(path, frame)
+        # Their decoders take memory for what the header claims.
+        if {".cbf", ".edf"} & set(map(str.lower, path.suffixes[-2:])):
+            _require_possible(fabio.openheader(str(path)), path, frame)
         image = fabio.open(str(path))
         pixels = image.data
     except HklflowError:
@@ -81,13 +100,14 @@ def _open(path: Path, frame: int) -> Any:
     # fabio has no common error class: each format raises what its decoder raises.
     except Exception as error:  # noqa: BLE001
         why = f"{type(error).__name__}: {error}"
-    if pixels is None or any("hecksum" in message for message in _heard.messages):
-        why = " ".join((why or "".join(_heard.messages[-1:]) or "no pixels").split())
+    damage = [message for message in _heard.messages if _DAMAGED.search(message)]
+    if pixels is None or damage:
+        why = " ".join((why or "".join([*damage, *_heard.messages][:1]) or "no pixels").split())
         raise HklflowError(
             f"frame {frame} cannot be read from {path} ({why}); the "
             "file is truncated, damaged or of another format: copy it again"
         )
-    if image.nframes != 1 or pixels.ndim != 2 or pixels.dtype.kind not in "iuf":
+    if image.nframes != 1 or pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "iuf":
         raise HklflowError(
             f"{path} holds {image.nframes} images of {pixels.dtype} of the shape {pixels.shape}; a "
             "series has one image of numbers (slow, fast) in each file: convert it"

@@ -65,7 +65,7 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
 
 
 def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
-    from hklflow.formats.nxfile import open_file
+    from hklflow.formats.nxfile import open_file, read_values
 
     with open_file(path) as file:
         node = file.get(dataset)
@@ -76,7 +76,7 @@ def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
                 f"{path}:{dataset} has the shape {node.shape}, more than a detector has pixels; "
                 "name the mask"
             )
-        pixels: NDArray[Any] = node[()]
+        pixels: NDArray[Any] = read_values(node)
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 2 or pixels.dtype.kind not in "buif":

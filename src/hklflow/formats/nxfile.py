@@ -49,19 +49,55 @@ def text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def member(group: Any, name: str) -> Any:
+    """Member of a group; None where there is none, or its link leads nowhere or in a circle."""
+    try:
+        return group.get(name)
+    except (OSError, RuntimeError):
+        return None
+
+
 def find_entry(file: Any) -> Any:
     """Find the NXentry; files without one are taken as they are."""
     for name in file:
-        group = file.get(name)
+        group = member(file, name)
         if group is not None and text(group.attrs.get("NX_class", "")) == "NXentry":
             return group
-    return file.get("entry", file)
+    entry = member(file, "entry")
+    return file if entry is None else entry
 
 
 def find_class(group: Any, name: str) -> list[Any]:
     """Direct children of an NX_class."""
-    found = [group.get(key) for key in group]
+    found = [member(group, key) for key in group]
     return [g for g in found if g is not None and text(g.attrs.get("NX_class", "")) == name]
+
+
+def read_values(node: Any) -> Any:
+    """Read all of a dataset, unless its size or a damaged compression would fill the memory.
+
+    Raises
+    ------
+    HklflowError
+        If there are more values than a detector has pixels, or they cannot be unpacked.
+    """
+    from hklflow.formats.chunk_sizes import require_sizes
+    from hklflow.formats.chunks import DamagedFrameError
+    from hklflow.formats.raw import MOST_PIXELS
+
+    where = f"{node.name} in {node.file.filename}"
+    if (node.size or 0) > MOST_PIXELS:
+        raise HklflowError(
+            f"{where} has the shape {node.shape}, more values than {MOST_PIXELS}; the file is "
+            "damaged or holds something else"
+        )
+    try:
+        if node.shape and not node.is_virtual:
+            require_sizes(node, 0, node.shape[0])
+        return node[()]
+    except (DamagedFrameError, OSError) as error:
+        why = error.why if isinstance(error, DamagedFrameError) else error
+        raise HklflowError(f"{where} cannot be read ({why}); copy the file again") from error
 
 
 def numbers(node: Any) -> Floats:
@@ -76,7 +112,7 @@ def numbers(node: Any) -> Floats:
     if not hasattr(node, "dtype") or not node.size:
         raise HklflowError(f"{where} holds no value; mend the file")
     try:
-        return np.asarray(node[()], dtype=np.float64)
+        return np.asarray(read_values(node), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise HklflowError(f"{where} holds no numbers ({error}); mend the file") from error
 

@@ -4,6 +4,7 @@ HDF5 gives zeros without a word for frames that were never written and for missi
 of virtual datasets. Both are refused here.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +18,25 @@ from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
 from hklflow.formats.bands import PackedFrames
+from hklflow.formats.chunk_sizes import compressions, filters_of, require_sizes
 from hklflow.formats.chunks import (
     ChunkTable,
     DamagedFrameError,
     announce_chunks,
     find_chunks,
     first_frame,
+    frame_bounds,
+    frame_slices,
+    holds_selection,
     pack_chunks,
     read_chunks,
 )
-from hklflow.formats.nxfile import find_entry, open_file
-from hklflow.formats.raw import Frames
+from hklflow.formats.nxfile import find_entry, member, open_file
+from hklflow.formats.raw import MOST_PIXELS, Frames, require_frame_size
 from hklflow.system import no_file
+
+#: Frames of a virtual dataset, which takes no room in a file.
+MOST_FRAMES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class NexusFrames(Frames):
 
     def _find(self, path: Path) -> Iterator[_Segment]:
         entry = find_entry(self._file)
-        group = entry.get("data")
+        group = member(entry, "data")
         if group is None or not hasattr(group, "keys"):
             raise HklflowError(f"{path} has no group {entry.name}/data; is it a raw data file?")
         # get(getlink) does not follow the link, so a missing file is seen below.
@@ -127,24 +135,7 @@ class NexusFrames(Frames):
             ) from error
         _require_images(data, group.name, name, source)
         if data.is_virtual:
-            # HDF5 fills frames of a missing source file with zeros without a word.
-            for virtual in data.virtual_sources():
-                if virtual.file_name == ".":
-                    continue
-                part = source.parent / virtual.file_name
-                start = first_frame(virtual.vspace)
-                if (reason := no_file(part, read=True)) is not None:
-                    raise HklflowError(
-                        f"{part} {reason}: {source} takes frames from {start} on from it; "
-                        "copy the data files next to the master file"
-                    )
-                with open_file(part) as opened:
-                    if virtual.dset_name not in opened:
-                        raise HklflowError(
-                            f"{part} has no dataset {virtual.dset_name}, from which {source} "
-                            f"takes frames from {start} on; copy it again"
-                        )
-                    _require_written(opened[virtual.dset_name], part, start)
+            for part in _require_sources(data, source, first):
                 if part not in self.files:
                     self.files.append(part)
         else:
@@ -221,6 +212,8 @@ class NexusFrames(Frames):
 
 
 def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> None:
+    if _require_sizes(segment.data, segment.path, low, high, segment.first, out):
+        return
     try:
         segment.data.read_direct(out, np.s_[low:high])
         return
@@ -233,6 +226,96 @@ def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> Non
         except OSError:
             break
     raise _damaged(segment.first + frame, segment.path, problem)
+
+
+def _require_sizes(
+    data: Any, path: Path, low: int, high: int, first: int, out: NDArray[Any] | None = None
+) -> bool:
+    """Refuse chunks of frames low..high that do not unpack to the size of a chunk.
+
+    For messages, ``first`` is the number of the dataset's first frame in the scan. Gives whether
+    the frames are in ``out``.
+    """
+    if not data.is_virtual:
+        try:
+            return require_sizes(data, low, high, out)
+        except DamagedFrameError as error:
+            raise _damaged(first + error.frame, path, error.why) from error
+    for virtual in data.virtual_sources():
+        start, stop = frame_bounds(virtual.vspace, data.shape[0])
+        with open_file(_part(virtual, path)) as opened:
+            source = opened[virtual.dset_name]
+            begin, end = frame_bounds(virtual.src_space, source.shape[0])
+            shift = begin - start
+            if end - begin == stop - start:
+                # Frame by frame. Of other selections everything is looked at.
+                begin, end = max(begin, low + shift), min(end, high + shift)
+            if start < high and low < stop and begin < end:
+                file = Path(opened.filename)
+                _require_sizes(source, file, begin, end, first - shift)
+    return False
+
+
+def _part(virtual: Any, path: Path) -> Path:
+    """File of a source of a virtual dataset, which is in the file `path`."""
+    return path if virtual.file_name == "." else path.parent / virtual.file_name
+
+
+def _require_sources(
+    data: Any, path: Path, first: int, above: tuple[tuple[Path, str], ...] = ()
+) -> list[Path]:
+    """Refuse a virtual dataset with frames that are nowhere; gives the files of the others.
+
+    HDF5 gives the fill value for them without a word.
+    """
+    if (path.resolve(), data.name) in above:
+        raise HklflowError(
+            f"{data.name} in {path} takes frames from itself; the file is damaged: copy it again"
+        )
+    if data.shape[0] > MOST_FRAMES:
+        raise HklflowError(
+            f"{data.name} in {path} has {data.shape[0]} frames, more than {MOST_FRAMES}; is it a "
+            "raw data file?"
+        )
+    above = (*above, (path.resolve(), data.name))
+    mapped = np.zeros(data.shape[0], dtype=bool)
+    parts: list[Path] = []
+    for virtual in data.virtual_sources():
+        part = _part(virtual, path)
+        start = first + first_frame(virtual.vspace)
+        if (reason := no_file(part, read=True)) is not None:
+            raise HklflowError(
+                f"{part} {reason}: {path} takes frames from {start} on from it; "
+                "copy the data files next to the master file"
+            )
+        with open_file(part) as opened:
+            source = member(opened, virtual.dset_name)
+            if not hasattr(source, "is_virtual"):
+                raise HklflowError(
+                    f"{part} has no dataset {virtual.dset_name}, from which {path} "
+                    f"takes frames from {start} on; copy it again"
+                )
+            if not holds_selection(source.shape or (), virtual):
+                raise HklflowError(
+                    f"{virtual.dset_name} in {part} of the shape {source.shape} does not hold all "
+                    f"frames from {start} on that {path} takes from it; the collection was "
+                    "aborted or the copy is incomplete: copy it again"
+                )
+            if source.is_virtual:
+                parts += _require_sources(source, part, start, above)
+            else:
+                _require_written(source, part, start)
+        if part != path:
+            parts.append(part)
+        for frames in frame_slices(virtual.vspace, data.shape[0]):
+            mapped[frames] = True
+    if not mapped.all():
+        raise HklflowError(
+            f"frame {first + int(np.argmin(mapped))} of {path} is in none of the files that "
+            f"{data.name} takes its frames from; the collection was aborted or the file is "
+            "damaged: copy it again"
+        )
+    return parts
 
 
 def _damaged(frame: int, path: Path, problem: object) -> HklflowError:
@@ -255,6 +338,13 @@ def _require_images(data: Any, group: str, name: str, path: Path) -> None:
             f"{group}/{name} in {path} has the shape {shape} and holds {kind}; frames are numbers "
             "of the shape (frame, slow, fast), at least one: name the file that holds them"
         )
+    require_frame_size(shape[1:], f"{group}/{name} in {path}")
+    size = math.prod(data.chunks or (0,))
+    if size > max(MOST_PIXELS, data.size):
+        raise HklflowError(
+            f"{group}/{name} in {path} has chunks of {size} pixels, more than all of its frames "
+            f"and {MOST_PIXELS}; write the frames to another file"
+        )
 
 
 def _require_filters(data: Any, path: Path) -> None:
@@ -271,6 +361,10 @@ def _require_filters(data: Any, path: Path) -> None:
                 "not installed here; set HDF5_PLUGIN_PATH to where its plugin is, or pack them "
                 "anew with bitshuffle"
             )
+    if len(compressions(filters_of(data))) > 1:
+        raise HklflowError(
+            f"the frames of {path} are compressed more than once; pack them anew with bitshuffle"
+        )
 
 
 def _require_written(data: Any, path: Path, first: int) -> None:
@@ -279,12 +373,19 @@ def _require_written(data: Any, path: Path, first: int) -> None:
     HDF5 reads frames that were never written as zeros.
     """
     _require_filters(data, path)
+    for name, offset, size in data.external or ():
+        held = Path(name).stat().st_size if Path(name).is_file() else offset + size
+        if held < offset + size:
+            raise HklflowError(
+                f"{name} has {held} bytes, {path} takes its frames from {offset + size}; the copy "
+                "is incomplete: copy it again"
+            )
     if data.chunks is None:
         if data.size and data.id.get_storage_size() == 0 and data.external is None:
             raise HklflowError(f"no frame was written to {path}; copy it again")
         return
     grid = [-(-n // c) for n, c in zip(data.shape, data.chunks, strict=True)]
-    if data.id.get_num_chunks() >= int(np.prod(grid)):
+    if data.id.get_num_chunks() >= math.prod(grid):
         return
     for frame in range(0, data.shape[0], data.chunks[0]):
         for corner in np.ndindex(*grid[1:]):

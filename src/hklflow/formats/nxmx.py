@@ -19,6 +19,7 @@ from hklflow.formats.nxfile import (
     first_scaled,
     numbers,
     open_file,
+    read_values,
     scaled,
     text,
 )
@@ -305,7 +306,7 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     mask = group.get("pixel_mask", group.get("detectorSpecific", {}).get("pixel_mask"))
     if mask is None:
         return None
-    values = np.asarray(mask[()])
+    values = np.asarray(read_values(mask))
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise HklflowError(
             f"the pixel mask in {group.file.filename} holds {values.dtype} that are no bits of "
@@ -385,7 +386,7 @@ def _noise_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     if "underload_value" in group:
         fields["underload"] = float(np.ravel(group["underload_value"][()])[0])
     if READ_VARIANCE in group:
-        variance = np.asarray(group[READ_VARIANCE][()], dtype=np.float64)
+        variance = np.asarray(read_values(group[READ_VARIANCE]), dtype=np.float64)
         if variance.shape != shape or not np.all((variance >= 0) & np.isfinite(variance)):
             raise HklflowError(
                 f"the read noise in {group.file.filename} has shape {variance.shape}, the frames "

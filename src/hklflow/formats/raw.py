@@ -4,6 +4,7 @@
 measurement as far as the file states them: a field that is None is not in the file.
 """
 
+import math
 import os
 import re
 from abc import ABC, abstractmethod
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 HDF5_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf"}
 IMAGE_SUFFIXES = {".cbf", ".tif", ".tiff", ".img", ".edf"}
+
+#: Pixels of a frame: more than any detector has. A damaged header may claim any number.
+MOST_PIXELS = 200_000_000
 
 Raw = str | Path | Sequence[str | Path]
 
@@ -186,6 +190,21 @@ class Frames(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def require_frame_size(shape: Sequence[int], what: str) -> None:
+    """Refuse frames that are larger than any detector, before there is memory for them.
+
+    Raises
+    ------
+    HklflowError
+        It begins with ``what``.
+    """
+    if math.prod(shape) > MOST_PIXELS:
+        raise HklflowError(
+            f"{what} has frames of {' x '.join(map(str, shape))} pixels, more than "
+            f"{MOST_PIXELS}; the file is damaged or holds something else"
+        )
 
 
 def _require_size(size: int) -> None:

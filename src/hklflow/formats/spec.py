@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core.geometry import Detector, Goniometer, rotation_matrix
 from hklflow.errors import HklflowError
+from hklflow.formats.spec_limits import require_readable
 
 Floats = NDArray[np.float64]
 
@@ -129,7 +130,7 @@ def read_spec_scan(path: str | Path, number: int) -> SpecScan:
             f"{_ranges([int(key.split('.')[0]) for key in file.keys()])}; "  # noqa: SIM118
             "choose a scan that is there once"
         )
-    found = _scan(file[keys[0]], path, number)
+    found = _scan(file, keys[0], path)
     if found.n_points == 0:
         raise HklflowError(f"scan {number} of {path} has no points; it was aborted: use another")
     return found
@@ -152,11 +153,10 @@ def read_spec_scans(path: str | Path) -> list[SpecScan | tuple[int, HklflowError
     file = _opened(path)
     found: list[SpecScan | tuple[int, HklflowError]] = []
     for key in file.keys():  # noqa: SIM118
-        number = int(key.split(".")[0])
         try:
-            found.append(_scan(file[key], path, number))
+            found.append(_scan(file, key, path))
         except HklflowError as error:
-            found.append((number, error))
+            found.append((_number(key), error))
     return found
 
 
@@ -166,7 +166,10 @@ def _opened(path: Path) -> Any:
     if not path.is_file():
         raise HklflowError(f"SPEC file {path} does not exist; check the path")
     try:
-        file = SpecFile(str(path)) if is_specfile(str(path)) else ()
+        file: Any = ()
+        if is_specfile(str(path)):
+            require_readable(path)
+            file = SpecFile(str(path))
     except (SfErrFileOpen, OSError) as error:
         raise HklflowError(f"{path} cannot be read as a SPEC file ({error})") from error
     if not len(file):
@@ -174,28 +177,48 @@ def _opened(path: Path) -> Any:
     return file
 
 
-def _scan(scan: Any, path: Path, number: int) -> SpecScan:
-    """What a scan's header and columns say."""
-    from silx.io.specfile import SfErrColNotFound
+def _number(key: str) -> int:
+    """Scan number of a key of silx: 7.1 is the first scan 7."""
+    return int(key.split(".")[0])
 
+
+def _scan(file: Any, key: str, path: Path) -> SpecScan:
+    """What a scan's header and columns say."""
+    from silx.io.specfile import SfErrColNotFound, SfError
+
+    number = _number(key)
     try:
-        data = np.asarray(scan.data, dtype=np.float64)
-        labels = [label.strip() for label in scan.labels]
-    except SfErrColNotFound:
-        data, labels = np.empty((0, 0)), []
+        scan = file[key]
+        try:
+            data = np.asarray(scan.data, dtype=np.float64)
+            labels = [label.strip() for label in scan.labels]
+        except SfErrColNotFound:
+            data, labels = np.empty((0, 0)), []
+        try:
+            names, positions = list(scan.motor_names), list(scan.motor_positions)
+        # silx raises this where the file names no motors.
+        except SfErrColNotFound:
+            names, positions = [], []
+    except UnicodeDecodeError as error:
+        raise HklflowError(
+            f"scan {number} of {path} has a header that is no UTF-8 ({error}); save a copy of the "
+            "file as UTF-8"
+        ) from error
+    except (SfError, KeyError) as error:
+        raise HklflowError(
+            f"scan {number} of {path} cannot be read ({error}); mend the file"
+        ) from error
     if len(data) and len(data) != len(labels):
         raise HklflowError(
             f"scan {number} of {path} has {len(labels)} labels for {len(data)} columns; mend the "
             "file"
         )
-    try:
-        motors = {
-            name.strip(): float(value)
-            for name, value in zip(scan.motor_names, scan.motor_positions, strict=True)
-        }
-    # silx raises this where the file names no motors.
-    except SfErrColNotFound:
-        motors = {}
+    if names and positions and len(names) != len(positions):
+        raise HklflowError(
+            f"scan {number} of {path} has {len(names)} names of motors (#O) for {len(positions)} "
+            "positions (#P); mend the file"
+        )
+    motors = {name.strip(): float(at) for name, at in zip(names, positions, strict=False)}
     header = scan.scan_header_dict
     ub = _numbers(header, "G3", path, number)
     g4 = _numbers(header, "G4", path, number)
