@@ -9,6 +9,10 @@ SAMPLES_TSV, SCANS_TSV = "config/samples.tsv", "config/scans.tsv"
 ADD = "hklflow scan add quartz 50K --rotation r1 --raw raw/r4_####.tif --temperature 50"
 ADD_SAMPLE = "hklflow sample add hexa --space-group P6/mmm --cell 4.8 4.8 7.1 90 90 120"
 CELL = "4.91\t4.91\t5.40\t90\t90\t120"
+TWICE = (
+    "would count twice; take one row out, or give each row frames of its own "
+    "(`import_scan: leave_out`)"
+)
 
 
 def scans(*changes: tuple[str, str]) -> Spoil:
@@ -24,6 +28,22 @@ def samples(old: str, new: str) -> Spoil:
 def cell(old: str, new: str) -> Spoil:
     """Change the sample's cell."""
     return samples(CELL, CELL.replace(old, new))
+
+
+def link(name: str, to: str) -> Spoil:
+    """Make a symbolic link."""
+    return lambda folder: (folder / name).symlink_to(to)
+
+
+def again(raw: str, frames: str = "6") -> Spoil:
+    """Add a second rotation to the table of scans."""
+    return written(SCANS_TSV, f"{SCANS}quartz\t300K\t300\t300K\tr2\t{raw}\t\t\t{frames}\n")
+
+
+def own_frames(*items: str) -> Spoil:
+    """Leave frames out of the rotations of the first scan."""
+    line = f"  quartz/300K: {{import_scan: {{leave_out: [{', '.join(items)}]}}}}\n"
+    return edited("config/config.yaml", ("per_scan:\n", f"per_scan:\n{line}"))
 
 
 CASES = [
@@ -129,8 +149,41 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv, row 2: raw ./raw/r1.nxs is also that of …/config/scans.tsv, "
-        "row 1",
+        f"row 1: all frames {TWICE}",
         scans(("raw/r2_master.h5", "./raw/r1.nxs")),
+    ),
+    Case(
+        "raw file of two rows, one by a link",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 4: raw raw/again.nxs has the same frames as raw raw/r1.nxs of "
+        f"…/config/scans.tsv, row 1: all frames {TWICE}",
+        several(link("raw/again.nxs", "r1.nxs"), again("raw/again.nxs")),
+    ),
+    Case(
+        "frames of one file in two rows, some in both",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 4: raw raw/r1.nxs is also that of …/config/scans.tsv, row 1: "
+        f"frames 2-3 {TWICE}",
+        several(again("raw/r1.nxs"), own_frames("r1:4-5", "r2:0-1")),
+    ),
+    Case(
+        "copy of a raw file in another row",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 4: raw raw/repeated.nxs has the same frames as raw raw/r1.nxs "
+        f"of …/config/scans.tsv, row 1 (a copy, byte for byte): frames 0-5 {TWICE}",
+        again("raw/repeated.nxs"),
+    ),
+    Case(
+        "copy of a series of images in another row",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf has the same frames as raw "
+        "raw/repeated_####.cbf of …/config/scans.tsv, row 4 (a copy, byte for byte): "
+        f"frames 0-5 {TWICE}",
+        again("raw/repeated_####.cbf", frames=""),
     ),
     Case(
         "sample that is not in the other table",
@@ -408,10 +461,10 @@ CASES = [
         "sum of a series and a file",
         CHECK,
         "2 problems in the experiment:\n"
-        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf is also that of …/config/scans.tsv,"
-        " row 1\n"
         "  …/config/scans.tsv, row 1: raw/r1.nxs + raw/r3_####.cbf sums image series and "
-        "single files; give one kind",
+        "single files; give one kind\n"
+        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf is also that of …/config/scans.tsv,"
+        f" row 1: frames 0-5 {TWICE}",
         scans(("raw/r1.nxs", "raw/r1.nxs + raw/r3_####.cbf")),
     ),
     Case(
