@@ -1,6 +1,8 @@
 """The tables of samples and scans, and rows that commands add to them."""
 
 import gzip
+import shutil
+from pathlib import Path
 
 from .cases import Case, Spoil, edited, removed, renamed, several, written
 from .experiment import CHECK, SAMPLES, SCANS
@@ -28,6 +30,16 @@ def samples(old: str, new: str) -> Spoil:
 def cell(old: str, new: str) -> Spoil:
     """Change the sample's cell."""
     return samples(CELL, CELL.replace(old, new))
+
+
+def copied(start: str, to: str) -> Spoil:
+    """Copy the raw files whose names start so."""
+
+    def spoil(folder: Path) -> None:
+        for path in sorted((folder / "raw").glob(f"{start}[_.]*")):
+            shutil.copy(path, path.with_name(path.name.replace(start, to, 1)))
+
+    return spoil
 
 
 def link(name: str, to: str) -> Spoil:
@@ -172,18 +184,18 @@ CASES = [
         "copy of a raw file in another row",
         CHECK,
         "1 problem in the experiment:\n"
-        "  …/config/scans.tsv, row 4: raw raw/repeated.nxs has the same frames as raw raw/r1.nxs "
+        "  …/config/scans.tsv, row 4: raw raw/again.nxs has the same frames as raw raw/r1.nxs "
         f"of …/config/scans.tsv, row 1 (a copy, byte for byte): frames 0-5 {TWICE}",
-        again("raw/repeated.nxs"),
+        several(copied("r1", "again"), again("raw/again.nxs")),
     ),
     Case(
         "copy of a series of images in another row",
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf has the same frames as raw "
-        "raw/repeated_####.cbf of …/config/scans.tsv, row 4 (a copy, byte for byte): "
+        "raw/again_####.cbf of …/config/scans.tsv, row 4 (a copy, byte for byte): "
         f"frames 0-5 {TWICE}",
-        again("raw/repeated_####.cbf", frames=""),
+        several(copied("r3", "again"), again("raw/again_####.cbf", frames="")),
     ),
     Case(
         "sample that is not in the other table",

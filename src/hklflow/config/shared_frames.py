@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hklflow.config.experiment import Experiment
+from hklflow.constants.runs import raw_files
 from hklflow.core import left_out
 from hklflow.errors import HklflowError
 from hklflow.tables import FrameFiles, Rotation, raw_problems
@@ -65,7 +66,9 @@ class _Part:
         """Files with the frames as far as it costs nothing; both ends of a series."""
         found = [(self.base / file, inside) for file, inside in self.given.files]
         if len(found) == 1 and found[0][0].is_dir():
-            return [(path, None) for path in sorted(found[0][0].iterdir()) if path.is_file()]
+            # Only a run of an integrating detector can be a folder; others are refused.
+            files = raw_files(self.raw, self.base) if self.corrected else []
+            return [(Path(file), None) for file in files]
         return found
 
     @cached_property
