@@ -289,9 +289,9 @@ def _may_share(a: _Part, b: _Part) -> bool:
 
 def _matches(a: _Part, b: _Part) -> bool:
     """Return True if an end of series `b` is also an image of `a`, of the same folder."""
-    from hklflow.formats.raw import name_template
+    from hklflow.formats.raw import number_pattern
 
-    template = name_template(Path(a.given.pattern or "").name)
+    template = number_pattern(Path(a.given.pattern or "").name)
     names = [path.name for path, _ in (*a.files, *b.files)]
     numbers = [template and template.fullmatch(name) for name in names]
     first, last, *ends = (int(match["number"]) if match else None for match in numbers)
@@ -351,7 +351,9 @@ def _copied_series(parts: list[_Part]) -> dict[FileId, FileId]:
     for part in parts:
         images = part.images
         some = [images[len(images) * i // _IMAGES] for i in range(_IMAGES)]
-        by_size[len(images), *(path.stat().st_size for path in some)].append((part, some))
+        sizes = [path.stat().st_size for path in some]
+        if all(sizes):
+            by_size[len(images), *sizes].append((part, some))
     copies: dict[FileId, FileId] = {}
     for size, group in by_size.items():
         for part, some in group if len(group) > 1 else ():

@@ -356,7 +356,7 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
         return files
     text = str(raw)
     path = Path(text)
-    template = name_template(path.name)
+    template = number_pattern(path.name)
     if template is None:
         require_file(path, "raw file", "check the path in scans.tsv")
         return [path]
@@ -395,7 +395,7 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
     return [numbered[number] for number in present]
 
 
-def name_template(name: str) -> re.Pattern[str] | None:
+def number_pattern(name: str) -> re.Pattern[str] | None:
     """Pattern of the file names with the group `number`; None for a plain file name."""
     if hashes := re.search(r"#+", name):
         digits = rf"(?P<number>\d{{{len(hashes[0])},}})"
