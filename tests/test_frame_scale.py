@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
             rng = np.random.default_rng(simulated.scan.seed)
             writer.append(rng.poisson(simulated.expected() * factor).astype(np.uint32))
     made = Made(folder, simulated, np.zeros(simulated.detector.shape, np.uint32))
+    measure(made)
+    return made
+
+
+def measure(made: Made) -> None:
+    """Scan file, mask and frame statistics of a raw file."""
     run(
         import_scan,
         import_scan.Inputs(raw=[made / "raw.nxs"]),
@@ -106,7 +113,6 @@ def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
             statistics_metrics=made / "statistics.json",
         ),
     )
-    return made
 
 
 def run(module: Any, inputs: Any, outputs: Any, **params: Any) -> None:
@@ -115,7 +121,9 @@ def run(module: Any, inputs: Any, outputs: Any, **params: Any) -> None:
     )
 
 
-def scale_of(made: Made, first: Made, name: str = "scale", **params: Any) -> Any:
+def scale_of(
+    made: Made, first: Made, name: str = "scale", earlier: Sequence[Made] = (), **params: Any
+) -> Any:
     run(
         frame_scale,
         frame_scale.Inputs(
@@ -123,6 +131,7 @@ def scale_of(made: Made, first: Made, name: str = "scale", **params: Any) -> Any
             statistics=made / "statistics.nxs",
             reference_scan=first / "scan.nxs",
             reference=first / "statistics.nxs",
+            earlier=[one / "statistics.nxs" for one in earlier],
         ),
         frame_scale.Outputs(
             scale=made / f"{name}.nxs", picture=made / f"{name}.png", metrics=made / f"{name}.json"
@@ -336,6 +345,25 @@ def test_products_of_other_frames_are_refused(absorbing: Made, tmp_path: Path) -
     (part / "scale.nxs").symlink_to(absorbing / "scale.nxs")
     with pytest.raises(HklflowError, match=r"scale\.nxs is for 90 frames but the scan has 80"):
         volume_of(part, part)
+
+
+def test_one_measurement_as_two_rotations_is_refused(
+    absorbing: Made, second: Made, tmp_path: Path
+) -> None:
+    """By another file with another header, some frames earlier; other rotations are not."""
+    copy = Made(tmp_path / "s/300K/r2", absorbing.simulation, absorbing.mask)
+    copy.folder.mkdir(parents=True)
+    header = absorbing.simulation.raw_header() | {"n_frames": 80, "temperature": 100.0}
+    header["monitor"] = header["monitor"][10:]
+    with h5py.File(absorbing / "raw.nxs") as file, NXmxWriter(copy / "raw.nxs", **header) as writer:
+        writer.append(file["entry/data/data"][10:])
+    measure(copy)
+    text = (
+        r"80 frames of .*raw\.nxs, the first is frame 0, have the same counts as frames of r1 .* "
+    )
+    with pytest.raises(HklflowError, match=text + "take the row of r2 out of the table"):
+        scale_of(copy, absorbing, earlier=[second, absorbing])
+    scale_of(second, absorbing, "compared", earlier=[absorbing])
 
 
 def test_the_command_line(absorbing: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ def test_a_raw_file_by_two_names_or_out_of_reach(base: Path) -> None:  # noqa: F
         "hexa\t300K\t300\t\tr2\t./raw//a1.nxs\t\t",
         f"hexa\t300K\t300\t\tr3\t{'a' * 5000}\t\t",
     )
-    twice, too_long = _problems({}, base)
+    too_long, twice = _problems({}, base)
     assert "row 2: raw ./raw//a1.nxs is also that of" in twice
     assert "cannot be reached (File name too long)" in too_long
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
+from hklflow.core.estimator import dependence
 from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
 from hklflow.stages import merge
@@ -111,6 +112,7 @@ def test_slabs_are_as_the_whole_volume(
     metrics = json.loads(out.metrics.read_text())
     chi2, dof = between(volumes)
     assert metrics["rotations' degrees of freedom"] == dof
+    assert "warnings" not in metrics
     if len(dtypes) > 1:
         assert dof > 10000
         assert metrics["rotations' reduced chi2"] == pytest.approx(chi2 / dof, rel=1e-11)
@@ -127,6 +129,32 @@ def test_slabs_are_as_the_whole_volume(
     )
     assert out.slices.stat().st_size > 10000
     assert out.coverage.stat().st_size > 10000
+
+
+def test_one_measurement_that_is_counted_twice_is_told(tmp_path: Path) -> None:
+    """Two rotations of the same counts, the second on a scale that is 1 % off."""
+    paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
+    counts, norm = rotation(paths[0], 0, np.uint32)
+    with nexus.VolumeWriter(paths[1], GRID, CELL, "t", np.uint32, False, fast=True) as writer:
+        for first in range(0, GRID.array_shape[0], 16):
+            own = slice(first, first + 16)
+            writer.write(first, counts=counts[own].astype(np.uint32), norm=1.01 * norm[own])
+        writer.note({})
+    out = outputs(tmp_path)
+    merge.main(inputs=merge.Inputs(volumes=paths), outputs=out, params=merge.Params())
+    metrics = json.loads(out.metrics.read_text())
+    assert metrics["rotations' reduced chi2"] < 0.01
+    (warning,) = metrics["warnings"]
+    assert "agree better than independent counts can" in warning
+    assert "`hklflow check`" in warning
+
+
+def test_error_bars_that_are_a_little_too_large_are_no_copies() -> None:
+    """χ²/dof of 1/1.2², however many voxels; and few voxels prove nothing."""
+    assert dependence(97_734 / 1.2**2, 97_734) is None
+    assert dependence(0.4 * 20, 20) is None
+    assert dependence(float("nan"), 0) is None
+    assert dependence(0.136 * 97_734, 97_734) is not None
 
 
 @pytest.mark.slow

@@ -118,6 +118,8 @@ def test_the_sum_is_exact_and_the_type_holds_the_largest_possible(
 def test_sums_beyond_32_bits_take_64(tmp_path: Path) -> None:
     """Without a saturation value uint32 could count anything; the counts decide."""
     parts = [np.full((N, *SHAPE), 2**31 - 1, np.uint32) for _ in range(2)]
+    # A scan whose counts are all the same is a copy.
+    parts[0][0, 0, 0], parts[1][0, 0, 0] = 2**31 - 2, 2**31
     raw = [write_scan(tmp_path / f"{i}.nxs", part, saturation=None) for i, part in enumerate(parts)]
     small = sum_of(raw, tmp_path / "small.nxs")
     assert small.dtype == np.uint32
@@ -129,9 +131,12 @@ def test_sums_beyond_32_bits_take_64(tmp_path: Path) -> None:
     assert large.dtype == np.uint64
     assert large[N - 1, 7, 7] == 2**32 - 1
     parts[0][:] = parts[1][:] = 2**32 - 2
+    parts[1][0, 0, 0] = 0
     for path, part in zip(raw, parts, strict=True):
         write_scan(path, part, saturation=None)
-    assert (sum_of(raw, tmp_path / "largest.nxs") == 2**33 - 4).all()
+    largest = sum_of(raw, tmp_path / "largest.nxs")
+    assert largest[0, 0, 0] == 2**32 - 2
+    assert (largest.ravel()[1:] == 2**33 - 4).all()
 
 
 def test_a_wrap_of_64_bits_is_seen() -> None:
@@ -452,7 +457,8 @@ def test_all_differences_of_all_scans_are_named_at_once(tmp_path: Path) -> None:
 def test_the_tolerance_of_the_temperature_is_for_any_two_scans(tmp_path: Path) -> None:
     """Each is within 0.4 K of the first, but two are 0.6 K apart."""
     raw = [
-        write_scan(tmp_path / f"{t}.nxs", counts(0), temperature=t) for t in (120.0, 119.7, 120.3)
+        write_scan(tmp_path / f"{t}.nxs", counts(round(t * 10)), temperature=t)
+        for t in (120.0, 119.7, 120.3)
     ]
     told = refused(raw, tmp_path / "sum.nxs")
     assert f"temperature: 119.7 K in {raw[1]} but 120.3 K in {raw[2]}" in told
@@ -473,6 +479,17 @@ def test_one_scan_or_the_same_twice_is_no_sum(tmp_path: Path) -> None:
     link = tmp_path / "b.nxs"
     link.symlink_to(a)
     assert f"{link} and {a} are the same scan" in refused([a, link], tmp_path / "sum.nxs")
+
+
+def test_a_copy_with_another_header_is_no_repeated_scan(tmp_path: Path) -> None:
+    a = write_scan(tmp_path / "a.nxs", counts(1))
+    b = write_scan(tmp_path / "b.nxs", counts(1), temperature=120.1)
+    text = refused([a, b], tmp_path / "sum.nxs")
+    assert (
+        f"{b} has the same counts as {a} in all of the frames 0, 1, 2, 3, 4: it is a copy" in text
+    )
+    empty = [write_scan(tmp_path / f"{i}.nxs", 0 * counts(1)) for i in range(2)]
+    assert sum_of(empty, tmp_path / "empty.nxs").sum() == 0
 
 
 def test_real_numbers_are_not_added(tmp_path: Path) -> None:

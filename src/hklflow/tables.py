@@ -6,7 +6,6 @@ Each function adds the problems that it finds to a list, with table and row, and
 
 import csv
 import math
-import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -148,7 +147,6 @@ def read_scans(
 ) -> dict[tuple[str, str], Scan]:
     """Scans by (sample, scan); what is wrong with the table is added to ``problems``."""
     scans: dict[tuple[str, str], Scan] = {}
-    raws: dict[str, str] = {}
     for row in _read_table(path, SCAN_COLUMNS, 6, problems):
         where = f"{path}, row {row['#']}"
         for column in ("sample", "scan", "rotation"):
@@ -173,14 +171,10 @@ def read_scans(
             where,
         )
         for raw in rotation.parts if rotation.raw else ():
-            same = posixpath.normpath(raw)
-            if same in raws:
-                problems.append(f"{where}: raw {raw} is also that of {raws[same]}")
             if raw.startswith("-"):
                 problems.append(f"{where}: raw {raw} begins with '-'; write ./{raw}")
             if (told := brace_problem(raw)) is not None:
                 problems.append(f"{where}: raw {told}")
-            raws[same] = where
         key = (row["sample"], row["scan"])
         parent = row["parent"] or _parent_by_range(
             sample, row["scan"], temperature, where, problems
@@ -240,10 +234,30 @@ def _parent_problems(scans: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
             )
 
 
-def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
-    """Say why the raw files of a rotation cannot be read, if so."""
+@dataclass(frozen=True)
+class FrameFiles:
+    """Where the frames of a raw scan are, as far as its name and its links say."""
+
+    files: list[tuple[str, str | None]]
+    """(file, path in it; None: not known) of HDF5 files; both ends of a series of images."""
+    pattern: str | None = None
+    """Pattern of the images, of a series."""
+
+
+def raw_problems(
+    rotation: Rotation, base: Path, found: dict[str, FrameFiles] | None = None
+) -> Iterable[str]:
+    """Say why the raw files of a rotation cannot be read, if so.
+
+    Parameters
+    ----------
+    found : dict, optional
+        Filled: where the frames of each raw scan are. Listing a folder of images takes time.
+    """
     from hklflow.formats.light import is_light
     from hklflow.formats.raw import is_hdf5
+
+    found = {} if found is None else found
 
     if not rotation.raw:
         yield "no raw file"
@@ -258,7 +272,9 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
                 if reason is not None:
                     yield f"raw file {raw} {reason}"
                 elif is_light(raw):
-                    linked_files(raw, base)
+                    found[raw] = frame_files_of_light(raw, base)
+                else:
+                    found[raw] = FrameFiles([(raw, None)])
             except OSError as error:  # a folder that may not be read, a name that is too long
                 yield f"raw file {raw} cannot be reached ({error.strerror})"
             except HklflowError as error:
@@ -267,7 +283,7 @@ def raw_problems(rotation: Rotation, base: Path) -> Iterable[str]:
             yield f"{raw} is a series of HDF5 files; give the one file that holds all frames"
         else:
             try:
-                series_ends(raw, base)
+                found[raw] = FrameFiles([(end, "") for end in series_ends(raw, base)], raw)
             except HklflowError as error:
                 yield str(error)
 
@@ -285,11 +301,25 @@ def linked_files(raw: str, base: Path) -> list[str]:
     HklflowError
         If it links nothing or what has no frames, or files are not there.
     """
-    from hklflow.formats.light import is_light, links_of
+    from hklflow.formats.light import is_light
+
+    files = frame_files_of_light(raw, base).files if is_light(raw) else []
+    return list(dict.fromkeys(file for file, _ in files))
+
+
+def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
+    """Where the frames of a light scan file are.
+
+    Raises
+    ------
+    HklflowError
+        As `linked_files`.
+    """
+    from hklflow.formats.light import sources_of
     from hklflow.formats.raw import HDF5_SUFFIXES, IMAGE_SUFFIXES
 
-    found: list[str] = []
-    for linked in links_of(base / raw) if is_light(raw) else ():
+    files: list[tuple[str, str | None]] = []
+    for linked, inside in sources_of(base / raw):
         suffix = Path(linked.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()
         if suffix not in HDF5_SUFFIXES | IMAGE_SUFFIXES:
             raise HklflowError(
@@ -297,15 +327,15 @@ def linked_files(raw: str, base: Path) -> list[str]:
                 f"images ({', '.join(sorted(IMAGE_SUFFIXES))}); import the scan again"
             )
         if is_series(Path(linked).name):
-            found += series_ends(linked, base)
-        elif Path(linked).is_file():
-            found.append(linked)
-        else:
+            # A series is the only link of its file.
+            return FrameFiles([(end, "") for end in series_ends(linked, base)], linked)
+        if not Path(linked).is_file():
             raise HklflowError(
                 f"{linked}, from which {raw} takes its frames, does not exist; put it there, or "
                 "import the scan again"
             )
-    return found
+        files.append((linked, inside))
+    return FrameFiles(files)
 
 
 def series_ends(pattern: str, base: Path) -> list[str]:

@@ -83,9 +83,9 @@ PEAKS = (
 )
 
 
-def frames() -> np.ndarray[Any, Any]:
+def frames(seed: int = 1) -> np.ndarray[Any, Any]:
     """Counts (n, slow, fast), different in every frame."""
-    return np.random.default_rng(1).poisson(50, (N, *SHAPE)).astype(np.uint32)
+    return np.random.default_rng(seed).poisson(50, (N, *SHAPE)).astype(np.uint32)
 
 
 def make(folder: Path) -> None:
@@ -98,7 +98,7 @@ def make(folder: Path) -> None:
     raw.mkdir()
     _write_nxmx(raw / "r1.nxs")
     _write_linked(raw)
-    _write_images(raw)
+    _write_images(raw, "r3", "r4", 1)
     _repeat(raw)
     write_poni(raw / "lab.poni", Poni(0.1, 0.0006, 0.0005, 0, 0, 0, 1e-4, 1e-4, SHAPE, 2, 0.5))
     mask = np.zeros(SHAPE, np.uint8)
@@ -150,10 +150,10 @@ def _write_nxmx(path: Path) -> None:
 
 def _repeat(raw: Path) -> None:
     """A second measurement of each scan, to be summed with the first."""
-    for path in list(raw.iterdir()):
-        if path.name.startswith(("r1", "r3_", "r4_")):
-            name = path.name.replace("r1", "repeated").replace("r3", "repeated")
-            path.with_name(name.replace("r4", "repeated")).write_bytes(path.read_bytes())
+    (raw / "repeated.nxs").write_bytes((raw / "r1.nxs").read_bytes())
+    with h5py.File(raw / "repeated.nxs", "r+") as file:
+        file["entry/data/data"][...] = frames(2)
+    _write_images(raw, "repeated", "repeated", 2)
 
 
 def _write_linked(raw: Path) -> None:
@@ -175,11 +175,11 @@ def _write_linked(raw: Path) -> None:
             group[f"data_{i:06d}"] = h5py.ExternalLink(name, "/entry/data/data")
 
 
-def _write_images(raw: Path) -> None:
+def _write_images(raw: Path, cbf: str, tif: str, seed: int) -> None:
     series = write_cbf_series(
         raw,
-        "r3",
-        [frames()],
+        cbf,
+        [frames(seed)],
         wavelength=0.5,
         distance=0.1,
         beam_centre=(6.0, 5.0),
@@ -191,9 +191,9 @@ def _write_images(raw: Path) -> None:
         pixel_mask=np.zeros(SHAPE, bool),
     )
     for i, path in enumerate(series, start=1):
-        path.rename(raw / f"r3_{i:04d}.cbf")
-    for i, frame in enumerate(frames(), start=1):
-        fabio.tifimage.TifImage(data=frame.astype(np.int32)).write(str(raw / f"r4_{i:04d}.tif"))
+        path.rename(raw / f"{cbf}_{i:04d}.cbf")
+    for i, frame in enumerate(frames(seed), start=1):
+        fabio.tifimage.TifImage(data=frame.astype(np.int32)).write(str(raw / f"{tif}_{i:04d}.tif"))
 
 
 def rotation() -> Rotation:

@@ -1,6 +1,8 @@
 """The tables of samples and scans, and rows that commands add to them."""
 
 import gzip
+import shutil
+from pathlib import Path
 
 from .cases import Case, Spoil, edited, removed, renamed, several, written
 from .experiment import CHECK, SAMPLES, SCANS
@@ -12,6 +14,10 @@ CELL = "4.91\t4.91\t5.40\t90\t90\t120"
 TOO_LONG = (
     "names have 64 at most, because several of them make the name of a file, which has 255 bytes "
     "at most with all that products, logs and Snakemake add"
+)
+TWICE = (
+    "would count twice; take one row out, or give each row frames of its own "
+    "(`import_scan: leave_out`)"
 )
 
 
@@ -28,6 +34,32 @@ def samples(old: str, new: str) -> Spoil:
 def cell(old: str, new: str) -> Spoil:
     """Change the sample's cell."""
     return samples(CELL, CELL.replace(old, new))
+
+
+def copied(start: str, to: str) -> Spoil:
+    """Copy the raw files whose names start so."""
+
+    def spoil(folder: Path) -> None:
+        for path in sorted((folder / "raw").glob(f"{start}[_.]*")):
+            shutil.copy(path, path.with_name(path.name.replace(start, to, 1)))
+
+    return spoil
+
+
+def link(name: str, to: str) -> Spoil:
+    """Make a symbolic link."""
+    return lambda folder: (folder / name).symlink_to(to)
+
+
+def again(raw: str, frames: str = "6") -> Spoil:
+    """Add a second rotation to the table of scans."""
+    return written(SCANS_TSV, f"{SCANS}quartz\t300K\t300\t300K\tr2\t{raw}\t\t\t{frames}\n")
+
+
+def own_frames(*items: str) -> Spoil:
+    """Leave frames out of the rotations of the first scan."""
+    line = f"  quartz/300K: {{import_scan: {{leave_out: [{', '.join(items)}]}}}}\n"
+    return edited("config/config.yaml", ("per_scan:\n", f"per_scan:\n{line}"))
 
 
 CASES = [
@@ -133,8 +165,41 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv, row 2: raw ./raw/r1.nxs is also that of …/config/scans.tsv, "
-        "row 1",
+        f"row 1: all frames {TWICE}",
         scans(("raw/r2_master.h5", "./raw/r1.nxs")),
+    ),
+    Case(
+        "raw file of two rows, one by a link",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 4: raw raw/again.nxs has the same frames as raw raw/r1.nxs of "
+        f"…/config/scans.tsv, row 1: all frames {TWICE}",
+        several(link("raw/again.nxs", "r1.nxs"), again("raw/again.nxs")),
+    ),
+    Case(
+        "frames of one file in two rows, some in both",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 4: raw raw/r1.nxs is also that of …/config/scans.tsv, row 1: "
+        f"frames 2-3 {TWICE}",
+        several(again("raw/r1.nxs"), own_frames("r1:4-5", "r2:0-1")),
+    ),
+    Case(
+        "copy of a raw file in another row",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 4: raw raw/again.nxs has the same frames as raw raw/r1.nxs "
+        f"of …/config/scans.tsv, row 1 (a copy, byte for byte): frames 0-5 {TWICE}",
+        several(copied("r1", "again"), again("raw/again.nxs")),
+    ),
+    Case(
+        "copy of a series of images in another row",
+        CHECK,
+        "1 problem in the experiment:\n"
+        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf has the same frames as raw "
+        "raw/again_####.cbf of …/config/scans.tsv, row 4 (a copy, byte for byte): "
+        f"frames 0-5 {TWICE}",
+        several(copied("r3", "again"), again("raw/again_####.cbf", frames="")),
     ),
     Case(
         "sample that is not in the other table",
@@ -429,10 +494,10 @@ CASES = [
         "sum of a series and a file",
         CHECK,
         "2 problems in the experiment:\n"
-        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf is also that of …/config/scans.tsv,"
-        " row 1\n"
         "  …/config/scans.tsv, row 1: raw/r1.nxs + raw/r3_####.cbf sums image series and "
-        "single files; give one kind",
+        "single files; give one kind\n"
+        "  …/config/scans.tsv, row 3: raw raw/r3_####.cbf is also that of …/config/scans.tsv,"
+        f" row 1: frames 0-5 {TWICE}",
         scans(("raw/r1.nxs", "raw/r1.nxs + raw/r3_####.cbf")),
     ),
     Case(

@@ -13,7 +13,7 @@ from .cases import Fine, edited, inside, renamed, several, written
 from .experiment import CHECK, IMPORT, IMPORT_SERIES, PEAKS, SCANS
 from .headers import ANGLES, COUNTS, MONITOR, PHI, R1, _log, at, r1
 from .raw_files import _counts, _hung, _lost
-from .tables import ADD, SAMPLES_TSV, SCANS_TSV
+from .tables import ADD, SAMPLES_TSV, SCANS_TSV, again, link, own_frames
 
 ODD = "räw $(touch pwned) 'x' &;"  # a folder that a shell would mistake
 
@@ -69,6 +69,20 @@ FINE = [
     Fine("copied frames, left out", PEAKS, several(_counts(_hung()), _left_out)),
     Fine("0 K", ADD.replace("--temperature 50", "--temperature 0")),
     Fine("line ends of Windows", CHECK, written(SCANS_TSV, SCANS.replace("\n", "\r\n"))),
+    Fine(
+        "two rows of one file, each with frames of its own",
+        CHECK,
+        several(again("raw/r1.nxs"), own_frames("r1:3-5", "r2:0-2")),
+    ),
+    Fine(
+        "two rows of one file and a link to it, each with frames of its own",
+        CHECK,
+        several(
+            link("raw/again.nxs", "r1.nxs"),
+            again("raw/again.nxs", frames=""),
+            own_frames("r1:3-5", "r2:0-2"),
+        ),
+    ),
     Fine("byte-order mark", CHECK, written(SCANS_TSV, _BOM + SCANS.encode())),
     Fine("comments and empty lines", CHECK, written(SCANS_TSV, "# x\n\n" + SCANS + "\n\n")),
     Fine(

@@ -186,6 +186,20 @@ def of_first_rotation(name):
     return inner
 
 
+def of_earlier_rotations(name):
+    """Input function: this product of the rotations before the one at hand, of its scan."""
+
+    @known
+    def inner(wildcards):
+        rotation_at(wildcards)
+        place = experiment.rotations(wildcards.sample, wildcards.scan).index(
+            wildcards.rotation
+        )
+        return of_rotations(name)(wildcards)[:place]
+
+    return inner
+
+
 # With frame_blocks, the transform is made in parts, which `add_transforms` adds and removes.
 FRAME_BLOCKS = settings.frame_blocks
 TRANSFORM_WILDCARDS = ("sample", "scan", "rotation") + ("part",) * (FRAME_BLOCKS > 1)

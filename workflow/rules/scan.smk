@@ -349,6 +349,7 @@ rule frame_scale:
         statistics=paths.rotation("statistics.nxs"),
         reference_scan=of_first_rotation("scan.nxs"),
         reference=of_first_rotation("statistics.nxs"),
+        earlier=of_earlier_rotations("statistics.nxs"),
     output:
         scale=paths.rotation("scale.nxs"),
         picture=report(
@@ -368,6 +369,7 @@ rule frame_scale:
         runtime=minutes("frame_scale"),
     params:
         flags=section_flags("frame_scale"),
+        more=optional(earlier="earlier"),
         version=stages.frame_scale.VERSION,
     message:
         "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
@@ -375,4 +377,4 @@ rule frame_scale:
         "python -m hklflow.stages.frame_scale --scan {input.scan:q}"
         " --statistics {input.statistics:q} --reference-scan {input.reference_scan:q}"
         " --reference {input.reference:q} --scale {output.scale:q} --picture {output.picture:q}"
-        " --metrics {output.metrics:q} {params.flags} > {log:q} 2>&1"
+        " --metrics {output.metrics:q} {params.flags} {params.more} > {log:q} 2>&1"

@@ -44,7 +44,7 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
     """
     import shutil
 
-    from hklflow.config import load
+    from hklflow.config import load, require_own_frames
     from hklflow.config.load import report
     from hklflow.errors import HklflowError
     from hklflow.estimate import Estimate, job_counts
@@ -53,6 +53,7 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
         raise HklflowError(f"--cores {cores} is not a number of cores; give 1 or more")
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
+    require_own_frames(experiment)
     if experiment.uses_dials:
         from hklflow.dials import programs
 

@@ -2,7 +2,7 @@
 
 from hklflow.config.experiment import Experiment
 from hklflow.config.layers import Layer, merged, read_yaml, setters, value_in
-from hklflow.config.load import load
+from hklflow.config.load import load, require_own_frames
 from hklflow.config.models import (
     Calibration,
     Config,
@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "merged",
     "read_yaml",
+    "require_own_frames",
     "setters",
     "simulated_raws",
     "simulation_description",

@@ -11,6 +11,7 @@ from hklflow.config.experiment import Experiment
 from hklflow.config.layers import merged, require_small
 from hklflow.config.models import Config, PoniFile, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, layers_of_experiment, resolved, validated
+from hklflow.config.shared_frames import copied_frames, shared_frames
 from hklflow.config.simulated import simulation_problems
 from hklflow.core import left_out
 from hklflow.errors import HklflowError
@@ -18,6 +19,7 @@ from hklflow.flags import files
 from hklflow.paths import RESERVED, Paths
 from hklflow.system import no_file
 from hklflow.tables import (
+    FrameFiles,
     Scan,
     brace_problem,
     cell_problems,
@@ -61,6 +63,7 @@ def load(
         for name in sorted(RESERVED.intersection(samples))
     ]
     scans = read_scans(base / config.scans, samples, problems)
+    frame_files: dict[str, FrameFiles] = {}
     for scan in scans.values():
         for row in scan.rotations.values():
             if row.calibration and row.calibration not in (everything.get("calibrations") or {}):
@@ -74,7 +77,8 @@ def load(
                 if axes and name not in axes
             ]
             if not simulated:
-                problems += [f"{row.where}: {problem}" for problem in raw_problems(row, base)]
+                of_files = raw_problems(row, base, frame_files)
+                problems += [f"{row.where}: {problem}" for problem in of_files]
     for name, calibration in config.calibrations.items():
         check_name(name, "calibration", "config", problems)
         if isinstance(calibration, StoredGeometry):
@@ -97,6 +101,7 @@ def load(
     for settings in {id(found): found for found in (config, *own.values())}.values():
         problems += dict.fromkeys(p for p in _own_problems(settings, base) if p not in problems)
     experiment = Experiment(config, base, samples, scans, tuple(layers), own)
+    problems += shared_frames(experiment, frame_files)
     problems += _metric_problems(experiment)
     if not problems:
         problems += simulation_problems(experiment)
@@ -109,6 +114,20 @@ def load(
     if problems:
         raise report(problems)
     return experiment
+
+
+def require_own_frames(experiment: Experiment) -> None:
+    """Open the raw files and refuse frames that two rows share, also through links and copies.
+
+    Raises
+    ------
+    HklflowError
+        With every pair of rows, one in a line.
+    """
+    # Files that the workflow simulates are no copies: each has its own noise.
+    problems = list(copied_frames(experiment)) if experiment.config.simulation is None else []
+    if problems:
+        raise _report(problems)
 
 
 def _own_problems(config: Config, base: Path) -> Iterator[str]:

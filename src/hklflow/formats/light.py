@@ -106,17 +106,6 @@ def sources_of(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def links_of(path: Path) -> list[str]:
-    """Raw files of a light scan file: HDF5 files, or the pattern of a series of images.
-
-    Raises
-    ------
-    HklflowError
-        If it is no light scan file.
-    """
-    return list(dict.fromkeys(file for file, _ in sources_of(path)))
-
-
 def images_of(path: Path) -> str | None:
     """Pattern of the series of images that a light scan file links; None: it links HDF5."""
     if not is_light(path):

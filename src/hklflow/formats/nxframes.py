@@ -48,6 +48,29 @@ class _Segment:
     first: int
 
 
+@dataclass(frozen=True)
+class Run:
+    """Frames of a raw scan that follow one another in one dataset.
+
+    Attributes
+    ----------
+    path : Path
+        File of the dataset.
+    inside : str
+        Name of the dataset in it.
+    first, source : int
+        Number of the first frame in the raw scan, and in the dataset.
+    n : int
+        Number of frames.
+    """
+
+    path: Path
+    inside: str
+    first: int
+    source: int
+    n: int
+
+
 class NexusFrames(Frames):
     """Frames of an HDF5 file: one dataset, or linked files data_000001, data_000002 ..."""
 
@@ -82,6 +105,27 @@ class NexusFrames(Frames):
         A virtual dataset is one, wherever its frames are.
         """
         return tuple((str(s.data.file.filename), str(s.data.name)) for s in self._segments)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Where the frames are, through all links and virtual datasets."""
+        found = []
+        for segment in self._segments:
+            data, n = segment.data, int(segment.data.shape[0])
+            if not data.is_virtual:
+                found.append(Run(Path(data.file.filename), str(data.name), segment.first, 0, n))
+                continue
+            for virtual in data.virtual_sources():
+                own = virtual.file_name == "."
+                path = segment.path if own else segment.path.parent / virtual.file_name
+                targets, sources = _numbers(virtual.vspace, n), _numbers(virtual.src_space, n)
+                both = min(len(targets), len(sources))
+                targets, sources = targets[:both], sources[:both]
+                cuts = np.flatnonzero((np.diff(targets) != 1) | (np.diff(sources) != 1)) + 1
+                for at, end in zip([0, *cuts], [*cuts, both], strict=True):
+                    first, source = segment.first + int(targets[at]), int(sources[at])
+                    found.append(Run(path, virtual.dset_name, first, source, int(end - at)))
+        return found
 
     def _find(self, path: Path) -> Iterator[_Segment]:
         entry = find_entry(self._file)
@@ -209,6 +253,19 @@ class NexusFrames(Frames):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _numbers(space: Any, n: int) -> NDArray[np.int64]:
+    """Frames that a selection of whole or cut frames takes, ``n`` at most."""
+    import h5py
+
+    if space.get_select_type() != h5py.h5s.SEL_ALL and space.is_regular_hyperslab():
+        start, stride, count, block = (int(part[0]) for part in space.get_regular_hyperslab())
+        # A selection without an end has an enormous count or block.
+        count, block = min(count, n), min(block, n)
+        numbers = start + np.arange(count)[:, None] * stride + np.arange(block)
+        return numbers.ravel()[:n].astype(np.int64)
+    return first_frame(space) + np.arange(n)
 
 
 def _read_into(segment: _Segment, low: int, high: int, out: NDArray[Any]) -> None:

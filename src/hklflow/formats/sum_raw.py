@@ -4,6 +4,7 @@ Scans are alike if they would be reduced alike: only the counts, the monitor, th
 the mask and, within a tolerance, the temperature may differ.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hklflow.formats.write_raw import NXmxWriter, described
 # Read-back of one setting differs by this much and means nothing: relative, and for angles and
 # pixels in parts of a frame's width and of a pixel.
 RELATIVE, PART = 1e-5, 0.01
+_COMPARED = 5  # frames, from the first on, in which independent scans are not all alike
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,29 @@ def open_repeats(names: Sequence[str], stack: ExitStack) -> list[Repeat]:
             raise HklflowError(f"{name} and {other} are the same scan; give each scan once")
         repeats.append(_open(name, stack))
     return repeats
+
+
+def require_distinct(repeats: Sequence[Repeat]) -> None:
+    """Refuse scans whose frames are the same counts: copies, whatever their headers say.
+
+    Raises
+    ------
+    HklflowError
+    """
+    n = min(repeat.frames.shape[0] for repeat in repeats)
+    chosen = sorted({n * i // _COMPARED for i in range(_COMPARED)})
+    seen: dict[bytes, str] = {}
+    for repeat in repeats:
+        some = [repeat.frames.read(frame, frame + 1) for frame in chosen]
+        digest = hashlib.blake2b(b"".join(frame.tobytes() for frame in some)).digest()
+        # Frames without counts are all alike.
+        if any(frame.any() for frame in some) and digest in seen:
+            raise HklflowError(
+                f"{repeat.name} has the same counts as {seen[digest]} in all of the frames "
+                f"{', '.join(map(str, chosen))}: it is a copy, and would count twice; give each "
+                "scan once"
+            )
+        seen[digest] = repeat.name
 
 
 def _open(name: str, stack: ExitStack) -> Repeat:

@@ -56,3 +56,10 @@ def read_statistics(path: Path, name: str) -> Floats:
         group = entry["frame_sums"] if name in entry["frame_sums"] else entry[name]
         values: Floats = group[name][()]
         return values
+
+
+def read_rings(path: Path) -> Floats:
+    """Counts (n_frames, n) in the bins of |Q| of `write_statistics`."""
+    with open_entry(path) as entry:
+        counts: Floats = entry["radial/counts"][()]
+        return counts

@@ -6,11 +6,14 @@ to the first one of its scan. The transform takes both from here.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from hklflow import stage
+
+if TYPE_CHECKING:
+    from hklflow.core.scan import RotationScan
 
 VERSION = 1
 
@@ -24,6 +27,8 @@ class Inputs(stage.Inputs):
     """Scan file of the scan's first rotation, to whose scale the others are brought."""
     reference: Path
     """Frame statistics of that rotation."""
+    earlier: list[Path] = Field(default_factory=list)
+    """Frame statistics of the scan's rotations before this one: none may have the same frames."""
 
 
 class Outputs(stage.Outputs):
@@ -78,6 +83,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         return frame_scale.transmission(signal, incident, window), signal
 
     scan, first = nexus.read_scan(inputs.scan), nexus.read_scan(inputs.reference_scan)
+    _require_own_frames(scan, inputs)
     own, signal = estimate(inputs.scan, inputs.statistics)
     reference, _ = estimate(inputs.reference_scan, inputs.reference)
     # The calibrated geometry: refinement moves a detector by less than this ratio can tell.
@@ -110,6 +116,40 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"transmission {curve.min():.4f} to {curve.max():.4f} of its median, rotation's scale "
         f"{rotation:.4f}; frames {own.counts}"
     )
+
+
+def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
+    """Refuse a measurement that an earlier rotation of the scan has already, whatever its file.
+
+    Raises
+    ------
+    HklflowError
+    """
+    from hklflow import nexus
+    from hklflow.core import frame_defects, left_out
+    from hklflow.errors import HklflowError
+
+    for path in inputs.earlier:
+        pairs = frame_defects.shared(
+            *((nexus.read_statistics(p, "frame_sum"), nexus.read_rings(p))
+              for p in (inputs.statistics, path))
+        )  # fmt: skip
+        if not pairs:
+            continue
+        sample, name, rotation = inputs.statistics.absolute().parts[-4:-1]
+        frames = sorted({scan.first + frame for frame, _ in pairs})
+        cure = f"take the row of {rotation} out of the table of scans"
+        if len(frames) < scan.rotation.scan.n_frames:
+            items = ", ".join(f"{rotation}:{item}" for item in left_out.written(frames))
+            cure += (
+                ", or leave these frames out: "
+                f"`per_scan: {{{sample}/{name}: {{import_scan: {{leave_out: [{items}]}}}}}}`"
+            )
+        raise HklflowError(
+            f"{len(frames)} frames of {scan.raw}, the first is frame {frames[0]}, have the same "
+            f"counts as frames of {path.absolute().parts[-2]} ({path}): they are one measurement, "
+            f"which would count twice; {cure}"
+        )
 
 
 if __name__ == "__main__":

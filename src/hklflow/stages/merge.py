@@ -31,7 +31,7 @@ class Outputs(stage.Outputs):
     coverage: Path
     """Picture: norm, relative error and coverage."""
     metrics: Path
-    """Coverage and agreement of the rotations."""
+    """Coverage and agreement of the rotations; warnings."""
 
 
 class Settings(stage.Params):
@@ -96,6 +96,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             shells.add(slab.first, norm)
             sums.append(slab.sums)
         measured, total, chi2, dof = (sum(terms) for terms in zip(*sums, strict=True))
+        doubt = estimator.dependence(chi2, dof)
         coverage = measured / int(np.prod(grid.shape))
         metrics = {
             "rotations": len(volumes),
@@ -106,6 +107,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "rotations' reduced chi2": chi2 / dof if dof else None,
             "rotations' degrees of freedom": dof,
         }
+        warnings = {} if doubt is None else {"warnings": [doubt]}
         writer.note(
             {
                 "estimator": "data = counts / norm (Poisson maximum likelihood)",
@@ -116,17 +118,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 ),
                 "files": [str(path) for path in inputs.volumes],
                 **metrics,
+                **warnings,
             }
         )
     cell = reference.cell
     plots.save(plots.slices(grid, cell, sections, params.title), outputs.slices)
     plots.save(plots.coverage(grid, cell, sections, shells, params.title), outputs.coverage)
-    stage.write_json(outputs.metrics, metrics)
+    stage.write_json(outputs.metrics, metrics | warnings)
     agreement = f"{chi2 / dof:.3f}" if dof else "not known"
     print(
         f"merged {len(volumes)} rotations: {100 * coverage:.1f} % of voxels measured, "
         f"reduced chi2 between rotations {agreement}"
     )
+    if doubt is not None:
+        print(f"warning: {doubt}")
 
 
 class _Slab(NamedTuple):

@@ -59,6 +59,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with ExitStack() as stack:
         repeats = sum_raw.open_repeats(names, stack)
         sum_raw.require_alike(repeats, params.temperature_tolerance)
+        sum_raw.require_distinct(repeats)
         n = repeats[0].frames.shape[0]
         stored = sum_raw.write_sum(
             outputs.sum,
