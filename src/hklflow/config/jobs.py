@@ -320,15 +320,22 @@ class _Table:
             here("scan.nxs", "mask.nxs"),
             lambda sample, scan, _: experiment.find_peaks_params(sample, scan),
         )
-        first = {**at, "rotation": experiment.rotations(sample, scan)[0]}
+        names = experiment.rotations(sample, scan)
+        first = {**at, "rotation": names[0]}
         yield job(
             "frame_scale",
             "peaks",
             _with("scale", ".nxs", ".png", ".json"),
             [
-                paths.rotation(name).format(**which)
-                for which in (at, first)
-                for name in ("scan.nxs", "statistics.nxs")
+                *(
+                    paths.rotation(name).format(**which)
+                    for which in (at, first)
+                    for name in ("scan.nxs", "statistics.nxs")
+                ),
+                *(
+                    paths.rotation("statistics.nxs").format(**{**at, "rotation": earlier})
+                    for earlier in names[: names.index(rotation)]
+                ),
             ],
             lambda *_: own.frame_scale,
         )

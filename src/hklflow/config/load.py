@@ -127,7 +127,7 @@ def require_own_frames(experiment: Experiment) -> None:
     # Files that the workflow simulates are no copies: each has its own noise.
     problems = list(copied_frames(experiment)) if experiment.config.simulation is None else []
     if problems:
-        raise _report(problems)
+        raise report(problems)
 
 
 def _own_problems(config: Config, base: Path) -> Iterator[str]:
