@@ -80,7 +80,6 @@ class Freshness:
         self._results = tuple(f"{folder}/" for folder in folders)
         self._made = {product for job in self.jobs for product in job.products}
         self._standings: dict[str, Standing | None] = {}
-        self._files: dict[str, list[Path]] = {}
 
     def verdicts(self, jobs: Sequence[Job] | None = None) -> list[Verdict]:
         """Compare the products of jobs, all of them if none are given, that have all of them."""
@@ -168,11 +167,11 @@ class Freshness:
         now = self._standing(path)
         if not self._full and now is not None and entry.get("standing") == list(now):
             return Likeness.SAME
-        return self._memory.likeness(entry, self._files[path], now, full=self._full)
+        return self._memory.likeness(entry, self._base, now, full=self._full)
 
     def _standing(self, path: str) -> Standing | None:
         if path not in self._standings:
-            self._files[path] = files = files_of(path, self._base)
+            files = files_of(path, self._base)
             self._standings[path] = identity.standing(files) if files else None
         return self._standings[path]
 
@@ -330,7 +329,7 @@ class _Memory:
         return self._numbers[key]
 
     def likeness(
-        self, entry: Mapping[str, Any], files: Sequence[Path], now: Standing | None, *, full: bool
+        self, entry: Mapping[str, Any], base: Path, now: Standing | None, *, full: bool
     ) -> Likeness:
         """Compare files with a record, unless that was done as they stand."""
         if now is None:
@@ -341,6 +340,7 @@ class _Memory:
         known = self._likeness.get(key)
         if known is not None and not (full and known == Likeness.SAMPLED.value):
             return Likeness(known)
+        files = [Path(file) for file in files_of(entry["path"], base)]
         try:
             _announce(entry["path"], files)
             found = identity.compare(entry, files, now, full=full)

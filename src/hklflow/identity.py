@@ -11,6 +11,7 @@ Several files, as the images of a series, have one identity together.
 
 import hashlib
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -72,19 +73,26 @@ def standing(files: Sequence[Path | str]) -> Standing | None:
 
 def standing_of(found: Sequence[os.stat_result]) -> Standing:
     """Standing of files together."""
+    if len(found) == 1:
+        (one,) = found
+        written = f"{one.st_size}:{one.st_mtime_ns}"
+        return Standing(str(one.st_ino), written, str(one.st_ctime_ns))
+    sizes = [one.st_size for one in found]
     return Standing(
-        _joined([f"{one.st_ino}" for one in found]),
-        _joined([f"{one.st_size}:{one.st_mtime_ns}" for one in found]),
-        _joined([f"{one.st_ctime_ns}" for one in found]),
+        _short([one.st_ino for one in found]),
+        _short(sizes, [one.st_mtime_ns for one in found]),
+        _short([one.st_ctime_ns for one in found]),
     )
 
 
-def _joined(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else _short("\n".join(items))
+def _short(*numbers: Sequence[int]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for column in numbers:
+        digest.update(array("Q", [number & _BITS for number in column]).tobytes())
+    return digest.hexdigest()
 
 
-def _short(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+_BITS = 2**64 - 1  # times before 1970 are negative
 
 
 def whole(files: Sequence[Path]) -> str:

@@ -379,7 +379,7 @@ def _imported(scan: Path) -> list[tuple[identity.Entry, list[Path]]]:
     found = []
     for record in provenance(scan)[-1:]:
         entries = [*record["inputs"].get("raw", ()), *record.get("sources", ())]
-        found += [(entry, files_of(entry["path"], Path())) for entry in entries]
+        found += [(entry, [Path(f) for f in files_of(entry["path"], Path())]) for entry in entries]
     return found
 
 

@@ -7,9 +7,11 @@ Each function adds the problems that it finds to a list, with table and row, and
 import csv
 import math
 import re
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from hklflow.core import plausible
@@ -349,11 +351,24 @@ def series_ends(pattern: str, base: Path) -> list[str]:
     HklflowError
         If there are none, or the pattern is not clear.
     """
-    from hklflow.formats.raw import find_files
+    path = base / pattern
+    with suppress(OSError):  # what is wrong, the listing says
+        folder = path.parent.stat()
+        # One that has just been changed may change again within the same tick of the clock.
+        if time.time() - folder.st_ctime > 2:
+            return list(_ends(path, base, (folder.st_ino, folder.st_mtime_ns, folder.st_ctime_ns)))
+    return list(_ends.__wrapped__(path, base, ()))
 
-    files = find_files(base / pattern, gaps=True)
-    ends = (files[0], files[-1])
-    return [str(p.relative_to(base) if p.is_relative_to(base) else p) for p in ends]
+
+@lru_cache(maxsize=10_000)
+def _ends(path: Path, base: Path, state: tuple[int, ...]) -> tuple[str, str]:
+    """Ends of a series while its folder is as it is: a plan asks for them several times."""
+    from hklflow.formats.raw import find_names
+
+    names = find_names(str(path), gaps=True)
+    ends = (path.with_name(names[0]), path.with_name(names[-1]))
+    first, last = (str(p.relative_to(base) if p.is_relative_to(base) else p) for p in ends)
+    return first, last
 
 
 def _read_table(

@@ -380,38 +380,55 @@ def find_files(raw: Raw, *, gaps: bool = False) -> list[Path]:
     if template is None:
         require_file(path, "raw file", "check the path in scans.tsv")
         return [path]
-    folder = path.parent
+    return [path.parent / name for name in find_names(text, gaps=gaps)]
+
+
+def find_names(pattern: str, *, gaps: bool = False) -> list[str]:
+    """Names of the images of a series in its folder; as `find_files`, without making paths.
+
+    There may be thousands of images in each of thousands of scans.
+
+    Raises
+    ------
+    HklflowError
+        As `find_files`.
+    """
+    path = Path(pattern)
+    folder, template = path.parent, number_pattern(path.name)
+    assert template is not None
     if not folder.is_dir():
-        raise HklflowError(f"folder {folder} of the images {text} does not exist; check the path")
-    numbered: dict[int, Path] = {}
-    stems = set()
-    # Thousands of images in each of thousands of scans: no call of the system for each.
+        raise HklflowError(
+            f"folder {folder} of the images {pattern} does not exist; check the path"
+        )
+    numbered: dict[int, str] = {}
+    stems: set[tuple[str, str]] = set()
     with os.scandir(folder) as entries:
-        candidates = sorted((e.name, e.is_file()) for e in entries if template.fullmatch(e.name))
-    for name, regular in candidates:
-        match = template.fullmatch(name)
-        assert match is not None
-        if not regular:
+        found = [(entry, match) for entry in entries if (match := template.fullmatch(entry.name))]
+    for entry, match in found:
+        name = entry.name
+        if not entry.is_file():
             require_file(folder / name, "image", "copy it again")
-        number = int(match["number"])
-        stems.add((name[: match.start("number")], name[match.end("number") :]))
+        start, stop = match.span("number")
+        number = int(name[start:stop])
+        stems.add((name[:start], name[stop:]))
         if number in numbered:
+            first, second = sorted((numbered[number], name))
             raise HklflowError(
-                f"{text} matches number {number} twice: {numbered[number].name} and "
-                f"{name}; make the pattern narrower"
+                f"{pattern} matches number {number} twice: {first} and {second}; make the pattern "
+                "narrower"
             )
-        numbered[number] = folder / name
+        numbered[number] = name
     if not numbered:
-        raise HklflowError(f"no file matches {text}; check the pattern")
+        raise HklflowError(f"no file matches {pattern}; check the pattern")
     if len(stems) > 1:
         names = ", ".join(f"{first}...{last}" for first, last in sorted(stems))
-        raise HklflowError(f"{text} matches several series ({names}); make the pattern narrower")
+        raise HklflowError(f"{pattern} matches several series ({names}); make the pattern narrower")
     present = sorted(numbered)
-    missing = sorted(set(range(present[0], present[-1] + 1)) - set(present))
-    if missing and not gaps:
+    if not gaps and len(present) <= present[-1] - present[0]:
+        missing = sorted(set(range(present[0], present[-1] + 1)) - set(present))
         shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
         raise HklflowError(
-            f"{len(missing)} of the images {text} between numbers {present[0]} and "
+            f"{len(missing)} of the images {pattern} between numbers {present[0]} and "
             f"{present[-1]} are missing: {shown}; copy them again or split the scan"
         )
     return [numbered[number] for number in present]

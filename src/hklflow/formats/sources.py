@@ -1,11 +1,19 @@
 """Files that hold the frames of raw files: what masters link to, and the images of a series."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hklflow.errors import HklflowError
 from hklflow.formats.light import images_of
-from hklflow.formats.raw import HDF5_SUFFIXES, find_files, is_hdf5, number_pattern, open_frames
+from hklflow.formats.raw import (
+    HDF5_SUFFIXES,
+    find_files,
+    find_names,
+    is_hdf5,
+    number_pattern,
+    open_frames,
+)
 
 
 def sources(raw: Sequence[Path], patterns: Sequence[str]) -> dict[str, list[Path]]:
@@ -40,12 +48,14 @@ def sources(raw: Sequence[Path], patterns: Sequence[str]) -> dict[str, list[Path
     return found
 
 
-def files_of(name: str, base: Path) -> list[Path]:
+def files_of(name: str, base: Path) -> list[str]:
     """Files that a path or pattern of a record stands for; none if they are not there."""
-    path = base / name
-    if path.suffix.lower() in HDF5_SUFFIXES or number_pattern(path.name) is None:
+    path = f"{base}/{name}" if not name.startswith("/") else name
+    if name.endswith(tuple(HDF5_SUFFIXES)) or number_pattern(os.path.basename(name)) is None:  # noqa: PTH119
         return [path]
     try:
-        return find_files(path, gaps=True)
+        names = find_names(path, gaps=True)
     except HklflowError:
         return []
+    folder = os.path.dirname(path)  # noqa: PTH120
+    return [f"{folder}/{name}" for name in names]
