@@ -323,7 +323,7 @@ class Accumulator:
                     clean = (counts, norm)
                     if excluded is not None:
                         more = tuple(np.empty_like(a) for a in clean)
-                        if excluded.box((l, k, h), *more, unit):
+                        if excluded.box((l, k, h), more[0], more[1], unit):
                             counts, norm, measured = counts + more[0], norm + more[1], True
                             if counts.dtype.kind == "u" and np.any(counts < clean[0]):
                                 raise overflow()

@@ -158,6 +158,7 @@ def _add_norm(v: int, more: np.uint32, norm: U32, carry: U32) -> None:
     norm[2 * v + 1] = after
     if after < before:
         carry[v] += np.uint32(1)
+        carry[-1] = 1
 
 
 @kernel

@@ -38,8 +38,8 @@ class Bricks:
     counts, norm : flat arrays
         Views of one memory: the counts of voxel v at ``2 v``, its norm at ``2 v + 1``.
     carry : flat uint32 array
-        Of norms of 32 bits, how many times voxel v has exceeded them; else empty. Most pages are
-        never written, so that it takes little memory.
+        Of norms of 32 bits, how many times voxel v has exceeded them, and whether a voxel has, as
+        the last item; else empty. Most pages are never written, so that it takes little memory.
     strides : (int, int)
         Of a voxel's number: ``h + (h // 8) 504 + 8 k + (k // 8) strides[0] + 64 l' +
         (l' // 8) strides[1]`` with ``l' = l - first``.
@@ -67,7 +67,7 @@ class Bricks:
         self.norm = self.counts.view(norm)
         self.carry = np.zeros(0, np.uint32)
         if norm.kind == "u":
-            self.carry = np.frombuffer(_memory(4 * size), np.uint32)
+            self.carry = np.frombuffer(_memory(4 * (size + 1)), np.uint32)
 
     def box(
         self,
@@ -120,7 +120,7 @@ def _box(
     norm: NDArray[Any],
 ) -> bool:
     n_l, n_k, n_h = counts.shape
-    carried, measured = carry.size > 0, False
+    carried, measured = carry.size > 0 and carry[-1] > 0, False
     for i in range(n_l):
         l = first[0] + i  # noqa: E741
         plane = EDGE**2 * l + (l // EDGE) * strides[1]
