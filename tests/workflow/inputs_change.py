@@ -1102,10 +1102,20 @@ class Experiment:
 #: Keys of a provenance record that tell when and how long, not what.
 IGNORED_IN_RECORDS = {"started", "ended", "date", "seconds"}
 #: Keys of an input's record that tell the state of a file, not its content.
-IGNORED_OF_INPUTS = {"mtime", "mtime_ns", "ctime", "ctime_ns", "inode", "ino", "device", "dev"}
+IGNORED_OF_INPUTS = {
+    "standing",
+    "mtime",
+    "mtime_ns",
+    "ctime",
+    "ctime_ns",
+    "inode",
+    "ino",
+    "device",
+    "dev",
+}
 #: Keys of an input's record that are hashes of bytes. A product holds its own times, so its hash is
 #: ignored too; that of a raw file must be the same.
-HASHES = {"sha256", "fingerprint", "state"}
+HASHES = {"sha256", "sampled", "fingerprint", "state"}
 #: Datasets of NeXus files, by the end of their name within an NXprocess.
 IGNORED_DATASETS = {"date"}
 
@@ -1158,6 +1168,7 @@ def _record(record: dict[str, Any]) -> dict[str, Any]:
     kept["inputs"] = {
         name: [_input(item) for item in items] for name, items in record["inputs"].items()
     }
+    kept["sources"] = [_input(item) for item in record.get("sources", ())]
     return kept
 
 

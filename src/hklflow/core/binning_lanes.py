@@ -28,6 +28,8 @@ _STRIP_GROUPS = 64
 _ENOUGH = 4096
 #: Records whose voxels are on their way into the cache.
 _AHEAD = 64
+#: Frames of a block: of 2²² units each, what a pixel leaves in a voxel has 32 bits.
+MOST_FRAMES = 512
 #: Sub-samples that photons can be dealt to here.
 DEALT = (1, 2, 4, 8, 16, 32)
 
@@ -42,7 +44,7 @@ class Steps(NamedTuple):
     to_voxel : (n_steps, 12) float32
         Rows of the matrices that take q_lab to voxels, each followed by its offset.
     norm : (n_steps,) float32
-        The frame's part of N, divided by the number of sub-samples.
+        The frame's part of N, divided by the number of sub-samples and by the unit of the norm.
     keys : (n_used, 2) uint32
         What the random numbers of a frame begin with.
     numbers : (n_used,) int64
@@ -99,9 +101,11 @@ class Sums(NamedTuple):
     """Flat memory of `Bricks`, of what is kept and of what the artefact mask excludes."""
 
     counts: U32
-    norm: F32
+    norm: U32
+    carry: U32
     counts_excluded: U32
-    norm_excluded: F32
+    norm_excluded: U32
+    carry_excluded: U32
 
 
 class Part(NamedTuple):
@@ -127,7 +131,7 @@ class _Records(NamedTuple):
 
     voxel: U32
     counts: U32
-    norm: F32
+    norm: U32
 
 
 class _Tables(NamedTuple):
@@ -144,6 +148,17 @@ class _Tables(NamedTuple):
     counts: int
     norm: int
     inside: int
+
+
+@kernel(inline="always")
+def _add_norm(v: int, more: np.uint32, norm: U32, carry: U32) -> None:
+    """Add to a voxel's norm; what exceeds 32 bits is rare, and counted elsewhere."""
+    before = norm[2 * v + 1]
+    after = np.uint32(before + more)
+    norm[2 * v + 1] = after
+    if after < before:
+        carry[v] += np.uint32(1)
+        carry[-1] = 1
 
 
 @kernel
@@ -163,15 +178,15 @@ def _add(n: int, records: _Records, sums: Sums) -> int:
         before = sums.counts[2 * v]
         after = np.uint32(before + counts[r])
         sums.counts[2 * v] = after
-        sums.norm[2 * v + 1] += norm[r]
         overflow |= after < before
+        _add_norm(v, norm[r], sums.norm, sums.carry)
     for r in range(marked):
         v = np.int64(voxel[r]) - EXCLUDED
         before = sums.counts_excluded[2 * v]
         after = np.uint32(before + counts[r])
         sums.counts_excluded[2 * v] = after
-        sums.norm_excluded[2 * v + 1] += norm[r]
         overflow |= after < before
+        _add_norm(v, norm[r], sums.norm_excluded, sums.carry_excluded)
     return overflow
 
 
@@ -305,7 +320,7 @@ def add_block(
     frames : flat contiguous array
         Integers of up to 32 bits, in which the frames stand.
     shape : (n, rows, fast)
-        16 or more along fast. Rows follow each other.
+        Up to `MOST_FRAMES`, and 16 or more along fast. Rows follow each other.
     stride : int
         Items from one frame to the next.
     steps, pixels, sums, part
@@ -342,7 +357,7 @@ def add_block(
     shares = np.zeros((n_pix, n_steps, LANES), np.uint32)
     room = _ENOUGH + LANES * (n_steps + 2) + _AHEAD
     records = _Records(
-        np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.float32)
+        np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.uint32)
     )
     inside = np.zeros(3, np.int64)
     tables = _Tables(

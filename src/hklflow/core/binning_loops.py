@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core import binning_lanes, binning_plain
+from hklflow.core.binning_lanes import MOST_FRAMES
+from hklflow.core.binning_plain import COUNTS_UNIT
 from hklflow.core.bricks import Bricks
 from hklflow.core.lanes import LANES
 from hklflow.core.tiles import Tiles
@@ -28,6 +30,9 @@ def overflow() -> HklflowError:
 class Plain:
     """One pixel at a time, in double precision; see `binning_plain`."""
 
+    #: What norms are multiples of, over `Accumulator.norm_bound`.
+    UNIT = 2.0**-32
+
     def __init__(self, sums: "Accumulator") -> None:
         self._sums = sums
         self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
@@ -35,10 +40,12 @@ class Plain:
         self.excluded = (
             Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
         )
+        self._frame_norm = sums.frame_norm / (sums.n_sub * self.UNIT * sums.norm_bound)
         self._read_variance = np.zeros((0, 0))
         self._noise: Bricks | None = None
         if sums.read_variance is not None:
-            self._read_variance = np.ascontiguousarray(sums.read_variance, np.float64)
+            shares = np.asarray(sums.read_variance, np.float64) / sums.n_sub
+            self._read_variance = np.rint(shares / COUNTS_UNIT) * COUNTS_UNIT
             self._noise = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
 
     def read_noise(
@@ -62,7 +69,7 @@ class Plain:
             row,
             self._q,
             sums.pixel_norm,
-            sums.frame_norm[first : first + len(frames)],
+            self._frame_norm[first : first + len(frames)],
             np.ascontiguousarray(to_voxel),
             offset,
             _window(sums, self.kept),
@@ -89,6 +96,9 @@ def _window(sums: "Accumulator", bricks: Bricks) -> NDArray[np.int32]:
 class Lanes:
     """Sixteen pixels at a time; see `binning_lanes`."""
 
+    #: As of `Plain`: what a pixel adds to a voxel on `MOST_FRAMES` has 32 bits.
+    UNIT = 2.0**-22
+
     def __init__(self, sums: "Accumulator") -> None:
         self._sums = sums
         self._pool = ThreadPoolExecutor(sums.threads) if sums.threads > 1 else None
@@ -98,13 +108,18 @@ class Lanes:
         q = sums.q(np.float32)
         self._tiles = Tiles(q, sums.pixel_norm > 0)
         self._pixels = _pixel_tables(q, sums.pixel_norm)
-        self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.float32)
+        self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
         self.excluded = (
-            Bricks(sums.grid, *sums.planes, np.uint32, np.float32) if sums.keep_excluded else None
+            Bricks(sums.grid, *sums.planes, np.uint32, np.uint32) if sums.keep_excluded else None
         )
         other = self.excluded or self.kept
         self._volumes = binning_lanes.Sums(
-            self.kept.counts, self.kept.norm, other.counts, other.norm
+            self.kept.counts,
+            self.kept.norm,
+            self.kept.carry,
+            other.counts,
+            other.norm,
+            other.carry,
         )
 
     def add(
@@ -112,6 +127,11 @@ class Lanes:
     ) -> tuple[int, int]:
         """Add a band; (inside, invalid)."""
         sums = self._sums
+        if len(frames) > MOST_FRAMES:
+            front, rest = slice(0, MOST_FRAMES), slice(MOST_FRAMES, None)
+            done = self.add(frames[front], first, excluded[front], row)
+            more = self.add(frames[rest], first + MOST_FRAMES, excluded[rest], row)
+            return done[0] + more[0], done[1] + more[1]
         if self._block != (first, len(frames)):
             self._begin(first, len(frames))
         if self._steps is None:
@@ -143,7 +163,7 @@ class Lanes:
         if len(used) == 0:
             return
         matrix, offset = sums.to_voxel(first + used)
-        norm = sums.frame_norm[first + used] / int(np.prod(sums.samples))
+        norm = sums.frame_norm[first + used] / (sums.n_sub * self.UNIT * sums.norm_bound)
         self._steps = binning_lanes.Steps(
             used,
             _rows(matrix, offset),

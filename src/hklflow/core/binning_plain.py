@@ -13,6 +13,10 @@ from hklflow.core.jit import kernel
 
 Floats = NDArray[np.float64]
 
+#: Photons and read noise, and its variance, are rounded to multiples of it: sums of them are exact
+#: up to 2²⁷ photons, and do not depend on their order.
+COUNTS_UNIT = 2.0**-26
+
 # Above this many photons in a pixel, and this many per sub-sample, the shares are drawn
 # from the normal limit of the binomial distribution: its width is then 8 or more.
 _DEAL_ONE_BY_ONE = 1024
@@ -106,7 +110,7 @@ def add_block(
     q : (slow, fast, pixel sub-samples, 3) array
         q_lab in 1/Å.
     pixel_norm, frame_norm : (slow, fast) and (n,) arrays
-        Parts of N; what is not above 0 is left out.
+        Parts of N; what is not above 0 is left out. Their product is rounded to an integer.
     to_voxel : (n, frame sub-samples, 3, 3) array
         Takes q_lab to voxels, with ``offset`` (3,).
     window : (9,) int32
@@ -118,7 +122,7 @@ def add_block(
     valid_from, invalid_from : float
         Values below, and from there on, are no measurement.
     read_variance : (slow, fast) array, or empty
-        Of frames with read noise, whose photons are dealt as well.
+        Of frames with read noise, whose photons are dealt as well; that of a sub-sample.
     counts, norm, counts_excluded, norm_excluded
         See `Bricks`.
     noise
@@ -153,10 +157,11 @@ def add_block(
                 if not valid_from <= n < invalid_from:  # NaN is a flag
                     invalid += 1
                     continue
-                weight = weight * frame_norm[z] * share
+                weight = np.rint(weight * frame_norm[z])
                 place = ((first_frame + z) * n_slow + i) * n_fast + j
                 if noisy:
-                    extra = read_variance[i, j] * share
+                    extra = read_variance[i, j]
+                    n = np.rint(n / COUNTS_UNIT) * COUNTS_UNIT
                 if noisy and n_sub > 1:
                     deal_noisy(n, place, seed, dealt)
                 elif deal_photons and n_sub > 1 and n > 0:

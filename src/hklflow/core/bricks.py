@@ -37,6 +37,9 @@ class Bricks:
     ----------
     counts, norm : flat arrays
         Views of one memory: the counts of voxel v at ``2 v``, its norm at ``2 v + 1``.
+    carry : flat uint32 array
+        Of norms of 32 bits, how many times voxel v has exceeded them, and whether a voxel has, as
+        the last item; else empty. Most pages are never written, so that it takes little memory.
     strides : (int, int)
         Of a voxel's number: ``h + (h // 8) 504 + 8 k + (k // 8) strides[0] + 64 l' +
         (l' // 8) strides[1]`` with ``l' = l - first``.
@@ -60,16 +63,19 @@ class Bricks:
             )
         self.strides = (EDGE**3 * n_h - EDGE**2, EDGE**3 * n_h * n_k - EDGE**3)
         counts, norm = np.dtype(counts), np.dtype(norm)
-        # Private: of shared memory, even pages that are only read would be given out.
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self._memory = mmap.mmap(-1, max(size * 2 * counts.itemsize, 1), flags=private)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            # A huge page would hold 500 bricks of which few are touched.
-            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
-        self.counts = np.frombuffer(self._memory, counts)
+        self.counts = np.frombuffer(_memory(2 * size * counts.itemsize), counts)
         self.norm = self.counts.view(norm)
+        self.carry = np.zeros(0, np.uint32)
+        if norm.kind == "u":
+            self.carry = np.frombuffer(_memory(4 * (size + 1)), np.uint32)
 
-    def box(self, first: tuple[int, int, int], counts: NDArray[Any], norm: NDArray[Any]) -> bool:
+    def box(
+        self,
+        first: tuple[int, int, int],
+        counts: NDArray[Any],
+        norm: NDArray[Any],
+        unit: float = 1.0,
+    ) -> bool:
         """Take a box of voxels out of the bricks.
 
         Parameters
@@ -77,7 +83,10 @@ class Bricks:
         first : (l, k, h)
             First voxel, on the grid; multiples of 8.
         counts, norm : (l, k, h) arrays
-            Filled; of the shape of the box, which lies within the planes.
+            Filled; of the shape of the box, which lies within the planes. Norms with a carry need
+            float64, which holds them exactly up to 2⁵³.
+        unit : float
+            Factor of the norms.
 
         Returns
         -------
@@ -85,20 +94,33 @@ class Bricks:
             Whether a voxel was measured.
         """
         begin = (first[0] - self.first, first[1], first[2])
-        return bool(_box(self.counts, self.norm, self.strides, begin, counts, norm))
+        flat = (self.counts, self.norm, self.carry)
+        return bool(_box(*flat, unit, self.strides, begin, counts, norm))
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Zeros; pages of them exist once they are written."""
+    # Private: of shared memory, even pages that are only read would be given out.
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # A huge page would hold 500 bricks of which few are touched.
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 @kernel
 def _box(
     flat_counts: NDArray[Any],
     flat_norm: NDArray[Any],
+    carry: NDArray[np.uint32],
+    unit: float,
     strides: tuple[int, int],
     first: tuple[int, int, int],
     counts: NDArray[Any],
     norm: NDArray[Any],
 ) -> bool:
     n_l, n_k, n_h = counts.shape
-    measured = False
+    carried, measured = carry.size > 0 and carry[-1] > 0, False
     for i in range(n_l):
         l = first[0] + i  # noqa: E741
         plane = EDGE**2 * l + (l // EDGE) * strides[1]
@@ -111,6 +133,8 @@ def _box(
                 for m in range(min(EDGE, n_h - part)):
                     counts[i, j, part + m] = flat_counts[at + 2 * m]
                     value = flat_norm[at + 2 * m + 1]
-                    norm[i, j, part + m] = value
+                    if carried:
+                        value += 4294967296.0 * carry[at // 2 + m]
+                    norm[i, j, part + m] = value * unit
                     measured |= value > 0
     return measured

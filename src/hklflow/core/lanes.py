@@ -99,10 +99,9 @@ def any_lane(builder: Any, mask: Any) -> Any:
 
 
 def compress(builder: Any, value: Any, mask: Any) -> Any:
-    """Lanes under the mask moved to the front."""
-    suffix = "v16f32" if value.type.element == F32 else "v16i32"
+    """Lanes of 32-bit integers under the mask moved to the front."""
     nothing = ir.Constant(value.type, ir.Undefined)
-    name = f"llvm.experimental.vector.compress.{suffix}"
+    name = "llvm.experimental.vector.compress.v16i32"
     return call(builder, name, value.type, [value, mask, nothing])
 
 

@@ -79,6 +79,8 @@ def follow(  # type: ignore[no-untyped-def]
     to_voxel : of float32 (n_steps, 12)
         Rows of the matrix that takes q_lab to voxels, each followed by its offset.
     step_norm : of float32 (n_steps,)
+        Its product with the weight of a pixel, below 2²³, is rounded to an integer, which is what
+        the pixel adds to the norm.
     qx, qy, qz, weight : of float32
         q_lab in 1/Å and norm of the pixels; a norm of 0 leaves a pixel out.
     excluded : of uint8
@@ -90,7 +92,7 @@ def follow(  # type: ignore[no-untyped-def]
         `Bricks`, the extra steps of a brick on k and on l, and the first plane l.
     invalid_from : uint32
         Counts from here on are no measurement.
-    voxel_out, counts_out, norm_out : of uint32, uint32, float32
+    voxel_out, counts_out, norm_out : of uint32
         Records from ``n_out`` on; room for 16 (n_steps + 1) of them and 16 more.
     n_out : int64
     inside_out : of int64 (3,)
@@ -148,12 +150,12 @@ class _Follow:
         self.out = [
             pointer_to(b, voxel_out, I32),
             pointer_to(b, counts_out, I32),
-            pointer_to(b, norm_out, F32),
+            pointer_to(b, norm_out, I32),
         ]
         self.n_out = cgutils.alloca_once_value(b, n_out)
         self.voxel = cgutils.alloca_once_value(b, constant(I32, NOWHERE))
         self.counts = cgutils.alloca_once_value(b, constant(I32, 0))
-        self.norm = cgutils.alloca_once_value(b, constant(F32, 0.0))
+        self.norm = cgutils.alloca_once_value(b, constant(I32, 0))
         self.inside = cgutils.alloca_once_value(b, I64(0))
         self.wrapped = cgutils.alloca_once_value(b, constant(I1, 0))
         self.valid = cgutils.alloca_once_value(b, constant(I1, 1))
@@ -194,9 +196,17 @@ class _Follow:
             b.store(total, self.counts)
             wrapped = b.and_(inside, b.icmp_unsigned("<", total, counts))
             b.store(b.or_(b.load(self.wrapped), wrapped), self.wrapped)
-            kept = b.select(changed, constant(F32, 0.0), b.load(self.norm))
-            norm = splat(b, item_at(b, self.step_norm, F32, step))
-            b.store(b.fadd(kept, norm), self.norm)
+            kept = b.select(changed, constant(I32, 0), b.load(self.norm))
+            b.store(b.add(kept, self._norm_of(step)), self.norm)
+
+    def _norm_of(self, step: Any) -> Any:
+        """Norm of each pixel on a step, in whole units."""
+        b = self.builder
+        norm = splat(b, item_at(b, self.step_norm, F32, step))
+        # Between 2²³ and 2²⁴, the last bit is 1: the product is rounded to the nearest integer.
+        above = constant(F32, 2.0**23)
+        rounded = call(b, "llvm.fma.v16f32", norm.type, [self.weight, norm, above])
+        return b.sub(b.bitcast(rounded, vector_of(I32)), b.bitcast(above, vector_of(I32)))
 
     def _voxel(self, step: Any, counts: Any, *, masked: bool) -> tuple[Any, Any]:
         """Voxel of each pixel, or `NOWHERE`, and whether it has one."""
@@ -255,9 +265,6 @@ class _Follow:
     def _write(self, mask: Any) -> None:
         b = self.builder
         n = b.load(self.n_out)
-        norm = b.fmul(b.load(self.norm), self.weight)
-        for value, pointer in zip(
-            (b.load(self.voxel), b.load(self.counts), norm), self.out, strict=True
-        ):
-            store_lanes(b, compress(b, value, mask), b.gep(pointer, [n]))
+        for value, pointer in zip((self.voxel, self.counts, self.norm), self.out, strict=True):
+            store_lanes(b, compress(b, b.load(value), mask), b.gep(pointer, [n]))
         b.store(b.add(n, count_lanes(b, mask)), self.n_out)

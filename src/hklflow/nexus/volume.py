@@ -58,6 +58,8 @@ class VolumeWriter(GridWriter):
         Whether the variance of the counts will be, where that is not the counts: with read noise.
     extra : mapping of name to numpy dtype
         Further arrays.
+    exact : bool
+        Store norm and variance as float64.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class VolumeWriter(GridWriter):
         fast: bool = False,
         variance: bool = False,
         extra: Mapping[str, Any] | None = None,
+        exact: bool = False,
     ) -> None:
-        # The norm is a sum of up to 1e5 terms: single precision keeps 6e-8 of it.
-        types: dict[str, Any] = {"counts": counts_dtype, "norm": np.float32}
+        # Single precision keeps 6e-8 of a norm; what will be added must not be rounded before.
+        sums = np.float64 if exact else np.float32
+        types: dict[str, Any] = {"counts": counts_dtype, "norm": sums}
         if variance:
-            types["variance"] = np.float32
+            types["variance"] = sums
         if derived:
             types = {"data": np.float32, "data_errors": np.float32} | types
         super().__init__(path, grid, cell, title, types | dict(extra or {}), fast=fast)

@@ -1,10 +1,14 @@
-"""Add the volumes of a rotation's blocks of frames, which jobs of their own transformed."""
+"""Add the volumes of a rotation's blocks of frames, which jobs of their own transformed.
+
+Counts and norms of the blocks are stored without rounding, and their sums are exact: the volumes
+are those of a transform in one block.
+"""
 
 from pathlib import Path
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -102,6 +106,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         writer.write(boxes())
         notes = [part.notes for part in kinds[0]]
         sums = {name: sum(note[name] for note in notes) for name in _SUMS}
+        # Of a block without frames, the unit is larger.
+        sums["unit of the norms"] = min(note["unit of the norms"] for note in notes)
         writer.note({**notes[0], **sums, "blocks of frames": len(notes)})
     print(f"{len(inputs.parts)} blocks of frames added")
 

@@ -2,7 +2,7 @@
 
 One pass gives both volumes: with everything, and without what the 3-D mask excludes. On a
 cluster a rotation can be cut into blocks of frames, each transformed by a job of its own;
-`add_transforms` adds them up.
+`add_transforms` adds them up, to the same volumes.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from hklflow import norms, stage
 if TYPE_CHECKING:
     from hklflow.formats.bands import Band
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scan"
 
 
@@ -111,6 +111,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             np.asarray(orientation["cell"]),
             binning.counts_type(frames.dtype, frames.shape[2], samples),
             noise is not None,
+            exact=of > 1,
         ) as writer,
     ):
         # In voxels of 8 bytes.
@@ -163,6 +164,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "pixel-frames used": used,
             "pixel-frames flagged or saturated": invalid,
             "sub-samples outside the grid": used * int(np.prod(samples)) - inside,
+            "unit of the norms": accumulator.norm_unit,
             "voxels spanned by one (frame, slow, fast)": np.round(pitch, 3).tolist(),
         }
         writer.note(notes)
