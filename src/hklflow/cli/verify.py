@@ -1,5 +1,6 @@
 """`hklflow verify`: whether results are those of the configuration and the inputs; what is left."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -102,20 +103,20 @@ def orphans(experiment: "Experiment") -> list[str]:
                     found.append(scan)
                 else:
                     found += [part for part in _folders(base, scan) if part not in wanted]
-    return found
+    return [path for path in found if _is_ours(base / path)]
 
 
 def _folders(base: Path, path: str) -> list[str]:
     folder = base / path
     if not folder.is_dir():
         return []
-    return [f"{path}/{e.name}" for e in sorted(folder.iterdir()) if _is_ours(e)]
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+    return [f"{path}/{name}" for name in sorted(names) if not name.startswith(".")]
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is a folder with a product of a stage somewhere below."""
-    if not folder.is_dir() or folder.is_symlink() or folder.name.startswith("."):
-        return False
+    """Whether a product of a stage is somewhere below."""
     return any(_is_product(path) for path in folder.rglob("*"))
 
 
