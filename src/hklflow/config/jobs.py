@@ -4,7 +4,7 @@ One table of what ``workflow/rules`` run: tests hold it to what snakemake itself
 status` shows it, and `hklflow.freshness` compares it with what the products say of themselves.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -81,7 +81,12 @@ class Job:
 def jobs_of(experiment: "Experiment") -> list[Job]:
     """All jobs that `snakemake` has to do, in the order of the tables."""
     table = _Table(experiment)
-    found = [*table.calibrations()]
+    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
+    found = [*table.calibrations(used)]
+    for name in experiment.config.constants:
+        product = experiment.paths.constants("constants.nxs").format(constants=name)
+        # Its steps are in `hklflow.config.jobs_constants`.
+        found.append(Job("constants", "constants", (name,), (product,), (), (), list))
     for sample, scan in experiment.scans:
         for rotation in experiment.rotations(sample, scan):
             found += table.rotation(sample, scan, rotation)
@@ -91,6 +96,11 @@ def jobs_of(experiment: "Experiment") -> list[Job]:
     if experiment.scans:
         found.append(table.overview())
     return found
+
+
+def calibration_jobs(experiment: "Experiment", names: Container[str | None]) -> list[Job]:
+    """Jobs that make these geometries, as far as they are not of a store."""
+    return list(_Table(experiment).calibrations(names))
 
 
 def _with(names: str, *suffixes: str) -> list[str]:
@@ -165,17 +175,16 @@ class _Table:
 
     # ------------------------------------------------------------------ before the scans
 
-    def calibrations(self) -> Iterator[Job]:
-        """Geometries that are made here, and constants, of which only the end is looked at."""
+    def calibrations(self, names: Container[str | None]) -> Iterator[Job]:
+        """Geometries that are made here."""
         experiment, paths = self._experiment, self._paths
-        used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
         for name, entry in experiment.config.calibrations.items():
             at = {"calibration": name}
-            if name not in used or not isinstance(entry, PowderImage | PoniFile):
+            if name not in names or not isinstance(entry, PowderImage | PoniFile):
                 continue
             powder = isinstance(entry, PowderImage)
             rule = "powder_calibration" if powder else "import_poni"
-            names = ["geometry.json", *(["geometry.poni", "rings.png"] if powder else [])]
+            files = ["geometry.json", *(["geometry.poni", "rings.png"] if powder else [])]
             inputs: tuple[str, ...] = ()
             if isinstance(entry, PowderImage) and experiment.config.simulation is not None:
                 inputs = (entry.image,)
@@ -184,15 +193,11 @@ class _Table:
                 rule,
                 "calibration",
                 (name,),
-                tuple(paths.calibration(n).format(**at) for n in names),
+                tuple(paths.calibration(n).format(**at) for n in files),
                 inputs,
                 self._log(rule, **at),
                 _recipe(rule, partial(_calibration, entry)),
             )
-        for name in experiment.config.constants:
-            product = paths.constants("constants.nxs").format(constants=name)
-            # Its steps are `hklflow.config.jobs_constants`.
-            yield Job("constants", "constants", (name,), (product,), (), (), list)
 
     def _simulated(self, raw: str, key: tuple[str, ...], column: str) -> Job:
         def made() -> _Made:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hklflow.config import constants
 from hklflow.config.constants import Branch, IntegratingDetector, PhotonCounter
-from hklflow.config.jobs import Job, Recipe
+from hklflow.config.jobs import Job, Recipe, calibration_jobs
 from hklflow.constants.runs import raw_files
 from hklflow.stage import Params
 from hklflow.tables import is_series, raw_ends
@@ -32,7 +32,11 @@ def constants_jobs(experiment: "Experiment") -> list[Job]:
         else:
             found += table.counter(entry)
         found += table.judged()
-    return found
+    # Geometries that only a flood field needs; those of scans are among the others.
+    of_scans = {experiment.rotation(*key).calibration for key in experiment.all_rotations()}
+    entries = experiment.config.constants.values()
+    geometries = {entry.geometry for entry in entries if isinstance(entry, PhotonCounter)}
+    return found + calibration_jobs(experiment, geometries - of_scans - {None})
 
 
 class _Table:
