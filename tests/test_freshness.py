@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from hklflow import config, stage
+from hklflow import config, identity, stage
 from hklflow.cli import main
 from hklflow.freshness import MEMORY, Freshness, Verdict, sentences
 from hklflow.stages import import_scan, pixel_mask
@@ -85,7 +85,10 @@ def test_nothing_is_out_of_date(made: Path, base: Path) -> None:
         assert not any(v.reasons or v.doubts for v in verdicts(folder, full=True))
 
 
-@pytest.mark.parametrize("memory", ["none", "damaged", "of another experiment", "read-only"])
+@pytest.mark.parametrize(
+    "memory",
+    ["none", "damaged", "odd", "pipe", "link to itself", "of another experiment", "read-only"],
+)
 def test_memory_is_only_a_memory(base: Path, made: Path, memory: str) -> None:
     verdicts(base)
     path = base / MEMORY
@@ -93,6 +96,15 @@ def test_memory_is_only_a_memory(base: Path, made: Path, memory: str) -> None:
         shutil.rmtree(path.parent)
     elif memory == "damaged":
         path.write_text("{")
+    elif memory == "odd":
+        head, _, content = path.read_bytes().partition(b"\n")
+        path.write_bytes(head + b"\n" + content.replace(b"[", b"[1,"))
+    elif memory == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif memory == "link to itself":
+        path.unlink()
+        path.symlink_to(path.name)
     elif memory == "of another experiment":
         verdicts(made)
         shutil.copy2(made / MEMORY, path)
@@ -125,6 +137,18 @@ def test_linked_data_file(base: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     reason = "raw/r2_data_000002.h5 is not as it was"
     assert told(base) == {"quartz 100K r1 import_scan": reason}
+
+
+def test_full_reads_all_whatever_is_remembered(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a change through memory that is mapped, of which a file system may say nothing."""
+    assert not any(v.reasons for v in verdicts(base, full=True))
+    read: list[str] = []
+    whole = identity.whole
+    monkeypatch.setattr(identity, "whole", lambda files: read.append(files[0].name) or whole(files))
+    verdicts(base)
+    assert read == []
+    verdicts(base, full=True)
+    assert {"r1.nxs", "r2_master.h5", "r2_data_000002.h5", "mask.yaml", "scan.nxs"} <= set(read)
 
 
 def test_mask_file(base: Path) -> None:

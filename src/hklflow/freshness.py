@@ -28,9 +28,11 @@ from hklflow.config.jobs_constants import constants_jobs
 from hklflow.errors import HklflowError
 from hklflow.formats.sources import files_of
 from hklflow.identity import Likeness, Standing
+from hklflow.system import no_file
 
 MEMORY = ".snakemake/hklflow.json"
 _VERSION = 1
+_HEAD = 200  # bytes
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,11 @@ def _digest_of(params: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(params, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
+def _head(content: bytes) -> bytes:
+    """First line of the memory: its version and the digest of the rest."""
+    return f"hklflow {_VERSION} {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
 @dataclass
 class _Memory:
     """What products say of themselves, and how files compared, while they stand as they did."""
@@ -277,11 +284,14 @@ class _Memory:
     _changed: bool = False
 
     def __post_init__(self) -> None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(self.path.read_text())
-            if known["version"] == _VERSION:
-                self._runs, self._likeness = known["runs"], known["likeness"]
-                self._entries = known["entries"]
+        if no_file(self.path) is None:
+            # What is not as it was written is not asked.
+            with suppress(OSError, ValueError), self.path.open("rb") as file:
+                head, content = file.readline(_HEAD + 1), file.read()
+                if head == _head(content):
+                    known = json.loads(content)
+                    self._runs, self._likeness = known["runs"], known["likeness"]
+                    self._entries = known["entries"]
         self._numbers = {json.dumps(entry): n for n, entry in enumerate(self._entries)}
 
     def entry(self, number: int) -> Mapping[str, Any]:
@@ -337,9 +347,8 @@ class _Memory:
         if not full and entry.get("standing") == list(now):
             return Likeness.SAME
         key = f"{entry['path']} {entry['sha256']} {' '.join(now)}"
-        known = self._likeness.get(key)
-        if known is not None and not (full and known == Likeness.SAMPLED.value):
-            return Likeness(known)
+        if not full and key in self._likeness:
+            return Likeness(self._likeness[key])
         files = [Path(file) for file in files_of(entry["path"], base)]
         try:
             _announce(entry["path"], files)
@@ -365,13 +374,13 @@ class _Memory:
             ]
             kept[product] = {"standing": found["standing"], "runs": runs}
         content = {
-            "version": _VERSION,
             "runs": kept,
             "likeness": self._likeness,
             "entries": [self._entries[n] for n in used],
         }
         temporary = publish.partial(self.path, f"{os.getpid():08x}")
         with suppress(OSError):
-            temporary.write_text(json.dumps(content))
+            text = json.dumps(content).encode()
+            temporary.write_bytes(_head(text) + text)
             temporary.replace(self.path)
         self._changed = False
