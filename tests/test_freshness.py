@@ -160,6 +160,60 @@ def test_mask_file(base: Path) -> None:
     assert told(base) == {f"quartz {t} r1 pixel_mask": reason for t in ("300K", "100K")}
 
 
+def test_a_product_that_was_edited_is_made_again(base: Path) -> None:
+    """Not only what was made of it, or its false value would be called right."""
+    write_value(
+        base / "results/quartz/300K/r1/scan.nxs", "entry/instrument/monochromator/wavelength", 0.9
+    )
+    found = told(base)
+    reason = "results/quartz/300K/r1/scan.nxs was changed after it was made"
+    assert found["quartz 300K r1 import_scan"] == reason
+    assert set(found) == {"quartz 300K r1 import_scan", "quartz 300K r1 pixel_mask"}
+
+
+def test_a_mask_that_is_linked(base: Path) -> None:
+    """A dataset of a master that links it, as config/README.md has it."""
+    (base / "raw/mask.h5").rename(base / "raw/inner.h5")
+    with h5py.File(base / "raw/mask.h5", "w") as file:
+        file["entry/mask"] = h5py.ExternalLink("inner.h5", "/entry/mask")
+    (base / "config/mask.yaml").write_text('- {image: "../raw/mask.h5:/entry/mask"}\n')
+    at = Path("results/quartz/300K/r1")
+    with chdir(base):
+        stage.run(
+            pixel_mask.main,
+            inputs=pixel_mask.Inputs(scan=at / "scan.nxs"),
+            outputs=pixel_mask.Outputs(
+                mask=at / "mask.nxs", picture=at / "mask.png", metrics=at / "mask.json"
+            ),
+            params=load(base).pixel_mask_params("quartz", "300K"),
+            threads=1,
+        )
+    assert "quartz 300K r1 pixel_mask" not in told(base)
+    write_value(base / "raw/inner.h5", "entry/mask", 1)
+    assert "inner.h5 is not as it was" in told(base)["quartz 300K r1 pixel_mask"]
+
+
+def test_a_path_that_is_spelt_otherwise(base: Path) -> None:
+    table = base / "config/scans.tsv"
+    text = table.read_text()
+    for spelt in (f"{base}/raw/r1.nxs", "./raw/../raw/r1.nxs"):
+        table.write_text(text.replace("raw/r1.nxs", spelt))
+        assert told(base) == {}
+
+
+def test_a_pipe_in_the_place_of_a_product_or_an_input(base: Path) -> None:
+    product = base / "results/quartz/300K/r1/scan.nxs"
+    raw = base / "raw/r2_data_000001.h5"
+    for path in (product, raw):
+        path.unlink()
+        os.mkfifo(path)
+    found = {v.job.name: (v.reasons, v.doubts) for v in verdicts(base)}
+    reasons, _ = found["quartz 300K r1 import_scan"]
+    assert reasons == ("results/quartz/300K/r1/scan.nxs does not say how it was made",)
+    _, doubts = found["quartz 100K r1 import_scan"]
+    assert doubts == ("raw/r2_data_000001.h5 cannot be compared: it may not be read",)
+
+
 def test_two_raw_files_that_are_exchanged(base: Path) -> None:
     table = base / "config/scans.tsv"
     table.write_text(table.read_text().replace("raw/r1.nxs", "raw/repeated.nxs"))

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,23 @@ class Freshness:
         self._results = tuple(f"{folder}/" for folder in folders)
         self._made = {product for job in self.jobs for product in job.products}
         self._standings: dict[str, Standing | None] = {}
+        self._edited: set[str] = set()
+        self._top = f"{experiment.base.absolute()}{os.sep}"
 
     def verdicts(self, jobs: Sequence[Job] | None = None) -> list[Verdict]:
         """Compare the products of jobs, all of them if none are given, that have all of them."""
         try:
-            return [self._judge(job) for job in jobs or self.jobs if self._is_made(job)]
+            found = [self._judge(job) for job in jobs or self.jobs if self._is_made(job)]
         finally:
             self._memory.save()
+        return [self._with_edited(verdict) for verdict in found]
+
+    def _with_edited(self, verdict: Verdict) -> Verdict:
+        """Add products that are not as they were when others read them, and were not made since."""
+        edited = [
+            f"{p} was changed after it was made" for p in verdict.job.products if p in self._edited
+        ]
+        return replace(verdict, reasons=(*verdict.reasons, *edited)) if edited else verdict
 
     # ------------------------------------------------------------------ one job
 
@@ -106,8 +116,13 @@ class Freshness:
             return Verdict(job)
         of_holders = [self._runs(holder) for holder in holders]
         for holder, runs in zip(holders, of_holders, strict=True):
-            if not runs or runs[-1]["stage"] != recipes[-1].stage:
+            if not runs:
                 return Verdict(job, (f"{holder} does not say how it was made",))
+            if runs[-1]["stage"] != (stage_now := recipes[-1].stage):
+                was = runs[-1]["stage"]
+                return Verdict(
+                    job, (f"{holder} was made by {was}, and is made by {stage_now} now",)
+                )
             if runs != of_holders[0]:
                 return Verdict(job, (f"{holder} and {holders[0]} were not made together",))
         reasons: list[str] = []
@@ -125,6 +140,8 @@ class Freshness:
                 path, likeness = entry["path"], self._likeness(entry)
                 if likeness is Likeness.CHANGED:
                     reasons.append(f"{path} is not as it was")
+                    if path in self._made and self._started(path) <= run["started"]:
+                        self._edited.add(path)
                 elif likeness is Likeness.SAMPLED:
                     sampled.append(path)
                 elif likeness is Likeness.UNKNOWN:
@@ -142,14 +159,23 @@ class Freshness:
             yield f"{recipe.stage} is version {version} now, and was {run['version']}"
         if run["params"] != _digest(recipe):
             yield from self._parameters(holder, recipe)
-        given = {str(path) for paths in recipe.params.paths().values() for path in paths}
-        wanted = {os.path.normpath(path) for path in given | set(recipe.inputs)}
+        given = {str(path) for paths in recipe.params.paths(self._base).values() for path in paths}
+        wanted = {self._place(path) for path in given | set(recipe.inputs)}
         entries = [self._memory.entry(number) for number in run["entries"]]
-        read = {os.path.normpath(entry["path"]) for entry in entries if entry["given"]}
+        read = {self._place(entry["path"]) for entry in entries if entry["given"]}
         for path in sorted(wanted - read):
             yield f"{path} was not among its inputs"
         for path in sorted(read - wanted):
             yield f"{path} is no longer among its inputs"
+
+    def _place(self, path: str) -> str:
+        """Path from the experiment's folder, however it is spelt."""
+        return os.path.normpath(os.path.join(self._top, path)).removeprefix(self._top)  # noqa: PTH118
+
+    def _started(self, product: str) -> str:
+        """When the run that made a product began; text that sorts."""
+        runs = self._runs(product) if product.endswith((".nxs", ".json")) else []
+        return str(runs[-1]["started"]) if runs else "9"
 
     def _parameters(self, holder: str, recipe: Recipe) -> Iterator[str]:
         """Parameters that are others now."""
@@ -188,6 +214,8 @@ class Freshness:
         return found
 
     def _history(self, holder: str) -> list[stage.Record]:
+        if no_file(self._base / holder) is not None:  # a pipe would be waited for
+            return []
         try:
             return stage.provenance(self._base / holder)
         except HklflowError:  # damaged: it says nothing of how it was made
@@ -350,6 +378,8 @@ class _Memory:
         if not full and key in self._likeness:
             return Likeness(self._likeness[key])
         files = [Path(file) for file in files_of(entry["path"], base)]
+        if any(no_file(file) is not None for file in files):
+            return Likeness.UNKNOWN
         try:
             _announce(entry["path"], files)
             found = identity.compare(entry, files, now, full=full)

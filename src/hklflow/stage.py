@@ -301,6 +301,9 @@ def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Output
 # ------------------------------------------------------------------- provenance
 
 
+_HDF5 = (".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf")
+
+
 class _Watch:
     """What a run reads: it must be as it was until the end, and as it was imported.
 
@@ -324,6 +327,12 @@ class _Watch:
             from hklflow.formats.sources import sources
 
             self._sources = sources(read["raw"], [pattern for pattern in patterns if pattern])
+        # A mask image may be a dataset of a master, which links it.
+        for path in (path for field, paths in read.items() if field != "raw" for path in paths):
+            if path.suffix.lower() in _HDF5 and not provenance(path):
+                from hklflow.formats.sources import linked_files
+
+                self._sources |= {str(other): [other] for other in linked_files(path)}
         self._before = {
             name: identity.standing(files) for name, files in self._all() if len(files) > 0
         }
@@ -478,7 +487,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
         raise HklflowError(f"{path} is not valid JSON ({error}); make it again") from error
 
 

@@ -151,7 +151,7 @@ def remove(paths: list[Path], /, *, directory: Path = Path()) -> None:
     if (run := run_of(folder.base)).alive:
         raise HklflowError(f"snakemake is at work ({run.where}); remove results when it has ended")
     known = orphans(experiment)
-    named = [str(path).rstrip("/").removeprefix("./") for path in paths]
+    named = [os.path.relpath(folder.base / path, folder.base) for path in paths]
     for name in named:
         if name not in known:
             raise HklflowError(
