@@ -420,6 +420,27 @@ CASES = [
         r1(f"{DETECTOR}/count_time", 1e300),
     ),
     Case(
+        "exposure that changes within the rotation",
+        IMPORT,
+        "/entry/instrument/detector/count_time in raw/r1.nxs has 6 values from 0.1 to 10, and a "
+        "rotation has one; split the rotation where it changes, or mend the file",
+        r1(f"{DETECTOR}/count_time", [0.1, 0.1, 0.1, 10, 0.1, 0.1], units="s"),
+    ),
+    Case(
+        "wavelength that changes within the rotation",
+        IMPORT,
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs has 6 values from 0.5 to 0.9, "
+        "and a rotation has one; split the rotation where it changes, or mend the file",
+        r1(WAVELENGTH, np.linspace(0.5, 0.9, 6), units="angstrom"),
+    ),
+    Case(
+        "complex wavelength",
+        IMPORT,
+        "/entry/instrument/beam/incident_wavelength in raw/r1.nxs holds no numbers (its type is "
+        "complex128); mend the file",
+        r1(WAVELENGTH, 0.5 + 1j, units="angstrom"),
+    ),
+    Case(
         "exposure in degrees",
         IMPORT,
         "/entry/instrument/detector/count_time in raw/r1.nxs has the unit 'deg', which is no "

@@ -111,6 +111,8 @@ def numbers(node: Any) -> Floats:
     where = f"{node.name} in {node.file.filename}"
     if not hasattr(node, "dtype") or not node.size:
         raise HklflowError(f"{where} holds no value; mend the file")
+    if node.dtype.kind in "cbV":  # numpy would take the real part, 0 and 1, or the first field
+        raise HklflowError(f"{where} holds no numbers (its type is {node.dtype}); mend the file")
     try:
         return np.asarray(read_values(node), dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -129,6 +131,20 @@ def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
     return numbers(node) * factor
 
 
-def first_scaled(node: Any, kind: str) -> float:
-    """First value of a dataset in hklflow's unit of this kind."""
-    return float(np.ravel(scaled(node, kind))[0])
+def constant(node: Any, kind: str | None = None) -> float:
+    """Value of a dataset that holds for the whole rotation, in hklflow's unit of this kind.
+
+    Raises
+    ------
+    HklflowError
+        If it has several values that differ by more than a ten-thousandth.
+    """
+    values = np.ravel(numbers(node) if kind is None else scaled(node, kind))
+    low, high = float(values.min()), float(values.max())
+    if len(values) > 1 and not high - low <= 1e-4 * abs(high):
+        raise HklflowError(
+            f"{node.name} in {node.file.filename} has {len(values)} values from {low:g} to "
+            f"{high:g}, and a rotation has one; split the rotation where it changes, or mend the "
+            "file"
+        )
+    return float(values[0])

@@ -14,9 +14,9 @@ from hklflow.core.geometry import Detector, Goniometer
 from hklflow.core.pixel_binning import PixelBinning
 from hklflow.errors import HklflowError
 from hklflow.formats.nxfile import (
+    constant,
     find_class,
     find_entry,
-    first_scaled,
     numbers,
     open_file,
     read_values,
@@ -67,7 +67,7 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
         [group["module"]] if "module" in group else []
     )
     thickness = (
-        first_scaled(group["sensor_thickness"], "length") if "sensor_thickness" in group else None
+        constant(group["sensor_thickness"], "length") if "sensor_thickness" in group else None
     )
     if modules:
         parts = [_module(module, shape) for module in modules]
@@ -91,11 +91,11 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
             return None
         # The usual mounting: from the sample fast runs to -x and slow to -y.
         slow, fast = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
-        pixel_fast = first_scaled(group["x_pixel_size"], "length")
-        pixel_slow = first_scaled(group["y_pixel_size"], "length")
+        pixel_fast = constant(group["x_pixel_size"], "length")
+        pixel_slow = constant(group["y_pixel_size"], "length")
         x, y = (float(np.ravel(group[name][()])[0]) for name in needed[:2])
         origin = -x * pixel_fast * fast - y * pixel_slow * slow
-        origin = origin + np.array([0, 0, first_scaled(group[distance], "length")])
+        origin = origin + np.array([0, 0, constant(group[distance], "length")])
     return Detector(shape, (pixel_slow, pixel_fast), origin, slow, fast, sensor_thickness=thickness)
 
 
@@ -205,9 +205,9 @@ def _read_beam(entry: Any) -> dict[str, Any]:
             groups += find_class(entry[parent], "NXbeam")
     for beam in (group for group in groups if group is not None):
         if "incident_wavelength" in beam and "wavelength" not in fields:
-            fields["wavelength"] = first_scaled(beam["incident_wavelength"], "wavelength")
+            fields["wavelength"] = constant(beam["incident_wavelength"], "wavelength")
         if "incident_energy" in beam and "wavelength" not in fields:
-            fields["wavelength"] = HC / first_scaled(beam["incident_energy"], "energy")
+            fields["wavelength"] = HC / constant(beam["incident_energy"], "energy")
         if "incident_polarization_stokes" in beam and "polarization" not in fields:
             stokes = np.ravel(numbers(beam["incident_polarization_stokes"]))
             if len(stokes) == 4 and not stokes.any():
@@ -363,7 +363,7 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     specific = group.get("detectorSpecific", {})
     for name in ("count_time", "frame_time"):
         if name in group and "exposure_time" not in fields:
-            fields["exposure_time"] = first_scaled(group[name], "time")
+            fields["exposure_time"] = constant(group[name], "time")
     bits = _mask_bits(group, shape)
     if bits is not None:
         fields["pixel_mask"] = bits != 0
@@ -376,7 +376,7 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     for name in ("saturation_value", "countrate_correction_count_cutoff"):
         node = group.get(name, specific.get(name))
         if node is not None and "saturation" not in fields:
-            fields["saturation"] = float(np.ravel(numbers(node))[0])
+            fields["saturation"] = constant(node)
     return fields
 
 
@@ -384,7 +384,7 @@ def _noise_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     """What frames of floating point say of read noise; integers flag by negative numbers."""
     fields: dict[str, Any] = {}
     if "underload_value" in group:
-        fields["underload"] = float(np.ravel(group["underload_value"][()])[0])
+        fields["underload"] = constant(group["underload_value"])
     if READ_VARIANCE in group:
         variance = np.asarray(read_values(group[READ_VARIANCE]), dtype=np.float64)
         if variance.shape != shape or not np.all((variance >= 0) & np.isfinite(variance)):
