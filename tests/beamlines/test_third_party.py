@@ -97,3 +97,8 @@ def test_what_a_plugin_lacks_is_told(bl7, tmp_path):
     importlib.invalidate_caches()
     with pytest.raises(HklflowError, match="cannot be loaded"):
         beamline(bl7)
+    sys.modules.pop("hklflow_bl7", None)
+    module.write_text("raise SystemExit(0)\n")
+    importlib.invalidate_caches()
+    with pytest.raises(HklflowError, match="cannot be loaded \\(SystemExit: 0\\)"):
+        beamline(bl7)

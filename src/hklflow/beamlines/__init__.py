@@ -218,10 +218,11 @@ def beamline(name: str) -> Beamline:
         raise HklflowError(f"{what} beamline {name!r}; known are {', '.join(known())}")
     try:
         plugin = points[0].load()
-    except Exception as error:  # whatever a module of others does when it is imported
+    # Whatever a module of others does when it is imported; it may want to end the program, too.
+    except (Exception, SystemExit) as error:
         raise HklflowError(
-            f"the plugin of beamline {name}, {points[0].value}, cannot be loaded ({error}); "
-            "install it again"
+            f"the plugin of beamline {name}, {points[0].value}, cannot be loaded "
+            f"({type(error).__name__}: {error}); install it again"
         ) from error
     if not isinstance(plugin, Beamline):
         missing = [n for n in ("name", "summary", "options", "find") if not hasattr(plugin, n)]
