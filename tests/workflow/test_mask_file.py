@@ -1,6 +1,7 @@
 """The workflow depends on the mask file and on the images that it names."""
 
 import copy
+import re
 from pathlib import Path
 
 import h5py
@@ -39,7 +40,8 @@ def test_the_rule_reads_the_mask_file_and_its_images(tmp_path: Path) -> None:
     assert "Nothing to be done" in snakemake(folder, "--dry-run", target).stdout
     np.save(folder / "masks/hole.npy", np.ones((150, 150)))
     run = snakemake(folder, "--dry-run", target)
-    assert "Updated input files: masks/hole.npy" in run.stdout + run.stderr
+    assert "pixel_mask: masks/hole.npy is not as it was" in run.stdout + run.stderr
+    assert re.search(r"^pixel_mask +1$", run.stdout + run.stderr, re.MULTILINE)
 
 
 def test_problems_of_the_mask_file_are_told_before_anything_runs(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hklflow.config.experiment import Experiment
     from hklflow.paths import Paths
 
+_NOT_SHOWN = ("/parent.json", "/converged.json", "/modules.json")
+"""Figures that are on no page: others say the same of their scan."""
 _KINDS = ("transform", "masked_transform")
 _Wildcards = dict[str, str]
 
@@ -645,7 +647,7 @@ class _Table:
             product
             for job in (*before, *made)
             for product in job.products
-            if product.endswith((".png", ".json")) and not product.endswith("/parent.json")
+            if product.endswith((".png", ".json")) and not product.endswith(_NOT_SHOWN)
         ]
         used = {
             experiment.rotation(sample, scan, rotation).calibration
