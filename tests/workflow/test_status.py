@@ -5,12 +5,15 @@ import copy
 import csv
 import io
 import json
+import re
+import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hklflow.config import load, read_yaml
+from hklflow.config import flags, load, read_yaml
 from hklflow.config.jobs import Job, jobs_of
 from hklflow.freshness import Freshness
 
@@ -78,6 +81,58 @@ def test_a_finished_experiment_is_not_out_of_date(finished: Path) -> None:
     verdicts = freshness.verdicts()
     assert len(verdicts) == len(freshness.jobs)
     assert [v for v in verdicts if v.reasons or v.doubts] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"bragg": True, "delta_pdf": ["transform", "masked_transform"]},
+        {"delta_pdf": ["transform"], "binning": 2, "mask_3d": {"model": True}},
+        {"delta_pdf": [], "frame_blocks": 2, "orientation": {"start": "config/config.yaml"}},
+    ],
+    ids=["everything", "quick look", "blocks"],
+)
+def test_commands_are_those_of_the_recipes(config: dict[str, Any], tmp_path: Path) -> None:
+    """Each command names the inputs, outputs and parameters of a recipe, and nothing else."""
+    table = scans([300, 100], {"r1": 0, "r2": 40}, parent=300, repeated=((100, "r2"),))
+    folder = write_experiment(tmp_path / "e", copy.deepcopy(CONFIG) | config, table)
+    run = snakemake(folder, "--dry-run", "--printshellcmds")
+    assert run.returncode == 0, run.stderr
+    pattern = re.compile(r"python -m hklflow\.stages\.(\w+) (.*?) > \S+ 2>&1")
+    theirs = Counter(
+        (stage, frozenset(words))
+        for stage, words in _expanded(pattern.findall(run.stdout + run.stderr))
+    )
+    ours: Counter[tuple[str, frozenset[str]]] = Counter()
+    for job in jobs(folder):
+        recipes = job.recipes()
+        for i, recipe in enumerate(recipes):
+            products = list(job.products)
+            if len(recipes) > 1 and recipe is not recipes[-1]:  # a block of frames
+                products = [part for part in job.parts if f"/part_{i}/" in part]
+            told = [word for words in _expanded([("", flags(recipe.params))]) for word in words[1]]
+            ours[recipe.stage, frozenset([*recipe.inputs, *products, *told])] += 1
+    assert sum(ours.values()) > 20
+    assert [(rule, sorted(words)) for rule, words in ours - theirs] == []
+    assert [(rule, sorted(words)) for rule, words in theirs - ours] == []
+
+
+def _expanded(commands: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Words of commands as the shell makes them, without flags and the number of threads."""
+    script = "\n".join(f"printf '%s\\0' {command}; printf '\\1\\0'" for _, command in commands)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    lines = [part.split("\0")[:-1] for part in done.stdout.split("\1\0")[:-1]]
+    found = []
+    for (stage, _), words in zip(commands, lines, strict=True):
+        kept: list[str] = []
+        for before, word in zip(["", *words], words, strict=False):
+            if before != "--threads" and not word.startswith("--"):
+                kept.append(word)
+            elif word.startswith("--") and "=" in word:
+                kept.append(word.split("=", 1)[1])
+        found.append((stage, [word for word in kept if word]))  # printf of nothing is one
+    return found
 
 
 @pytest.mark.slow
