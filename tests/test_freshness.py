@@ -234,6 +234,13 @@ def test_products_that_do_not_belong_together(base: Path) -> None:
     assert "results/quartz/300K/r1/scan.nxs was not among its inputs" in reason
 
 
+@pytest.mark.parametrize("records", [["x"], [{"stage": "pixel_mask"}], [{"inputs": 3}], "x", 3])
+def test_records_of_others(base: Path, records: object) -> None:
+    path = base / "results/quartz/300K/r1/mask.json"
+    path.write_text(json.dumps({"provenance": records}))
+    assert "does not say how it was made" in told(base)["quartz 300K r1 pixel_mask"]
+
+
 @pytest.mark.parametrize("damage", ["empty", "foreign"])
 def test_a_product_without_a_record(base: Path, damage: str) -> None:
     path = base / "results/quartz/300K/r1/scan.nxs"

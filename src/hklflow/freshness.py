@@ -210,7 +210,10 @@ class Freshness:
         assert standing is not None
         found = self._memory.runs(holder, standing)
         if found is None:
-            found = self._memory.remember(holder, standing, self._history(holder))
+            try:
+                found = self._memory.remember(holder, standing, self._history(holder))
+            except (KeyError, TypeError, AttributeError):  # records that are not ours
+                found = self._memory.remember(holder, standing, [])
         return found
 
     def _history(self, holder: str) -> list[stage.Record]:
