@@ -287,7 +287,7 @@ def test_verify_and_remove(base: Path, capsys: pytest.CaptureFixture[str]) -> No
     write_value(base / "raw/r1.nxs", "entry/instrument/beam/incident_wavelength", 0.9)
     code, out = run("verify", str(base))
     assert code == 1
-    assert "out of date: raw/r1.nxs is not as it was: quartz 300K r1 import_scan" in out
+    assert "out of date: quartz 300K r1 import_scan: raw/r1.nxs is not as it was" in out
 
 
 def test_frames_that_were_not_imported(base: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import config
+from hklflow import config, identity
 from hklflow.config import shared_frames
 from hklflow.errors import HklflowError
 from hklflow.formats.light import write_light
@@ -236,16 +236,18 @@ def test_copies_are_found_by_the_check(base: Path) -> None:
 def test_large_files_are_compared_in_places(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that differs in one of them is no copy; of a small one every byte counts."""
     shutil.copy(base / "raw/a.nxs", base / "raw/c.nxs")
-    monkeypatch.setattr(shared_frames, "_SPOT", 1)
+    monkeypatch.setattr(identity, "_BLOCK", 1)
+    monkeypatch.setattr(identity, "_WHOLE", 16)
     with (base / "raw/c.nxs").open("r+b") as file:
         file.seek(-2, os.SEEK_END)
         byte = file.read(1)
         file.seek(-2, os.SEEK_END)
         file.write(bytes([byte[0] ^ 1]))
     assert two(base, "raw/a.nxs", "raw/c.nxs") == []
-    monkeypatch.setattr(shared_frames, "_SMALL", 0)
+    monkeypatch.setattr(identity, "LARGE", 0)
     assert "(a copy, byte for byte)" in two(base, "raw/a.nxs", "raw/c.nxs")[0]
-    monkeypatch.setattr(shared_frames, "_SPOT", 65536)
+    monkeypatch.setattr(identity, "_BLOCK", 65536)
+    monkeypatch.setattr(identity, "_WHOLE", 2**20)
     assert two(base, "raw/a.nxs", "raw/c.nxs") == []
 
 

@@ -235,30 +235,41 @@ def outdated(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def sentences(verdicts: Sequence[Verdict], most: int = 5) -> Iterator[str]:
-    """What is out of date and what is in doubt, each reason once with the jobs that it concerns."""
+def sentences(verdicts: Sequence[Verdict], most: int | None = 5, named: int = 1) -> Iterator[str]:
+    """What is out of date and what is in doubt, each reason once with the jobs that it concerns.
+
+    Parameters
+    ----------
+    most : int or None
+        Reasons that are told; None: all.
+    named : int
+        Jobs that are named for each.
+    """
     for name, head in (("reasons", "out of date"), ("doubts", "not decided")):
-        jobs: dict[str, list[Job]] = {}
+        jobs: dict[str, list[str]] = {}
         for verdict in verdicts:
             for reason in getattr(verdict, name):
-                jobs.setdefault(reason, []).append(verdict.job)
+                jobs.setdefault(reason, []).append(verdict.job.name)
         for reason, concerned in list(jobs.items())[:most]:
-            more = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
-            yield f"{head}: {concerned[0].name}{more}: {reason}"
-        if len(jobs) > most:
+            more = f" and {len(concerned) - named} more" if len(concerned) > named else ""
+            yield f"{head}: {', '.join(concerned[:named])}{more}: {reason}"
+        if most is not None and len(jobs) > most:
             yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` tells all"
 
 
-def sampled_sentence(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def sampled_sentence(verdicts: Sequence[Verdict], *, full: bool = False) -> Iterator[str]:
     """How many files were compared by samples only, if there are any."""
     paths = dict.fromkeys(path for verdict in verdicts for path in verdict.sampled)
     if paths:
         (first, *others) = paths
         more = f" and {len(others)} more" if others else ""
-        yield (
-            f"sampled only: {first}{more} (moved, copied or touched since they were read; "
-            "`hklflow verify --full` reads them as a whole)"
+        why = (
+            "of products above 64 MiB the records hold samples only"
+            if full
+            else "moved, copied or touched since they were read; `hklflow verify --full` reads raw "
+            "files as a whole"
         )
+        yield f"sampled only: {first}{more} ({why})"
 
 
 def _shown(value: Any) -> str:

@@ -301,9 +301,6 @@ def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Output
 # ------------------------------------------------------------------- provenance
 
 
-_HDF5 = (".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".hdf")
-
-
 class _Watch:
     """What a run reads: it must be as it was until the end, and as it was imported.
 
@@ -329,9 +326,12 @@ class _Watch:
             self._sources = sources(read["raw"], [pattern for pattern in patterns if pattern])
         # A mask image may be a dataset of a master, which links it.
         for path in (path for field, paths in read.items() if field != "raw" for path in paths):
-            if path.suffix.lower() in _HDF5 and not provenance(path):
-                from hklflow.formats.sources import linked_files
+            if path.suffix == ".json":  # most inputs of the smallest jobs
+                continue
+            from hklflow.formats.raw import is_hdf5
+            from hklflow.formats.sources import linked_files
 
+            if is_hdf5(path) and not provenance(path):
                 self._sources |= {str(other): [other] for other in linked_files(path)}
         self._before = {
             name: identity.standing(files) for name, files in self._all() if len(files) > 0

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.config.experiment import Experiment
-    from hklflow.freshness import Verdict
 
 _TOLD = 10  # jobs that are named for each reason
 
@@ -38,23 +36,25 @@ def verify(
     directory
         Folder of the experiment.
     full
-        Read all files as a whole, whatever says that they are as they were.
+        Read all files, whatever says that they are as they were: as a whole, but for products above
+        64 MiB, of which the records hold samples.
     """
     from hklflow.config import load
-    from hklflow.freshness import Freshness, sampled_sentence
+    from hklflow.freshness import Freshness, sampled_sentence, sentences
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     freshness = Freshness(experiment, full=full)
     verdicts = freshness.verdicts()
     outdated = [verdict for verdict in verdicts if verdict.reasons]
-    for line in (*_lines(verdicts), *sampled_sentence(verdicts)):
+    told = sentences(verdicts, most=None, named=_TOLD)
+    for line in (*told, *sampled_sentence(verdicts, full=full)):
         print(line)
     for path in orphans(experiment):
         print(f"orphan: {path} is of no row of the tables; `hklflow remove {path}` removes it")
     n, missing = len(verdicts), len(freshness.jobs) - len(verdicts)
     left = f"; {missing} have not been made" if missing else ""
-    how = "every file read as a whole" if full else "files compared by what tells a change"
+    how = "every file read" if full else "files compared by what tells a change"
     print(
         f"{n - len(outdated)} of {n} jobs have the products that the configuration makes ({how})"
         f"{left}"
@@ -62,17 +62,6 @@ def verify(
     if outdated:
         print("the others are made again by snakemake")
     return 1 if outdated else 0
-
-
-def _lines(verdicts: "Sequence[Verdict]") -> Iterator[str]:
-    for name, head in (("reasons", "out of date"), ("doubts", "not decided")):
-        jobs: dict[str, list[str]] = {}
-        for verdict in verdicts:
-            for reason in getattr(verdict, name):
-                jobs.setdefault(reason, []).append(verdict.job.name)
-        for reason, concerned in jobs.items():
-            more = f" and {len(concerned) - _TOLD} more" if len(concerned) > _TOLD else ""
-            yield f"{head}: {reason}: {', '.join(concerned[:_TOLD])}{more}"
 
 
 def orphans(experiment: "Experiment") -> list[str]:

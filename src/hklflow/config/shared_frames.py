@@ -6,7 +6,6 @@ masters and virtual datasets that take frames from the same files, and copies. R
 legal if each uses frames of its own.
 """
 
-import hashlib
 import math
 import posixpath
 from collections import defaultdict
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hklflow import identity
 from hklflow.config.experiment import Experiment
 from hklflow.constants.runs import raw_files
 from hklflow.core import left_out
@@ -28,8 +28,6 @@ Interval = tuple[float, float]
 """Frames from the first to the last, the last exclusive."""
 
 _WHOLE: list[Interval] = [(0, math.inf)]
-_SPOT, _SPOTS = 65536, 16  # bytes, and places in a file, that are compared first
-_SMALL = 64 << 20  # bytes of a file that is compared from end to end
 _IMAGES = 5  # of a series that are compared
 
 
@@ -307,23 +305,14 @@ def _file_id(path: Path) -> FileId:
     return found.st_dev, found.st_ino
 
 
-def _spots(path: Path) -> bytes:
-    """Hash of some places of a file, from its start to its end."""
-    digest = hashlib.blake2b()
-    with path.open("rb") as file:
-        last = max(file.seek(0, 2) - _SPOT, 0)
-        for place in sorted({last * i // (_SPOTS - 1) for i in range(_SPOTS)}):
-            file.seek(place)
-            digest.update(file.read(_SPOT))
-    return digest.digest()
+def _spots(path: Path) -> str:
+    """Hash of some places of a file."""
+    return identity.sampled([path])
 
 
-def _whole(path: Path) -> bytes:
+def _whole(path: Path) -> str:
     """Hash of a file; of a large one nothing, for its spots have told enough."""
-    if path.stat().st_size > _SMALL:
-        return b""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()
+    return "" if path.stat().st_size > identity.LARGE else identity.whole([path])
 
 
 def _copies(files: Mapping[FileId, Path]) -> dict[FileId, FileId]:
