@@ -100,6 +100,32 @@ def test_reflections_are_gone_and_gaps_are_filled(
         np.testing.assert_array_equal(scratch[name], array)
 
 
+def test_the_unit_of_the_monitor_changes_no_digit(
+    tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]
+) -> None:
+    """Of S divided by 2⁶⁰ photons squares are 1e-36: what is filled is the same in that unit."""
+    given, unit = inputs[0], np.float32(2.0**-60)
+    path = tmp_path / "symm.nxs"
+    with nexus.open_volume(given.symmetrised) as before:
+        arrays = {n: before.group[n][()] for n in ("data", "data_errors", "counts", "norm")}
+        notes = before.notes
+    arrays |= {name: arrays[name] * unit for name in ("data", "data_errors")}
+    arrays["norm"] /= unit
+    with nexus.VolumeWriter(path, GRID, CELL, "t", np.float64, True, fast=True) as writer:
+        writer.write(0, **arrays)
+        writer.note(notes)
+    expected, was = run(given, tmp_path / "a")
+    scaled = fill.Inputs(symmetrised=path, orientation=given.orientation)
+    metrics, now = run(scaled, tmp_path / "b")
+    np.testing.assert_array_equal(now["punched"], was["punched"])
+    for name in ("data", "data_errors"):
+        np.testing.assert_array_equal(now[name], was[name] * unit)
+    assert metrics["radius in 1/Å"] == expected["radius in 1/Å"]
+    assert metrics["rms of the fill in units of the noise"] == pytest.approx(
+        expected["rms of the fill in units of the noise"], rel=1e-12
+    )
+
+
 def test_karen_and_satellites(tmp_path: Path, inputs: tuple[fill.Inputs, np.ndarray]) -> None:
     given, truth = inputs
     _, karen = run(given, tmp_path / "a", method="karen", q_max=1.7)

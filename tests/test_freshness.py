@@ -12,7 +12,7 @@ import pytest
 from hklflow import config, identity, stage
 from hklflow.cli import main
 from hklflow.freshness import MEMORY, Freshness, Verdict, sentences
-from hklflow.stages import import_scan, pixel_mask
+from hklflow.stages import import_scan, pixel_mask, refine
 from tests.bad_input.experiment import make
 
 
@@ -305,6 +305,29 @@ def test_frames_that_were_not_imported(base: Path, tmp_path: Path) -> None:
             threads=1,
         )
     assert not (tmp_path / "m.nxs").exists()
+
+
+@pytest.mark.parametrize(("spots", "said"), [("dials", "not as it was"), ("builtin", "no peak")])
+def test_frames_of_which_dials_searches_the_peaks(
+    base: Path, tmp_path: Path, spots: str, said: str
+) -> None:
+    """Refinement reads frames, and asks whose they are, only where DIALS searches the peaks."""
+    write_value(base / "raw/r1.nxs", "entry/data/data", 7)
+    scan = Path("results/quartz/300K/r1/scan.nxs")
+    (tmp_path / "parent.json").write_text("{}")
+
+    def main(**_: object) -> None:
+        raise stage.HklflowError("no peak")
+
+    main.__module__ = refine.__name__
+    with chdir(base), pytest.raises(stage.HklflowError, match=said):
+        stage.run(
+            main,
+            inputs=refine.Inputs(parent=tmp_path / "parent.json", scans=[scan], peaks=[scan]),
+            outputs=refine.Outputs(orientation=tmp_path / "o.json", picture=tmp_path / "o.png"),
+            params=refine.Params(sample="quartz", scan="300K", rotations=["r1"], spots=spots),
+            threads=1,
+        )
 
 
 def test_an_input_that_changes_while_it_is_read(

@@ -4,8 +4,9 @@ A stage module has ``VERSION`` (raised when the same input would give a differen
 output), ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs, outputs,
 params, threads)``. Kernels that `make setup` does not compile are a group of
 `hklflow.warm`, named by ``KERNELS``. A stage that reads the frames of scan files
-names the field of its inputs that holds them, ``FRAMES_OF``. `command` turns
-``main`` into a command line; tests call ``main`` themselves.
+names the field of its inputs that holds them, ``FRAMES_OF``, which may be a function of
+the parameters. `command` turns ``main`` into a command line; tests call ``main``
+themselves.
 """
 
 import atexit
@@ -207,7 +208,8 @@ def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads
                 system.require_file(path, f"{field}:", "make it first or mend the path")
     _require_apart(read, outputs.paths())
     used = _calibrations([path for paths in read.values() for path in paths])
-    watch = _Watch(inputs, params, read, getattr(module, "FRAMES_OF", None))
+    frames_of = getattr(module, "FRAMES_OF", None)
+    watch = _Watch(inputs, params, read, frames_of(params) if callable(frames_of) else frames_of)
     started = datetime.now(UTC)
     clock = time.perf_counter()
     final = outputs.paths()

@@ -260,6 +260,21 @@ def test_pulls_over_many_trials(symbol: str, cell: np.ndarray) -> None:
     assert np.abs(np.mean(pulls)) < 0.05
 
 
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**-60, 2.0**-3, 2.0**60, 2.0**100])
+def test_the_unit_of_the_monitor_changes_no_digit(unit: float) -> None:
+    """Squares of what was divided by photons or by A s are beyond float32 at either end."""
+    grid = Grid.symmetric(2, 0.25)
+    rng = np.random.default_rng(11)
+    s = rng.normal(3, 1, grid.array_shape).astype(np.float32)
+    sigma = rng.uniform(0.5, 2, grid.array_shape).astype(np.float32)
+    made = plan(grid, CUBIC, Taper("tukey", 3.0), space_group("P m m m").laue_operations)
+    expected = pdf.transform_volume(made, s, sigma)
+    found = pdf.transform_volume(made, s * np.float32(unit), sigma * np.float32(unit))
+    for now, before in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(now, before * np.float32(unit))
+    assert found[2].squares == pytest.approx(expected[2].squares * unit**2, rel=1e-12)
+
+
 # ------------------------------------------------------------- blocks, features
 
 
@@ -273,7 +288,7 @@ def test_blocks_are_as_the_whole(planes: int, symbol: str, threads: int) -> None
     made = plan(grid, CUBIC, Taper("tukey", 3.0), operations)
     whole, errors, _ = pdf.transform_volume(made, s, np.abs(s))
     forward = pdf.Transform(made, pdf.Store(made.half_shape, np.complex64), 2e3, threads)
-    layers = list(pdf.slabs(made, lambda a, b: s[a:b] * s[a:b], 4))
+    layers = list(pdf.slabs(made, lambda a, b: np.abs(s[a:b]), 4))
     forward.load(layers, variance=True)
     sigma = pdf.Errors(made, pdf.Store(made.kept_shape, np.float32), forward, threads)
     forward.load(pdf.slabs(made, lambda a, b: s[a:b], 4))

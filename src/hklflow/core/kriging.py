@@ -231,7 +231,8 @@ class Kriging:
 
 def _noise(sigma: Floats) -> Floats:
     """Mean variance (holes,) of the support."""
-    return np.maximum(np.nanmean(sigma**2, axis=1), 1e-30)
+    # A divisor, whatever the unit: with monitors of 1e18 variances are near 1e-36.
+    return np.maximum(np.nanmean(sigma**2, axis=1), 1e-200)
 
 
 def _joined(columns: Floats, twins: NDArray[np.int64]) -> Floats:

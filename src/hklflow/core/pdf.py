@@ -114,22 +114,29 @@ class Transform:
     block : float
         Bytes that may be held beside it.
     threads : int
+    unit : float
+        What S and σ are divided by before they are squared and kept: `unit_of`.
     """
 
-    def __init__(self, made: Plan, store: Store, block: float, threads: int = 1) -> None:
+    def __init__(
+        self, made: Plan, store: Store, block: float, threads: int = 1, unit: float = 1.0
+    ) -> None:
         self._plan, self._store, self._block, self._threads = made, store, block, threads
+        self.unit = float(unit)
 
     def load(self, slabs: Slabs, *, variance: bool = False) -> Sums:
-        """Take a volume: S, or with ``variance`` σ², whose transform is V without (ΔhΔkΔl/V)².
+        """Take a volume: S, or with ``variance`` σ, whose squares give V without (ΔhΔkΔl/V)².
 
         A voxel is the mean of those of itself and its Friedel mate that are known.
         """
         half, made = self._store.array, self._plan
         self._planewise(half, 0)
         for first, values in slabs:
-            pdf_kernels.fold(values, first, made.zero, made.reach, half)
+            own = values / np.float32(self.unit)
+            pdf_kernels.fold(own * own if variance else own, first, made.zero, made.reach, half)
             self._store.release()
         sums = self._finish(variance)
+        sums.squares *= self.unit**2
         self._along_l()
         return sums
 
@@ -220,6 +227,7 @@ class Errors:
 
     def __init__(self, made: Plan, store: Store, transform: Transform, threads: int = 1) -> None:
         self._plan, self._store, self._threads = made, store, threads
+        self._scale = made.scale * transform.unit
         n_x, n_y, n_z = made.sizes
         y = (np.arange(made.kept_shape[1]) + n_y // 2) % n_y
         x = (np.arange(made.kept_shape[2]) + n_x // 2) % n_x
@@ -230,7 +238,7 @@ class Errors:
         at_zero = float(self._store.array[0, 0, 0])
         self._least = 1e-6 * at_zero
         # Of all operations only the identity has u = 0.
-        self.general = made.scale * float(np.sqrt(max(at_zero, 0.0)))
+        self.general = self._scale * float(np.sqrt(max(at_zero, 0.0)))
 
     def planes(self, first: int, last: int) -> Singles:
         """σ of the PDF on planes z, (last - first, y, x), in units of S per Å³."""
@@ -246,7 +254,7 @@ class Errors:
             add = pdf_kernels.add_variance
             add(z, moves, weights, v, places, made.octant, sizes, variance)
             # Where all cosines of the orbits vanish, rounding is left.
-            sigma[i] = made.scale * np.sqrt(np.maximum(variance, self._least))
+            sigma[i] = self._scale * np.sqrt(np.maximum(variance, self._least))
 
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(one, range(last - first)))
@@ -298,7 +306,7 @@ def blocks(
         last = min(first + planes, n_z)
         # A plane more on each side, for extrema.
         wide = data.planes(first - 1, last + 1)
-        wide *= np.float32(made.scale)
+        wide *= np.float32(made.scale * data.unit)
         pdf, sigma = wide[1:-1], errors.planes(first, last)
         found.squares += float(np.einsum("zyx,zyx->", pdf, pdf, dtype=np.float64))
         if last > n_z // 2:
@@ -346,16 +354,26 @@ def strongest(
     return chosen
 
 
+def unit_of(sigma: Singles) -> float | None:
+    """Power of two near the rms of errors, if there are any.
+
+    In this unit their squares keep all digits in float32, whatever the monitor counts.
+    """
+    squares = np.square(sigma[np.isfinite(sigma) & (sigma > 0)], dtype=np.float64)
+    return float(2.0 ** np.rint(0.5 * np.log2(squares.mean()))) if len(squares) else None
+
+
 def transform_volume(
     made: Plan, data: Singles, sigma: Singles, threads: int = 1
 ) -> tuple[Singles, Singles, Sums]:
     """PDF and σ (z, y, x) of S and σ (l, k, h) in memory."""
-    forward = Transform(made, Store(made.half_shape, np.complex64), 100e6, threads)
-    forward.load([(0, (sigma * sigma).astype(np.float32))], variance=True)
+    store = Store(made.half_shape, np.complex64)
+    forward = Transform(made, store, 100e6, threads, unit_of(sigma) or 1.0)
+    forward.load([(0, sigma.astype(np.float32))], variance=True)
     errors = Errors(made, Store(made.kept_shape, np.float32), forward, threads)
     sums = forward.load([(0, data)])
     n_z = made.sizes[2]
-    pdf: Singles = forward.planes(0, n_z) * np.float32(made.scale)
+    pdf: Singles = forward.planes(0, n_z) * np.float32(made.scale * forward.unit)
     return pdf, errors.planes(0, n_z), sums
 
 

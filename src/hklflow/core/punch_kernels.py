@@ -50,5 +50,5 @@ def profile(data, errors, centre, form, reach, bins, sums, squares, counts):  # 
                 value = data[l, k, h]
                 if i < bins and np.isfinite(value):
                     sums[i] += value
-                    squares[i] += errors[l, k, h] ** 2
+                    squares[i] += np.float64(errors[l, k, h]) ** 2
                     counts[i] += 1

@@ -33,3 +33,8 @@ class OrientationEngine(stage.Params):
 
 class EngineSettings(OrientationEngine, DialsPrograms):
     """Both, as parameters of the stages that index and refine."""
+
+
+def frames_of(params: EngineSettings) -> str | None:
+    """Field of scan files whose frames are read: where DIALS searches the peaks."""
+    return "scans" if params.spots == "dials" else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
 
-VERSION = 2
+VERSION = 3
 
 # 1/Å: where it cannot be measured.
 _USUAL_RADIUS = 0.2

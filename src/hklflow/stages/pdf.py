@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hklflow.core.pdf_plan import Plan
     from hklflow.nexus.volume import OpenVolume
 
-VERSION = 2
+VERSION = 3
 
 #: Features in the metrics.
 _FEATURES = 20
@@ -106,7 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
         source = _Source(made, filled, whole)
         half = store(where.half, made.half_shape, np.complex64)
-        transform = pdf.Transform(made, half, where.block, threads)
+        transform = pdf.Transform(made, half, where.block, threads, source.unit())
 
         def load(name: str, what: str) -> pdf.Sums:
             steps = list(range(0, made.grid.shape[2], PLANES))
@@ -182,7 +182,7 @@ class _Source:
             self._near = 0.5 * float(lengths[lengths > 0].min())
 
     def read(self, name: str, first: int, last: int) -> "NDArray[np.float32]":
-        """Planes; of the errors the squares."""
+        """Planes."""
         import numpy as np
 
         values: NDArray[np.float32] = self._filled.group[name][first:last].astype(np.float32)
@@ -196,7 +196,15 @@ class _Source:
             if name == "data":
                 for l, plane in enumerate(code, start=first):  # noqa: E741
                     self._weigh(l, plane)
-        return values * values if name == "data_errors" else values
+        return values
+
+    def unit(self) -> float:
+        """Unit of the errors on the plane of Q = 0, or on the first that has any."""
+        from hklflow.core import pdf
+
+        errors, middle = self._filled.group["data_errors"], int(self._plan.zero[2])
+        units = (pdf.unit_of(errors[l]) for l in (middle, *range(errors.shape[0])))  # noqa: E741
+        return next((unit for unit in units if unit), 1.0)
 
     def _weigh(self, l: int, code: "NDArray[np.uint8]") -> None:  # noqa: E741
         """Add the taper of each code of a plane (k, h)."""

@@ -9,9 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.dials.settings import EngineSettings
+from hklflow.dials.settings import EngineSettings, frames_of
 
 VERSION = 4
+FRAMES_OF = frames_of
 
 
 class Inputs(stage.Inputs):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from hklflow import stage
-from hklflow.dials.settings import EngineSettings
+from hklflow.dials.settings import EngineSettings, frames_of
 from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hklflow.orientation import Observed
 
 VERSION = 4
+FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
 _FARTHEST = 1e5
