@@ -7,7 +7,7 @@ CORES ?= all
 # time. What it cannot compile is nothing that hklflow imports.
 PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check
 COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|regression|examples)/' src $(VENV)/lib || true
-.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test test-all lint docs bench lock schema clean
+.PHONY: help setup setup-slurm setup-xfel setup-dials setup-dev demo test test-all lint docs bench lock clean
 
 help:
 	@echo "make demo    set up, reduce the simulated demo from raw frames to demo/report.html"

@@ -1,6 +1,7 @@
 """The stages that find and use the scale of the frames, on simulated raw files with known truth."""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -241,6 +242,23 @@ def test_rotations_come_to_the_first_one_s_scale(absorbing: Made, second: Made) 
     alone = scale_of(second, absorbing, "alone", rotation_scale=False)
     assert alone.rotation == 1.0
     np.testing.assert_allclose(alone.scale * found.rotation, found.scale, rtol=1e-12)
+
+
+def test_a_factor_that_no_crystal_makes_is_told(absorbing: Made, second: Made) -> None:
+    """A monitor in another unit than in the first rotation."""
+    changed = Made(second.folder.parent / "unit", second.simulation, second.mask)
+    shutil.copytree(second.folder, changed.folder)
+    with h5py.File(changed / "scan.nxs", "r+") as file:
+        file["entry/frames/monitor"][...] *= 1e-6
+    for made, told in ((second, 0), (changed, 1)):
+        scale_of(made, absorbing, "told")
+        figures = json.loads((made / "told.json").read_text())
+        assert len(figures["warnings"]) == told
+    assert figures["scale of the rotation"] == pytest.approx(0.8e6, rel=0.01)
+    for word in ("e+05", "monitor times attenuation", "doubtful_scale"):
+        assert word in figures["warnings"][0]
+    scale_of(changed, absorbing, "meant", doubtful_scale=1e7)
+    assert json.loads((changed / "meant.json").read_text())["warnings"] == []
 
 
 def test_frame_sums_are_the_mean_of_all_pixels(absorbing: Made) -> None:

@@ -53,6 +53,10 @@ class Params(stage.Params):
     rotation_scale: bool = True
     """Bring the rotations of a scan to one scale by the medians of source over monitor; False
     where their detector settings differ, so that their backgrounds do not compare."""
+    doubtful_scale: float = Field(10.0, gt=1)
+    """Factor between two rotations, either way, that is told: one crystal in one beam has no such
+    factor, but slits, attenuators and monitors that no header names have, and so has a background
+    that is not the sample's."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -102,6 +106,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     curve = own.transmission
+    warnings = _doubts(rotation, scan, first, params)
     metrics = {
         "frames": len(curve),
         "counts": own.counts,
@@ -110,12 +115,32 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "scatter of the frames about the curve": own.scatter,
         "scale of the rotation": rotation,
         "pixel area relative to the first rotation": area,
+        "warnings": warnings,
     }
     stage.write_json(outputs.metrics, metrics)
+    for warning in warnings:
+        print(f"warning: {warning}")
     print(
         f"transmission {curve.min():.4f} to {curve.max():.4f} of its median, rotation's scale "
         f"{rotation:.4f}; frames {own.counts}"
     )
+
+
+def _doubts(
+    rotation: float, scan: "RotationScan", first: "RotationScan", params: Params
+) -> list[str]:
+    """Say that two rotations differ by more than one crystal in one beam can, if so."""
+    import numpy as np
+
+    if 1 / params.doubtful_scale <= rotation <= params.doubtful_scale:
+        return []
+    monitors = [float(np.median(one.monitor * one.attenuation)) for one in (scan, first)]
+    return [
+        f"background per monitor is {rotation:.4g} times that of the first rotation, to which it "
+        f"is scaled (monitor times attenuation {monitors[0]:.4g}, of the first "
+        f"{monitors[1]:.4g}); check monitor, attenuators and exposure of both, and whether the "
+        "background is the sample's; if they are right, raise `frame_scale: doubtful_scale`"
+    ]
 
 
 def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
