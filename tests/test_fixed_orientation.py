@@ -1,6 +1,7 @@
 """An orientation that is taken as it is, with many peaks, one or none; part of reciprocal space."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,14 @@ def table(number: int, wrong: int = 0) -> Peaks:
     return Peaks(**columns, counts={})
 
 
-def made(folder: Path, peaks: Peaks, **params: Any) -> dict[str, Any]:
+def made(
+    folder: Path, peaks: Peaks, header: geometry.Detector | None = None, **params: Any
+) -> dict[str, Any]:
     """Parent and child of one scan: what the workflow makes of it."""
     folder.mkdir(exist_ok=True)
     ones = np.ones(N)
-    scan = RotationScan("none", 0, rotation(), ones, ones, ones, "none", 300.0)
+    as_told = rotation() if header is None else replace(rotation(), detector=header)
+    scan = RotationScan("none", 0, as_told, ones, ones, ones, "none", 300.0)
     nexus.write_scan(folder / "scan.nxs", scan, "r1", None)
     nexus.write_peaks(folder / "peaks.nxs", peaks)
     described = {"r1": geometry.to_dict(rotation())}
@@ -130,6 +134,21 @@ def test_nothing_moves_whatever_peaks_there_are(tmp_path: Path, number: int) -> 
     # A straight line between angles a twentieth of a frame apart.
     assert rmsd is None if number == 0 else rmsd < 0.01
     assert (tmp_path / "o.png").stat().st_size > 5000
+
+
+def test_the_detector_of_the_start_is_taken_with_its_orientation(tmp_path: Path) -> None:
+    """The header's detector is off by 2 pixels and tilted; the start knows where it stood."""
+    described = {"r1": geometry.to_dict(rotation())}
+    start = {"space_group": None, "UB": UB.tolist(), "rotations": described}
+    (tmp_path / "right.json").write_text(json.dumps(start))
+    header = rotation().detector.moved([2 * 172e-6, 0.0, 2e-4], [0.004, 0.0, 0.004])
+    found = made(tmp_path, table(25), header=header, start=tmp_path / "right.json")
+    for data in (found, stage.read_json(tmp_path / "p.json")):
+        np.testing.assert_allclose(data["UB"], UB, atol=1e-9)
+        detector = geometry.from_dict(data["rotations"]["r1"]).detector
+        np.testing.assert_allclose(detector.origin, rotation().detector.origin, atol=1e-12)
+        assert data["metrics"]["fraction indexed"] == 1.0
+    assert found["metrics"]["rmsd in pixels"] < 0.01
 
 
 @pytest.mark.slow

@@ -181,12 +181,11 @@ def test_an_orientation_of_the_whole_resolution_starts_a_quick_look(
 ) -> None:
     full, quick = (tmp_path_factory.getbasetemp() / f"quick/binned{b}" for b in (1, 4))
     observed = orientation.read(["r1"], [quick / "scan.nxs"], [quick / "peaks.nxs"])
-    ub, group = orientation.started(full / "orientation.json", observed)
+    start = orientation.started(full / "orientation.json", observed)
     expected = json.loads((full / "orientation.json").read_text())["UB"]
-    # The scan has the geometry of the header, the orientation the refined one.
-    np.testing.assert_allclose(ub, expected, atol=2e-3)
-    assert group is not None
-    assert group.symbol.replace(" ", "") == "Pmmm"
+    np.testing.assert_allclose(start.ub, expected, atol=1e-6)
+    assert start.group is not None
+    assert start.group.symbol.replace(" ", "") == "Pmmm"
 
 
 def test_diffuse_scattering_agrees_within_its_errors(

@@ -17,7 +17,7 @@ from hklflow import nexus
 from hklflow.core import geometry, lattice, reduction, refinement, symmetry
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
-from hklflow.core.model_compare import on_geometry
+from hklflow.core.model_compare import detector_of, on_geometry
 from hklflow.core.parameters import without_head
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.pixel_binning import bin_detector
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
+_SAME_WAVELENGTH = 1e-4  # relative
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
@@ -190,22 +191,38 @@ def _inherited_goniometer(
     return own
 
 
-def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup | None]:
-    """UB of an orientation that another program made, in our goniometer's frame.
+@dataclass(frozen=True)
+class Start:
+    """An orientation that another program made, and the geometry that it was made with.
+
+    Attributes
+    ----------
+    rotations : list of Rotation
+        Of the scan, with the detector of the file.
+    ub : (3, 3) array
+        1/Å with 2π in our goniometer's frame, in the setting of the file.
+    group : SpaceGroup or None
+        None where the file names none.
+    notes : list of str
+        Where the geometry of the file was not taken.
+    """
+
+    rotations: list[geometry.Rotation]
+    ub: Floats
+    group: symmetry.SpaceGroup | None
+    notes: list[str]
+
+
+def started(path: Path, observed: Observed) -> Start:
+    """Read an orientation and the detector that goes with it.
 
     Parameters
     ----------
     path : Path
         Any file that `formats.models.read_model` knows.
     observed : Observed
-        The rotations it is for: the first of them is the file's first.
-
-    Returns
-    -------
-    ub : (3, 3) array
-        1/Å with 2π, in the setting of the file.
-    group : SpaceGroup or None
-        None where the file names none.
+        The rotations it is for: the first of them is the file's first. A rotation of which the
+        file knows nothing has the first one's detector, if the import gave both the same.
 
     Raises
     ------
@@ -214,20 +231,48 @@ def started(path: Path, observed: Observed) -> tuple[Floats, symmetry.SpaceGroup
     """
     from hklflow.formats.models import read_model
 
-    model, scan = read_model(path)[0], observed.scans[0]
+    models, scan = read_model(path), observed.scans[0]
+    model = models[0]
     # As many frames: the same ones, whatever number the first has in the file.
     same = model.rotation.scan.n_frames == scan.rotation.scan.n_frames
     first = model.first_image - 1 if same else scan.first
-    ours, misfit = on_geometry(_binned(model, scan), scan.rotation, first)
+    model = _binned(model, scan)
+    _, misfit = on_geometry(model, scan.rotation, first)
     if misfit > _MAX_MISFIT:
         raise HklflowError(
             f"{path} has another geometry: its Miller indices of pixels and this scan's scattering "
             f"vectors differ by {misfit:.1%} (limit {_MAX_MISFIT:.0%}); check wavelength, beam "
             "centre, distance, rotation axis and step of both"
         )
+    taken = _with_geometry(model, scan.rotation)
+    ours, _ = on_geometry(model, taken, first)
+    rotations, notes = [taken], []
+    for name, other in zip(observed.names[1:], observed.scans[1:], strict=True):
+        own = [m for m in models[1:] if m.name == name]
+        if own:
+            rotations.append(_with_geometry(_binned(own[0], other), other.rotation))
+        elif geometry.detector_to_dict(other.rotation.detector) == geometry.detector_to_dict(
+            scan.rotation.detector
+        ):
+            rotations.append(replace(other.rotation, detector=taken.detector))
+        else:
+            rotations.append(other.rotation)
+            notes.append(f"{path} has no detector for {name}, which keeps its own calibration")
+    theirs, wavelength = model.rotation.beam.wavelength, scan.rotation.beam.wavelength
+    if abs(theirs / wavelength - 1) > _SAME_WAVELENGTH:
+        notes.append(
+            f"{path} was made with a wavelength of {theirs:.6g} Å, the scan has "
+            f"{wavelength:.6g} Å, which is kept: cell and wavelength do not belong together"
+        )
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
     assert ours.ub is not None
-    return ours.ub, group
+    return Start(rotations, ours.ub, group, notes)
+
+
+def _with_geometry(model: Model, own: geometry.Rotation) -> geometry.Rotation:
+    """A rotation of ours with the detector of a model, and its refined head if it has one."""
+    goniometer = _inherited_goniometer(own.goniometer, [geometry.to_dict(model.rotation)])
+    return replace(own, detector=detector_of(model, own), goniometer=goniometer)
 
 
 def _binned(model: Model, scan: RotationScan) -> Model:

@@ -224,8 +224,9 @@ def test_the_start_is_taken_as_it_is(tmp_path: Path) -> None:
 
     read = nexus.read_scan(tmp_path / "scan.nxs")
     observed = orientation.observe(["S12"], [read], [])
-    ub, group = orientation.started(base / "config/orientations/c_250K.json", observed)
-    assert group is None
+    start = orientation.started(base / "config/orientations/c_250K.json", observed)
+    ub = start.ub
+    assert start.group is None
     # You's x, y, z are y, z, x of the lab.
     np.testing.assert_allclose(ub, UB[[2, 0, 1]], atol=1e-9)
     params = refine_parent.Params(
@@ -234,7 +235,7 @@ def test_the_start_is_taken_as_it_is(tmp_path: Path) -> None:
     taken = refine_parent._taken(
         base / "config/orientations/c_250K.json", params, observed, space_group("P m -3 m")
     )
-    np.testing.assert_allclose(taken, ub)
+    np.testing.assert_allclose(taken.ub, ub)
 
 
 # ------------------------------------------------------------------------------ what is found

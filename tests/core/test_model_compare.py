@@ -18,7 +18,7 @@ from hklflow.core.model import (
     to_orientation,
     with_one_crystal,
 )
-from hklflow.core.model_compare import compare, on_geometry
+from hklflow.core.model_compare import compare, detector_of, on_geometry
 from hklflow.core.parameters import HEAD
 from hklflow.errors import HklflowError
 
@@ -260,3 +260,31 @@ def test_beam_is_turned_onto_z(direction):
     turn = onto_beam(direction)
     np.testing.assert_allclose(turn @ direction, [0, 0, np.linalg.norm(direction)], atol=1e-12)
     assert np.linalg.det(turn) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 37.0, 90.0, 180.0, -120.0])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_detector_comes_from_a_laboratory_that_is_turned_about_the_beam(
+    degrees: float, backwards: bool
+) -> None:
+    """And from programs that turn about the opposite axis, the other way."""
+    refined = DETECTOR.moved([3e-4, -2e-4, 1e-3], [0.01, -0.02, 0.015])
+    turned = Turn.from_euler("z", degrees, degrees=True).as_matrix()
+    omega = Turn.from_euler("y", 0.2).as_matrix()  # the outer axis of the goniometer
+    scan_axis = turned @ omega @ [-1.0, 0.0, 0.0]
+    sign = -1 if backwards else 1
+    theirs = Rotation(
+        Beam(0.5, 0.9),
+        Detector(
+            (100, 120),
+            (1e-4, 1e-4),
+            turned @ refined.origin,
+            turned @ refined.slow,
+            turned @ refined.fast,
+        ),
+        Goniometer.single(sign * scan_axis),
+        Scan(0.0, sign * 0.01, 90),
+    )
+    found = detector_of(Model(theirs), ROTATION)
+    for name in ("origin", "slow", "fast"):
+        np.testing.assert_allclose(getattr(found, name), getattr(refined, name), atol=1e-12)

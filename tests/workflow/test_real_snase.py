@@ -8,7 +8,7 @@ import pytest
 from hklflow import nexus, stage
 from hklflow.core.geometry import Goniometer, from_dict
 from hklflow.errors import HklflowError
-from hklflow.stages import import_scan
+from hklflow.stages import import_scan, refine_parent
 from tests.truth import snase
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
@@ -72,6 +72,37 @@ def test_axis_of_the_other_sense_does_not_index(folder):
     # By chance an eighth of the peaks is within 0.25 of integers in h, k and l.
     assert indexed([-1.0, 0, 0]) > 0.75
     assert indexed([1.0, 0, 0]) < 0.5
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_its_own_orientation_is_a_start_as_good_as_new(folder, tmp_path, fixed):
+    """It comes with its detector, which stands by 3 degrees otherwise than the headers say."""
+    stage.run(
+        refine_parent.main,
+        inputs=refine_parent.Inputs(
+            scans=[folder / "scan.nxs"],
+            peaks=[folder / "peaks.nxs"],
+            start=folder / "orientation.json",
+        ),
+        outputs=refine_parent.Outputs(orientation=tmp_path / "o.json", picture=tmp_path / "o.png"),
+        params=refine_parent.Params(
+            sample="SNase",
+            scan="room",
+            rotations=[snase.NAME],
+            space_group="P 4",
+            cell=snase.CELL,
+            fixed=fixed,
+            refine_distance=True,
+        ),
+        threads=1,
+    )
+    before, now = (
+        stage.read_json(path / name)
+        for path, name in ((folder, "orientation.json"), (tmp_path, "o.json"))
+    )
+    fractions = [data["metrics"]["fraction indexed"] for data in (now, before)]
+    assert fractions[0] == pytest.approx(fractions[1], abs=0.02)
+    np.testing.assert_allclose(now["cell"], before["cell"], rtol=1e-9 if fixed else 2e-3)
 
 
 def test_cell_and_orientation_agree_with_dials(figures):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core import lattice, reduction, symmetry
-from hklflow.core.geometry import Rotation
+from hklflow.core.geometry import BEAM, Detector, Rotation, rotation_matrix
 from hklflow.core.model import Model
 from hklflow.errors import HklflowError
 
@@ -138,3 +138,25 @@ def on_geometry(model: Model, rotation: Rotation, first: int) -> tuple[Model, fl
     ub = np.asarray(lattice.nearest_rotation(between) @ model.ub, np.float64)
     misfit = float(np.sqrt(np.mean((g - hkl @ ub.T) ** 2) / np.mean(g**2)))
     return replace(model, rotation=rotation, ub=ub, first_image=first + 1), misfit
+
+
+def detector_of(model: Model, rotation: Rotation) -> Detector:
+    """Where a model's detector stands in the laboratory of a rotation of ours.
+
+    The laboratories have the beam in common; the one is turned about it so that the crystal turns
+    about the same direction. Modules and sensor stay those of the rotation.
+    """
+    turns = [
+        r.goniometer.scan_axis_lab() * np.sign(r.scan.step) for r in (rotation, model.rotation)
+    ]
+    (x, y), (x_0, y_0) = (turn[:2] for turn in turns)
+    # Of an axis along the beam nothing is known: it says nothing about the laboratory.
+    angle = np.arctan2(x_0 * y - y_0 * x, x_0 * x + y_0 * y) if np.hypot(x, y) > 0.1 else 0.0
+    turned = rotation_matrix(BEAM, angle)
+    theirs = model.rotation.detector
+    return replace(
+        rotation.detector,
+        origin=turned @ theirs.origin,
+        slow=turned @ theirs.slow,
+        fast=turned @ theirs.fast,
+    )

@@ -27,8 +27,8 @@ class OrientationEngine(stage.Params):
     spots: Literal["builtin", "dials"] = "builtin"
     """Whose peak search is used: hklflow's tables, or `dials.find_spots` on the frames."""
     fixed: bool = False
-    """Take the orientation of `start` as it is, and the geometry as imported: nothing is indexed or
-    refined, neither of the parent nor of its children. For scans with too few reflections."""
+    """Take the orientation of `start` and its detector as they are: nothing is indexed or refined,
+    neither of the parent nor of its children. For scans with too few reflections."""
 
 
 class EngineSettings(OrientationEngine, DialsPrograms):

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from hklflow.core.geometry import Rotation
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.dials.engine import Engine
-    from hklflow.orientation import Observed
+    from hklflow.orientation import Observed, Start
 
-VERSION = 4
+VERSION = 5
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -129,12 +129,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if len(observed.names) > 1:
             free += ["misorientation"]
         if params.fixed:
-            ub = _taken(inputs.start, params, observed, group)
+            taken = _taken(inputs.start, params, observed, group)
+            ub = taken.ub
             refined, warnings = orientation.as_given(
-                observed, observed.rotations, ub, params.hkl_tolerance, params.min_indexed
+                observed, taken.rotations, ub, params.hkl_tolerance, params.min_indexed
             )
+            warnings += taken.notes
         else:
-            begin, ub, relation = _begin(inputs.start, params, observed, group, free, used)
+            begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
             refined = used.refine(
                 begin,
                 observed.tables,
@@ -144,7 +146,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
                 start=observed.rotations,
             )
-            warnings = [relation] if relation else []
+            warnings = told
     if params.grid_range is not None:
         grid = Grid.within(params.grid_range, params.grid_step)
     elif params.grid_limits is not None:
@@ -189,8 +191,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _taken(
     start: Path | None, params: Params, observed: "Observed", group: "SpaceGroup"
-) -> "NDArray[np.float64]":
-    """UB of the start, which must be of the space group's lattice as it stands."""
+) -> "Start":
+    """The start, whose UB must be of the space group's lattice as it stands."""
     import numpy as np
 
     from hklflow import orientation
@@ -200,18 +202,18 @@ def _taken(
             f"{params.sample} {params.scan} has `orientation: fixed` without an orientation; give "
             "it as `orientation: start`"
         )
-    ub, own = orientation.started(start, observed)
-    own = group if own is None else own
+    found = orientation.started(start, observed)
+    own = group if found.group is None else found.group
     tolerance = params.max_cell_deviation
     where = f"the start {start}"
-    same = orientation.reconciled(ub, own, group, params.cell, tolerance, where)
-    if not np.allclose(same, ub, atol=1e-9):
+    same = orientation.reconciled(found.ub, own, group, params.cell, tolerance, where)
+    if not np.allclose(same, found.ub, atol=1e-9):
         raise HklflowError(
             f"{where} has the lattice of {group.symbol}, but in another setting, in which it "
             "cannot be taken as it is; give the space group and the cell of its setting, or "
             "its UB in theirs"
         )
-    return ub
+    return found
 
 
 def _begin(
@@ -221,26 +223,26 @@ def _begin(
     group: "SpaceGroup",
     free: list[str],
     used: "Engine",
-) -> "tuple[list[Rotation], NDArray[np.float64], str]":
-    """Geometry and UB with which refinement starts, and what indexing says of the lattice."""
+) -> "tuple[list[Rotation], NDArray[np.float64], list[str]]":
+    """Geometry and UB with which refinement starts, and what is to be said of them."""
     from hklflow import orientation
     from hklflow.core.indexing import index_peaks
     from hklflow.dials import orient
 
     rotations, tolerance = observed.rotations, params.max_cell_deviation
     if start is not None:
-        ub, own = orientation.started(start, observed)
-        own = group if own is None else own
+        found = orientation.started(start, observed)
+        own = group if found.group is None else found.group
         where = f"the start {start}"
-        ub = orientation.reconciled(ub, own, group, params.cell, tolerance, where)
-        return rotations, ub, ""
+        ub = orientation.reconciled(found.ub, own, group, params.cell, tolerance, where)
+        return found.rotations, ub, found.notes
     if used.dials is not None:
         rotations, ub = orient.index(
             used.dials, rotations, observed.tables, group, params.cell, free, used.folder
         )
         where = "the lattice that DIALS found"
         ub = orientation.reconciled(ub, group, group, params.cell, tolerance, where)
-        return rotations, ub, ""
+        return rotations, ub, []
     indexing = index_peaks(
         observed.q_crystal(rotations),
         cell=params.cell,
@@ -249,7 +251,7 @@ def _begin(
         cell_tolerance=tolerance,
         min_fraction=params.min_indexed,
     )
-    return rotations, indexing.ub, indexing.relation
+    return rotations, indexing.ub, [indexing.relation] if indexing.relation else []
 
 
 if __name__ == "__main__":
