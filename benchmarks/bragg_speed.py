@@ -18,11 +18,12 @@ import hklflow  # noqa: F401
 import numpy as np
 from tests.truth import bragg_scans as simulated
 
-from hklflow.bragg.integrate import IntegrationParams, integrate
+from hklflow.bragg.integrate import integrate
 from hklflow.core import symmetry
 from hklflow.core.peaks import find_peaks
 from hklflow.core.peaks_table import PeakParams, Peaks
 from hklflow.core.simulate import GAP_VALUE
+from hklflow.integration_settings import IntegrationSettings
 
 SHAPE = (1000, 1000)
 
@@ -57,7 +58,7 @@ def main(n_frames: int = 200) -> None:
     peaks = search()
 
     def integration() -> Any:
-        return integrate(measurement, simulation.ub, group, peaks, IntegrationParams())
+        return integrate(measurement, simulation.ub, group, peaks, IntegrationSettings().chosen())
 
     integration()  # compilation
     for turn in range(3):

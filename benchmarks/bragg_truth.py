@@ -23,9 +23,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 from tests.truth import bragg_scans as simulated
 
-from hklflow.bragg.integrate import Integrated, IntegrationParams, integrate
+from hklflow.bragg.integrate import Integrated, integrate
 from hklflow.core.reflections import UNFIT, Reflections
 from hklflow.core.simulate import Cosine, Diffuse, Ridge, Simulation, TruePeaks
+from hklflow.integration_settings import IntegrationSettings
 
 DECADES = ((0.0, 10.0), (10.0, 100.0), (100.0, 1000.0), (1000.0, 1e5))
 
@@ -88,7 +89,7 @@ def report(case: Case, n_frames: int = 720) -> tuple[Simulation, Integrated]:
         simulation.ub,
         simulated.group(case.crystal),
         None,
-        IntegrationParams(),
+        IntegrationSettings().chosen(),
     )
     took = time.perf_counter() - start
     truth, rows, which = same(simulation, found.reflections)
@@ -147,7 +148,9 @@ def compared(crystal: str, folder: Path, n_frames: int = 240) -> None:
     simulation = simulated.scan(crystal, n_frames=n_frames)
     measurement = simulated.measurement(simulation)
     group = simulated.group(crystal)
-    ours = integrate(measurement, simulation.ub, group, None, IntegrationParams()).reflections
+    ours = integrate(
+        measurement, simulation.ub, group, None, IntegrationSettings().chosen()
+    ).reflections
     theirs = by_dials(simulation, crystal, folder)
     rows, values = {}, {}
     for name, table in (("ours", ours), ("dials", theirs)):

@@ -107,6 +107,19 @@ def test_a_good_experiment(base: Path) -> None:
     assert experiment.paths.master() == "out/{sample}/{scan}/{sample}_{scan}.nxs"
 
 
+def test_sections_reach_every_stage_that_goes_by_them(base: Path) -> None:
+    """Limits of the gates the refinements, the integration's settings the loop around it."""
+    accept = {"min_strain": 1e-3, "on_failure": "warn"}
+    given = CONFIG | {"accept": accept, "integrate": {"strong": 7.0, "spot": [1.0, 1.5]}}
+    experiment = config.load(given, base)
+    for found in (experiment.refine_params, experiment.refine_parent_params):
+        assert found("hexa", "300K").accept.limits().min_strain == 1e-3
+    converge = experiment.converge_params("hexa", "300K")
+    assert converge.integrate.strong == 7.0
+    assert converge.integrate.spot == (1.0, 1.5)
+    assert """--integrate '{"spot":[1.0,1.5],"strong":7.0}'""" in config.flags(converge)
+
+
 def test_import_params_join_configuration_and_table(base: Path) -> None:
     experiment = config.load(CONFIG, base)
     params = experiment.import_params("hexa", "300K", "r2")

@@ -20,6 +20,7 @@ from hklflow.page import numbers, pictures
 from hklflow.page.markup import join, tag
 from hklflow.page.numbers import with_error
 from hklflow.page.steps import STEPS
+from hklflow.scan_limits import ScanLimits
 from hklflow.stages import sample_page
 
 CELL = [4.738575, 4.738575, 7.171209, 90.0, 90.0, 120.0]
@@ -47,7 +48,7 @@ def _accepted(scan: str, **figures: float) -> dict[str, Any]:
         "sample": "hexa", "scan": scan, "temperature": 100.0, "parent": "300K",
         "parent_temperature": 300.0, "space_group": "P 6/m m m",
     }  # fmt: skip
-    limits = gates.Limits()
+    limits = ScanLimits().limits()
     own, parent = _symmetry(**figures), _symmetry()
     sentences = gates.failures(own, parent, limits, found)
     return found | {

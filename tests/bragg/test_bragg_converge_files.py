@@ -185,6 +185,12 @@ def test_a_proposal_from_another_orientation_is_refused(reduced: Reduced, tmp_pa
         converged_modules(to, version, other, "quartz/300K")
 
 
+def test_it_integrates_as_the_section_of_the_integration_says(reduced: Reduced) -> None:
+    """The cure that its own sentence names must reach it."""
+    with pytest.raises(HklflowError, match="set a lower `strong`"):
+        made.converge_files(reduced.scan, integrate={"strong": 1e6})
+
+
 def test_a_wrong_start_and_a_missing_index_are_told(reduced: Reduced, tmp_path: Path) -> None:
     data = stage.read_json(reduced.scan / "orientation.json")
     turn = made.Turn.from_rotvec(np.radians(5) * np.array([0.48, -0.6, 0.64])).as_matrix()

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from hklflow import nexus
-from hklflow.bragg.integrate import Integrated, IntegrationParams, integrate
+from hklflow.bragg.integrate import Integrated, integrate
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import predicted_spots
 from hklflow.core.reflections import UNFIT, Reflections
 from hklflow.core.reflections import ReflectionFlag as Flag
 from hklflow.core.simulate import Cosine, Diffuse, Simulation, Superlattice, TruePeaks
 from hklflow.errors import HklflowError
+from hklflow.integration_settings import IntegrationSettings
 from tests.truth import bragg_scans as simulated
 
 GAPS: dict[str, Any] = {"gaps": ((95, 103, 0, 200), (0, 200, 60, 64)), "n_dead": 400, "seed": 3}
@@ -70,7 +71,9 @@ def integrated(
 ) -> Case:
     measurement = measurement or simulated.measurement(simulation, read_noise)
     group = simulated.group(crystal)
-    found = integrate(measurement, simulation.ub, group, None, IntegrationParams(**params))
+    found = integrate(
+        measurement, simulation.ub, group, None, IntegrationSettings(**params).chosen()
+    )
     truth, table = simulation.true_peaks(), found.reflections
     tree = cKDTree(np.stack([truth.frame, truth.slow, truth.fast], axis=1))
     distance, which = tree.query(np.stack([table.frame, table.slow, table.fast], axis=1))
@@ -328,9 +331,14 @@ def test_passes_blocks_and_threads_give_the_same() -> None:
         def blocks(block: int = block, frames: Any = frames) -> Iterator[Any]:
             return (frames[i : i + block] for i in range(0, len(frames), block))
 
-        params = IntegrationParams(memory=memory, threads=threads, mosaic=0.0052, spot=(0.9, 1.1))
+        settings = IntegrationSettings(memory=memory, mosaic=np.degrees(0.0052), spot=(0.9, 1.1))
         found = integrate(
-            replace(measurement, blocks=blocks), simulation.ub, group, None, params, shown=shown
+            replace(measurement, blocks=blocks),
+            simulation.ub,
+            group,
+            None,
+            settings.chosen(threads),
+            shown=shown,
         )
         tables.append(found.reflections)
         turns.append(sum("integrate" in name for name in turn))

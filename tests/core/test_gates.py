@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hklflow.core.gates import Limits, failures, hints, own_absences, vector_text
+from hklflow.scan_limits import ScanLimits
 
 IDENTITY = {
     "sample": "perov",
@@ -56,7 +57,9 @@ ORTHORHOMBIC = [
 
 
 def judge(changes: dict[str, Any], limits: Limits | None = None, **identity: Any) -> list[str]:
-    return failures(figures(**changes), figures(), limits or Limits(), IDENTITY | identity)
+    return failures(
+        figures(**changes), figures(), limits or ScanLimits().limits(), IDENTITY | identity
+    )
 
 
 def test_a_crystal_like_its_parents_passes() -> None:
@@ -166,22 +169,22 @@ def test_a_weak_superlattice_is_hinted_at_unless_the_parent_has_it() -> None:
         "space_group": "P 4/m m m",
     }
     weak = figures(**{"fraction unindexed": 0.1, "offsets": [offset]})
-    assert failures(weak, figures(), Limits(), IDENTITY) == []
-    (told,) = hints(weak, figures(), Limits(), IDENTITY)
+    assert failures(weak, figures(), ScanLimits().limits(), IDENTITY) == []
+    (told,) = hints(weak, figures(), ScanLimits().limits(), IDENTITY)
     assert told.startswith("150K: 20 peaks that are not indexed lie at (1/2, 1/2, 0)")
-    assert hints(weak, figures(offsets=[offset]), Limits(), IDENTITY) == []
+    assert hints(weak, figures(offsets=[offset]), ScanLimits().limits(), IDENTITY) == []
     # Told by the gate already.
     strong = weak | {"fraction unindexed": 0.3}
-    assert hints(strong, figures(), Limits(), IDENTITY) == []
+    assert hints(strong, figures(), ScanLimits().limits(), IDENTITY) == []
 
 
 @pytest.mark.parametrize(("number", "of", "n"), [(2, 50, 0), (3, 50, 1), (3, 400, 0)])
 def test_a_parents_own_violated_absences_are_told(number: int, of: int, n: int) -> None:
     absent = {"number": number, "of": of, "fraction": number / of, "strongest": [[1, 0, -1]]}
     own = figures(**{"absent reflections": absent})
-    told = own_absences(own, Limits(), IDENTITY | {"scan": "300K"})
+    told = own_absences(own, ScanLimits().limits(), IDENTITY | {"scan": "300K"})
     assert len(told) == n
-    assert failures(own, own, Limits(), IDENTITY) == []
+    assert failures(own, own, ScanLimits().limits(), IDENTITY) == []
     if n:
         assert "3 of 50 indexed peaks (6.0%) are reflections that P 4/m m m forbids" in told[0]
         assert "(1 0 -1)" in told[0]
@@ -194,7 +197,7 @@ def test_the_volume_has_three_times_the_limit() -> None:
 
 
 def test_limits_are_the_callers() -> None:
-    strict = replace(Limits(), max_expansion=0.0)
+    strict = replace(ScanLimits().limits(), max_expansion=0.0)
     assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}) == []
     assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}, strict)
 

@@ -23,6 +23,7 @@ from hklflow.core.simulate import (
     Simulation,
     Superlattice,
 )
+from hklflow.scan_limits import ScanLimits
 
 SIGMA = np.array([0.1, 0.1, 0.08])  # slow, fast, frame
 FREE = ("cell", "orientation")
@@ -34,7 +35,7 @@ TETRAGONAL = CrystalModel(
 )
 HEXAGONAL = replace(TETRAGONAL, cell=(4.75, 4.75, 7.2, 90.0, 90.0, 120.0))
 BODY_CENTRED = replace(TETRAGONAL, atoms=((0, 0, 0, 1), (0.5, 0.5, 0.5, 1)))
-LIMITS = gates.Limits()
+LIMITS = ScanLimits().limits()
 
 
 def simulated(crystal: CrystalModel, temperature: float) -> Simulation:
@@ -98,7 +99,9 @@ def measured(
         free=FREE,
         limits=Limits(hkl=0.15, min_fraction=0.2),
     )
-    figures = transition.figures(refined, [peaks], group, free=FREE, intensities=[intensity])
+    figures = transition.figures(
+        refined, [peaks], group, free=FREE, limits=LIMITS, intensities=[intensity]
+    )
     return refined, figures
 
 
@@ -135,7 +138,7 @@ def own_parent(crystal: CrystalModel, sentence: str, temperature: float = 150.0)
         cell_tolerance=0.03,
     )
     refined = refine([rotation], [peaks], indexing.ub, group, free=FREE)
-    figures = transition.figures(refined, [peaks], group, free=FREE)
+    figures = transition.figures(refined, [peaks], group, free=FREE, limits=LIMITS)
     assert figures["fraction unindexed"] < 0.02
     assert figures["absent reflections"]["number"] <= 2
     assert not any(LIMITS.broken(relation) for relation in figures["relations"])
@@ -393,7 +396,9 @@ def test_why_the_free_cell_is_missing_is_said() -> None:
     peaks, _ = observed(simulation, np.random.default_rng(1))
     refined = refine([rotation_of(simulation)], [peaks], simulation.ub, group, free=FREE)
     # Cell and wavelength together are degenerate.
-    figures = transition.figures(refined, [peaks], group, free=("cell", "wavelength"))
+    figures = transition.figures(
+        refined, [peaks], group, free=("cell", "wavelength"), limits=LIMITS
+    )
     assert figures["free cell"] is None
     assert "wavelength and cell" in figures["why not"]
     assert figures["relations"] == []
@@ -425,7 +430,7 @@ def test_distortion_of_the_detector_is_no_transition(n_frames: int) -> None:
     )
     group = symmetry.space_group("P 4/m m m")
     refined = refine([rotation_of(simulation)], [bent], simulation.ub, group, free=FREE)
-    figures = transition.figures(refined, [bent], group, free=FREE)
+    figures = transition.figures(refined, [bent], group, free=FREE, limits=LIMITS)
     factor = figures["free cell"]["systematic factor"]
     # By the covariance alone there would be an alarm.
     assert max(r["z"] for r in figures["relations"]) * factor > 10

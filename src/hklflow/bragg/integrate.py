@@ -81,17 +81,17 @@ class IntegrationParams:
     threads : int
     """
 
-    n_sigma: float = 3.5
-    mosaic: float | None = None
-    spot: tuple[float, float] | None = None
-    strong: float = 20.0
-    references: int = 3000
-    max_frames: int = 100
-    min_zeta: float = 0.1
-    overlap: float = 0.05
-    min_recorded: float = 0.5
-    memory: float = 1000.0
-    threads: int = 1
+    n_sigma: float
+    mosaic: float | None
+    spot: tuple[float, float] | None
+    strong: float
+    references: int
+    max_frames: int
+    min_zeta: float
+    overlap: float
+    min_recorded: float
+    memory: float
+    threads: int
 
 
 @dataclass(frozen=True)

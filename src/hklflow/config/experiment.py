@@ -15,8 +15,10 @@ from hklflow.config.resolve import PER_SCAN, below_command_line, layers_of_scan
 from hklflow.constants.runs import raw_files
 from hklflow.core import left_out
 from hklflow.errors import HklflowError
+from hklflow.integration_settings import IntegrationSettings
 from hklflow.norms import Corrections
 from hklflow.paths import Paths
+from hklflow.scan_limits import ScanLimits
 from hklflow.tables import Rotation, Sample, Scan, linked_files, series_ends
 
 if TYPE_CHECKING:
@@ -383,6 +385,7 @@ class Experiment:
         return stages.refine_parent.Params(
             **given,
             **self._engine(sample, scan),
+            accept=self._limits(sample, scan),
             sample=sample,
             scan=scan,
             rotations=self.rotations(sample, scan),
@@ -412,10 +415,15 @@ class Experiment:
         return stages.refine.Params(
             **self.settings(sample, scan).refine.model_dump(),
             **self._engine(sample, scan),
+            accept=self._limits(sample, scan),
             sample=sample,
             scan=scan,
             rotations=self.rotations(sample, scan),
         )
+
+    def _limits(self, sample: str, scan: str) -> ScanLimits:
+        own = self.settings(sample, scan).accept
+        return ScanLimits(**{name: getattr(own, name) for name in ScanLimits.model_fields})
 
     def transform_params(
         self, sample: str, scan: str, rotation: str, part: int = 0
@@ -440,9 +448,16 @@ class Experiment:
         return stages.converge.Params(
             **self.settings(sample, scan).converge.model_dump(),
             flat_field=self.settings(sample, scan).transform.flat_field,
+            integrate=self._integration(sample, scan),
             sample=sample,
             scan=scan,
             rotations=self.rotations(sample, scan),
+        )
+
+    def _integration(self, sample: str, scan: str) -> IntegrationSettings:
+        own = binned.integrate(self.settings(sample, scan).integrate, self.config.binning)
+        return IntegrationSettings(
+            **{name: getattr(own, name) for name in IntegrationSettings.model_fields}
         )
 
     def integrate_params(self, sample: str, scan: str, rotation: str) -> stages.integrate.Params:

@@ -48,13 +48,13 @@ class Limits:
         Relative change of an axis that is allowed at equal temperature.
     """
 
-    max_unindexed_rise: float = 0.15
-    max_absent: float = 0.02
-    min_absent_peaks: int = 3
-    min_z: float = 5.0
-    min_strain: float = 2e-4
-    max_expansion: float = 1e-4
-    min_jump: float = 1e-4
+    max_unindexed_rise: float
+    max_absent: float
+    min_absent_peaks: int
+    min_z: float
+    min_strain: float
+    max_expansion: float
+    min_jump: float
 
     def broken(self, relation: Mapping[str, Any]) -> bool:
         """Whether a relation of `core.transition` is broken: significant, and not too small."""

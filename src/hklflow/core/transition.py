@@ -40,7 +40,7 @@ def figures(
     *,
     free: Sequence[str],
     intensities: Sequence[Floats] | None = None,
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> dict[str, Any]:
     """Figures of `examine`, for those who need no more."""
     return examine(refined, peaks, group, free=free, intensities=intensities, limits=limits).figures
@@ -53,10 +53,9 @@ class Examined:
     figures: dict[str, Any]
     free: Refined | None
 
-    def broken(self, limits: Limits | None = None) -> list[str]:
+    def broken(self, limits: Limits) -> list[str]:
         """Relations of the cell that are broken, as ``a = b``."""
-        judge = limits or Limits()
-        return [str(x["relation"]) for x in self.figures["relations"] if judge.broken(x)]
+        return [str(x["relation"]) for x in self.figures["relations"] if limits.broken(x)]
 
 
 def examine(
@@ -66,7 +65,7 @@ def examine(
     *,
     free: Sequence[str],
     intensities: Sequence[Floats] | None = None,
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> Examined:
     """Figures by which `core.gates` tells whether a crystal still has its parent's symmetry.
 
@@ -80,7 +79,7 @@ def examine(
         The groups of parameters that it had.
     intensities : sequence of (n,) arrays, optional
         Of the peaks; they only choose which forbidden reflections are named.
-    limits : Limits, optional
+    limits : Limits
         From which size on a relation counts as broken when subgroups are looked for.
 
     Returns
@@ -98,7 +97,6 @@ def examine(
         groups that agree with the free cell and forbid nothing seen, with their cells; empty if
         nothing is broken.
     """
-    limits = limits or Limits()
     miller = _miller(refined, peaks)
     deviation = np.abs(miller - np.rint(miller)).max(axis=1)
     unindexed = deviation >= _INDEXED

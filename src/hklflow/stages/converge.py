@@ -14,6 +14,7 @@ from pydantic import Field
 
 from hklflow import measured, norms, stage
 from hklflow.errors import HklflowError
+from hklflow.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 1
+VERSION = 2
 FRAMES_OF = "scans"
 
 
@@ -121,6 +122,8 @@ class Params(Settings):
     """Scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
+    integrate: IntegrationSettings = IntegrationSettings()
+    """How reflections are integrated."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -254,7 +257,7 @@ def _integrator(
 ) -> "tuple[Integrate, list[str]]":
     """What integrates all rotations with a model, and a list that grows with each read rotation."""
     from hklflow import nexus
-    from hklflow.bragg.integrate import IntegrationParams, integrate
+    from hklflow.bragg.integrate import integrate
 
     reads: list[str] = []
 
@@ -268,7 +271,7 @@ def _integrator(
                 ub,
                 group,
                 nexus.read_peaks(path),
-                IntegrationParams(threads=threads),
+                params.integrate.chosen(threads),
                 d_min=params.d_min,
                 shown=partial(_shown, rotations[i].scan.n_frames),
             ).reflections

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat
 from hklflow import __version__, measured, norms, stage
 from hklflow.dials.settings import DialsPrograms
 from hklflow.errors import HklflowError
+from hklflow.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,35 +52,15 @@ class Outputs(stage.Outputs):
     """Counts, widths, mean I/σ by resolution."""
 
 
-class Settings(stage.Params):
+class Settings(IntegrationSettings):
     """What the configuration file sets."""
 
     engine: Literal["builtin", "dials"] = "builtin"
     """What integrates: hklflow itself, or DIALS with the model held as it is."""
     d_min: PositiveFloat | None = None
     """Smallest spacing of lattice planes, Å; None: to the corner of the detector."""
-    n_sigma: float = Field(3.5, ge=2, le=8)
-    """Half axes of what is summed, in standard deviations of the spot."""
-    mosaic: float | None = Field(None, gt=0)
-    """Standard deviation of the rocking curve in degrees to begin with; None: from the peaks."""
-    spot: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Standard deviations of a spot in pixels (slow, fast) to begin with; None: from the peaks."""
-    strong: float = Field(20.0, ge=5)
-    """Least I/σ of reflections from which widths and profiles are learned."""
-    references: int = Field(3000, ge=50)
-    """Largest number of them."""
-    max_frames: int = Field(100, ge=3)
-    """Reflections that last longer are not integrated."""
-    min_zeta: float = Field(0.1, ge=0, le=1)
-    """Reflections with a smaller |ζ| are flagged LONG, and not scaled."""
-    overlap: float = Field(0.05, ge=0, le=1)
-    """Share of a reflection in the foreground of others from which on it is flagged OVERLAP."""
-    min_recorded: float = Field(0.5, gt=0, le=1)
-    """Part of a reflection that must be on good pixels for an intensity."""
     block: int = Field(8, gt=0, le=512)
     """Frames read at a time."""
-    memory: PositiveFloat = 1000.0
-    """MB for the voxels of reflections; more than that takes several passes over the frames."""
 
 
 class Params(Settings, DialsPrograms, norms.Corrections):
@@ -138,19 +119,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             threads=threads,
         )
     else:
-        chosen = bragg.IntegrationParams(
-            n_sigma=params.n_sigma,
-            mosaic=None if params.mosaic is None else float(np.radians(params.mosaic)),
-            spot=params.spot,
-            strong=params.strong,
-            references=params.references,
-            max_frames=params.max_frames,
-            min_zeta=params.min_zeta,
-            overlap=params.overlap,
-            min_recorded=params.min_recorded,
-            memory=params.memory,
-            threads=threads,
-        )
+        chosen = params.chosen(threads)
         peaks = nexus.read_peaks(inputs.peaks)
         found = bragg.integrate(
             measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown

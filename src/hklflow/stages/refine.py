@@ -10,8 +10,9 @@ from pydantic import Field
 
 from hklflow import stage
 from hklflow.dials.settings import EngineSettings, frames_of
+from hklflow.scan_limits import ScanLimits
 
-VERSION = 4
+VERSION = 5
 FRAMES_OF = frames_of
 
 
@@ -40,7 +41,7 @@ class Settings(stage.Params):
     """Refine a small turn of the goniometer head in each rotation but the first."""
     constraints: Literal["auto", "parent"] = "auto"
     """`parent`: the cell keeps the relations of the parent's space group. `auto`: where they are
-    broken (see `accept`, whose limits have their defaults here) the cell is refined without; the
+    broken by the limits of `accept` the cell is refined without; the
     space group told is the parent's all the same, until the scan has a parent of its own."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
@@ -58,6 +59,8 @@ class Params(Settings, EngineSettings):
     """Scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
+    accept: ScanLimits = ScanLimits()
+    """Limits by which it will be judged."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -87,9 +90,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         else:
             refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
         examined = transition.examine(
-            refined, observed.peaks, group, free=free, intensities=observed.intensities
+            refined,
+            observed.peaks,
+            group,
+            free=free,
+            intensities=observed.intensities,
+            limits=params.accept.limits(),
         )
-        broken = examined.broken()
+        broken = examined.broken(params.accept.limits())
         loose = bool(broken) and examined.free is not None and params.constraints == "auto"
         loose &= not params.fixed
         if examined.free is not None and loose:
@@ -112,8 +120,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "engine": used.described(),
     }
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
-    notes += gates.failures(figures, parent["symmetry"], gates.Limits(), identity)
-    notes += gates.hints(figures, parent["symmetry"], gates.Limits(), identity)
+    notes += gates.failures(figures, parent["symmetry"], params.accept.limits(), identity)
+    notes += gates.hints(figures, parent["symmetry"], params.accept.limits(), identity)
     grid = Grid.from_dict(parent["grid"])
     data = orientation.product(refined, observed, grid, identity, notes, figures)
     stage.write_json(outputs.orientation, data)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from hklflow import stage
 from hklflow.dials.settings import EngineSettings, frames_of
 from hklflow.errors import HklflowError
+from hklflow.scan_limits import ScanLimits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +102,8 @@ class Params(Settings, EngineSettings):
     """Scan."""
     rotations: list[str]
     """Names of the rotations, in the order of the inputs."""
+    accept: ScanLimits = ScanLimits()
+    """Limits by which it will be judged."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -175,10 +178,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "engine": used.described(),
     }
     figures = transition.figures(
-        refined, observed.peaks, group, free=free, intensities=observed.intensities
+        refined,
+        observed.peaks,
+        group,
+        free=free,
+        intensities=observed.intensities,
+        limits=params.accept.limits(),
     )
-    warnings += gates.failures(figures, figures, gates.Limits(), identity)
-    warnings += gates.own_absences(figures, gates.Limits(), identity)
+    warnings += gates.failures(figures, figures, params.accept.limits(), identity)
+    warnings += gates.own_absences(figures, params.accept.limits(), identity)
     data = orientation.product(refined, observed, grid, identity, warnings, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)

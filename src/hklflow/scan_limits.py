@@ -1,0 +1,33 @@
+"""Section `accept` of the configuration: by which limits a scan is compared with its parent."""
+
+from pydantic import Field
+
+from hklflow import stage
+from hklflow.core import gates
+
+
+class ScanLimits(stage.Params):
+    """What still counts as the parent's crystal; see `core.gates` for the reasons."""
+
+    max_unindexed_rise: float = Field(0.15, ge=0, le=1)
+    """By how much the fraction of unindexed peaks may exceed the parent's."""
+    max_absent: float = Field(0.02, ge=0, le=1)
+    """By how much the fraction of peaks on systematically absent reflections may exceed the
+    parent's."""
+    min_absent_peaks: int = Field(3, ge=1)
+    """Fewer peaks on absent reflections than this are not counted against a scan."""
+    min_z: float = Field(5.0, gt=0)
+    """Standard deviations by which a relation of the cell, as a = b, must be broken to count;
+    also how many are allowed to a change of the cell."""
+    min_strain: float = Field(2e-4, ge=0)
+    """Relative size (of an angle: radians) that a broken relation must have to count: errors of
+    the geometry mimic smaller ones."""
+    max_expansion: float = Field(1e-4, ge=0)
+    """Largest credible linear thermal expansion in 1/K; scans without a temperature are not tested
+    for it."""
+    min_jump: float = Field(1e-4, ge=0)
+    """Relative change of a cell axis that is allowed at equal temperature."""
+
+    def limits(self) -> gates.Limits:
+        """Give them as the gates take them."""
+        return gates.Limits(**{name: getattr(self, name) for name in ScanLimits.model_fields})
