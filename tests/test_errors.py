@@ -1,7 +1,5 @@
 """What is told, as a terminal shows it."""
 
-import time
-
 import pytest
 
 from hklflow.errors import printable, printable_lines

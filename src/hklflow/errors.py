@@ -3,7 +3,7 @@
 import re
 
 # A value in a line: quoted, a list, or a word. Folders of a path are no longer than file names.
-_LONGEST_VALUE = 257
+_LONGEST_VALUE = 260
 _VALUE = re.compile(
     rf"(?<!\w)'[^']{{{_LONGEST_VALUE},}}'|\"[^\"]{{{_LONGEST_VALUE},}}\""
     rf"|\[[^\[\]]{{{_LONGEST_VALUE},}}\]|[^\s/]{{{_LONGEST_VALUE},}}"

@@ -505,7 +505,7 @@ CASES = [
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv, row 1: raw file "
-        "raw/rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr.nxs"
+        "raw/rrr… (304 characters) …rrr.nxs"
         " cannot be reached (File name too long)",
         scans(("raw/r1.nxs", "raw/" + 300 * "r" + ".nxs")),
     ),
