@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -99,6 +100,19 @@ def test_frames_outside_the_scan_are_refused(raw: Path, params: dict[str, int], 
     with pytest.raises(HklflowError, match=told):
         imported(raw, **params)
     assert not (raw.parent / "scan.nxs").exists()
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, None), (20.0, 20.0)])
+def test_a_saturation_of_0_is_none(
+    raw: Path, given: float | None, found: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else every pixel would be saturated."""
+    with h5py.File(raw, "r+") as file:
+        file["entry/instrument/detector"].pop("saturation_value", None)
+        file["entry/instrument/detector/saturation_value"] = 0
+    assert nexus.read_scan(imported(raw, saturation=given)).saturation == found
+    told = "the saturation of 0 counts in the raw file is taken as not given"
+    assert (told in capsys.readouterr().out) == (given is None)
 
 
 @pytest.mark.parametrize("expected", [11, 13])

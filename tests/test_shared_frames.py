@@ -266,3 +266,30 @@ def test_a_thousand_rows_cost_little(base: Path) -> None:
     start = time.process_time()
     assert list(shared_frames.shared_frames(experiment, found)) == []
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("raw", ["raw/a.nxs", "raw/s_####.cbf"])
+def test_each_row_of_one_file_is_compared_once(
+    base: Path, raw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows that all have the same frames the first one is told, and no other is looked at."""
+    compared: list[int] = []
+    overlap = shared_frames._overlap
+
+    def counted(*arguments: Any) -> Any:
+        compared.append(1)
+        return overlap(*arguments)
+
+    may_share = shared_frames._may_share
+
+    def looked_at(*arguments: Any) -> bool:
+        compared.append(1)
+        return may_share(*arguments)
+
+    monkeypatch.setattr(shared_frames, "_overlap", counted)
+    monkeypatch.setattr(shared_frames, "_may_share", looked_at)
+    rows(base, *(("hexa", f"s{i}", "r1", raw) for i in range(50)))
+    told = loaded(base)
+    assert len(told) == 49
+    assert all("row 1: " in line and "would count twice" in line for line in told)
+    assert len(compared) == 2 * 49

@@ -1,5 +1,15 @@
 """The one error that is meant for the user, and text as a terminal may see it."""
 
+import re
+
+# A value in a line: quoted, a list, or a word. Folders of a path are no longer than file names.
+_LONGEST_VALUE = 260
+_VALUE = re.compile(
+    rf"(?<!\w)'[^']{{{_LONGEST_VALUE},}}'|\"[^\"]{{{_LONGEST_VALUE},}}\""
+    rf"|\[[^\[\]]{{{_LONGEST_VALUE},}}\]|[^\s/]{{{_LONGEST_VALUE},}}"
+)
+_LONGEST_LINE = 4000
+
 
 class HklflowError(Exception):
     """A problem that the user can mend, told in one sentence.
@@ -15,8 +25,20 @@ def printable(text: str) -> str:
 
     What would act on the terminal or begin a line (escape sequences, line breaks, marks that turn
     the direction of writing) is shown by its number; our own colours are put around it afterwards.
+    Long values are shortened: a damaged file may hold megabytes where a word is expected.
     """
+    text = _VALUE.sub(lambda value: shortened(value[0]), text)
+    if text.isprintable():  # quickly
+        return text
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, longest: int = 80) -> str:
+    """Return a text without its middle if it is longer; it then says how long it was."""
+    if len(text) <= longest:
+        return text
+    left_out = f" … ({len(text)} characters) … "
+    return text[: longest // 2] + left_out + text[-(longest // 4) :]
 
 
 def printable_lines(text: str) -> str:
@@ -24,6 +46,6 @@ def printable_lines(text: str) -> str:
 
     A line break in a file's name thus never begins a line that looks like one of ours.
     """
-    first, *others = map(printable, text.split("\n"))
+    first, *others = (shortened(printable(line), _LONGEST_LINE) for line in text.split("\n"))
     margin = "" if all(line.startswith("  ") for line in others) else "  "
     return "\n".join([first, *(margin + line for line in others)])

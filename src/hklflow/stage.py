@@ -487,6 +487,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> Any:
+    system.require_no_pipe(path)
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:  # not JSON, or not even text

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from hklflow.errors import HklflowError
@@ -71,6 +72,18 @@ def require_file(path: Path, what: str, cure: str = "check the path") -> None:
     """
     if (reason := no_file(path, read=True)) is not None:
         raise HklflowError(f"{what} {path} {reason}; {cure}")
+
+
+def require_no_pipe(path: Path) -> None:
+    """Refuse what would be waited for, or never ends, in a file's place: pipe, socket, device.
+
+    What is absent or a folder, who opens it tells.
+    """
+    with suppress(OSError, ValueError):
+        kind = stat.S_IFMT(path.stat().st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):
+            what = _KINDS.get(kind, "something else")
+            raise HklflowError(f"{path} is {what}, not a file; put the file there")
 
 
 def _named(error: OSError) -> str | None:

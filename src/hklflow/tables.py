@@ -392,7 +392,11 @@ def _read_table(
         problems.append(f"{path} has null bytes: it is damaged or no text; save it anew as UTF-8")
         return []
     reader = csv.DictReader(lines, delimiter="\t")
-    found = tuple(reader.fieldnames or ())
+    try:
+        found, given = tuple(reader.fieldnames or ()), list(reader)
+    except csv.Error as error:
+        problems.append(unreadable(path, reader.line_num, error))
+        return []
     unknown = [name for name in found if name not in columns]
     missing = [name for name in columns[:required] if name not in found]
     twice = sorted({name for name in found if found.count(name) > 1} - {*unknown})
@@ -403,12 +407,20 @@ def _read_table(
         problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
         return []
     rows = []
-    for number, row in enumerate(reader, start=1):
+    for number, row in enumerate(given, start=1):
         if None in row or any(value is None for value in row.values()):
             problems.append(f"{path}, row {number}: {len(found)} tab-separated values are needed")
             continue
         rows.append({name: (row.get(name) or "").strip() for name in columns} | {"#": str(number)})
     return rows
+
+
+def unreadable(path: Path, line: int, error: csv.Error) -> str:
+    """Say that the row after so many lines of a table cannot be read."""
+    return (
+        f"{path}, row {line}: it cannot be read ({error}); the table is damaged, or a "
+        "quotation mark is not closed: correct the row"
+    )
 
 
 def check_name(value: str, what: str, where: str, problems: list[str]) -> None:

@@ -22,7 +22,77 @@ def more(text: str) -> Spoil:
     return written(YAML, CONFIG + text)
 
 
+def _half(what: str, text: str, told: str) -> Case:
+    """Case of half a character, as ``"\\ud800"`` in YAML."""
+    return Case(
+        f"half a character: {what}",
+        CHECK,
+        f"…/config/config.yaml: {told}, which has half a character (a surrogate); write the "
+        "character itself, in UTF-8",
+        more(text),
+    )
+
+
+def _number(section: str, name: str, value: str, told: str) -> Case:
+    """Case of a number that no experiment has."""
+    return Case(
+        f"{name} of {value} in the configuration",
+        CHECK,
+        f"1 problem in the experiment:\n  config: {section}.{name}: {told}",
+        more(f"{section}: {{{name}: {value}}}\n"),
+    )
+
+
 CASES = [
+    _half("folder of the results", 'results: "\\ud800"\n', r"results is '\ud800'"),
+    _half("key", '"\\ud800": 3\n', r"a key is '\ud800'"),
+    _half("in a list", 'import_scan: {axes: ["\\ud800"]}\n', r"import_scan.axes is '\ud800'"),
+    _number(
+        "import_scan",
+        "exposure",
+        "1e-320",
+        "the exposure time is 9.99989e-321 s (1e-15 to 100000 s can be): set `exposure` in seconds",
+    ),
+    _number(
+        "import_scan",
+        "wavelength",
+        "1e-320",
+        "a wavelength of 9.99989e-321 Å cannot be one of X-rays (0.06 to 10 Å; is it in nm, m or "
+        "eV?): set `wavelength` in Å",
+    ),
+    _number(
+        "import_scan",
+        "saturation",
+        "1e-3",
+        "a saturation of 0.001 counts cannot be (1 to 1e+20 can): set `saturation`",
+    ),
+    _number(
+        "import_scan",
+        "attenuation",
+        "1e-320",
+        "a transmission of the attenuators of 9.99989e-321 cannot be (above 1e-12, at most 1): "
+        "set `attenuation`",
+    ),
+    _number(
+        "correct_frames",
+        "energy",
+        "18000",
+        "an energy of 18000 keV cannot be one of X-rays (1.2 to 210 keV; is it in eV?): set "
+        "`energy` in keV",
+    ),
+    _number(
+        "accept",
+        "min_strain",
+        "1e-320",
+        "9.99989e-321 cannot be (1e-30 to 1e+30, or 0, can); correct the number",
+    ),
+    Case(
+        "text of megabytes in the place of a number",
+        CHECK,
+        "1 problem in the experiment:\n  config: import_scan.exposure: Input should be a valid "
+        "number, unable to parse string as a number (it is 'xxx… (1000002 characters) …xxx')",
+        more(f"import_scan: {{exposure: {10**6 * 'x'}}}\n"),
+    ),
     Case(
         "no configuration",
         CHECK,

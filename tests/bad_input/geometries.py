@@ -45,6 +45,11 @@ def npy(name: str, array: np.ndarray[Any, Any]) -> Spoil:
     return lambda folder: np.save(folder / name, array, allow_pickle=True)
 
 
+def _circle(file: h5py.File) -> None:
+    del file["entry/mask"]
+    file["entry/mask"] = h5py.SoftLink("/entry/mask")
+
+
 def _huge(file: h5py.File) -> None:
     file.create_dataset("huge", (10**7, 10**7), "u1", chunks=(1000, 1000))
 
@@ -403,6 +408,13 @@ CASES = [
         IMPORT_MASK.replace("mask.tif", "mask.h5:/entry/none"),
         "raw/mask.h5 has no dataset /entry/none; look for its pixel mask in it",
         good=IMPORT_HDF5,
+    ),
+    Case(
+        "mask in HDF5 that is a link to itself",
+        IMPORT_HDF5,
+        "/entry/mask in raw/mask.h5 is a link that leads to itself; the file is damaged: copy it "
+        "again",
+        inside("raw/mask.h5", _circle),
     ),
     Case(
         "mask in HDF5 of 10^14 pixels",

@@ -17,6 +17,9 @@ STOKES = "entry/instrument/beam/incident_polarization_stokes"
 MONITOR = "entry/monitor/data"
 TRANSMISSION = "entry/instrument/attenuator/attenuator_transmission"
 FAST, OFFSET = f"{DETECTOR}/module/fast_pixel_direction", f"{DETECTOR}/module/module_offset"
+ORIGIN = f"{DETECTOR}/module/data_origin"
+ENERGY = "entry/instrument/beam/incident_energy"
+_FIRST = "it must be the pixel (slow, fast) where the module begins"
 ANGLES, COUNTS = -5 + STEP * np.arange(N), 100.0 + np.arange(N)
 # The same without a calibration, so that the header must tell the geometry.
 IMPORT_ALONE = IMPORT_SERIES.replace("--geometry raw/geometry.json ", "") + " --polarization 0.99"
@@ -74,7 +77,120 @@ def _log_of(times: list[float]) -> Spoil:
     return inside(R1, change)
 
 
+def circle(path: str) -> Spoil:
+    """Put a link to itself in the place of something."""
+
+    def change(file: h5py.File) -> None:
+        del file[path]
+        file[path] = h5py.SoftLink(f"/{path}")
+
+    return inside(R1, change)
+
+
+def group(path: str) -> Spoil:
+    """Put an empty group in the place of a value."""
+
+    def change(file: h5py.File) -> None:
+        del file[path]
+        file.create_group(path)
+
+    return inside(R1, change)
+
+
+def _links(path: str) -> Case:
+    """Case of a link to itself in the place of something that is wanted."""
+    return Case(
+        f"link to itself: {path.removeprefix('entry/')}",
+        IMPORT,
+        f"/{path} in raw/r1.nxs is a link that leads to itself; the file is damaged: copy it again",
+        circle(path),
+    )
+
+
+def _grouped(path: str, what: str = "is a group, not a value") -> Case:
+    """Case of a group in the place of a value."""
+    return Case(
+        f"group where a value is expected: {path.removeprefix('entry/')}",
+        IMPORT,
+        f"/{path} in raw/r1.nxs {what}; mend the file",
+        group(path),
+    )
+
+
+def _vector(what: str, value: Any, shown: str) -> Case:
+    return Case(
+        f"axis whose direction {what}",
+        IMPORT,
+        f"the vector of /{PHI} in raw/r1.nxs is {shown}, which is no direction; mend the file",
+        attribute(PHI, "vector", value),
+    )
+
+
+def _origin(what: str, value: Any, told: str) -> Case:
+    return Case(
+        f"module whose first pixel is {what}",
+        IMPORT,
+        f"/{ORIGIN} in raw/r1.nxs {told} mend the file",
+        inside(R1, lambda file: _put(file, ORIGIN, value)),
+    )
+
+
+def _put(file: h5py.File, path: str, value: Any) -> None:
+    file.pop(path, None)
+    file[path] = value
+
+
+def _energy(file: h5py.File) -> None:
+    """Say that photons have no energy."""
+    del file[WAVELENGTH]
+    file[ENERGY] = 0.0
+    file[ENERGY].attrs["units"] = "eV"
+
+
 CASES = [
+    *map(_links, ("entry/instrument", DETECTOR, SAMPLE, WAVELENGTH, STOKES, PHI, TEMPERATURE)),
+    *map(_links, (MONITOR, TRANSMISSION, FAST, OFFSET, f"{DETECTOR}/pixel_mask")),
+    *map(_grouped, (f"{SAMPLE}/depends_on", f"{DETECTOR}/pixel_mask")),
+    _grouped(WAVELENGTH, "holds no value"),
+    _grouped(TEMPERATURE, "has no value"),
+    Case(
+        "value where a group is expected",
+        IMPORT,
+        "/entry/instrument in raw/r1.nxs is a value, not a group; mend the file",
+        r1("entry/instrument", 3.0),
+    ),
+    _vector("is text", "abc", "abc"),
+    _vector("has two numbers", [1.0, 0.0], "[1.0, 0.0]"),
+    _vector("has 1000 numbers", np.zeros(1000), "[0.0, … … (5000 characters) … …]"),
+    Case(
+        "offset of an axis that is text",
+        IMPORT,
+        f"the offset of /{OFFSET} in raw/r1.nxs is abc, which is not three numbers; mend the file",
+        attribute(OFFSET, "offset", "abc"),
+    ),
+    _origin("one number", [1.0], f"is [1.0]; {_FIRST}:"),
+    _origin("NaN", [np.nan, 0.0], f"is [nan, 0.0]; {_FIRST}:"),
+    _origin("text", "abc", "holds no numbers (could not convert string to float: b'abc');"),
+    Case(
+        "single angle that is NaN",
+        IMPORT,
+        "raw/r1.nxs: the scan's angles are not all known (that of frame 0 is nan): give "
+        "`axis=start:step` in the scan table if it was even, or split the scan",
+        r1(PHI, np.nan),
+    ),
+    Case(
+        "text of megabytes where an angle is expected",
+        IMPORT,
+        f"/{PHI} in raw/r1.nxs holds no numbers (could not convert string to float: b'xxx… "
+        "(5000005 characters) …); mend the file",
+        r1(PHI, "x" * 5_000_000),
+    ),
+    Case(
+        "energy of 0",
+        IMPORT,
+        f"/{ENERGY} in raw/r1.nxs is 0 eV, which is no energy of photons; mend the file",
+        inside(R1, _energy),
+    ),
     Case(
         "wavelength of 0",
         IMPORT,

@@ -1,11 +1,12 @@
 """What `hklflow import` finds in the files of an instrument."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 
-from .cases import Case, cut, several, written
+from .cases import Case, Spoil, cut, inside, several, written
 from .experiment import CHECK
 from .raw_files import pipe
 from .tables import TOO_LONG, scans
@@ -33,7 +34,40 @@ def _spec(columns: int = 2, motor_lines: int = 1) -> str:
     return f"#F run.spec\n{motors}#S 1  ascan phi 0 10 5 1\n#N {columns}\n#L {labels}\n{row}\n"
 
 
+def _member(name: str, make: Callable[[h5py.File, str], None]) -> Spoil:
+    """Put something else in the place of a member of the raw file."""
+
+    def change(file: h5py.File) -> None:
+        file.pop(f"entry/{name}", None)
+        make(file, f"entry/{name}")
+
+    return inside(RAW, change)
+
+
+def _circle(file: h5py.File, path: str) -> None:
+    file[path] = h5py.SoftLink(f"/{path}")
+
+
 CASES = [
+    Case(
+        "import of a file whose sample's name is a link to itself",
+        NXMX,
+        "/entry/sample/name in …/raw/repeated.nxs is a link that leads to itself; the file is "
+        "damaged: copy it again",
+        _member("sample/name", _circle),
+    ),
+    Case(
+        "import of a file whose definition is a group",
+        NXMX,
+        "/entry/definition in …/raw/repeated.nxs is a group, not a value; mend the file",
+        _member("definition", h5py.File.create_group),
+    ),
+    Case(
+        "import of a file whose chi is a group",
+        NXMX,
+        "/entry/sample/goniometer/chi in …/raw/repeated.nxs holds no value; mend the file",
+        _member("sample/goniometer/chi", h5py.File.create_group),
+    ),
     Case(
         "import from an unknown beamline",
         NXMX.replace("nxmx", "mx"),

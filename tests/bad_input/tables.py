@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .cases import Case, Spoil, edited, removed, renamed, several, written
 from .experiment import CHECK, SAMPLES, SCANS
+from .raw_files import pipe
 
 SAMPLES_TSV, SCANS_TSV = "config/samples.tsv", "config/scans.tsv"
 ADD = "hklflow scan add quartz 50K --rotation r1 --raw raw/r4_####.tif --temperature 50"
@@ -501,11 +502,39 @@ CASES = [
         scans(("raw/r1.nxs", "raw/r1.nxs + raw/r3_####.cbf")),
     ),
     Case(
+        "cell of megabytes",
+        CHECK,
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 1: it cannot be read (field "
+        "larger than field limit (131072)); the table is damaged, or a quotation mark is not "
+        "closed: correct the row",
+        scans(("quartz\t300K", "quartz\t" + 10**6 * "3")),
+    ),
+    Case(
+        "cell of 10000 letters",
+        CHECK,
+        "1 problem in the experiment:\n  …/config/scans.tsv, row 1: temperature 'ccc… (10002 "
+        "characters) …ccc' is not a number",
+        scans(("quartz\t300K\t300", "quartz\t300K\t" + 10000 * "c")),
+    ),
+    Case(
+        "cell of megabytes where a row is to be added",
+        ADD,
+        "…/config/scans.tsv, row 1: it cannot be read (field larger than field limit (131072)); "
+        "the table is damaged, or a quotation mark is not closed: correct the row",
+        scans(("quartz\t300K", "quartz\t" + 10**6 * "3")),
+    ),
+    Case(
+        "pipe in the place of a table to which a row is to be added",
+        ADD,
+        "…/config/scans.tsv is a pipe, not a file; `hklflow init` makes the tables",
+        pipe(SCANS_TSV),
+    ),
+    Case(
         "file name of 300 letters",
         CHECK,
         "1 problem in the experiment:\n"
         "  …/config/scans.tsv, row 1: raw file "
-        "raw/rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr.nxs"
+        "raw/rrr… (304 characters) …rrr.nxs"
         " cannot be reached (File name too long)",
         scans(("raw/r1.nxs", "raw/" + 300 * "r" + ".nxs")),
     ),

@@ -11,7 +11,7 @@ from hklflow import nexus
 
 from .cases import Fine, edited, inside, renamed, several, written
 from .experiment import CHECK, IMPORT, IMPORT_SERIES, PEAKS, SCANS
-from .headers import ANGLES, COUNTS, MONITOR, PHI, R1, _log, at, r1
+from .headers import ANGLES, COUNTS, DETECTOR, MONITOR, PHI, R1, WAVELENGTH, _log, at, attribute, r1
 from .raw_files import _counts, _hung, _lost
 from .tables import ADD, SAMPLES_TSV, SCANS_TSV, again, link, own_frames
 
@@ -67,6 +67,10 @@ FINE = [
     ),
     Fine("lost frames, left out", PEAKS, several(_counts(_lost()), _left_out)),
     Fine("copied frames, left out", PEAKS, several(_counts(_hung()), _left_out)),
+    Fine("units in Latin-1", IMPORT, attribute(WAVELENGTH, "units", np.bytes_(b"\xc5"))),
+    Fine(
+        "a saturation of 0, which nobody filled in", IMPORT, r1(f"{DETECTOR}/saturation_value", 0)
+    ),
     Fine("0 K", ADD.replace("--temperature 50", "--temperature 0")),
     Fine("line ends of Windows", CHECK, written(SCANS_TSV, SCANS.replace("\n", "\r\n"))),
     Fine(

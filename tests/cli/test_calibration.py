@@ -2,10 +2,12 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -382,6 +384,56 @@ def test_wrong_words_are_told_in_one_line(
     unnamed = hklflow("calibration", "list", "--directory", base)
     assert unnamed.code == 2
     assert "--calibration" in unnamed.err
+
+
+def test_the_check_tells_which_scans_have_no_version(
+    initialised: Calibration, tmp_path: Path, hklflow: Hklflow, base: Path
+) -> None:
+    """As the run would: nothing is accepted, then not for all, then for all."""
+    for number, raw in enumerate(sorted((base / "raw").glob("*.h5"))):  # else copies
+        with h5py.File(raw, "r+") as file:
+            file["entry/data/data"][0, 0, 0] = number
+    _propose(initialised, "one", _geometry(tmp_path / "1.json"))
+    done = hklflow("check", base)
+    assert done.code == 2
+    assert "config: calibrations.near: no accepted geometry calibration of state" in done.err
+    assert "covers quartz/a (run 10): v_0000 is default; make one with" in done.err
+    assert done.err.rstrip().endswith("(2 more rotations lack one)")
+    assert _accept(initialised, "one", ">=20").code == 0
+    done = hklflow("check", base)
+    assert done.code == 2
+    assert "covers quartz/a (run 10): v_0001 applies to `>=20`" in done.err
+    assert "more rotation" not in done.err
+    _propose(initialised, "two", _geometry(tmp_path / "2.json"))
+    assert _accept(initialised, "two", "<20").code == 0
+    done = hklflow("check", base)
+    assert done.code == 0, done.err
+    assert "no problem found" in done.out
+
+
+@pytest.mark.parametrize("file", ["record.json", "geometry.json", "status/0001.json", "state.json"])
+def test_a_pipe_in_the_store_is_not_waited_for(
+    initialised: Calibration, tmp_path: Path, hklflow: Hklflow, base: Path, file: str
+) -> None:
+    _propose(initialised, "one", _geometry(tmp_path / "1.json"))
+    assert _accept(initialised, "one", "*").code == 0
+    (version,) = (base / "calibration").rglob("v_0001")
+    path = (version.parent if file == "state.json" else version) / file
+    assert path.is_file(), sorted(version.rglob("*"))
+    path.unlink()
+    os.mkfifo(path)
+    told = initialised("verify")
+    assert (told.code, told.err) == (1, "")
+    assert str(path) in told.out
+    for raw in (base / "raw").glob("[bc].h5"):  # else copies
+        raw.unlink()
+    table = base / "config/scans.tsv"
+    kept = [line for line in table.read_text().splitlines() if "raw/b" not in line]
+    table.write_text("\n".join(line for line in kept if "raw/c" not in line) + "\n")
+    told = hklflow("check", base)
+    assert told.code == 2
+    assert "config: calibrations.near: " in told.err
+    assert "Traceback" not in told.err
 
 
 def test_missing_set_points_are_told_together(base: Path, hklflow: Hklflow) -> None:

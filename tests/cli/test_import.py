@@ -322,6 +322,117 @@ def test_what_was_there_is_there_after_a_failure(
     assert tree(folder) == before
 
 
+def _header(**more: object) -> dict[str, object]:
+    return {"header": replace(HEADER, **more)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"raw": "data/f1.h5"}, "'data/f1.h5': raw = 'data/f1.h5', which is not an absolute path"),
+        ({"raw": 3}, "raw = 3, which is not an absolute path"),
+        ({"datasets": (("f1.h5", "/e/d"),)}, "which is not a tuple of (absolute path of a file,"),
+        ({"shape": (8,)}, "shape = (8,), which is not (slow, fast) of at most"),
+        ({"shape": (10**6, 10**6)}, "shape = (1000000, 1000000), which is not (slow, fast) of"),
+        ({"shape": (8.5, 9)}, "shape = (8.5, 9), which is not (slow, fast) of"),
+        ({"sample": b"ice"}, "sample = b'ice', which is not text"),
+        ({"where": "\ud800"}, "where = '\\ud800', which is not text"),
+        ({"notes": "one"}, "notes = 'one', which is not a tuple of which each is text"),
+        ({"ub": np.eye(2)}, "which is not a (3, 3) array of finite numbers or"),
+        ({"ub": np.full((3, 3), np.nan)}, "which is not a (3, 3) array of finite numbers or None"),
+        ({"header": {}}, "header = {}, which is not a Header"),
+        (_header(wavelength="0.5 A"), "wavelength = '0.5 A', which is not a number or None"),
+        (_header(wavelength="x" * 10**7), "(10000002 characters)"),
+        (_header(temperature="cold"), "temperature = 'cold', which is not a number or None"),
+        (_header(n_frames=5.0), "n_frames = 5.0, which is not a whole number above 0 or None"),
+        (_header(n_frames=-5), "n_frames = -5, which is not a whole number above 0 or None"),
+        (_header(monitor="many"), "monitor = 'many', which is not an array of numbers or None"),
+        (_header(detector="Eiger"), "detector = 'Eiger', which is not a Detector or None"),
+        (
+            _header(detector=replace(DETECTOR, pixel_size=("75", "75"))),
+            "detector.pixel_size = ('75', '75'), which is not two numbers",
+        ),
+        (
+            _header(goniometer=replace(HEADER.goniometer, scan=1)),
+            "goniometer.scan = 1, which is not one of the numbers [0]",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type_are_the_plugins(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, wrong: dict[str, object], told: str
+) -> None:
+    plugin.found = Found((scan(raw, 1), replace(scan(raw, 2), **wrong)))
+    before = tree(folder)
+    code, _, err = imported()
+    assert code == 2, err
+    assert err.startswith("hklflow: the plugin of beamline fake gives ")
+    assert told in err
+    assert len(err) < 500
+    assert len(err.strip().splitlines()) == 1
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"scans": ("f1.h5",)}, "scans = ('f1.h5',), which is not a tuple of which each is a"),
+        ({"samples": {"ice": "H2O"}}, "which is not a mapping of names to FoundSample"),
+        ({"samples": {"ice": FoundSample(cell=(4, 5, 6))}}, "sample ice: cell = (4, 5, 6), which"),
+        ({"general": {"merge": 3}}, "general = {'merge': 3}, which is not a mapping of sections"),
+        ({"notes": (7,)}, "notes = (7,), which is not a tuple of which each is text"),
+        ({"unmatched": (Unmatched("scan 3", 3),)}, "why = 3, which is not text"),
+    ],
+)
+def test_what_is_found_is_of_the_right_types(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, found: dict[str, object], told: str
+) -> None:
+    plugin.found = replace(Found((scan(raw, 1),)), **found)
+    before = tree(folder)
+    code, _, err = imported()
+    assert code == 2, err
+    assert told in err
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"wavelength": np.nan}, "a wavelength of nan Å cannot be one of X-rays"),
+        ({"wavelength": 1e-320}, "a wavelength of 9.99989e-321 Å cannot be one of"),
+        ({"polarization": 2}, "the polarisation is 2, not 0 to 1: set `polarization`"),
+        ({"exposure_time": 1e-320}, "the exposure time is 9.99989e-321 s"),
+        ({"temperature": np.inf}, "a temperature of inf K cannot be"),
+        ({"saturation": np.nan}, "a saturation of nan counts cannot be"),
+        ({"step_deg": np.nan}, "a scan from -5° in steps of nan° cannot be"),
+        ({"detector": replace(DETECTOR, pixel_size=(np.nan, 1e-4))}, "pixels of nan x 0.0001 m"),
+    ],
+)
+def test_numbers_that_no_experiment_has_are_left_out(
+    folder: Path, raw: Path, plugin: Plugin, imported: Import, wrong: dict[str, object], told: str
+) -> None:
+    plugin.found = Found((scan(raw, 1, **_header(**wrong)),))
+    code, out, err = imported()
+    assert code == 0, err
+    assert f"  left out: {told}" in out
+    header = read_header(folder / "raw/ice_100K_r1.scan.nxs")
+    assert [getattr(header, name) for name in wrong] == [None] * len(wrong)
+    assert load(folder).scans["ice", "100K"].temperature in (None, 100)
+
+
+def test_who_is_asked_is_told_before(
+    folder: Path, raw: Path, hklflow: Hklflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a person sees which plugin hangs."""
+
+    def hang(name: str) -> None:
+        raise HklflowError("hangs")
+
+    monkeypatch.setattr(beamlines, "beamline", hang)
+    done = hklflow("import", raw, "--from", "spec", "--directory", folder)
+    told = f"asking beamline spec (hklflow.beamlines.spec:plugin) for the scans of {raw} ..."
+    assert (done.out, done.err) == (f"{told}\n", "hklflow: hangs\n")
+
+
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", "a b", "a\nb"])
 def test_names_are_checked_before_they_are_paths(
     folder: Path, raw: Path, plugin: Plugin, imported: Import, name: str

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from hklflow import config as hklconfig, stages
-from hklflow.errors import HklflowError
+from hklflow.errors import HklflowError, printable_lines
 from hklflow.estimate import Estimate
 from hklflow.freshness import Freshness, outdated, sentences
 
@@ -20,7 +20,7 @@ try:
         )  # of a key that stands twice, Snakemake takes the last
     experiment = hklconfig.load(config, Path.cwd(), workflow.config_settings.config)
 except HklflowError as error:
-    print(f"hklflow: {error}", file=sys.stderr)
+    print(printable_lines(f"hklflow: {error}"), file=sys.stderr)
     sys.exit(2)
 
 paths = experiment.paths

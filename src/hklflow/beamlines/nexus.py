@@ -14,7 +14,7 @@ from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
 from hklflow.errors import HklflowError
 from hklflow.formats.light import is_light
-from hklflow.formats.nxfile import find_entry, open_file, text
+from hklflow.formats.nxfile import find, find_entry, find_group, numbers, open_file, word
 from hklflow.formats.raw import HDF5_SUFFIXES, Header, open_frames, read_header
 
 _MASTER = "_master"
@@ -73,7 +73,8 @@ class NeXusFiles:
         """Rotation in a file; None if it is none, of which a folder may have many."""
         with open_file(path) as file:
             entry = find_entry(file)
-            nxmx = "definition" in entry and text(_scalar(entry["definition"])) == "NXmx"
+            definition = find(entry, "definition")
+            nxmx = definition is not None and word(definition) == "NXmx"
             if _is_ours(entry) or not (self.masters or nxmx):
                 if asked:
                     raise HklflowError(
@@ -114,22 +115,16 @@ def stem(path: Path) -> str:
     return path.name.partition(".")[0].removesuffix(_MASTER)
 
 
-def _scalar(node: Any) -> Any:
-    import numpy as np
-
-    return np.ravel(node[()])[0]
-
-
 def _is_ours(entry: Any) -> bool:
     """Whether hklflow made a file, unless it simulated what an instrument would have written."""
-    history = entry.get("workflow")
+    history = find_group(entry, "workflow")
     return history is not None and not any(name.endswith("_simulate") for name in history)
 
 
 def sample_name(entry: Any) -> str:
     """Name of the sample as the file has it; empty: none, or none that a person gave."""
-    node = entry.get("sample/name")
-    found = "" if node is None else text(_scalar(node)).strip()
+    node = find(entry, "sample/name")
+    found = "" if node is None else word(node).strip()
     # What writers put in where nobody told the name.
     return "" if found.lower() in {"", "sample", "unknown", "none", "default"} else found
 
@@ -140,26 +135,27 @@ def _settings(entry: Any) -> tuple[str, Header]:
 
     from hklflow.formats.nxmx import moving_axes, resting
 
-    group = entry.get("sample/goniometer")
+    group = find(entry, "sample/goniometer")
     if group is None or not hasattr(group, "keys"):
         return "", Header()
     words: list[str] = []
     sweep = Header()
+    nodes = {name: find(group, name) for name in ("omega", "kappa", "chi", "phi")}
     angles = {
-        name: np.ravel(np.asarray(group[name][()], dtype=float))
-        for name in ("omega", "kappa", "chi", "phi")
-        if name in group
+        name: np.ravel(numbers(node))
+        for name, node in nodes.items()
+        if node is not None and getattr(node, "size", 1)
     }
     moving = [list(angles)[i] for i in moving_axes(list(angles.values()))]
     for name, values in angles.items():
-        step = group.get(f"{name}_increment")
-        width = 0.0 if step is None else float(np.ravel(step[()])[0])
+        step = find(group, f"{name}_increment")
+        width = 0.0 if step is None else float(np.ravel(numbers(step))[0])
         moves = name in moving
         if moves or width:
             width = float(values[-1] - values[0]) / (len(values) - 1) if moves else width
             words.append(f"{name}={values[0]:.6g}:{width:.6g}")
             sweep = Header(start_deg=float(values[0]), step_deg=width)
-        elif len(values):
+        else:
             words.append(f"{name}={resting(values):.6g}")
     return " ".join(words), sweep
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_no_pipe
 
 Floats = NDArray[np.float64]
 
@@ -133,6 +134,7 @@ def _from_pyfai(name: str) -> tuple[str, Floats]:
 
 
 def _read_file(path: Path) -> Floats:
+    require_no_pipe(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -23,6 +23,7 @@ from typing import Any
 
 from hklflow.calibration.layout import RECORD, TEMPORARY, check_file
 from hklflow.errors import HklflowError
+from hklflow.system import require_no_pipe
 
 # A writer that has not ended after this time (seconds) is looked at.
 OLD = 3600.0
@@ -196,7 +197,8 @@ def copy(source: Path, target: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a whole file."""
+    """SHA-256 of a whole file; raises if it is a pipe."""
+    require_no_pipe(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -243,6 +245,7 @@ def read_object(path: Path) -> dict[str, Any]:
     HklflowError
         If the file is absent, cannot be read or holds something else.
     """
+    require_no_pipe(path)
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:

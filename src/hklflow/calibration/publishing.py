@@ -11,6 +11,7 @@ from hklflow.calibration import applies, disk, layout, records, statuses, versio
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
 from hklflow.errors import HklflowError
+from hklflow.system import require_no_pipe
 
 # What a version must have to be of use, by kind.
 _NEEDED = {"geometry": ("geometry.json",)}
@@ -122,6 +123,7 @@ def _number(
 def check_audit(root: Path, kind: str, state_id: str) -> None:
     """Refuse to begin what could not be told in the history of a state."""
     path = layout.store_path(root, kind, state_id, file=layout.AUDIT)
+    require_no_pipe(path)
     with disk.telling(str(path)), suppress(FileNotFoundError):  # the first line makes it
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_no_pipe
 
 PACKAGED = Path(__file__).with_name("state_schema.json")
 
@@ -102,6 +103,7 @@ def read_schema(path: Path | None = None) -> Schema:
         If the file is none, with everything that is wrong with it.
     """
     source = path or PACKAGED
+    require_no_pipe(source)
     try:
         schema = Schema.model_validate_json(source.read_bytes())
     except OSError as error:

@@ -54,6 +54,8 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
     require_own_frames(experiment)
+    if problems := _store_problems(experiment):
+        raise report(problems)
     if experiment.uses_dials:
         from hklflow.dials import programs
 
@@ -117,6 +119,30 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
         )
     for warning in warnings:
         print(f"warning: {warning}")
+
+
+def _store_problems(experiment: "Experiment") -> list[str]:
+    """Say which geometries and constants have no version for a rotation: the run would stop."""
+    from hklflow.errors import HklflowError
+    from hklflow.system import require_file
+
+    kinds = experiment.stored_kinds
+    files = {"geometry": "geometry.json", "constants": "constants.nxs"}
+    lost: dict[str, list[str]] = {}
+    for key in experiment.all_rotations():
+        for kind, section in (("geometry", "calibrations"), ("constants", "constants")):
+            name = experiment.stored_name(*key, kind)
+            if kinds.get(name) != kind:
+                continue
+            try:
+                file = experiment.version(*key, kind).artefact(files[kind])
+                require_file(file, f"the {kind}", "restore it")
+            except HklflowError as error:
+                lost.setdefault(f"config: {section}.{name}", []).append(str(error))
+    return [
+        f"{where}: {told[0]}" + (f" ({len(told) - 1} more rotations lack one)" if told[1:] else "")
+        for where, told in lost.items()
+    ]
 
 
 def _grid_problems(

@@ -17,6 +17,7 @@ from typing import Any
 from hklflow.cli.lock import only_one
 from hklflow.errors import HklflowError
 from hklflow.system import no_file
+from hklflow.tables import unreadable
 
 Row = dict[str, str]
 
@@ -77,6 +78,8 @@ def read_table(path: Path) -> Table:
     HklflowError
         If there is no such file or no line of column names.
     """
+    if (reason := no_file(path)) is not None:
+        raise HklflowError(f"{path} {reason}; `hklflow init` makes the tables")
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
@@ -86,14 +89,17 @@ def read_table(path: Path) -> Table:
         ) from error
     except UnicodeDecodeError as error:
         raise HklflowError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    given = io.StringIO(text, newline="")
-    lines = [line for line in given if line.strip() and not line.startswith("#")]
+    text_lines = io.StringIO(text, newline="")
+    lines = [line for line in text_lines if line.strip() and not line.startswith("#")]
     reader = csv.DictReader(lines, delimiter="\t")
-    columns = tuple(reader.fieldnames or ())
+    try:
+        columns, given = tuple(reader.fieldnames or ()), list(reader)
+    except csv.Error as error:
+        raise HklflowError(unreadable(path, reader.line_num, error)) from error
     if not columns:
         raise HklflowError(f"{path} has no line of column names; `hklflow init` makes one")
     rows = []
-    for number, row in enumerate(reader, start=1):
+    for number, row in enumerate(given, start=1):
         if None in row or any(value is None for value in row.values()):
             raise HklflowError(f"{path}, row {number}: {len(columns)} values by tabs are needed")
         rows.append({name: value.strip() for name, value in row.items()} | {"#": str(number)})

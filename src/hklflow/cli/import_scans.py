@@ -5,6 +5,7 @@ The plugin finds and reads (`hklflow.beamlines`); here that is told and checked,
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,12 +93,16 @@ def import_scans(
     dry_run
         Tell what would be imported, and write nothing.
     """
-    from hklflow.beamlines import Request, beamline
+    from hklflow.beamlines import Request, beamline, known
     from hklflow.cli import import_names, import_write
     from hklflow.formats.raw import Header
 
     folder = experiment(directory)
     _require_possible(polarization, saturation, temperature)
+    if from_ in known():
+        # A person sees who works, or hangs.
+        say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")
+        sys.stdout.flush()
     plugin = beamline(from_)
     if not source.exists():
         raise HklflowError(f"{source} does not exist; check the path")
@@ -137,6 +142,7 @@ def import_scans(
 def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
     """Let a plugin look; what it does wrong is told with its name."""
     from hklflow.beamlines import Found, known
+    from hklflow.beamlines.checked import checked
 
     try:
         found = plugin.find(request)
@@ -153,7 +159,7 @@ def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
             f"the plugin of beamline {name}, {known().get(name)}, gave a {type(found).__name__} "
             "and not what it found; report it to whoever keeps it"
         )
-    return found
+    return checked(found, name)
 
 
 def _require_possible(

@@ -84,6 +84,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = "text" if isinstance(data, str) else f"a {type(data).__name__}"
         raise HklflowError(f"{path} holds {kind}; it must be `key: value` lines")
     require_small(data, str(path))
+    require_unicode(data, str(path))
     return data
 
 
@@ -98,6 +99,32 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"the key {key.value} stands twice; leave one", key.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+def require_unicode(data: Data, where: str) -> None:
+    """Refuse texts that no file and no file's name can hold: halves of a character.
+
+    Raises
+    ------
+    HklflowError
+        Naming the first of them.
+    """
+    waiting: list[tuple[str, Any]] = [("", data)]
+    while waiting:
+        key, item = waiting.pop()
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                raise HklflowError(
+                    f"{where}: {key or 'a key'} is {item!r}, which has half a character (a "
+                    "surrogate); write the character itself, in UTF-8"
+                ) from None
+        elif isinstance(item, Mapping):
+            waiting += [("", name) for name in item]
+            waiting += [(f"{key}.{name}".lstrip("."), inner) for name, inner in item.items()]
+        elif isinstance(item, list | tuple):
+            waiting += [(key, inner) for inner in item]
 
 
 def require_small(data: Data, where: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from hklflow.config import constants
 from hklflow.config.experiment import Experiment
-from hklflow.config.layers import merged, require_small
+from hklflow.config.layers import merged, require_small, require_unicode
 from hklflow.config.models import Config, PoniFile, StoredGeometry
 from hklflow.config.resolve import PER_SCAN, layers_of_experiment, resolved, validated
 from hklflow.config.shared_frames import copied_frames, shared_frames
 from hklflow.config.simulated import simulation_problems
-from hklflow.core import left_out
+from hklflow.core import left_out, plausible
 from hklflow.errors import HklflowError
 from hklflow.flags import files
 from hklflow.paths import RESERVED, Paths
@@ -51,6 +51,7 @@ def load(
         With every problem, one in a line.
     """
     require_small(data, "the configuration")
+    require_unicode(data, "the configuration")
     problems: list[str] = []
     layers = layers_of_experiment(data, base, command_line or {}, problems)
     everything = merged(layer.data for layer in layers)
@@ -145,6 +146,7 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
                 yield f"config: {name}: {told}"
             elif (reason := no_file(base / file)) is not None:
                 yield f"config: {name}: {file} {reason}"
+    yield from _number_problems(config)
     symmetry = config.symmetrise.symmetry
     if symmetry is not None:
         for problem in space_group_problems(symmetry):
@@ -157,6 +159,27 @@ def _own_problems(config: Config, base: Path) -> Iterator[str]:
     if parent.cell is not None:
         for problem in cell_problems(parent.cell):
             yield f"config: refine_parent.cell: {problem}"
+
+
+def _number_problems(config: Config) -> Iterator[str]:
+    """Say which numbers no experiment has: the import of every scan would stop."""
+    said = config.import_scan
+    for name, problem in (
+        ("wavelength", plausible.wavelength_problem),
+        ("exposure", plausible.exposure_problem),
+        ("saturation", plausible.saturation_problem),
+        ("attenuation", plausible.attenuation_problem),
+    ):
+        value = getattr(said, name)
+        if value is not None and (told := problem(value)) is not None:
+            yield f"config: import_scan.{name}: {told}"
+    energy = config.correct_frames.energy
+    if energy is not None and (told := plausible.energy_problem(energy)) is not None:
+        yield f"config: correct_frames.energy: {told}"
+    written = config.model_dump(
+        mode="json", exclude={"import_scan": True, "correct_frames": {"energy"}}
+    )
+    yield from (f"config: {told}" for told in plausible.tiny_or_huge(written))
 
 
 def _results_problems(

@@ -6,12 +6,14 @@ masters and virtual datasets that take frames from the same files, and copies. R
 legal if each uses frames of its own.
 """
 
+import heapq
 import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 from hklflow import identity
@@ -58,6 +60,11 @@ class _Part:
     used: list[Interval]
     corrected: bool
     """The frames are corrected before they are numbered: the raw files are not opened."""
+
+    @cached_property
+    def name(self) -> str:
+        """The raw scan without detours."""
+        return posixpath.normpath(self.raw)
 
     @cached_property
     def files(self) -> list[tuple[Path, str | None]]:
@@ -119,16 +126,13 @@ def shared_frames(experiment: Experiment, found: Mapping[str, FrameFiles]) -> It
     by_file: dict[FileId, list[int]] = defaultdict(list)
     by_folder: dict[FileId, list[int]] = defaultdict(list)
     for i, part in enumerate(parts):
-        name = posixpath.normpath(part.raw)
-        places = [by_name[name], *(by_file[file] for file, _ in part.marks)]
-        others = {j for place in places for j in place if _may_share(part, parts[j])}
+        places = [by_name[part.name], *(by_file[file] for file in {file for file, _ in part.marks})]
         if part.given.pattern is not None:
-            folder = by_folder[_file_id(part.files[0][0].parent)]
-            others |= {j for j in folder if _matches(part, parts[j]) or _matches(parts[j], part)}
-            places.append(folder)
+            places.append(by_folder[_file_id(part.files[0][0].parent)])
+        others = (j for j in _in_order(places) if _may_share(part, parts[j]))
+        yield from _first_problem(parts, i, others, {})
         for place in places:
             place.append(i)
-        yield from _first_problem(parts, i, sorted(others), {})
 
 
 def copied_frames(experiment: Experiment) -> Iterator[str]:
@@ -156,10 +160,17 @@ def copied_frames(experiment: Experiment) -> Iterator[str]:
     by_file: dict[FileId, list[int]] = defaultdict(list)
     for i in range(len(parts)):
         places = [by_file[file] for file in {copies.get(file, file) for file in paths[i]}]
-        others = sorted({j for place in places for j in place})
+        yield from _first_problem(parts, i, _in_order(places), copies)
         for place in places:
             place.append(i)
-        yield from _first_problem(parts, i, others, copies)
+
+
+def _in_order(places: list[list[int]]) -> Iterator[int]:
+    """Numbers of several lists in order, each once; looked up no further than they are asked for.
+
+    Thousands of rows may name one file: of each row the first other one that has it is told.
+    """
+    return (number for number, _ in groupby(heapq.merge(*places)))
 
 
 def _parts(experiment: Experiment, found: Mapping[str, FrameFiles]) -> list[_Part]:
@@ -200,7 +211,7 @@ def _first_problem(
 
 def _sentence(a: _Part, b: _Part, frames: list[Interval], copies: Mapping[FileId, FileId]) -> str:
     """Say that two raw scans share these frames of the second."""
-    same = posixpath.normpath(a.raw) == posixpath.normpath(b.raw)
+    same = a.name == b.name
     if a.row is b.row:
         cure = "name each scan of a sum once"
     else:
@@ -275,14 +286,17 @@ def _joined(intervals: list[Interval]) -> list[Interval]:
 
 
 def _may_share(a: _Part, b: _Part) -> bool:
-    """Return False if the same files hold different datasets of two raw scans."""
-    if posixpath.normpath(a.raw) == posixpath.normpath(b.raw):
+    """Return False if two raw scans have no file in common, or different datasets of it."""
+    if a.name == b.name:
         return True
-    return any(
+    if any(
         file == other and (inside == own or None in (inside, own))
         for file, inside in a.marks
         for other, own in b.marks
-    )
+    ):
+        return True
+    in_one_folder = None not in (a.given.pattern, b.given.pattern)
+    return in_one_folder and (_matches(a, b) or _matches(b, a))
 
 
 def _matches(a: _Part, b: _Part) -> bool:

@@ -1,13 +1,14 @@
 """Numbers that no experiment has. Most of them are good ones in another unit."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hklflow.core.geometry import Detector
 
-WAVELENGTHS = (0.06, 10.0)  # Å: 1.2 to 200 keV
+WAVELENGTHS = (0.06, 10.0)  # Å
+ENERGIES = (1.2, 210.0)  # keV: the same
 DISTANCES = (1e-3, 20.0)  # m
 PIXELS = (1e-6, 1e-2)  # m
 STEPS = (1e-5, 90.0)  # degrees: rocking curves have 0.0005° and less
@@ -20,6 +21,7 @@ EXPOSURES = (1e-15, 1e5)  # s: from the shortest pulse to a day
 FAINTEST = 1e-12  # of a transmission: no photon is left of a beam
 SATURATIONS = (1.0, 1e20)  # counts; those of 64 bits end before
 DEPTHS = (1e-4, 1e6)  # thickness of a sensor over its length of attenuation
+NUMBERS = (1e-30, 1e30)  # of any other setting: their squares and quotients are numbers, too
 LENGTHS, ANGLES = (1.0, 2000.0), (10.0, 170.0)  # of cells: Å, degrees
 
 
@@ -32,6 +34,40 @@ def wavelength_problem(value: float) -> str | None:
         f"a wavelength of {value:g} Å cannot be one of X-rays ({low:g} to {high:g} Å; is it in nm, "
         "m or eV?): set `wavelength` in Å"
     )
+
+
+def energy_problem(value: float) -> str | None:
+    """Say why an energy in keV is none of X-rays, if so."""
+    low, high = ENERGIES
+    if low <= value <= high:
+        return None
+    return (
+        f"an energy of {value:g} keV cannot be one of X-rays ({low:g} to {high:g} keV; is it in "
+        "eV?): set `energy` in keV"
+    )
+
+
+def attenuation_problem(value: float) -> str | None:
+    """Say why a transmission of attenuators cannot be, if so."""
+    if FAINTEST < value <= 1:
+        return None
+    return (
+        f"a transmission of the attenuators of {value:g} cannot be (above {FAINTEST:g}, at most "
+        "1): set `attenuation`"
+    )
+
+
+def tiny_or_huge(data: Any, name: str = "") -> Iterator[str]:
+    """Say which numbers of nested settings are none that anybody measures or sets."""
+    low, high = NUMBERS
+    if isinstance(data, Mapping):
+        for key, inner in data.items():
+            yield from tiny_or_huge(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(data, list | tuple):
+        for inner in data:
+            yield from tiny_or_huge(inner, name)
+    elif isinstance(data, float) and data != 0 and not low <= abs(data) <= high:
+        yield f"{name}: {data:g} cannot be ({low:g} to {high:g}, or 0, can); correct the number"
 
 
 def detector_problem(detector: "Detector") -> str | None:

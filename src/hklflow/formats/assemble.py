@@ -274,10 +274,12 @@ def _angles(header: Header, said: Said, n_raw: int, problems: list[str]) -> tupl
         # The header's angles are those of the axis that it says is scanned.
         start, step = _first(start, header.start_deg), _first(step, header.step_deg)
     if step is None and header.angles_deg is not None:
-        bad, steps = np.flatnonzero(~np.isfinite(header.angles_deg)), np.diff(header.angles_deg)
-        what = f"not evenly spaced (steps from {steps.min():g} to {steps.max():g} deg)"
+        bad = np.flatnonzero(~np.isfinite(header.angles_deg))
         if len(bad):
             what = f"not all known (that of frame {bad[0]} is {header.angles_deg[bad[0]]:g})"
+        else:
+            steps = np.diff(header.angles_deg)
+            what = f"not evenly spaced (steps from {steps.min():g} to {steps.max():g} deg)"
         problems.append(
             f"the scan's angles are {what}: give `axis=start:step` in the scan table if it was "
             "even, or split the scan"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_no_pipe
 
 Floats = NDArray[np.float64]
 
@@ -145,6 +146,7 @@ def read_log(path: Path) -> FrameLog:
         If the file cannot be read, a line has another number of columns, a value is no number, or a
         unit is missing or not known.
     """
+    require_no_pipe(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

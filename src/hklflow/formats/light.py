@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.errors import HklflowError
-from hklflow.formats.nxfile import open_file, text
+from hklflow.formats.nxfile import find, find_group, open_file, word
 from hklflow.formats.raw import Header
 from hklflow.formats.write_raw import IMAGE_FILES, NXmxWriter, described
 
@@ -94,7 +94,7 @@ def sources_of(path: Path) -> list[tuple[str, str]]:
     if images is not None:
         return [(images, "")]
     with open_file(path) as file:
-        group = file.get("entry/data")
+        group = find_group(file, "entry/data")
         links = [] if group is None else [group.get(name, getlink=True) for name in sorted(group)]
     found = [
         (str(path.parent / link.filename), str(link.path))
@@ -111,5 +111,5 @@ def images_of(path: Path) -> str | None:
     if not is_light(path):
         return None
     with open_file(path) as file:
-        node = file.get(f"entry/data/{IMAGE_FILES}")
-        return None if node is None else str(path.parent / text(node[()]))
+        node = find(file, f"entry/data/{IMAGE_FILES}")
+        return None if node is None else str(path.parent / word(node))

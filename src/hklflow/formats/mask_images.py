@@ -65,10 +65,10 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
 
 
 def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
-    from hklflow.formats.nxfile import open_file, read_values
+    from hklflow.formats.nxfile import find, open_file, read_values
 
     with open_file(path) as file:
-        node = file.get(dataset)
+        node = find(file, dataset)
         if not hasattr(node, "shape"):
             raise HklflowError(f"{path} has no dataset {dataset}; look for its pixel mask in it")
         if node.size > _MOST_PIXELS:

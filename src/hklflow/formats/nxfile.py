@@ -1,5 +1,6 @@
 """NeXus files of others: opening them, finding groups, values in hklflow's units."""
 
+import posixpath
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,13 @@ def open_file(path: Path) -> Any:
 
 
 def text(value: Any) -> str:
-    """Text of an attribute or value, which may be bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    """Text of an attribute or value, which may be bytes; what is no UTF-8 is Latin-1."""
+    # HDF5 itself knows ASCII and UTF-8 only, yet ° and Å are written in Latin-1.
+    content = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def member(group: Any, name: str) -> Any:
@@ -57,20 +63,60 @@ def member(group: Any, name: str) -> Any:
         return None
 
 
+def located(node: Any) -> str:
+    """Path of a node and its file, for messages."""
+    return f"{node.name} in {node.file.filename}"
+
+
+def find(group: Any, name: str) -> Any:
+    """Member of a group that is wanted; None where there is none, or its link leads nowhere.
+
+    Raises
+    ------
+    HklflowError
+        If its links lead in a circle.
+    """
+    try:
+        return group.get(name)
+    except OSError:  # a file that is not there, or is none
+        return None
+    except RuntimeError as error:
+        raise HklflowError(
+            f"{posixpath.join(group.name, name)} in {group.file.filename} is a link that leads to "
+            "itself; the file is damaged: copy it again"
+        ) from error
+
+
+def find_group(group: Any, name: str) -> Any:
+    """Group in a group; None where there is none; raises if there is something else."""
+    node = find(group, name)
+    return None if node is None else _require_group(node)
+
+
+def _require_group(node: Any) -> Any:
+    if not hasattr(node, "keys"):
+        raise HklflowError(f"{located(node)} is a value, not a group; mend the file")
+    return node
+
+
 def find_entry(file: Any) -> Any:
     """Find the NXentry; files without one are taken as they are."""
     for name in file:
         group = member(file, name)
         if group is not None and text(group.attrs.get("NX_class", "")) == "NXentry":
-            return group
+            return _require_group(group)
     entry = member(file, "entry")
-    return file if entry is None else entry
+    return file if entry is None else _require_group(entry)
 
 
 def find_class(group: Any, name: str) -> list[Any]:
-    """Direct children of an NX_class."""
+    """Direct children of an NX_class, which are groups."""
     found = [member(group, key) for key in group]
-    return [g for g in found if g is not None and text(g.attrs.get("NX_class", "")) == name]
+    return [
+        _require_group(g)
+        for g in found
+        if g is not None and text(g.attrs.get("NX_class", "")) == name
+    ]
 
 
 def read_values(node: Any) -> Any:
@@ -85,7 +131,9 @@ def read_values(node: Any) -> Any:
     from hklflow.formats.chunks import DamagedFrameError
     from hklflow.formats.raw import MOST_PIXELS
 
-    where = f"{node.name} in {node.file.filename}"
+    where = located(node)
+    if not hasattr(node, "dtype"):
+        raise HklflowError(f"{where} is a group, not a value; mend the file")
     if (node.size or 0) > MOST_PIXELS:
         raise HklflowError(
             f"{where} has the shape {node.shape}, more values than {MOST_PIXELS}; the file is "
@@ -100,6 +148,18 @@ def read_values(node: Any) -> Any:
         raise HklflowError(f"{where} cannot be read ({why}); copy the file again") from error
 
 
+def word(node: Any) -> str:
+    """First text of a dataset; nothing if it is empty."""
+    values = np.ravel(read_values(node))
+    return text(values[0]) if node.size else ""
+
+
+def attribute(node: Any, name: str) -> Floats | None:
+    """Numbers of an attribute; None if they are none."""
+    values = np.asarray(node.attrs[name])
+    return values.astype(np.float64) if values.dtype.kind in "iuf" else None
+
+
 def numbers(node: Any) -> Floats:
     """Values of a dataset, at least one.
 
@@ -108,7 +168,7 @@ def numbers(node: Any) -> Floats:
     HklflowError
         If they are no real numbers, or there is none.
     """
-    where = f"{node.name} in {node.file.filename}"
+    where = located(node)
     if not hasattr(node, "dtype") or not node.size:
         raise HklflowError(f"{where} holds no value; mend the file")
     if node.dtype.kind in "cbV":  # numpy would take the real part, 0 and 1, or the first field
@@ -121,6 +181,7 @@ def numbers(node: Any) -> Floats:
 
 def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
     """Values of a dataset in hklflow's unit of this kind."""
+    values = numbers(node)
     unit = text(node.attrs.get("units", default if default is not None else ""))
     factor = UNITS[kind].get(unit.strip().lower())
     if factor is None:
@@ -128,7 +189,7 @@ def scaled(node: Any, kind: str, default: str | None = None) -> Floats:
             f"{node.name} in {node.file.filename} has the unit {unit!r}, which is no {kind} that "
             "hklflow knows; mend the file"
         )
-    return numbers(node) * factor
+    return values * factor
 
 
 def constant(node: Any, kind: str | None = None) -> float:

@@ -15,13 +15,17 @@ from hklflow.core.pixel_binning import PixelBinning
 from hklflow.errors import HklflowError
 from hklflow.formats.nxfile import (
     constant,
+    find,
     find_class,
     find_entry,
+    find_group,
+    located,
     numbers,
     open_file,
     read_values,
     scaled,
     text,
+    word,
 )
 from hklflow.formats.nxtransformations import (
     axis_offset,
@@ -44,31 +48,50 @@ _JITTER = 0.05
 
 def _module(module: Any, shape: tuple[int, int]) -> tuple[Floats, Floats, Floats, float, float]:
     """Origin of the whole image, slow and fast direction, and pixel sizes, of one module."""
-    slow, fast = module["slow_pixel_direction"], module["fast_pixel_direction"]
+    slow, fast = (_required(module, f"{name}_pixel_direction") for name in ("slow", "fast"))
     pixels = [float(np.ravel(scaled(node, "length"))[0]) for node in (slow, fast)]
     directions = []
     for node in (slow, fast):
         turn, _ = placement(carrier(node, node.attrs.get("depends_on", ".")))
         directions.append(turn @ axis_vector(node))
-    if "module_offset" in module:
-        _, origin = placement(module["module_offset"])
+    offset = find(module, "module_offset")
+    if offset is not None:
+        _, origin = placement(offset)
     else:
         turn, shift = placement(carrier(fast, fast.attrs.get("depends_on", ".")))
         origin = turn @ axis_offset(fast) + shift
-    if "data_origin" in module:
-        # Stacks may give (frame, slow, fast).
-        at = np.ravel(module["data_origin"][()])[-2:]
-        origin = origin - at[0] * pixels[0] * directions[0] - at[1] * pixels[1] * directions[1]
+    at = _data_origin(module)
+    origin = origin - at[0] * pixels[0] * directions[0] - at[1] * pixels[1] * directions[1]
     return origin, directions[0], directions[1], pixels[0], pixels[1]
 
 
+def _required(group: Any, name: str) -> Any:
+    node = find(group, name)
+    if node is None:
+        raise HklflowError(f"{located(group)} has no {name}; mend the file")
+    return node
+
+
+def _data_origin(module: Any) -> Floats:
+    """First pixel (slow, fast) of a module in the image."""
+    node = find(module, "data_origin")
+    if node is None:
+        return np.zeros(2)
+    values = np.ravel(numbers(node))
+    # Stacks may give (frame, slow, fast).
+    if len(values) not in (2, 3) or not np.isfinite(values).all():
+        raise HklflowError(
+            f"{located(node)} is {values.tolist()}; it must be the pixel (slow, fast) where the "
+            "module begins: mend the file"
+        )
+    return values[-2:]
+
+
 def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
-    modules = find_class(group, "NXdetector_module") or (
-        [group["module"]] if "module" in group else []
-    )
-    thickness = (
-        constant(group["sensor_thickness"], "length") if "sensor_thickness" in group else None
-    )
+    single = find_group(group, "module")
+    modules = find_class(group, "NXdetector_module") or ([] if single is None else [single])
+    sensor = find(group, "sensor_thickness")
+    thickness = None if sensor is None else constant(sensor, "length")
     if modules:
         parts = [_module(module, shape) for module in modules]
         origin, slow, fast, pixel_slow, pixel_fast = parts[0]
@@ -80,34 +103,36 @@ def _read_detector(group: Any, shape: tuple[int, int]) -> Detector | None:
         worst = max(float(np.abs(place(part) - place(parts[0])).max()) for part in parts)
         if worst > 0.01 * min(pixel_slow, pixel_fast):
             raise HklflowError(
-                f"the {len(modules)} modules of {group.name} in {group.file.filename} lie up to "
+                f"the {len(modules)} modules of {located(group)} lie up to "
                 f"{worst / pixel_fast:.3g} pixels off one common plane; hklflow reduces flat "
                 "detectors"
             )
     else:
-        needed = ("beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size")
-        distance = next((n for n in ("detector_distance", "distance") if n in group), None)
-        if distance is None or not all(name in group for name in needed):
+        centre = [find(group, f"beam_center_{axis}") for axis in "xy"]
+        sizes = [find(group, f"{axis}_pixel_size") for axis in "xy"]
+        distances = [find(group, name) for name in ("detector_distance", "distance")]
+        distance = next((node for node in distances if node is not None), None)
+        if any(node is None for node in (distance, *centre, *sizes)):
             return None
         # The usual mounting: from the sample fast runs to -x and slow to -y.
         slow, fast = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
-        pixel_fast = constant(group["x_pixel_size"], "length")
-        pixel_slow = constant(group["y_pixel_size"], "length")
-        x, y = (float(np.ravel(group[name][()])[0]) for name in needed[:2])
+        pixel_fast, pixel_slow = (constant(node, "length") for node in sizes)
+        x, y = (float(np.ravel(numbers(node))[0]) for node in centre)
         origin = -x * pixel_fast * fast - y * pixel_slow * slow
-        origin = origin + np.array([0, 0, constant(group[distance], "length")])
+        origin = origin + np.array([0, 0, constant(distance, "length")])
     return Detector(shape, (pixel_slow, pixel_fast), origin, slow, fast, sensor_thickness=thickness)
 
 
 def _read_goniometer(sample: Any, n_frames: int) -> tuple[Goniometer | None, dict[str, Any]]:
     """Goniometer, and the fields start_deg, step_deg, angles_deg of the header."""
-    if "depends_on" not in sample:
+    depends_on = find(sample, "depends_on")
+    if depends_on is None:
         # Angles without an axis: the sum of images whose headers know no more.
-        node = sample.get("rotation_angle")
+        node = find(sample, "rotation_angle")
         if node is not None and np.size(node) == n_frames and "units" in node.attrs:
             return None, _scan_fields(node)
         return None, {}
-    chain = chain_of(carrier(sample, sample["depends_on"][()]))
+    chain = chain_of(carrier(sample, word(depends_on)))
     axes = [axis for axis in reversed(chain) if is_rotation(axis)]
     if not axes:
         return None, {}
@@ -184,52 +209,64 @@ def _increment(axis: Any, degrees: Floats) -> float | None:
     if len(degrees) > 1 and np.ptp(degrees) > 0:
         return float((degrees[-1] - degrees[0]) / (len(degrees) - 1))
     name = axis.name.rsplit("/", 1)[-1]
-    if f"{name}_increment_set" in axis.parent:
-        node = axis.parent[f"{name}_increment_set"]
-        unit = axis.attrs.get("units")
-        width = float(np.degrees(np.ravel(scaled(node, "angle", text(unit)))[0]))
-        return width or None
-    if f"{name}_end" in axis.parent:
-        node = axis.parent[f"{name}_end"]
-        unit = axis.attrs.get("units")
-        end = float(np.degrees(np.ravel(scaled(node, "angle", text(unit)))[0]))
-        return end - float(degrees[0]) or None
+    unit = text(axis.attrs.get("units"))
+    width = find(axis.parent, f"{name}_increment_set")
+    if width is not None:
+        return float(np.degrees(np.ravel(scaled(width, "angle", unit))[0])) or None
+    end = find(axis.parent, f"{name}_end")
+    if end is not None:
+        return float(np.degrees(np.ravel(scaled(end, "angle", unit))[0])) - degrees[0] or None
     return None
 
 
 def _read_beam(entry: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    groups = [entry.get("instrument/beam"), entry.get("sample/beam")]
-    for parent in ("instrument", "sample"):
-        if parent in entry:
-            groups += find_class(entry[parent], "NXbeam")
+    parents = [find_group(entry, name) for name in ("instrument", "sample")]
+    groups = [find_group(parent, "beam") for parent in parents if parent is not None]
+    for parent in parents:
+        groups += [] if parent is None else find_class(parent, "NXbeam")
     for beam in (group for group in groups if group is not None):
-        if "incident_wavelength" in beam and "wavelength" not in fields:
-            fields["wavelength"] = constant(beam["incident_wavelength"], "wavelength")
-        if "incident_energy" in beam and "wavelength" not in fields:
-            fields["wavelength"] = HC / constant(beam["incident_energy"], "energy")
-        if "incident_polarization_stokes" in beam and "polarization" not in fields:
-            stokes = np.ravel(numbers(beam["incident_polarization_stokes"]))
+        wavelength = find(beam, "incident_wavelength")
+        if wavelength is not None and "wavelength" not in fields:
+            fields["wavelength"] = constant(wavelength, "wavelength")
+        energy = find(beam, "incident_energy")
+        if energy is not None and "wavelength" not in fields:
+            fields["wavelength"] = _wavelength(energy)
+        node = find(beam, "incident_polarization_stokes")
+        if node is not None and "polarization" not in fields:
+            stokes = np.ravel(numbers(node))
             if len(stokes) == 4 and not stokes.any():
                 continue  # nobody filled it in
             if len(stokes) < 2 or not stokes[0] > 0:
                 raise HklflowError(
-                    f"{beam.name}/incident_polarization_stokes in {beam.file.filename} is "
-                    f"{stokes.tolist()}; it must be I, Q, U, V with I > 0: mend the file"
+                    f"{located(node)} is {stokes.tolist()}; it must be I, Q, U, V with I > 0: "
+                    "mend the file"
                 )
             fields["polarization"] = float((1 + stokes[1] / stokes[0]) / 2)
     return fields
 
 
+def _wavelength(energy: Any) -> float:
+    """Wavelength in Å of photons of an energy."""
+    value = constant(energy, "energy")
+    if not value > 0:
+        raise HklflowError(
+            f"{located(energy)} is {value:g} eV, which is no energy of photons; mend the file"
+        )
+    return HC / value
+
+
 def _temperature(sample: Any) -> dict[str, Any]:
     """Field temperature of the header, or why it is in doubt."""
-    node = sample.get("temperature")
+    node = find(sample, "temperature")
     if node is None:
         return {}
+    is_log = hasattr(node, "keys")
     # An NXlog keeps its numbers in value.
-    data = node["value"] if hasattr(node, "keys") else node
-    if hasattr(node, "keys") and "time" in node:
-        doubt = _clock_doubt(np.ravel(numbers(node["time"])), node)
+    data = _required(node, "value") if is_log else node
+    times = find(node, "time") if is_log else None
+    if times is not None:
+        doubt = _clock_doubt(np.ravel(numbers(times)), node)
         if doubt is not None:
             return {"temperature_doubt": doubt}
     return _kelvin(data, node)
@@ -274,22 +311,24 @@ def read_nexus_header(path: Path) -> Header:
         n, shape = frames.shape[0], (frames.shape[1], frames.shape[2])
         entry = find_entry(file)
         fields: dict[str, Any] = {"n_frames": n, **_read_beam(entry)}
-        instrument = entry.get("instrument")
+        instrument = find_group(entry, "instrument")
         detectors = _detectors(entry, path)
         if detectors:
             fields.update(_detector_fields(detectors[0], shape))
             if frames.dtype.kind == "f":
                 fields.update(_noise_fields(detectors[0], shape))
         for group in [] if instrument is None else find_class(instrument, "NXattenuator"):
-            if "attenuator_transmission" in group:
-                value = numbers(group["attenuator_transmission"])
+            node = find(group, "attenuator_transmission")
+            if node is not None:
+                value = numbers(node)
                 # Attenuators stand one behind the other.
                 total = value * fields.get("transmission", 1.0)
                 fields["transmission"] = float(total.ravel()[0]) if total.size == 1 else total
         fields.update(_monitor(entry, n, path))
-        if "sample" in entry:
-            fields.update(_temperature(entry["sample"]))
-            goniometer, angles = _read_goniometer(entry["sample"], n)
+        sample = find_group(entry, "sample")
+        if sample is not None:
+            fields.update(_temperature(sample))
+            goniometer, angles = _read_goniometer(sample, n)
             fields.update(goniometer=goniometer, **angles)
         return Header(**fields)
 
@@ -303,7 +342,7 @@ def read_mask_bits(path: Path) -> NDArray[np.uint32] | None:
 
 
 def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
-    mask = group.get("pixel_mask", group.get("detectorSpecific", {}).get("pixel_mask"))
+    mask = _detector_field(group, "pixel_mask")
     if mask is None:
         return None
     values = np.asarray(read_values(mask))
@@ -325,12 +364,20 @@ def _mask_bits(group: Any, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     return bits
 
 
+def _detector_field(group: Any, name: str) -> Any:
+    """Field of a detector; what only one maker's detectors have stands in a group of its own."""
+    node = find(group, name)
+    specific = find_group(group, "detectorSpecific") if node is None else None
+    return node if specific is None else find(specific, name)
+
+
 def _detectors(entry: Any, path: Path) -> list[Any]:
     """Return the one detector of an entry in a list, or none."""
-    instrument = entry.get("instrument")
-    detectors = [] if instrument is None else find_class(instrument, "NXdetector")
-    if not detectors and instrument is not None and "detector" in instrument:
-        detectors = [instrument["detector"]]
+    instrument = find_group(entry, "instrument")
+    if instrument is None:
+        return []
+    single = find_group(instrument, "detector")
+    detectors = find_class(instrument, "NXdetector") or ([] if single is None else [single])
     if len(detectors) > 1:
         raise HklflowError(
             f"{path} describes {len(detectors)} detectors; hklflow reduces one: split the file"
@@ -340,7 +387,8 @@ def _detectors(entry: Any, path: Path) -> list[Any]:
 
 def _monitor(entry: Any, n: int, path: Path) -> dict[str, Any]:
     """Field monitor of the header, or why it is in doubt."""
-    monitors = [group["data"] for group in find_class(entry, "NXmonitor") if "data" in group]
+    fields = [find(group, "data") for group in find_class(entry, "NXmonitor")]
+    monitors = [node for node in fields if node is not None]
     if not monitors:
         return {}
     if len(monitors) > 1:
@@ -360,21 +408,22 @@ def _monitor(entry: Any, n: int, path: Path) -> dict[str, Any]:
 
 def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     fields: dict[str, Any] = {"detector": _read_detector(group, shape)}
-    specific = group.get("detectorSpecific", {})
     for name in ("count_time", "frame_time"):
-        if name in group and "exposure_time" not in fields:
-            fields["exposure_time"] = constant(group[name], "time")
+        node = find(group, name)
+        if node is not None and "exposure_time" not in fields:
+            fields["exposure_time"] = constant(node, "time")
     bits = _mask_bits(group, shape)
     if bits is not None:
         fields["pixel_mask"] = bits != 0
-    if BINNING in group:
-        node = group[BINNING]
-        slow, fast = (int(pixels) for pixels in node.attrs["unbinned"])
-        fields["binning"] = PixelBinning(int(node[()]), (slow, fast))
-    if "sensor_material" in group:
-        fields["sensor_material"] = text(np.ravel(group["sensor_material"][()])[0])
+    binning = find(group, BINNING)
+    if binning is not None:
+        slow, fast = (int(pixels) for pixels in binning.attrs["unbinned"])
+        fields["binning"] = PixelBinning(int(constant(binning)), (slow, fast))
+    material = find(group, "sensor_material")
+    if material is not None:
+        fields["sensor_material"] = word(material)
     for name in ("saturation_value", "countrate_correction_count_cutoff"):
-        node = group.get(name, specific.get(name))
+        node = _detector_field(group, name)
         if node is not None and "saturation" not in fields:
             fields["saturation"] = constant(node)
     return fields
@@ -383,10 +432,12 @@ def _detector_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
 def _noise_fields(group: Any, shape: tuple[int, int]) -> dict[str, Any]:
     """What frames of floating point say of read noise; integers flag by negative numbers."""
     fields: dict[str, Any] = {}
-    if "underload_value" in group:
-        fields["underload"] = constant(group["underload_value"])
-    if READ_VARIANCE in group:
-        variance = np.asarray(read_values(group[READ_VARIANCE]), dtype=np.float64)
+    underload = find(group, "underload_value")
+    if underload is not None:
+        fields["underload"] = constant(underload)
+    node = find(group, READ_VARIANCE)
+    if node is not None:
+        variance = numbers(node)
         if variance.shape != shape or not np.all((variance >= 0) & np.isfinite(variance)):
             raise HklflowError(
                 f"the read noise in {group.file.filename} has shape {variance.shape}, the frames "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.formats.nxfile import text
 
 Floats = NDArray[np.float64]
 
@@ -114,8 +115,7 @@ def words(group: Any, name: str) -> str:
     if found is None:
         return ""
     value = found[()]
-    value = value.flat[0] if isinstance(value, np.ndarray) else value
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return text(value.flat[0] if isinstance(value, np.ndarray) else value)
 
 
 def texts(group: Any, name: str) -> list[str]:
@@ -124,7 +124,7 @@ def texts(group: Any, name: str) -> list[str]:
     if found is None:
         return []
     values = np.ravel(np.asarray(found[()], dtype=object))
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    return [text(value) for value in values]
 
 
 def texts_of(group: Any, name: str) -> dict[str, str]:

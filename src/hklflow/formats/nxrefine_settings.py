@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.errors import HklflowError
+from hklflow.system import require_no_pipe
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def read_ini(file: Path) -> Iterator[tuple[str, str, str]]:
         If the file cannot be read, or is no ini file.
     """
     parser = configparser.ConfigParser(interpolation=None)
+    require_no_pipe(file)
     try:
         parser.read_string(file.read_text(encoding="utf-8"), source=file.name)
     except OSError as error:

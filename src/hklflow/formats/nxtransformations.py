@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hklflow.core.geometry import rotation_matrix
 from hklflow.errors import HklflowError
-from hklflow.formats.nxfile import UNITS, scaled, text
+from hklflow.formats.nxfile import UNITS, attribute, find, located, scaled, text
 
 Floats = NDArray[np.float64]
 
@@ -23,12 +23,12 @@ def carrier(node: Any, value: Any) -> Any | None:
     if name in {"", "."}:
         return None
     base = node.file if name.startswith("/") else node if hasattr(node, "keys") else node.parent
-    if name not in base:
+    found = find(base, name)
+    if found is None:
         raise HklflowError(
-            f"{node.name} in {node.file.filename} depends on {name}, which is not in the file; "
-            "mend the file"
+            f"{located(node)} depends on {name}, which is not in the file; mend the file"
         )
-    return base[name]
+    return found
 
 
 def chain_of(node: Any | None) -> list[Any]:
@@ -44,29 +44,40 @@ def chain_of(node: Any | None) -> list[Any]:
 
 def axis_offset(node: Any) -> Floats:
     """Offset (3,) of an axis in metres."""
-    offset = np.asarray(node.attrs.get("offset", np.zeros(3)), dtype=np.float64)
+    if "offset" not in node.attrs:
+        return np.zeros(3)
+    offset = attribute(node, "offset")
+    if offset is None or offset.shape != (3,) or not np.isfinite(offset).all():
+        raise HklflowError(
+            f"the offset of {located(node)} is {_listed(node, 'offset')}, which is not three "
+            "numbers; mend the file"
+        )
     if not offset.any():
         return offset
     unit = text(node.attrs.get("offset_units", node.attrs.get("units", "")))
     factor = UNITS["length"].get(unit.lower())
     if factor is None:
         raise HklflowError(
-            f"the offset of {node.name} in {node.file.filename} has no length unit but {unit!r}; "
-            "mend the file"
+            f"the offset of {located(node)} has no length unit but {unit!r}; mend the file"
         )
     return offset * factor
+
+
+def _listed(node: Any, name: str) -> Any:
+    """Value of an attribute as messages have it."""
+    return np.asarray(node.attrs[name]).tolist()
 
 
 def axis_vector(node: Any) -> Floats:
     """Direction (3,) of an axis, a unit vector."""
     if "vector" not in node.attrs:
-        raise HklflowError(f"{node.name} in {node.file.filename} has no vector; mend the file")
-    vector = np.asarray(node.attrs["vector"], dtype=np.float64)
-    length = float(np.linalg.norm(vector))
-    if vector.shape != (3,) or not 0 < length < np.inf:
+        raise HklflowError(f"{located(node)} has no vector; mend the file")
+    vector = attribute(node, "vector")
+    length = 0.0 if vector is None else float(np.linalg.norm(vector))
+    if vector is None or vector.shape != (3,) or not 0 < length < np.inf:
         raise HklflowError(
-            f"the vector of {node.name} in {node.file.filename} is {vector.tolist()}, which is no "
-            "direction; mend the file"
+            f"the vector of {located(node)} is {_listed(node, 'vector')}, which is no direction; "
+            "mend the file"
         )
     return vector / length
 

@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -245,6 +245,8 @@ class Header:
         True where the pixel is bad.
     saturation : float or None
         Largest count that can be trusted.
+    saturation_doubt : str or None
+        Why the file's saturation is not to be used, and what to do.
     underload : float or None
         Smallest value that is a measurement, of frames of floating point.
     read_variance : (slow, fast) array or None
@@ -271,6 +273,7 @@ class Header:
     temperature_doubt: str | None = None
     pixel_mask: NDArray[np.bool_] | None = None
     saturation: float | None = None
+    saturation_doubt: str | None = None
     underload: float | None = None
     read_variance: NDArray[np.float64] | None = None
     polarization: float | None = None
@@ -339,10 +342,27 @@ def read_header(raw: Raw) -> Header:
     if is_hdf5(raw):
         from hklflow.formats.nxmx import read_nexus_header
 
-        return read_nexus_header(Path(str(raw)))
-    from hklflow.formats.images import read_image_header
+        header = read_nexus_header(Path(str(raw)))
+    else:
+        from hklflow.formats.images import read_image_header
 
-    return read_image_header(raw)
+        header = read_image_header(raw)
+    return _without_zero(header)
+
+
+def _without_zero(header: Header) -> Header:
+    """Header without a saturation of 0 counts: writers put it in where nobody told them any.
+
+    From 0 counts on every pixel would be saturated.
+    """
+    if header.saturation != 0:
+        return header
+    return replace(
+        header,
+        saturation=None,
+        saturation_doubt="the saturation of 0 counts in the raw file is taken as not given, so "
+        "that no pixel is known to be saturated: set `import_scan: saturation` if it is known",
+    )
 
 
 def read_variance(scan: RotationScan) -> NDArray[np.float32] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.masks import Bits
     from hklflow.formats.raw import Header
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):

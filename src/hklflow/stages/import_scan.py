@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.pixel_binning import PixelBinning
     from hklflow.formats.raw import Header
 
-VERSION = 3
+VERSION = 4
 
 
 def _text(value: Any) -> Any:
@@ -122,6 +122,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
     told = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
     print(assemble.summary(scan) + told)
+    if params.saturation is None and header.saturation_doubt is not None:
+        print(f"note: {header.saturation_doubt}")
 
 
 def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None":
