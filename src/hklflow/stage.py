@@ -505,18 +505,27 @@ def progress(
         Short description with the unit, such as "frames".
     step : callable, optional
         How much one item counts for (default 1).
+
+    Raises
+    ------
+    OSError
+        If what was written of a product found no room: the stage ends here, not after all items.
     """
+    from hklflow.formats.hdf5_output import require_written
+
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=what) as bar:
             for item in items:
                 yield item
+                require_written()
                 bar.update(step(item) if step else 1)
         return
     done, told, start = 0, 0.0, time.monotonic()
     for item in items:
         yield item
+        require_written()
         done += step(item) if step else 1
         if time.monotonic() - max(told, start) > 10 or done >= total:
             told = time.monotonic()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.formats.hdf5_output import hdf5_output
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ class GatheredWriter:
         self._at_most = at_most
         self._start = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
         self._next = self._start[:-1].copy()
-        self._file = h5py.File(path, "w")
+        self._context = hdf5_output(path)
+        self._file = self._context.__enter__()
         attrs: Mapping[str, Any] = vars(about) | {"runs": list(about.runs)}
         for name, value in attrs.items():
             self._file.attrs[name] = value
@@ -201,7 +203,7 @@ class GatheredWriter:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._file["train"], self._file["step"] = self._train, self._step
         self._file["frames"] = self._next - self._start[:-1]
-        self._file.close()
+        self._context.__exit__(None, None, None)
         if kind is None and not self._at_most and np.any(self._next != self._start[1:]):
             short = int(np.argmax(self._next != self._start[1:]))
             raise HklflowError(
