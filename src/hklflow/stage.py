@@ -147,12 +147,12 @@ def command(main: Main) -> None:
     except ValidationError as error:
         _fail(name, _told(error), 2)
     except HklflowError as error:
-        _fail(name, str(error), 2)
-    except MemoryError as error:
-        # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
-        told = f" ({error})" if str(error) else ""
-        _fail(name, f"not enough memory{told}; give the job more, or use smaller blocks", 1)
+        # A file that could not be opened for want of a number is no damaged file.
+        _fail(name, system.too_many_files(error) or str(error), 2)
     except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        if (lack := system.lack_of_memory(error)) is not None:
+            # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
+            _fail(name, _no_memory(lack, module["Params"]), 1)
         if (lack := system.sentence(error)) is not None:
             _fail(name, lack, 2)
         traceback.print_exc()
@@ -177,6 +177,16 @@ def _told(error: ValidationError) -> str:
         given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
         problems.append(f"{flag}: {item['msg']}{given}")
     return "; ".join(problems)
+
+
+def _no_memory(reason: str, params: type[Params]) -> str:
+    """Say how much memory was wanted, as far as it is known, and what to lower."""
+    details = " ".join(reason.split())
+    if (limit := system.memory_limit_mb()) is not None:
+        details += f"{'; ' if details else ''}a process may have {limit} MB (`ulimit -v`)"
+    settings = [f"`{name}`" for name in ("block", "memory") if name in params.model_fields]
+    lower = f"lower {' or '.join(settings)}, or " if settings else ""
+    return f"not enough memory{f' ({details})' if details else ''}; {lower}give the job more memory"
 
 
 def _fail(name: str, message: str, code: int) -> None:
