@@ -6,6 +6,7 @@
 import base64
 import hashlib
 import json
+import re
 import os
 import subprocess
 import sys
@@ -354,6 +355,18 @@ def test_a_job_at_work(hklflow: Hklflow, base: Path) -> None:
         if job["product"].endswith("K/transform.nxs") and "100K" in job["key"]
     ]
     assert (merge["rule"], merge["state"], merge["slurm_job"]) == ("merge", "run", "812")
+
+
+@pytest.mark.usefixtures("alive")
+def test_verify_says_that_snakemake_is_at_work(hklflow: Hklflow, base: Path) -> None:
+    lock(base)
+    remove(base, "100K/transform.nxs")
+    line = hklflow("verify", base).out.splitlines()[-1]
+    assert re.fullmatch(
+        r"snakemake is at work \(process \d+\): what it has still to make is out of date or gone; "
+        "verify again when it has ended",
+        line,
+    )
 
 
 @pytest.mark.usefixtures("alive")
