@@ -6,8 +6,8 @@
 import base64
 import hashlib
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from collections import Counter

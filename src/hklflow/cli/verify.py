@@ -62,8 +62,8 @@ def verify(
     )
     if (run := run_of(folder.base)).alive:
         print(
-            f"snakemake is at work ({run.where}): what it has still to make is out of date or gone; "
-            "verify again when it has ended"
+            f"snakemake is at work ({run.where}): what it has still to make is out of date or "
+            "gone; verify again when it has ended"
         )
     elif outdated:
         print("the others are made again by snakemake")
