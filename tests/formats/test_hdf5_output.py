@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tests.patience import PATIENCE
 
-from hklflow import stage
+from hklflow import nexus, stage
+from hklflow.core.grid import Grid
 from hklflow.formats import hdf5_output as hdf5_output_module
 from hklflow.formats.hdf5_output import hdf5_output, require_written
 from hklflow.formats.write_raw import NXmxWriter
@@ -58,8 +59,10 @@ def test_no_size_of_the_room_crashes() -> None:
     command = [sys.executable, "-m", "tests.formats.test_hdf5_output"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "EFBIG" in done.stdout
-    assert "complete" in done.stdout
+    names = ("_write_file", "_write_volume", "_write_mask")
+    assert set(done.stdout.splitlines()) == {
+        f"{name} {outcome}" for name in names for outcome in ("EFBIG", "complete")
+    }
 
 
 def test_the_error_names_the_file_and_is_raised_at_once_by_a_loop(tmp_path: Path) -> None:
@@ -79,6 +82,25 @@ def test_the_error_names_the_file_and_is_raised_at_once_by_a_loop(tmp_path: Path
     assert caught.value.filename == str(path)
     assert 2 < len(done) < 8
     require_written()  # the file is closed and forgotten
+
+
+@pytest.mark.parametrize(
+    ("write", "stumbles"),
+    [("_write_volume", "grid_writer.add_array"), ("_write_mask", "masks.add_array")],
+)
+def test_a_writer_that_stumbles_over_what_is_missing_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str, stumbles: str
+) -> None:
+    """Before or after the block of its `with`, where nothing closes the file but the writer."""
+
+    def stumble(group: h5py.Group, *_: object, **__: object) -> None:
+        group.file.flush()
+        raise OSError("bad heap index")
+
+    monkeypatch.setattr(f"hklflow.nexus.{stumbles}", stumble)
+    with limit_of_file_size(0), pytest.raises(OSError, match="File too large"):
+        globals()[write](tmp_path / "a.nxs")
+    require_written()
 
 
 def test_an_interrupt_comes_once_the_file_is_closed(
@@ -110,19 +132,47 @@ def test_raw_frames_without_room_leave_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def _write_file(path: Path) -> None:
+    with hdf5_output(path) as file:
+        _fill(file)
+
+
+def _write_volume(path: Path) -> None:
+    """Two volumes one after the other: the second may find no room for a name."""
+    grid = Grid((0, 0, 0), (0.5, 0.5, 0.5), (8, 8, 8))
+    values = np.random.default_rng(1).random(grid.array_shape).astype(np.float32)
+    for _ in range(2):
+        with nexus.GridWriter(path, grid, np.array([4.0] * 3 + [90.0] * 3), "S", _TYPES) as writer:
+            writer.write(0, **dict.fromkeys(_TYPES, values))
+
+
+def _write_mask(path: Path) -> None:
+    bits = np.random.default_rng(1).integers(0, 255, (9, 40, 5), dtype=np.uint8)
+    with nexus.FrameMaskWriter(path, (9, 40, 40)) as writer:
+        writer.append(bits, np.zeros(9))
+
+
+_TYPES = {"data": np.float32, "data_errors": np.float32}
+
+
 def _main() -> None:
-    """Write a file within every size of the room."""
+    """Write files within every size of the room."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        for size in range(0, 150_000, 5000):
-            try:
-                with limit_of_file_size(size), hdf5_output(Path(folder) / "a.h5") as file:
-                    _fill(file)
-            except OSError as error:
-                print(errno.errorcode[error.errno or 0])
-            else:
-                print("complete")
+        for write, largest, step in (
+            (_write_file, 150_000, 5000),
+            (_write_volume, 40_000, 1000),
+            (_write_mask, 40_000, 1000),
+        ):
+            for size in range(0, largest, step):
+                try:
+                    with limit_of_file_size(size):
+                        write(Path(folder) / "a.h5")
+                except OSError as error:
+                    print(write.__name__, errno.errorcode.get(error.errno or 0, repr(error)))
+                else:
+                    print(write.__name__, "complete")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ comes later, and raises the error once HDF5 has closed the file.
 """
 
 import io
+import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,22 @@ def hdf5_output(path: Path, mode: str = "w", **options: Any) -> "Iterator[h5py.F
         disk.close()
     if disk.error is not None:
         raise disk.error
+
+
+@contextmanager
+def closed_on_failure(output: AbstractContextManager[Any]) -> Iterator[None]:
+    """Close an output whose writer fails before or after its own `with` block.
+
+    Raises
+    ------
+    OSError
+        If something could not be written: the failure of the writer follows from it.
+    """
+    try:
+        yield
+    except BaseException:
+        output.__exit__(*sys.exc_info())
+        raise
 
 
 def require_written() -> None:
