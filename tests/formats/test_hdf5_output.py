@@ -18,6 +18,7 @@ from hklflow import nexus, stage
 from hklflow.core.grid import Grid
 from hklflow.formats import hdf5_output as hdf5_output_module
 from hklflow.formats.hdf5_output import hdf5_output, require_written
+from hklflow.formats.write_images import write_image
 from hklflow.formats.write_raw import NXmxWriter
 
 
@@ -129,6 +130,14 @@ def test_raw_frames_without_room_leave_no_file(tmp_path: Path) -> None:
 
     with limit_of_file_size(50_000), pytest.raises(OSError, match="File too large"):
         write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".cbf"])
+def test_an_image_without_room_leaves_no_file(tmp_path: Path, suffix: str) -> None:
+    image = np.random.default_rng(1).integers(0, 2**30, (100, 100), dtype=np.int32)
+    with limit_of_file_size(5000), pytest.raises(OSError, match="File too large"):
+        write_image(tmp_path / f"a{suffix}", image)
     assert list(tmp_path.iterdir()) == []
 
 
