@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -521,3 +522,92 @@ def test_progress_is_lazy() -> None:
 
     first = next(iter(stage.progress(items(), 3, "items")))
     assert (first, taken) == (0, [0])
+
+
+# ------------------------------------------------------------- a limit of the system
+
+
+@pytest.mark.parametrize(
+    ("lack", "code", "sentence"),
+    [
+        (
+            "raise MemoryError('Unable to allocate 4.00 GiB')",
+            1,
+            "not enough memory (Unable to allocate 4.00 GiB); give the job more memory",
+        ),
+        ("raise MemoryError", 1, "not enough memory; give the job more memory"),
+        (
+            'raise RuntimeError("can\'t start new thread")',
+            1,
+            "not enough memory (can't start new thread); give the job more memory",
+        ),
+        (
+            "raise OSError(12, 'Cannot allocate memory')",
+            1,
+            "not enough memory ([Errno 12] Cannot allocate memory); give the job more memory",
+        ),
+        (
+            "raise OSError(24, 'Too many open files')",
+            2,
+            "too many open files: a process may have 256; raise the limit (`ulimit -n 4096`) "
+            "and run again",
+        ),
+        (
+            "raise HklflowError('not readable; make it again') from OSError(24, 'Too many')",
+            2,
+            "too many open files: a process may have 256; raise the limit (`ulimit -n 4096`) "
+            "and run again",
+        ),
+        (
+            "raise OSError(27, 'File too large')",
+            2,
+            "file too large where the outputs are written; raise the limit of file sizes "
+            "(`ulimit -f`) and run again",
+        ),
+        (
+            "raise OSError(122, 'Quota exceeded')",
+            2,
+            "disk quota exceeded where the outputs are written; free some of your quota and run "
+            "again",
+        ),
+    ],
+)
+def test_a_limit_of_the_system_ends_with_one_line(
+    toy: Toy,
+    command: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    lack: str,
+    code: int,
+    sentence: str,
+) -> None:
+    def main(**_: object) -> None:
+        exec(lack, {"HklflowError": HklflowError})
+
+    main.__module__ = toy.module.main.__module__
+    monkeypatch.setattr(toy.module, "main", main)
+    limits = {resource.RLIMIT_NOFILE: (256, 256), resource.RLIMIT_AS: (-1, -1)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    assert command(*toy.flags()) == (code, f"hklflow toy: {sentence}\n")
+    assert toy.left() == set()
+
+
+def test_the_line_of_lacking_memory_names_the_setting_to_lower(
+    toy: Toy, command: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(**_: object) -> None:
+        raise MemoryError
+
+    class Params(toy.module.Params):  # type: ignore[name-defined, misc]
+        block: int = 8
+        memory: float = 1000.0
+
+    main.__module__ = Params.__module__ = toy.module.main.__module__
+    monkeypatch.setattr(toy.module, "main", main)
+    monkeypatch.setattr(toy.module, "Params", Params)
+    monkeypatch.setattr(stage.system, "memory_limit_mb", lambda: 900)
+    code, line = command(*toy.flags())
+    assert code == 1
+    assert line == (
+        "hklflow toy: not enough memory (a process may have 900 MB (`ulimit -v`)); lower `block` "
+        "or `memory`, or give the job more memory\n"
+    )

@@ -148,12 +148,12 @@ def command(main: Main) -> None:
     except ValidationError as error:
         _fail(name, _told(error), 2)
     except HklflowError as error:
-        _fail(name, str(error), 2)
-    except MemoryError as error:
-        # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
-        told = f" ({error})" if str(error) else ""
-        _fail(name, f"not enough memory{told}; give the job more, or use smaller blocks", 1)
+        # A file that could not be opened for want of a number is no damaged file.
+        _fail(name, system.too_many_files(error) or str(error), 2)
     except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        if (lack := system.lack_of_memory(error)) is not None:
+            # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
+            _fail(name, _no_memory(lack, module["Params"]), 1)
         if (lack := system.sentence(error)) is not None:
             _fail(name, lack, 2)
         traceback.print_exc()
@@ -178,6 +178,16 @@ def _told(error: ValidationError) -> str:
         given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
         problems.append(f"{flag}: {item['msg']}{given}")
     return "; ".join(problems)
+
+
+def _no_memory(reason: str, params: type[Params]) -> str:
+    """Say how much memory was wanted, as far as it is known, and what to lower."""
+    details = " ".join(reason.split())
+    if (limit := system.memory_limit_mb()) is not None:
+        details += f"{'; ' if details else ''}a process may have {limit} MB (`ulimit -v`)"
+    settings = [f"`{name}`" for name in ("block", "memory") if name in params.model_fields]
+    lower = f"lower {' or '.join(settings)}, or " if settings else ""
+    return f"not enough memory{f' ({details})' if details else ''}; {lower}give the job more memory"
 
 
 def _fail(name: str, message: str, code: int) -> None:
@@ -508,18 +518,27 @@ def progress(
         Short description with the unit, such as "frames".
     step : callable, optional
         How much one item counts for (default 1).
+
+    Raises
+    ------
+    OSError
+        If what was written of a product found no room: the stage ends here, not after all items.
     """
+    from hklflow.formats.hdf5_output import require_written
+
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=what) as bar:
             for item in items:
                 yield item
+                require_written()
                 bar.update(step(item) if step else 1)
         return
     done, told, start = 0, 0.0, time.monotonic()
     for item in items:
         yield item
+        require_written()
         done += step(item) if step else 1
         if time.monotonic() - max(told, start) > 10 or done >= total:
             told = time.monotonic()

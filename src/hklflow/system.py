@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import resource
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +18,18 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = {
+    errno.ENOSPC: "make room and run again",
+    errno.EDQUOT: "free some of your quota and run again",
+    errno.EFBIG: "raise the limit of file sizes (`ulimit -f`) and run again",
+}
+_NO_MEMORY = (
+    "cannot allocate memory",
+    "memory allocation failed",  # HDF5
+    "failed to map segment",  # a library at import
+    "can't start new thread",
+    "unable to allocate",
+)
 # What a user can mend; any other error of the system is a defect until proven otherwise.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MENDABLE = (
@@ -95,10 +108,50 @@ def _named(error: OSError) -> str | None:
     return found and found[1]
 
 
-def sentence(error: BaseException) -> str | None:
-    """Tell an error of the system (or the cause of an error) that a user can mend; else None."""
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it."""
     seen: BaseException | None = error
     while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """Return what an error, or the cause of it, says of memory that was not there; else None.
+
+    Libraries have errors of their own for it.
+    """
+    for seen in _chain(error):
+        if isinstance(seen, MemoryError) or any(t in str(seen).lower() for t in _NO_MEMORY):
+            return str(seen)
+    return None
+
+
+def memory_limit_mb() -> int | None:
+    """Return the limit of a process's address space, in MB; None if there is none."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit // 2**20
+
+
+def too_many_files(error: BaseException) -> str | None:
+    """Say that an error, or the cause of it, is the limit of open files; else None."""
+    numbers = (errno.EMFILE, errno.ENFILE)
+    for seen in _chain(error):
+        in_text = any(f"errno = {number}," in str(seen) for number in numbers)
+        if in_text or (isinstance(seen, OSError) and seen.errno in numbers):
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            return (
+                f"too many open files: a process may have {limit}; raise the limit "
+                "(`ulimit -n 4096`) and run again"
+            )
+    return None
+
+
+def sentence(error: BaseException) -> str | None:
+    """Tell an error of the system (or the cause of an error) that a user can mend; else None."""
+    if (lack := too_many_files(error)) is not None:
+        return lack
+    for seen in _chain(error):
         if isinstance(seen, OSError):
             for code in (*_NO_ROOM, *_MENDABLE):
                 # HDF5 tells the number in its text only.
@@ -106,7 +159,7 @@ def sentence(error: BaseException) -> str | None:
                     continue
                 said = os.strerror(code).lower()
                 if code in _NO_ROOM:
-                    return f"{said} where the outputs are written; make room and run again"
+                    return f"{said} where the outputs are written; {_NO_ROOM[code]}"
                 if (where := _named(seen)) is not None:
                     right = code in _FORBIDDEN
                     return f"{where}: {said}; " + (
@@ -114,5 +167,4 @@ def sentence(error: BaseException) -> str | None:
                         if right
                         else "mend the path"
                     )
-        seen = seen.__cause__ or seen.__context__
     return None

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -354,6 +355,18 @@ def test_a_job_at_work(hklflow: Hklflow, base: Path) -> None:
         if job["product"].endswith("K/transform.nxs") and "100K" in job["key"]
     ]
     assert (merge["rule"], merge["state"], merge["slurm_job"]) == ("merge", "run", "812")
+
+
+@pytest.mark.usefixtures("alive")
+def test_verify_says_that_snakemake_is_at_work(hklflow: Hklflow, base: Path) -> None:
+    lock(base)
+    remove(base, "100K/transform.nxs")
+    line = hklflow("verify", base).out.splitlines()[-1]
+    assert re.fullmatch(
+        r"snakemake is at work \(process \d+\): what it has still to make is out of date or gone; "
+        "verify again when it has ended",
+        line,
+    )
 
 
 @pytest.mark.usefixtures("alive")

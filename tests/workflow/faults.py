@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401  (products are packed)
 import numpy as np
 from PIL import Image
 

@@ -39,6 +39,7 @@ def verify(
         Read all files, whatever says that they are as they were: as a whole, but for products above
         64 MiB, of which the records hold samples.
     """
+    from hklflow.cli.progress import run_of
     from hklflow.config import load
     from hklflow.freshness import Freshness, sampled_sentence, sentences
 
@@ -59,7 +60,12 @@ def verify(
         f"{n - len(outdated)} of {n} jobs have the products that the configuration makes ({how})"
         f"{left}"
     )
-    if outdated:
+    if (run := run_of(folder.base)).alive:
+        print(
+            f"snakemake is at work ({run.where}): what it has still to make is out of date or "
+            "gone; verify again when it has ended"
+        )
+    elif outdated:
         print("the others are made again by snakemake")
     return 1 if outdated else 0
 

@@ -13,6 +13,7 @@ from hklflow import publish
 from hklflow.constants.files import DetectorConstants
 from hklflow.constants.status import bad
 from hklflow.errors import HklflowError
+from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.nexus.entry import PACKED
 
 Array = NDArray[Any]
@@ -59,7 +60,7 @@ def export_cheetah(constants: DetectorConstants, folder: Path) -> list[Path]:
 
     def write(number: int) -> Callable[[Path], None]:
         def to(path: Path) -> None:
-            with h5py.File(path, "w") as file:
+            with hdf5_output(path) as file:
                 file.attrs["reference_gain"] = reference
                 _write_cheetah(file, constants, number, reference)
 
@@ -174,7 +175,7 @@ def _write_image(path: Path, image: Array) -> None:
     if path.suffix == ".npy":
         np.save(path, image)
     elif path.suffix == ".h5":
-        with h5py.File(path, "w") as file:
+        with hdf5_output(path) as file:
             file.create_dataset("data", data=image, **PACKED)
     else:
         from fabio.edfimage import EdfImage

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.errors import HklflowError
+from hklflow.formats.hdf5_output import closed_on_failure, hdf5_output
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,19 @@ class GatheredWriter:
         self._at_most = at_most
         self._start = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
         self._next = self._start[:-1].copy()
-        self._file = h5py.File(path, "w")
+        self._context = hdf5_output(path)
+        self._file = self._context.__enter__()
         attrs: Mapping[str, Any] = vars(about) | {"runs": list(about.runs)}
-        for name, value in attrs.items():
-            self._file.attrs[name] = value
-        self._file["start"] = self._start
-        self._file["cell_id"] = np.asarray(cell_ids, np.int64)
         n = int(self._start[-1])
-        self._analog, self._digital = (
-            self._file.create_dataset(name, (n, *shape), np.uint16).id
-            for name in ("analog", "digital")
-        )
+        with closed_on_failure(self._context):
+            for name, value in attrs.items():
+                self._file.attrs[name] = value
+            self._file["start"] = self._start
+            self._file["cell_id"] = np.asarray(cell_ids, np.int64)
+            self._analog, self._digital = (
+                self._file.create_dataset(name, (n, *shape), np.uint16).id
+                for name in ("analog", "digital")
+            )
         self._train = np.zeros(n, np.uint64)
         self._step = np.zeros(n, np.int64)
 
@@ -199,9 +202,10 @@ class GatheredWriter:
             self._next[number] = at.stop
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._file["train"], self._file["step"] = self._train, self._step
-        self._file["frames"] = self._next - self._start[:-1]
-        self._file.close()
+        with closed_on_failure(self._context):
+            self._file["train"], self._file["step"] = self._train, self._step
+            self._file["frames"] = self._next - self._start[:-1]
+        self._context.__exit__(None, None, None)
         if kind is None and not self._at_most and np.any(self._next != self._start[1:]):
             short = int(np.argmax(self._next != self._start[1:]))
             raise HklflowError(

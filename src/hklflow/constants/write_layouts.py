@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layout_lab import FORMAT, from_common
+from hklflow.formats.hdf5_output import hdf5_output
 
 _AGIPD = "SPB_DET_AGIPD1M-1/DET/{}CH0:xtdf"
 _JUNGFRAU = "SPB_IRDA_JF4M/DET/JNGFR{:02d}:daqOutput"
@@ -230,6 +231,6 @@ def _split(
 @contextmanager
 def _create(path: Path) -> Iterator[h5py.File]:
     partial = path.with_name(f".{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    with hdf5_output(partial) as file:
         yield file
     partial.replace(path)

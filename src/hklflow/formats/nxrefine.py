@@ -29,6 +29,7 @@ from hklflow.core import lattice
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.model import Model, sound
 from hklflow.errors import HklflowError
+from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.nxrefine_fields import (
     DETECTOR,
     GONIOMETER,
@@ -203,8 +204,6 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         If there is no crystal, pixels are not square, or the detector's plane is not hit by the
         beam.
     """
-    import h5py
-
     from hklflow.core.symmetry import space_group
 
     notes: list[str] = []
@@ -214,7 +213,7 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         notes.append("NXRefine's rotations end in a digit: they are named f1, f2, ...")
     first = models[0]
     cell = first.crystal[1]
-    with h5py.File(path, "w") as file:
+    with hdf5_output(path) as file:
         file.attrs["default"] = "entry"
         entry = _group(file, "entry", "NXentry")
         sample = _group(entry, "sample", "NXsample")

@@ -119,8 +119,7 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
     elif path.suffix.lower() in {".tif", ".tiff"}:
         from fabio.tifimage import TifImage
 
-        TifImage(data=np.asarray(image)).write(str(partial(path)))
-        partial(path).replace(path)
+        _write_whole(TifImage(data=np.asarray(image)), path)
     else:
         raise HklflowError(
             f"{path} has the suffix {path.suffix!r}; images are written as .tif, .tiff or .cbf"
@@ -131,5 +130,13 @@ def _write_cbf(path: Path, counts: NDArray[np.int32], text: str) -> None:
     from fabio.cbfimage import CbfImage
 
     header = {"_array_data.header_convention": "PILATUS_1.2", "_array_data.header_contents": text}
-    CbfImage(data=counts, header=header if text else {}).write(str(partial(path)))
-    partial(path).replace(path)
+    _write_whole(CbfImage(data=counts, header=header if text else {}), path)
+
+
+def _write_whole(image: Any, path: Path) -> None:
+    """Write an image of fabio, or leave nothing."""
+    try:
+        image.write(str(partial(path)))
+        partial(path).replace(path)
+    finally:
+        partial(path).unlink(missing_ok=True)

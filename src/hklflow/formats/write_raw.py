@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core.pixel_binning import PixelBinning
 from hklflow.errors import HklflowError
+from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.raw import Header
 from hklflow.formats.write_images import partial
 
@@ -224,10 +225,10 @@ class NXmxWriter:
                     f"{name} for {self.path} has shape {found}, not {wanted}; give one that fits "
                     "the scan"
                 )
-        import h5py
         import hdf5plugin
 
-        self._file = h5py.File(partial(self.path), "w", libver=("v108", "v110"))
+        self._context = hdf5_output(partial(self.path), libver=("v108", "v110"))
+        self._file = self._context.__enter__()
         try:
             entry = _group(self._file, "entry", "NXentry")
             entry.attrs["default"] = "data"
@@ -481,9 +482,14 @@ class NXmxWriter:
                 f"{self.path} got {self.written} of {self.n_frames} frames; write all or "
                 "announce fewer"
             )
-        self._file.close()
-        partial(self.path).replace(self.path)
+        try:
+            self._context.__exit__(None, None, None)
+            partial(self.path).replace(self.path)
+        finally:
+            partial(self.path).unlink(missing_ok=True)
 
     def _abandon(self) -> None:
-        self._file.close()
-        partial(self.path).unlink(missing_ok=True)
+        try:
+            self._context.__exit__(None, None, None)
+        finally:
+            partial(self.path).unlink(missing_ok=True)

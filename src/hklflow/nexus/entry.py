@@ -10,6 +10,7 @@ import numpy as np
 
 from hklflow import __version__
 from hklflow.errors import HklflowError
+from hklflow.formats.hdf5_output import hdf5_output
 
 PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
@@ -17,7 +18,7 @@ PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 @contextmanager
 def create(path: Path, title: str, default: str) -> Iterator[h5py.Group]:
     """Make a file; gives its entry, whose default plot is the group ``default``."""
-    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+    with hdf5_output(path, libver=("earliest", "v110")) as file:
         file.attrs["default"] = "entry"
         file.attrs["creator"] = f"hklflow {__version__}"
         entry = add_group(file, "entry", "NXentry")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hklflow.core.grid import Grid
 from hklflow.core.lattice import reciprocal
+from hklflow.formats.hdf5_output import closed_on_failure
 from hklflow.nexus.entry import PACKED, add_array, add_group, create
 
 Floats = NDArray[np.float64]
@@ -82,10 +83,15 @@ class GridWriter:
         self._context = create(path, title, group)
 
     def __enter__(self) -> Self:
+        self._entry = self._context.__enter__()
+        with closed_on_failure(self._context):
+            self._make_datasets()
+        return self
+
+    def _make_datasets(self) -> None:
         own = self._cell if self._direct else reciprocal(self._cell)
         lengths, angles = np.split(np.asarray(own, dtype=np.float64), 2)
         axes = ("x", "y", "z") if self._direct else ("Qh", "Qk", "Ql")
-        self._entry = self._context.__enter__()
         self._group = add_group(
             self._entry,
             self._name,
@@ -127,7 +133,6 @@ class GridWriter:
         self._group["title"] = self._title
         sample = add_group(self._entry, "sample", "NXsample")
         add_array(sample, "unit_cell", self._cell, "angstrom, degree")
-        return self
 
     @property
     def chunks(self) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core.masks import MaskBit
+from hklflow.formats.hdf5_output import closed_on_failure
 from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry
 
 Floats = NDArray[np.float64]
@@ -49,10 +50,16 @@ class FrameMaskWriter:
         self._flagged = np.zeros(shape[0])
 
     def __enter__(self) -> "FrameMaskWriter":
-        n, n_slow, n_fast = self._shape
         self._context = create(self._path, "3-D artefact mask", "flagged")
-        entry = self._context.__enter__()
-        mask = add_group(entry, "mask", "NXcollection")
+        self._entry = self._context.__enter__()
+        with closed_on_failure(self._context):
+            self._make_bits()
+        self._next = 0
+        return self
+
+    def _make_bits(self) -> None:
+        n, n_slow, n_fast = self._shape
+        mask = add_group(self._entry, "mask", "NXcollection")
         self._bits = mask.create_dataset(
             "bits",
             shape=(n, n_slow, (n_fast + 7) // 8),
@@ -62,9 +69,6 @@ class FrameMaskWriter:
         )
         self._bits.attrs["description"] = "numpy.packbits along the fast axis; 1 = excluded"
         self._bits.attrs["shape"] = self._shape
-        self._entry = entry
-        self._next = 0
-        return self
 
     def append(self, packed: NDArray[np.uint8], flagged: Floats) -> None:
         """Add packed frames (n, slow, ceil(fast / 8)) and their flagged fractions (n,)."""
@@ -77,9 +81,11 @@ class FrameMaskWriter:
         self._next = stop
 
     def __exit__(self, *error: Any) -> None:
-        data = add_group(self._entry, "flagged", "NXdata", signal="fraction", axes=["frame"])
-        add_array(data, "fraction", self._flagged, "", long_name="excluded fraction of the frame")
-        add_array(data, "frame", np.arange(self._shape[0]) + 0.5)
+        label = "excluded fraction of the frame"
+        with closed_on_failure(self._context):
+            data = add_group(self._entry, "flagged", "NXdata", signal="fraction", axes=["frame"])
+            add_array(data, "fraction", self._flagged, "", long_name=label)
+            add_array(data, "frame", np.arange(self._shape[0]) + 0.5)
         self._context.__exit__(*error)
 
 

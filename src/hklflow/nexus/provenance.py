@@ -7,6 +7,7 @@ from typing import Any
 
 import h5py
 
+from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.nexus.entry import add_group, open_entry, text
 
 Record = dict[str, Any]
@@ -14,7 +15,7 @@ Record = dict[str, Any]
 
 def write_provenance(path: Path, history: Sequence[Record]) -> None:
     """Store the history of a file, replacing what it has."""
-    with h5py.File(path, "r+") as file:
+    with hdf5_output(path, "r+") as file:
         entry = file["entry"]
         if "workflow" in entry:
             del entry["workflow"]
