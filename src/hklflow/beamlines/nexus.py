@@ -144,7 +144,7 @@ def _settings(entry: Any) -> tuple[str, Header]:
     angles = {
         name: np.ravel(numbers(node))
         for name, node in nodes.items()
-        if node is not None and getattr(node, "size", 1)
+        if node is not None and getattr(node, "size", True)
     }
     moving = [list(angles)[i] for i in moving_axes(list(angles.values()))]
     for name, values in angles.items():

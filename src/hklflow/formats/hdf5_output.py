@@ -124,6 +124,6 @@ def require_written() -> None:
     OSError
         If something could not be written.
     """
-    for disk in _open:
+    for disk in tuple(_open):  # another thread may open one
         if disk.error is not None:
             raise disk.error

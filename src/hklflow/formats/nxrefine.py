@@ -213,7 +213,7 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         notes.append("NXRefine's rotations end in a digit: they are named f1, f2, ...")
     first = models[0]
     cell = first.crystal[1]
-    with hdf5_output(path) as file:
+    with hdf5_output(Path(path)) as file:
         file.attrs["default"] = "entry"
         entry = _group(file, "entry", "NXentry")
         sample = _group(entry, "sample", "NXsample")
