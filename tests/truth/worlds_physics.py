@@ -7,6 +7,7 @@ middle of frame i is at i + 0.5; the same holds for pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
-Rows = dict[str, NDArray[np.generic]]
+Rows = dict[str, NDArray[Any]]
 
 MIN_ZETA = 0.05  # spots nearer to tangency are not measured
 SPOT = 0.8  # standard deviation of a sharp spot on the detector, pixels
@@ -193,7 +194,7 @@ class Sample:
     ) -> Array:
         """Return the root of |k + Q|² − k² within each bracket (Illinois method)."""
         f = f0
-        for _ in range(9):
+        for _ in range(13):
             f = np.clip(f1 - F1 * (f1 - f0) / np.where(F1 == F0, 1, F1 - F0), f0, f1)
             F = self.misfit(r, f, h, T)
             low = F * F0 > 0
@@ -369,6 +370,23 @@ def reflections(B: Array, q_max: float) -> Array:
     hkl = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(float)
     q = np.linalg.norm(hkl @ B.T, axis=1)
     return hkl[(q > 0) & (q < q_max)]
+
+
+def ice_rings() -> tuple[Array, Array]:
+    """Return |Q| (1/Å) and strength of the strong powder rings of ice Ih."""
+    hkl = np.array(
+        [[1, 0, 0], [0, 0, 2], [1, 0, 1], [1, 0, 2], [1, 1, 0], [1, 0, 3], [2, 0, 0], [1, 1, 2]]
+    )
+    strength = np.array([100, 54, 55, 22, 47, 35, 7, 34.0])
+    B = busing_levy(np.array([4.497, 4.497, 7.322, 90, 90, 120]))
+    return np.linalg.norm(hkl @ B.T, axis=1), strength
+
+
+def aluminium_rings() -> tuple[Array, Array]:
+    """Return |Q| (1/Å) and strength of the powder rings of aluminium."""
+    hkl = np.array([[1, 1, 1], [2, 0, 0], [2, 2, 0], [3, 1, 1], [2, 2, 2], [3, 3, 1], [4, 2, 0]])
+    strength = np.array([100, 47, 22, 24, 7, 8, 8.0])
+    return 2 * np.pi / 4.0495 * np.linalg.norm(hkl, axis=1), strength
 
 
 def powder_spots(
