@@ -344,7 +344,7 @@ def is_absent(symbol: str, hkl: Array, *, centring: bool = False) -> NDArray[np.
     """Return True for systematic absences (h W = h and h·w not an integer), or the centring's."""
     absent = np.zeros(len(hkl), bool)
     for W, w in zip(*operations(symbol), strict=True):
-        if centring and np.any(np.eye(3) != W):
+        if not w.any() or (centring and np.any(np.eye(3) != W)):
             continue
         phase = hkl @ w
         absent |= np.all(hkl @ W == hkl, axis=1) & (np.abs(phase - np.round(phase)) > 1e-6)
@@ -353,10 +353,10 @@ def is_absent(symbol: str, hkl: Array, *, centring: bool = False) -> NDArray[np.
 
 def wilson(symbol: str, hkl: Array, seed: int) -> Array:
     """Return |F|² of mean 1, exponentially distributed and equal for Laue-equivalent hkl."""
-    W = operations(symbol)[0]
-    images = np.round(np.einsum("ni,mij->mnj", hkl, W)).astype(np.int64)
-    codes = images @ np.array([1 << 40, 1 << 20, 1])
-    z = np.abs(codes).max(axis=0).astype(np.uint64) + np.uint64(seed * 2_654_435_769 % 2**61)
+    W = np.unique(operations(symbol)[0], axis=0)
+    code = np.array([1 << 40, 1 << 20, 1])
+    codes = np.round(hkl).astype(np.int64) @ (W @ code).T
+    z = np.abs(codes).max(axis=1).astype(np.uint64) + np.uint64(seed * 2_654_435_769 % 2**61)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     z ^= z >> np.uint64(31)
