@@ -28,6 +28,8 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hklflow.core.doubts import Named
+
 Floats = NDArray[np.float64]
 
 _MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
@@ -66,6 +68,13 @@ class Observed:
                 for rotation, peaks in zip(rotations, self.peaks, strict=True)
             ]
         )
+
+
+def named(sample: str, scan: str, observed: Observed) -> "Named":
+    """How sentences call a scan and its frames."""
+    from hklflow.core.doubts import Named
+
+    return Named(sample, scan, observed.names, [one.first for one in observed.scans])
 
 
 def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> Observed:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hklflow.core.gates import Limits, failures, hints, own_absences, vector_text
+from hklflow.core.gates import Limits, doubtful, failures, hints, own_absences, vector_text
 from hklflow.scan_limits import ScanLimits
 
 IDENTITY = {
@@ -214,3 +214,35 @@ def test_the_gates_import_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def motion(pixels: float | None, frames: float | None) -> dict[str, Any]:
+    return {"sentence": "r1: it moved", "shift in pixels": pixels, "shift in frames": frames}
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "stops"),
+    [
+        ({"motions": [motion(0.04, 0.01)]}, False, False),
+        ({"motions": [motion(0.06, 0.01)]}, True, False),
+        ({"motions": [motion(0.01, 0.4)]}, True, False),
+        ({"motions": [motion(0.01, 0.6)]}, False, True),
+        ({"motions": [motion(None, None)]}, False, True),
+        ({"lost": [{"sentence": "r1: it is gone"}]}, False, True),
+        ({"other crystals": [{"sentence": "a twin", "share": 0.03}]}, True, False),
+        ({"other crystals": [{"sentence": "a twin", "share": 0.12}]}, False, True),
+    ],
+)
+def test_what_moved_or_is_another_crystal_is_told_or_stops_the_scan(
+    found: dict[str, Any], told: bool, stops: bool
+) -> None:
+    limits = ScanLimits().limits()
+    own = figures() | found
+    assert bool(doubtful(own, limits)) == told
+    sentences = failures(own, figures(), limits, IDENTITY)
+    assert bool(sentences) == stops
+    if stops:
+        # Nothing about the lattice is wrong: no parent is proposed.
+        assert len(sentences) == 1
+        assert "scans.tsv" not in sentences[0]
+        assert "limit" in sentences[0]

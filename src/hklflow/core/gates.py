@@ -10,7 +10,7 @@ for: multiple scattering or half the wavelength count as far as they exceed the 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,11 @@ class Limits:
         Scans without a temperature are not tested.
     min_jump : float
         Relative change of an axis that is allowed at equal temperature.
+    told_shift, max_shift : float
+        Rms, in pixels or frames, by which a motion during the scan may move spots before it is
+        told, and before the scan is not accepted.
+    max_crystal : float
+        Share of the peaks' intensity that may be on a second lattice of the same cell.
     """
 
     max_unindexed_rise: float
@@ -55,6 +60,9 @@ class Limits:
     min_strain: float
     max_expansion: float
     min_jump: float
+    told_shift: float
+    max_shift: float
+    max_crystal: float
 
     def broken(self, relation: Mapping[str, Any]) -> bool:
         """Whether a relation of `core.transition` is broken: significant, and not too small."""
@@ -96,9 +104,47 @@ def failures(
         *_relations(figures, limits, where, identity),
         *_jumps(figures, parent_figures, limits, where, identity),
     ]
-    if not reasons:
-        return []
-    return [*reasons, _proposal(figures, parent_figures, limits, identity)]
+    if reasons:
+        reasons.append(_proposal(figures, parent_figures, limits, identity))
+    return [*(f"{where}: {text}" for text in _moved(figures, limits)), *reasons]
+
+
+def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Say what `core.doubts` found that is worth a look, but stops no scan."""
+    return [
+        str(found["sentence"])
+        for found, size, _, told, most in _found(figures, limits)
+        if told < size <= most
+    ]
+
+
+def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
+    """What `core.doubts` found that is beyond the limits."""
+    return [
+        f"{found['sentence']} ({what}, limit {most:g})"
+        for found, size, what, _, most in _found(figures, limits)
+        if size > most
+    ]
+
+
+def _found(
+    figures: Mapping[str, Any], limits: Limits
+) -> Iterator[tuple[Mapping[str, Any], float, str, float, float]]:
+    """What was found, its size, what that is, and from which sizes on it is told and stops."""
+    shift = (limits.told_shift, limits.max_shift)
+    for motion in figures.get("motions", ()):
+        known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
+        size = math.inf if None in known else max(known)
+        what = (
+            "the crystal was lost"
+            if None in known
+            else (f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames")
+        )
+        yield motion, size, what, *shift
+    for part in figures.get("lost", ()):
+        yield part, math.inf, "the crystal was lost", *shift
+    for other in figures.get("other crystals", ()):
+        yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
 
 
 def untested(

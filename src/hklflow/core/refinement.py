@@ -184,7 +184,8 @@ def begun(
     u, start_cell = problem.parameters.u, problem.parameters.cell
     values = problem.parameters.start()
     if "orientation" in free:
-        turn = _realigned(problem, u, start_cell) @ u.T
+        g = problem.miller(values) @ problem.parameters.ub_of(values).T
+        turn = realigned(g, u, start_cell) @ u.T
         where = problem.parameters.names.index("u_x")
         values[where : where + 3] = rotation_vector(turn)
     return Refinement(problem, values, limits)
@@ -217,15 +218,16 @@ def problem_of(
     return Problem(choose(free, constraints, start_cell, u, rotations), peaks)
 
 
-def _realigned(problem: Problem, u: Floats, cell: Floats) -> Floats:
+def realigned(g: Floats, u: Floats, cell: Floats) -> Floats:
     """U turned to fit the indices of the innermost peaks, then of more and more of them.
 
     A misorientation moves h in proportion to |Q|, so that the inner peaks keep their indices.
+
+    Parameters
+    ----------
+    g : (n, 3) array
+        Scattering vectors in the goniometer's frame, 1/Å with 2π.
     """
-    g = (
-        problem.miller(problem.parameters.start())
-        @ problem.parameters.ub_of(problem.parameters.start()).T
-    )
     b = lattice.b_matrix(cell)
     length = np.linalg.norm(g, axis=1)
     order = np.argsort(length, kind="stable")

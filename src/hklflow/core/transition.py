@@ -119,7 +119,7 @@ def examine(
     except HklflowError as error:
         none: dict[str, Any] = {"free cell": None, "why not": str(error), "relations": []}
         return Examined(result | none | {"metric": None, "subgroups": []}, None)
-    factor = _systematic(loose)
+    factor = systematic(loose.chi2, int(loose.used.sum()))
     free_covariance = factor**2 * loose.cell_covariance
     found = relations(loose.cell, free_covariance, group)
     broken = any(limits.broken(relation) for relation in found)
@@ -166,19 +166,18 @@ def _free_refinement(refined: Refined, peaks: Sequence[Peaks], free: Sequence[st
     )
 
 
-def _systematic(refined: Refined) -> float:
-    """Factor for standard deviations where residuals exceed the peaks' own errors.
+def systematic(chi2: float, n: int) -> float:
+    """Factor for standard deviations where residuals of n peaks exceed their own errors.
 
     What exceeds them (distortion of a detector, a crystal off the centre) is common to
     neighbouring peaks, and does not shrink with the root of their number n but of that of
     `_REGIONS`. With the excess share e = (χ² - 1) / χ² the variance is
     ``σ² ((1 - e) + e n / regions)``, σ² as χ² has scaled it. The scatter of χ² is no excess.
     """
-    n = int(refined.used.sum())
     doubt = 4 * np.sqrt(2 / (3 * n))
-    if refined.chi2 <= 1 + doubt:
+    if chi2 <= 1 + doubt:
         return 1.0
-    share = 1 - 1 / refined.chi2
+    share = 1 - 1 / chi2
     return float(np.sqrt(1 - share + share * max(n / _REGIONS, 1.0)))
 
 

@@ -14,7 +14,7 @@ from hklflow.core import gates
 from hklflow.errors import HklflowError
 from hklflow.scan_limits import ScanLimits
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):

@@ -66,7 +66,7 @@ class Params(Settings, EngineSettings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import gates, symmetry, transition
+    from hklflow.core import doubts, gates, symmetry, transition
     from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
@@ -100,12 +100,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         broken = examined.broken(params.accept.limits())
         loose = bool(broken) and examined.free is not None and params.constraints == "auto"
         loose &= not params.fixed
+        none = symmetry.space_group("P 1")
         if examined.free is not None and loose:
             # From what was inherited and with the limits of this stage, as the refinement before.
-            none = symmetry.space_group("P 1")
             refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
             notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     figures = examined.figures
+    if not params.fixed:
+        named = orientation.named(params.sample, params.scan, observed)
+        figures |= doubts.doubts(
+            refined, observed.peaks, observed.intensities, none if loose else group, free, named
+        )
     # Of a fixed orientation, those that it happens to keep.
     constraints = parent["cell_constraints"] if params.fixed else parent["space_group"]
     identity = {
@@ -121,6 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
     notes += gates.failures(figures, parent["symmetry"], params.accept.limits(), identity)
+    notes += gates.doubtful(figures, params.accept.limits())
     notes += gates.hints(figures, parent["symmetry"], params.accept.limits(), identity)
     grid = Grid.from_dict(parent["grid"])
     data = orientation.product(refined, observed, grid, identity, notes, figures)

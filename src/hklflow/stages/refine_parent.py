@@ -109,7 +109,7 @@ class Params(Settings, EngineSettings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import gates, geometry, lattice, symmetry, transition
+    from hklflow.core import doubts, gates, geometry, lattice, symmetry, transition
     from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
@@ -185,7 +185,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         intensities=observed.intensities,
         limits=params.accept.limits(),
     )
+    if not params.fixed:
+        named = orientation.named(params.sample, params.scan, observed)
+        figures |= doubts.doubts(refined, observed.peaks, observed.intensities, group, free, named)
     warnings += gates.failures(figures, figures, params.accept.limits(), identity)
+    warnings += gates.doubtful(figures, params.accept.limits())
     warnings += gates.own_absences(figures, params.accept.limits(), identity)
     data = orientation.product(refined, observed, grid, identity, warnings, figures)
     stage.write_json(outputs.orientation, data)

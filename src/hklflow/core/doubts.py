@@ -1,0 +1,269 @@
+"""What stands against a refined crystal, in figures and in sentences that name the cure.
+
+Motions during the scan (`core.steadiness`), and peaks that the crystal does not explain
+(`core.leftover`). The figures join those of `core.transition`, by which `core.gates` judges.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.core import leftover, steadiness, symmetry
+from hklflow.core.refinement import Refined
+from hklflow.core.residuals import Peaks
+
+Record = dict[str, Any]
+
+_OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
+_TWIN = 0.5  # degrees by which a turn may differ from a half turn
+
+
+@dataclass(frozen=True)
+class Named:
+    """How the sentences call a scan: sample, scan, its rotations and their first raw frames."""
+
+    sample: str
+    scan: str
+    rotations: Sequence[str]
+    first: Sequence[int]
+
+
+def doubts(
+    refined: Refined,
+    peaks: Sequence[Peaks],
+    intensities: Sequence[NDArray[np.float64]],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    named: Named,
+) -> Record:
+    """Look for what a refinement takes not to be.
+
+    Parameters
+    ----------
+    refined : Refined
+    peaks : sequence of Peaks
+        That it was given.
+    intensities : sequence of (n,) arrays
+        Of the peaks.
+    group : SpaceGroup
+        By whose constraints the cell was refined.
+    free : sequence of str
+        What was refined.
+
+    Returns
+    -------
+    dict
+        ``motions``, ``other crystals``, ``lost``: lists of dict, each with its ``sentence``.
+    """
+    g = np.concatenate(
+        [
+            rotation.q_crystal(own.frame, own.slow, own.fast).reshape(-1, 3)
+            for rotation, own in zip(refined.rotations, peaks, strict=True)
+        ]
+    )
+    which = np.repeat(np.arange(len(peaks)), [len(own.frame) for own in peaks])
+    frame = np.concatenate([own.frame for own in peaks])
+    gone = leftover.lost(refined, peaks)
+    others = leftover.crystals(refined, g, np.concatenate(intensities), group)
+    intensity = np.concatenate(intensities)
+    slips = {}
+    for part in gone:
+        rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
+        slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
+    # Nobody's lattice but that of the crystal itself elsewhere.
+    taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
+    return {
+        "motions": [
+            _of_motion(motion, refined, named)
+            for motion in steadiness.motions(refined, peaks, group, free)
+            # Of a part that was lost some peaks fit by chance.
+            if motion.rotation not in {part.rotation for part in gone}
+        ]
+        + [
+            _of_slip(part, crystal, refined, named)
+            for part in gone
+            if (crystal := slips[id(part)]) is not None
+        ],
+        "other crystals": [_of_crystal(x, named) for x in others if id(x) not in taken],
+        "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+    }
+
+
+def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftover.Crystal | None:
+    """The lattice that is seen on some peaks (n,), and hardly elsewhere."""
+    for crystal in others:
+        if rows[crystal.peaks].mean() > _OF_A_SLIP:
+            return crystal
+    return None
+
+
+def _is(crystal: leftover.Crystal, slipped: leftover.Crystal) -> bool:
+    return bool(np.isin(crystal.peaks, slipped.peaks).mean() > _OF_A_SLIP)
+
+
+def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Record:
+    rotation = named.rotations[motion.rotation]
+    return {
+        "kind": motion.kind,
+        "rotation": rotation,
+        "size": motion.size,
+        "sigma": motion.size_sigma,
+        "frame": motion.frame,
+        "interval": motion.interval,
+        "periods": motion.periods,
+        "shift in pixels": motion.shift[0],
+        "shift in frames": motion.shift[1],
+        "chi2": motion.chi2,
+        "sentence": f"{rotation}: {_TOLD[motion.kind](motion, refined, named)}",
+    }
+
+
+def _of_slip(
+    part: leftover.Lost, crystal: leftover.Crystal, refined: Refined, named: Named
+) -> Record:
+    """A slip that was too large to be refined over."""
+    rotation = named.rotations[part.rotation]
+    cut = part.first if part.first > 0 else part.last
+    what = f"the crystal slipped by {crystal.angle:.3g}° at {_when(cut, part.interval)}"
+    cure = _in_two(part.rotation, part.interval, refined, named)
+    return {
+        "kind": "slip",
+        "rotation": rotation,
+        "size": crystal.angle,
+        "sigma": None,
+        "frame": cut,
+        "interval": part.interval,
+        "periods": None,
+        "shift in pixels": None,
+        "shift in frames": None,
+        "chi2": None,
+        "sentence": f"{rotation}: {what}; {cure}",
+    }
+
+
+def _of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
+    twin = abs(crystal.angle - 180) < _TWIN
+    axis = " ".join(f"{x:.3f}" for x in crystal.axis)
+    return {
+        "peaks": len(crystal.peaks),
+        "share": crystal.share,
+        "angle": crystal.angle,
+        "axis": crystal.axis,
+        "sentence": (
+            f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the "
+            "lattice of "
+            f"{'a twin' if twin else 'a second crystal'} with the same cell, turned by "
+            f"{crystal.angle:.2f}° about ({axis}): what it adds is in S(Q) of {named.scan}, too; "
+            "measure a single crystal, or mask its reflections"
+        ),
+    }
+
+
+def _of_lost(part: leftover.Lost, named: Named) -> Record:
+    rotation = named.rotations[part.rotation]
+    return {
+        "rotation": rotation,
+        "first": part.first,
+        "last": part.last,
+        "interval": part.interval,
+        "inside": part.inside,
+        "outside": part.outside,
+        "sentence": (
+            f"{rotation}: of the peaks on frames {part.first:.0f} to {part.last:.0f} "
+            f"{part.inside:.0%} fit the crystal, of the others {part.outside:.0%}: it left the "
+            "beam, turned, or broke; look at these frames, and leave them out with "
+            "`import_scan: leave_out`"
+        ),
+    }
+
+
+def _when(frame: float, interval: tuple[float, float]) -> str:
+    return f"frame {frame:.1f} (95 %: {interval[0]:.1f} to {interval[1]:.1f})"
+
+
+def _in_two(i: int, interval: tuple[float, float], refined: Refined, named: Named) -> str:
+    """How the frames before and after become two rotations; those between are left out."""
+    name, first = named.rotations[i], named.first[i]
+    last = refined.rotations[i].scan.n_frames - 1
+    begin, end = max(floor(interval[0]), 1), min(ceil(interval[1]), last)
+    items = f"{name}:{first + begin}-{first + last}, {name}b:{first}-{first + end - 1}"
+    return (
+        f"reduce the frames before and after as two rotations: in scans.tsv copy the row of "
+        f"`{name}` as `{name}b`, and in config.yaml `per_scan: {{{named.sample}/{named.scan}: "
+        f"{{import_scan: {{leave_out: [{items}]}}}}}}`"
+    )
+
+
+def _slip(motion: steadiness.Motion, refined: Refined, named: Named) -> str:
+    assert motion.frame is not None
+    assert motion.interval is not None
+    return (
+        f"the crystal slipped by {_size(motion, '°')} at {_when(motion.frame, motion.interval)}; "
+        f"{_in_two(motion.rotation, motion.interval, refined, named)}"
+    )
+
+
+def _drift(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the crystal turned by {_size(motion, '°')} in the course of the scan{_by(motion)}; its "
+        "mount was not at rest: reduce parts of the scan as rotations of their own"
+    )
+
+
+def _wobble(motion: steadiness.Motion, *_: object) -> str:
+    times = {1: "once", 2: "twice"}.get(motion.periods or 0, f"{motion.periods} times")
+    return (
+        f"the crystal turns to and fro by {_size(motion, '°')} {times} a turn{_by(motion)}; check "
+        "the directions of rotation axis and beam in the header, and the goniometer's bearing"
+    )
+
+
+def _off_centre(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, which "
+        "cell and detector take up in part; centre it"
+    )
+
+
+def _beam_position(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the lit part of the crystal moved by {_size(motion, ' µm', 1e6)} in the course of the "
+        f"scan{_by(motion)}; check that beam and sample were at rest"
+    )
+
+
+def _beam_direction(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the beam turned by {_size(motion, '°')} in the course of the scan{_by(motion)}; check "
+        "the beam's feedback"
+    )
+
+
+def _cell(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the cell changed by {_size(motion, ' %', 100)} in the course of the scan{_by(motion)}; "
+        "its temperature was not at rest: reduce parts of the scan as rotations of their own"
+    )
+
+
+_TOLD: dict[str, Callable[[steadiness.Motion, Refined, Named], str]] = {
+    "slip": _slip,
+    "drift": _drift,
+    "wobble": _wobble,
+    "off centre": _off_centre,
+    "beam position": _beam_position,
+    "beam direction": _beam_direction,
+    "cell": _cell,
+}
+
+
+def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
+    return f"{factor * motion.size:.3g} ± {factor * motion.size_sigma:.1g}{unit}"
+
+
+def _by(motion: steadiness.Motion) -> str:
+    return f" (spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames)"

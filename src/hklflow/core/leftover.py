@@ -1,0 +1,188 @@
+"""Peaks that a refined crystal does not explain: when they were seen, and whose they are.
+
+A second crystal, a twin, or the same crystal after a slip that was too large to be refined over
+have the cell of the first: its lattice is looked for among the peaks that are left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.core import lattice, symmetry
+from hklflow.core.indexing import index_peaks
+from hklflow.core.refinement import Refined, realigned
+from hklflow.core.residuals import Peaks
+from hklflow.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_FEWEST = 25  # peaks in which a lattice is looked for
+_SHARE = 0.3  # of them that a lattice must explain
+_TOLERANCE = 0.1  # of h, k, l
+_CELL_TOLERANCE = 0.01
+_DOUBT = 40.0  # fall of -2 ln L from which on peaks are lost in a part of the scan
+_LESS = 0.5  # times the share that fits elsewhere
+_PROFILE = 7.35  # see `core.steadiness`
+_SHORT = 0.03  # of the frames: spots that the ends of a scan cut are odd ones
+_FEW, _OWN = 12, 0.7  # peaks of a part that are needed, and the share that must be on it
+_SAME = 0.2  # degrees: peaks of the crystal itself that do not fit it
+_MOST = 3
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A lattice of the same cell among the peaks that are left.
+
+    Attributes
+    ----------
+    peaks : (n,) int array
+        Which of all peaks are on it.
+    share : float
+        Of the intensity of all peaks.
+    ub : (3, 3) array
+    axis : (3,) array
+        Of the smallest turn from the first crystal, in the goniometer's frame.
+    angle : float
+        Degrees.
+    """
+
+    peaks: NDArray[np.int64]
+    share: float
+    ub: Floats
+    axis: Floats
+    angle: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Frames at an end of a rotation on which far fewer peaks fit than on the others.
+
+    Attributes
+    ----------
+    rotation : int
+    first, last : float
+        Frame coordinates.
+    interval : (float, float)
+        Where it begins (of the first frames: ends), with 95 % confidence.
+    inside, outside : float
+        Fractions of the peaks that fit.
+    """
+
+    rotation: int
+    first: float
+    last: float
+    interval: tuple[float, float]
+    inside: float
+    outside: float
+
+
+def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
+    """Ends of the rotations where the crystal was lost."""
+    starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
+    fits = refined.used | refined.held_out
+    found = []
+    for i, own in enumerate(peaks):
+        n_frames = refined.rotations[i].scan.n_frames
+        order = np.argsort(own.frame, kind="stable")
+        frame = own.frame[order]
+        hit = fits[starts[i] : starts[i + 1]][order].astype(np.float64)
+        if len(hit) < 2 * _FEWEST:
+            continue
+        before, n = np.cumsum(hit)[:-1], np.arange(1, len(hit))
+        after, m = hit.sum() - before, len(hit) - n
+        gain = 2 * (_likely(before, n) + _likely(after, m) - _likely(hit.sum(), len(hit)))
+        gain[: _FEWEST - 1] = gain[len(gain) - _FEWEST + 1 :] = 0
+        at = int(np.argmax(gain))
+        shares = (before[at] / n[at], after[at] / m[at])
+        if gain[at] < _DOUBT or min(shares) > _LESS * max(shares):
+            continue
+        good = np.flatnonzero(gain > gain[at] - _PROFILE)
+        interval = (float(frame[good[0]]), float(frame[good[-1] + 1]))
+        cut = float(0.5 * (frame[at] + frame[at + 1]))
+        late = shares[1] < shares[0]
+        ends = (cut, float(n_frames)) if late else (0.0, cut)
+        if ends[1] - ends[0] < _SHORT * n_frames:
+            continue
+        found.append(Lost(i, *ends, interval, float(min(shares)), float(max(shares))))
+    return found
+
+
+def _likely(hits: ArrayLike, n: ArrayLike) -> Floats:
+    """Logarithm of the likelihood of so many hits in n at their own rate."""
+    hits, n = np.asarray(hits, np.float64), np.asarray(n, np.float64)
+    misses = n - hits
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(x > 0, x * np.log(x / n), 0.0) for x in (hits, misses)]
+    total: Floats = terms[0] + terms[1]
+    return total
+
+
+def crystals(
+    refined: Refined, g: Floats, intensity: Floats, group: symmetry.SpaceGroup
+) -> list[Crystal]:
+    """Lattices of the same cell among peaks that do not fit, the largest first.
+
+    Parameters
+    ----------
+    g : (n, 3) array
+        Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
+    intensity : (n,) array
+    group : SpaceGroup
+        In whose setting the cell is.
+    """
+    left = ~(refined.used | refined.held_out)
+    turns = symmetry.lattice_rotations(refined.cell, group)
+    found: list[Crystal] = []
+    while len(found) < _MOST and left.sum() >= _FEWEST:
+        try:
+            other = index_peaks(
+                g[left],
+                cell=refined.cell,
+                group=group,
+                tolerance=_TOLERANCE,
+                cell_tolerance=_CELL_TOLERANCE,
+                min_fraction=_SHARE,
+            )
+        except HklflowError:
+            break
+        rows = np.flatnonzero(left)[other.indexed]
+        if len(rows) < _FEWEST:
+            break
+        left[rows] = False
+        axis, angle = _turn(refined.ub, other.ub, turns)
+        if angle > _SAME:
+            share = float(np.maximum(intensity[rows], 0).sum() / np.maximum(intensity, 0).sum())
+            found.append(Crystal(rows, share, other.ub, axis, angle))
+    return found
+
+
+def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crystal | None:
+    """The crystal itself, turned by a few degrees, if most of some peaks (n,) are on it then."""
+    numbers = np.flatnonzero(rows)
+    if len(numbers) < _FEW:
+        return None
+    u = realigned(g[numbers], refined.u, refined.cell)
+    ub = u @ lattice.b_matrix(refined.cell)
+    miller = g[numbers] @ np.linalg.inv(ub).T
+    near = np.abs(miller - np.rint(miller)).max(axis=1) < _TOLERANCE
+    if near.mean() < _OWN:
+        return None
+    axis, angle = _turn(refined.ub, ub, np.eye(3)[None])
+    share = float(np.maximum(intensity[numbers], 0).sum() / np.maximum(intensity, 0).sum())
+    return Crystal(numbers[near], share, ub, axis, angle)
+
+
+def _turn(ub: Floats, other: Floats, turns: Floats) -> tuple[Floats, float]:
+    """Axis, and angle in degrees, of the smallest turn from one lattice to the other."""
+    best = min(
+        (lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in (np.eye(3), *turns)),
+        key=lambda turn: lattice.rotation_angle(turn, np.eye(3)),
+    )
+    angle = lattice.rotation_angle(best, np.eye(3))
+    eigenvalues, vectors = np.linalg.eig(best)
+    axis = np.real(vectors[:, np.argmin(np.abs(eigenvalues - 1))])
+    skew = np.array([best[2, 1] - best[1, 2], best[0, 2] - best[2, 0], best[1, 0] - best[0, 1]])
+    return (axis if axis @ skew >= 0 else -axis), float(np.degrees(angle))
