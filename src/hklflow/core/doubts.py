@@ -84,7 +84,7 @@ def doubts(
             if motion.rotation not in {part.rotation for part in gone}
         ]
         + [
-            _of_slip(part, crystal, refined, named)
+            _of_slip(part, crystal, len(peaks[part.rotation].frame), refined, named)
             for part in gone
             if (crystal := slips[id(part)]) is not None
         ],
@@ -123,12 +123,14 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
 
 
 def _of_slip(
-    part: leftover.Lost, crystal: leftover.Crystal, refined: Refined, named: Named
+    part: leftover.Lost, crystal: leftover.Crystal, n_own: int, refined: Refined, named: Named
 ) -> Record:
-    """A slip that was too large to be refined over."""
+    """A slip that was too large to be refined over, in a rotation with ``n_own`` peaks."""
     rotation = named.rotations[part.rotation]
     cut = part.first if part.first > 0 else part.last
     what = f"the crystal slipped by {crystal.angle:.3g}° at {_when(cut, part.interval)}"
+    off = refined.residuals[crystal.peaks]
+    squares = np.sum(off[np.all(np.isfinite(off), axis=1)] ** 2, axis=0) / max(n_own, 1)
     cure = _in_two(part.rotation, part.interval, refined, named)
     return {
         "kind": "slip",
@@ -138,8 +140,8 @@ def _of_slip(
         "frame": cut,
         "interval": part.interval,
         "periods": None,
-        "shift in pixels": None,
-        "shift in frames": None,
+        "shift in pixels": float(np.sqrt(squares[0] + squares[1])),
+        "shift in frames": float(np.sqrt(squares[2])),
         "chi2": None,
         "sentence": f"{rotation}: {what}; {cure}",
     }

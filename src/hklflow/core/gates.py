@@ -134,13 +134,8 @@ def _found(
     shift = (limits.told_shift, limits.max_shift)
     for motion in figures.get("motions", ()):
         known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
-        size = math.inf if None in known else max(known)
-        what = (
-            "the crystal was lost"
-            if None in known
-            else (f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames")
-        )
-        yield motion, size, what, *shift
+        what = f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames"
+        yield motion, max(known), what, *shift
     for part in figures.get("lost", ()):
         yield part, math.inf, "the crystal was lost", *shift
     for other in figures.get("other crystals", ()):

@@ -154,8 +154,7 @@ def crystals(
         left[rows] = False
         axis, angle = _turn(refined.ub, other.ub, turns)
         if angle > _SAME:
-            share = float(np.maximum(intensity[rows], 0).sum() / np.maximum(intensity, 0).sum())
-            found.append(Crystal(rows, share, other.ub, axis, angle))
+            found.append(Crystal(rows, _share(intensity, rows), other.ub, axis, angle))
     return found
 
 
@@ -171,8 +170,13 @@ def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crysta
     if near.mean() < _OWN:
         return None
     axis, angle = _turn(refined.ub, ub, np.eye(3)[None])
-    share = float(np.maximum(intensity[numbers], 0).sum() / np.maximum(intensity, 0).sum())
-    return Crystal(numbers[near], share, ub, axis, angle)
+    return Crystal(numbers[near], _share(intensity, numbers), ub, axis, angle)
+
+
+def _share(intensity: Floats, rows: NDArray[np.int64]) -> float:
+    """What some peaks have of all intensity; what is below 0, or not known, counts as none."""
+    counts = np.maximum(np.nan_to_num(intensity), 0.0)
+    return float(counts[rows].sum() / max(counts.sum(), np.finfo(float).tiny))
 
 
 def _turn(ub: Floats, other: Floats, turns: Floats) -> tuple[Floats, float]:

@@ -108,9 +108,10 @@ def motions(
         return []
     hkl = refined.hkl.astype(np.float64)
     problem = _problem(refined, peaks, group, free)
-    nuisance = problem.jacobian(problem.parameters.start(), hkl[rows], rows)
+    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl[rows], rows))
     turning = _problem(refined, peaks, group, ["cell", "orientation"])
-    moving = turning.jacobian(turning.parameters.start(), hkl[rows], rows)
+    # At the edge of the blind region a reflection may cease to cross: it says nothing.
+    moving = np.nan_to_num(turning.jacobian(turning.parameters.start(), hkl[rows], rows))
     names = turning.parameters.names
     of_cell = moving[:, : len(names) - 3]
     residual = (refined.residuals[rows] / problem.sigma[rows]).ravel()
