@@ -31,9 +31,9 @@ class ScanLimits(stage.Params):
     """Rms, in pixels or frames, by which a slip, a drift, a crystal off the axis or another motion
     during the scan leaves spots off the model, from which on it is told: what geometries are good
     for."""
-    max_shift: float = Field(1.0, gt=0)
-    """Likewise, from which on the scan is not accepted: a pixel or frame is as much as a spot is
-    wide, so that reflections leave what is masked, punched or integrated for them."""
+    max_shift: float = Field(0.5, gt=0)
+    """Likewise, from which on the scan is not accepted: half a pixel or frame blurs S(Q), and cell
+    and orientation are off by many of their errors."""
     max_crystal: float = Field(0.1, ge=0, le=1)
     """Share of the peaks' intensity on a second lattice of the same cell, from which on the scan is
     not accepted."""

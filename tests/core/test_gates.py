@@ -225,8 +225,8 @@ def motion(pixels: float, frames: float) -> dict[str, Any]:
     [
         ({"motions": [motion(0.04, 0.01)]}, False, False),
         ({"motions": [motion(0.06, 0.01)]}, True, False),
-        ({"motions": [motion(0.01, 0.9)]}, True, False),
-        ({"motions": [motion(0.01, 1.1)]}, False, True),
+        ({"motions": [motion(0.01, 0.4)]}, True, False),
+        ({"motions": [motion(0.01, 0.6)]}, False, True),
         ({"motions": [motion(1.2, 0.0)]}, False, True),
         ({"lost": [{"sentence": "r1: it is gone"}]}, False, True),
         ({"other crystals": [{"sentence": "a twin", "share": 0.03}]}, True, False),

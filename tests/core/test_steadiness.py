@@ -193,6 +193,15 @@ def test_a_second_lattice_is_told_with_its_turn(kind: str, system: str, seed: in
     assert other["share"] == pytest.approx(share, rel=0.3)
 
 
+@pytest.mark.parametrize("size", [0.5, 1.5, 3.0])
+def test_what_a_slip_leaves_behind_is_no_second_crystal(size: float) -> None:
+    found = case("slip", "monoclinic", 61, size).doubts()
+    assert [motion["kind"] for motion in found["motions"]] == ["slip"]
+    assert found["motions"][0]["size"] == pytest.approx(size, rel=0.01)
+    assert found["other crystals"] == []
+    assert found["lost"] == []
+
+
 @pytest.mark.parametrize("kind", ["noise", "rings:ice", "rings:aluminium", "superlattice:1/2,0,0"])
 @pytest.mark.parametrize(("system", "seed"), [("triclinic", 20), ("orthorhombic", 23)])
 def test_what_is_no_second_lattice_is_called_none(kind: str, system: str, seed: int) -> None:

@@ -19,6 +19,8 @@ from hklflow.core.residuals import Peaks
 Record = dict[str, Any]
 
 _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
+_TURNS = ("slip", "drift", "wobble")
+_SLOW = 0.1  # degrees
 _TWIN = 0.5  # degrees by which a turn may differ from a half turn
 
 
@@ -76,19 +78,21 @@ def doubts(
         slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
     # Nobody's lattice but that of the crystal itself elsewhere.
     taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
+    # Of a part that was lost some peaks fit by chance: they tell of no motion.
+    lost = {part.rotation for part in gone}
+    moved = steadiness.motions(refined, peaks, group, free)
+    motions = [_of_motion(m, refined, named) for m in moved if m.rotation not in lost]
+    motions += [
+        _of_slip(part, crystal, len(peaks[part.rotation].frame), refined, named)
+        for part in gone
+        if (crystal := slips[id(part)]) is not None
+    ]
+    # What a crystal that turned left behind is indexed by a turn of that size.
+    turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
+    others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
     return {
-        "motions": [
-            _of_motion(motion, refined, named)
-            for motion in steadiness.motions(refined, peaks, group, free)
-            # Of a part that was lost some peaks fit by chance.
-            if motion.rotation not in {part.rotation for part in gone}
-        ]
-        + [
-            _of_slip(part, crystal, len(peaks[part.rotation].frame), refined, named)
-            for part in gone
-            if (crystal := slips[id(part)]) is not None
-        ],
-        "other crystals": [_of_crystal(x, named) for x in others if id(x) not in taken],
+        "motions": motions,
+        "other crystals": [_of_crystal(x, named) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
     }
 
