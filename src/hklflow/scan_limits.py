@@ -27,9 +27,9 @@ class ScanLimits(stage.Params):
     for it."""
     min_jump: float = Field(1e-4, ge=0)
     """Relative change of a cell axis that is allowed at equal temperature."""
-    told_shift: float = Field(0.05, ge=0)
+    told_shift: float = Field(0.01, ge=0)
     """Rms, in pixels or frames, by which a slip, a drift, a crystal off the axis or another motion
-    during the scan leaves spots off the model, from which on it is told: what geometries are good
+    during the scan leaves spots off the model, from which on it is told: what centroids are good
     for."""
     max_shift: float = Field(0.5, gt=0)
     """Likewise, from which on the scan is not accepted: half a pixel or frame blurs S(Q), and cell

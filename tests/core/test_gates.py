@@ -223,7 +223,7 @@ def motion(pixels: float, frames: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("found", "told", "stops"),
     [
-        ({"motions": [motion(0.04, 0.01)]}, False, False),
+        ({"motions": [motion(0.008, 0.005)]}, False, False),
         ({"motions": [motion(0.06, 0.01)]}, True, False),
         ({"motions": [motion(0.01, 0.4)]}, True, False),
         ({"motions": [motion(0.01, 0.6)]}, False, True),
