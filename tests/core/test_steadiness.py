@@ -56,6 +56,8 @@ def case(kind: str, system: str, seed: int, size: float | None = None, rotations
 @pytest.mark.parametrize(("system", "seed"), [(s, 3 + i) for i, s in enumerate(worlds.SYSTEMS)])
 def test_nothing_moves_in_a_world_at_rest(system: str, seed: int) -> None:
     found = case("plain", system, seed).doubts()
+    (residuals,) = found.pop("unexplained")
+    assert residuals["reduced chi2"] < 1.1
     assert found == {"motions": [], "other crystals": [], "lost": []}
 
 
@@ -206,6 +208,13 @@ def test_what_a_slip_leaves_behind_is_no_second_crystal(size: float) -> None:
 @pytest.mark.parametrize(("system", "seed"), [("triclinic", 20), ("orthorhombic", 23)])
 def test_what_is_no_second_lattice_is_called_none(kind: str, system: str, seed: int) -> None:
     assert case(kind, system, seed).doubts()["other crystals"] == []
+
+
+@pytest.mark.parametrize(("system", "seed"), [("hexagonal", 24), ("monoclinic", 26), ("cubic", 28)])
+def test_diffuse_maxima_among_the_peaks_are_told(system: str, seed: int) -> None:
+    """Nine of ten reflections show the maximum around them, which is beside them."""
+    said = gates.doubtful(case("broad", system, seed, 0.9).doubts(), ScanLimits().limits())
+    assert any("maxima of diffuse scattering" in sentence for sentence in said)
 
 
 def test_frames_on_which_the_crystal_was_lost() -> None:

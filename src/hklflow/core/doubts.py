@@ -59,7 +59,8 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``: lists of dict, each with its ``sentence``.
+        ``motions``, ``other crystals``, ``lost``, ``unexplained``: lists of dict, each with its
+        ``sentence``. The last has the residuals, unless motions explain some of them.
     """
     g = np.concatenate(
         [
@@ -94,6 +95,7 @@ def doubts(
         "motions": motions,
         "other crystals": [_of_crystal(x, named) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "unexplained": [] if motions else [_of_residuals(refined)],
     }
 
 
@@ -183,6 +185,20 @@ def _of_lost(part: leftover.Lost, named: Named) -> Record:
             f"{part.inside:.0%} fit the crystal, of the others {part.outside:.0%}: it left the "
             "beam, turned, or broke; look at these frames, and leave them out with "
             "`import_scan: leave_out`"
+        ),
+    }
+
+
+def _of_residuals(refined: Refined) -> Record:
+    times = float(np.sqrt(refined.chi2))
+    return {
+        "reduced chi2": refined.chi2,
+        "sentence": (
+            f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
+            f"{refined.chi2:.3g}), and nothing that moved explains it: peaks that are no "
+            "reflections (maxima of diffuse scattering, overlapping spots), or a detector that is "
+            "distorted; cell and orientation may be off by more than they say: look at the widths "
+            "in the picture of the peak search"
         ),
     }
 

@@ -51,6 +51,8 @@ class Limits:
         told, and before the scan is not accepted.
     max_crystal : float
         Share of the peaks' intensity that may be on a second lattice of the same cell.
+    told_chi2 : float
+        Reduced χ² of a refinement from which on it is told, if no motion explains it.
     """
 
     max_unindexed_rise: float
@@ -63,6 +65,7 @@ class Limits:
     told_shift: float
     max_shift: float
     max_crystal: float
+    told_chi2: float
 
     def broken(self, relation: Mapping[str, Any]) -> bool:
         """Whether a relation of `core.transition` is broken: significant, and not too small."""
@@ -136,6 +139,8 @@ def _found(
         known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
         what = f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames"
         yield motion, max(known), what, *shift
+    for excess in figures.get("unexplained", ()):
+        yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
     for part in figures.get("lost", ()):
         yield part, math.inf, "the crystal was lost", *shift
     for other in figures.get("other crystals", ()):
