@@ -5,7 +5,7 @@ U and UB with their uncertainties, the refined geometry of every rotation, the h
 grid, and the figures by which a person judges the refinement.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus
-from hklflow.core import geometry, lattice, reduction, refinement, symmetry
+from hklflow.core import geometry, lattice, reduction, refinement, sharpness, symmetry
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
 from hklflow.core.model_compare import detector_of, on_geometry
@@ -34,6 +34,9 @@ Floats = NDArray[np.float64]
 
 _MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
 _SAME_WAVELENGTH = 1e-4  # relative
+_CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
+_INDEXED = 0.25  # largest deviation of h, k, l of peaks whose place is looked at
+_STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
@@ -54,6 +57,17 @@ class Observed:
     def intensities(self) -> tuple[Floats, ...]:
         """Counts of the peaks."""
         return tuple(table.intensity for table in self.tables)
+
+    def select(self, keep: NDArray[np.bool_]) -> "Observed":
+        """Fewer peaks, of all (n,) one after the other."""
+        ends = np.cumsum([len(table) for table in self.tables])[:-1]
+        parts = np.split(keep, ends)
+        tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
+        peaks = [
+            refinement.Peaks(*(getattr(one, name)[part] for name in _CENTROID))
+            for one, part in zip(self.peaks, parts, strict=True)
+        ]
+        return replace(self, peaks=tuple(peaks), tables=tuple(tables))
 
     @property
     def rotations(self) -> list[geometry.Rotation]:
@@ -112,19 +126,17 @@ def observe(
 ) -> Observed:
     """Choose the peaks that are fit for refinement."""
     usable = [table.select(_usable(table)) for table in tables]
-    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
     return Observed(
         tuple(names),
         tuple(scans),
-        tuple(refinement.Peaks(*(getattr(table, name) for name in columns)) for table in usable),
+        tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in usable),
         sum(len(table) for table in tables),
         tuple(usable),
     )
 
 
 def _usable(table: Peaks) -> NDArray[np.bool_]:
-    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
-    values = np.stack([getattr(table, name) for name in columns])
+    values = np.stack([getattr(table, name) for name in _CENTROID])
     use: NDArray[np.bool_] = ((table.flags & int(_UNUSABLE)) == 0) & np.all(
         np.isfinite(values), axis=0
     )
@@ -142,6 +154,52 @@ def _sharp(table: Peaks, use: NDArray[np.bool_]) -> NDArray[np.bool_]:
     share = np.cumsum(np.maximum(table.intensity[use], 0.0)[order])
     typical = width[use][order][np.searchsorted(share, 0.5 * share[-1])]
     return width <= _BROAD * typical
+
+
+def without_maxima(
+    observed: Observed,
+    refined: refinement.Refined,
+    again: Callable[[Observed], refinement.Refined],
+) -> tuple[Observed, refinement.Refined, list[str]]:
+    """Leave out peaks that are broad and beside their reflections, if the residuals ask for it.
+
+    Parameters
+    ----------
+    refined : Refined
+        By all peaks.
+    again : callable
+        Refines by the peaks it is given.
+
+    Returns
+    -------
+    observed : Observed
+    refined : Refined
+    notes : list of str
+        How many were left out.
+    """
+    if refined.chi2 < _STRAYING:
+        return observed, refined, []
+    width = np.concatenate([np.hypot(t.width_slow, t.width_fast) for t in observed.tables])
+    core = sharpness.narrow(width, np.concatenate([t.significance for t in observed.tables]))
+    if core is None or core.all():
+        return observed, refined, []
+    try:
+        by_core = again(observed.select(core))
+        if by_core.chi2 > 0.5 * refined.chi2:
+            return observed, refined, []  # they are no better placed: it is something else
+        found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
+        sigma = np.concatenate([p.sigma for p in observed.peaks])
+        keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
+        fewer = observed.select(keep)
+        best = again(fewer)
+    except HklflowError:
+        return observed, refined, []  # too few are narrow
+    note = (
+        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {width[keep].max():.2g} pixels and "
+        "beside their reflections: maxima of the diffuse scattering, which were left out "
+        f"(reduced chi² {refined.chi2:.3g} with them, {best.chi2:.3g} without)"
+    )
+    return fewer, best, [note]
 
 
 def inherited(

@@ -4,13 +4,17 @@ A fixed orientation is the parent's as it is; only its figures are of this scan'
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from hklflow import stage
 from hklflow.dials.settings import EngineSettings, frames_of
 from hklflow.scan_limits import ScanLimits
+
+if TYPE_CHECKING:
+    from hklflow.core.refinement import Refined
+    from hklflow.orientation import Observed
 
 VERSION = 5
 FRAMES_OF = frames_of
@@ -89,6 +93,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             notes += more
         else:
             refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
+
+            def again(fewer: "Observed") -> "Refined":
+                return used.refine(rotations, fewer.tables, refined.ub, group, free, limits)
+
+            observed, refined, left_out = orientation.without_maxima(observed, refined, again)
+            notes += left_out
         examined = transition.examine(
             refined,
             observed.peaks,

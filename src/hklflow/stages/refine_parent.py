@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.core.geometry import Rotation
+    from hklflow.core.refinement import Refined
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
@@ -150,6 +151,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 start=observed.rotations,
             )
             warnings = told
+
+            def again(fewer: "Observed") -> "Refined":
+                return used.refine(
+                    refined.rotations,
+                    fewer.tables,
+                    refined.ub,
+                    group,
+                    free,
+                    Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
+                    start=observed.rotations,
+                )
+
+            observed, refined, left_out = orientation.without_maxima(observed, refined, again)
+            warnings += left_out
     if params.grid_range is not None:
         grid = Grid.within(params.grid_range, params.grid_step)
     elif params.grid_limits is not None:
