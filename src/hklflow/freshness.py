@@ -9,15 +9,16 @@ What was read from products and compared is remembered in ``.snakemake/hklflow.j
 lost or be another experiment's, for every line of it says of which file it is, as it stands.
 """
 
+import gc
 import hashlib
 import importlib
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     sampled: tuple[str, ...] = ()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Hold the garbage collector back, which would look at all jobs again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class Freshness:
@@ -130,11 +143,14 @@ class Freshness:
         sampled: list[str] = []
         for recipe in recipes:
             own = [run for run in of_holders[0] if run["stage"] == recipe.stage]
-            run = next((r for r in own if r["params"] == _digest(recipe)), own[-1] if own else None)
-            if run is None:  # it was not made in blocks of frames
+            if not own:  # it was not made in blocks of frames
                 reasons.append(f"{holders[0]} was made without {recipe.stage}")
                 continue
-            reasons += self._differences(holders[0], run, recipe)
+            digest = _digest(_params(recipe))
+            run = next((r for r in own if r["params"] == digest), own[-1])
+            if run["params"] != digest:
+                reasons += self._parameters(holders[0], recipe)
+            reasons += self._differences(run, recipe)
             for number in run["entries"]:
                 entry = self._memory.entry(number)
                 path, likeness = entry["path"], self._likeness(entry)
@@ -153,16 +169,16 @@ class Freshness:
                     doubts.append(f"{path} is not there any more")
         return Verdict(job, *(tuple(dict.fromkeys(found)) for found in (reasons, doubts, sampled)))
 
-    def _differences(self, holder: str, run: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+    def _differences(self, run: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
         version = _module(recipe.stage).VERSION
         if run["version"] != version:
             yield f"{recipe.stage} is version {version} now, and was {run['version']}"
-        if run["params"] != _digest(recipe):
-            yield from self._parameters(holder, recipe)
         given = {str(path) for paths in recipe.params.paths(self._base).values() for path in paths}
-        wanted = {self._place(path) for path in given | set(recipe.inputs)}
+        wanted = given.union(recipe.inputs)
         entries = [self._memory.entry(number) for number in run["entries"]]
-        read = {self._place(entry["path"]) for entry in entries if entry["given"]}
+        read = {entry["path"] for entry in entries if entry["given"]}
+        if wanted != read:
+            wanted, read = {self._place(p) for p in wanted}, {self._place(p) for p in read}
         for path in sorted(wanted - read):
             yield f"{path} was not among its inputs"
         for path in sorted(read - wanted):
@@ -179,7 +195,7 @@ class Freshness:
 
     def _parameters(self, holder: str, recipe: Recipe) -> Iterator[str]:
         """Parameters that are others now."""
-        now = _params(recipe)
+        now = json.loads(json.dumps(_params(recipe)))  # as the record was read
         records = [r for r in self._history(holder) if r["stage"] == recipe.stage]
         before = records[-1]["params"] if records else {}
         for name in sorted(before.keys() | now.keys()):
@@ -297,15 +313,10 @@ def _params(recipe: Recipe) -> dict[str, Any]:
     params = recipe.params
     if type(params) is not (model := _module(recipe.stage).Params):
         params = model(**params.model_dump())
-    found: dict[str, Any] = json.loads(json.dumps(params.model_dump(mode="json")))
-    return found
+    return params.model_dump(mode="json")
 
 
-def _digest(recipe: Recipe) -> str:
-    return _digest_of(_params(recipe))
-
-
-def _digest_of(params: Mapping[str, Any]) -> str:
+def _digest(params: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(params, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
@@ -322,7 +333,6 @@ class _Memory:
     _runs: dict[str, Any] = field(default_factory=dict)
     _likeness: dict[str, str] = field(default_factory=dict)
     _entries: list[dict[str, Any]] = field(default_factory=list)
-    _numbers: dict[str, int] = field(default_factory=dict)
     _changed: bool = False
 
     def __post_init__(self) -> None:
@@ -334,7 +344,10 @@ class _Memory:
                     known = json.loads(content)
                     self._runs, self._likeness = known["runs"], known["likeness"]
                     self._entries = known["entries"]
-        self._numbers = {json.dumps(entry): n for n, entry in enumerate(self._entries)}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {json.dumps(entry): n for n, entry in enumerate(self._entries)}
 
     def entry(self, number: int) -> Mapping[str, Any]:
         """One file that was read, as a record has it."""
@@ -365,7 +378,7 @@ class _Memory:
                     "stage": record["stage"],
                     "version": record["stage_version"],
                     "started": record["started"],
-                    "params": _digest_of(record["params"]),
+                    "params": _digest(record["params"]),
                     "entries": [self._number(entry) for entry in entries],
                 }
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from hklflow import config as hklconfig, stages
 from hklflow.errors import HklflowError, printable_lines
 from hklflow.estimate import Estimate
-from hklflow.freshness import Freshness, outdated, sentences
+from hklflow.freshness import Freshness, no_collection, outdated, sentences
 
 try:
     for file in workflow.configfiles:
@@ -71,7 +71,8 @@ def plan():
     if _planned or not workflow.is_main_process:
         return
     _planned.append(True)
-    verdicts = Freshness(experiment).verdicts()
+    with no_collection():
+        verdicts = Freshness(experiment).verdicts()
     for line in sentences(verdicts):
         print(f"hklflow: {line}", file=sys.stderr)
     # As Snakemake itself does with incomplete files: jobs of the plan only, no further targets.
