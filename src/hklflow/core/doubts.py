@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core import leftover, steadiness, symmetry
+from hklflow.core import leftover, slip, steadiness, symmetry
 from hklflow.core.refinement import Refined
 from hklflow.core.residuals import Peaks
 
+Floats = NDArray[np.float64]
 Record = dict[str, Any]
 
 _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
@@ -81,13 +82,23 @@ def doubts(
     taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
     # Of a part that was lost some peaks fit by chance: they tell of no motion.
     lost = {part.rotation for part in gone}
+
+    def sized(motion: steadiness.Motion) -> steadiness.Motion:
+        if motion.kind != "slip" or motion.interval is None:
+            return motion
+        about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
+        found = slip.measured(about, refined, peaks, group, free)
+        return motion if found is None else motion.of_size(*found)
+
     moved = steadiness.motions(refined, peaks, group, free)
-    motions = [_of_motion(m, refined, named) for m in moved if m.rotation not in lost]
-    motions += [
-        _of_slip(part, crystal, len(peaks[part.rotation].frame), refined, named)
-        for part in gone
-        if (crystal := slips[id(part)]) is not None
-    ]
+    motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
+    for part in gone:
+        if (crystal := slips[id(part)]) is not None:
+            turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
+            about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
+            found = slip.measured(about, refined, peaks, group, free)
+            n_own = len(peaks[part.rotation].frame)
+            motions.append(_of_slip(part, crystal, found, n_own, refined, named))
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
@@ -129,20 +140,27 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
 
 
 def _of_slip(
-    part: leftover.Lost, crystal: leftover.Crystal, n_own: int, refined: Refined, named: Named
+    part: leftover.Lost,
+    crystal: leftover.Crystal,
+    found: tuple[Floats, Floats] | None,
+    n_own: int,
+    refined: Refined,
+    named: Named,
 ) -> Record:
     """A slip that was too large to be refined over, in a rotation with ``n_own`` peaks."""
+    size, sigma = (crystal.angle, None) if found is None else steadiness.length(*found)
     rotation = named.rotations[part.rotation]
     cut = part.first if part.first > 0 else part.last
-    what = f"the crystal slipped by {crystal.angle:.3g}° at {_when(cut, part.interval)}"
+    by = f"{size:.3g}°" if sigma is None else f"{size:.3g} ± {sigma:.1g}°"
+    what = f"the crystal slipped by {by} at {_when(cut, part.interval)}"
     off = refined.residuals[crystal.peaks]
     squares = np.sum(off[np.all(np.isfinite(off), axis=1)] ** 2, axis=0) / max(n_own, 1)
     cure = _in_two(part.rotation, part.interval, refined, named)
     return {
         "kind": "slip",
         "rotation": rotation,
-        "size": crystal.angle,
-        "sigma": None,
+        "size": size,
+        "sigma": sigma,
         "frame": cut,
         "interval": part.interval,
         "periods": None,
@@ -244,10 +262,16 @@ def _wobble(motion: steadiness.Motion, *_: object) -> str:
     )
 
 
-def _off_centre(motion: steadiness.Motion, *_: object) -> str:
+def _off_centre(motion: steadiness.Motion, refined: Refined, _: Named) -> str:
+    known = f"off_centre_{motion.rotation}_1" in refined.names
+    what = (
+        "which was refined with cell and detector, but S(Q) takes it to be on the axis"
+        if known
+        else "which cell and detector take up in part"
+    )
     return (
-        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, which "
-        "cell and detector take up in part; centre it"
+        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {what}; "
+        "centre it"
     )
 
 

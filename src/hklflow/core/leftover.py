@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FEWEST = 25  # peaks in which a lattice is looked for
+_AT_AN_END = 6  # peaks of a part that may be lost
 _SHARE = 0.3  # of them that a lattice must explain
 _TOLERANCE = 0.1  # of h, k, l
 _CELL_TOLERANCE = 0.01
@@ -27,7 +28,7 @@ _DOUBT = 40.0  # fall of -2 ln L from which on peaks are lost in a part of the s
 _LESS = 0.5  # times the share that fits elsewhere
 _PROFILE = 7.35  # see `core.steadiness`
 _SHORT = 0.03  # of the frames: spots that the ends of a scan cut are odd ones
-_FEW, _OWN = 12, 0.7  # peaks of a part that are needed, and the share that must be on it
+_FEW, _OWN = 8, 0.7  # peaks of a part that are needed, and the share that must be on it
 _SAME = 0.2  # degrees: peaks of the crystal itself that do not fit it
 _MOST = 3
 
@@ -89,12 +90,12 @@ def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
         order = np.argsort(own.frame, kind="stable")
         frame = own.frame[order]
         hit = fits[starts[i] : starts[i + 1]][order].astype(np.float64)
-        if len(hit) < 2 * _FEWEST:
+        if len(hit) < 2 * _AT_AN_END:
             continue
         before, n = np.cumsum(hit)[:-1], np.arange(1, len(hit))
         after, m = hit.sum() - before, len(hit) - n
         gain = 2 * (_likely(before, n) + _likely(after, m) - _likely(hit.sum(), len(hit)))
-        gain[: _FEWEST - 1] = gain[len(gain) - _FEWEST + 1 :] = 0
+        gain[: _AT_AN_END - 1] = gain[len(gain) - _AT_AN_END + 1 :] = 0
         at = int(np.argmax(gain))
         shares = (before[at] / n[at], after[at] / m[at])
         if gain[at] < _DOUBT or min(shares) > _LESS * max(shares):

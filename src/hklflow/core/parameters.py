@@ -17,7 +17,7 @@ from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
-#: Groups of parameters that can be asked for.
+#: Groups of parameters that can be asked for; ``off_centre_0`` also for other rotations than 0.
 GROUPS = (
     "cell",
     "orientation",
@@ -28,7 +28,10 @@ GROUPS = (
     "wavelength",
     "scan_offset",
     "misorientation",
+    "off_centre_0",
 )
+
+_OFF_CENTRE = "off_centre_"
 
 #: Name of the axis of a refined head.
 HEAD = "misorientation"
@@ -46,7 +49,8 @@ class Parameters:
         ``detector_rotation_x`` ... (radians, lab axes, about the detector's centre);
         ``wavelength`` (Å, added); ``scan_offset_i`` (radians, added to the scan angle of
         rotation i); ``misorientation_i_x`` ... (radians, rotation vector of the head on
-        the goniometer of rotation i).
+        the goniometer of rotation i); ``off_centre_i_1``, ``off_centre_i_2`` (metres, along the
+        directions of `across`, by which the crystal is off the axis in rotation i).
     constraints : CellConstraints
     cell : (6,) array
         Starting cell; kept if the cell is not refined.
@@ -110,13 +114,30 @@ class Parameters:
             detector=rotation.detector.moved(
                 self._vector(values, "detector"), self._vector(values, "detector_rotation")
             ),
-            goniometer=_with_head(rotation.goniometer, self._vector(values, f"misorientation_{i}")),
+            goniometer=with_head(rotation.goniometer, self._vector(values, f"misorientation_{i}")),
             scan=replace(scan, start=scan.start + offset),
         )
+
+    def offset_of(self, values: ArrayLike, i: int) -> Floats | None:
+        """By how much the crystal is off the axis in rotation ``i`` (3,), m; None: not refined."""
+        table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
+        if f"{_OFF_CENTRE}{i}_1" not in table:
+            return None
+        two = [table[f"{_OFF_CENTRE}{i}_{n}"] for n in (1, 2)]
+        offset: Floats = np.array(two) @ across(self.rotations[i])
+        return offset
 
     def _vector(self, values: ArrayLike, stem: str) -> Floats:
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
         return np.array([table.get(f"{stem}_{axis}", 0.0) for axis in "xyz"])
+
+
+def across(rotation: Rotation) -> Floats:
+    """Two unit vectors (2, 3) across the rotation axis, in the goniometer's frame."""
+    axis = rotation.goniometer.rotation(0.0).T @ rotation.goniometer.scan_axis_lab()
+    _, _, basis = np.linalg.svd(axis[None])
+    found: Floats = basis[1:]
+    return found
 
 
 def _turn(vector: Floats) -> Floats:
@@ -131,7 +152,7 @@ def rotation_vector(turn: Floats) -> Floats:
     return skew / 2 / np.sinc(angle / np.pi)
 
 
-def _with_head(goniometer: Goniometer, vector: Floats) -> Goniometer:
+def with_head(goniometer: Goniometer, vector: Floats) -> Goniometer:
     """Goniometer with one more fixed rotation, nearest the crystal."""
     angle = float(np.linalg.norm(vector))
     if angle == 0:
@@ -182,7 +203,7 @@ def choose(
     _refuse_degenerate(groups, len(rotations))
     names: list[str] = []
     for group in GROUPS:
-        if group not in groups:
+        if group not in groups or group.startswith(_OFF_CENTRE):
             continue
         if group == "cell":
             names += constraints.free
@@ -196,6 +217,9 @@ def choose(
             names += [f"misorientation_{i}_{a}" for i in range(1, len(rotations)) for a in "xyz"]
         else:
             names.append(group)
+    for i in range(len(rotations)):
+        if f"{_OFF_CENTRE}{i}" in groups:
+            names += [f"{_OFF_CENTRE}{i}_{n}" for n in (1, 2)]
     return Parameters(
         tuple(names),
         constraints,
@@ -206,7 +230,8 @@ def choose(
 
 
 def _refuse_degenerate(groups: Sequence[str], n_rotations: int) -> None:
-    unknown = sorted(set(groups) - set(GROUPS))
+    offsets = {f"{_OFF_CENTRE}{i}" for i in range(n_rotations)}
+    unknown = sorted(set(groups) - set(GROUPS) - offsets)
     if unknown or not groups:
         raise HklflowError(
             f"parameters to refine: {', '.join(unknown) or 'none'} given; choose from "

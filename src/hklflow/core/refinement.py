@@ -300,8 +300,9 @@ class Refinement:
             )
             if changed > _UNSETTLED * before.sum():
                 raise HklflowError(
-                    f"the refinement did not settle: {told}; refine fewer parameters, or raise "
-                    "`find_peaks: sigma_floor` to what the geometry is good for"
+                    f"the refinement did not settle: {told}; refine fewer parameters, raise "
+                    "`find_peaks: sigma_floor` to what the geometry is good for, or, if the "
+                    "crystal moved during the scan, reduce a part of its frames (`last_frame`)"
                 )
             self.warnings.append(f"the selection of peaks did not settle: {told}")
         return self.result(hkl, indexed, usable, before)

@@ -92,7 +92,11 @@ class Problem:
             if (only is None or only == i) and mine.any():
                 rotation = self.parameters.rotation_of(values, i)
                 difference[mine], zeta[mine] = compare(
-                    rotation, ub, hkl[mine], self.position[rows[mine]]
+                    rotation,
+                    ub,
+                    hkl[mine],
+                    self.position[rows[mine]],
+                    self.parameters.offset_of(values, i),
                 )
         return difference, zeta
 
@@ -114,7 +118,13 @@ class Problem:
         return np.stack(columns, axis=1)
 
 
-def compare(rotation: Rotation, ub: Floats, hkl: Floats, position: Floats) -> tuple[Floats, Floats]:
+def compare(
+    rotation: Rotation,
+    ub: Floats,
+    hkl: Floats,
+    position: Floats,
+    offset: Floats | None = None,
+) -> tuple[Floats, Floats]:
     """Observed minus predicted (n, 3), in pixels and frames, and |zeta| (n,) of reflections.
 
     Parameters
@@ -125,6 +135,8 @@ def compare(rotation: Rotation, ub: Floats, hkl: Floats, position: Floats) -> tu
     hkl : (n, 3) array
     position : (n, 3) array
         Observed (slow, fast, frame); NaN comes out where a reflection does not cross the sphere.
+    offset : (3,) array or None
+        By how much the crystal is off the rotation axis, in the goniometer's frame, metres.
     """
     angles, q_lab = ewald_crossings(rotation, ub, hkl)
     observed = rotation.scan.angle(position[:, 2])
@@ -133,7 +145,12 @@ def compare(rotation: Rotation, ub: Floats, hkl: Floats, position: Floats) -> tu
     nearest = np.argmin(np.where(np.isnan(ahead), np.inf, np.abs(ahead)), axis=1)
     rows = np.arange(len(hkl))
     q = q_lab[rows, nearest]
-    slow, fast = rotation.detector.intersect(q + rotation.beam.k * BEAM)
+    ray = q + rotation.beam.k * BEAM
+    slow, fast = rotation.detector.intersect(ray)
+    if offset is not None:
+        place = rotation.goniometer.rotation(angles[rows, nearest]) @ offset
+        moved = displacement(rotation, place, ray)
+        slow, fast = slow + moved[:, 0], fast + moved[:, 1]
     difference = np.stack(
         [position[:, 0] - slow, position[:, 1] - fast, -ahead[rows, nearest] / rotation.scan.step],
         axis=1,
@@ -143,3 +160,21 @@ def compare(rotation: Rotation, ub: Floats, hkl: Floats, position: Floats) -> tu
     with np.errstate(divide="ignore", invalid="ignore"):
         zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / length
     return difference, np.nan_to_num(zeta)
+
+
+def displacement(rotation: Rotation, place: Floats, ray: Floats) -> Floats:
+    """By how many pixels (n, 2) spots are displaced if rays (n, 3) begin at places (n, 3), m.
+
+    A ray from there ends where one from the origin does, moved by the place less what it has along
+    the detector's normal, taken along the ray.
+    """
+    detector = rotation.detector
+    along = (place @ detector.normal) / (ray @ detector.normal)
+    moved = place - along[:, None] * ray
+    return np.stack(
+        [
+            moved @ detector.slow / detector.pixel_size[0],
+            moved @ detector.fast / detector.pixel_size[1],
+        ],
+        axis=1,
+    )

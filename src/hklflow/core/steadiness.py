@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from hklflow.core import symmetry
 from hklflow.core.geometry import BEAM, Goniometer, Rotation, rotation_matrix
-from hklflow.core.parameters import choose
+from hklflow.core.parameters import across, choose
 from hklflow.core.refinement import Refined
-from hklflow.core.residuals import Peaks, Problem, compare
+from hklflow.core.residuals import Peaks, Problem, compare, displacement
 from hklflow.core.transition import systematic
 
 Floats = NDArray[np.float64]
+
+OFF_CENTRE = "off centre"
 
 #: Fall of χ², in units of what is left, below which nothing is told. By chance a slip at any of
 #: some thousand frames reaches it in one scan of a thousand.
@@ -78,6 +80,19 @@ class Motion:
     interval: tuple[float, float] | None = None
     periods: int | None = None
 
+    def of_size(self, values: Floats, covariance: Floats) -> "Motion":
+        """The same with values that were measured otherwise."""
+        size, sigma = length(values, covariance)
+        return replace(
+            self, values=values, sigma=np.sqrt(np.diag(covariance)), size=size, size_sigma=sigma
+        )
+
+
+def length(values: Floats, covariance: Floats) -> tuple[float, float]:
+    """Length of a vector and its standard deviation."""
+    size = _length(values)
+    return size, float(np.sqrt(values @ covariance @ values)) / max(size, np.finfo(float).tiny)
+
 
 @dataclass(frozen=True)
 class _Candidate:
@@ -117,7 +132,12 @@ def motions(
     residual = (refined.residuals[rows] / problem.sigma[rows]).ravel()
     scenes = [
         _Scene(
-            rotation, i, problem.position[rows][:, 2], problem.sigma[rows], problem.which[rows] == i
+            rotation,
+            i,
+            problem.position[rows][:, 2],
+            problem.sigma[rows],
+            problem.which[rows] == i,
+            f"off_centre_{i}_1" in refined.names,
         )
         for i, rotation in enumerate(refined.rotations)
     ]
@@ -129,13 +149,33 @@ def motions(
     ]
     found: list[Motion] = []
     known = nuisance
+    offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
     while len(found) < _MOST * len(scenes):
         best = _best(pairs, known, residual, moving[:, -3:], refined.cell, names)
         if best is None or (found and best[0].chi2 < _ECHO * found[0].chi2):
             break
         found.append(best[0])
         known = np.hstack([known, best[1]])
-    return found
+    return sorted(offsets + found, key=lambda motion: -motion.chi2)
+
+
+def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Motion:
+    """What is off the axis, of a refinement that had it as a parameter."""
+    own = np.array([name.startswith(f"off_centre_{scene.number}_") for name in refined.names])
+    values, covariance = refined.values[own], refined.covariance[np.ix_(own, own)]
+    basis, _ = np.linalg.qr(nuisance[:, ~own])
+    beside = nuisance[:, own] - basis @ (basis.T @ nuisance[:, own])
+    size, sigma = length(values, covariance)
+    return Motion(
+        OFF_CENTRE,
+        scene.number,
+        float(values @ np.linalg.solve(covariance, values)),
+        values,
+        refined.sigma[own],
+        size,
+        sigma,
+        scene.shift(beside, values),
+    )
 
 
 def _problem(
@@ -155,6 +195,8 @@ class _Scene:
     frame: Floats
     sigma: Floats
     mine: NDArray[np.bool_]
+    centred: bool
+    """Whether the crystal's offset from the axis was refined."""
 
     @property
     def time(self) -> Floats:
@@ -189,8 +231,9 @@ def _candidates(
         ]
         yield _Candidate("wobble", np.hstack(waves), periods)
     moved = _Moved(scene, ub, hkl)
-    across = _across(rotation)
-    yield _Candidate("off centre", np.stack([moved.sample(turn_with=o) for o in across], axis=1))
+    if not scene.centred:
+        columns = [moved.sample(turn_with=o) for o in across(rotation)]
+        yield _Candidate(OFF_CENTRE, np.stack(columns, axis=1))
     lab = np.eye(3)[:2]
     shifted = np.stack([moved.sample(fixed=b) for b in lab], axis=1)
     yield _Candidate("beam position", scene.with_time(shifted, t))
@@ -198,14 +241,6 @@ def _candidates(
     yield _Candidate("beam direction", scene.with_time(turned, t))
     if of_cell.shape[1]:
         yield _Candidate("cell", scene.with_time(of_cell, t))
-
-
-def _across(rotation: Rotation) -> Floats:
-    """Two unit vectors (2, 3) across the rotation axis, in the goniometer's frame."""
-    axis = rotation.goniometer.rotation(0.0).T @ rotation.goniometer.scan_axis_lab()
-    _, _, basis = np.linalg.svd(axis[None])
-    across: Floats = basis[1:]
-    return across
 
 
 class _Moved:
@@ -222,16 +257,8 @@ class _Moved:
         lab = np.zeros(3) if fixed is None else fixed
         offset = np.tile(lab, (len(at), 1)) if turn_with is None else at @ turn_with
         q = np.einsum("nij,nj->ni", at, self._hkl[mine] @ self._ub.T)
-        direction = q + rotation.beam.k * BEAM
-        detector = rotation.detector.plane
-        normal = np.cross(detector.slow, detector.fast)
-        # A ray that begins at an offset s ends where one from the origin does, moved by s less
-        # what s has along the normal, taken along the ray.
-        along = (offset @ normal) / (direction @ normal)
-        moved = offset - along[:, None] * direction
         pixels = np.zeros((len(mine), 3))
-        pixels[mine, 0] = moved @ detector.slow / detector.pixel_size[0]
-        pixels[mine, 1] = moved @ detector.fast / detector.pixel_size[1]
+        pixels[mine, :2] = displacement(rotation, offset, q + rotation.beam.k * BEAM)
         return (-pixels / self._scene.sigma).ravel()
 
     def beam(self, axis: Floats) -> Floats:

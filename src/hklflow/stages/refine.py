@@ -3,6 +3,8 @@
 A fixed orientation is the parent's as it is; only its figures are of this scan's peaks.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -70,7 +72,7 @@ class Params(Settings, EngineSettings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import doubts, gates, symmetry, transition
+    from hklflow.core import centre, doubts, gates, symmetry, transition
     from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
@@ -94,11 +96,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         else:
             refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
 
-            def again(fewer: "Observed") -> "Refined":
-                return used.refine(rotations, fewer.tables, refined.ub, group, free, limits)
+            def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
+                return used.refine(rotations, fewer.tables, refined.ub, group, more, limits)
 
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             notes += left_out
+            if used.dials is None:
+                refined, free = centre.centred(
+                    refined, observed.peaks, group, free, partial(again, observed)
+                )
         examined = transition.examine(
             refined,
             observed.peaks,

@@ -4,6 +4,8 @@ All rotations of the scan are refined together: one cell, one orientation. The p
 also fixes the hkl grid on which it and its children are transformed.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -110,7 +112,7 @@ class Params(Settings, EngineSettings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import doubts, gates, geometry, lattice, symmetry, transition
+    from hklflow.core import centre, doubts, gates, geometry, lattice, symmetry, transition
     from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
@@ -152,19 +154,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             )
             warnings = told
 
-            def again(fewer: "Observed") -> "Refined":
+            def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(
                     refined.rotations,
                     fewer.tables,
                     refined.ub,
                     group,
-                    free,
+                    more,
                     Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
                     start=observed.rotations,
                 )
 
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out
+            if used.dials is None:
+                refined, free = centre.centred(
+                    refined, observed.peaks, group, free, partial(again, observed)
+                )
     if params.grid_range is not None:
         grid = Grid.within(params.grid_range, params.grid_step)
     elif params.grid_limits is not None:
