@@ -30,22 +30,23 @@ class Case:
         self.peaks = [refinement.Peaks(*(getattr(t, n) for n in COLUMNS)) for t in tables]
         self.intensities = [table.intensity for table in tables]
         self.group = symmetry.space_group(self.world.space_group)
+        self.free = FREE if len(tables) == 1 else (*FREE, "misorientation")
         self.refined = refinement.refine(
             [rotation_of(self.world, i) for i in numbers],
             self.peaks,
             self.world.UB,
             self.group,
-            free=FREE if len(tables) == 1 else (*FREE, "misorientation"),
+            free=self.free,
             limits=LIMITS,
         )
 
     def motions(self) -> list[steadiness.Motion]:
-        return steadiness.motions(self.refined, self.peaks, self.group, FREE)
+        return steadiness.motions(self.refined, self.peaks, self.group, self.free)
 
     def doubts(self) -> dict[str, Any]:
         n = len(self.peaks)
         named = Named("s", "a", [f"r{i}" for i in range(n)], [100] * n)
-        return doubts(self.refined, self.peaks, self.intensities, self.group, FREE, named)
+        return doubts(self.refined, self.peaks, self.intensities, self.group, self.free, named)
 
 
 @cache
