@@ -66,6 +66,23 @@ def test_we_read_what_pyfai_writes(tmp_path, orientation):
     assert np.abs(ours - oracle.center_array((12, 14), unit="2th_rad")).max() < 1e-9
 
 
+def test_the_sensor_that_pyfai_writes(tmp_path):
+    config = SensorConfig("CdTe", 1e-3)
+    detector = PyfaiDetector(1e-3, 2e-3, max_shape=(12, 14), sensor=config)
+    Geometry(0.3, 0.02, 0.01, detector=detector, wavelength=1.2e-10).save(str(tmp_path / "a.poni"))
+    outputs = import_poni.Outputs(geometry=tmp_path / "a.json")
+    for given, thickness in ((None, 1e-3), (2e-3, 2e-3)):
+        import_poni.main(
+            inputs=import_poni.Inputs(poni=tmp_path / "a.poni"),
+            outputs=outputs,
+            params=import_poni.Params(polarization=0.9, sensor_thickness=given),
+        )
+        data = json.loads(outputs.geometry.read_text())
+        assert data["sensor_material"] == "CdTe"
+        assert data["detector"]["sensor_thickness_m"] == thickness
+        assert data["detector"]["sensor_attenuation_per_m"] is None
+
+
 def test_version_1_needs_the_shape_from_the_image(tmp_path):
     path = tmp_path / "a.poni"
     path.write_text("# old\nPixelSize1: 0.0001\nPixelSize2: 0.0002\nSplineFile: None\n" + BODY)
