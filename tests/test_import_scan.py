@@ -144,7 +144,7 @@ def efficiency(scan: Path) -> np.ndarray:
     return norms.pixel_norm(scan.parent / "mask.nxs", only, rotation.detector, rotation)[0]
 
 
-#: keV, material, thickness in m, density in g/cm³ and cm²/g of NIST Standard Reference Database 126.
+#: keV, material, thickness in m, g/cm³ and cm²/g of NIST Standard Reference Database 126.
 SENSORS = [
     (20.0, "Si", 4.5e-4, 2.329, 4.464),
     (60.0, "Silicon", 4.5e-4, 2.329, 0.3207),
@@ -202,7 +202,8 @@ def test_an_unknown_material_is_reported(
     scan = imported(raw)
     lines = [line for line in capsys.readouterr().out.splitlines() if "Unobtainium" in line]
     assert len(lines) == 1
-    assert "raw.nxs: the sensor's material 'Unobtainium' is not known (Si, Ge, CdTe, GaAs are)" in (
-        lines[0]
+    assert (
+        "raw.nxs: the sensor's material 'Unobtainium' is not known (Si, Ge, CdTe, GaAs are)"
+        in (lines[0])
     )
     np.testing.assert_array_equal(efficiency(scan), 1.0)

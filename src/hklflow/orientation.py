@@ -227,9 +227,7 @@ def inherited(
     for name, scan in zip(observed.names, observed.scans, strict=True):
         own = scan.rotation.detector
         matching = [
-            detector
-            for calibrated, detector in refined
-            if _same_calibration(calibrated, own)
+            detector for calibrated, detector in refined if _same_calibration(calibrated, own)
         ]
         if not matching:
             notes.append(f"{name} has another calibration than the parent and keeps its own")

@@ -70,18 +70,22 @@ def _detector(thickness: float | None, attenuation: float | None) -> Detector:
         ((None, 700.0), 1e-3, (1e-3, 700.0)),
         ((4.5e-4, None), 1e-3, (4.5e-4, 1040.0)),
         ((None, None), 1e-3, (1e-3, 1040.0)),
-        ((None, None), None, (None, None)),
     ],
 )
 def test_what_the_calibration_states_goes_first(
-    own: tuple[float | None, float | None],
-    thickness: float | None,
-    expected: tuple[float | None, float | None],
+    own: tuple[float | None, float | None], thickness: float, expected: tuple[float, float]
 ) -> None:
     found, doubt = sensor.completed(_detector(*own), HC / 20, "Si", thickness)
     assert doubt is None
     assert found.sensor_thickness == expected[0]
     assert found.sensor_attenuation == pytest.approx(expected[1], rel=0.005)
+
+
+@pytest.mark.parametrize(("thickness", "material"), [(None, "Si"), (None, None), (1e-3, None)])
+def test_what_is_not_stated_stays_unknown(thickness: float | None, material: str | None) -> None:
+    found, doubt = sensor.completed(_detector(None, None), HC / 20, material, thickness)
+    assert (found.sensor_thickness, found.sensor_attenuation) == (thickness, None)
+    assert doubt is None
 
 
 @pytest.mark.parametrize("thickness", [0.0, 1e-9])

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from pyFAI.detectors import Detector as PyfaiDetector
+from pyFAI.detectors.sensors import SensorConfig
 from pyFAI.geometry import Geometry
 
 from hklflow.core import geometry
@@ -15,6 +16,7 @@ from hklflow.formats.poni import (
     read_poni,
     write_poni,
 )
+from hklflow.stages import import_poni
 
 PONI = Poni(0.2086, 0.0873, 0.0799, -0.0184, 0.0041, 0.3, 172e-6, 171e-6, (1043, 981), 2, 0.4066)
 BODY = (

@@ -31,7 +31,8 @@ class Params(stage.Params):
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: from the file, else from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: of its material at the scan's wavelength."""
+    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
+    scan."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:

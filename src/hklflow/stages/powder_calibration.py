@@ -59,7 +59,8 @@ class Params(stage.Params):
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: of its material at the scan's wavelength."""
+    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
+    scan."""
     min_rings: int = Field(3, ge=2)
     """Least number of rings."""
     mask_image: Path | None = None
