@@ -176,6 +176,24 @@ def test_children_start_from_the_parents_heads(experiment: Path) -> None:
     assert np.abs(added).max() < np.radians(0.002)
 
 
+def test_a_child_keeps_the_attenuation_of_its_own_wavelength(experiment: Path) -> None:
+    """And takes the place of the parent's detector: the calibration is the same."""
+    folder, sensor = experiment / "150K", {"sensor_thickness": 1e-3, "sensor_attenuation": 777.0}
+    parent = stage.read_json(experiment / "300K/parent.json")
+    observed = orientation.read(["r1"], [folder / "r1.nxs"], [folder / "r1_peaks.nxs"])
+    own = observed.scans[0]
+    detector = replace(own.rotation.detector, **sensor)
+    scan = replace(own, rotation=replace(own.rotation, detector=detector))
+    rotations, notes = orientation.inherited(replace(observed, scans=[scan]), parent)
+    assert notes == []
+    found = geometry.detector_to_dict(rotations[0].detector)
+    expected = parent["rotations"]["r1"]["detector"]
+    assert found == expected | {
+        "sensor_thickness_m": 1e-3,
+        "sensor_attenuation_per_m": 777.0,
+    }
+
+
 @pytest.mark.parametrize("names", [{"r2": "r2"}, {"r2": "r1", "r1": "r2"}, {"r2": "only"}])
 def test_heads_belong_to_settings_not_to_names(experiment: Path, names: dict[str, str]) -> None:
     folder = experiment / "150K"

@@ -50,7 +50,8 @@ SIMULATION = Simulation(
 
 
 def write_scan(path: Path, frames: np.ndarray, **changes: Any) -> Path:
-    header = SIMULATION.raw_header() | {"n_frames": len(frames), "dtype": frames.dtype} | changes
+    header = SIMULATION.raw_header() | {"sensor_material": "Si"}
+    header |= {"n_frames": len(frames), "dtype": frames.dtype} | changes
     if len(frames) != N and "monitor" not in changes:
         header["monitor"] = np.ones(len(frames))
     with NXmxWriter(path, **header) as writer:

@@ -26,7 +26,8 @@ class Corrections(stage.Params):
     polarization: bool = True
     """Correct for polarisation."""
     efficiency: bool = True
-    """Correct for the sensor's efficiency (needs thickness and attenuation of the sensor)."""
+    """Correct for the sensor's efficiency (needs the sensor's thickness, and its attenuation or
+    material)."""
     flat_field: Path | None = None
     """The pixels' relative response: an image (any format that fabio reads, or .npy), or the
     constants of a photon counter (.nxs)."""

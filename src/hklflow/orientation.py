@@ -227,18 +227,30 @@ def inherited(
     for name, scan in zip(observed.names, observed.scans, strict=True):
         own = scan.rotation.detector
         matching = [
-            detector
-            for calibrated, detector in refined
-            if geometry.detector_to_dict(calibrated) == geometry.detector_to_dict(own)
+            detector for calibrated, detector in refined if _same_calibration(calibrated, own)
         ]
         if not matching:
             notes.append(f"{name} has another calibration than the parent and keeps its own")
-        detector = matching[0] if matching else own
+        detector = _with_sensor_of(own, matching[0]) if matching else own
         rotation = scan.rotation
         ordered = sorted(parent["rotations"].items(), key=lambda item: item[0] != name)
         goniometer = _inherited_goniometer(rotation.goniometer, [found for _, found in ordered])
         rotations.append(geometry.Rotation(rotation.beam, detector, goniometer, rotation.scan))
     return rotations, notes
+
+
+def _with_sensor_of(own: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
+    """Detector where another one is; the sensor's attenuation is for the own wavelength."""
+    return replace(
+        other,
+        sensor_thickness=own.sensor_thickness,
+        sensor_attenuation=own.sensor_attenuation,
+    )
+
+
+def _same_calibration(a: geometry.Detector, b: geometry.Detector) -> bool:
+    """Return True if two detectors are at the same place, whatever their sensors attenuate."""
+    return geometry.detector_to_dict(_with_sensor_of(b, a)) == geometry.detector_to_dict(b)
 
 
 def _inherited_goniometer(
@@ -318,10 +330,9 @@ def started(path: Path, observed: Observed) -> Start:
         own = [m for m in models[1:] if m.name == name]
         if own:
             rotations.append(_with_geometry(_binned(own[0], other), other.rotation))
-        elif geometry.detector_to_dict(other.rotation.detector) == geometry.detector_to_dict(
-            scan.rotation.detector
-        ):
-            rotations.append(replace(other.rotation, detector=taken.detector))
+        elif _same_calibration(other.rotation.detector, scan.rotation.detector):
+            detector = _with_sensor_of(other.rotation.detector, taken.detector)
+            rotations.append(replace(other.rotation, detector=detector))
         else:
             rotations.append(other.rotation)
             notes.append(f"{path} has no detector for {name}, which keeps its own calibration")

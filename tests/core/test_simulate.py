@@ -438,3 +438,19 @@ def test_the_simulator_does_not_use_what_it_tests(path):
     forbidden = {"geometry", "lattice", "hklflow.core.geometry", "hklflow.core.lattice"}
     assert "numpy" in imported
     assert not imported & forbidden
+
+
+@pytest.mark.parametrize(
+    ("thickness", "attenuation", "stated"),
+    [
+        (450e-6, 2000.0, None),
+        (450e-6, None, None),
+        (None, None, "Si"),
+        # Si at 20 keV in the tables of NIST: 4.464 cm²/g, 2.33 g/cm³.
+        (450e-6, 1040.11, "Si"),
+    ],
+)
+def test_the_raw_file_names_a_material_only_if_it_gives_the_sensor(thickness, attenuation, stated):
+    detector = replace(DETECTOR, sensor_thickness=thickness, sensor_attenuation=attenuation)
+    scan = replace(SCAN, wavelength=12.398419843 / 20)
+    assert replace(FULL, detector=detector, scan=scan).raw_header()["sensor_material"] == stated

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from pyFAI.detectors import Detector as PyfaiDetector
+from pyFAI.detectors.sensors import SensorConfig
 from pyFAI.geometry import Geometry
 
 from hklflow.core import geometry
@@ -15,6 +16,7 @@ from hklflow.formats.poni import (
     read_poni,
     write_poni,
 )
+from hklflow.stages import import_poni
 
 PONI = Poni(0.2086, 0.0873, 0.0799, -0.0184, 0.0041, 0.3, 172e-6, 171e-6, (1043, 981), 2, 0.4066)
 BODY = (
@@ -64,6 +66,23 @@ def test_we_read_what_pyfai_writes(tmp_path, orientation):
     assert poni.wavelength == pytest.approx(1.2)
     ours = geometry.two_theta(poni.detector())
     assert np.abs(ours - oracle.center_array((12, 14), unit="2th_rad")).max() < 1e-9
+
+
+def test_the_sensor_that_pyfai_writes(tmp_path):
+    config = SensorConfig("CdTe", 1e-3)
+    detector = PyfaiDetector(1e-3, 2e-3, max_shape=(12, 14), sensor=config)
+    Geometry(0.3, 0.02, 0.01, detector=detector, wavelength=1.2e-10).save(str(tmp_path / "a.poni"))
+    outputs = import_poni.Outputs(geometry=tmp_path / "a.json")
+    for given, thickness in ((None, 1e-3), (2e-3, 2e-3)):
+        import_poni.main(
+            inputs=import_poni.Inputs(poni=tmp_path / "a.poni"),
+            outputs=outputs,
+            params=import_poni.Params(polarization=0.9, sensor_thickness=given),
+        )
+        data = json.loads(outputs.geometry.read_text())
+        assert data["sensor_material"] == "CdTe"
+        assert data["detector"]["sensor_thickness_m"] == thickness
+        assert data["detector"]["sensor_attenuation_per_m"] is None
 
 
 def test_version_1_needs_the_shape_from_the_image(tmp_path):

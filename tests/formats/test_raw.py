@@ -505,6 +505,7 @@ def test_minicbf_header(tmp_path, counts):
     assert header.pixel_mask.sum() == SHAPE[1]
     assert header.detector.pixel_size == (150e-6, 172e-6)
     assert header.detector.sensor_thickness == 450e-6
+    assert header.sensor_material == "Silicon"
     # The beam hits the pixel that the header names.
     np.testing.assert_allclose(header.detector.intersect([0, 0, 1.0]), (7.25, 4.5))
     np.testing.assert_allclose(header.detector.distance, 0.25)

@@ -87,7 +87,8 @@ class StoredGeometry(Stored):
     """How the images lie (pyFAI's detector orientation): 2 is an image seen from the sample with
     its first row at the top."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: no correction for its efficiency."""
+    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
+    scan."""
 
 
 def _kind(value: Any) -> str:

@@ -298,7 +298,7 @@ class Simulation:
             "exposure": scan.exposure,
             "monitor": scan.monitor,
             "pixel_mask": detector.gap_mask.astype(np.uint32),
-            "sensor_material": detector.sensor_material,
+            "sensor_material": detector.stated_material(scan.wavelength),
             "sensor_thickness": detector.sensor_thickness,
             "temperature": scan.temperature,
             "attenuator_transmission": scan.attenuator,

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from hklflow.core import simulate_geometry as sg
+from hklflow.core.sensor import attenuation
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +43,8 @@ class DetectorModel:
         frame; their places follow from `seed`.
     sensor_thickness, sensor_attenuation : float or None
         Metres, 1/m. None: every photon is counted.
+    sensor_material : str
+        What raw files say of it, where that gives the sensor simulated; see `stated_material`.
     halo_fraction, halo_sigma, halo_minimum : float
         Fraction of the intensity of spots above `halo_minimum` counts that is
         spread over the same frames in a Gaussian of `halo_sigma` pixels.
@@ -141,6 +144,17 @@ class DetectorModel:
             depth = self.sensor_thickness * self.sensor_attenuation
             result = result * -np.expm1(-depth / cos_alpha)
         return result
+
+    def stated_material(self, wavelength: float) -> str | None:
+        """Return the sensor's material for the raw file; None if it gives another attenuation.
+
+        Without a thickness the material gives none: DIALS needs it there.
+        """
+        if self.sensor_thickness is None:
+            return self.sensor_material
+        known, own = attenuation(self.sensor_material, wavelength), self.sensor_attenuation
+        same = None not in (known, own) and np.isclose(known or 0, own or 0, rtol=1e-3)
+        return self.sensor_material if same else None
 
     @cached_property
     def gap_mask(self) -> NDArray[np.bool_]:

@@ -231,6 +231,7 @@ def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
     if match := re.search(rf"Beam_xy\s+\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)", text):
         beam = (float(match[2]), float(match[1]))
     thickness = None
+    material = re.search(r"^#?\s*(\S.*?)\s+sensor,\s*thickness", text, re.MULTILINE)
     if match := re.search(rf"thickness\s+({_NUMBER})\s*(\S+)", text):
         thickness = _length(match[1], match[2].strip(","), path)
     distance = _cbf_number(text, "Detector_distance", path, length=True)
@@ -238,6 +239,7 @@ def _read_cbf(image: Any, path: Path) -> tuple[dict[str, Any], float | None, flo
     values = {
         "wavelength": _cbf_number(text, "Wavelength", path),
         "detector": _flat_detector(shape, pixel, distance, beam, thickness),
+        "sensor_material": None if material is None else material[1],
         "exposure_time": _cbf_number(text, "Exposure_time", path),
         "transmission": _cbf_number(text, "Filter_transmission", path),
         "polarization": _cbf_number(text, "Polarization", path),

@@ -239,16 +239,7 @@ def read_poni(path: str | Path) -> Poni:
         parallax correction, which a `Detector` does not hold.
     """
     path = Path(path)
-    require_file(path, "PONI file")
-    entries: dict[str, str] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise HklflowError(f"{path} is no PONI file ({error}); give one of pyFAI") from None
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon and not line.lstrip().startswith("#"):
-            entries[key.strip().lower()] = value.strip()
+    entries, config = _entries(path)
 
     def number(*names: str) -> float:
         for name in names:
@@ -267,17 +258,11 @@ def read_poni(path: str | Path) -> Poni:
             "hklflow corrects the parallax itself"
         )
     try:
-        config: dict[str, Any] = json.loads(entries.get("detector_config", "{}"))
-    except json.JSONDecodeError as error:
-        raise HklflowError(f"Detector_config in {path} is not JSON ({error}); mend it") from None
-    try:
         pixel1, pixel2, shape = _pixels(path, entries, config)
         # 0 is pyFAI's "not specified", which it treats as 3.
         orientation = int(config.get("orientation", 0)) or 3
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise HklflowError(
-            f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); mend it"
-        ) from None
+        raise _damaged(path, error) from None
     found = Poni(
         dist=number("distance", "dist"),
         poni1=number("poni1"),
@@ -299,6 +284,51 @@ def read_poni(path: str | Path) -> Poni:
             "rotations in radians: mend the PONI file"
         )
     return found
+
+
+def read_sensor(path: str | Path) -> tuple[str | None, float | None]:
+    """Material and thickness in m of the sensor in a PONI file (pyFAI 2025 writes them).
+
+    Raises
+    ------
+    HklflowError
+        If its Detector_config is damaged.
+    """
+    path = Path(path)
+    _, config = _entries(path)
+    try:
+        sensor = config.get("sensor") or {}
+        material, thickness = sensor.get("material"), sensor.get("thickness")
+        return (
+            None if material is None else str(material),
+            None if thickness is None else float(thickness),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _entries(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Entries of a PONI file by their names in lower case, and its Detector_config."""
+    require_file(path, "PONI file")
+    entries: dict[str, str] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise HklflowError(f"{path} is no PONI file ({error}); give one of pyFAI") from None
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and not line.lstrip().startswith("#"):
+            entries[key.strip().lower()] = value.strip()
+    try:
+        return entries, json.loads(entries.get("detector_config", "{}"))
+    except json.JSONDecodeError as error:
+        raise HklflowError(f"Detector_config in {path} is not JSON ({error}); mend it") from None
+
+
+def _damaged(path: Path, error: Exception) -> HklflowError:
+    return HklflowError(
+        f"Detector_config in {path} is damaged ({type(error).__name__}: {error}); mend it"
+    )
 
 
 def _pixels(

@@ -16,6 +16,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -27,6 +29,8 @@ VERSION = 4
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
+# Every so many frames are looked at before the search: a closed shutter is known at once.
+_LOOK = 16
 
 
 class Inputs(stage.Inputs):
@@ -117,6 +121,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             ),
             statistics=statistics if noise is None else None,
         )
+        _require_open_shutter(frames, scan, ~bad, invalid_from, inputs.scan, threads)
         blocks = frames.stream(params.block, scan.first, scan.first + n, threads=threads)
         for block in stage.progress(blocks, n, "peak search frames", len):
             if noise is not None:
@@ -187,6 +192,74 @@ def _statistics(
     )
 
 
+def _require_open_shutter(
+    frames: "Frames",
+    scan: "RotationScan",
+    good: "NDArray[np.bool_]",
+    invalid_from: float,
+    path: Path,
+    threads: int,
+) -> None:
+    """Refuse lost frames before the search, which takes minutes, if some of a few are lost.
+
+    The verdict is on the sums of all frames, as after the search, and names the same.
+    """
+    import numpy as np
+
+    n, first, n_pixels = scan.rotation.scan.n_frames, scan.first, int(np.count_nonzero(good))
+    lowest = scan.underload if frames.dtype.kind == "f" else 0
+
+    def sums(blocks: "Iterable[NDArray[Any]]") -> "tuple[NDArray[Any], NDArray[np.int64]]":
+        values = (frame[good] for block in blocks for frame in block)
+        valid = (v[(v >= lowest) & (v < invalid_from)] for v in values)
+        kind = np.float64 if frames.dtype.kind == "f" else np.int64
+        found = [(v.sum(dtype=kind), n_pixels - v.size) for v in valid]
+        return np.array([s for s, _ in found]), np.array([f for _, f in found])
+
+    few = np.arange(0, n, _LOOK)
+    looked = sums(frames.read(first + frame, first + frame + 1) for frame in few.tolist())
+    if len(_lost(scan, few, *looked, n_pixels)):
+        every = sums(frames.stream(1, first, first + n, threads=threads))
+        _require_counts(scan, *every, n_pixels, path)
+
+
+def _lost(
+    scan: "RotationScan",
+    which: "NDArray[np.int64]",
+    sums: "NDArray[Any]",
+    flagged: "NDArray[np.int64]",
+    n_pixels: int,
+) -> "NDArray[np.int64]":
+    """Those of these frames of the scan that are lost."""
+    from hklflow.core import frame_defects
+
+    lost = frame_defects.lost(sums, (scan.monitor * scan.attenuation)[which])
+    # A frame without any measured pixel, as of NaN or left out, counts nowhere.
+    return which[lost[flagged[lost] < n_pixels]]
+
+
+def _require_counts(
+    scan: "RotationScan",
+    sums: "NDArray[Any]",
+    flagged: "NDArray[np.int64]",
+    n_pixels: int,
+    path: Path,
+) -> None:
+    """Refuse lost frames: that they have no count would be taken for measured."""
+    import numpy as np
+
+    from hklflow.errors import HklflowError
+
+    lost = _lost(scan, np.arange(len(sums)), sums, flagged, n_pixels)
+    if len(lost):
+        raise HklflowError(
+            f"{len(lost)} frames of {scan.raw} have no count at all, the first is frame "
+            f"{scan.first + lost[0]}, where the others have {np.median(sums):.3g}: "
+            "the shutter was closed or they were lost; "
+            + _cure(path, [scan.first + int(frame) for frame in lost])
+        )
+
+
 def _require_sound(
     frames: "Frames",
     scan: "RotationScan",
@@ -194,24 +267,13 @@ def _require_sound(
     n_pixels: int,
     path: Path,
 ) -> None:
-    """Refuse lost frames and copies of others: their counts would be taken for measured.
-
-    A frame without any measured pixel, as of NaN or left out, counts nowhere.
-    """
+    """Refuse lost frames and copies of others: their counts would be taken for measured."""
     import numpy as np
 
     from hklflow.core import frame_defects
     from hklflow.errors import HklflowError
 
-    lost = frame_defects.lost(result.frame_sums, scan.monitor * scan.attenuation)
-    lost = lost[result.frame_flagged[lost] < n_pixels]
-    if len(lost):
-        raise HklflowError(
-            f"{len(lost)} frames of {scan.raw} have no count at all, the first is frame "
-            f"{scan.first + lost[0]}, where the others have {np.median(result.frame_sums):.3g}: "
-            "the shutter was closed or they were lost; "
-            + _cure(path, [scan.first + int(frame) for frame in lost])
-        )
+    _require_counts(scan, result.frame_sums, result.frame_flagged, n_pixels, path)
     assert result.radial_sums is not None
     copied = {}
     for pair in frame_defects.copies(result.frame_sums, result.radial_sums):

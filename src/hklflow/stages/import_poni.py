@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -29,9 +29,10 @@ class Params(stage.Params):
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
-    """Thickness of the sensor in m; None: no correction for its efficiency."""
+    """Thickness of the sensor in m; None: from the file, else from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m."""
+    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
+    scan."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -44,6 +45,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import poni
 
     parameters = poni.read_poni(inputs.poni)
+    material, thickness = poni.read_sensor(inputs.poni)
     said = {
         name: getattr(params, name)
         for name in ("shape", "orientation", "wavelength")
@@ -56,7 +58,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         raise HklflowError(f"{inputs.poni} has no detector shape; set `shape` (slow, fast)")
     detector = replace(
         parameters.detector(),
-        sensor_thickness=params.sensor_thickness,
+        sensor_thickness=params.sensor_thickness or thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
     for told in (
@@ -75,6 +77,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "polarization": params.polarization,
             },
             "poni": asdict(parameters),
+            **({} if material is None else {"sensor_material": material}),
         },
     )
     print(f"imported {inputs.poni}: distance {1e3 * detector.distance:.4f} mm")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.pixel_binning import PixelBinning
     from hklflow.formats.raw import Header
 
-VERSION = 4
+VERSION = 5
 
 
 def _text(value: Any) -> Any:
@@ -96,15 +96,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from dataclasses import replace
 
     from hklflow import nexus
+    from hklflow.core import sensor
     from hklflow.formats import assemble, raw
 
     source = params.pattern or str(inputs.raw[0])
     with raw.open_frames(source) as frames:
         header = raw.read_header(source)
         binning = _binning(source, header, params.binning)
-        detector = beam = None
+        detector = beam = material = None
         if inputs.geometry is not None:
-            detector, beam = assemble.calibrated(stage.read_json(inputs.geometry), inputs.geometry)
+            data = stage.read_json(inputs.geometry)
+            detector, beam = assemble.calibrated(data, inputs.geometry)
+            material = data.get("sensor_material")
             detector = detector if binning is None else _binned(detector, binning, inputs.geometry)
         scan = assemble.scan(
             source,
@@ -118,12 +121,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             beam,
         )
         dataset = frames.dataset
-    scan = replace(scan, binning=binning)
+    rotation = scan.rotation
+    described, doubt = sensor.completed(
+        rotation.detector,
+        rotation.beam.wavelength,
+        material or header.sensor_material,
+        header.detector.sensor_thickness if header.detector is not None else None,
+    )
+    scan = replace(scan, binning=binning, rotation=replace(rotation, detector=described))
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
     told = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
     print(assemble.summary(scan) + told)
     if params.saturation is None and header.saturation_doubt is not None:
         print(f"note: {header.saturation_doubt}")
+    if doubt is not None:
+        print(f"note: {source}: {doubt}")
 
 
 def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None":

@@ -57,9 +57,10 @@ class Params(stage.Params):
     polarization: float = Field(ge=0, le=1)
     """Fraction of the intensity with the electric vector horizontal (0.5: unpolarised)."""
     sensor_thickness: float | None = Field(None, gt=0)
-    """Thickness of the sensor in m; None: no correction for its efficiency."""
+    """Thickness of the sensor in m; None: from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m."""
+    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
+    scan."""
     min_rings: int = Field(3, ge=2)
     """Least number of rings."""
     mask_image: Path | None = None

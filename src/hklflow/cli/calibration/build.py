@@ -353,7 +353,13 @@ def _checked(path: Path) -> Record:
             f"{path} is no geometry of this workflow ({type(error).__name__}: {error}); give a "
             "geometry.json"
         ) from error
-    return {"source": f"geometry:{path}", "detector": data["detector"], "beam": data["beam"]}
+    material = {key: data[key] for key in ("sensor_material",) if key in data}
+    return {
+        "source": f"geometry:{path}",
+        "detector": data["detector"],
+        "beam": data["beam"],
+        **material,
+    }
 
 
 def _set_points(target: "Target") -> Record:
