@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hklflow.core import gates
+from hklflow.core import gates, verdict
 from hklflow.errors import HklflowError
 from hklflow.page import gates as page_gates
 from hklflow.page import numbers, pictures
@@ -38,6 +38,8 @@ def _symmetry(unindexed: float = 0.01, a: float = 4.74, relative: float = 1e-6) 
         "absent reflections": {"number": 0, "of": 300, "fraction": 0.0, "strongest": []},
         "cell": [a, a, 7.17, 90.0, 90.0, 120.0], "cell_sigma": SIGMA,
         "volume": 139.45, "volume_sigma": 0.0012, "subgroups": [],
+        "misfit": {"fixed": False, "peaks": 800, "rms in pixels": 0.5, "rms in frames": 0.01,
+                   "reduced chi2": 1.1, "fraction indexed": 1 - unindexed, "least fraction": 0.2},
         "relations": [{"relation": "alpha = 90", "deviation": 0.0, "sigma": 1e-4, "unit": "deg",
                        "z": relative * 1e5, "relative": relative}],
     }  # fmt: skip
@@ -51,7 +53,9 @@ def _accepted(scan: str, **figures: float) -> dict[str, Any]:
     limits = ScanLimits().limits()
     own, parent = _symmetry(**figures), _symmetry()
     sentences = gates.failures(own, parent, limits, found)
+    doubts = verdict.doubts(own, parent, limits, found)
     return found | {
+        "verdict": verdict.level(sentences, doubts), "doubts": doubts,
         "accepted": not sentences, "sentences": sentences, "limits": vars(limits),
         "figures": own, "parent_figures": parent,
     }  # fmt: skip
@@ -230,10 +234,11 @@ def test_numbers_and_errors_are_written_as_crystallographers_do(page: str) -> No
 
 def test_a_failed_gate_is_seen(page: str) -> None:
     bad = re.findall(r'<span class="badge bad">(.*?)</span>', page)
-    # In the table of scans, twice in that of gates, and over the scan.
-    assert bad == ["✗ not accepted", "✗ not accepted", "✗ failed: +39.0%", "✗ not accepted"]
+    # Over the reasons, in the table of scans, twice in that of gates, and over the scan.
+    assert bad == ["✗ failed", "✗ failed", "✗ failed", "✗ failed: +39.0%", "✗ failed"]
     assert "40.0% of the peaks are not indexed" in page
-    assert page.count('<span class="badge good">accepted</span>') == 3
+    assert page.count('<span class="badge good">✓ passed</span>') == 3
+    assert "Verdicts: 1 passed, 1 failed." in page
 
 
 def test_texts_are_escaped(page: str) -> None:
@@ -273,6 +278,9 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(HklflowError, match=r"transform\.json"):
         _page(top, {"pictures": [], "figures": [broken]})
+    old = _figures(top / "hexa/100K/accepted.json", {"accepted": True, "sentences": []})
+    with pytest.raises(HklflowError, match=r"accepted\.json has no verdict"):
+        _page(top, {"pictures": [], "figures": [old]})
     with pytest.raises(HklflowError, match="scans are 1 and temperatures 2"):
         _page(top, {"pictures": [], "figures": []}, scans=["100K"])
 

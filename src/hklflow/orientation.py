@@ -551,7 +551,6 @@ def as_given(
     rotations: Sequence[geometry.Rotation],
     ub: ArrayLike,
     tolerance: float,
-    min_indexed: float,
 ) -> tuple[refinement.Refined, list[str]]:
     """Model that is taken as it is, with its figures, and what is to be said of it.
 
@@ -559,8 +558,6 @@ def as_given(
     ----------
     tolerance : float
         Largest deviation of h, k, l from integers of an indexed peak.
-    min_indexed : float
-        Fraction of indexed peaks below which a doubt is told.
     """
     found = unrefined(rotations, observed.peaks, ub, tolerance)
     n = len(found.indexed)
@@ -568,11 +565,6 @@ def as_given(
         f"the orientation is fixed: it is as given, its standard deviations are not known (0); "
         f"{found.indexed.sum()} of {n} peaks are indexed by it"
     ]
-    if n and found.fraction_indexed < min_indexed:
-        notes.append(
-            f"the fixed orientation indexes {found.fraction_indexed:.0%} of the peaks only (limit "
-            f"{min_indexed:.0%}): it, the geometry or the cell may be wrong"
-        )
     return found, notes
 
 

@@ -1,6 +1,6 @@
 """Section `accept` of the configuration: by which limits a scan is compared with its parent."""
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from hklflow import stage
 from hklflow.core import gates
@@ -40,6 +40,14 @@ class ScanLimits(stage.Params):
     told_chi2: float = Field(10.0, gt=1)
     """Reduced χ² of the refinement from which on it is told, where no motion explains it: residuals
     of three times the peaks' errors."""
+    min_chi2: float = Field(0.1, ge=0, lt=1)
+    """Reduced χ² below which a scan is doubtful: the peaks' errors are three times too large or
+    more. Simulated frames without any error of the geometry reach 0.4: their strongest peaks are
+    as good as the floor of the errors."""
+    told_rmsd: tuple[NonNegativeFloat, NonNegativeFloat] = (2.0, 1.0)
+    """Rms in pixels and in frames, beyond the peaks' own errors, by which indexed peaks may be off
+    their places before a scan is doubtful: farther spots are masked and integrated beside their
+    places. For orientations that are fixed; a refinement is judged by `told_chi2` before."""
 
     def limits(self) -> gates.Limits:
         """Give them as the gates take them."""

@@ -53,6 +53,10 @@ rule overview:
             paths.scan("transform.json").format(sample=sample, scan=scan)
             for sample, scan in experiment.scans
         ],
+        accepted=[
+            paths.scan("accepted.json").format(sample=sample, scan=scan)
+            for sample, scan in experiment.scans
+        ],
     output:
         table=report(
             paths.overview("summary.tsv"),
@@ -77,12 +81,14 @@ rule overview:
     params:
         orientations=braced("orientations"),
         metrics=braced("metrics"),
+        accepted=braced("accepted"),
         version=stages.overview.VERSION,
     message:
         "overview of all scans"
     shell:
         "python -m hklflow.stages.overview --orientations {params.orientations}"
-        " --metrics {params.metrics} --table {output.table:q} --series {output.series:q}"
+        " --metrics {params.metrics} --accepted {params.accepted}"
+        " --table {output.table:q} --series {output.series:q}"
         " > {log:q} 2>&1"
 
 

@@ -27,6 +27,8 @@ from hklflow.cli.progress import (
     run_of,
     stray_failures,
 )
+from hklflow.cli.verdicts import lines as lines_of_verdicts
+from hklflow.cli.verdicts import verdicts_of
 from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
@@ -46,11 +48,12 @@ def show_status(
     config: list[str] | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Say how far an experiment is: a table of scans and steps, every failure, and what to do next.
+    """Say how far an experiment is: scans and steps, verdicts, every failure, and what to do next.
 
     Nothing is run and nothing is written; it may be asked while snakemake is at work. `done` are
     products that are complete and as the configuration and the inputs would make them now; `old`
-    ones will be made again. `2/3` are rotations. `hklflow verify` tells more.
+    ones will be made again. `2/3` are rotations. Below the table the verdicts on the scans are
+    counted, with the first reason of each that is doubtful or failed. `hklflow verify` tells more.
 
     Example: `hklflow status`; `hklflow status ~/experiments/quartz --failed`
 
@@ -66,7 +69,7 @@ def show_status(
         What snakemake was given after `--config`, such as `binning=4`, for results that have a
         folder of their own.
     json_output
-        Print every job with its state, for scripts.
+        Print every job with its state, and every verdict, for scripts.
     """
     from hklflow.cli.verify import orphans
     from hklflow.config import load
@@ -122,6 +125,7 @@ class _Report:
 
     def __post_init__(self) -> None:
         self._jobs = [job for job in self.progress.jobs if self._concerns(job)]
+        self._verdicts = verdicts_of(self.progress, self._jobs)
         self._failures = [
             (job.name, self.progress.of(job), self.progress.waiting(job))
             for job in self._jobs
@@ -145,6 +149,7 @@ class _Report:
         """The table, what runs, what failed, and what to do."""
         yield from self._table()
         yield from self._others()
+        yield from lines_of_verdicts(self._verdicts, failed=self.failed)
         running = [job for job in self._jobs if self._state(job) in (RUN, LOST)]
         for job in running[:_TOLD]:
             verdict = self.progress.of(job)
@@ -304,6 +309,7 @@ class _Report:
             "running": run.alive,
             "locked": run.locked,
             "notes": list(self.notes),
+            "verdicts": [one.as_dict() for one in self._verdicts],
             "jobs": told,
             "next": self._next(),
         }

@@ -692,7 +692,7 @@ class _Table:
         inputs = [
             paths.scan(name).format(sample=sample, scan=scan)
             for sample, scan in self._experiment.scans
-            for name in ("orientation.json", "transform.json")
+            for name in ("orientation.json", "transform.json", "accepted.json")
         ]
         products = (paths.overview("summary.tsv"), paths.overview("series.png"))
         made = _recipe("overview", lambda: (stages.overview.Params(), inputs))

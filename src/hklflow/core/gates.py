@@ -53,6 +53,11 @@ class Limits:
         Share of the peaks' intensity that may be on a second lattice of the same cell.
     told_chi2 : float
         Reduced χ² of a refinement from which on it is told, if no motion explains it.
+    min_chi2 : float
+        And below which it is: peaks' errors that are too large hide what moved.
+    told_rmsd : (float, float)
+        Rms in pixels and in frames, beyond the peaks' errors, by which indexed peaks may be off
+        their places before it is told; see `core.misfit`.
     """
 
     max_unindexed_rise: float
@@ -66,6 +71,8 @@ class Limits:
     max_shift: float
     max_crystal: float
     told_chi2: float
+    min_chi2: float
+    told_rmsd: tuple[float, float]
 
     def broken(self, relation: Mapping[str, Any]) -> bool:
         """Whether a relation of `core.transition` is broken: significant, and not too small."""

@@ -7,11 +7,15 @@ from typing import Any
 
 from hklflow.core.gates import CELL_NAMES, Limits, failures, untested
 
+_UNTESTED = "not tested"
+_MOTION = "Motion (pixel, frame)"
 _OPEN: dict[str, Any] = {
     "max_unindexed_rise": math.inf,
     "max_absent": math.inf,
     "min_strain": math.inf,
     "max_expansion": math.inf,
+    "max_shift": math.inf,
+    "max_crystal": math.inf,
 }
 
 
@@ -42,7 +46,7 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
         return not failures(own, parent, alone, accepted)
 
     if untested(own, parent, accepted) is not None:
-        return [Gate("Gates", "not tested", "too few peaks", True)]
+        return [Gate("Gates", _UNTESTED, "too few peaks", True)]
     rise = own["fraction unindexed"] - parent["fraction unindexed"]
     absent = own["absent reflections"]["fraction"] - parent["absent reflections"]["fraction"]
     relations = sorted(own["relations"], key=lambda r: (-limits.broken(r), -r["relative"]))
@@ -70,7 +74,26 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
             holds("min_strain"),
         ),
         _size(accepted, limits, holds("max_expansion")),
+        Gate(_MOTION, _motion(own), f"{limits.max_shift:g}", holds("max_shift")),
+        Gate("Second crystal", _crystal(own), f"{limits.max_crystal:.1%}", holds("max_crystal")),
     ]
+
+
+def _motion(figures: Mapping[str, Any]) -> str:
+    """Largest shift of the spots; of a fixed orientation nothing is looked for."""
+    if "motions" not in figures:
+        return _UNTESTED
+    if figures["lost"]:
+        return "crystal lost"
+    sizes = [m[f"shift in {x}"] for m in figures["motions"] for x in ("pixels", "frames")]
+    return f"{max(sizes):.2g}" if sizes else "none"
+
+
+def _crystal(figures: Mapping[str, Any]) -> str:
+    if "other crystals" not in figures:
+        return _UNTESTED
+    shares = [other["share"] for other in figures["other crystals"]]
+    return f"{max(shares):.1%}" if shares else "none"
 
 
 def _size(accepted: Mapping[str, Any], limits: Limits, passed: bool) -> Gate:
@@ -78,7 +101,7 @@ def _size(accepted: Mapping[str, Any], limits: Limits, passed: bool) -> Gate:
     name = "Change of the cell"
     temperatures = (accepted["temperature"], accepted["parent_temperature"])
     if None in temperatures:
-        return Gate(name, "not tested", "no temperature", passed)
+        return Gate(name, _UNTESTED, "no temperature", passed)
     axes = zip(CELL_NAMES[:3], own["cell"], parent["cell"], strict=False)
     changes = [(axis, math.log(value / before)) for axis, value, before in axes]
     axis, largest = max(changes, key=lambda change: abs(change[1]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hklflow
+from hklflow.core import verdict
 from hklflow.core.lattice import volume
 from hklflow.page import gates
 from hklflow.page.markup import Html, document, gallery, join, table, tag
@@ -14,6 +15,12 @@ from hklflow.page.pictures import Picture
 from hklflow.page.steps import STEPS, Figure, Place
 
 _AXES = ("a", "b", "c", "α", "β", "γ")
+_BADGES = {
+    "passed": ("✓ passed", "good"),
+    "doubtful": ("? doubtful", "warn"),
+    "failed": ("✗ failed", "bad"),
+}
+_SAID = ("provenance", "warnings", "sentences", "doubts")  # no figures, or said elsewhere
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def _lead(page: Page) -> str:
 def _overview(page: Page) -> list[Html]:
     judged = {scan: page.one(scan, "accepted") for scan in page.scans}
     judged = {scan: data for scan, data in judged.items() if data}
-    parts = [_alarms(page), _lattices(page)]
+    parts = [_verdicts(judged), _lattices(page), _warnings(page)]
     if judged:
         parts.append(tag("h3", "Gates"))
         parts.append(_gates(judged))
@@ -131,30 +138,42 @@ def _overview(page: Page) -> list[Html]:
 def _badge(accepted: Mapping[str, Any]) -> Html:
     if not accepted:
         return tag("span", "not judged", class_="note")
-    good = accepted["accepted"]
-    words = "accepted" if good else "✗ not accepted"
-    return tag("span", words, class_=f"badge {'good' if good else 'bad'}")
+    # The sign says it where colours are not seen.
+    words, colour = _BADGES[accepted["verdict"]]
+    return tag("span", words, class_=f"badge {colour}")
 
 
-def _alarms(page: Page) -> Html:
-    """Sentences of scans that missed a gate, and warnings of all steps."""
+def _verdicts(judged: Mapping[str, Mapping[str, Any]]) -> Html:
+    """Count the verdicts, and give the reasons of those that are not passed: failed ones first."""
+    if not judged:
+        return Html("")
+    levels = [data["verdict"] for data in judged.values()]
+    parts = [tag("p", f"Verdicts: {verdict.counted(levels)}.")]
+    for level, mark in (("failed", "alarm"), ("doubtful", "alarm mild")):
+        for scan, data in judged.items():
+            if data["verdict"] == level:
+                head = tag("p", tag("b", scan), " ", _badge(data))
+                told = [tag("p", sentence) for sentence in verdict.reasons(data)]
+                parts.append(tag("div", head, told, class_=mark))
+    return join(parts)
+
+
+def _warnings(page: Page) -> Html:
+    """Warnings of all steps that are no reasons of a verdict."""
     parts = []
     for scan in page.scans:
-        missed = page.one(scan, "accepted").get("sentences") or []
-        warned = [
-            f"{', '.join(word for word in (at.rotation, at.path.stem) if word)}: {sentence}"
+        accepted = page.one(scan, "accepted")
+        known = verdict.reasons(accepted) if accepted else []
+        told = [
+            tag("p", f"{', '.join(x for x in (at.rotation, at.path.stem) if x)}: {sentence}")
             for at, data in page.figures
             if at.part == "scan" and at.owner == scan
             for sentence in data.get("warnings") or []
+            if sentence not in known
         ]
-        for sentences, word, mark in (
-            (missed, "not accepted", "alarm"),
-            (warned, "warnings", "alarm mild"),
-        ):
-            if sentences:
-                told = [tag("p", sentence) for sentence in sentences]
-                parts.append(tag("div", tag("p", tag("b", f"{scan}: {word}")), told, class_=mark))
-    return join(parts)
+        if told:
+            parts.append(tag("div", tag("p", tag("b", scan)), told, class_="alarm plain"))
+    return join([tag("h3", "Warnings of the steps"), parts]) if parts else Html("")
 
 
 def _lattices(page: Page) -> Html:
@@ -171,7 +190,7 @@ def _lattices(page: Page) -> Html:
     shown = [i for i in range(6) if i not in fixed]
     # One that all have in common stands in the first line of the page.
     groups = len({data["space_group"] for data in cells.values()}) > 1
-    head = ["Scan", "Gates", "T", "Parent", *(["Space group"] if groups else [])]
+    head = ["Scan", "Verdict", "T", "Parent", *(["Space group"] if groups else [])]
     head += [f"{_AXES[i]} ({'Å' if i < 3 else '°'})" for i in shown]
     head += ["V (Å³)", "Peaks", "Indexed", "rmsd (pixel, frame)", "Coverage"]
     rows = []
@@ -302,7 +321,7 @@ def _scan(page: Page, number: int, scan: str) -> Html:
         if figures:
             parts.append(_figures(figures))
     # Of many scans those stand open that need a look, and the first.
-    look = len(page.scans) <= 3 or number == 0 or bool(accepted and not accepted["accepted"])
+    look = len(page.scans) <= 3 or number == 0 or accepted.get("verdict", "passed") != "passed"
     return tag("details", head, parts, class_="scan", id=f"scan-{number}", open=look)
 
 
@@ -321,7 +340,7 @@ def _figures(found: Sequence[tuple[Place, Mapping[str, Any]]]) -> Html:
         title = ", ".join(word for word in (at.rotation, at.path.stem) if word)
         rows = [
             tag("tr", tag("th", name, scope="row"), tag("td", value))
-            for name, value in flat({k: x for k, x in data.items() if k != "provenance"})
+            for name, value in flat({k: x for k, x in data.items() if k not in _SAID})
         ]
         tables.append(tag("table", tag("caption", title), tag("tbody", rows), class_="words"))
     return tag(

@@ -38,10 +38,11 @@ tbody tr:hover { background: var(--wash); }
   font-size: .85rem; border: 1px solid currentColor; white-space: nowrap; }
 .good { color: var(--good); }
 .bad { color: #fff; background: var(--bad); border-color: var(--bad); }
-.warn { color: var(--warn); }
+.warn { color: var(--warn); background: #fff1cc; }
 .alarm { border-left: 4px solid var(--bad); background: #fdf3f2; padding: .5rem 1rem;
   margin: .8rem 0; }
 .alarm.mild { border-color: #c98a00; background: #fff9ec; }
+.alarm.plain { border-color: var(--line); background: var(--wash); }
 .alarm p { max-width: 100ch; }
 details.scan { border-top: 1px solid var(--line); margin-top: 1.4rem; }
 details.scan > summary { cursor: pointer; padding: .8rem 0; font-size: 1.2rem; font-weight: 650; }

@@ -1,20 +1,20 @@
 """Decide whether a scan still fits its parent's space group, cell and peaks.
 
 The figures are those that `refine` and `refine_parent` left; see `hklflow.core.gates`
-for the limits. A parent passes the same gates against its own figures: its cell must
-have the symmetry that its space group says. A fixed orientation with too few peaks for any
-gate passes, and the verdict says so.
+for the limits and `hklflow.core.verdict` for what makes a scan doubtful. A parent passes the same
+gates against its own figures: its cell must have the symmetry that its space group says. A fixed
+orientation with too few peaks for any gate is doubtful.
 """
 
 from pathlib import Path
 from typing import Literal
 
 from hklflow import stage
-from hklflow.core import gates
+from hklflow.core import gates, verdict
 from hklflow.errors import HklflowError
 from hklflow.scan_limits import ScanLimits
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -26,7 +26,7 @@ class Inputs(stage.Inputs):
 
 class Outputs(stage.Outputs):
     accepted: Path
-    """Verdict, sentences, limits and figures."""
+    """Verdict with its sentences, limits and figures."""
 
 
 class Params(ScanLimits):
@@ -39,8 +39,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Judge, write."""
     scan, parent = stage.read_json(inputs.orientation), stage.read_json(inputs.parent)
     for path, data in ((inputs.orientation, scan), (inputs.parent, parent)):
-        if "symmetry" not in data:
-            raise HklflowError(f"{path} has no figures of the symmetry; refine that scan again")
+        if "misfit" not in data.get("symmetry", {}):
+            raise HklflowError(f"{path} lacks figures that the gates need; refine that scan again")
     limits = params.limits()
     identity = {
         "sample": scan["sample"],
@@ -50,26 +50,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parent_temperature": parent["temperature"],
         "space_group": parent["space_group"],
     }
-    untested = gates.untested(scan["symmetry"], parent["symmetry"], identity)
     sentences = gates.failures(scan["symmetry"], parent["symmetry"], limits, identity)
     if sentences and params.on_failure == "stop":
         raise HklflowError(". ".join(sentences))
+    doubts = verdict.doubts(scan["symmetry"], parent["symmetry"], limits, identity)
+    level = verdict.level(sentences, doubts)
     stage.write_json(
         outputs.accepted,
         {
             **identity,
+            "verdict": level,
             "accepted": not sentences,
             "sentences": sentences,
-            "warnings": [untested] if untested else [],
+            "doubts": doubts,
             "limits": vars(limits),
             "figures": scan["symmetry"],
             "parent_figures": parent["symmetry"],
         },
     )
-    if sentences:
-        print(". ".join(["not accepted", *sentences]))
-    else:
-        print("accepted" if untested is None else f"accepted: {untested}")
+    print(". ".join([level, *sentences, *doubts]))
 
 
 if __name__ == "__main__":

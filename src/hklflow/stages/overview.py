@@ -1,10 +1,11 @@
 """Gather all scans in one table and plot the lattice against temperature."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from hklflow import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -12,6 +13,8 @@ class Inputs(stage.Inputs):
     """Refined orientation of every scan."""
     metrics: list[Path]
     """Metrics of every merged volume, in the same order."""
+    accepted: list[Path]
+    """Verdict on every scan, in the same order."""
 
 
 class Outputs(stage.Outputs):
@@ -30,14 +33,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import csv
 
     from hklflow import plots
+    from hklflow.core import verdict
     from hklflow.core.lattice import volume
 
     rows = []
     names = ("a", "b", "c", "alpha", "beta", "gamma")
-    for orientation_path, metrics_path in zip(inputs.orientations, inputs.metrics, strict=True):
-        orientation, metrics = stage.read_json(orientation_path), stage.read_json(metrics_path)
+    for paths in zip(inputs.orientations, inputs.metrics, inputs.accepted, strict=True):
+        orientation, metrics, judged = (stage.read_json(path) for path in paths)
+        verdict.require(judged, paths[2])
+        reasons = verdict.reasons(judged)
         identity = ("sample", "scan", "temperature", "parent", "space_group")
-        row = {key: orientation[key] for key in identity}
+        row = {key: orientation[key] for key in identity} | {"verdict": judged["verdict"]}
         row |= dict(zip(names, orientation["cell"], strict=True))
         row |= {f"{n}_sigma": s for n, s in zip(names, orientation["cell_sigma"], strict=True)}
         row["volume"] = volume(orientation["cell"])
@@ -54,8 +60,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "coverage": metrics["coverage"],
             # A single rotation has nothing to agree with.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
-            # A line break or tab within a sentence would end the row or the cell.
-            "warnings": " | ".join(" ".join(text.split()) for text in orientation["warnings"]),
+            "reasons": _cell(reasons),
+            "warnings": _cell(x for x in orientation["warnings"] if x not in reasons),
         }
         rows.append(row)
     # Scans without a temperature come after the others of their sample.
@@ -75,6 +81,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "rotations_chi2": "χ² between rotations",
     }
     plots.save(plots.series(rows, quantities, "all scans"), outputs.series)
+    print(f"verdicts: {verdict.counted([row['verdict'] for row in rows])}")
+    for row in rows:
+        if row["verdict"] != "passed":
+            print(f"{row['verdict']}: {row['sample']} {row['scan']}: {row['reasons']}")
+
+
+def _cell(sentences: Iterable[str]) -> str:
+    """Sentences as one cell: a line break or tab within them would end the row or the cell."""
+    return " | ".join(" ".join(text.split()) for text in sentences)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.refinement import Refined
     from hklflow.orientation import Observed
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = frames_of
 
 
@@ -72,7 +72,7 @@ class Params(Settings, EngineSettings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import centre, doubts, gates, symmetry, transition
+    from hklflow.core import centre, doubts, gates, misfit, symmetry, transition, verdict
     from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
@@ -90,7 +90,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         rotations, notes = orientation.inherited(observed, parent)
         if params.fixed:
             refined, more = orientation.as_given(
-                observed, rotations, parent["UB"], params.hkl_tolerance, params.min_indexed
+                observed, rotations, parent["UB"], params.hkl_tolerance
             )
             notes += more
         else:
@@ -122,6 +122,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             refined = used.refine(rotations, observed.tables, examined.free.ub, none, free, limits)
             notes.append(f"the cell was refined without constraints: {', '.join(broken)} is broken")
     figures = examined.figures
+    figures["misfit"] = misfit.misfit(
+        refined,
+        observed.peaks,
+        tolerance=params.hkl_tolerance,
+        least=params.min_indexed,
+        fixed=params.fixed,
+    )
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed)
         figures |= doubts.doubts(
@@ -142,8 +149,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
     notes += gates.failures(figures, parent["symmetry"], params.accept.limits(), identity)
-    notes += gates.doubtful(figures, params.accept.limits())
-    notes += gates.hints(figures, parent["symmetry"], params.accept.limits(), identity)
+    notes += verdict.doubts(figures, parent["symmetry"], params.accept.limits(), identity)
     grid = Grid.from_dict(parent["grid"])
     data = orientation.product(refined, observed, grid, identity, notes, figures)
     stage.write_json(outputs.orientation, data)

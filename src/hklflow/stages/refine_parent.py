@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -112,7 +112,17 @@ class Params(Settings, EngineSettings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine, write."""
     from hklflow import orientation, plots
-    from hklflow.core import centre, doubts, gates, geometry, lattice, symmetry, transition
+    from hklflow.core import (
+        centre,
+        doubts,
+        gates,
+        geometry,
+        lattice,
+        misfit,
+        symmetry,
+        transition,
+        verdict,
+    )
     from hklflow.core.grid import Grid
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
@@ -138,7 +148,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             taken = _taken(inputs.start, params, observed, group)
             ub = taken.ub
             refined, warnings = orientation.as_given(
-                observed, taken.rotations, ub, params.hkl_tolerance, params.min_indexed
+                observed, taken.rotations, ub, params.hkl_tolerance
             )
             warnings += taken.notes
         else:
@@ -206,12 +216,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         intensities=observed.intensities,
         limits=params.accept.limits(),
     )
+    figures["misfit"] = misfit.misfit(
+        refined,
+        observed.peaks,
+        tolerance=params.hkl_tolerance,
+        least=params.min_indexed,
+        fixed=params.fixed,
+    )
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed)
         figures |= doubts.doubts(refined, observed.peaks, observed.intensities, group, free, named)
     warnings += gates.failures(figures, figures, params.accept.limits(), identity)
-    warnings += gates.doubtful(figures, params.accept.limits())
-    warnings += gates.own_absences(figures, params.accept.limits(), identity)
+    warnings += verdict.doubts(figures, figures, params.accept.limits(), identity)
     data = orientation.product(refined, observed, grid, identity, warnings, figures)
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)

@@ -11,7 +11,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.page.steps import Place
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -52,6 +52,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Sort by the places in the results folder, pack, render."""
     from dataclasses import replace
 
+    from hklflow.core.verdict import counted, require
     from hklflow.page.pictures import SMALL_WIDTHS, pack
     from hklflow.page.sample import Page, render
     from hklflow.page.steps import place
@@ -79,6 +80,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         ),
         figures=[(at, stage.read_json(at.path)) for at in placed(inputs.figures)],
     )
+    judged = [
+        (at, data) for at, data in page.figures if at.path.stem == "accepted" and at.part == "scan"
+    ]
+    for at, data in judged:
+        require(data, at.path)
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
@@ -90,15 +96,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
     outputs.small.write_text(render(small), encoding="utf-8")
-    refused = [
-        at.owner
-        for at, data in page.figures
-        if at.path.stem == "accepted" and at.part == "scan" and not data["accepted"]
-    ]
-    verdict = f"not accepted: {', '.join(refused)}" if refused else "no scan failed a gate"
+    levels = [data["verdict"] for _, data in judged]
     print(
         f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
-        f"{verdict}"
+        f"verdicts: {counted(levels) or 'none'}"
     )
 
 

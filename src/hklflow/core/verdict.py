@@ -1,0 +1,132 @@
+"""The verdict on a scan: passed, doubtful or failed, and the doubts as sentences.
+
+A scan that misses a gate of `core.gates` has failed. It is doubtful if it goes on, but a person
+should look first. Plain Python, as `core.gates` is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from hklflow.core import gates
+from hklflow.errors import HklflowError
+
+Level = Literal["passed", "doubtful", "failed"]
+LEVELS: tuple[Level, ...] = ("passed", "doubtful", "failed")
+
+
+def level(failures: Sequence[str], doubts: Sequence[str]) -> Level:
+    """Give the verdict that the sentences of `gates.failures` and `doubts` make."""
+    if failures:
+        return "failed"
+    return "doubtful" if doubts else "passed"
+
+
+def reasons(accepted: Mapping[str, Any]) -> list[str]:
+    """List the sentences of a verdict, those of failed gates first.
+
+    Parameters
+    ----------
+    accepted : mapping
+        Content of ``accepted.json``.
+    """
+    return [*accepted["sentences"], *accepted["doubts"]]
+
+
+def require(accepted: Mapping[str, Any], where: object) -> None:
+    """Refuse the content of an ``accepted.json`` that has no verdict.
+
+    Parameters
+    ----------
+    where : object
+        Its file, for the sentence.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if "verdict" not in accepted:
+        raise HklflowError(f"{where} has no verdict: an older hklflow wrote it; run `accept` again")
+
+
+def counted(levels: Sequence[str]) -> str:
+    """Count verdicts, as ``12 passed, 1 doubtful, 2 failed``; levels that none has are left out."""
+    numbers = [(levels.count(name), name) for name in LEVELS]
+    return ", ".join(f"{n} {name}" for n, name in numbers if n)
+
+
+def doubts(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: gates.Limits,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    """Say what stops no scan, but makes it doubtful, each with its cure.
+
+    Parameters
+    ----------
+    figures, parent_figures : mapping
+        Of the scan and its parent: ``symmetry`` of their ``orientation.json``.
+    limits : Limits
+    identity : mapping
+        As of `gates.failures`.
+    """
+    own = identity["scan"] == identity["parent"]
+    found = gates.doubtful(figures, limits)
+    found += _misplaced(figures, limits)
+    # The parent's refinement asks for more indexed peaks than that of its children.
+    misfit = figures["misfit"]
+    found += _poorly_indexed(parent_figures.get("misfit", misfit) if own else misfit)
+    found += _too_good(misfit, limits)
+    if own:
+        found += gates.own_absences(figures, limits, identity)
+    else:
+        found += gates.hints(figures, parent_figures, limits, identity)
+    untested = gates.untested(figures, parent_figures, identity)
+    return [*found, untested] if untested is not None else found
+
+
+def _misplaced(figures: Mapping[str, Any], limits: gates.Limits) -> Iterator[str]:
+    """Spots that are not where the model puts them, unless `core.doubts` has said why."""
+    misfit = figures["misfit"]
+    if misfit["rms in pixels"] is None or figures.get("motions"):
+        return
+    if any(x["reduced chi2"] > limits.told_chi2 for x in figures.get("unexplained", ())):
+        return
+    sizes = (misfit["rms in pixels"], misfit["rms in frames"])
+    if all(size <= most for size, most in zip(sizes, limits.told_rmsd, strict=True)):
+        return
+    cure = "look at the picture of the residuals, and check the calibration and the rotation axis"
+    if misfit["fixed"]:
+        cure = (
+            "check the orientation that was given and the calibration, or let it be refined "
+            "(`orientation: {fixed: false}`)"
+        )
+    yield (
+        f"{misfit['peaks']} indexed peaks are {sizes[0]:.2g} pixels and {sizes[1]:.2g} frames "
+        f"(rms, beyond the peaks' own errors; limits {limits.told_rmsd[0]:g} and "
+        f"{limits.told_rmsd[1]:g}) away from where the {'fixed ' if misfit['fixed'] else ''}"
+        f"orientation puts them: spots are masked and integrated beside their places; {cure}"
+    )
+
+
+def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
+    """Few indexed peaks of a fixed orientation; a refinement stops by itself."""
+    fraction, least = misfit["fraction indexed"], misfit["least fraction"]
+    if misfit["fixed"] and fraction is not None and fraction < least:
+        yield (
+            f"the fixed orientation indexes {fraction:.0%} of the peaks only (limit {least:.0%}): "
+            "it, the geometry or the cell may be wrong; check them, or index again without "
+            "`orientation: start`"
+        )
+
+
+def _too_good(misfit: Mapping[str, Any], limits: gates.Limits) -> Iterator[str]:
+    """Residuals far below the peaks' errors; of few peaks they may be so by chance."""
+    chi2 = misfit["reduced chi2"]
+    if chi2 is not None and chi2 < limits.min_chi2 and misfit["peaks"] >= gates.FEWEST:
+        yield (
+            f"residuals are only {chi2**0.5:.2g} times the peaks' stated errors (reduced chi² "
+            f"{chi2:.2g}, limit {limits.min_chi2:g}): the errors are too large, strong peaks weigh "
+            "no more than weak ones, and a crystal that moved is not seen; lower `find_peaks: "
+            "sigma_floor`"
+        )
