@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hklflow.core.refinement import Refined
     from hklflow.orientation import Observed
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = frames_of
 
 

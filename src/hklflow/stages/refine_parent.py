@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
