@@ -116,6 +116,80 @@ def test_a_superlattice_is_proposed_by_its_vector() -> None:
     assert "{space_group: P 6/m m m, cell: [11.97, 11.97, 4.05, 90, 90, 90]}" in sentences[1]
 
 
+DOUBLED = {
+    "vector": [0.5, 0.0, 0.0],
+    "arms": 2,
+    "peaks": 90,
+    "expected by chance": 0.31,
+    "multiples": [2, 2, 1],
+    "space_group": "P 4/m m m",
+}
+
+
+@pytest.mark.parametrize("fraction", [0.4, 0.1])
+def test_a_superlattice_of_a_broken_cell_is_proposed_as_one_lattice(fraction: float) -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    larger = {
+        "space_group": "P m m m",
+        "cell": [7.96, 4.0123, 4.05, 90.0, 90.0, 90.0],
+        "others": [],
+        "volume": 2,
+    }
+    changes = {
+        "fraction unindexed": fraction,
+        "relations": [broken],
+        "subgroups": ORTHORHOMBIC,
+        "offsets": [DOUBLED],
+        "superlattice": larger,
+    }
+    remedy = judge(changes)[-1]
+    assert "propagation vector (1/2, 0, 0), in 2 times the parent's primitive cell" in remedy
+    assert "{space_group: P m m m, cell: [7.96, 4.0123, 4.05, 90, 90, 90]}" in remedy
+
+
+MODULATED = {
+    "vector": [0.0, 0.0, 0.28761],
+    "sigma": [0.0, 0.0, 0.00042],
+    "arms": 2,
+    "peaks": 120,
+    "expected by chance": 0.31,
+}
+
+
+def test_incommensurate_satellites_keep_the_parents_cell() -> None:
+    changes = {
+        "fraction unindexed": 0.4,
+        "unindexed peaks": 160,
+        "incommensurate": [MODULATED],
+    }
+    told, remedy = judge(changes)
+    assert "120 of them lie at (0, 0, 0.2876(4)) from reflections" in told
+    assert "refine_parent" not in remedy
+    assert "`per_scan: {perov/150K: {accept: {max_unindexed_rise: 0.40}}}`" in remedy
+    # Most of the new peaks are something else.
+    assert "accept:" not in judge(changes | {"unindexed peaks": 300})[-1]
+    # A twin has peaks at such places too.
+    twin = {"sentence": "a twin", "share": 0.05}
+    assert "incommensurate" not in " ".join(judge(changes | {"other crystals": [twin]}))
+
+
+def test_with_a_broken_cell_the_main_reflections_are_the_new_parents() -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    changes = {
+        "fraction unindexed": 0.4,
+        "unindexed peaks": 160,
+        "incommensurate": [MODULATED],
+        "relations": [broken],
+        "subgroups": ORTHORHOMBIC,
+    }
+    remedy = judge(changes)[-1]
+    assert "copy results/perov/150K/orientation.json to 150K_start.json" in remedy
+    assert (
+        "{refine_parent: {space_group: P m m m, cell: [3.98, 4.0123, 4.05, 90, 90, 90], "
+        "min_indexed: 0.36, hkl_tolerance: 0.17}, orientation: {start: 150K_start.json}}" in remedy
+    )
+
+
 @pytest.mark.parametrize(("number", "of", "n"), [(2, 50, 0), (3, 50, 2), (3, 400, 0)])
 def test_absent_reflections(number: int, of: int, n: int) -> None:
     absent = {"number": number, "of": of, "fraction": number / of, "strongest": [[1, 0, 0]]}
@@ -173,6 +247,11 @@ def test_a_weak_superlattice_is_hinted_at_unless_the_parent_has_it() -> None:
     (told,) = hints(weak, figures(), ScanLimits().limits(), IDENTITY)
     assert told.startswith("150K: 20 peaks that are not indexed lie at (1/2, 1/2, 0)")
     assert hints(weak, figures(offsets=[offset]), ScanLimits().limits(), IDENTITY) == []
+    modulated = figures(**{"fraction unindexed": 0.1, "incommensurate": [MODULATED]})
+    (told,) = hints(modulated, figures(), ScanLimits().limits(), IDENTITY)
+    assert "(0, 0, 0.2876(4))" in told
+    moved = MODULATED | {"vector": [0.0, 0.0, 0.29]}  # the modulation follows the temperature
+    assert hints(modulated, figures(incommensurate=[moved]), ScanLimits().limits(), IDENTITY) == []
     # Told by the gate already.
     strong = weak | {"fraction unindexed": 0.3}
     assert hints(strong, figures(), ScanLimits().limits(), IDENTITY) == []

@@ -37,7 +37,6 @@ from tests.truth.worlds_kinds import (
     HEADER_SIZES,
     KINDS,
     PSEUDO_AXES,
-    TRANSITIONS,
     pseudo_cubic_cell,
     systems_of,
 )
@@ -50,6 +49,7 @@ from tests.truth.worlds_physics import (
     direct_basis,
     rotation,
 )
+from tests.truth.worlds_transitions import EVERY_TRANSITION, TRANSITIONS
 
 __all__ = [
     "BRAGG",
@@ -75,9 +75,11 @@ def _parse(kind: str, system: str, seed: int) -> list[tuple[str, str]]:
     parts = []
     for text in kind.split("+"):
         name, _, variant = text.partition(":")
-        if name not in KINDS or (variant and variant not in KINDS[name].variants):
+        known = (*KINDS[name].variants, *KINDS[name].by_name) if name in KINDS else ()
+        if name not in KINDS or (variant and variant not in known):
             raise ValueError(f"unknown kind {text!r}; the kinds are {', '.join(KINDS)}")
-        choices = [v for v in KINDS[name].variants if system in systems_of(name, v)]
+        variants = [variant] if variant else KINDS[name].variants
+        choices = [v for v in variants if system in systems_of(name, v)]
         if system not in systems_of(name, variant) or not choices:
             raise ValueError(f"{text} does not exist in the {system} system")
         parts.append((name, variant or str(rng_of(seed, name, "variant").choice(choices))))
@@ -149,7 +151,7 @@ def world(
     parts.sort(key=lambda part: part[0] not in CELL_KINDS)
     for name, variant in parts:
         if name == "transition":
-            group = TRANSITIONS[variant].parent
+            group = EVERY_TRANSITION[variant].parent
         if name == "twin_pseudomerohedral":
             cell = pseudo_cubic_cell(system, rng_of(seed, name, system), sizes[name])
             group = PSEUDO_AXES[system][1]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import gemmi
 import numpy as np
 
 from tests.truth.worlds_draft import (
@@ -38,6 +39,7 @@ from tests.truth.worlds_physics import (
     rotation,
     wilson,
 )
+from tests.truth.worlds_transitions import EVERY_TRANSITION, MORE_TRANSITIONS, TRANSITIONS
 
 # The kinds. Each changes the draft and returns a record of what was done.
 Kind = Callable[[Draft, np.random.Generator, float, str], Record]
@@ -261,67 +263,9 @@ def _wrong_cell(d: Draft, rng: np.random.Generator, size: float, what: str) -> R
     return {"expected": d.expected}
 
 
-@dataclass(frozen=True)
-class Transition:
-    """Parent and child: axes of the child in columns P of parent axes, strain size·form."""
-
-    system: str
-    parent: str
-    child: str
-    P: tuple[tuple[int, int, int], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-    form: tuple[tuple[float, float, float], ...] = ((0, 0, 0),) * 3  # parent's Cartesian axes
-    q: tuple[float, float, float] | None = None  # incommensurate satellites
-
-
-_C = ((-0.5, 0, 0), (0, -0.5, 0), (0, 0, 1.0))
-_XY = ((0, 1.0, 0), (1.0, 0, 0), (0, 0, 0))
-TRANSITIONS = {
-    "cubic-tetragonal": Transition("cubic", "Pm-3m", "P4mm", form=_C),
-    "tetragonal-orthorhombic": Transition(
-        "tetragonal", "I4/mmm", "Fmmm", ((1, 1, 0), (-1, 1, 0), (0, 0, 1)), _XY
-    ),
-    "orthorhombic-monoclinic": Transition(
-        "orthorhombic", "Pmmm", "P2/m", form=((0, 0, -1.0), (0, 0, 0), (-1.0, 0, 0))
-    ),
-    "cubic-rhombohedral": Transition(
-        "cubic",
-        "Pm-3m",
-        "R3m:H",
-        ((1, 0, 1), (-1, 1, 1), (0, -1, 1)),
-        ((0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)),
-    ),
-    "doubling-111": Transition("cubic", "Pm-3m", "Fm-3m", ((2, 0, 0), (0, 2, 0), (0, 0, 2))),
-    "doubling-001": Transition("tetragonal", "P4/mmm", "P4/mmm", ((1, 0, 0), (0, 1, 0), (0, 0, 2))),
-    "doubling-100": Transition("orthorhombic", "Pmmm", "Pmmm", ((2, 0, 0), (0, 1, 0), (0, 0, 1))),
-    "tripling": Transition("hexagonal", "P6/mmm", "P6/mmm", ((2, -1, 0), (1, 1, 0), (0, 0, 1))),
-    "cubic-I4/mcm": Transition("cubic", "Pm-3m", "I4/mcm", ((1, 1, 0), (-1, 1, 0), (0, 0, 2)), _C),
-    "cubic-Pnma": Transition(
-        "cubic",
-        "Pm-3m",
-        "Pnma",
-        ((1, 0, -1), (0, 2, 0), (1, 0, 1)),
-        ((0.3, 0, 0.8), (0, -0.6, 0), (0.8, 0, 0.3)),
-    ),
-    "incommensurate": Transition("tetragonal", "P4/mmm", "P4/mmm", q=(0, 0, 1)),
-    "incommensurate-a": Transition("orthorhombic", "Pnma", "Pnma", q=(1, 0, 0)),
-}
-SYSTEM_OF_GROUP = {
-    "P4mm": "tetragonal",
-    "Fmmm": "orthorhombic",
-    "P2/m": "monoclinic",
-    "R3m:H": "trigonal",
-    "Fm-3m": "cubic",
-    "P4/mmm": "tetragonal",
-    "Pmmm": "orthorhombic",
-    "P6/mmm": "hexagonal",
-    "I4/mcm": "tetragonal",
-    "Pnma": "orthorhombic",
-}
-
-
 def _transition(d: Draft, rng: np.random.Generator, size: float, what: str) -> Record:
     """Turn the draft into the child at 100 K, a single domain remounted within 0.2°."""
-    t = TRANSITIONS[what]
+    t = EVERY_TRANSITION[what]
     d.parent = finish(d, f"parent of {what}", ())
     P, before = np.array(t.P, float), replace(d)
     axes0 = direct_basis(busing_levy(d.sample.cell))
@@ -332,13 +276,16 @@ def _transition(d: Draft, rng: np.random.Generator, size: float, what: str) -> R
     frame = 2 * np.pi * np.linalg.inv(axes).T @ np.linalg.inv(busing_levy(cell))
     misset = rotation(random_direction(rng), rng.uniform(0, 0.2))
     d.sample = replace(d.sample, cell=cell, U=misset @ d.sample.U @ frame, motion=Motion())
-    d.space_group, d.system, d.temperature = t.child, SYSTEM_OF_GROUP[t.child], 100.0
+    d.space_group, d.temperature = t.child, 100.0
+    d.system = gemmi.SpaceGroup(t.child).crystal_system_str()
     weak = rng.uniform(0.02, 0.2)
     h = reflections(busing_levy(cell), d.q_max)
     in_parent = h @ np.linalg.inv(P)
     fundamental = np.all(np.abs(in_parent - np.round(in_parent)) < 1e-6, axis=1)
     strength = weak * strength_of(d, h, "child")
-    strength[fundamental] = strength_of(before, np.round(in_parent[fundamental]))
+    before_strength = strength_of(before, np.round(in_parent[fundamental]))
+    fundamental[fundamental] = before_strength > 0  # what the parent forbids is weak
+    strength[fundamental] = before_strength[before_strength > 0]
     keep = strength > 0
     main, extra = fundamental & keep, ~fundamental & keep
     d.main = Family(h[main], h[main], strength[main], BRAGG)
@@ -357,6 +304,7 @@ class Rule:
     high: float = 0.0
     variants: tuple[str, ...] = ("",)
     systems: tuple[str, ...] = SYSTEMS
+    by_name: tuple[str, ...] = ()  # variants that are not drawn
 
 
 KINDS = {
@@ -383,7 +331,9 @@ KINDS = {
         _wrong_header, variants=("axis", "distance", "start", "beam", "wavelength")
     ),
     "wrong_cell": Rule(_wrong_cell, 0.03, 0.03),  # relative
-    "transition": Rule(_transition, 0.002, 0.02, tuple(TRANSITIONS)),  # strain
+    "transition": Rule(  # strain
+        _transition, 0.002, 0.02, tuple(TRANSITIONS), by_name=tuple(MORE_TRANSITIONS)
+    ),
 }
 HEADER_SIZES = {"axis": 0.0, "distance": 0.03, "start": 5.0, "beam": 5.0, "wavelength": 0.01}
 CELL_KINDS = ("transition", "twin_pseudomerohedral")  # kinds that choose the cell
@@ -393,6 +343,7 @@ EXCLUSIVE = (*CELL_KINDS, "half_wavelength")
 def systems_of(kind: str, variant: str = "") -> tuple[str, ...]:
     """Return the crystal systems in which a kind exists."""
     if kind == "transition":
-        systems = {t.system for name, t in TRANSITIONS.items() if variant in ("", name)}
+        known = [EVERY_TRANSITION[variant]] if variant else TRANSITIONS.values()
+        systems = {t.system for t in known}
         return tuple(s for s in SYSTEMS if s in systems)
     return KINDS[kind].systems

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hklflow.core import remedies
+from hklflow.core.remedies import vector_text
+
 FEWEST = 20
 """Peaks that a refinement has at least. A fixed orientation may have fewer: too few to judge it."""
 
@@ -108,14 +111,25 @@ def failures(
     where = f"{identity['sample']} {identity['scan']}"
     if identity["temperature"] is not None:
         where += f" at {identity['temperature']:g} K"
+    jumps = _jumps(figures, parent_figures, limits, where, identity)
     reasons = [
         *_unindexed(figures, parent_figures, limits, where, identity),
         *_absences(figures, parent_figures, limits, where, identity),
         *_relations(figures, limits, where, identity),
-        *_jumps(figures, parent_figures, limits, where, identity),
+        *jumps,
     ]
     if reasons:
-        reasons.append(_proposal(figures, parent_figures, limits, identity))
+        rise = _rise(figures, parent_figures)
+        remedy = remedies.proposal(
+            figures,
+            parent_figures,
+            identity,
+            rise=rise if rise > limits.max_unindexed_rise else None,
+            broken=any(limits.broken(relation) for relation in figures["relations"]),
+            absent=_is_absent(figures, parent_figures, limits),
+            jumped=bool(jumps),
+        )
+        reasons.append(remedy)
     return [*(f"{where}: {text}" for text in _moved(figures, limits)), *reasons]
 
 
@@ -183,13 +197,13 @@ def hints(
         return []
     if _rise(figures, parent_figures) > limits.max_unindexed_rise:
         return []
-    known = [list(offset["vector"]) for offset in parent_figures["offsets"]]
     return [
         f"{identity['scan']}: {offset['peaks']} peaks that are not indexed lie at "
-        f"{vector_text(offset['vector'])} from reflections ({offset['expected by chance']:.2g} "
-        f"expected by chance), which those of {_parent(identity)} do not: a weak superlattice?"
-        for offset in figures["offsets"]
-        if list(offset["vector"]) not in known
+        f"{vector_text(offset['vector'], offset.get('sigma'))} from reflections "
+        f"({offset['expected by chance']:.2g} expected by chance), which those of "
+        f"{_parent(identity)} do not: a weak superlattice?"
+        for offset in (*figures["offsets"], *_incommensurate(figures))
+        if remedies.is_new(offset, parent_figures)
     ]
 
 
@@ -239,12 +253,19 @@ def _unindexed(
         f"{_parent(identity)}, against {parent['fraction unindexed']:.1%} there (rise "
         f"{rise:.1%}, limit {limits.max_unindexed_rise:.1%})"
     )
-    for offset in figures["offsets"][:2]:
+    vectors = [*figures["offsets"], *_incommensurate(figures)]
+    for offset in sorted(vectors, key=lambda x: -x["peaks"])[:2]:
+        vector = vector_text(offset["vector"], offset.get("sigma"))
         text += (
-            f"; {offset['peaks']} of them lie at {vector_text(offset['vector'])} from reflections "
+            f"; {offset['peaks']} of them lie at {vector} from reflections "
             f"({offset['expected by chance']:.2g} expected by chance)"
         )
     return [text]
+
+
+def _incommensurate(figures: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Incommensurate vectors, unless another crystal is what makes them."""
+    return () if figures.get("other crystals") else figures.get("incommensurate", ())
 
 
 def _is_absent(figures: Mapping[str, Any], parent: Mapping[str, Any], limits: Limits) -> bool:
@@ -342,57 +363,3 @@ def _extents(
     ]
     volumes = [x[key] for x in (figures, parent) for key in ("volume", "volume_sigma")]
     return [*rows, ("the volume", 3.0, volumes[0], volumes[1], volumes[2], volumes[3])]
-
-
-def _proposal(
-    figures: Mapping[str, Any],
-    parent: Mapping[str, Any],
-    limits: Limits,
-    identity: Mapping[str, Any],
-) -> str:
-    scan = identity["scan"]
-    at = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
-    group, cell = identity["space_group"], figures["cell"]
-    broken = any(limits.broken(relation) for relation in figures["relations"])
-    others = vector = ""
-    if (broken or _is_absent(figures, parent, limits)) and figures["subgroups"]:
-        best, *rest = figures["subgroups"]
-        group, cell = best["space_group"], best["cell"]
-        if rest:
-            others = f" (or {', '.join(x['space_group'] for x in rest)})"
-    rise = _rise(figures, parent)
-    if figures["offsets"] and rise > limits.max_unindexed_rise:
-        offset = figures["offsets"][0]
-        times = offset["multiples"]
-        vector = (
-            f"a superlattice with the propagation vector {vector_text(offset['vector'])}, in the "
-            f"parent's cell multiplied {' x '.join(map(str, times))} or a smaller one; "
-        )
-        if not broken:
-            group, others = offset["space_group"], ""
-            cell = [x * n for x, n in zip(figures["cell"], (*times, 1, 1, 1), strict=True)]
-    numbers = [_number(value) for value in cell]
-    settings = f"space_group: {group}, cell: [{', '.join(numbers)}]"
-    return (
-        f"at {at} give {scan}, and the scans beyond it, a parent of their own, e.g. {vector}space "
-        f"group {group}{others}, cell {' '.join(numbers)}: in scans.tsv put `{scan}` in the "
-        f"column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
-        f"{{refine_parent: {{{settings}}}}}}}`"
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}".rstrip("0").rstrip(".")
-
-
-def _denominator(x: float) -> int:
-    return next(n for n in (1, 2, 3, 4, 6, 12) if abs(x * n - round(x * n)) < 1e-6)
-
-
-def vector_text(vector: Sequence[float]) -> str:
-    """Write a propagation vector with fractions, as ``(1/2, 1/2, 0)``."""
-    parts = []
-    for x in vector:
-        n = _denominator(x)
-        parts.append(f"{round(x * n)}/{n}" if n > 1 else f"{round(x)}")
-    return f"({', '.join(parts)})"

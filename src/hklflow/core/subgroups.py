@@ -75,7 +75,7 @@ def subgroups(group: symmetry.SpaceGroup, centred: bool = True) -> tuple[Subgrou
         kept = op if centred else sgtbx.rt_mx(op.r(), sgtbx.tr_vec((0, 0, 0), op.t().den()))
         operations.setdefault(tuple(op.r().num()), []).append(kept)
     found = []
-    for rotations in _point_subgroups(list(operations)):
+    for rotations in point_subgroups(list(operations)):
         part = sgtbx.space_group()
         for rotation in rotations:
             for op in operations[rotation]:
@@ -84,8 +84,11 @@ def subgroups(group: symmetry.SpaceGroup, centred: bool = True) -> tuple[Subgrou
     return tuple(sorted(found, key=lambda x: (-len(x.rotations), x.symbol, x.hall)))
 
 
-def _point_subgroups(rotations: list[tuple[int, ...]]) -> list[frozenset[tuple[int, ...]]]:
-    """All subgroups of a point group given by its matrices: each is joined with each element."""
+def point_subgroups(rotations: list[tuple[int, ...]]) -> list[frozenset[tuple[int, ...]]]:
+    """List all subgroups of a point group given by its matrices.
+
+    Each is joined with each element.
+    """
     place = {rotation: i for i, rotation in enumerate(rotations)}
     matrices = np.array(rotations).reshape(-1, 3, 3)
     products = np.einsum("iab,jbc->ijac", matrices, matrices).reshape(*2 * [len(rotations)], 9)
@@ -117,6 +120,27 @@ def _closed(members: frozenset[int], table: list[list[int]]) -> frozenset[int]:
 def maximal(candidates: list[Subgroup]) -> list[Subgroup]:
     """Those of one list's subgroups that are contained in no other of them."""
     return [x for x in candidates if not any(x.rotations < y.rotations for y in candidates)]
+
+
+def of_operations(rotations: frozenset[tuple[int, ...]], translations: Floats) -> Subgroup:
+    """Return the symmorphic group of some rotations and of lattice translations.
+
+    Parameters
+    ----------
+    rotations : frozenset of 9-tuples of int
+    translations : (3, 3) array
+        A primitive basis of the direct lattice, rows, in multiples of 1/12 of the axes.
+    """
+    require_cctbx_is_safe()
+    from cctbx import sgtbx
+
+    group = sgtbx.space_group()
+    for vector in np.rint(12 * translations).astype(int).tolist():
+        group.expand_ltr(sgtbx.tr_vec(vector, 12))
+    none = sgtbx.tr_vec((0, 0, 0), 12)
+    for rotation in sorted(rotations):
+        group.expand_smx(sgtbx.rt_mx(sgtbx.rot_mx(rotation, 1), none))
+    return _subgroup(group)
 
 
 def _subgroup(group: Any) -> Subgroup:

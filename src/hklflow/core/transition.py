@@ -8,7 +8,6 @@ the relations between the cell's six numbers hold. `core.gates` judges the figur
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,15 @@ from hklflow.core import lattice, symmetry
 from hklflow.core.gates import CELL_NAMES, Limits
 from hklflow.core.refinement import Limits as FitLimits
 from hklflow.core.refinement import Peaks, Refined, refine
+from hklflow.core.satellites import INDEXED, satellites
 from hklflow.core.subgroups import Subgroup, maximal, subgroups
+from hklflow.core.superlattice import superlattice
 from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_INDEXED = 0.1  # largest deviation from an integer of an indexed peak, the same for all scans
-_NEAR = 0.04  # of a peak on a propagation vector; 1/12 is the least distance of two of them
-_STEPS = np.array([0, 3, 4, 6, 2, -2, -3, -4]) / 12  # 0, 1/4, 1/3, 1/2, 1/6 and their negatives
-_FEWEST = 8  # peaks on a propagation vector that is told
-_MOST = 5  # propagation vectors, and space groups, that are told
+_MOST = 5  # space groups that are told
 _REGIONS = 9  # over which errors of the geometry are thought to average
 _CHANCE = 0.1  # of the forbidden peaks may be forbidden in the subgroup too
 
@@ -87,7 +84,7 @@ def examine(
     Examined
         The refinement with a free cell, and the figures (None where there are no peaks):
         ``space group``, ``crystal system``; ``peaks``, ``unindexed peaks``,
-        ``fraction unindexed``; ``offsets``: see `propagation_vectors`;
+        ``fraction unindexed``; ``offsets``, ``incommensurate``: see `satellites`;
         ``absent reflections``: ``number`` ``of`` indexed peaks,
         ``fraction``, ``strongest`` hkl; ``cell`` and ``volume`` (constrained, with σ); ``free
         cell``: ``cell``, ``sigma`` (Å, degrees), the ``systematic factor`` in all σ of the free
@@ -95,11 +92,11 @@ def examine(
         use, or None with ``why not``; ``relations``: see `relations`; ``metric``: Bravais type
         and cell that the free cell has within its errors; ``subgroups``: the largest space
         groups that agree with the free cell and forbid nothing seen, with their cells; empty if
-        nothing is broken.
+        nothing is broken; ``superlattice``: see there.
     """
     miller = _miller(refined, peaks)
     deviation = np.abs(miller - np.rint(miller)).max(axis=1)
-    unindexed = deviation >= _INDEXED
+    unindexed = deviation >= INDEXED
     absent, forbidden = _absences(refined, deviation, group, intensities)
     result: dict[str, Any] = {
         "space group": group.symbol,
@@ -107,7 +104,6 @@ def examine(
         "peaks": len(miller),
         "unindexed peaks": int(unindexed.sum()),
         "fraction unindexed": float(unindexed.mean()) if len(miller) else None,
-        "offsets": propagation_vectors(miller[unindexed], group),
         "absent reflections": absent,
         "cell": refined.cell,
         "cell_sigma": refined.cell_sigma,
@@ -118,11 +114,15 @@ def examine(
         loose = _free_refinement(refined, peaks, free)
     except HklflowError as error:
         none: dict[str, Any] = {"free cell": None, "why not": str(error), "relations": []}
-        return Examined(result | none | {"metric": None, "subgroups": []}, None)
+        none |= {"metric": None, "subgroups": [], "superlattice": None}
+        return Examined(result | none | _offsets(miller, group), None)
     factor = systematic(loose.chi2, int(loose.used.sum()))
     free_covariance = factor**2 * loose.cell_covariance
     found = relations(loose.cell, free_covariance, group)
     broken = any(limits.broken(relation) for relation in found)
+    if broken:
+        # Those of the constrained cell are off in proportion to hkl.
+        miller = _miller(loose, peaks)
     both = (refined.used | refined.held_out) & (loose.used | loose.held_out)
     result |= {
         "free cell": {
@@ -136,13 +136,52 @@ def examine(
         "relations": found,
         "metric": _metric(loose.cell, free_covariance, group, limits),
         "subgroups": [],
+        **_offsets(miller, group),
     }
     if broken or len(forbidden) >= limits.min_absent_peaks:
         chosen = _compatible(loose.cell, free_covariance, group, forbidden, limits)
         result["subgroups"] = [
             {"space_group": x.symbol, "cell": x.proposed_cell(loose.cell)} for x in chosen[:_MOST]
         ]
+    result["superlattice"] = _superlattice(miller, result, free_covariance, group, limits)
     return Examined(result, loose)
+
+
+def _offsets(miller: Floats, group: symmetry.SpaceGroup) -> dict[str, Any]:
+    unindexed = np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED
+    rational, others = satellites(miller[unindexed], group)
+    return {"offsets": rational, "incommensurate": others}
+
+
+def _superlattice(
+    miller: Floats,
+    known: dict[str, Any],
+    covariance: Floats,
+    group: symmetry.SpaceGroup,
+    limits: Limits,
+) -> dict[str, Any] | None:
+    """Lattice of the peaks at rational vectors and at reflections that the centring forbids."""
+    whole = np.rint(miller)
+    indexed = np.abs(miller - whole).max(axis=1) < INDEXED
+    lost = indexed & ~_is_integer(whole @ group.to_primitive.T)
+    if lost.sum() < max(limits.min_absent_peaks, limits.max_absent * indexed.sum()):
+        lost[:] = False
+    offsets = known["offsets"]
+    new = np.vstack([miller[~indexed] if offsets else miller[:0], whole[lost]])
+    cell = known["free cell"]["cell"]
+    return superlattice(
+        new,
+        group,
+        np.lcm.reduce([[1, 1, 1], *(offset["multiples"] for offset in offsets)], axis=0).tolist(),
+        float(sum(offset["expected by chance"] for offset in offsets)),
+        cell,
+        lambda operations: _obeys(cell, covariance, operations, limits),
+    )
+
+
+def _is_integer(rows: Floats) -> Mask:
+    whole: Mask = np.abs(rows - np.rint(rows)).max(axis=1) < 1e-6
+    return whole
 
 
 def _triclinic() -> symmetry.SpaceGroup:
@@ -162,7 +201,7 @@ def _free_refinement(refined: Refined, peaks: Sequence[Peaks], free: Sequence[st
         _triclinic(),
         free=free,
         cell=refined.cell,
-        limits=FitLimits(hkl=_INDEXED, min_fraction=0.5 * refined.fraction_indexed),
+        limits=FitLimits(hkl=INDEXED, min_fraction=0.5 * refined.fraction_indexed),
     )
 
 
@@ -216,7 +255,7 @@ def _absences(
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Figures of the forbidden reflections, and their hkl (n, 3)."""
     # Only peaks that are where the model has them: a chance peak rarely is.
-    good = (refined.used | refined.held_out) & (deviation < _INDEXED)
+    good = (refined.used | refined.held_out) & (deviation < INDEXED)
     rows = np.nonzero(good)[0]
     rows = rows[group.is_absent(refined.hkl[rows])]
     intensity = np.ones(len(deviation)) if intensities is None else np.concatenate(intensities)
@@ -230,109 +269,6 @@ def _absences(
         "strongest": [list(hkl) for hkl in distinct[:3]],
     }
     return told, refined.hkl[rows]
-
-
-def propagation_vectors(miller: Floats, group: symmetry.SpaceGroup) -> list[dict[str, Any]]:
-    """Rational propagation vectors on which unindexed peaks lie more often than by chance.
-
-    All vectors with the denominators 2, 3, 4 and 6 are tried, symmetry mates and opposites
-    together; the most significant first, whose peaks are then taken out. By chance there are as
-    many peaks as evenly spread ones, or as many as there are beside the vector along an axis:
-    maxima on a diffuse rod are everywhere on it.
-
-    Parameters
-    ----------
-    miller : (n, 3) array
-        Miller coordinates of the peaks that are not indexed.
-
-    Returns
-    -------
-    offsets : list of dict
-        ``vector`` (3,), ``arms`` (mates modulo integers), ``peaks``, ``expected by chance``;
-        ``multiples`` (3,) of a, b, c in a cell that indexes all arms, and ``space_group``, a
-        primitive one of the same point group that the multiplied cell obeys.
-    """
-    if len(miller) < _FEWEST:
-        return []
-    offset = miller - np.rint(miller)
-    # What is left of the unit cube when the surroundings of integers are taken out.
-    volume = 1 - (2 * _INDEXED) ** 3
-    per_arm = (2 * _NEAR) ** 3 / volume
-    near = [(*_near(offset, star), star) for star in _stars(group)]
-    left = np.ones(len(offset), dtype=np.bool_)
-    found: list[dict[str, Any]] = []
-    while len(found) < _MOST:
-        rows = []
-        for hits, beside, star in near:
-            number = int((hits & left).sum())
-            spread = per_arm * len(star) * int(left.sum())
-            # The two flanks are twice as long as the window.
-            expected = max(spread, 0.5 * int((beside & left).sum()))
-            rows.append(((number - expected) / np.sqrt(expected + 1), number, expected, hits, star))
-        if not rows:
-            break
-        score, number, expected, hits, star = max(rows, key=lambda row: row[0])
-        if number < _FEWEST or score < 5:
-            break
-        found.append(
-            {
-                "vector": list(star[0]),
-                "arms": len(star),
-                "peaks": number,
-                "expected by chance": float(expected),
-                "multiples": _multiples(star),
-                "space_group": subgroups(group, False)[0].symbol,
-            }
-        )
-        left &= ~hits
-    return found
-
-
-def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> tuple[Mask, Mask]:
-    """Which peaks (n,) are at an arm of a star, and which are beside one along an axis."""
-    hits = np.zeros(len(offset), dtype=np.bool_)
-    beside = np.zeros(len(offset), dtype=np.bool_)
-    for arm in star:
-        difference = offset - np.array(arm)
-        away = np.abs(difference - np.rint(difference))
-        hits |= away.max(axis=1) < _NEAR
-        for axis in range(3):
-            others = np.delete(away, axis, axis=1).max(axis=1) < _NEAR
-            beside |= others & (away[:, axis] >= _NEAR) & (away[:, axis] < 3 * _NEAR)
-    return hits, beside
-
-
-@lru_cache(maxsize=16)
-def _stars(group: symmetry.SpaceGroup) -> list[list[tuple[float, ...]]]:
-    """Vectors modulo integers that the Laue group makes of one; the plainest first."""
-    grid = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij"), -1).reshape(-1, 3)
-    seen: set[tuple[float, ...]] = set()
-    stars = []
-    for vector in sorted(map(_folded, grid), key=_plainness):
-        if vector in seen or not any(vector):
-            continue
-        # The Laue group has the inversion: opposites are in.
-        mates = {_folded(w @ np.array(vector)) for w in group.laue_operations}
-        # A mate may leave the list (1/2 - 1/3 along other axes): it is an arm all the same.
-        seen |= mates
-        stars.append(sorted(mates, key=_plainness))
-    return stars
-
-
-def _multiples(star: Sequence[tuple[float, ...]]) -> list[int]:
-    """Times by which a, b and c must be taken for all arms to have integer indices."""
-    twelfths = np.rint(np.array(star) * 12).astype(np.int64)
-    return [int(n) for n in np.lcm.reduce(12 // np.gcd(twelfths, 12), axis=0)]
-
-
-def _folded(vector: Floats) -> tuple[float, ...]:
-    """Components in (-1/2, 1/2], as multiples of 1/12."""
-    twelfths = np.rint(np.asarray(vector) * 12).astype(int)
-    return tuple(float(x) / 12 for x in -((-twelfths + 6) % 12 - 6))
-
-
-def _plainness(vector: tuple[float, ...]) -> tuple[Any, ...]:
-    return (sum(x < 0 for x in vector), sum(abs(x) for x in vector), [-x for x in vector])
 
 
 # ------------------------------------------------------------------------- cell
