@@ -7,9 +7,6 @@ and not needed.
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hklflow.core import steadiness, symmetry
 from hklflow.core.refinement import Refined
 from hklflow.core.residuals import Peaks
