@@ -84,11 +84,11 @@ class Observed:
         )
 
 
-def named(sample: str, scan: str, observed: Observed) -> "Named":
-    """How sentences call a scan and its frames."""
+def named(sample: str, scan: str, observed: Observed, *, own: bool) -> "Named":
+    """How sentences call a scan and its frames; ``own``: it is a parent."""
     from hklflow.core.doubts import Named
 
-    return Named(sample, scan, observed.names, [one.first for one in observed.scans])
+    return Named(sample, scan, observed.names, [one.first for one in observed.scans], own)
 
 
 def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> Observed:

@@ -48,6 +48,15 @@ class ScanLimits(stage.Params):
     """Rms in pixels and in frames, beyond the peaks' own errors, by which indexed peaks may be off
     their places before a scan is doubtful: farther spots are masked and integrated beside their
     places. For orientations that are fixed; a refinement is judged by `told_chi2` before."""
+    told_unindexed: float = Field(0.05, ge=0, le=1)
+    """Fraction of the peaks that the refined lattice does not index, from which on it is told. Half
+    the wavelength, powder rings and a parent's satellites are told always."""
+    told_cell: float = Field(0.005, ge=0)
+    """Relative difference of a parent's cell (mean of its lengths) from that of the table of
+    samples, from which on it is told: more than a crystal expands in 300 K, but for soft ones."""
+    told_distance: float = Field(0.002, ge=0)
+    """Relative difference of the detector's distance that the peaks would rather have, from which
+    on it is told; powder calibrations are ten times as good."""
 
     def limits(self) -> gates.Limits:
         """Give them as the gates take them."""

@@ -59,6 +59,9 @@ def test_nothing_moves_in_a_world_at_rest(system: str, seed: int) -> None:
     found = case("plain", system, seed).doubts()
     (residuals,) = found.pop("unexplained")
     assert residuals["reduced chi2"] < 1.1
+    (left,) = found.pop("unindexed")
+    assert left["fraction"] < 0.01
+    assert not left["named"]
     assert found == {"motions": [], "other crystals": [], "lost": []}
 
 

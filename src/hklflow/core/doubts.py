@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core import leftover, slip, steadiness, symmetry
+from hklflow.core import leftover, slip, steadiness, symmetry, unindexed
 from hklflow.core.refinement import Refined
+from hklflow.core.remedies import vector_text
 from hklflow.core.residuals import Peaks
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,8 @@ class Named:
     scan: str
     rotations: Sequence[str]
     first: Sequence[int]
+    own: bool = True
+    """Whether it is a parent: of other scans `core.gates` compares satellites with the parent's."""
 
 
 def doubts(
@@ -60,8 +63,9 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``unexplained``: lists of dict, each with its
-        ``sentence``. The last has the residuals, unless motions explain some of them.
+        ``motions``, ``other crystals``, ``lost``, ``unexplained``, ``unindexed``: lists of dict,
+        each with its ``sentence``. ``unexplained`` has the residuals; motions explain some of
+        them, and peaks that are not indexed, too.
     """
     g = np.concatenate(
         [
@@ -102,11 +106,15 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
+    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    miller = g @ np.linalg.inv(refined.ub).T
+    left = unindexed.unindexed(miller, np.linalg.norm(g, axis=1), intensity, theirs, group)
     return {
         "motions": motions,
         "other crystals": [_of_crystal(x, named) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "unexplained": [] if motions else [_of_residuals(refined)],
+        "unindexed": [] if motions or gone else [_of_unindexed(left, named)],
     }
 
 
@@ -217,6 +225,39 @@ def _of_residuals(refined: Refined) -> Record:
             "reflections (maxima of diffuse scattering, overlapping spots), or a detector that is "
             "distorted; cell and orientation may be off by more than they say: look at the widths "
             "in the picture of the peak search"
+        ),
+    }
+
+
+def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
+    parts = []
+    if left.half:
+        parts.append(
+            f"{left.half} are reflections of half the wavelength, which is in S(Q), too (a mirror, "
+            "a detuned monochromator or a higher threshold of the detector keeps it out)"
+        )
+    parts += [f"{n} are on rings of {name} (mask them)" for name, n in left.rings]
+    if left.satellites:
+        vectors = ", ".join(vector_text(vector) for vector, _ in left.satellites)
+        number = sum(n for _, n in left.satellites)
+        parts.append(
+            f"{number} are at {vectors} from reflections: a superlattice or a modulation (a larger "
+            "cell would index them)"
+        )
+    if left.rest:
+        parts.append(
+            f"{left.rest} are at no place in particular: another lattice, noise, or maxima of the "
+            "diffuse scattering (look at the picture of the peak search)"
+        )
+    return {
+        "fraction": left.fraction,
+        "named": bool(left.half or left.rings or (left.satellites and named.own)),
+        "half the wavelength": left.half,
+        "rings": dict(left.rings),
+        "satellites": left.satellites,
+        "rest": left.rest,
+        "sentence": (
+            f"{left.fraction:.1%} of the peaks of {named.scan} are not indexed: {'; '.join(parts)}"
         ),
     }
 

@@ -56,6 +56,11 @@ class Limits:
         Share of the peaks' intensity that may be on a second lattice of the same cell.
     told_chi2 : float
         Reduced χ² of a refinement from which on it is told, if no motion explains it.
+    told_unindexed : float
+        Fraction of unindexed peaks from which on it is told; those that have a name always are.
+    told_cell, told_distance : float
+        Relative differences of a parent's cell and of the detector's distance from what was given,
+        from which on they are told.
     min_chi2 : float
         And below which it is: peaks' errors that are too large hide what moved.
     told_rmsd : (float, float)
@@ -74,6 +79,9 @@ class Limits:
     max_shift: float
     max_crystal: float
     told_chi2: float
+    told_unindexed: float
+    told_cell: float
+    told_distance: float
     min_chi2: float
     told_rmsd: tuple[float, float]
 
@@ -164,6 +172,14 @@ def _found(
         yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
     for part in figures.get("lost", ()):
         yield part, math.inf, "the crystal was lost", *shift
+    for size in figures.get("sizes", ()):
+        most = limits.told_cell if size["what"] == "cell" else limits.told_distance
+        if size["what"] == "distance" and figures.get("motions"):
+            continue  # it would take up a part of them
+        yield size, abs(size["relative"]), "", most, math.inf
+    for left in figures.get("unindexed", ()):
+        size = math.inf if left["named"] else left["fraction"]
+        yield left, size, "", limits.told_unindexed, math.inf
     for other in figures.get("other crystals", ()):
         yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
 

@@ -130,7 +130,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         fixed=params.fixed,
     )
     if not params.fixed:
-        named = orientation.named(params.sample, params.scan, observed)
+        named = orientation.named(params.sample, params.scan, observed, own=False)
         figures |= doubts.doubts(
             refined, observed.peaks, observed.intensities, none if loose else group, free, named
         )

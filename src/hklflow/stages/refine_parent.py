@@ -4,7 +4,7 @@ All rotations of the scan are refined together: one cell, one orientation. The p
 also fixes the hkl grid on which it and its children are transformed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -119,6 +119,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         geometry,
         lattice,
         misfit,
+        scale,
         symmetry,
         transition,
         verdict,
@@ -133,6 +134,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "as `refine_parent: space_group`"
         )
     group = symmetry.space_group(params.space_group)
+    compared: list[Mapping[str, Any]] = []
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
@@ -181,6 +183,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 refined, free = centre.centred(
                     refined, observed.peaks, group, free, partial(again, observed)
                 )
+                compared = scale.sizes(refined, params.cell, free, partial(again, observed))
     if params.grid_range is not None:
         grid = Grid.within(params.grid_range, params.grid_step)
     elif params.grid_limits is not None:
@@ -224,7 +227,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         fixed=params.fixed,
     )
     if not params.fixed:
-        named = orientation.named(params.sample, params.scan, observed)
+        named = orientation.named(params.sample, params.scan, observed, own=True)
+        figures["sizes"] = compared
         figures |= doubts.doubts(refined, observed.peaks, observed.intensities, group, free, named)
     warnings += gates.failures(figures, figures, params.accept.limits(), identity)
     warnings += verdict.doubts(figures, figures, params.accept.limits(), identity)
