@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from hklflow import stage
 from hklflow.cli.progress import DONE, FAIL, OLD, Progress
 from hklflow.core import verdict
 from hklflow.errors import HklflowError, printable
@@ -39,6 +38,8 @@ class ScanVerdict:
 
 def verdicts_of(progress: Progress, jobs: Sequence["Job"]) -> list[ScanVerdict]:
     """Read the verdicts of those jobs that are done, old or failed; others have none yet."""
+    from hklflow import stage  # slow to import
+
     found = []
     for job in jobs:
         if job.rule != "accept":

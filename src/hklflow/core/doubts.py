@@ -76,8 +76,8 @@ def doubts(
     which = np.repeat(np.arange(len(peaks)), [len(own.frame) for own in peaks])
     frame = np.concatenate([own.frame for own in peaks])
     gone = leftover.lost(refined, peaks)
-    others = leftover.crystals(refined, g, np.concatenate(intensities), group)
     intensity = np.concatenate(intensities)
+    others = leftover.crystals(refined, g, intensity, group)
     slips = {}
     for part in gone:
         rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
