@@ -117,8 +117,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         doubts,
         gates,
         geometry,
-        lattice,
         misfit,
+        pseudosymmetry,
         scale,
         symmetry,
         transition,
@@ -155,16 +155,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings += taken.notes
         else:
             begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
-            refined = used.refine(
-                begin,
-                observed.tables,
-                ub,
-                group,
-                free,
-                Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
-                start=observed.rotations,
-            )
+            limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+
+            def refine_from(ub: "NDArray[np.float64]") -> "Refined":
+                return used.refine(
+                    begin, observed.tables, ub, group, free, limits, start=observed.rotations
+                )
+
+            refined = refine_from(ub)
             warnings = told
+            ambiguities = symmetry.reindexing_operators(refined.cell, group)
+            n_open = len(ambiguities)
+            if used.dials is None and inputs.start is None:
+                refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(
@@ -173,7 +176,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     refined.ub,
                     group,
                     more,
-                    Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
+                    limits,
                     start=observed.rotations,
                 )
 
@@ -191,10 +194,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     else:
         q_max = max(geometry.q_max(rotation) for rotation in refined.rotations)
         grid = Grid.covering(refined.cell, q_max, params.grid_step)
-    ambiguities = symmetry.reindexing_operators(lattice.decompose_ub(ub)[1], group)
-    if ambiguities and not params.fixed:
+    if not params.fixed and n_open:
         warnings.append(
-            f"the lattice has {len(ambiguities)} rotation(s) that are no symmetry of "
+            f"the lattice has {n_open} rotation(s) that are no symmetry of "
             f"{params.space_group}: which orientation is right only intensities can tell; the "
             "children keep the parent's choice"
         )
