@@ -106,15 +106,17 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
-    miller = g @ np.linalg.inv(refined.ub).T
-    left = unindexed.unindexed(miller, np.linalg.norm(g, axis=1), intensity, theirs, group)
+    left = []
+    if not motions and not gone:  # these leave peaks that are not indexed
+        theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+        miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
+        left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
     return {
         "motions": motions,
         "other crystals": [_of_crystal(x, named) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "unexplained": [] if motions else [_of_residuals(refined)],
-        "unindexed": [] if motions or gone else [_of_unindexed(left, named)],
+        "unindexed": left,
     }
 
 
