@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 # hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+from tests.truth.defaults import peak_params
 import hklflow  # noqa: F401
 import numpy as np
 from tests.truth import bragg_scans as simulated
@@ -21,7 +22,7 @@ from tests.truth import bragg_scans as simulated
 from hklflow.bragg.integrate import integrate
 from hklflow.core import symmetry
 from hklflow.core.peaks import find_peaks
-from hklflow.core.peaks_table import PeakParams, Peaks
+from hklflow.core.peaks_table import Peaks
 from hklflow.core.simulate import GAP_VALUE
 from hklflow.integration_settings import IntegrationSettings
 
@@ -53,7 +54,7 @@ def main(n_frames: int = 200) -> None:
     size = counts.size / 1e6
 
     def search() -> Peaks:
-        return find_peaks(blocks(), ~simulation.live, PeakParams(invalid_from=65535))
+        return find_peaks(blocks(), ~simulation.live, peak_params(invalid_from=65535))
 
     peaks = search()
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tests.truth.defaults import dark_limits, spectrum
 
 from hklflow.constants import dark, simulate
 from hklflow.constants.base import process
 from hklflow.constants.files import Constants
-from hklflow.constants.fluorescence import Spectrum, fluorescence
+from hklflow.constants.fluorescence import fluorescence
 from hklflow.constants.gathered import About, GatheredWriter, open_gathered
 from hklflow.constants.simulate import Truth
 from hklflow.constants.simulate_photons import Foil, deposit
@@ -52,7 +53,7 @@ def darks(folder: Path, truth: Truth, kind: str, n: int) -> tuple[Constants, flo
     files = [open_gathered(path) for path in paths]
     inputs = [file.__enter__() for file in files]
     began = time.process_time()
-    found = process(dark.Dark(kind, dark.Limits()), inputs, 500)
+    found = process(dark.Dark(kind, dark_limits()), inputs, 500)
     taken = time.process_time() - began
     for file in files:
         file.__exit__(None, None, None)
@@ -130,7 +131,7 @@ def xray_table(n: int, cells: int, shape: tuple[int, int]) -> None:
             for _ in range(2):  # the first one compiles
                 with open_gathered(folder / "xray.h5") as gathered:
                     began = time.process_time()
-                    found = fluorescence(gathered, known, Spectrum(**settings), 500)
+                    found = fluorescence(gathered, known, spectrum(**settings), 500)
                     speed = frames * truth.offset[0].size / (time.process_time() - began)
         told = pull(found["gain_high"], truth.gain[0], found["gain_high_errors"])
         chi2 = np.nanmedian(found["chi2"])

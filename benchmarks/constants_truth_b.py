@@ -17,14 +17,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from tests.truth.defaults import RAMP, mask_of_constants, merge_of_currents
 
 from hklflow.constants import base, simulate, simulate_ramps
 from hklflow.constants.combine import combine
 from hklflow.constants.current_source import CurrentSource
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import open_gathered
-from hklflow.constants.masking import mask_constants
-from hklflow.constants.merge_currents import merge_currents
 from hklflow.constants.pulse_capacitor import PulseCapacitor
 from hklflow.constants.ramp_process import RATIOS, FitStatus, RampProcess, mark_outliers
 from hklflow.constants.simulate import Truth
@@ -68,7 +67,7 @@ def ramp(
         path = Path(folder) / "ramp.h5"
         simulate_ramps.write_ramp(path, truth, source, "ramp", segments, rng)
         with open_gathered(path) as gathered:
-            what = kind(gathered, dark, segments, **fit)
+            what = kind(gathered, dark, segments, **RAMP | fit)
             base.process(what, [gathered], 500)
             begin = time.process_time()
             found = base.process(what, [gathered], 500)
@@ -105,7 +104,7 @@ def ramps(truth: Truth, rng: np.random.Generator) -> None:
         parts.append(found)
     for weighted in (False, True):
         begin = time.process_time()
-        merged = merge_currents(parts, list(CURRENTS), weighted)
+        merged = merge_of_currents(parts, list(CURRENTS), weighted)
         seconds = time.process_time() - begin
         known = merged["chosen_current"]
         merged.quantities["fit_status"] = Quantity((known == 0).astype(np.uint32))
@@ -195,7 +194,7 @@ def masks(truth: Truth, rng: np.random.Generator) -> None:
         values = found[quantity][stage].reshape(CELLS, -1)
         values[:, where] = change(values[:, where])
         begin = time.process_time()
-        result = mask_constants(found)
+        result = mask_of_constants(found)
         seconds = time.process_time() - begin
         has = (result["constants_status"][stage] & bit).reshape(CELLS, -1) != 0
         masked = result["pixel_mask"].ravel() != 0

@@ -49,7 +49,8 @@ def main() -> None:
                 figures.append(judged(made, outcome))
                 refinements.append(len(outcome.iterations) - 1)
                 agree = congruence(outcome.kept.model.rotations, outcome.data,
-                                   outcome.kept.model.ub, made.group, free=FREE)  # fmt: skip
+                                   outcome.kept.model.ub, made.group, free=FREE,
+                                   limits=run.limits)  # fmt: skip
                 congruent.append(agree.figure)
             used = outcome.kept.refined.used.sum()
             pull = np.sqrt(np.mean([f["mean square pull"] for f in figures]))

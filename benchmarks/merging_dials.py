@@ -10,6 +10,7 @@ a² (σ² + (b I)²), outliers at 6 σ.
 """
 
 # isort: off
+from tests.truth.defaults import gather, merge, scaling_settings, shell_statistics
 import hklflow  # noqa: F401  (first, see hklflow/_native.py)
 # isort: on
 
@@ -25,7 +26,7 @@ import numpy as np
 from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 
 from hklflow import nexus
-from hklflow.bragg import merging, observations, scaling, shells
+from hklflow.bragg import observations, scaling
 from hklflow.core import geometry, lattice, symmetry
 from hklflow.core.geometry import Rotation, directions
 from hklflow.core.model import Model
@@ -97,13 +98,13 @@ def ours(
 ) -> tuple[dict[str, Any], Merged]:
     """Figures and merged intensities."""
     group = symmetry.space_group(truth.group)
-    observed, _ = observations.gather(truth.tables, truth.rotations, group, "profile")
+    observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    found = scaling.scale(observed, group, spans, scaling.Settings())
+    found = scaling.scale(observed, group, spans, scaling_settings())
     table = found.scaled(observed)
     table = table.select(~group.is_absent(table.hkl))
-    merged = merging.merge(table, truth.cell, group)
-    figures = shells.statistics(merged, truth.cell, group, len(spans), SHELLS).overall
+    merged = merge(table, truth.cell, group)
+    figures = shell_statistics(merged, truth.cell, group, len(spans), n_shells=SHELLS).overall
     figures |= {"a": found.errors.a, "b": found.errors.b, "outliers": int(merged.outlier.sum())}
     factors = merged.factors
     values = zip(factors.mean.intensity, factors.mean.sigma, strict=True)

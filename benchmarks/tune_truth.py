@@ -8,10 +8,10 @@ Which peaks count and which spots are right: see `tests/truth/tuning.py`.
 import time
 from typing import Any
 
+from tests.truth.defaults import index_peaks, peak_params
 from tests.truth.tuning import STARTS, Scene, scene
 
 from hklflow.bragg import tune
-from hklflow.core.indexing import index_peaks
 from hklflow.core.peaks import PeakParams
 
 SCENES: dict[str, dict[str, Any]] = {
@@ -33,12 +33,12 @@ def main() -> None:
             for name, start in STARTS.items():
                 # Where a search begins matters to the search, not to the scene.
                 if (seed == 1 and not given) or not start:
-                    _row(seed, name, made, PeakParams(**start))
+                    _row(seed, name, made, peak_params(**start))
 
 
 def _row(seed: int, name: str, made: Scene, start: PeakParams) -> None:
     begun = time.process_time()
-    tuned = tune.tune(made.blocks(), start, lambda g: index_peaks(g).ub)
+    tuned = tune.tune(made.blocks(), start, lambda g: index_peaks(g).ub, unset=peak_params())
     seconds = time.process_time() - begun
     recall, precision, number = made.recall_and_precision(tuned.best.params)
     gain, sigma = tuned.gain

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import nexus, orientation, stage
 from hklflow.core import geometry, lattice, symmetry
-from hklflow.core.peaks import PeakParams, find_peaks
+from hklflow.core.peaks import find_peaks
 from hklflow.core.scan import RotationScan
 from hklflow.core.simulate import (
     Background,
@@ -24,6 +24,7 @@ from hklflow.core.simulate import (
 )
 from hklflow.errors import HklflowError
 from hklflow.stages import accept, refine, refine_parent
+from tests.truth.defaults import peak_params
 
 CRYSTAL = CrystalModel(
     (5.6, 5.6, 5.75, 90, 90, 90),
@@ -77,7 +78,7 @@ def written(folder: Path, scan: str, temperature: float, turn: Any) -> refine.In
         tables.append(folder / f"{name}_peaks.nxs")
         nexus.write_scan(scans[-1], header, name, None)
         peaks = find_peaks(
-            simulation.frames(30), np.zeros(plate.shape, dtype=bool), PeakParams(window=15, gain=1)
+            simulation.frames(30), np.zeros(plate.shape, dtype=bool), peak_params(window=15, gain=1)
         )
         nexus.write_peaks(tables[-1], peaks)
     return refine.Inputs(parent=folder.parent / "300K/orientation.json", scans=scans, peaks=tables)

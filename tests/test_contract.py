@@ -353,3 +353,89 @@ def test_the_readme_names_every_column() -> None:
     named = set(re.findall(r"`(\w+)`", " ".join(first_cells)))
     columns = {*tables.SAMPLE_COLUMNS, *tables.SCAN_COLUMNS}
     assert columns <= named, f"config/README.md: describe {columns - named}"
+
+
+# ---------------------------------------------------------------------------- defaults
+
+COMPUTING = {"core", "bragg", "calibration", "constants", "dials"}
+#: Functions that get what is made of a stage's parameters and may have a default, and why.
+MAY_HAVE_DEFAULTS = {"Accumulator": "its seed is made of the rotation's name; nobody sets it"}
+_NOT_GIVEN = (None, (), "")  # defaults that say that there is none
+
+
+def _imported_objects(path: Path) -> dict[str, object]:
+    """Names that a file imports from hklflow, anywhere in it."""
+    names: dict[str, object] = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("hklflow"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                names[alias.asname or alias.name] = getattr(module, alias.name)
+    return names
+
+
+def _called(function: ast.expr, names: dict[str, object]) -> object:
+    """Object that is called; a method is looked for in the classes that are imported."""
+    if isinstance(function, ast.Name):
+        return names.get(function.id)
+    if not isinstance(function, ast.Attribute):
+        return None
+    owner = _called(function.value, names)
+    if owner is not None:
+        return getattr(owner, function.attr, None)
+    owners = [x for x in names.values() if inspect.isclass(x) and hasattr(x, function.attr)]
+    return getattr(owners[0], function.attr) if len(owners) == 1 else None
+
+
+def _is_of_params(value: ast.expr) -> bool:
+    """Return True if an argument is made of the parameters of a stage."""
+    owners = [part.value for part in ast.walk(value) if isinstance(part, ast.Attribute)]
+    return any(
+        isinstance(owner, ast.Name) and owner.id in ("params", "settings") for owner in owners
+    )
+
+
+def _doubles(path: Path, fields: set[str]) -> Iterator[str]:
+    """Name the defaults of functions that a file calls with a stage's parameters."""
+    names = _imported_objects(path)
+    calls = [x for x in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(x, ast.Call)]
+    for call in calls:
+        function = _called(call.func, names)
+        package = str(getattr(function, "__module__", "")).split(".")[:2]
+        if not callable(function) or package[0] != "hklflow" or package[-1] not in COMPUTING:
+            continue
+        known = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+        given = {p.name for p, x in zip(known, call.args, strict=False) if _is_of_params(x)}
+        given |= {str(x.arg) for x in call.keywords if x.arg and _is_of_params(x.value)}
+        if any(x.arg is None for x in call.keywords):  # **values
+            given |= fields
+        for p in known:
+            if p.name in given and p.default not in (p.empty, *_NOT_GIVEN):
+                yield f"{function.__name__}({p.name}={p.default!r}), called in {path.name}"
+
+
+def test_a_default_stands_with_the_stage_alone() -> None:
+    """Two defaults of one parameter part sooner or later, and a page says which was not used."""
+    source = REPOSITORY / "src/hklflow"
+    every = [*(source / "stages").glob("[a-z]*.py"), *source.glob("[a-z]*.py")]
+    every += [source / "dials/engine.py", *(source / "cli").glob("[a-z]*.py")]
+    found = []
+    for path in sorted(every):
+        module = path.stem if path.parent.name == "stages" else None
+        fields = set(_module(module).Params.model_fields) if module in NAMES else set()
+        found += list(_doubles(path, fields))
+    spared = {text for text in found if text.split("(")[0] in MAY_HAVE_DEFAULTS}
+    assert {text.split("(")[0] for text in spared} == set(MAY_HAVE_DEFAULTS)
+    assert sorted(set(found) - spared) == []
+
+
+def test_a_double_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "stage.py"
+    path.write_text(
+        "from hklflow.core import corrections\nfrom hklflow.core.refinement import Limits\n"
+        "Limits(params.hkl_tolerance, 0.5, params.outlier)\nLimits(**params.model_dump())\n"
+    )
+    found = list(_doubles(path, {"zeta", "hkl"}))
+    assert [text.split(",")[0] for text in found] == ["Limits(outlier=5.0)", "Limits(zeta=0.05)"]

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.truth.defaults import peak_params
 
 from benchmarks.speed import data
 from benchmarks.speed.clock import Clock, resident_mb, tell
 from hklflow import nexus
 from hklflow.core import binning, corrections, masks
-from hklflow.core.peaks import PeakParams, Peaks, PeakSearch
+from hklflow.core.peaks import Peaks, PeakSearch
 from hklflow.core.simulate import GAP_VALUE
 from hklflow.core.statistics import FrameStatistics
 from hklflow.formats import raw
@@ -102,7 +103,7 @@ def peaks(options: argparse.Namespace, n_frames: int, *, both: bool = False) -> 
     bad = nexus.read_mask(options.folder / "mask.nxs") != 0
     found = _statistics(bad, options) if both else None
 
-    search = PeakSearch(bad, PeakParams(invalid_from=float(GAP_VALUE)), statistics=found)
+    search = PeakSearch(bad, peak_params(invalid_from=float(GAP_VALUE)), statistics=found)
     # As the stage does: few frames at a time, which stay in the cache.
     options = argparse.Namespace(**vars(options) | {"block": 2})
     for block in _stream(options, n_frames):

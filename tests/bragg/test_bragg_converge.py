@@ -11,7 +11,6 @@ import pytest
 from hklflow.bragg import converge, convergence
 from hklflow.bragg.centroids import (
     FATES,
-    Acceptance,
     hold_out,
     judge,
     part,
@@ -20,11 +19,11 @@ from hklflow.bragg.centroids import (
 from hklflow.bragg.congruence import congruence, halves
 from hklflow.bragg.residual_map import by_module
 from hklflow.core.modules import Modules
-from hklflow.core.refinement import Limits
 from hklflow.core.reflections import ReflectionFlag, Reflections, concatenated
 from hklflow.errors import HklflowError
 from hklflow.plots.convergence import convergence as picture
 from tests.truth import convergence as made
+from tests.truth.defaults import acceptance, limits, rest
 
 
 @cache
@@ -59,8 +58,8 @@ def test_a_start_one_degree_off_comes_to_rest_at_the_truth(symbol: str) -> None:
     assert best.reflections["found as a peak"] > 500
     counts_add_up(outcome, truth)
     # At rest means: every change is below its limit.
-    last, rest = outcome.iterations[-1].change, converge.Rest()
-    assert all(last[name] < getattr(rest, name) for name in last)
+    last, most = outcome.iterations[-1].change, rest()
+    assert all(last[name] < getattr(most, name) for name in last)
     assert last.keys() == {"cell", "orientation", "rmsd", "indexed"}
 
 
@@ -73,7 +72,7 @@ def test_errors_are_those_claimed_and_halves_agree_within_them() -> None:
         pulls.append(made.judged(truth, outcome)["mean square pull"])
         model = outcome.kept.model
         found = congruence(
-            model.rotations, outcome.data, model.ub, truth.group, free=made.FREE, limits=Limits()
+            model.rotations, outcome.data, model.ub, truth.group, free=made.FREE, limits=limits()
         )
         assert min(found.spots) > 300
         assert set(found.names) >= {"a", "gamma", "u_x", "misorientation_1_z"}
@@ -90,7 +89,9 @@ def test_claims_that_are_too_small_are_seen() -> None:
     for p in truth.peaks:
         odd = np.floor(p.frame).astype(int) % 2 == 1
         peaks.append(replace(p, slow=p.slow + np.where(odd, 0.1, -0.1)))
-    found = congruence(truth.rotations, peaks, truth.ub, truth.group, free=made.FREE)
+    found = congruence(
+        truth.rotations, peaks, truth.ub, truth.group, free=made.FREE, limits=limits()
+    )
     assert found.figure > 3
     odd, even = halves(truth.peaks)
     assert sum(len(p.frame) for p in (*odd, *even)) == sum(len(p.frame) for p in truth.peaks)
@@ -295,7 +296,7 @@ def test_each_reflection_has_one_fate_and_the_right_one() -> None:
     slow[strong[n + 3]] += 2.0
     held, found = strong[n + 4 : n + 5], strong[n + 5 : n + 6]
     changed = replace(table, flags=flags, observed_slow=slow, sigma_sum=sigma, correlation=like)
-    fate = judge(changed, rotation, truth.ub, found, held, Acceptance())
+    fate = judge(changed, rotation, truth.ub, found, held, acceptance())
     expected = [
         *(*wanted, "weak", "weak", "unlike the profile", "far from its prediction"),
         *("held out", "found as a peak"),

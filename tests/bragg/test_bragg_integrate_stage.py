@@ -12,13 +12,13 @@ from hklflow import nexus, stage
 from hklflow.core import geometry
 from hklflow.core.frame_scale import FrameScale, Transmission
 from hklflow.core.peaks import find_peaks
-from hklflow.core.peaks_table import PeakParams
 from hklflow.core.reflections import UNFIT, ReflectionFlag
 from hklflow.core.simulate import Simulation
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import import_scan, integrate
 from tests.truth import bragg_scans as simulated
+from tests.truth.defaults import peak_params
 
 N = 80
 
@@ -62,7 +62,7 @@ def made(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Pa
         source="none",
     )
     nexus.write_scale(folder / "scale.nxs", scale, ones)
-    peaks = find_peaks([frames], ~simulation.live, PeakParams(invalid_from=2.0**32 - 1))
+    peaks = find_peaks([frames], ~simulation.live, peak_params(invalid_from=2.0**32 - 1))
     nexus.write_peaks(folder / "peaks.nxs", peaks)
     rotation = nexus.read_scan(folder / "scan.nxs").rotation
     orientation = {

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from hklflow.bragg import laue, merging, observations, scaling
+from hklflow.bragg import laue, observations, scaling
 from hklflow.bragg.amplitudes import amplitudes
 from hklflow.bragg.merging import Merged
 from hklflow.core import symmetry
 from hklflow.core.structure_factors import Scaled
+from tests.truth.defaults import gather, merge, scaling_settings
 from tests.truth.reflections import CELL, Truth, rotation
 
 
 def scaled_of(truth: Truth) -> Scaled:
     group = symmetry.space_group(truth.group)
-    observed, _ = observations.gather(truth.tables, truth.rotations, group, "profile")
+    observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    found = scaling.scale(observed, group, spans, scaling.Settings())
+    found = scaling.scale(observed, group, spans, scaling_settings())
     return found.scaled(observed)
 
 
@@ -24,7 +25,7 @@ def merged_of(truth: Truth, **changes: object) -> Merged:
     table = scaled_of(truth)
     group = symmetry.space_group(truth.group)
     allowed = table.select(~group.is_absent(table.hkl))
-    return merging.merge(allowed, truth.cell, group, **changes)
+    return merge(allowed, truth.cell, group, **changes)
 
 
 def true_of(truth: Truth, merged: Merged) -> np.ndarray:
@@ -93,7 +94,7 @@ def test_weights_and_friedel_mates_by_hand() -> None:
     )
     group = symmetry.space_group("P 2 2 2")
     kept = {"outlier_sigma": 99.0, "estimator": "plain"}
-    apart = merging.merge(table, CELL, group, True, **kept).factors
+    apart = merge(table, CELL, group, True, **kept).factors
     assert apart.plus is not None
     assert apart.minus is not None
     rows = {tuple(h): i for i, h in enumerate(apart.hkl.tolist())}
@@ -112,7 +113,7 @@ def test_weights_and_friedel_mates_by_hand() -> None:
 
 def test_pair_that_disagrees_tells_its_error() -> None:
     table = table_of([10, 110], [1, 1], [(1, 2, 3), (-1, -2, 3)])
-    found = merging.merge(table, CELL, symmetry.space_group("P 2 2 2")).factors
+    found = merge(table, CELL, symmetry.space_group("P 2 2 2")).factors
     assert not found.agree[0]
     assert found.mean.intensity[0] == pytest.approx(60)
     assert found.mean.sigma[0] == pytest.approx(50)
@@ -161,9 +162,9 @@ def test_laue_group_that_is_too_high() -> None:
     truth = Truth(
         group="P m m m", real_group="P 1 2/m 1", rotations=[rotation(), rotation(kappa=40)]
     )
-    observed, _ = observations.gather(truth.tables, truth.rotations, group, "profile")
+    observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    scales = scaling.scale(observed, group, spans, scaling.Settings())
+    scales = scaling.scale(observed, group, spans, scaling_settings())
     table, notes = scales.scaled(observed), scales.notes
     found = laue.examine(table, group)
     assert found.groups[0].symbol.startswith("mmm")
@@ -171,7 +172,7 @@ def test_laue_group_that_is_too_high() -> None:
     assert "2/m (P 1 2/m 1)" in found.warnings[0]
     by_symbol = {g.symbol: g.r_meas for g in found.groups}
     assert by_symbol["2/m (P 1 2/m 1)"] < 0.4 * by_symbol["2/m (P 2/m 1 1)"]
-    factors = merging.merge(table, CELL, group).factors
+    factors = merge(table, CELL, group).factors
     # What does not agree is not left out, and its mean is told to be bad.
     true = np.array([truth.unique[tuple(h)] for h in factors.hkl.tolist()])
     pull = (factors.mean.intensity - true) / factors.mean.sigma

@@ -15,13 +15,14 @@ from hklflow.core import geometry, mask3d
 from hklflow.core.binning import Accumulator
 from hklflow.core.grid import Grid
 from hklflow.core.masks import MaskBit
-from hklflow.core.peaks import PeakParams, Peaks, find_peaks
+from hklflow.core.peaks import Peaks, find_peaks
 from hklflow.core.scan import RotationScan
 from hklflow.core.simulate import GAP_VALUE, Cosine, Diffuse, Simulation
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import mask_3d
 from tests.truth import bragg_scans as simulated
+from tests.truth.defaults import peak_params
 
 N_SIGMA = 5.0
 
@@ -122,7 +123,7 @@ def measured(crystal: str) -> tuple[Simulation, np.ndarray, Peaks]:
     diffuse = Diffuse(0.5, cosines=(Cosine(0.2, (1, 0, 0)), Cosine(0.15, (0, 1, 1))))
     simulation = simulated.scan(crystal, n_frames=120, diffuse=diffuse)
     counts = np.concatenate(list(simulation.frames(block=32)))
-    params = PeakParams(invalid_from=float(GAP_VALUE), min_significance=8.0)
+    params = peak_params(invalid_from=float(GAP_VALUE), min_significance=8.0)
     return simulation, counts, find_peaks([counts], ~simulation.live, params)
 
 

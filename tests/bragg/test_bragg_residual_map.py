@@ -9,8 +9,8 @@ from hklflow.bragg.converge import Model, seen
 from hklflow.bragg.residual_map import Spots, by_frame, by_module, displaced
 from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.core.modules import Modules
-from hklflow.core.refinement import Limits
 from tests.truth import convergence as made
+from tests.truth.defaults import limits
 
 PIXEL = (1e-4, 2e-4)
 BOXES = np.array([[0, 90, 0, 60], [100, 200, 0, 60]])
@@ -166,7 +166,7 @@ def test_a_simulated_detector_farther_off_and_displaced_modules_are_seen() -> No
     shifts = made.shifts_of(4)
     truth = made.scan(seed=4, shifts=shifts)
     model = Model(truth.rotations, truth.ub, truth.cell, np.zeros(6))
-    under = seen(model, truth.peaks, Limits())
+    under = seen(model, truth.peaks, limits())
     which = np.repeat([0, 1], [len(p.frame) for p in truth.peaks])
     position = np.concatenate([p.position for p in truth.peaks])
     given = Spots(truth.rotations, which, position, under.off).select(under.sharp)
@@ -177,7 +177,7 @@ def test_a_simulated_detector_farther_off_and_displaced_modules_are_seen() -> No
     near = [
         replace(r, detector=r.detector.moved(-2e-4 * r.detector.normal)) for r in truth.rotations
     ]
-    under = seen(replace(model, rotations=near), truth.peaks, Limits())
+    under = seen(replace(model, rotations=near), truth.peaks, limits())
     given = Spots(near, which, position, under.off).select(under.sharp)
     whole = by_module(given, None)[0]
     assert whole.z_um == pytest.approx(200, abs=5 * whole.z_sigma_um)

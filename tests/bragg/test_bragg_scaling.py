@@ -8,17 +8,18 @@ import pytest
 from hklflow.bragg import observations, scaling
 from hklflow.bragg.observations import Observations
 from hklflow.bragg.scale_model import real_harmonics
-from hklflow.bragg.scaling import Scaling, Settings
+from hklflow.bragg.scaling import Scaling
 from hklflow.core import symmetry
 from hklflow.core.reflections import ReflectionFlag
+from tests.truth.defaults import gather, scaling_settings
 from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 
 
 def scaled(truth: Truth, **settings: object) -> tuple[Observations, Scaling]:
     group = symmetry.space_group(truth.group)
-    observed, _ = observations.gather(truth.tables, truth.rotations, group, "profile")
+    observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    return observed, scaling.scale(observed, group, spans, Settings(**settings))
+    return observed, scaling.scale(observed, group, spans, scaling_settings(**settings))
 
 
 def two_rotations(seed: int = 1, **changes: object) -> Truth:
@@ -104,9 +105,7 @@ def test_harmonics_are_orthonormal() -> None:
 
 def test_directions_are_fixed_to_the_crystal() -> None:
     truth = Truth(rotations=[rotation(start=20, kappa=30)])
-    observed, _ = observations.gather(
-        truth.tables, truth.rotations, symmetry.space_group(truth.group), "sum"
-    )
+    observed, _ = gather(truth.tables, truth.rotations, symmetry.space_group(truth.group), "sum")
     turned_back = 2 * np.pi / 0.4 * (observed.diffracted + observed.incident)
     np.testing.assert_allclose(turned_back, observed.hkl @ turned(truth.cell).T, atol=1e-9)
     to_lab = truth.rotations[0].goniometer.rotation(np.radians(observed.angle))
@@ -169,7 +168,7 @@ def test_expected_variance_forgets_the_fluctuation() -> None:
     """Poisson counts whose errors were told from the counts: their weighted mean is too low."""
     truth = Truth(rotations=[rotation(span=360)], strength=0.2, background=2.0)
     group = symmetry.space_group(truth.group)
-    observed, _ = observations.gather(truth.tables, truth.rotations, group, "sum")
+    observed, _ = gather(truth.tables, truth.rotations, group, "sum")
     true = np.concatenate(truth.true)
     expected = observed.expected_variance(true)
     np.testing.assert_allclose(expected, PER_COUNT * true + 2.0 * PER_COUNT**2)

@@ -6,10 +6,11 @@ import gemmi
 import numpy as np
 import pytest
 
-from hklflow.bragg import merging, observations, scaling, shells
+from hklflow.bragg import observations, scaling, shells
 from hklflow.bragg.merging import Merged
 from hklflow.core import symmetry
 from hklflow.core.structure_factors import Scaled
+from tests.truth.defaults import gather, merge, scaling_settings, shell_statistics
 from tests.truth.reflections import Truth, rotation
 
 GROUP = "P 21 21 21"
@@ -24,14 +25,14 @@ def truth() -> Truth:
 @pytest.fixture(scope="module")
 def table(truth: Truth) -> Scaled:
     group = symmetry.space_group(GROUP)
-    observed, _ = observations.gather(truth.tables, truth.rotations, group, "profile")
+    observed, _ = gather(truth.tables, truth.rotations, group, "profile")
     spans = [observations.span(one) for one in truth.rotations]
-    scaled = scaling.scale(observed, group, spans, scaling.Settings()).scaled(observed)
+    scaled = scaling.scale(observed, group, spans, scaling_settings()).scaled(observed)
     return scaled.select(~group.is_absent(scaled.hkl))
 
 
 def merged_of(truth: Truth, table: Scaled, anomalous: bool = False) -> Merged:
-    return merging.merge(table, truth.cell, symmetry.space_group(GROUP), anomalous, 99.0)
+    return merge(table, truth.cell, symmetry.space_group(GROUP), anomalous, 99.0)
 
 
 @pytest.mark.parametrize("anomalous", [False, True])
@@ -56,7 +57,7 @@ def test_as_iotbx(truth: Truth, table: Scaled, anomalous: bool) -> None:
         log=io.StringIO(),
     ).overall
     merged = merged_of(truth, table, anomalous)
-    found = shells.statistics(merged, truth.cell, symmetry.space_group(GROUP), 2).overall
+    found = shell_statistics(merged, truth.cell, symmetry.space_group(GROUP), 2).overall
     assert found["observations"] == oracle.n_obs
     assert found["unique"] == oracle.n_uniq
     assert 0.8 < found["completeness"] < 1
@@ -86,7 +87,7 @@ def test_as_gemmi(truth: Truth, table: Scaled) -> None:
     data.prepare_for_merging(gemmi.DataType.Mean)
     oracle = data.calculate_merging_stats(None)[0]
     merged = merged_of(truth, table)
-    found = shells.statistics(merged, truth.cell, symmetry.space_group(GROUP), 2).overall
+    found = shell_statistics(merged, truth.cell, symmetry.space_group(GROUP), 2).overall
     assert found["observations"] == oracle.all_refl
     assert found["unique"] == oracle.unique_refl
     # gemmi's deviations are from means that are not weighted, or of single precision.
@@ -103,7 +104,7 @@ def test_shells_add_up_and_are_complete_as_cctbx_says(truth: Truth, table: Scale
     from cctbx import crystal, miller
 
     group = symmetry.space_group(GROUP)
-    found = shells.statistics(merged_of(truth, table), truth.cell, group, 2, n_shells=7)
+    found = shell_statistics(merged_of(truth, table), truth.cell, group, 2, n_shells=7)
     assert len(found.rows) == 7
     for name in ("observations", "unique", "possible"):
         assert sum(row[name] for row in found.rows) == found.overall[name]
@@ -121,7 +122,7 @@ def test_cc_star_is_the_true_correlation(truth: Truth, table: Scaled) -> None:
     assert several.sum() > 200
     true = np.array([truth.unique[tuple(h)] for h in merged.factors.hkl.tolist()])
     expected = np.corrcoef(merged.factors.mean.intensity, true)[0, 1]
-    row = shells.statistics(merged, truth.cell, symmetry.space_group(GROUP), 2).overall
+    row = shell_statistics(merged, truth.cell, symmetry.space_group(GROUP), 2).overall
     assert 0.9 < expected < 0.999
     assert row["CC*"] == pytest.approx(expected, abs=0.25 * (1 - expected) + 0.002)
     for name in ("CC of rotations", "CC of odd and even frames"):
@@ -133,7 +134,7 @@ def test_halves_of_noise_do_not_correlate(truth: Truth, table: Scaled) -> None:
 
     rng = np.random.default_rng(4)
     noise = replace(table, intensity=rng.standard_normal(len(table)), sigma=np.ones(len(table)))
-    row = shells.statistics(merged_of(truth, noise), truth.cell, symmetry.space_group(GROUP), 2)
+    row = shell_statistics(merged_of(truth, noise), truth.cell, symmetry.space_group(GROUP), 2)
     assert abs(row.overall["CC1/2"]) < 0.15
     assert abs(row.overall["CC of rotations"]) < 0.2
 
@@ -143,7 +144,7 @@ def test_without_equivalents_it_is_told(truth: Truth, table: Scaled) -> None:
         symmetry.space_group(GROUP).asymmetric(table.hkl), axis=0, return_index=True
     )
     merged = merged_of(truth, table.select(np.sort(first)))
-    found = shells.statistics(merged, truth.cell, symmetry.space_group(GROUP), 1)
+    found = shell_statistics(merged, truth.cell, symmetry.space_group(GROUP), 1)
     assert found.overall["multiplicity"] == 1
     for name in ("R_merge", "R_meas", "R_pim", "CC1/2", "CC*"):
         assert found.overall[name] is None
@@ -153,6 +154,6 @@ def test_without_equivalents_it_is_told(truth: Truth, table: Scaled) -> None:
 
 def test_fall_off(truth: Truth, table: Scaled) -> None:
     # Intensities were made with exp(-2 · 1.0 s²).
-    found = shells.statistics(merged_of(truth, table), truth.cell, symmetry.space_group(GROUP), 2)
+    found = shell_statistics(merged_of(truth, table), truth.cell, symmetry.space_group(GROUP), 2)
     assert found.fall_off["B"] == pytest.approx(1.0, abs=4 * found.fall_off["B sigma"])
     assert found.fall_off["B sigma"] < 0.3

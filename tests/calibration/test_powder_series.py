@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from powder_images import PIXEL, TRUTH, WAVELENGTH, simulate, true_centre, turned
+from tests.truth.defaults import calibrate_powder
 
 from hklflow.calibration import assess
-from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.powder_series import PowderImage, calibrate_powder_series
 from hklflow.errors import HklflowError
 

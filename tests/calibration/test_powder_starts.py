@@ -6,8 +6,8 @@ import fabio
 import numpy as np
 import pytest
 from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, true_centre
+from tests.truth.defaults import calibrate_powder
 
-from hklflow.calibration.powder import calibrate_powder
 from hklflow.calibration.ring_fit import PARAMETERS
 from hklflow.core.simulate import Background, DetectorModel
 from hklflow.core.simulate_powder import Grains, powder_image

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from tests.constants.true_constants import constants_of
+from tests.truth.defaults import correction
 
 from hklflow.constants import common_mode, simulate
 from hklflow.constants.correct import Correction
@@ -22,8 +23,8 @@ def frames(photons: np.ndarray, shift: np.ndarray, seed: int = 2) -> tuple[np.nd
     return shifted.astype(np.uint16), CODES[stage]
 
 
-def correction(kind: common_mode.Kind, **more: float) -> Correction:
-    return Correction(constants_of(TRUTH, "jungfrau"), DETECTOR, ENERGY, shared=kind, **more)
+def of_kind(kind: common_mode.Kind, **more: float) -> Correction:
+    return correction(constants_of(TRUTH, "jungfrau"), DETECTOR, ENERGY, shared=kind, **more)
 
 
 @pytest.mark.slow
@@ -43,7 +44,7 @@ def test_injected_shifts_are_found_under_photons(
     sizes = np.bincount(group.ravel())
     injected = np.rint(rng.normal(0, 30, (N, parts)))
     raw = frames(photons, injected[:, group])
-    found = correction(kind, least=0.1).correct(*raw, 0)
+    found = of_kind(kind, least=0.1).correct(*raw, 0)
     assert found.shift.shape == injected.shape
     off = found.shift - injected
     dark = sizes * np.exp(-rate)
@@ -67,7 +68,7 @@ def test_injected_shifts_are_found_under_photons(
 def test_shifted_frames_without_correction_are_off() -> None:
     photons = np.zeros((N, *DETECTOR.module))
     raw = frames(photons, np.full(photons.shape, 40.0))
-    plain, corrected = (correction(kind).correct(*raw, 0).photons for kind in ("none", "asic"))
+    plain, corrected = (of_kind(kind).correct(*raw, 0).photons for kind in ("none", "asic"))
     assert plain.mean() == pytest.approx(40 / (41 * ENERGY), rel=0.01)
     assert abs(corrected.mean()) < 0.002
 
@@ -76,7 +77,7 @@ def test_only_stage_high_is_shifted() -> None:
     photons = np.zeros((2, *DETECTOR.module))
     photons[:, ::2, ::7] = 200  # stage medium
     raw = frames(photons, np.full(photons.shape, 40.0))
-    plain, corrected = (correction(kind).correct(*raw, 0) for kind in ("none", "module"))
+    plain, corrected = (of_kind(kind).correct(*raw, 0) for kind in ("none", "module"))
     medium = plain.stage == 1
     np.testing.assert_array_equal(corrected.photons[medium], plain.photons[medium])
 
@@ -88,15 +89,15 @@ def test_no_shift_where_too_few_pixels_are_dark_or_all_have_a_photon() -> None:
     switched = np.full((2, *DETECTOR.module), 200.0)
     for photons in (bright, lit, switched):
         raw = frames(photons, np.zeros(photons.shape))
-        found = correction("asic").correct(*raw, 0)
+        found = of_kind("asic").correct(*raw, 0)
         assert np.isnan(found.shift).all()
         # Nothing is taken off.
-        np.testing.assert_array_equal(found.photons, correction("none").correct(*raw, 0).photons)
+        np.testing.assert_array_equal(found.photons, of_kind("none").correct(*raw, 0).photons)
     some = bright.copy()
     some[:, :, ::2] = 0  # half of the pixels are dark
     raw = frames(some, np.zeros(some.shape))
-    assert np.isfinite(correction("asic").correct(*raw, 0).shift).all()
-    assert np.isnan(correction("asic", least=0.6).correct(*raw, 0).shift).all()
+    assert np.isfinite(of_kind("asic").correct(*raw, 0).shift).all()
+    assert np.isnan(of_kind("asic", least=0.6).correct(*raw, 0).shift).all()
 
 
 def test_pixels_without_constants_say_nothing() -> None:
@@ -106,7 +107,7 @@ def test_pixels_without_constants_say_nothing() -> None:
     shift = np.full(photons.shape, 500.0)
     shift[:, :, 100:] = 20
     constants = constants_of(TRUTH, "jungfrau", constants_status=status)
-    found = Correction(constants, DETECTOR, ENERGY, shared="module").correct(
+    found = correction(constants, DETECTOR, ENERGY, shared="module").correct(
         *frames(photons, shift), 0
     )
     assert found.shift[0, 0] == pytest.approx(20, abs=1.5)

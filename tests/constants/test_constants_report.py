@@ -126,8 +126,8 @@ def test_histograms_count_every_value_once(written):
 
 def test_pictures_show_the_numbers_of_the_table(agipd):
     with files.open_constants(agipd) as constants:
-        summary = summarise(constants, ASIC)
-        maps = images(constants, [name for row in plots.shown(summary) for name in row])
+        summary = summarise(constants, ASIC, 32)
+        maps = images(constants, [name for row in plots.shown(summary) for name in row], 32)
     figure = plots.constants_histograms(summary, "title")
     drawn = {axes.get_title(): axes for axes in figure.axes if axes.get_visible()}
     medians = [row["quantities"]["noise_high"]["median"] for row in summary["rows"]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.constants.true_constants import constants_of
+from tests.truth.defaults import correction
 
 from hklflow.constants import simulate
 from hklflow.constants.correct import Correction
@@ -33,7 +34,7 @@ def raw_of(truth, detector, energy, cell, rng):
 
 def corrector(truth, detector, **more) -> Correction:
     settings = {name: more.pop(name) for name in ("shared", "flat", "least") if name in more}
-    return Correction(constants_of(truth, detector.name, **more), detector, ENERGY, **settings)
+    return correction(constants_of(truth, detector.name, **more), detector, ENERGY, **settings)
 
 
 @pytest.mark.parametrize("name", ["agipd", "jungfrau"])
@@ -204,8 +205,8 @@ def test_some_memory_cells_are_corrected_as_among_all() -> None:
     status[0, 0, 0, 0] = Bit.OFFSET_OUT_OF_THRESHOLD
     constants = constants_of(truth, "agipd", constants_status=status)
     constants.about["cell_ids"] = [3, 5, 7, 9]
-    every = Correction(constants, detector, ENERGY)
-    some = Correction(constants, detector, ENERGY, cells=(9, 3))
+    every = correction(constants, detector, ENERGY)
+    some = correction(constants, detector, ENERGY, cells=(9, 3))
     raw = truth.respond(np.full((2, *SHAPE), 700.0), 3, np.random.default_rng(10))
     for place, among in enumerate((3, 0)):
         np.testing.assert_array_equal(
@@ -214,11 +215,11 @@ def test_some_memory_cells_are_corrected_as_among_all() -> None:
         np.testing.assert_array_equal(some.read_variance(place), every.read_variance(among))
     assert some.cell_ids.tolist() == [9, 3]
     # Good in another memory cell only.
-    alone = Correction(constants, detector, ENERGY, cells=(3,))
+    alone = correction(constants, detector, ENERGY, cells=(3,))
     np.testing.assert_array_equal(np.flatnonzero(alone.mask), [0])
     assert not every.mask.any()
     with pytest.raises(HklflowError, match="no constants of memory cell 4"):
-        Correction(constants, detector, ENERGY, cells=(3, 4))
+        correction(constants, detector, ENERGY, cells=(3, 4))
 
 
 def test_rounding_to_a_power_of_two() -> None:
@@ -253,10 +254,10 @@ def test_constants_of_another_detector_are_refused() -> None:
     truth, detector = made("agipd")
     constants = constants_of(truth, "agipd")
     with pytest.raises(HklflowError, match="offset of module 0 has shape"):
-        Correction(constants, replace(detector, module=(64, 128)), ENERGY)
+        correction(constants, replace(detector, module=(64, 128)), ENERGY)
     lacking = {name: q for name, q in constants.quantities.items() if name != "gain_threshold"}
     with pytest.raises(HklflowError, match="no gain_threshold"):
-        Correction(replace(constants, quantities=lacking), detector, ENERGY)
+        correction(replace(constants, quantities=lacking), detector, ENERGY)
     frames = np.zeros((1, 32, 64), np.uint16)
     with pytest.raises(HklflowError, match="give constants of this detector"):
-        Correction(constants, detector, ENERGY).correct(frames, frames, 0)
+        correction(constants, detector, ENERGY).correct(frames, frames, 0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.truth.defaults import dark_limits
 
 from hklflow.constants import dark, files, simulate
 from hklflow.constants.gathered import About, CellFrames, GatheredWriter
@@ -238,5 +239,5 @@ def test_a_single_value_is_a_mean_without_a_spread(clip: float) -> None:
 
 def test_too_few_frames_say_so():
     one = CellFrames(*(np.full((5, 2, 2), value, np.uint16) for value in (1, 1)), None, None)
-    found = dark.Dark("level", dark.Limits()).calculate([one, one, one], 0, slice(None))
+    found = dark.Dark("level", dark_limits()).calculate([one, one, one], 0, slice(None))
     assert (found["constants_status"] & Bit.OFFSET_NOISE_EVAL_ERROR).all()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.constants.true_constants import write_constants
+from tests.truth.defaults import correction, dark_limits
 
 from hklflow import stage
-from hklflow.constants.correct import Correction
-from hklflow.constants.dark import Dark, Limits
+from hklflow.constants.dark import Dark
 from hklflow.constants.detectors import integrating
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import CellFrames
@@ -68,7 +68,7 @@ def expected(load: Load) -> NDArray[np.float32]:
 def test_photons_of_every_stage_are_those_of_the_facility(
     constants: Constants, raw: NDArray[np.uint16], expected: NDArray[np.float32]
 ) -> None:
-    found = Correction(constants, DETECTOR, 1.0).correct(raw & 0x3FFF, raw >> 14, 0)
+    found = correction(constants, DETECTOR, 1.0).correct(raw & 0x3FFF, raw >> 14, 0)
     for number, (least, n) in enumerate(((1.0, 1_000_000), (5.0, 2000), (5.0, 100))):
         # What the facility flags has values beyond any photons.
         use = (found.stage == number) & (expected > least) & (expected < 30000)
@@ -134,7 +134,7 @@ def test_correction_is_that_of_aare(constants: Constants, raw: NDArray[np.uint16
     offset = constants["offset"][:, 0].astype(np.float64)
     gain = constants["gain"][:, 0].astype(np.float64)
     theirs = aare.apply_calibration(raw, pd=offset, cal=gain, n_threads=1)
-    ours = Correction(constants, DETECTOR, 1.0).correct(raw & 0x3FFF, raw >> 14, 0).photons
+    ours = correction(constants, DETECTOR, 1.0).correct(raw & 0x3FFF, raw >> 14, 0).photons
     use = np.isfinite(ours)
     assert use.mean() > 0.999
     np.testing.assert_allclose(ours[use], theirs[use], rtol=2e-5, atol=2e-5)
@@ -154,6 +154,6 @@ def test_pedestals_are_those_of_aare() -> None:
         CellFrames(frames, np.full_like(frames, stage), index.astype(np.uint64), index)
         for stage, frames in enumerate(analog)
     ]
-    dark = Dark("stage", Limits(clip=np.inf))
+    dark = Dark("stage", dark_limits(clip=np.inf))
     ours = dark.calculate(runs, 0, slice(0, shape[0]))["offset"]
     assert np.abs(ours - theirs).max() < 1e-9

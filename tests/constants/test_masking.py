@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from tests.truth.defaults import mask_of_constants
 
 from hklflow import flags
 from hklflow.constants import files, simulate
 from hklflow.constants.combine import combine
 from hklflow.constants.files import Constants, Quantity
-from hklflow.constants.masking import mask_constants, range_names
+from hklflow.constants.masking import range_names
 from hklflow.constants.status import Bit, bad
 from hklflow.core.masks import MaskBit
 from hklflow.errors import HklflowError
@@ -62,7 +63,7 @@ def _plant(rng: np.random.Generator, n: int) -> tuple[NDArray[np.int64], NDArray
 
 def test_a_good_asic_has_no_bad_pixel() -> None:
     """5 sigma of 150 000 values: 0.1 by chance."""
-    found = mask_constants(_asic())
+    found = mask_of_constants(_asic())
     assert (found["constants_status"] != 0).sum() <= 2
     assert not found["pixel_mask"].any()
 
@@ -83,11 +84,11 @@ def test_planted_defects(name: str) -> None:
     """60 pixels of each kind: all are found, with their bit, and no others."""
     quantity, which, change, bit, mask_bit = DEFECTS[name]
     constants = _asic(2)
-    before = mask_constants(constants)
+    before = mask_of_constants(constants)
     pixels = _plant(np.random.default_rng(3), 60)
     values = constants[quantity]
     values[which][:, *pixels] = change(values[which][:, *pixels])
-    found = mask_constants(constants)
+    found = mask_of_constants(constants)
     planted = np.zeros(SHAPE, bool)
     planted[pixels] = True
     status = found["constants_status"] & ~before["constants_status"]
@@ -102,12 +103,12 @@ def test_a_bad_cell_becomes_a_bad_pixel_if_there_are_many() -> None:
     constants = _asic()
     constants["noise"][0, 0, 5, 5] = 30
     constants["noise"][0, :3, 6, 6] = 30
-    found = mask_constants(constants)
+    found = mask_of_constants(constants)
     assert np.argwhere(found["pixel_mask"]).tolist() == [[6, 6]]
     assert found["constants_status"][0, 0, 5, 5] == Bit.NOISE_OUT_OF_THRESHOLD
-    found = mask_constants(constants, max_bad_cells=0.2)
+    found = mask_of_constants(constants, max_bad_cells=0.2)
     assert np.argwhere(found["pixel_mask"]).tolist() == [[5, 5], [6, 6]]
-    found = mask_constants(constants, max_bad_cells=0.75)
+    found = mask_of_constants(constants, max_bad_cells=0.75)
     assert not found["pixel_mask"].any()
 
 
@@ -117,7 +118,7 @@ def test_what_is_bad_in_all_cells_is_bad_whatever_the_fraction() -> None:
     constants["noise"][0, 1:, 6, 6] = 30
     user = np.zeros((CELLS, *SHAPE), bool)
     user[:, 7, 7] = user[1:, 8, 8] = True
-    found = mask_constants(constants, user=user, edges=1, max_bad_cells=1)["pixel_mask"]
+    found = mask_of_constants(constants, user=user, edges=1, max_bad_cells=1)["pixel_mask"]
     assert (np.argwhere(found[1:-1, 1:-1]) + 1).tolist() == [[5, 5], [7, 7]]
     assert found[7, 7] == MaskBit.USER
     assert (found[0] == MaskBit.USER).all()
@@ -127,7 +128,7 @@ def test_if_no_stage_that_is_needed_is_known_no_pixel_is_good() -> None:
     """Others do not stand in for it."""
     constants = _asic()
     constants["offset"][1] = np.nan
-    found = mask_constants(constants, stages=["medium"])
+    found = mask_of_constants(constants, stages=["medium"])
     assert ((found["pixel_mask"] & MaskBit.DEAD) != 0).all()
 
 
@@ -168,7 +169,7 @@ def test_jungfrau_with_the_gains_of_the_factory() -> None:
     dark["constants_status"] = Quantity(np.zeros(truth.offset.shape, np.uint32))
     gains = truth.gain[:, 0].copy()
     gains[1, 7, 8] = np.nan
-    found = mask_constants(combine(Constants(about | {"cell_ids": [0]}, dark), gain_map=gains))
+    found = mask_of_constants(combine(Constants(about | {"cell_ids": [0]}, dark), gain_map=gains))
     assert np.argwhere(found["pixel_mask"]).tolist() == [[7, 8]]
     assert (found["gain"][1:][np.isfinite(found["gain"][1:])] < 0).all()
 
@@ -176,21 +177,21 @@ def test_jungfrau_with_the_gains_of_the_factory() -> None:
 def test_only_stages_that_are_needed_count() -> None:
     constants = _asic()
     constants["noise"][2, :, 5, 5] = 30
-    assert mask_constants(constants)["pixel_mask"].sum() == MaskBit.NOISY
-    found = mask_constants(constants, stages=["high", "medium"])
+    assert mask_of_constants(constants)["pixel_mask"].sum() == MaskBit.NOISY
+    found = mask_of_constants(constants, stages=["high", "medium"])
     assert not found["pixel_mask"].any()
     assert bad(found["constants_status"])[2, :, 5, 5].all()
 
 
 def test_a_stage_that_nobody_measured_masks_no_pixel() -> None:
     """But its values stay bad."""
-    found = mask_constants(_asic(gain=False))
+    found = mask_of_constants(_asic(gain=False))
     assert (found["constants_status"] & Bit.VALUE_IS_NAN).all()
     # Of high gain, which every measurement needs, it does.
     assert found["pixel_mask"].all()
     constants = _asic()
     constants["offset"][2] = np.nan
-    found = mask_constants(constants)
+    found = mask_of_constants(constants)
     assert bad(found["constants_status"])[2].all()
     assert not found["pixel_mask"].any()
 
@@ -199,23 +200,23 @@ def test_gains_that_were_given_have_no_outliers() -> None:
     constants = _asic()
     constants["gain"][0] = 8.0
     constants["gain"][0, 0, 0, 0] = 8.001
-    assert not (mask_constants(constants)["constants_status"] & Bit.FF_GAIN_DEVIATION).any()
+    assert not (mask_of_constants(constants)["constants_status"] & Bit.FF_GAIN_DEVIATION).any()
 
 
 def test_ranges() -> None:
     """Those of the detector hold unless others are given."""
     constants = _asic()
     constants["offset"][0] += 5000  # the whole ASIC: no outlier
-    found = mask_constants(constants)
+    found = mask_of_constants(constants)
     above = constants["offset"][0] > 9000
     marked = (found["constants_status"][0] & Bit.OFFSET_OUT_OF_THRESHOLD) != 0
     np.testing.assert_array_equal(marked, above)
-    found = mask_constants(constants, ranges={"gain_medium": (0.0, 0.25)})
+    found = mask_of_constants(constants, ranges={"gain_medium": (0.0, 0.25)})
     assert not (found["constants_status"][0] & Bit.OFFSET_OUT_OF_THRESHOLD).any()
     marked = (found["constants_status"][1] & Bit.CI_GAIN_OUT_OF_THRESHOLD) != 0
     np.testing.assert_array_equal(marked, constants["gain"][1] > np.float32(0.25))
     with pytest.raises(HklflowError, match="there is no range gain_hihg"):
-        mask_constants(constants, ranges={"gain_hihg": (0, 1)})
+        mask_of_constants(constants, ranges={"gain_hihg": (0, 1)})
 
 
 def test_bits_that_were_there_stay_and_harmless_ones_mask_nothing() -> None:
@@ -223,7 +224,7 @@ def test_bits_that_were_there_stay_and_harmless_ones_mask_nothing() -> None:
     constants["constants_status"][:, :, 1, 1] = Bit.FF_GAIN_EVAL_ERROR
     constants["constants_status"][:, :, 2, 2] = Bit.INTERPOLATED
     before = {name: item.values.copy() for name, item in constants.quantities.items()}
-    found = mask_constants(constants)
+    found = mask_of_constants(constants)
     assert np.argwhere(found["pixel_mask"]).tolist() == [[1, 1]]
     assert (found["constants_status"][:, :, 2, 2] == Bit.INTERPOLATED).all()
     for name, values in before.items():

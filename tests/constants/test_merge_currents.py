@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.truth.defaults import merge_of_currents
 
 from hklflow.constants import files, simulate, simulate_ramps
 from hklflow.constants.files import Constants, Quantity
-from hklflow.constants.merge_currents import merge_currents
 from hklflow.constants.ramp_process import RATIOS, FitStatus
 from hklflow.constants.status import Bit, bad
 from hklflow.errors import HklflowError
@@ -51,7 +51,7 @@ def _part(
 def test_the_valid_one_of_least_error_is_chosen(errors: Any, status: Any) -> None:
     values = [0.1, 0.2, 0.3]
     parts = [_part(*one) for one in zip(errors, status, values, strict=True)]
-    merged = merge_currents(parts, ["20", "80", "150"])
+    merged = merge_of_currents(parts, ["20", "80", "150"])
     chosen = merged["chosen_current"]
     for place in np.ndindex(*SIZE):
         valid = [n for n in range(3) if status[n][place] == 0]
@@ -77,34 +77,34 @@ def test_the_largest_error_of_a_stage_decides() -> None:
     """The second current has the better high gain, but a bad low one."""
     one, two = _part(0.01, 0), _part(0.002, 0)
     two["slope_errors"][2] = 0.02
-    assert (merge_currents([one, two], ["a", "b"])["chosen_current"] == 1).all()
+    assert (merge_of_currents([one, two], ["a", "b"])["chosen_current"] == 1).all()
 
 
 def test_weighted_mean_and_consistency() -> None:
     parts = [_part(0.01, 0, 0.20), _part(0.02, 0, 0.23), _part(0.001, 4, 5.0)]
-    merged = merge_currents(parts, "abc", weighted=True)
+    merged = merge_of_currents(parts, "abc", weighted=True)
     mean = (0.20 / 0.01**2 + 0.23 / 0.02**2) / (0.01**-2 + 0.02**-2)
     chi2 = ((0.20 - mean) / 0.01) ** 2 + ((0.23 - mean) / 0.02) ** 2
     assert merged["gain_ratio_lm"] == pytest.approx(mean, rel=1e-5)
     assert merged["gain_ratio_lm_errors"] == pytest.approx((0.01**-2 + 0.02**-2) ** -0.5, rel=1e-5)
     assert merged["ratio_chi2"] == pytest.approx(chi2, rel=1e-4)  # both ratios alike: reduced
     assert (merged["chosen_current"] == 1).all()
-    single = merge_currents(parts[1:], "bc")
+    single = merge_of_currents(parts[1:], "bc")
     assert np.isnan(single["ratio_chi2"]).all()
 
 
 def test_cells_that_a_current_lacks_are_from_the_others() -> None:
     parts = [_part(0.01, 0, 0.1, (0, 2)), _part(0.02, 0, 0.2, (2, 5))]
-    merged = merge_currents(parts, "ab")
+    merged = merge_of_currents(parts, "ab")
     assert merged.about["cell_ids"] == [0, 2, 5]
     assert merged["chosen_current"][:, 0, 0].tolist() == [1, 1, 2]
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(HklflowError, match="2 files of currents have 1 names"):
-        merge_currents([_part(1, 0), _part(1, 0)], ["20"])
+        merge_of_currents([_part(1, 0), _part(1, 0)], ["20"])
     with pytest.raises(HklflowError, match="module 4 does not go with module 0"):
-        merge_currents([_part(1, 0), _part(1, 0, module=4)], "ab")
+        merge_of_currents([_part(1, 0), _part(1, 0, module=4)], "ab")
 
 
 def test_currents_of_one_asic(tmp_path: Path) -> None:

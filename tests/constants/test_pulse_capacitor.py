@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.truth.defaults import ramp_fit
 
 from hklflow import flags
 from hklflow.constants import files, ramps, simulate, simulate_ramps
@@ -129,7 +130,7 @@ def test_outliers_and_stuck_bits_are_left_out(tmp_path: Path) -> None:
     digital = np.where(bits, 15000 - digital, digital).astype(np.uint16)
     frames = CellFrames(analog, digital, x.astype(np.uint64), x.astype(np.int64))
     thresholds = 0.5 * (truth.level[1:, 0] + truth.level[:-1, 0])
-    lines = ramps.fit_lines(frames, x, thresholds, "level", ramps.Fit(2))
+    lines = ramps.fit_lines(frames, x, thresholds, "level", ramp_fit(2))
     value, error = ramps.ratio(lines, 1)
     pull = (value - _ratio(truth)[0]) / error
     assert 0.85 < pull.std() < 1.25
@@ -277,7 +278,7 @@ def test_exact_lines_are_found(
     digital = np.where(x < switch, 5000, 8000).astype(np.uint16)[:, None, None]
     frames = CellFrames(analog, digital, x.astype(np.uint64), x.astype(np.int64))
     unknown = np.full((2, 1, 1), np.nan)
-    lines = ramps.fit_lines(frames, x, unknown, "level", ramps.Fit(2))
+    lines = ramps.fit_lines(frames, x, unknown, "level", ramp_fit(2))
     # Rounding by at most half an ADU turns a line through m points by at most 1.5 / m.
     for g, true, m in ((0, slope, switch), (1, ratio * slope, n - switch)):
         assert lines.slope[g, 0, 0] == pytest.approx(true, abs=1.51 / (0.9 * m - 1))

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.truth.defaults import steady
 
-from hklflow.constants.stability import Stability
 from hklflow.core.masks import MaskBit
 from hklflow.errors import HklflowError
 
@@ -28,10 +28,10 @@ def frames() -> np.ndarray:
 
 
 def noisy(frames: np.ndarray, **options: float) -> list[list[int]]:
-    stability = Stability(np.zeros(SHAPE, bool), flag_from=FLAG)
+    stability = steady(np.zeros(SHAPE, bool), flag_from=FLAG)
     for block in np.array_split(frames, 7):
         stability.add(block)
-    found = stability.result(**options)
+    found = stability.result(**{"often": 0.5} | options)
     assert set(np.unique(found.bits)) <= {0, int(MaskBit.NOISY)}
     assert np.isnan(found.fraction[60:64]).all()
     return np.argwhere(found.bits).tolist()
@@ -72,9 +72,9 @@ def test_known_pixels_are_neither_judged_nor_used() -> None:
     bad[10:12, 10] = True
     frames[:, 11, 10] = 10**6
     frames[:, 12, 11] = 40  # beside the known ones
-    stability = Stability(bad)
+    stability = steady(bad)
     stability.add(frames)
-    assert np.argwhere(stability.result().bits).tolist() == [[12, 11]]
+    assert np.argwhere(stability.result(often=0.5).bits).tolist() == [[12, 11]]
     with pytest.raises(HklflowError, match="do not fit"):
         stability.add(frames[:, :5])
     # Of nine good pixels a ninth of the background would be the pixel's own.
@@ -82,6 +82,6 @@ def test_known_pixels_are_neither_judged_nor_used() -> None:
     alone[10:13, 10:13] = False
     frames = np.full((20, 30, 40), 4)
     frames[:, 11, 11] = 12  # 3 sqrt(4 + 1) = 6.7 above 4
-    stability = Stability(alone)
+    stability = steady(alone)
     stability.add(frames)
-    assert np.argwhere(stability.result().bits).tolist() == [[11, 11]]
+    assert np.argwhere(stability.result(often=0.5).bits).tolist() == [[11, 11]]

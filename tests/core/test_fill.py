@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.truth.defaults import bragg_positions
 
 from hklflow.core import control, fill, lattice, punch
 from hklflow.core.grid import Grid
@@ -19,7 +20,7 @@ def target(
     rng = np.random.default_rng(seed)
     data = (truth + noise * rng.normal(size=truth.shape)).astype(np.float32)
     code = np.zeros(data.shape, np.uint8)
-    hkl = punch.bragg_positions(grid, cell, space_group("P 1"), radius)
+    hkl = bragg_positions(grid, cell, space_group("P 1"), radius)
     punch.punch(code, grid, cell, hkl, radius)
     data[code == 1] += 1000
     errors = np.full(data.shape, max(noise, 1e-4), np.float32)

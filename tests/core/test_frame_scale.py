@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from tests.truth.defaults import transmission
 
-from hklflow.core.frame_scale import FrameScale, Status, compare, constant, transmission
+from hklflow.core.frame_scale import FrameScale, Status, compare, constant
 from hklflow.core.simulate import (
     Background,
     CrystalModel,
@@ -148,7 +149,7 @@ def test_frames_without_a_value_are_interpolated():
     gap = [0, 60, *range(100, 150)]
     background[gap] = np.nan
     for window in (31, None):
-        found = transmission(background, np.ones(200), window)
+        found = transmission(background, np.ones(200), window=window)
         assert found.counts["interpolated"] >= len(gap)
         assert (found.status[gap] == Status.INTERPOLATED).all()
         assert sum(found.counts.values()) == 200
@@ -158,7 +159,7 @@ def test_frames_without_a_value_are_interpolated():
 
 def test_without_a_curve_each_frame_keeps_its_own_value():
     background = np.array([1.0, 2.0, 3.0, 2.0, 0.0, 2.0])
-    found = transmission(background, np.ones(6), None)
+    found = transmission(background, np.ones(6), window=None)
     np.testing.assert_array_equal(found.transmission, np.array([1, 2, 3, 2, 2, 2]) / 2)
     assert found.counts == {"used": 5, "replaced": 0, "interpolated": 1}
 
@@ -210,13 +211,13 @@ def test_backgrounds_without_meaning_are_refused(value):
 @pytest.mark.parametrize("window", [31, None])
 def test_no_signal_at_all_is_told(nothing, window):
     with pytest.raises(HklflowError, match=r"0 of 60 have a signal.*source: none"):
-        transmission(np.full(60, nothing), np.ones(60), window)
+        transmission(np.full(60, nothing), np.ones(60), window=window)
 
 
 @pytest.mark.parametrize("window", [4, 3, 61])
 def test_impossible_windows_are_refused(window):
     with pytest.raises(HklflowError, match="window"):
-        transmission(np.ones(60), np.ones(60), window)
+        transmission(np.ones(60), np.ones(60), window=window)
 
 
 def test_lengths_that_differ_are_refused():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 from tests.truth import lattices as made
+from tests.truth.defaults import index_peaks
 
 from hklflow.core import lattice, lattice_search, symmetry
-from hklflow.core.indexing import index_peaks
 from hklflow.errors import HklflowError
 
 
@@ -136,7 +136,7 @@ def test_supercell_and_subcell_are_named() -> None:
     assert "subcell: 1/2 of the volume" in found.relation
     np.testing.assert_allclose(found.cell, large, rtol=2e-3)
     g, true = cloud(large, n=400)
-    found = index_peaks(g, cell=small, group=group)
+    found = index_peaks(g, cell=small, group=group, min_fraction=0.4)
     assert "supercell: 2 times the volume" in found.relation
     np.testing.assert_allclose(found.cell, small, rtol=2e-3)
     assert found.fraction == pytest.approx(0.5, abs=0.1)

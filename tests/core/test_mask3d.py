@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from tests.truth.defaults import mask3d_params
 
-from hklflow.core.mask3d import Mask3dParams, flag_frames, mask_frames, pack, unpack
+from hklflow.core.mask3d import flag_frames, mask_frames, pack, unpack
 from hklflow.errors import HklflowError
 
 SHAPE = (30, 242, 318)  # frames, slow, fast; not a multiple of the cells
@@ -72,7 +73,7 @@ class Simulated:
 
 def run(frames, mask, params=None, size=7):
     blocks = (frames[i : i + size] for i in range(0, len(frames), size))
-    return np.concatenate(list(mask_frames(blocks, mask, params or Mask3dParams())))
+    return np.concatenate(list(mask_frames(blocks, mask, params or mask3d_params())))
 
 
 @pytest.mark.slow
@@ -113,7 +114,7 @@ def test_what_stands_in_the_gaps_does_not_matter(scan):
     wild[:, scan.mask] = 2**32 - 1
     expected = run(scan.frames, scan.mask)[:, ~scan.mask]
     assert np.array_equal(run(flagged, None)[:, ~scan.mask], expected)
-    params = Mask3dParams(flag_from=2**32 - 1)
+    params = mask3d_params(flag_from=2**32 - 1)
     assert np.array_equal(run(wild, None, params)[:, ~scan.mask], expected)
     nan = scan.frames.astype(np.float32)
     nan[:, scan.mask] = np.nan
@@ -143,7 +144,7 @@ def test_a_fluctuating_monitor_does_not_spread_the_region():
     found = run(frames, None)
     assert found[12, 60:63, 60:63].all()
     assert found.sum() <= 24**2
-    assert run(frames, None, Mask3dParams(min_ratio=0)).sum() > 100**2  # what it prevents
+    assert run(frames, None, mask3d_params(min_ratio=0)).sum() > 100**2  # what it prevents
 
 
 @pytest.mark.parametrize("where", [0, 1, 17, 18, 19])
@@ -160,7 +161,7 @@ def test_the_ends_of_the_scan_are_like_the_rest(where):
 def test_afterglow_only_where_asked():
     frames = np.random.default_rng(6).poisson(3, (24, 100, 100))
     frames[10, 50:53, 50:53] += 5000
-    found = run(frames, None, replace(Mask3dParams(), afterglow_frames=3))
+    found = run(frames, None, replace(mask3d_params(), afterglow_frames=3))
     assert np.flatnonzero(found[:, 51, 51]).tolist() == [10, 11, 12, 13]
     assert found[11:14].sum() <= found[10].sum() * 3
     assert not found[14:].any()
@@ -170,7 +171,7 @@ def test_overloaded_pixels_are_seeds_unless_they_always_are():
     frames = np.random.default_rng(8).poisson(3, (20, 100, 100)).astype(np.uint32)
     frames[9, 50:52, 50:52] = 2**32 - 2
     frames[:, 80, 80] = 2**32 - 2
-    params = Mask3dParams(flag_from=2**32 - 1, overload_from=2**32 - 2)
+    params = mask3d_params(flag_from=2**32 - 1, overload_from=2**32 - 2)
     found = run(frames, None, params)
     assert found[9, 50:52, 50:52].all()
     assert np.flatnonzero(found.any(axis=(1, 2))).tolist() == [9]
@@ -187,7 +188,7 @@ def test_memory_is_a_few_frames_and_the_lag_is_bounded():
             yield rng.poisson(2, (1, 40, 40))
 
     out = 0
-    for block in mask_frames(blocks(), None, Mask3dParams(window=15)):
+    for block in mask_frames(blocks(), None, mask3d_params(window=15)):
         out += len(block)
         assert len(given) - out <= 15 + 1
     assert out == 40
@@ -210,7 +211,7 @@ def test_packing_is_one_bit_per_pixel_and_comes_back():
 )
 def test_impossible_parameters_are_refused(bad):
     with pytest.raises(HklflowError):
-        Mask3dParams(**bad)
+        mask3d_params(**bad)
 
 
 def test_impossible_scans_are_refused():
@@ -220,9 +221,9 @@ def test_impossible_scans_are_refused():
     with pytest.raises(HklflowError, match="3 frames"):
         run(frames[:3], None)
     with pytest.raises(HklflowError, match="no frames"):
-        list(mask_frames([], None, Mask3dParams()))
+        list(mask_frames([], None, mask3d_params()))
     with pytest.raises(HklflowError, match="after frames"):
-        list(mask_frames([frames, frames[:, :5]], None, Mask3dParams()))
+        list(mask_frames([frames, frames[:, :5]], None, mask3d_params()))
 
 
 def test_a_spot_without_halo_costs_its_cell_and_the_margin():
@@ -263,7 +264,7 @@ def test_reach_limits_the_region():
     frames, disc = wide_halo()
     slow, fast = np.mgrid[:200, :200]
     distance = np.hypot(slow - 101, fast - 61)
-    found = run(frames, None, Mask3dParams(reach=24))[10]
+    found = run(frames, None, mask3d_params(reach=24))[10]
     assert found[distance < 20].all()
     # The margin and two cells of rounding.
     assert not found[distance > 24 + 4 + 8 * 2**0.5].any()
@@ -356,10 +357,10 @@ def plain_mask(frames, bad, p):
 @pytest.mark.parametrize(
     "params",
     [
-        Mask3dParams(overload_from=3000),
-        Mask3dParams(cell=3, window=6, boxes=(3, 5), margin=7, reach=20, afterglow_frames=2),
-        Mask3dParams(cell=5, window=9, boxes=(1,), margin=0, seed_counts=60, overload_from=400),
-        Mask3dParams(cell=4, window=40, seed_ratio=0.2, flag_from=5000, overload_from=4000),
+        mask3d_params(overload_from=3000),
+        mask3d_params(cell=3, window=6, boxes=(3, 5), margin=7, reach=20, afterglow_frames=2),
+        mask3d_params(cell=5, window=9, boxes=(1,), margin=0, seed_counts=60, overload_from=400),
+        mask3d_params(cell=4, window=40, seed_ratio=0.2, flag_from=5000, overload_from=4000),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint64, np.float64])
@@ -407,5 +408,5 @@ def test_a_block_may_be_overwritten_once_the_next_is_asked_for(scan):
             yield shared[: len(part)]
             shared[:] = 10**6
 
-    found = np.concatenate(list(mask_frames(blocks(), scan.mask, Mask3dParams())))
+    found = np.concatenate(list(mask_frames(blocks(), scan.mask, mask3d_params())))
     assert np.array_equal(found, run(frames, scan.mask))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.truth.defaults import made_taper
 
 from hklflow.core import lattice, pdf
 from hklflow.core.grid import Grid
 from hklflow.core.pdf_plan import Plan, plan
 from hklflow.core.symmetry import space_group
-from hklflow.core.tapers import Taper
 from hklflow.errors import HklflowError
 
 OBLIQUE = np.array([4.0, 5.0, 6.0, 80.0, 110.0, 97.0])
@@ -71,7 +71,7 @@ def test_transform_is_the_sum_of_cosines(
     rng = np.random.default_rng(1)
     s = rng.normal(2, 1, grid.array_shape).astype(np.float32)
     s[rng.random(s.shape) < 0.1] = np.nan
-    made = plan(grid, OBLIQUE, Taper("tukey", q_max), [np.eye(3)], sizes)
+    made = plan(grid, OBLIQUE, made_taper("tukey", q_max), [np.eye(3)], sizes)
     found, _, sums = pdf.transform_volume(made, s, np.where(np.isfinite(s), 0.1, np.nan))
     assert found.shape == made.direct.array_shape
     expected = by_hand(grid, OBLIQUE, q_max, s, positions(made)).reshape(found.shape)
@@ -89,7 +89,7 @@ def test_taper_knows_the_metric() -> None:
     """In hexagonal axes 110 is √3 as far as 100, and 1-10 as far."""
     grid = Grid.symmetric(2, 1.0)
     a_star = 4 * np.pi / np.sqrt(3) / HEXAGONAL[0]
-    made = plan(grid, HEXAGONAL, Taper("hann", 2.5 * a_star), FRIEDEL)
+    made = plan(grid, HEXAGONAL, made_taper("hann", 2.5 * a_star), FRIEDEL)
     w = made.weights(0)
     middle = w.shape[0] // 2
     for k, length in ((0, 1.0), (1, np.sqrt(3)), (-1, 1.0)):
@@ -103,7 +103,7 @@ def test_taper_knows_the_metric() -> None:
 @pytest.mark.parametrize("step", [0.1, 0.05, 0.125, 0.02])
 def test_lattice_vectors_are_voxels(step: float) -> None:
     grid = Grid.symmetric([30 * step, 41 * step, 52 * step], step)
-    made = plan(grid, OBLIQUE, Taper("tukey", 99.0), FRIEDEL)
+    made = plan(grid, OBLIQUE, made_taper("tukey", 99.0), FRIEDEL)
     for i in range(3):
         n = made.sizes[i]
         assert 2 * [30, 41, 52][i] + 1 <= n
@@ -121,14 +121,14 @@ def test_lattice_vectors_are_voxels(step: float) -> None:
 
 def test_axes_that_symmetry_mixes_have_one_size() -> None:
     grid = Grid.symmetric([3, 4, 2], 0.1)
-    sizes = plan(grid, CUBIC, Taper("tukey", 9.0), space_group("P 4/m").laue_operations).sizes
+    sizes = plan(grid, CUBIC, made_taper("tukey", 9.0), space_group("P 4/m").laue_operations).sizes
     assert sizes[0] == sizes[1] > sizes[2]
-    sizes = plan(grid, CUBIC, Taper("tukey", 9.0), space_group("P m -3").laue_operations).sizes
+    sizes = plan(grid, CUBIC, made_taper("tukey", 9.0), space_group("P m -3").laue_operations).sizes
     assert len(set(sizes)) == 1
 
 
 def test_what_cannot_be_transformed_is_refused() -> None:
-    taper = Taper("tukey", 9.0)
+    taper = made_taper("tukey", 9.0)
     for grid in (
         Grid(np.array([-0.95, -1, -1]), np.full(3, 0.1), (20, 21, 21)),
         Grid(np.array([0.1, -1, -1]), np.full(3, 0.1), (20, 21, 21)),
@@ -147,7 +147,7 @@ def test_what_is_missing_is_counted() -> None:
     s = np.ones(grid.array_shape, np.float32)
     s[3, 3, 6] = np.nan  # its mate is there
     s[1, 2, 3] = s[5, 4, 3] = np.nan
-    made = plan(grid, CUBIC, Taper("none", 9.0), [np.eye(3)])
+    made = plan(grid, CUBIC, made_taper("none", 9.0), [np.eye(3)])
     _, _, sums = pdf.transform_volume(made, s, s)
     assert sums.n_missing == 2
     assert sums.missing == 2
@@ -189,7 +189,7 @@ def test_errors_are_those_of_independent_orbits(symbol: str, cell: np.ndarray, s
     rng = np.random.default_rng(3)
     number = orbits(grid, operations)
     sigma = rng.uniform(0.2, 3, len(number))[number].reshape(grid.array_shape)
-    taper = Taper("tukey", 2 * np.pi * 1.2 / cell[:3].max())
+    taper = made_taper("tukey", 2 * np.pi * 1.2 / cell[:3].max())
     made = plan(grid, cell, taper, operations, (size, size, size))
     _, found, _ = pdf.transform_volume(made, sigma.astype("f4"), sigma.astype("f4"))
     x = positions(made)
@@ -214,7 +214,7 @@ def test_errors_of_data_that_were_not_symmetrised() -> None:
     rng = np.random.default_rng(4)
     sigma = rng.uniform(0.2, 3, grid.array_shape).astype(np.float32)
     sigma[4, 4, 4] = 30  # Q = 0, its own mate
-    made = plan(grid, OBLIQUE, Taper("tukey", 3.0), [np.eye(3)])
+    made = plan(grid, OBLIQUE, made_taper("tukey", 3.0), [np.eye(3)])
     _, found, _ = pdf.transform_volume(made, sigma, sigma)
     x = positions(made)[::29]
     variance = np.zeros(len(x))
@@ -239,7 +239,7 @@ def test_pulls_over_many_trials(symbol: str, cell: np.ndarray) -> None:
     rng = np.random.default_rng(8)
     number = orbits(grid, operations)
     sigma = rng.uniform(0.5, 2, len(number))[number].astype(np.float32)
-    made = plan(grid, cell, Taper("tukey", 2 * np.pi * 1.4 / cell[:3].max()), operations)
+    made = plan(grid, cell, made_taper("tukey", 2 * np.pi * 1.4 / cell[:3].max()), operations)
     pulls = []
     for _ in range(1500):
         noise = (sigma * rng.standard_normal(len(number))[number]).astype(np.float32)
@@ -267,7 +267,7 @@ def test_the_unit_of_the_monitor_changes_no_digit(unit: float) -> None:
     rng = np.random.default_rng(11)
     s = rng.normal(3, 1, grid.array_shape).astype(np.float32)
     sigma = rng.uniform(0.5, 2, grid.array_shape).astype(np.float32)
-    made = plan(grid, CUBIC, Taper("tukey", 3.0), space_group("P m m m").laue_operations)
+    made = plan(grid, CUBIC, made_taper("tukey", 3.0), space_group("P m m m").laue_operations)
     expected = pdf.transform_volume(made, s, sigma)
     found = pdf.transform_volume(made, s * np.float32(unit), sigma * np.float32(unit))
     for now, before in zip(found[:2], expected[:2], strict=True):
@@ -285,7 +285,7 @@ def test_blocks_are_as_the_whole(planes: int, symbol: str, threads: int) -> None
     rng = np.random.default_rng(5)
     s = rng.normal(0, 1, grid.array_shape).astype(np.float32)
     operations = space_group(symbol).laue_operations
-    made = plan(grid, CUBIC, Taper("tukey", 3.0), operations)
+    made = plan(grid, CUBIC, made_taper("tukey", 3.0), operations)
     whole, errors, _ = pdf.transform_volume(made, s, np.abs(s))
     forward = pdf.Transform(made, pdf.Store(made.half_shape, np.complex64), 2e3, threads)
     layers = list(pdf.slabs(made, lambda a, b: np.abs(s[a:b]), 4))
@@ -307,7 +307,7 @@ def test_features_are_found_once() -> None:
     s = 1 - 0.4 * wave.sum(axis=1) + 0.2 * np.cos(4 * np.pi * h).sum(axis=1)
     s = s.reshape(grid.array_shape).astype(np.float32)
     operations = space_group("P m -3 m").laue_operations
-    made = plan(grid, CUBIC, Taper("tukey", 2 * np.pi * 3 / 4), operations)
+    made = plan(grid, CUBIC, made_taper("tukey", 2 * np.pi * 3 / 4), operations)
     forward = pdf.Transform(made, pdf.Store(made.half_shape, np.complex64), 1e8)
     forward.load([(0, np.ones_like(s))], variance=True)
     sigma = pdf.Errors(made, pdf.Store(made.kept_shape, np.float32), forward)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.truth.defaults import made_taper
 
 from hklflow.core import lattice, pdf
 from hklflow.core import simulate_disorder as disorder
 from hklflow.core.grid import Grid
 from hklflow.core.pdf_plan import Plan, plan
-from hklflow.core.tapers import Taper
 
 CELLS = {
     "cubic": np.array([4.0, 4.0, 4.0, 90.0, 90.0, 90.0]),
@@ -43,7 +43,7 @@ def transformed(
     error = np.sqrt((s + 1e-3) / EXPOSURE)
     if noise is not None:
         s = np.random.default_rng(noise).poisson(np.maximum(s, 0) * EXPOSURE) / EXPOSURE
-    planned = plan(grid, CELLS[cell], Taper("tukey", Q_MAX), [np.eye(3)])
+    planned = plan(grid, CELLS[cell], made_taper("tukey", Q_MAX), [np.eye(3)])
     found, sigma, _ = pdf.transform_volume(planned, s.astype("f4"), error.astype("f4"))
     return made, planned, found, sigma
 
@@ -143,7 +143,7 @@ def test_average_structure_gives_the_analytic_patterson() -> None:
     amplitude = np.exp(2j * np.pi * hkl @ x.T) @ f
     # S per r.l.u.³: a Bragg peak is all in one voxel.
     s = np.where(whole, np.abs(amplitude) ** 2 / step**3, 0).astype(np.float32)
-    taper = Taper("hann", 2 * np.pi * 1.1)
+    taper = made_taper("hann", 2 * np.pi * 1.1)
     planned = plan(grid, cell, taper, [np.eye(3)])
     found, _, _ = pdf.transform_volume(planned, s, np.ones_like(s))
     rng = np.random.default_rng(2)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.truth.defaults import peak_params
 from tests.truth.peaks import (
     SHAPE,
     Truth,
@@ -18,7 +19,7 @@ from tests.truth.peaks import (
 )
 from tests.truth.snase_peaks import search_snase
 
-from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, PeakSearch, find_peaks
+from hklflow.core.peaks import PeakFlag, Peaks, PeakSearch, find_peaks
 from hklflow.errors import HklflowError
 
 
@@ -234,7 +235,7 @@ def test_flags_in_the_data_are_masked(small_scan):
     expected = search(data, mask)
     same(search(signed), expected)
     same(search(real), expected)
-    same(search(flagged, params=PeakParams(invalid_from=65535)), expected)
+    same(search(flagged, params=peak_params(invalid_from=65535)), expected)
     assert (expected.flags & PeakFlag.MASKED).any()
 
 
@@ -312,7 +313,7 @@ def test_saturated_voxels_are_left_out_and_flagged():
     truth = Truth(*(np.array(a) for a in ([[20.3, 50.2, 40.7]], [[1.6] * 3], [1.0], [60000.0])))
     mu = expected_counts((40, 100, 100), truth, 1.0)
     data = np.minimum(np.random.default_rng(11).poisson(mu), 400).astype(np.uint16)
-    peaks = search(data, params=PeakParams(saturation=400))
+    peaks = search(data, params=peak_params(saturation=400))
     assert len(peaks) == 1
     assert peaks.flags[0] & PeakFlag.OVERLOAD
     pulls = (table(peaks) - truth.centre) / np.sqrt(table(peaks, "var_"))
@@ -362,13 +363,13 @@ def test_gain_of_an_integrating_detector(gain):
     data = 3 * rng.poisson(expected_counts(shape, truth, background)).astype(np.int32)
     truth.intensity *= 3
     if gain is None:
-        run = PeakSearch(np.zeros(shape[1:], bool), PeakParams(gain=None))
+        run = PeakSearch(np.zeros(shape[1:], bool), peak_params(gain=None))
         run.add(data)
         peaks = run.finish()
         # the window's own mean takes a little of the variance
         assert run.gain == pytest.approx(3.0, rel=0.05)
     else:
-        peaks = search(data, params=PeakParams(gain=gain))
+        peaks = search(data, params=peak_params(gain=gain))
     found = collect([(peaks, truth)])
     assert len(found.off) >= 0.99 * found.n_true
     assert len(found.off) == found.n_rows
@@ -378,7 +379,7 @@ def test_gain_of_an_integrating_detector(gain):
 
 def test_gain_needs_background():
     with pytest.raises(HklflowError, match="give the gain"):
-        search(np.zeros((6, 40, 50), np.uint16), params=PeakParams(gain=None))
+        search(np.zeros((6, 40, 50), np.uint16), params=peak_params(gain=None))
 
 
 @pytest.mark.real_data
@@ -399,10 +400,10 @@ def test_protein_crystal_on_a_ccd(real_data):
 def test_empty_scan_gives_an_empty_table():
     mask = np.zeros((40, 50), bool)
     for blocks in ([], [np.zeros((0, 40, 50), np.uint16)], [np.zeros((3, 40, 50), np.uint16)]):
-        peaks = find_peaks(blocks, mask, PeakParams())
+        peaks = find_peaks(blocks, mask, peak_params())
         assert len(peaks) == 0
         assert peaks.counts["peaks"] == 0
-    everything_bad = find_peaks([np.ones((3, 40, 50))], ~mask, PeakParams())
+    everything_bad = find_peaks([np.ones((3, 40, 50))], ~mask, peak_params())
     assert len(everything_bad) == 0
 
 
@@ -416,10 +417,10 @@ def test_select_keeps_rows(small_scan):
 def test_bad_input_is_told():
     mask = np.zeros((40, 50), bool)
     with pytest.raises(HklflowError, match="n_sigma = 0"):
-        PeakParams(n_sigma=0)
+        peak_params(n_sigma=0)
     with pytest.raises(HklflowError, match="booleans"):
-        PeakSearch(mask.astype(int), PeakParams())
-    run = PeakSearch(mask, PeakParams())
+        PeakSearch(mask.astype(int), peak_params())
+    run = PeakSearch(mask, peak_params())
     with pytest.raises(HklflowError, match="shape"):
         run.add(np.zeros((2, 50, 40), np.uint16))
     with pytest.raises(HklflowError, match="complex128"):
@@ -431,4 +432,4 @@ def test_bad_input_is_told():
     with pytest.raises(HklflowError, match="finished"):
         run.add(np.zeros((2, 40, 50), np.uint16))
     with pytest.raises(HklflowError, match="2 frames where the scan has 3"):
-        find_peaks([np.zeros((2, 40, 50))], mask, PeakParams(), scan_frames=3)
+        find_peaks([np.zeros((2, 40, 50))], mask, peak_params(), scan_frames=3)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates, uniform_filter
+from tests.truth.defaults import peak_params
 
 from hklflow.core.frame_store import COLUMNS, ROWS
-from hklflow.core.peaks import PeakParams, PeakSearch
+from hklflow.core.peaks import PeakSearch
 from hklflow.core.statistics import FrameStatistics
 
 SHAPE = (24, 118, 150)
@@ -65,7 +66,7 @@ def test_strong_voxels_are_those_of_the_definition(level, dtype):
     frames = rng.poisson(level * slope, SHAPE).astype(dtype)
     good = np.ones(SHAPE[1:], bool)
     good[60:67] = good[:, 80:83] = False
-    run = PeakSearch(~good, PeakParams(n_sigma=N_SIGMA, max_frames=100))
+    run = PeakSearch(~good, peak_params(n_sigma=N_SIGMA, max_frames=100))
     run.add(frames)
     run._test(len(frames) - 2)  # all of them that have both neighbours
     found = np.zeros(SHAPE, bool)
@@ -96,7 +97,7 @@ def test_statistics_are_the_same_with_a_search_or_alone():
     for shared in (True, False):
         statistics = FrameStatistics(mask, ~mask, invalid_from=65535, labels=labels)
         search = PeakSearch(
-            mask, PeakParams(invalid_from=65535), statistics=statistics if shared else None
+            mask, peak_params(invalid_from=65535), statistics=statistics if shared else None
         )
         for start in range(0, 40, 7):
             search.add(frames[start : start + 7])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.truth.defaults import bragg_positions
 
 from hklflow.core import karen, lattice, punch
 from hklflow.core.grid import Grid
@@ -41,9 +42,9 @@ def test_allowed_positions_are_those_of_cctbx(symbol: str) -> None:
     # The lattice translations alone extinguish what the centring forbids.
     centring = sgtbx.space_group_info(f"Hall: {symbol[0]} 1").group()
     wanted = {hkl for hkl in every if not centring.is_sys_absent(hkl)}
-    assert rows(punch.bragg_positions(grid, cell, group, 0.01)) == wanted
+    assert rows(bragg_positions(grid, cell, group, 0.01)) == wanted
     strict = {hkl for hkl in every if not own.is_sys_absent(hkl)}
-    assert rows(punch.bragg_positions(grid, cell, group, 0.01, absences=True)) == strict
+    assert rows(bragg_positions(grid, cell, group, 0.01, absences=True)) == strict
     assert (0, 0, 0) in strict
 
 
@@ -51,10 +52,10 @@ def test_positions_off_the_grid_count_if_they_reach_in() -> None:
     grid = Grid.symmetric([1.9, 1.5, 1.5], [0.1] * 3)
     group = space_group("P m -3 m")
     near = 0.15 * 2 * np.pi / 5
-    found = rows(punch.bragg_positions(grid, CUBIC, group, near))
+    found = rows(bragg_positions(grid, CUBIC, group, near))
     assert {row[0] for row in found} == {-2, -1, 0, 1, 2}
     assert {row[1] for row in found} == {-1, 0, 1}
-    found = rows(punch.bragg_positions(grid, CUBIC, group, 0.9 * 0.1 * 2 * np.pi / 5))
+    found = rows(bragg_positions(grid, CUBIC, group, 0.9 * 0.1 * 2 * np.pi / 5))
     assert {row[0] for row in found} == {-1, 0, 1}
 
 
@@ -83,7 +84,7 @@ def test_spheres_and_ellipsoids_of_a_skewed_cell() -> None:
     grid = Grid.symmetric([1.2, 1.4, 1.1], [0.04, 0.05, 0.04])
     group = space_group("P -1")
     mask = np.zeros(grid.array_shape, np.uint8)
-    positions = punch.bragg_positions(grid, SKEWED, group, 0.2)
+    positions = bragg_positions(grid, SKEWED, group, 0.2)
     punch.punch(mask, grid, SKEWED, positions, 0.2)
     q = q_of(grid, SKEWED)
     b = q_of(Grid(np.zeros(3), np.ones(3), (2, 2, 2)), SKEWED)
@@ -110,7 +111,7 @@ def test_radius_is_where_peaks_vanish_in_the_noise(width: float, n_strong: int) 
     rng = np.random.default_rng(5)
     grid = Grid.symmetric([2.6] * 3, [0.04] * 3)
     q = q_of(grid, CUBIC)
-    hkl = punch.bragg_positions(grid, CUBIC, space_group("P 1"), 0.01)
+    hkl = bragg_positions(grid, CUBIC, space_group("P 1"), 0.01)
     sigma, height = 1.0, 2000.0
     away = np.linalg.norm((q / 1.256637061 - np.rint(q / 1.256637061)) * 1.256637061, axis=-1)
     index = (np.rint(q / 1.256637061) @ [25, 5, 1]).astype(int)
@@ -133,7 +134,7 @@ def test_radius_is_not_made_up() -> None:
     grid = Grid.symmetric([2.0] * 3, [0.05] * 3)
     rng = np.random.default_rng(5)
     data = rng.normal(10, 1, grid.array_shape).astype(np.float32)
-    hkl = punch.bragg_positions(grid, CUBIC, space_group("P 1"), 0.01)
+    hkl = bragg_positions(grid, CUBIC, space_group("P 1"), 0.01)
     with pytest.raises(HklflowError, match="0 reflections"):
         punch.measured_radius(data, np.ones_like(data), grid, CUBIC, hkl)
 
@@ -167,7 +168,7 @@ def test_few_bins_tell_where_gaussian_peaks_end() -> None:
     """Of a coarse grid there are five, the last of them the ground."""
     cell = np.array([5.2, 6.1, 4.9, 90.0, 108.0, 90.0])
     grid = Grid.symmetric([2.5] * 3, [1 / 16] * 3)
-    hkl = punch.bragg_positions(grid, cell, space_group("P 1"), 0.01)
+    hkl = bragg_positions(grid, cell, space_group("P 1"), 0.01)
     at = q_of(Grid(np.zeros(3), np.ones(3), (2, 2, 2)), cell)
     vectors = np.array([at[0, 0, 1], at[0, 1, 0], at[1, 0, 0]])
     q = q_of(grid, cell)

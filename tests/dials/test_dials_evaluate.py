@@ -8,9 +8,10 @@ import pytest
 
 from hklflow import nexus
 from hklflow.core import evaluation, geometry, refinement, symmetry
-from hklflow.core.refinement import Limits, Refined
+from hklflow.core.refinement import Refined
 from hklflow.dials import orient
 from hklflow.errors import HklflowError
+from tests.truth.defaults import limits
 
 from . import small_scans
 
@@ -42,12 +43,17 @@ def group() -> symmetry.SpaceGroup:
 
 @pytest.fixture(scope="module")
 def fitted(peaks: Any, started: Any, group: Any) -> Refined:
-    return refinement.refine(started[0], peaks, started[1], group, free=FREE)
+    return refinement.refine(started[0], peaks, started[1], group, free=FREE, limits=limits())
 
 
 def evaluated(found: Refined, peaks: Any, started: Any, group: Any, **more: Any) -> Refined:
     return evaluation.evaluate(
-        found.rotations, peaks, found.ub, group, *started, **{"free": FREE, **more}
+        found.rotations,
+        peaks,
+        found.ub,
+        group,
+        *started,
+        **{"free": FREE, "limits": limits(), **more},
     )
 
 
@@ -92,14 +98,14 @@ def test_what_refinement_would_refuse(
     with pytest.raises(HklflowError, match="does not obey P 6/m m m"):
         evaluated(loose, peaks, started, group)
     with pytest.raises(HklflowError, match="lost the crystal"):
-        evaluated(fitted, peaks, started, group, limits=Limits(hkl=1e-6))
+        evaluated(fitted, peaks, started, group, limits=limits(hkl=1e-6))
 
 
 def test_indices_for_another_program_are_the_true_ones(
     hexagonal: small_scans.Made, peaks: Any, started: Any, group: Any
 ) -> None:
     turn = geometry.rotation_matrix([1, 1, 0], np.radians(0.8))
-    assigned = evaluation.assign(started[0], peaks, turn @ started[1], group)
+    assigned = evaluation.assign(started[0], peaks, turn @ started[1], group, limits=limits())
     assert assigned.indexed.all()
     start = 0
     for simulation, rotation, part in zip(

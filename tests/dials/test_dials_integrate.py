@@ -22,10 +22,11 @@ from hklflow.core.simulate import (
     Simulation,
     TruePeaks,
 )
-from hklflow.dials.integrate import _norm, integrate
+from hklflow.dials.integrate import _norm
 from hklflow.dials.programs import Dials
 from hklflow.errors import HklflowError
 from tests.truth import bragg_scans as simulated
+from tests.truth.defaults import integrate_with_dials
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def integrated(dials: Dials) -> tuple[Reflections, TruePeaks, np.ndarray, np.nda
     """Table of DIALS, truth, and rows of both that are one reflection."""
     simulation = simulate()
     measurement, scan = measured(simulation)
-    table = integrate(measurement, scan, simulation.ub, symmetry.space_group(GROUP))
+    table = integrate_with_dials(measurement, scan, simulation.ub, symmetry.space_group(GROUP))
     truth = simulation.true_peaks()
     tree = cKDTree(np.c_[truth.frame, truth.slow, truth.fast])
     away, nearest = tree.query(np.c_[table.frame, table.slow, table.fast])
@@ -155,7 +156,7 @@ def test_an_orientation_of_another_crystal_is_a_sentence(dials: Dials) -> None:
     simulation = simulate()
     measurement, scan = measured(simulation)
     with pytest.raises(HklflowError, match="is at a reflection of the model"):
-        integrate(measurement, scan, 30 * simulation.ub, symmetry.space_group("P 1"))
+        integrate_with_dials(measurement, scan, 30 * simulation.ub, symmetry.space_group("P 1"))
 
 
 @pytest.mark.dials
@@ -163,7 +164,7 @@ def test_read_noise_is_refused(dials: Dials) -> None:
     simulation = simulate()
     measurement, scan = measured(simulation)
     with pytest.raises(HklflowError, match="of an integrating detector"):
-        integrate(
+        integrate_with_dials(
             measurement,
             replace(scan, underload=-5.0),
             simulation.ub,

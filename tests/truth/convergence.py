@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import nexus, stage
-from hklflow.bragg.converge import Loop, Model, Outcome, Rest
+from hklflow.bragg.converge import Loop, Model, Outcome
 from hklflow.calibration.bragg_level import ModuleLevel, module_level
 from hklflow.core import geometry, lattice, symmetry
 from hklflow.core.frame_scale import FrameScale, Transmission
@@ -33,6 +33,8 @@ from hklflow.core.simulate import (
 )
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import converge, find_peaks, import_scan, pixel_mask, refine_parent
+from tests.truth import defaults
+from tests.truth.defaults import acceptance, limits_of_converge
 
 CELLS = {
     "P 6/m m m": (7.1, 7.1, 10.3, 90.0, 90.0, 120.0),
@@ -213,8 +215,15 @@ def start(made: Scan, degrees: float = 0.2, strain: float = 0.001) -> Model:
 
 def loop(made: Scan, integrate: Callable | None = None, **rest: float) -> Loop:
     """The loop of a scan."""
-    limits = replace(Loop(made.peaks, made.group, FREE).limits, hkl=0.15, min_fraction=0.2)
-    return Loop(made.peaks, made.group, FREE, integrate, limits, Rest(**rest))
+    return Loop(
+        made.peaks,
+        made.group,
+        FREE,
+        integrate,
+        limits_of_converge(),
+        defaults.rest(**rest),
+        acceptance(),
+    )
 
 
 def shifts_of(seed: int, size: float = 0.3) -> np.ndarray:

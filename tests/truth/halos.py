@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hklflow.core.mask3d import Mask3dParams, mask_frames
+from hklflow.core.mask3d import mask_frames
 from hklflow.core.masks import flag_value
 from hklflow.core.simulate import (
     Background,
@@ -24,6 +24,7 @@ from hklflow.core.simulate import (
     Simulation,
     module_gaps,
 )
+from tests.truth.defaults import mask3d_params
 
 FRACTION = 0.02
 
@@ -61,7 +62,7 @@ def score(simulation: Simulation, dtype: DTypeLike) -> tuple[float, float, int]:
             limit = np.iinfo(np.dtype(dtype)).max - 1
             yield np.minimum(shown, limit).astype(dtype)
 
-    params = Mask3dParams(flag_from=flag_value(np.dtype(dtype)))
+    params = mask3d_params(flag_from=flag_value(np.dtype(dtype)))
     found = np.concatenate(list(mask_frames(blocks(), bad, params)))
     hits = halos = false = clean_voxels = 0
     for start in range(0, 120, 12):

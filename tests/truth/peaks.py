@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import erf
 
-from hklflow.core.peaks import PeakParams, Peaks, find_peaks
+from hklflow.core.peaks import Peaks, find_peaks
+from tests.truth.defaults import peak_params
 
 AXES = ("frame", "slow", "fast")
 SHAPE = (96, 208, 208)
@@ -79,4 +80,4 @@ def match(peaks: Peaks, truth: Truth) -> NDArray[np.int64]:
 def search(data, mask=None, size=16, params=None, **options):
     mask = np.zeros(data.shape[1:], bool) if mask is None else mask
     blocks = (data[k : k + size] for k in range(0, len(data), size))
-    return find_peaks(blocks, mask, params or PeakParams(), **options)
+    return find_peaks(blocks, mask, params or peak_params(), **options)

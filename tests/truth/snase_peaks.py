@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, find_peaks
+from hklflow.core.peaks import PeakFlag, Peaks, find_peaks
+from tests.truth.defaults import peak_params
 from tests.truth.peaks import table
 
 
@@ -44,7 +45,7 @@ def search_snase(folder) -> Snase:
     model = json.loads((folder / "reference.json").read_text())["model"]
     frames = [fabio.open(str(name)).data for name in sorted(folder.glob("*.img"))]
     mask = np.all([frame == 0 for frame in frames], axis=0)  # outside the CCD
-    params = PeakParams(gain=None, saturation=65534)
+    params = peak_params(gain=None, saturation=65534)
     peaks = find_peaks((f[None] for f in frames), mask, params, scan_frames=10)
 
     def miss(beam):

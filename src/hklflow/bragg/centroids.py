@@ -61,8 +61,8 @@ class Acceptance:
         Reflections that cross the Ewald sphere slower than this are not used.
     """
 
-    significance: float = 10.0
-    correlation: float = 0.8
+    significance: float
+    correlation: float
     zeta: float = 0.05
 
 

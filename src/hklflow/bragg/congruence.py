@@ -70,7 +70,7 @@ def congruence(
     group: SpaceGroup,
     *,
     free: Sequence[str],
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> Congruence:
     """Refine the peaks of odd and of even frames apart from one start, and compare.
 

@@ -6,7 +6,7 @@ model that no other beats, the start being one of them: so the result is never w
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +62,13 @@ class Rest:
         Move of the predictions in pixels or frames that asks for another integration.
     """
 
-    cell: float = 0.1
-    orientation: float = 0.002
-    rmsd: float = 0.01
-    indexed: float = 0.002
-    cycles: int = 8
-    integrations: int = 3
-    reintegrate: float = 0.1
+    cell: float
+    orientation: float
+    rmsd: float
+    indexed: float
+    cycles: int
+    integrations: int
+    reintegrate: float
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,10 @@ class Loop:
     peaks: Sequence[Peaks]
     group: SpaceGroup
     free: Sequence[str]
-    integrate: Integrate | None = None
-    limits: Limits = field(default_factory=Limits)
-    rest: Rest = field(default_factory=Rest)
-    accept: Acceptance = field(default_factory=Acceptance)
+    integrate: Integrate | None
+    limits: Limits
+    rest: Rest
+    accept: Acceptance
 
     def __post_init__(self) -> None:
         self.held = hold_out(self.peaks)

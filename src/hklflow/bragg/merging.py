@@ -47,9 +47,9 @@ def merge(
     table: Scaled,
     cell: Sequence[float],
     group: SpaceGroup,
-    anomalous: bool = False,
-    outlier_sigma: float = 6.0,
-    estimator: Estimator = "french_wilson",
+    anomalous: bool,
+    outlier_sigma: float,
+    estimator: Estimator,
 ) -> Merged:
     """Merge by the Laue group: means weighted with the inverse variances.
 

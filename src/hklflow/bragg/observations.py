@@ -85,7 +85,7 @@ def gather(
     rotations: list[Rotation],
     group: SpaceGroup,
     estimate: Estimate,
-    d_min: float = 0.0,
+    d_min: float,
 ) -> tuple[Observations, dict[str, int]]:
     """Take what can be scaled from the tables of the rotations.
 

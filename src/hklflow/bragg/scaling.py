@@ -39,13 +39,13 @@ _RESTS = 1e-4  # change of ln g
 class Settings:
     """See the stage `scale_reflections`."""
 
-    anomalous: bool = False
-    scale_interval: float = 15.0
-    decay: bool = True
-    decay_interval: float = 30.0
-    absorption: int = 0
-    error_model: Literal["refine", "none"] = "refine"
-    outlier_sigma: float = 6.0
+    anomalous: bool
+    scale_interval: float
+    decay: bool
+    decay_interval: float
+    absorption: int
+    error_model: Literal["refine", "none"]
+    outlier_sigma: float
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def statistics(
     cell: Sequence[float],
     group: SpaceGroup,
     n_rotations: int,
-    n_shells: int = 10,
-    seed: int = 0,
+    n_shells: int,
+    seed: int,
 ) -> Statistics:
     """Figures of merit.
 

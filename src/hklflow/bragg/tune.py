@@ -262,6 +262,7 @@ def tune(
     start: PeakParams,
     lattice: Floats | Index,
     *,
+    unset: PeakParams,
     tolerance: float = TOLERANCE,
     told: Callable[[str, Trial], None] = lambda what, trial: None,
 ) -> Tuning:
@@ -274,6 +275,8 @@ def tune(
         The present ones.
     lattice : (3, 3) array or callable
         UB in 1/Å with 2π, or what finds it in scattering vectors.
+    unset : PeakParams
+        Those of a configuration that sets none: the lattice is looked for with them, too.
     tolerance : float
         Largest deviation of h, k, l from integers of an indexed spot.
     told : callable
@@ -284,7 +287,7 @@ def tune(
     HklflowError
         If no lattice can be found.
     """
-    ub = _indexed_by(blocks, start, lattice) if callable(lattice) else lattice
+    ub = _indexed_by(blocks, start, unset, lattice) if callable(lattice) else lattice
     known: dict[PeakParams, Trial] = {}
 
     def tried(params: PeakParams, what: str) -> Trial:
@@ -333,7 +336,8 @@ def _values(ladder: Sequence[float], present: float, start: float, *, coarse: bo
 
 def _typed(values: dict[str, float]) -> dict[str, Any]:
     """Whole numbers where the parameter is one."""
-    return {name: type(getattr(PeakParams(), name))(value) for name, value in values.items()}
+    whole = {field.name for field in fields(PeakParams) if field.type is int}
+    return {name: int(value) if name in whole else value for name, value in values.items()}
 
 
 def _cleanest_of_the_best(trials: list[Trial], values: list[float], present: float) -> Trial:
@@ -364,12 +368,15 @@ def _without_idle_changes(
     return best
 
 
-def _indexed_by(blocks: Sequence[Block], start: PeakParams, index: Index) -> Floats:
+def _indexed_by(
+    blocks: Sequence[Block], start: PeakParams, unset: PeakParams, index: Index
+) -> Floats:
     """UB that fits the strong spots of several settings best, the present one among them.
 
     A bad setting gives too few spots, or so many false ones that a lattice is made to fit them.
     """
-    others = [replace(start, n_sigma=a, min_significance=b, **_defaults()) for a, b in _OTHERS]
+    tuned = {name: getattr(unset, name) for name in LADDERS}
+    others = [replace(start, **tuned | {"n_sigma": a, "min_significance": b}) for a, b in _OTHERS]
     clouds, lattices = [], []
     problem = "none was looked for"
     for params in [start, *others]:
@@ -398,9 +405,3 @@ def _indexed_by(blocks: Sequence[Block], start: PeakParams, index: Index) -> Flo
     volumes = np.array([np.linalg.det(ub) for ub in lattices])
     volumes[scores < _AS_GOOD * scores.max()] = 0.0
     return lattices[int(np.argmax(np.abs(volumes)))]
-
-
-def _defaults() -> dict[str, Any]:
-    """All other parameters that are tuned, as they are without a configuration."""
-    others = set(LADDERS) - {"n_sigma", "min_significance"}
-    return {f.name: f.default for f in fields(PeakParams) if f.name in others}

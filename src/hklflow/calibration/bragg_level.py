@@ -55,7 +55,7 @@ def module_level(
     modules: Modules,
     *,
     free: Sequence[str],
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> ModuleLevel:
     """Fit modules and model in turn.
 
@@ -72,7 +72,7 @@ def module_level(
         Start.
     free : sequence of str
         Groups of parameters of the model.
-    limits : Limits, optional
+    limits : Limits
 
     Raises
     ------

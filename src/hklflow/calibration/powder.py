@@ -140,8 +140,8 @@ def calibrate_powder(
     orientation: int,
     distance: float | None = None,
     beam_centre: tuple[float, float] | None = None,
-    polarization: float = 0.99,
-    min_rings: int = 3,
+    polarization: float,
+    min_rings: int,
     min_points: int = 30,
     max_cycles: int = 10,
 ) -> PowderCalibration:

@@ -98,7 +98,7 @@ def tune(
         print(f"{len(blocks)} blocks of frames; {source}")
         print("searching with the present setting; each search may take minutes")
         print(f"{'setting':44s} {'spots':12s}{'indexed':12s}score", flush=True)
-        found = search(blocks, present, lattice, told=told)
+        found = search(blocks, present, lattice, unset=_present(type(given)()), told=told)
     beside = measured.product(experiment.paths.scan("peaks_tune"))
     place = folder.base / beside if output is None else output
     place.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def _present(given: "Params") -> "PeakParams":
 
     from hklflow.core.peaks import PeakParams
 
-    other = {"gain", "threshold", "sigma_floor"}
+    other = {"gain", "threshold"}
     alike = {field.name for field in fields(PeakParams)} - other
     return PeakParams(
         **given.model_dump(include=alike),
@@ -246,7 +246,15 @@ class _Measured:
         group = None if symbol is None or cell is None else symmetry.space_group(symbol)
 
         def index(g: "NDArray[np.float64]") -> "NDArray[np.float64]":
-            return index_peaks(g, cell=cell, group=group).ub
+            # A bad setting has many false spots: few need to be indexed, but closely.
+            return index_peaks(
+                g,
+                cell=cell,
+                group=group,
+                tolerance=0.1,
+                cell_tolerance=given.max_cell_deviation,
+                min_fraction=0.3,
+            ).ub
 
         return rotations, index, f"lattice searched with {source if cell else 'no cell'}"
 

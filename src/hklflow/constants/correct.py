@@ -106,9 +106,9 @@ class Correction:
         detector: Integrating,
         energy: float,
         *,
-        shared: common_mode.Kind = "none",
-        least: float = 0.2,
-        flat: bool = True,
+        shared: common_mode.Kind,
+        least: float,
+        flat: bool,
         cells: Sequence[int] | None = None,
     ) -> None:
         self.detector, self.energy, self._least = detector, energy, least

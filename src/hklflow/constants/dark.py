@@ -47,10 +47,10 @@ class Limits:
         Distance of the gain levels of neighbouring stages, in standard deviations.
     """
 
-    clip: float = 5.0
-    max_clipped: float = 0.2
-    min_frames: int = 10
-    min_separation: float = 6.0
+    clip: float
+    max_clipped: float
+    min_frames: int
+    min_separation: float
 
 
 class Dark(Process):
@@ -172,7 +172,7 @@ def thresholds(
     return threshold, (level[1:] - level[:-1]) / np.hypot(s[1:], s[:-1])
 
 
-def require_order(constants: Constants, min_separation: float = 6.0) -> None:
+def require_order(constants: Constants, min_separation: float) -> None:
     """Require that the levels of most pixels rise from the stage high to low.
 
     Pixels whose levels are not apart tell nothing: a dead ASIC is no mistake of the experiment.

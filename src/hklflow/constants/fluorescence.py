@@ -59,15 +59,15 @@ class Spectrum:
     """
 
     energy: float
-    beta_energy: float | None = None
-    beta_weight: float | None = None
-    sharing: str = "even"
-    max_photons: int = 2
-    min_photons: float = 50.0
-    photons_per_cell: float = 400.0
-    min_quality: float = 0.2
-    max_chi2: float = 10.0
-    expected_gain: tuple[float, float] | None = None
+    beta_energy: float | None
+    beta_weight: float | None
+    sharing: str
+    max_photons: int
+    min_photons: float
+    photons_per_cell: float
+    min_quality: float
+    max_chi2: float
+    expected_gain: tuple[float, float] | None
 
 
 @dataclass(frozen=True)

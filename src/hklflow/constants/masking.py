@@ -42,12 +42,13 @@ def range_names() -> list[str]:
 
 def mask_constants(
     constants: Constants,
-    n_sigma: float = 5.0,
+    *,
+    n_sigma: float,
     ranges: Mapping[str, Range] | None = None,
     user: NDArray[np.bool_] | None = None,
-    edges: int = 0,
-    max_bad_cells: float = 0.5,
-    stages: Sequence[str] = STAGES,
+    edges: int,
+    max_bad_cells: float,
+    stages: Sequence[str],
 ) -> Constants:
     """Complete the status and make the pixel mask.
 

@@ -19,7 +19,7 @@ from hklflow.errors import HklflowError
 
 
 def merge_currents(
-    parts: Sequence[Constants], currents: Sequence[str], weighted: bool = False
+    parts: Sequence[Constants], currents: Sequence[str], weighted: bool
 ) -> Constants:
     """Merge what `current_source` found with each current.
 

@@ -68,16 +68,16 @@ class RampProcess(Process):
         dark: Constants | None,
         segments: Segments,
         *,
-        margin: float = 50,
-        trim: float = 0.10,
-        least: int = 20,
-        settling: float = 0.0,
-        linearity: float = 0.002,
+        margin: float,
+        trim: float,
+        least: int,
+        settling: float,
+        linearity: float,
     ) -> None:
         ceiling = integrating(ramp.about.detector).saturation - margin
         self._ramp = segments
         self._digital = ramp.about.digital
-        self._fit = Fit(self.stages, trim, margin, ceiling, least, settling, linearity)
+        self._fit = Fit(self.stages, trim, settling, linearity, margin, ceiling, least)
         self._thresholds: Floats = np.full((2, ramp.cells, *ramp.shape), np.nan)
         if dark is not None:
             require_same_asic(vars(ramp.about), dark.about)

@@ -43,12 +43,12 @@ class Fit:
     """
 
     stages: int
-    trim: float = 0.10
-    floor: float = 50
-    ceiling: float = math.inf
-    least: int = 20
-    settling: float = 0.0
-    linearity: float = 0.002
+    trim: float
+    settling: float
+    linearity: float
+    floor: float
+    ceiling: float
+    least: int
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Stability:
         bad: BoolImage,
         *,
         flag_from: float = math.inf,
-        n_sigma: float = 3.0,
+        n_sigma: float,
         contrast: float = 3.0,
     ) -> None:
         self._bad, self._flag = bad, flag_from
@@ -79,7 +79,7 @@ class Stability:
                 self._strong_pixels(np.where(good, frame, 0).astype(np.float64), good)
             ] += 1
 
-    def result(self, *, often: float = 0.5) -> Found:
+    def result(self, *, often: float) -> Found:
         """Tell which pixels are strong too often.
 
         Parameters

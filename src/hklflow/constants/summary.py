@@ -26,9 +26,7 @@ BINS = 80
 _PLANES = {3: STAGES, 2: ("high_medium", "medium_low")}
 
 
-def summarise(
-    constants: DetectorConstants, asic: Size | None = None, cells: int = 32
-) -> dict[str, Any]:
+def summarise(constants: DetectorConstants, asic: Size | None, cells: int) -> dict[str, Any]:
     """Numbers of all ASICs, of pixels that are not masked.
 
     Parameters
@@ -95,7 +93,7 @@ def _some(dataset: h5py.Dataset, cells: int) -> NDArray[Any]:
 
 
 def images(
-    constants: DetectorConstants, names: list[str], cells: int = 32
+    constants: DetectorConstants, names: list[str], cells: int
 ) -> dict[str, dict[int, Floats]]:
     """Means over memory cells of some quantities: name -> module -> (ss, fs); NaN where masked.
 

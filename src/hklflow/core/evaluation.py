@@ -44,7 +44,7 @@ def assign(
     ub: ArrayLike,
     group: symmetry.SpaceGroup,
     *,
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> Assigned:
     """Index peaks as `refine` does before its first step, for the refinement of another program.
 
@@ -59,7 +59,7 @@ def assign(
         If the peaks are too few, or too few of them can be indexed.
     """
     free = ("cell", "orientation")
-    setup = begun(rotations, peaks, ub, group, free, None, limits or Limits())
+    setup = begun(rotations, peaks, ub, group, free, None, limits)
     hkl, indexed, _ = setup.select(loose=True)
     return Assigned(setup.problem.parameters.ub_of(setup.values), hkl.astype(np.int64), indexed)
 
@@ -73,7 +73,7 @@ def evaluate(
     start_ub: ArrayLike,
     *,
     free: Sequence[str] = ("cell", "orientation"),
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> Refined:
     """Figures of a model that another program refined; the model stays as it is.
 
@@ -90,7 +90,7 @@ def evaluate(
         Where the refinement started, in the same setting: changes are told from there.
     free : sequence of str
         Which of `parameters.GROUPS` were refined.
-    limits : Limits, optional
+    limits : Limits
 
     Returns
     -------
@@ -103,7 +103,6 @@ def evaluate(
     HklflowError
         If the cell does not obey the group, or where `refine` would refuse the result.
     """
-    limits = limits or Limits()
     ub = np.asarray(ub, dtype=np.float64)
     problem = problem_of(rotations, peaks, ub, group, free, None, limits)
     u, cell = lattice.decompose_ub(ub)

@@ -110,9 +110,7 @@ def constant(incident: NDArray[Any]) -> Transmission:
     return Transmission(np.ones(n), np.zeros(n), np.ones(n), np.zeros(n, np.uint8), 1.0)
 
 
-def transmission(
-    signal: NDArray[Any], incident: NDArray[Any], window: int | None = 31
-) -> Transmission:
+def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | None) -> Transmission:
     """Estimate the relative transmission of the sample from signal over incident intensity.
 
     A parabola (a line if ``window`` is below 11) is fitted to the ratio in the ``window``

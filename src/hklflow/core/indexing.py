@@ -97,9 +97,9 @@ def index_peaks(
     cell: ArrayLike | None = None,
     group: symmetry.SpaceGroup | None = None,
     sigma: ArrayLike | None = None,
-    tolerance: float = 0.1,
-    cell_tolerance: float = 0.06,
-    min_fraction: float = 0.3,
+    tolerance: float,
+    cell_tolerance: float,
+    min_fraction: float,
     max_cell: float = 100.0,
 ) -> Indexing:
     """Find the lattice and orientation of a crystal.

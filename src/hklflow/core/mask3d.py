@@ -84,16 +84,16 @@ class Mask3dParams:
         Values below are no measurement, of floats; of integers negative ones never are.
     """
 
-    seed_counts: float = 400.0
-    seed_ratio: float = 1.0
-    n_sigma: float = 6.0
-    min_ratio: float = 0.05
-    cell: int = 4
+    seed_counts: float
+    seed_ratio: float
+    n_sigma: float
+    min_ratio: float
+    cell: int
+    window: int
+    reach: float
+    margin: float
+    afterglow_frames: int
     boxes: tuple[int, ...] = (1, 3)
-    window: int = 15
-    reach: float = 128.0
-    margin: float = 4.0
-    afterglow_frames: int = 0
     flag_from: float | None = None
     overload_from: float | None = None
     valid_from: float = 0.0

@@ -269,7 +269,7 @@ class PeakSearch:
                 margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
                 max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
                 gain=float(gain),
-                floor=float(p.sigma_floor),
+                floor=0.0,  # the stage adds it, of pixels and of frames
                 max_frames=p.max_frames,
                 min_significance=float(p.min_significance),
             ),

@@ -81,8 +81,6 @@ class PeakParams:
         Counts from which a value is a flag and not a measurement.
     valid_from
         Counts below which a float is one; of integers negative ones always are.
-    sigma_floor
-        Added in quadrature to the centroids' standard deviations, pixels and frames.
 
     Raises
     ------
@@ -90,21 +88,20 @@ class PeakParams:
         If a value is out of range.
     """
 
-    n_sigma: float = 4.5
-    threshold: float = np.inf
-    window: int = 9
-    gain: float | None = 1.0
-    min_pixels: int = 3
-    min_significance: float = 6.0
-    max_frames: int = 25
-    max_pixels: int = 150
-    margin_pixels: int = 5
-    margin_frames: int = 4
-    prominence: float = 3.0
+    n_sigma: float
+    threshold: float
+    window: int
+    gain: float | None
+    min_pixels: int
+    min_significance: float
+    max_frames: int
+    max_pixels: int
+    margin_pixels: int
+    margin_frames: int
+    prominence: float
     saturation: float = np.inf
     invalid_from: float = np.inf
     valid_from: float = 0.0
-    sigma_floor: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {
@@ -120,7 +117,6 @@ class PeakParams:
             "prominence": 0.0,
             "saturation": 1.0,
             "invalid_from": 1.0,
-            "sigma_floor": 0.0,
         }
         if self.gain is not None and not 0 < self.gain < np.inf:
             raise HklflowError(

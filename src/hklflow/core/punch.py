@@ -58,7 +58,7 @@ class Ellipsoid:
 
 
 def bragg_positions(
-    grid: Grid, cell: ArrayLike, group: SpaceGroup, radii: ArrayLike, absences: bool = False
+    grid: Grid, cell: ArrayLike, group: SpaceGroup, radii: ArrayLike, absences: bool
 ) -> Floats:
     """Positions hkl (n, 3) whose ellipsoids reach into the grid; 000 is one if that does.
 

@@ -38,12 +38,12 @@ class Limits:
     ----------
     hkl : float
         Largest deviation of h, k, l from integers of an indexed peak.
+    min_fraction : float
+        Fraction of peaks that must be indexed.
     outlier : float
         Peaks with a residual above so many robust standard deviations are not used.
     zeta : float
         Reflections that cross the Ewald sphere slower than this are not used.
-    min_fraction : float
-        Fraction of peaks that must be indexed.
     min_peaks : int
         Peaks that must be used.
     max_turn : float
@@ -52,10 +52,10 @@ class Limits:
         Largest principal strain of the cell with respect to the start.
     """
 
-    hkl: float = 0.2
+    hkl: float
+    min_fraction: float
     outlier: float = 5.0
     zeta: float = 0.05
-    min_fraction: float = 0.5
     min_peaks: int = 20
     max_turn: float = float(np.radians(3.0))
     max_strain: float = 0.05
@@ -142,7 +142,7 @@ def refine(
     *,
     free: Sequence[str] = ("cell", "orientation"),
     cell: ArrayLike | None = None,
-    limits: Limits | None = None,
+    limits: Limits,
 ) -> Refined:
     """Refine one crystal against the peaks of all rotations of a scan.
 
@@ -160,14 +160,14 @@ def refine(
         Which of `parameters.GROUPS` to refine.
     cell : (6,) array, optional
         Starting cell; default that of ``ub``. It is held if "cell" is not refined.
-    limits : Limits, optional
+    limits : Limits
 
     Raises
     ------
     HklflowError
         If the parameters are degenerate, the peaks too few, or the start too far off.
     """
-    return begun(rotations, peaks, ub, group, free, cell, limits or Limits()).run()
+    return begun(rotations, peaks, ub, group, free, cell, limits).run()
 
 
 def begun(

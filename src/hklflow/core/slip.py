@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 _CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
 _TOLERANCE = 0.25  # of h, k, l
+_LEAST = 0.5  # of the peaks of both parts must be indexed
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def measured(
             refined.ub,
             group,
             free=_groups(free, [at, at, *others]),
-            limits=Limits(hkl=_TOLERANCE),
+            limits=Limits(hkl=_TOLERANCE, min_fraction=_LEAST),
         )
     except HklflowError:
         return None

@@ -34,7 +34,7 @@ class Taper:
 
     kind: Kind
     q_max: float
-    flat: float = 0.5
+    flat: float
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.q_max) and self.q_max > 0):

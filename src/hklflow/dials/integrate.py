@@ -52,8 +52,8 @@ def integrate(
     *,
     dials: Dials | None = None,
     d_min: float | None = None,
-    min_zeta: float = 0.1,
-    min_recorded: float = 0.5,
+    min_zeta: float,
+    min_recorded: float,
     threads: int = 1,
 ) -> Reflections:
     """Integrate one rotation with DIALS, its model held as it is.

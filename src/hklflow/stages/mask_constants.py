@@ -104,12 +104,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     given = {name: getattr(params, name) for name in masking.range_names()}
     found = masking.mask_constants(
         constants,
-        params.n_sigma,
-        ranges | {name: one for name, one in given.items() if one is not None},
-        user,
-        params.edges,
-        params.max_bad_cells,
-        params.stages,
+        n_sigma=params.n_sigma,
+        ranges=ranges | {name: one for name, one in given.items() if one is not None},
+        user=user,
+        edges=params.edges,
+        max_bad_cells=params.max_bad_cells,
+        stages=params.stages,
     )
     files.write_part(outputs.constants, "constants", found)
     mask = found["pixel_mask"]

@@ -1,0 +1,154 @@
+"""Computing functions with the defaults of the stages, which alone have any."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from hklflow import ramp_settings
+from hklflow.bragg import centroids, merging, observations, scaling, shells
+from hklflow.bragg import converge as bragg_converge
+from hklflow.calibration import powder
+from hklflow.constants import (
+    correct,
+    dark,
+    fluorescence,
+    masking,
+    merge_currents,
+    ramp_process,
+    ramps,
+    stability,
+)
+from hklflow.core import frame_scale, indexing, mask3d, peaks, punch, refinement, tapers
+from hklflow.dials import integrate as dials_integrate
+from hklflow.stages import (
+    converge,
+    correct_frames,
+    counter_stability,
+    fill,
+    find_peaks,
+    integrate,
+    mask_3d,
+    mask_constants,
+    merge_current_source,
+    merge_reflections,
+    pdf,
+    powder_calibration,
+    process_dark,
+    process_xray,
+    refine_parent,
+    scale_reflections,
+)
+from hklflow.stages import frame_scale as frame_scale_stage
+
+T = TypeVar("T")
+
+
+def defaults(
+    function: Callable[..., Any], params: type[BaseModel], **renamed: str
+) -> dict[str, Any]:
+    """Return the stage's defaults of a function's parameters.
+
+    Parameters
+    ----------
+    function
+        Whose parameters, where they are named as fields of ``params``, have the fields' defaults.
+    params
+        ``Params`` of a stage.
+    renamed
+        Parameter of the function -> name of its field.
+    """
+    fields = params.model_fields
+    names = {name: name for name in inspect.signature(function).parameters} | renamed
+    return {
+        name: fields[field].get_default(call_default_factory=True)
+        for name, field in names.items()
+        if field in fields and not fields[field].is_required()
+    }
+
+
+def configured(
+    function: Callable[..., T], params: type[BaseModel], **renamed: str
+) -> Callable[..., T]:
+    """Return the function with the stage's defaults for what it is not given; see `defaults`."""
+    names = list(inspect.signature(function).parameters)
+    values = defaults(function, params, **renamed)
+
+    def filled(*given: Any, **named: Any) -> T:
+        rest = {name: x for name, x in values.items() if name not in names[: len(given)]}
+        return function(*given, **rest | named)
+
+    return filled
+
+
+def peak_params(**changes: Any) -> peaks.PeakParams:
+    """Return the parameters of the peak search."""
+    made = configured(peaks.PeakParams, find_peaks.Params)
+    return made(**{"threshold": np.inf} | changes)
+
+
+REFINED_AS = {"hkl": "hkl_tolerance", "min_fraction": "min_indexed"}
+
+mask3d_params = configured(mask3d.Mask3dParams, mask_3d.Params)
+limits = configured(refinement.Limits, refine_parent.Params, **REFINED_AS)
+"""Of the refinement of a parent."""
+refine = partial(refinement.refine, limits=limits())
+index_peaks = configured(
+    indexing.index_peaks,
+    refine_parent.Params,
+    tolerance="hkl_tolerance",
+    cell_tolerance="max_cell_deviation",
+    min_fraction="min_indexed",
+)
+transmission = configured(frame_scale.transmission, frame_scale_stage.Params)
+bragg_positions = configured(punch.bragg_positions, fill.Params)
+made_taper = configured(tapers.Taper, pdf.Params)
+scaling_settings = configured(scaling.Settings, scale_reflections.Params)
+gather = partial(observations.gather, d_min=0.0)
+merge = configured(merging.merge, merge_reflections.Params, estimator="amplitudes")
+shell_statistics = configured(shells.statistics, merge_reflections.Params, n_shells="shells")
+calibrate_powder = partial(
+    configured(powder.calibrate_powder, powder_calibration.Params), polarization=0.99
+)
+dark_limits = configured(dark.Limits, process_dark.Params)
+spectrum = configured(fluorescence.Spectrum, process_xray.Params)
+mask_of_constants = configured(masking.mask_constants, mask_constants.Params)
+merge_of_currents = configured(merge_currents.merge_currents, merge_current_source.Params)
+steady = configured(stability.Stability, counter_stability.Params)
+correction = configured(
+    correct.Correction,
+    correct_frames.Params,
+    shared="common_mode",
+    least="dark_pixels",
+    flat="flat_field",
+)
+RAMP_FIELDS = {"least": "min_points", "margin": "saturation_margin"}
+RAMP = defaults(ramp_process.RampProcess, ramp_settings.RampSettings, **RAMP_FIELDS)
+"""What every process of a ramp is given."""
+ramp_fit = partial(
+    configured(
+        ramps.Fit, ramp_settings.RampSettings, floor="saturation_margin", least="min_points"
+    ),
+    ceiling=np.inf,
+)
+rest = configured(
+    bragg_converge.Rest,
+    converge.Params,
+    cell="cell_change",
+    orientation="orientation_change",
+    rmsd="rmsd_change",
+    indexed="indexed_change",
+    cycles="max_cycles",
+    integrations="max_integrations",
+)
+acceptance = configured(
+    centroids.Acceptance,
+    converge.Params,
+    significance="min_significance",
+    correlation="min_correlation",
+)
+limits_of_converge = configured(refinement.Limits, converge.Params, **REFINED_AS)
+integrate_with_dials = configured(dials_integrate.integrate, integrate.Params)
