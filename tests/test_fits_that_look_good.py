@@ -97,4 +97,4 @@ def test_rotations_that_disagree_are_doubtful(tmp_path: Path) -> None:
     assert found["verdict"] == "doubtful"
     assert 2.3 < found["figures"]["misfit"]["reduced chi2"] < 7
     assert found["doubts"]
-    assert all(text.startswith("r1: the crystal turn") for text in found["doubts"])
+    assert all(text.startswith("r1: the crystal wobbles by ") for text in found["doubts"])

@@ -84,7 +84,7 @@ def fixed(folder: Path, number: int, wrong: int = 0, shift: float = 0.0, **more:
 def test_few_peaks_of_a_fixed_orientation_are_doubtful(tmp_path: Path) -> None:
     found = fixed(tmp_path, 5)
     assert (found["verdict"], found["accepted"]) == ("doubtful", True)
-    assert ["of the 20 peaks that it takes" in x for x in found["doubts"]] == [True]
+    assert ["of the 20 peaks that the gates need" in x for x in found["doubts"]] == [True]
 
 
 def test_spots_beside_a_fixed_orientation_are_doubtful(tmp_path: Path) -> None:

@@ -193,8 +193,8 @@ def _of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
             f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the "
             "lattice of "
             f"{'a twin' if twin else 'a second crystal'} with the same cell, turned by "
-            f"{crystal.angle:.2f}° about ({axis}): what it adds is in S(Q) of {named.scan}, too; "
-            "measure a single crystal, or mask its reflections"
+            f"{crystal.angle:.2f}° about ({axis}): S(Q) of {named.scan} contains its scattering; "
+            "measure a single crystal, or mask the reflections of the second lattice"
         ),
     }
 
@@ -209,10 +209,10 @@ def _of_lost(part: leftover.Lost, named: Named) -> Record:
         "inside": part.inside,
         "outside": part.outside,
         "sentence": (
-            f"{rotation}: of the peaks on frames {part.first:.0f} to {part.last:.0f} "
-            f"{part.inside:.0%} fit the crystal, of the others {part.outside:.0%}: it left the "
-            "beam, turned, or broke; look at these frames, and leave them out with "
-            "`import_scan: leave_out`"
+            f"{rotation}: {part.inside:.0%} of the peaks on frames {part.first:.0f} to "
+            f"{part.last:.0f} fit the crystal, compared with {part.outside:.0%} on the other "
+            "frames: the crystal left the beam, turned or broke; look at these frames, and leave "
+            "them out with `import_scan: leave_out`"
         ),
     }
 
@@ -223,10 +223,10 @@ def _of_residuals(refined: Refined) -> Record:
         "reduced chi2": refined.chi2,
         "sentence": (
             f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
-            f"{refined.chi2:.3g}), and nothing that moved explains it: peaks that are no "
-            "reflections (maxima of diffuse scattering, overlapping spots), or a detector that is "
-            "distorted; cell and orientation may be off by more than they say: look at the widths "
-            "in the picture of the peak search"
+            f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are no "
+            "reflections (maxima of diffuse scattering, overlapping spots), or the detector is "
+            "distorted; the errors of cell and orientation may be larger than stated: look at the "
+            "widths in the picture of the peak search"
         ),
     }
 
@@ -235,10 +235,10 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
     parts = []
     if left.half:
         parts.append(
-            f"{left.half} are reflections of half the wavelength, which is in S(Q), too (a mirror, "
-            "a detuned monochromator or a higher threshold of the detector keeps it out)"
+            f"{left.half} are reflections of half the wavelength, which also contributes to S(Q) "
+            "(remove it with a mirror, a detuned monochromator or a higher detector threshold)"
         )
-    parts += [f"{n} are on rings of {name} (mask them)" for name, n in left.rings]
+    parts += [f"{n} are on rings of {name} (mask the rings)" for name, n in left.rings]
     if left.satellites:
         vectors = ", ".join(vector_text(vector) for vector, _ in left.satellites)
         number = sum(n for _, n in left.satellites)
@@ -248,7 +248,7 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
         )
     if left.rest:
         parts.append(
-            f"{left.rest} are at no place in particular: another lattice, noise, or maxima of the "
+            f"{left.rest} fit no known pattern: another lattice, noise, or maxima of the "
             "diffuse scattering (look at the picture of the peak search)"
         )
     return {
@@ -292,50 +292,50 @@ def _slip(motion: steadiness.Motion, refined: Refined, named: Named) -> str:
 
 def _drift(motion: steadiness.Motion, *_: object) -> str:
     return (
-        f"the crystal turned by {_size(motion, '°')} in the course of the scan{_by(motion)}; its "
-        "mount was not at rest: reduce parts of the scan as rotations of their own"
+        f"the crystal turned by {_size(motion, '°')} during the scan{_by(motion)}; the mount "
+        "moved: reduce parts of the scan as separate rotations"
     )
 
 
 def _wobble(motion: steadiness.Motion, *_: object) -> str:
     times = {1: "once", 2: "twice"}.get(motion.periods or 0, f"{motion.periods} times")
     return (
-        f"the crystal turns to and fro by {_size(motion, '°')} {times} a turn{_by(motion)}; check "
-        "the directions of rotation axis and beam in the header, and the goniometer's bearing"
+        f"the crystal wobbles by {_size(motion, '°')} {times} per 360°{_by(motion)}; check the "
+        "directions of rotation axis and beam in the header, and the goniometer's bearing"
     )
 
 
 def _off_centre(motion: steadiness.Motion, refined: Refined, _: Named) -> str:
     known = f"off_centre_{motion.rotation}_1" in refined.names
     what = (
-        "which was refined with cell and detector, but S(Q) takes it to be on the axis"
+        "which was refined with cell and detector, but S(Q) is made as if it were on the axis"
         if known
-        else "which cell and detector take up in part"
+        else "which biases cell and detector"
     )
     return (
         f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {what}; "
-        "centre it"
+        "centre the crystal"
     )
 
 
 def _beam_position(motion: steadiness.Motion, *_: object) -> str:
     return (
-        f"the lit part of the crystal moved by {_size(motion, ' µm', 1e6)} in the course of the "
-        f"scan{_by(motion)}; check that beam and sample were at rest"
+        f"the illuminated part of the crystal moved by {_size(motion, ' µm', 1e6)} during the "
+        f"scan{_by(motion)}; check that beam and sample are stable"
     )
 
 
 def _beam_direction(motion: steadiness.Motion, *_: object) -> str:
     return (
-        f"the beam turned by {_size(motion, '°')} in the course of the scan{_by(motion)}; check "
-        "the beam's feedback"
+        f"the direction of the beam changed by {_size(motion, '°')} during the scan{_by(motion)}; "
+        "check the beam's feedback"
     )
 
 
 def _cell(motion: steadiness.Motion, *_: object) -> str:
     return (
-        f"the cell changed by {_size(motion, ' %', 100)} in the course of the scan{_by(motion)}; "
-        "its temperature was not at rest: reduce parts of the scan as rotations of their own"
+        f"the cell changed by {_size(motion, ' %', 100)} during the scan{_by(motion)}; the "
+        "temperature was not stable: reduce parts of the scan as separate rotations"
     )
 
 

@@ -193,8 +193,8 @@ def untested(
     if not few:
         return None
     return (
-        f"no gate was asked: {' and '.join(few)} of the {FEWEST} peaks that it takes; whether the "
-        "orientation is right nothing here can tell"
+        f"no gate was tested: {' and '.join(few)} of the {FEWEST} peaks that the gates need; check "
+        "the orientation by hand"
     )
 
 
@@ -216,8 +216,8 @@ def hints(
     return [
         f"{identity['scan']}: {offset['peaks']} peaks that are not indexed lie at "
         f"{vector_text(offset['vector'], offset.get('sigma'))} from reflections "
-        f"({offset['expected by chance']:.2g} expected by chance), which those of "
-        f"{_parent(identity)} do not: a weak superlattice?"
+        f"({offset['expected by chance']:.2g} expected by chance), and no peaks of "
+        f"{_parent(identity)} do: check for a weak superlattice"
         for offset in (*figures["offsets"], *_incommensurate(figures))
         if remedies.is_new(offset, parent_figures)
     ]
@@ -237,7 +237,7 @@ def own_absences(
         f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "
         f"({absent['fraction']:.1%}) are reflections that {identity['space_group']} forbids, "
         f"strongest {_listed(absent['strongest'])}: another space group, multiple scattering or "
-        "half the wavelength; the children are allowed as many"
+        "half the wavelength; as many are accepted of the children"
     ]
 
 
@@ -266,8 +266,8 @@ def _unindexed(
         return []
     text = (
         f"{where}: {figures['fraction unindexed']:.1%} of the peaks are not indexed by the cell of "
-        f"{_parent(identity)}, against {parent['fraction unindexed']:.1%} there (rise "
-        f"{rise:.1%}, limit {limits.max_unindexed_rise:.1%})"
+        f"{_parent(identity)}, compared with {parent['fraction unindexed']:.1%} of the parent's "
+        f"(rise {rise:.1%}, limit {limits.max_unindexed_rise:.1%})"
     )
     vectors = [*figures["offsets"], *_incommensurate(figures)]
     for offset in sorted(vectors, key=lambda x: -x["peaks"])[:2]:
@@ -302,8 +302,8 @@ def _absences(
         return []
     return [
         f"{where}: {absent['number']} of {absent['of']} indexed peaks ({absent['fraction']:.1%}) "
-        f"are reflections that the space group of {_parent(identity)} forbids, against "
-        f"{before['fraction']:.1%} there (rise limit {limits.max_absent:.1%}, at least "
+        f"are reflections that the space group of {_parent(identity)} forbids, compared with "
+        f"{before['fraction']:.1%} of the parent's (rise limit {limits.max_absent:.1%}, at least "
         f"{limits.min_absent_peaks} peaks); strongest {_listed(absent['strongest'])}"
     ]
 
@@ -346,7 +346,7 @@ def _jumps(
                 f"{where}: {name} differs by {change:+.2%} from that of {_parent(identity)}"
                 f" over {step:g} K: more than thermal expansion of "
                 f"{times * limits.max_expansion:.0e}/K, the uncertainties "
-                f"and a rest of {times * limits.min_jump:.2%} make together "
+                f"and an allowance of {times * limits.min_jump:.2%} explain "
                 f"(limit {limit:.2%})"
             )
     return sentences

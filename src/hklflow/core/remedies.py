@@ -51,7 +51,7 @@ def proposal(
         why += f"the main reflections without {satellites}; "
         settings += _main_only(figures)
     return (
-        f"at {at} give {scan}, and the scans beyond it, a parent of their own, e.g. {why}space "
+        f"make {scan} a parent, also of the scans beyond {at}, e.g. {why}space "
         f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}in scans.tsv put `{scan}` "
         f"in the column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
         f"{{refine_parent: {{{settings}}}{more}}}}}`"
@@ -126,8 +126,8 @@ def _kept(
     name = f"{identity['sample']}/{identity['scan']}"
     return (
         f"{identity['scan']} has {satellites}. Its main reflections fit the parent: give it no "
-        f"other cell. To go on in the parent's cell, with the satellites between integers, in "
-        f"config.yaml `per_scan: {{{name}: {{accept: {{max_unindexed_rise: {limit:.2f}}}}}}}`"
+        f"other cell. To use the parent's cell, with the satellites between its reflections, set "
+        f"in config.yaml `per_scan: {{{name}: {{accept: {{max_unindexed_rise: {limit:.2f}}}}}}}`"
     )
 
 

@@ -46,7 +46,7 @@ def sizes(
         ratio = lattice.volume(refined.cell) / lattice.volume(np.asarray(expected, np.float64))
         relative = float(np.cbrt(ratio) - 1)
         sentence = (
-            f"the cell is {abs(relative):.2%} {_larger(relative)} than that of the table of "
+            f"the cell is {abs(relative):.2%} {_larger(relative)} than the cell of the table of "
             "samples (mean of its lengths): if it is not the temperature, the wavelength or the "
             "detector's distance is wrong by as much; check them, or give the cell of this "
             "temperature"

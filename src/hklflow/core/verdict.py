@@ -105,7 +105,7 @@ def _misplaced(figures: Mapping[str, Any], limits: gates.Limits) -> Iterator[str
         f"{misfit['peaks']} indexed peaks are {sizes[0]:.2g} pixels and {sizes[1]:.2g} frames "
         f"(rms, beyond the peaks' own errors; limits {limits.told_rmsd[0]:g} and "
         f"{limits.told_rmsd[1]:g}) away from where the {'fixed ' if misfit['fixed'] else ''}"
-        f"orientation puts them: spots are masked and integrated beside their places; {cure}"
+        f"orientation predicts them: masks and integration boxes miss the spots; {cure}"
     )
 
 
@@ -114,9 +114,9 @@ def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
     fraction, least = misfit["fraction indexed"], misfit["least fraction"]
     if misfit["fixed"] and fraction is not None and fraction < least:
         yield (
-            f"the fixed orientation indexes {fraction:.0%} of the peaks only (limit {least:.0%}): "
-            "it, the geometry or the cell may be wrong; check them, or index again without "
-            "`orientation: start`"
+            f"the fixed orientation indexes only {fraction:.0%} of the peaks (limit {least:.0%}): "
+            "the orientation, the geometry or the cell may be wrong; check them, or index again "
+            "without `orientation: start`"
         )
 
 
@@ -127,6 +127,6 @@ def _too_good(misfit: Mapping[str, Any], limits: gates.Limits) -> Iterator[str]:
         yield (
             f"residuals are only {chi2**0.5:.2g} times the peaks' stated errors (reduced chi² "
             f"{chi2:.2g}, limit {limits.min_chi2:g}): the errors are too large, strong peaks weigh "
-            "no more than weak ones, and a crystal that moved is not seen; lower `find_peaks: "
+            "no more than weak ones, and a crystal that moved is not noticed; lower `find_peaks: "
             "sigma_floor`"
         )
