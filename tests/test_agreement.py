@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from hklflow import nexus
 from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
-from hklflow.stages import merge, symmetrise
+from hklflow.stages import difference, fill, merge, pdf, stack, symmetrise
 
 Floats = NDArray[np.float64]
 
@@ -219,3 +220,57 @@ def test_sharp_disagreement_of_equal_s_is_not_lower_symmetry(tmp_path: Path) -> 
     found = symmetrised(tmp_path, [100 * diffuse() * one for one in off])
     assert found["operations compared"]["contradicted"] == []
     assert "equivalents scatter more than their noise" in only(found, "warnings")
+
+
+@pytest.mark.slow
+def test_the_doubt_goes_along(tmp_path: Path) -> None:
+    """Into what is filled, the 3D-ΔPDF, the difference and the stack: sentence and product."""
+    bad = symmetrised(tmp_path / "bad", [diffuse(0.1)] * 2)
+    symmetrised(tmp_path / "good", [diffuse()] * 2, seed=3)
+    sentence = only(bad, "warnings")
+    for name, told in (("bad", [sentence]), ("good", [])):
+        own = tmp_path / name
+        fill.main(
+            inputs=fill.Inputs(symmetrised=own / "symm.nxs", orientation=own / "orientation.json"),
+            outputs=fill.Outputs(
+                filled=own / "filled.nxs", picture=own / "f.png", metrics=own / "filled.json"
+            ),
+            params=fill.Params(radius=0.2),
+        )
+        pdf.main(
+            inputs=pdf.Inputs(filled=own / "filled.nxs"),
+            outputs=pdf.Outputs(
+                pdf=own / "pdf.nxs", picture=own / "p.png", metrics=own / "pdf.json"
+            ),
+            params=pdf.Params(),
+        )
+        for product in ("filled", "pdf"):
+            found = json.loads((own / f"{product}.json").read_text())["warnings"]
+            assert [x for x in found if "Laue" in x] == told
+    difference.main(
+        inputs=difference.Inputs(
+            symmetrised=tmp_path / "good/symm.nxs",
+            reference=tmp_path / "bad/symm.nxs",
+            delta_pdf=tmp_path / "good/pdf.nxs",
+            reference_pdf=tmp_path / "bad/pdf.nxs",
+        ),
+        outputs=difference.Outputs(
+            difference=tmp_path / "d.nxs",
+            pdf_difference=tmp_path / "dp.nxs",
+            picture=tmp_path / "d.png",
+            metrics=tmp_path / "d.json",
+        ),
+        params=difference.Params(),
+    )
+    found = json.loads((tmp_path / "d.json").read_text())["warnings"]
+    assert [x for x in found if "Laue" in x] == [f"the reference: {sentence}"]
+    stack.main(
+        inputs=stack.Inputs(volumes=[tmp_path / "bad/symm.nxs", tmp_path / "good/symm.nxs"]),
+        outputs=stack.Outputs(
+            stack=tmp_path / "s.nxs", table=tmp_path / "s.tsv", picture=tmp_path / "s.png"
+        ),
+        params=stack.Params(scans=["100K", "300K"], temperatures=[100.0, 300.0], title="s"),
+    )
+    with h5py.File(tmp_path / "s.nxs") as file:
+        told = json.loads(file["entry/notes/notes"][()])["doubts"]
+    assert told == [f"100K: {sentence}"]

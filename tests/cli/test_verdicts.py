@@ -101,7 +101,9 @@ def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
     ):
         # In the overview and over the scan's own part.
         assert page.count(reason) == 2
-        head, again = re.findall(rf"<p><b>{scan}</b> (<span.*?</span>)</p><p>{re.escape(reason)}", page)
+        head, again = re.findall(
+            rf"<p><b>{scan}</b> (<span.*?</span>)</p><p>{re.escape(reason)}", page
+        )
         assert (head, again) == (badge, badge)
         # Over the reasons, in two tables and in the head of the scan's own part.
         assert page.count(badge) == 5

@@ -83,8 +83,9 @@ class Job:
     def figures(self) -> tuple[str, ...]:
         """Products that hold figures and sentences for the page and the verdict."""
         return tuple(
-            path for path in self.products if path.endswith(".json")
-            and not path.endswith(_NOT_SHOWN)
+            path
+            for path in self.products
+            if path.endswith(".json") and not path.endswith(_NOT_SHOWN)
         )
 
 

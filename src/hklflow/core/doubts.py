@@ -37,6 +37,9 @@ class Named:
     own: bool = True
     """Whether it is a parent: of other scans `core.gates` compares satellites with the parent's."""
 
+# Degrees between detectors from which on they are on an arm that was moved.
+_ARM = 1.0
+
 
 def doubts(
     refined: Refined,
@@ -226,9 +229,22 @@ def _of_residuals(refined: Refined) -> Record:
             f"{refined.chi2:.3g}), and nothing that moved explains it: peaks that are no "
             "reflections (maxima of diffuse scattering, overlapping spots), or a detector that is "
             "distorted; cell and orientation may be off by more than they say: look at the widths "
-            "in the picture of the peak search"
+            "in the picture of the peak search" + _arms(refined)
         ),
     }
+
+
+def _arms(refined: Refined) -> str:
+    """Say that one shift is refined for detectors that stand at different angles."""
+    normals = np.array([rotation.detector.normal for rotation in refined.rotations])
+    angle = np.degrees(np.arccos(np.clip((normals @ normals.T).min(), -1, 1)))
+    if angle < _ARM:
+        return ""
+    return (
+        f". The detectors of its rotations stand at angles that differ by {angle:.0f}°, and one "
+        "shift on the arm is refined for all of them, which an arm that sags or turns about "
+        "another point does not keep: reduce the rotations of each angle as a scan of their own"
+    )
 
 
 def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:

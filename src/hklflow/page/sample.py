@@ -20,7 +20,13 @@ _BADGES = {
     "doubtful": ("? doubtful", "warn"),
     "failed": ("✗ failed", "bad"),
 }
-_SAID = ("provenance", "warnings", "failures", "sentences", "doubts")  # no figures, or said elsewhere
+_SAID = (
+    "provenance",
+    "warnings",
+    "failures",
+    "sentences",
+    "doubts",
+)  # no figures, or said elsewhere
 
 
 @dataclass(frozen=True)
