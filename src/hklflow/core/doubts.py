@@ -23,6 +23,7 @@ Record = dict[str, Any]
 _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
+_ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
 _TWIN = 0.5  # degrees by which a turn may differ from a half turn
 
 
@@ -36,9 +37,6 @@ class Named:
     first: Sequence[int]
     own: bool = True
     """Whether it is a parent: of other scans `core.gates` compares satellites with the parent's."""
-
-# Degrees between detectors from which on they are on an arm that was moved.
-_ARM = 1.0
 
 
 def doubts(
@@ -228,8 +226,10 @@ def _of_residuals(refined: Refined) -> Record:
             f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
             f"{refined.chi2:.3g}), and nothing that moved explains it: peaks that are no "
             "reflections (maxima of diffuse scattering, overlapping spots), or a detector that is "
-            "distorted; cell and orientation may be off by more than they say: look at the widths "
-            "in the picture of the peak search" + _arms(refined)
+            "distorted; or the strongest peaks are not as good as their errors say, and outweigh "
+            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is what undersampled "
+            "spots are good for). Cell and orientation may be off by more than they say: look at "
+            "the widths in the picture of the peak search" + _arms(refined)
         ),
     }
 
