@@ -234,11 +234,13 @@ def test_numbers_and_errors_are_written_as_crystallographers_do(page: str) -> No
 
 def test_a_failed_gate_is_seen(page: str) -> None:
     bad = re.findall(r'<span class="badge bad">(.*?)</span>', page)
-    # Over the reasons, in the table of scans, twice in that of gates, and over the scan.
-    assert bad == ["✗ failed", "✗ failed", "✗ failed", "✗ failed: +39.0%", "✗ failed"]
+    # Over the reasons, in the table of scans, twice in that of gates, and over the scan: in its
+    # head and with its reasons.
+    assert bad == ["✗ failed", "✗ failed", "✗ failed", "✗ failed: +39.0%", "✗ failed", "✗ failed"]
     assert "40.0% of the peaks are not indexed" in page
-    assert page.count('<span class="badge good">✓ passed</span>') == 3
-    assert "Verdicts: 1 passed, 1 failed." in page
+    # Its orientation passed, but a step has a warning.
+    assert page.count('<span class="badge warn">? doubtful</span>') == 5
+    assert "Verdicts: 1 doubtful, 1 failed." in page
 
 
 def test_texts_are_escaped(page: str) -> None:

@@ -1,4 +1,4 @@
-"""The page, the overview and `hklflow status` show the verdict that `accept` wrote."""
+"""The page, the overview and `hklflow status` show one verdict on a scan, of all its stages."""
 
 import csv
 import json
@@ -19,6 +19,7 @@ from .conftest import Hklflow
 base = test_status.base
 hollow = test_status.hollow
 
+HOLE = "transform: a hole"
 WORLDS = {"300K": ("slip", "monoclinic", 61, 0.03), "100K": ("second_lattice", "cubic", 21, 0.3)}
 
 
@@ -51,14 +52,15 @@ def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
 
     out = hklflow("status", results.parent).out
     assert "\nverdicts: 1 doubtful, 1 failed\n" in out
-    assert f"\nfailed  hexa 100K: {crystal}\ndoubtful  hexa 300K: {slip}\n" in out
+    more = " (and 1 more on the page of hexa)"
+    assert f"\nfailed  hexa 100K: {crystal}{more}\ndoubtful  hexa 300K: {slip}{more}\n" in out
     only = hklflow("status", results.parent, "--failed").out
     assert crystal in only
     assert slip not in only
     told = json.loads(hklflow("status", results.parent, "--json").out)["verdicts"]
     assert {x["scan"]: (x["verdict"], x["reasons"]) for x in told} == {
-        "300K": ("doubtful", [slip]),
-        "100K": ("failed", [crystal]),
+        "300K": ("doubtful", [slip, HOLE]),
+        "100K": ("failed", [crystal, HOLE]),
     }
 
     def of(name: str) -> list[Path]:
@@ -66,7 +68,10 @@ def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
 
     overview.main(
         inputs=overview.Inputs(
-            orientations=of("orientation"), metrics=of("transform"), accepted=of("accepted")
+            orientations=of("orientation"),
+            metrics=of("transform"),
+            accepted=of("accepted"),
+            figures=[*of("orientation"), *of("transform"), *of("accepted")],
         ),
         outputs=overview.Outputs(table=results / "s.tsv", series=results / "s.png"),
         params=overview.Params(),
@@ -74,8 +79,8 @@ def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
     with (results / "s.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert sorted((row["verdict"], row["reasons"]) for row in rows) == [
-        ("doubtful", slip),
-        ("failed", crystal),
+        ("doubtful", f"{slip} | {HOLE}"),
+        ("failed", f"{crystal} | {HOLE}"),
     ]
     assert not any(slip in row["warnings"] or crystal in row["warnings"] for row in rows)
 
@@ -94,12 +99,34 @@ def test_all_show_the_same_verdict(results: Path, hklflow: Hklflow) -> None:
         ("100K", crystal, '<span class="badge bad">✗ failed</span>'),
         ("300K", slip, '<span class="badge warn">? doubtful</span>'),
     ):
-        assert page.count(reason) == 1
-        (head,) = re.findall(rf"<p><b>{scan}</b> (<span.*?</span>)</p><p>{re.escape(reason)}", page)
-        assert head == badge
-        # Over the reason, in two tables and over the scan's own part.
-        assert page.count(badge) == 4
-    assert page.count("transform: a hole") == 2
+        # In the overview and over the scan's own part.
+        assert page.count(reason) == 2
+        head, again = re.findall(
+            rf"<p><b>{scan}</b> (<span.*?</span>)</p><p>{re.escape(reason)}", page
+        )
+        assert (head, again) == (badge, badge)
+        # Over the reasons, in two tables and in the head of the scan's own part.
+        assert page.count(badge) == 5
+    assert page.count(HOLE) == 4
+
+
+@pytest.mark.parametrize(("key", "level"), [("warnings", "doubtful"), ("failures", "failed")])
+def test_any_stage_makes_a_scan_doubtful_or_failed(
+    base: Path, hklflow: Hklflow, key: str, level: str
+) -> None:
+    """A rotation's stage, and one of the scan; a sentence of two stages stands once."""
+    own = base / "results/hexa/300K"
+    accepted = {"verdict": "passed", "sentences": [], "doubts": []}
+    (own / "accepted.json").write_text(json.dumps(accepted))
+    (own / "r1").mkdir(exist_ok=True)
+    (own / "r1/scale.json").write_text(json.dumps({key: ["too dark"]}))
+    for name in ("symm_transform", "filled_transform"):
+        (own / f"{name}.json").write_text(json.dumps({key: ["no mirror"]}))
+    orientation = json.dumps({"warnings": ["a note"]})
+    (own / "orientation.json").write_text(orientation)
+    told = json.loads(hklflow("status", base, "--json").out)["verdicts"]
+    (found,) = [(x["verdict"], x["reasons"]) for x in told if x["scan"] == "300K"]
+    assert found == (level, ["r1, scale: too dark", "symm_transform: no mirror"])
 
 
 def test_a_scan_that_was_stopped_counts_as_failed(results: Path, hklflow: Hklflow) -> None:

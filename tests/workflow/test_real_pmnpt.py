@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
+from hklflow.core.grid import Grid
 from hklflow.errors import HklflowError
 from hklflow.formats.raw import read_header
-from hklflow.stages import import_scan
+from hklflow.stages import accept, import_scan, refine_parent
 from tests.truth import pmnpt
+from tests.truth.snase import run
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
@@ -126,3 +128,27 @@ def test_corrected_volume(corrected, compared, folder, data):
     assert names[-1] == "merge"
     assert {"pixel_mask", "find_peaks", "transform"} <= set(names)
     assert scan.temperature == 300
+
+
+def test_fragments_of_one_maximum_are_no_reflections(data, folder, prepared):
+    """Parts of (2 1 1) and its wings count as indexed by SPEC's UB, far from their place."""
+    scan, written = pmnpt.read(data)
+    start = pmnpt.orientation(scan, written.ub, Grid.symmetric([2.2] * 3, [0.02] * 3))
+    stage.write_json(folder / "start.json", start)
+    tables = {"scans": [folder / "scan.nxs"], "peaks": [folder / "peaks.nxs"]}
+    names = {"sample": "PMN-PT", "scan": "839", "rotations": ["eta"], "fixed": True}
+    parent, accepted = folder / "fixed.json", folder / "accepted.json"
+    run(
+        refine_parent,
+        tables | {"start": folder / "start.json"},
+        {"orientation": parent, "picture": folder / "fixed.png"},
+        **names,
+        space_group="P m -3 m",
+        cell=(4.03, 4.03, 4.03, 90.0, 90.0, 90.0),
+    )
+    run(accept, {"orientation": parent, "parent": parent}, {"accepted": accepted})
+    found = stage.read_json(accepted)
+    assert found["verdict"] == "doubtful"
+    assert found["figures"]["misfit"]["rms in pixels"] > 50
+    (doubt,) = [x for x in found["doubts"] if "away from where the fixed orientation" in x]
+    assert "limits 2 and 1" in doubt

@@ -496,25 +496,27 @@ def crossed(name):
 
     @known
     def inner(wildcards, input):
-        start = os.path.dirname(paths.page()).format(**dict(wildcards.items())) + os.sep
-        folders, others = {}, []
-        for path in map(str, input[name]):
-            own = path.removeprefix(start)
-            if path.startswith(start) and os.sep in own:
-                folder, _, product = own.partition(os.sep)
-                folders.setdefault(folder, []).append(product)
-            else:
-                others.append(shlex.quote(path))
-        alike = {}
-        for folder, products in folders.items():
-            alike.setdefault(tuple(products), []).append(folder)
-        return " ".join(
-            [
+        samples = dict(wildcards.items()).get("sample")
+        samples = [samples] if samples else list(experiment.used_samples())
+        left, words = [str(path) for path in input[name]], []
+        for sample in samples:
+            start = os.path.dirname(paths.page()).format(sample=sample) + os.sep
+            folders, others = {}, []
+            for path in left:
+                own = path.removeprefix(start)
+                if path.startswith(start) and os.sep in own:
+                    folder, _, product = own.partition(os.sep)
+                    folders.setdefault(folder, []).append(product)
+                else:
+                    others.append(path)
+            alike, left = {}, others
+            for folder, products in folders.items():
+                alike.setdefault(tuple(products), []).append(folder)
+            words += [
                 f"{shlex.quote(start)}{choice(folders)}{os.sep}{choice(products)}"
                 for products, folders in alike.items()
             ]
-            + others
-        )
+        return " ".join(words + [shlex.quote(path) for path in left])
 
     return inner
 

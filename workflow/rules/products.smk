@@ -1,5 +1,7 @@
 # What the workflow is to make: the products of all stages, and the pictures of a sample.
 
+from types import SimpleNamespace
+
 SCAN_PRODUCTS = (
     "orientation.json",
     "accepted.json",
@@ -190,3 +192,19 @@ def of_sample(wildcards, ending):
             for name in stacked
         ]
     return wanted
+
+
+def every_figure(wildcards):
+    """Figures of all steps of all scans: what the verdicts are made of."""
+    return [
+        path
+        for sample in experiment.used_samples()
+        for path in figures_of_scans(sample)
+    ]
+
+
+def figures_of_scans(sample):
+    """Those of a sample's page but for its series."""
+    of_page = of_sample(SimpleNamespace(sample=sample), ".json")
+    series = paths.series("findings.json").format(sample=sample)
+    return [path for path in of_page if path != series]

@@ -57,6 +57,7 @@ rule overview:
             paths.scan("accepted.json").format(sample=sample, scan=scan)
             for sample, scan in experiment.scans
         ],
+        figures=every_figure,
     output:
         table=report(
             paths.overview("summary.tsv"),
@@ -82,12 +83,14 @@ rule overview:
         orientations=braced("orientations"),
         metrics=braced("metrics"),
         accepted=braced("accepted"),
+        figures=crossed("figures"),
         version=stages.overview.VERSION,
     message:
         "overview of all scans"
     shell:
         "python -m hklflow.stages.overview --orientations {params.orientations}"
         " --metrics {params.metrics} --accepted {params.accepted}"
+        " --figures {params.figures}"
         " --table {output.table:q} --series {output.series:q}"
         " > {log:q} 2>&1"
 

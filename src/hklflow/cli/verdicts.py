@@ -1,7 +1,8 @@
-"""Verdicts of `accept` on the scans, as `hklflow status` prints them."""
+"""Verdicts on the scans from what all stages found so far, as `hklflow status` prints them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from hklflow.cli.progress import DONE, FAIL, OLD, Progress
@@ -40,6 +41,22 @@ def verdicts_of(progress: Progress, jobs: Sequence["Job"]) -> list[ScanVerdict]:
     """Read the verdicts of those jobs that are done, old or failed; others have none yet."""
     from hklflow import stage  # slow to import
 
+    figures: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for job in jobs:
+        if job.rule == "accept" or progress.of(job).state not in (DONE, OLD):
+            continue
+        rotation = job.key[2] if len(job.key) > 2 else ""
+        for path in job.figures:
+            name = verdict.product_name(PurePath(path), rotation)
+            figures.setdefault(job.key[:2], []).append((name, path))
+
+    def read(named: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+        for name, path in named:
+            try:
+                yield name, stage.read_json(progress.base / path)
+            except (HklflowError, OSError):  # just being made
+                continue
+
     found = []
     for job in jobs:
         if job.rule != "accept":
@@ -51,7 +68,8 @@ def verdicts_of(progress: Progress, jobs: Sequence["Job"]) -> list[ScanVerdict]:
         elif state.state in (DONE, OLD):
             try:
                 data = stage.read_json(progress.base / job.products[0])
-                level, reasons = data["verdict"], verdict.reasons(data)
+                verdict.require(data, job.products[0])
+                level, reasons = verdict.of_scan(data, read(figures.get(job.key[:2], ())))
             except (HklflowError, OSError, KeyError):  # of an older version, or just being made
                 continue
             found.append(ScanVerdict(sample, scan, level, reasons, job.products[0]))
@@ -76,6 +94,7 @@ def lines(found: Sequence[ScanVerdict], *, failed: bool) -> Iterator[str]:
         for one in found:
             if one.verdict != level or not one.product:
                 continue
+            # A line for each scan: what follows is on the page, and in `--json`.
             first, *others = one.reasons
-            more = f" (and {len(others)} more in {one.product})" if others else ""
+            more = f" (and {len(others)} more on the page of {one.sample})" if others else ""
             yield printable(f"{level}  {one.sample} {one.scan}: {' '.join(first.split())}{more}")

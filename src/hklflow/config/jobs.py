@@ -79,6 +79,15 @@ class Job:
         """For messages."""
         return f"{' '.join(self.key)} {self.rule}".strip()
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Products that hold figures and sentences for the page and the verdict."""
+        return tuple(
+            path
+            for path in self.products
+            if path.endswith(".json") and not path.endswith(_NOT_SHOWN)
+        )
+
 
 def jobs_of(experiment: "Experiment") -> list[Job]:
     """All jobs that `snakemake` has to do, in the order of the tables."""
@@ -96,7 +105,7 @@ def jobs_of(experiment: "Experiment") -> list[Job]:
     for sample in experiment.used_samples():
         found += table.sample(sample, [job for job in found if job.key[:1] == (sample,)])
     if experiment.scans:
-        found.append(table.overview())
+        found.append(table.overview(found))
     return found
 
 
@@ -647,7 +656,7 @@ class _Table:
             product
             for job in (*before, *made)
             for product in job.products
-            if product.endswith((".png", ".json")) and not product.endswith(_NOT_SHOWN)
+            if product.endswith(".png") or product in job.figures
         ]
         used = {
             experiment.rotation(sample, scan, rotation).calibration
@@ -686,13 +695,20 @@ class _Table:
             _recipe(rule, lambda: (params(sample, parent, kind), volumes)),
         )
 
-    def overview(self) -> Job:
-        """The job of the whole experiment."""
+    def overview(self, before: Sequence[Job]) -> Job:
+        """The job of the whole experiment; ``before`` are all others."""
         paths = self._paths
         inputs = [
             paths.scan(name).format(sample=sample, scan=scan)
             for sample, scan in self._experiment.scans
             for name in ("orientation.json", "transform.json", "accepted.json")
+        ]
+        inputs += [
+            path
+            for job in before
+            if job.key[:2] in self._experiment.scans
+            for path in job.figures
+            if path not in inputs
         ]
         products = (paths.overview("summary.tsv"), paths.overview("series.png"))
         made = _recipe("overview", lambda: (stages.overview.Params(), inputs))

@@ -23,6 +23,7 @@ Record = dict[str, Any]
 _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
+_ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
 _TWIN = 0.5  # degrees by which a turn may differ from a half turn
 
 
@@ -224,11 +225,26 @@ def _of_residuals(refined: Refined) -> Record:
         "sentence": (
             f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
             f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are no "
-            "reflections (maxima of diffuse scattering, overlapping spots), or the detector is "
-            "distorted; the errors of cell and orientation may be larger than stated: look at the "
-            "widths in the picture of the peak search"
+            "reflections (maxima of diffuse scattering, overlapping spots), the detector is "
+            "distorted, or the strongest peaks are not as good as their errors say, and outweigh "
+            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is what spots "
+            "narrower than a pixel are good for). The errors of cell and orientation may be larger "
+            "than stated: look at the widths in the picture of the peak search" + _arms(refined)
         ),
     }
+
+
+def _arms(refined: Refined) -> str:
+    """Say that one shift is refined for detectors that stand at different angles."""
+    normals = np.array([rotation.detector.normal for rotation in refined.rotations])
+    angle = np.degrees(np.arccos(np.clip((normals @ normals.T).min(), -1, 1)))
+    if angle < _ARM:
+        return ""
+    return (
+        f". The detectors of its rotations stand at angles that differ by {angle:.0f}°, and one "
+        "shift on the arm is refined for all of them, which an arm that sags or turns about "
+        "another point does not keep: reduce the rotations of each angle as a scan of their own"
+    )
 
 
 def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:

@@ -45,8 +45,9 @@ class Parameters:
     ----------
     names : tuple of n str
         ``a`` ... ``gamma`` (Å, degrees); ``u_x``, ``u_y``, ``u_z`` (radians, rotation vector in
-        the goniometer's frame applied after the starting U); ``detector_x`` ... (metres, lab);
-        ``detector_rotation_x`` ... (radians, lab axes, about the detector's centre);
+        the goniometer's frame applied after the starting U); ``detector_x`` ... (metres, lab;
+        of other rotations than the first turned with their detector); ``detector_rotation_x`` ...
+        (radians, likewise, about the detector's centre);
         ``wavelength`` (Å, added); ``scan_offset_i`` (radians, added to the scan angle of
         rotation i); ``misorientation_i_x`` ... (radians, rotation vector of the head on
         the goniometer of rotation i); ``off_centre_i_1``, ``off_centre_i_2`` (metres, along the
@@ -112,7 +113,10 @@ class Parameters:
         return Rotation(
             beam=replace(beam, wavelength=beam.wavelength + table.get("wavelength", 0.0)),
             detector=rotation.detector.moved(
-                self._vector(values, "detector"), self._vector(values, "detector_rotation")
+                *(
+                    self._on_arm(self._vector(values, stem), i)
+                    for stem in ("detector", "detector_rotation")
+                )
             ),
             goniometer=with_head(rotation.goniometer, self._vector(values, f"misorientation_{i}")),
             scan=replace(scan, start=scan.start + offset),
@@ -126,6 +130,19 @@ class Parameters:
         two = [table[f"{_OFF_CENTRE}{i}_{n}"] for n in (1, 2)]
         offset: Floats = np.array(two) @ across(self.rotations[i])
         return offset
+
+    def _on_arm(self, vector: Floats, i: int) -> Floats:
+        """Take a vector along with the detector from rotation 0 to rotation ``i``.
+
+        A detector that sits askew or too far on its arm does so at every angle of the arm.
+        """
+        own, first = (self.rotations[n].detector for n in (i, 0))
+        if np.array_equal(own.slow, first.slow) and np.array_equal(own.fast, first.fast):
+            return vector
+        turn: Floats = np.column_stack([own.slow, own.fast, own.normal]) @ np.array(
+            [first.slow, first.fast, first.normal]
+        )
+        return turn @ vector
 
     def _vector(self, values: ArrayLike, stem: str) -> Floats:
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))

@@ -1,11 +1,13 @@
 """The verdict on a scan: passed, doubtful or failed, and the doubts as sentences.
 
-A scan that misses a gate of `core.gates` has failed. It is doubtful if it goes on, but a person
-should look first. Plain Python, as `core.gates` is.
+A scan that misses a gate of `core.gates`, or a limit of another stage, has failed. It is doubtful
+if it goes on, but a person should look first: what stages leave as ``warnings`` in their figures.
+Plain Python, as `core.gates` is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal, NamedTuple
 
 from hklflow.core import gates
 from hklflow.errors import HklflowError
@@ -30,6 +32,62 @@ def reasons(accepted: Mapping[str, Any]) -> list[str]:
         Content of ``accepted.json``.
     """
     return [*accepted["sentences"], *accepted["doubts"]]
+
+
+class OfScan(NamedTuple):
+    """Verdict on a scan from all of its stages; ``reasons`` are sentences, the gravest first."""
+
+    verdict: Level
+    reasons: list[str]
+
+
+def of_scan(
+    accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
+) -> OfScan:
+    """Join the verdict on the orientation with what the other stages found.
+
+    Warnings of ``orientation`` are notes: `doubts` has chosen among them.
+
+    Parameters
+    ----------
+    accepted : mapping
+        Content of ``accepted.json``.
+    figures : iterable of (str, mapping)
+        Name of each product, as ``r1, scale``, and its figures, of which ``failures`` and
+        ``warnings`` are sentences. Each sentence is given once, with the first that says it.
+    """
+    failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
+    told = {*failed, *doubts}
+    for name, data in figures:
+        for found, key in ((failed, "failures"), (doubts, "warnings")):
+            for sentence in data.get(key) or ():
+                if sentence not in told and not _is_note(name):
+                    told.add(sentence)
+                    found.append(f"{name}: {sentence}")
+    return OfScan(level(failed, doubts), [*failed, *doubts])
+
+
+def notes(
+    accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
+    """List what the stages of a scan say that is no reason of its verdict; as `of_scan`."""
+    known = {*accepted["sentences"], *accepted["doubts"]}
+    found = {
+        f"{name}: {sentence}": None
+        for name, data in figures
+        for sentence in data.get("warnings") or ()
+        if _is_note(name) and sentence not in known
+    }
+    return list(found)
+
+
+def _is_note(name: str) -> bool:
+    return name == "orientation"
+
+
+def product_name(path: PurePath, rotation: str = "") -> str:
+    """Name a product for `of_scan`: rotation, if it is of one, and the file without suffix."""
+    return f"{rotation}, {path.stem}" if rotation else path.stem
 
 
 def require(accepted: Mapping[str, Any], where: object) -> None:
@@ -75,6 +133,8 @@ def doubts(
     found += _misplaced(figures, limits)
     # The parent's refinement asks for more indexed peaks than that of its children.
     misfit = figures["misfit"]
+    if own and "sizes" not in figures:
+        found += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
     found += _poorly_indexed(parent_figures.get("misfit", misfit) if own else misfit)
     found += _too_good(misfit, limits)
     if own:

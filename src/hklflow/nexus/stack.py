@@ -1,5 +1,6 @@
 """Volumes along temperature as one virtual four-dimensional NXdata."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -209,6 +210,17 @@ def add_stack(
     add_array(sample, "temperature", at, "K")
     names = [member.scan for member in members]
     sample.create_dataset("scan", data=names, dtype=h5py.string_dtype())
+    notes = add_group(entry, "notes", "NXcollection")
+    notes["notes"] = json.dumps({"doubts": doubts_of(members, volumes)})
+
+
+def doubts_of(members: Sequence[Member], volumes: Sequence[OpenVolume]) -> list[str]:
+    """What is doubtful in the members, by their scans."""
+    return [
+        f"{member.scan}: {sentence}"
+        for member, volume in zip(members, volumes, strict=True)
+        for sentence in volume.doubts
+    ]
 
 
 def _write_reflections(entry: h5py.Group, reflections: Intensities, at: Floats) -> None:

@@ -133,6 +133,20 @@ class OpenVolume:
         found: dict[str, Any] = json.loads(text(self.group.parent["notes/notes"]))
         return found
 
+    @property
+    def doubts(self) -> list[str]:
+        """What was found to be doubtful or failed in it and in what it was made of."""
+        if "notes/notes" not in self.group.parent:
+            return []
+        notes = self.notes
+        return list(
+            dict.fromkeys(
+                sentence
+                for name in ("doubts", "failures", "warnings")
+                for sentence in notes.get(name) or ()
+            )
+        )
+
     def slab(self, first: int, last: int) -> tuple[Floats, Floats]:
         """Counts and norm (last - first, k, h) of some planes, as float64."""
         planes = slice(first, last)

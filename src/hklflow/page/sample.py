@@ -20,7 +20,13 @@ _BADGES = {
     "doubtful": ("? doubtful", "warn"),
     "failed": ("✗ failed", "bad"),
 }
-_SAID = ("provenance", "warnings", "sentences", "doubts")  # no figures, or said elsewhere
+_SAID = (
+    "provenance",
+    "warnings",
+    "failures",
+    "sentences",
+    "doubts",
+)  # no figures, or said elsewhere
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,29 @@ class Page:
         """Figures of a product of a scan; empty if there are none."""
         found = self.found(scan, product)
         return found[0][1] if found else {}
+
+    def judged(self, scan: str) -> verdict.OfScan | None:
+        """Verdict on a scan from all of its stages; None if its orientation was not judged."""
+        accepted = self.one(scan, "accepted")
+        if not accepted:
+            return None
+        return verdict.of_scan(accepted, self._named(scan))
+
+    def notes(self, scan: str) -> list[str]:
+        """What stages of a scan say that is no reason of its verdict; all, if it has none."""
+        accepted = self.one(scan, "accepted")
+        if accepted:
+            return verdict.notes(accepted, self._named(scan))
+        none = {"sentences": [], "doubts": []}
+        named = self._named(scan)
+        return [*verdict.of_scan(none, named).reasons, *verdict.notes(none, named)]
+
+    def _named(self, scan: str) -> list[tuple[str, Mapping[str, Any]]]:
+        return [
+            (verdict.product_name(at.path, at.rotation), data)
+            for at, data in self.figures
+            if at.part == "scan" and at.owner == scan and at.path.stem != "accepted"
+        ]
 
     def shown(self, part: str, owner: str | None = None) -> list[tuple[Place, Picture]]:
         """Pictures of one part."""
@@ -122,12 +151,12 @@ def _lead(page: Page) -> str:
 
 
 def _overview(page: Page) -> list[Html]:
-    judged = {scan: page.one(scan, "accepted") for scan in page.scans}
-    judged = {scan: data for scan, data in judged.items() if data}
-    parts = [_verdicts(judged), _lattices(page), _warnings(page)]
-    if judged:
-        parts.append(tag("h3", "Gates"))
-        parts.append(_gates(judged))
+    accepted = {scan: page.one(scan, "accepted") for scan in page.scans}
+    accepted = {scan: data for scan, data in accepted.items() if data}
+    parts = [_verdicts(page), _lattices(page), _warnings(page)]
+    if accepted:
+        parts.append(tag("h3", "Gates of the orientation"))
+        parts.append(_gates(page, accepted))
         note = "In brackets the limit. A gate compares a scan with its parent."
         parts.append(tag("p", note, class_="note"))
     if quality := _quality(page):
@@ -135,44 +164,44 @@ def _overview(page: Page) -> list[Html]:
     return parts
 
 
-def _badge(accepted: Mapping[str, Any]) -> Html:
-    if not accepted:
+def _badge(judged: verdict.OfScan | None) -> Html:
+    if judged is None:
         return tag("span", "not judged", class_="note")
     # The sign says it where colours are not seen.
-    words, colour = _BADGES[accepted["verdict"]]
+    words, colour = _BADGES[judged.verdict]
     return tag("span", words, class_=f"badge {colour}")
 
 
-def _verdicts(judged: Mapping[str, Mapping[str, Any]]) -> Html:
+def _verdicts(page: Page) -> Html:
     """Count the verdicts, and give the reasons of those that are not passed: failed ones first."""
+    found = {scan: page.judged(scan) for scan in page.scans}
+    judged = {scan: one for scan, one in found.items() if one is not None}
     if not judged:
         return Html("")
-    levels = [data["verdict"] for data in judged.values()]
+    levels = [one.verdict for one in judged.values()]
     parts = [tag("p", f"Verdicts: {verdict.counted(levels)}.")]
-    for level, mark in (("failed", "alarm"), ("doubtful", "alarm mild")):
-        for scan, data in judged.items():
-            if data["verdict"] == level:
-                head = tag("p", tag("b", scan), " ", _badge(data))
-                told = [tag("p", sentence) for sentence in verdict.reasons(data)]
-                parts.append(tag("div", head, told, class_=mark))
+    parts += [
+        _reasons(scan, one)
+        for level in ("failed", "doubtful")
+        for scan, one in judged.items()
+        if one.verdict == level
+    ]
     return join(parts)
 
 
+def _reasons(scan: str, judged: verdict.OfScan) -> Html:
+    head = tag("p", tag("b", scan), " ", _badge(judged))
+    told = [tag("p", sentence) for sentence in judged.reasons]
+    return tag("div", head, told, class_="alarm" if judged.verdict == "failed" else "alarm mild")
+
+
 def _warnings(page: Page) -> Html:
-    """Warnings of all steps that are no reasons of a verdict."""
+    """What the stages say that is no reason of a verdict."""
     parts = []
     for scan in page.scans:
-        accepted = page.one(scan, "accepted")
-        known = verdict.reasons(accepted) if accepted else []
-        told = [
-            tag("p", f"{', '.join(x for x in (at.rotation, at.path.stem) if x)}: {sentence}")
-            for at, data in page.figures
-            if at.part == "scan" and at.owner == scan
-            for sentence in data.get("warnings") or []
-            if sentence not in known
-        ]
-        if told:
-            parts.append(tag("div", tag("p", tag("b", scan)), told, class_="alarm plain"))
+        if told := page.notes(scan):
+            head = tag("p", tag("b", scan))
+            parts.append(tag("div", head, [tag("p", x) for x in told], class_="alarm plain"))
     return join([tag("h3", "Warnings of the steps"), parts]) if parts else Html("")
 
 
@@ -196,7 +225,7 @@ def _lattices(page: Page) -> Html:
     rows = []
     for i, (scan, temperature) in enumerate(page.scans.items()):
         data, metrics = cells.get(scan, {}), cells.get(scan, {}).get("metrics", {})
-        row: list[str] = [tag("a", scan, href=f"#scan-{i}"), _badge(page.one(scan, "accepted"))]
+        row: list[str] = [tag("a", scan, href=f"#scan-{i}"), _badge(page.judged(scan))]
         row += [_kelvin(temperature), data.get("parent") or "–"]
         row += [data.get("space_group") or "–"] if groups else []
         row += [with_error(data["cell"][i], data["cell_sigma"][i]) if data else "–" for i in shown]
@@ -227,14 +256,14 @@ def _format(value: Any, form: str) -> str:
     return form.format(value).replace(",", " ").replace("-", "−")
 
 
-def _gates(judged: Mapping[str, Mapping[str, Any]]) -> Html:
+def _gates(page: Page, judged: Mapping[str, Mapping[str, Any]]) -> Html:
     rows = []
     head: list[str] = ["Scan", "Verdict"]
     for scan, accepted in judged.items():
         found = gates.table(accepted)
         head = ["Scan", "Verdict", *(gate.name for gate in found)]
         cells = [_gate(gate) for gate in found]
-        rows.append([scan, _badge(accepted), *cells])
+        rows.append([scan, _badge(page.judged(scan)), *cells])
     return table(head, rows)
 
 
@@ -303,12 +332,12 @@ def _calibration(page: Page) -> Html:
 
 
 def _scan(page: Page, number: int, scan: str) -> Html:
-    accepted = page.one(scan, "accepted")
+    judged = page.judged(scan)
     head = tag(
-        "summary", f"{scan} ", _badge(accepted), tag("span", _brief(page, scan), class_="note")
+        "summary", f"{scan} ", _badge(judged), tag("span", _brief(page, scan), class_="note")
     )
     shown = page.shown("scan", scan)
-    parts = []
+    parts = [_reasons(scan, judged)] if judged is not None and judged.reasons else []
     for i, step in enumerate(STEPS):
         pictures = [x for x in shown if x[0].step == i]
         figures = [
@@ -321,8 +350,8 @@ def _scan(page: Page, number: int, scan: str) -> Html:
         if figures:
             parts.append(_figures(figures))
     # Of many scans those stand open that need a look, and the first.
-    look = len(page.scans) <= 3 or number == 0 or accepted.get("verdict", "passed") != "passed"
-    return tag("details", head, parts, class_="scan", id=f"scan-{number}", open=look)
+    look = len(page.scans) <= 3 or number == 0 or (judged is not None and judged.reasons)
+    return tag("details", head, parts, class_="scan", id=f"scan-{number}", open=bool(look))
 
 
 def _brief(page: Page, scan: str) -> str:

@@ -13,7 +13,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
 
-VERSION = 1
+VERSION = 2
 
 _PLANES = {False: ("h k 0", "h 0 l", "0 k l"), True: ("x y 0", "x 0 z", "0 y z")}
 _NAMES = {False: "S(Q)", True: "3D-ΔPDF"}
@@ -75,8 +75,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         factor, factor_error = _fitted_scale(hkl, needed=params.match_scale)
         scale = factor if params.match_scale else 1.0
         operations = hkl[0].notes.get("operations")
+        # What the 3D-ΔPDF has from S(Q) is told once.
+        doubts = list(dict.fromkeys([*hkl[0].doubts, *xyz[0].doubts]))
+        doubts += [f"the reference: {x}" for x in dict.fromkeys([*hkl[1].doubts, *xyz[1].doubts])]
         found = {
-            _NAMES[direct]: _subtract(pair, path, params, scale, operations, direct)
+            _NAMES[direct]: _subtract(pair, path, params, scale, operations, direct, doubts)
             for pair, path, direct in (
                 (hkl, outputs.difference, False),
                 (xyz, outputs.pdf_difference, True),
@@ -88,10 +91,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "scale that would match, sigma": factor_error,
         "scale applied to the reference": scale,
         "q_max (1/Å) of scan and reference": reaches,
+        "warnings": doubts,
     }
     stage.write_json(outputs.metrics, metrics)
     drawn = (_cuts(outputs.difference, False), _cuts(outputs.pdf_difference, True))
     plots.save(pictures.differences(*drawn, params.title, near), outputs.picture)
+    for sentence in doubts:
+        print(f"warning: {sentence}")
     chi2 = ", ".join(
         f"{name}: reduced chi2 of no difference {figures['reduced chi2 of no difference']:.2f}"
         for name, figures in found.items()
@@ -206,6 +212,7 @@ def _subtract(
     scale: float,
     laue: list[Any] | None,
     direct: bool,
+    doubts: list[str],
 ) -> dict[str, Any]:
     """Write the difference; returns how large it is and where it is most significant."""
     import numpy as np
@@ -236,6 +243,7 @@ def _subtract(
                 "kind": "difference",
                 "errors": "of scan and reference in quadrature",
                 "scale": scale,
+                "doubts": doubts,
                 **({"operations": laue} if laue else {}),
                 **({"q_max": min(reached)} if reached else {}),
                 **figures,

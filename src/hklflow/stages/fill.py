@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
 
-VERSION = 3
+VERSION = 4
 
 # 1/Å: where it cannot be measured.
 _USUAL_RADIUS = 0.2
@@ -135,6 +135,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             **_told(found, model),
         }
         metrics["warnings"] += warnings + _much(metrics["fraction not measured within q_max"])
+        metrics["warnings"] += volume.doubts
         axis = target.grid.axis(2)[l]
         _write(target, volume, outputs.filled, params.title, {"q_max": q_max, "fill": metrics})
         control = (found[model].pulls, model) if model in found else None
@@ -406,7 +407,7 @@ def _write(
                 punched=target.code[own],
             )
         kept = {name: volume.notes[name] for name in ("operations", "space_group")}
-        writer.note(kept | notes)
+        writer.note(kept | {"doubts": volume.doubts} | notes)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     usable = np.isfinite(reflections.intensity_sum)
     told = "" if found is None else f"; {found.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{told}")
-    print(*metrics["warnings"], sep="\n")
+    for warning in metrics["warnings"]:
+        print(f"warning: {warning}")
 
 
 def _warnings(reflections: "Reflections") -> list[str]:
@@ -159,7 +160,7 @@ def _warnings(reflections: "Reflections") -> list[str]:
     if share <= _MANY_UNLIKE:
         return []
     return [
-        f"warning: {share:.0%} of {int(strong.sum())} strong reflections are unlike the learned "
+        f"{share:.0%} of {int(strong.sum())} strong reflections are unlike the learned "
         "profile, and their sums are used: predictions are off, or the spots differ; compare with "
         "`scale_reflections: {estimate: sum}`"
     ]

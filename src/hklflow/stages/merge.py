@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.core import estimator
+    from hklflow.core.pairs import Rotations
     from hklflow.nexus import OpenVolume
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -44,6 +45,24 @@ class Settings(stage.Params):
     slab: int = Field(32, ge=1)
     """Planes of the volume held in memory at a time."""
 
+    told_chi2: float = Field(2.0, gt=1)
+    """Reduced χ² between rotations, away from sharp peaks, from which on it is told: error bars,
+    which are of noise alone, are 1.4 times too small. Where volumes agree too well, they are told
+    by the same factor."""
+    told_difference: float = Field(0.03, gt=0)
+    """Relative difference of S between a rotation and the others, rms beside the noise and away
+    from sharp peaks, from which on it is told, and where it is significant. Monitors and smooth
+    curves of transmission are good to 1 %; what is wrong by more has a cause."""
+    max_difference: float = Field(0.2, gt=0)
+    """Likewise, from which on the merged volume has failed: S is off by a tenth, in the patches
+    that each rotation alone has measured by a fifth."""
+    bragg_radius: float = Field(0.1, ge=0)
+    """Voxels that reach so close (1/Å) to integer hkl are not compared: sharp peaks fall
+    differently into the voxels of each rotation. 0: all are."""
+    on_failure: Literal["stop", "warn"] = "warn"
+    """What happens to a volume that misses a limit: "stop" fails it and everything made of it,
+    "warn" records it and goes on, so that the planes of each rotation can be looked at."""
+
 
 class Params(Settings):
     """Settings and the title."""
@@ -59,7 +78,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import estimator
+    from hklflow.core import agreement_gates, estimator
+    from hklflow.core.pairs import Rotations
     from hklflow.core.shells import Shells
     from hklflow.errors import HklflowError
     from hklflow.plots.volumes import Sections
@@ -82,7 +102,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 outputs.volume, grid, reference.cell, params.title, dtype, True, variance=noisy
             )
         )
-        for slab in _slabs(volumes, params):
+        between = Rotations(len(volumes))
+        for slab in _slabs(volumes, params, between):
             counts, norm = slab.counts[slab.own], slab.norm[slab.own]
             data, errors = np.empty((2, *counts.shape), np.float32)
             own = {"data": data, "data_errors": errors, "counts": counts, "norm": norm}
@@ -107,7 +128,18 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "rotations' reduced chi2": chi2 / dof if dof else None,
             "rotations' degrees of freedom": dof,
         }
-        warnings = {} if doubt is None else {"warnings": [doubt]}
+        rows = between.figures([path.absolute().parent.name for path in inputs.volumes])
+        limits = agreement_gates.Limits(
+            params.told_chi2, params.told_difference, params.max_difference
+        )
+        findings = agreement_gates.of_rotations(rows, limits)
+        if findings.failures and params.on_failure == "stop":
+            raise HklflowError(". ".join(findings.failures))
+        if doubt is not None:
+            findings = findings.plus(doubt)
+        if len(volumes) > 1:
+            metrics["rotations compared"] = rows
+        metrics |= findings.to_dict()
         writer.note(
             {
                 "estimator": "data = counts / norm (Poisson maximum likelihood)",
@@ -118,20 +150,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 ),
                 "files": [str(path) for path in inputs.volumes],
                 **metrics,
-                **warnings,
             }
         )
     cell = reference.cell
     plots.save(plots.slices(grid, cell, sections, params.title), outputs.slices)
     plots.save(plots.coverage(grid, cell, sections, shells, params.title), outputs.coverage)
-    stage.write_json(outputs.metrics, metrics | warnings)
+    stage.write_json(outputs.metrics, metrics)
     agreement = f"{chi2 / dof:.3f}" if dof else "not known"
     print(
         f"merged {len(volumes)} rotations: {100 * coverage:.1f} % of voxels measured, "
         f"reduced chi2 between rotations {agreement}"
     )
-    if doubt is not None:
-        print(f"warning: {doubt}")
+    for sentence in (*findings.failures, *findings.doubts):
+        print(f"warning: {sentence}")
+
+
+# Voxels of all rotations that are compared, about: of larger volumes one plane in some.
+_COMPARED = 50_000_000
 
 
 class _Slab(NamedTuple):
@@ -159,15 +194,20 @@ class _Slab(NamedTuple):
     variance: "NDArray[np.float64] | None"
 
 
-def _slabs(volumes: "list[OpenVolume]", params: Params) -> "Iterator[_Slab]":
-    """Read each plane once: the slab behind is there before the neighbours in it are asked for."""
+def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") -> "Iterator[_Slab]":
+    """Read each plane once: the slab behind is there before the neighbours in it are asked for.
+
+    What the rotations differ by is added to ``between``, of one plane in some.
+    """
     import numpy as np
 
-    from hklflow.core import estimator
+    from hklflow.core import estimator, pairs
     from hklflow.nexus import PLANES
     from hklflow.nexus.volume import SideBySide
 
-    planes, n_k, n_h = volumes[0].grid.array_shape
+    grid, cell = volumes[0].grid, volumes[0].cell
+    planes, n_k, n_h = grid.array_shape
+    every = max(1, len(volumes) * planes * n_k * n_h // _COMPARED)
     rotations = SideBySide(volumes)
     # Two slabs are held, of whole layers of the files' chunks.
     size, margin = max(params.slab // (2 * PLANES), 1) * PLANES, params.pool
@@ -176,13 +216,19 @@ def _slabs(volumes: "list[OpenVolume]", params: Params) -> "Iterator[_Slab]":
     now, then = (np.zeros((n_sums, size + 2 * margin, n_k, n_h)) for _ in range(2))
 
     def read(first: int, target: "NDArray[np.float64]") -> estimator.Sums:
-        last = min(first + size, planes)
-        parts = [
-            estimator.add_noisy(found, list(target), (margin, rows.start))
-            if rotations.noisy
-            else estimator.add(found[0], found[1], target[0], target[1], (margin, rows.start))
-            for rows, found in rotations.strips(first, last)
-        ]
+        last, parts = min(first + size, planes), []
+        for rows, found in rotations.strips(first, last):
+            at = (margin, rows.start)
+            if rotations.noisy:
+                parts.append(estimator.add_noisy(found, list(target), at))
+            else:
+                parts.append(estimator.add(found[0], found[1], target[0], target[1], at))
+            if len(volumes) > 1:
+                some = slice(-first % every, None, every)
+                region = (slice(first + some.start, last, every), rows, slice(None))
+                away = pairs.away_from_bragg(grid, cell, params.bragg_radius, region)
+                if away.any():
+                    between.add([part[:, some] for part in found], away)
         return estimator.Sums(*(sum(terms) for terms in zip(*parts, strict=True)))
 
     sums = read(0, now)

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import Field
+
 from hklflow import stage
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -14,7 +16,9 @@ class Inputs(stage.Inputs):
     metrics: list[Path]
     """Metrics of every merged volume, in the same order."""
     accepted: list[Path]
-    """Verdict on every scan, in the same order."""
+    """Verdict on the orientation of every scan, in the same order."""
+    figures: list[Path] = Field(default_factory=list)
+    """Metrics of all steps of all scans: what makes a scan doubtful, or failed."""
 
 
 class Outputs(stage.Outputs):
@@ -36,27 +40,29 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.core import verdict
     from hklflow.core.lattice import volume
 
+    figures = _by_scan(inputs.figures)
     rows = []
     names = ("a", "b", "c", "alpha", "beta", "gamma")
     for paths in zip(inputs.orientations, inputs.metrics, inputs.accepted, strict=True):
         orientation, metrics, judged = (stage.read_json(path) for path in paths)
         verdict.require(judged, paths[2])
-        reasons = verdict.reasons(judged)
+        own = figures.get(paths[0].absolute().parts[-3:-1], [])
+        level, reasons = verdict.of_scan(judged, ((name, stage.read_json(p)) for name, p in own))
         identity = ("sample", "scan", "temperature", "parent", "space_group")
-        row = {key: orientation[key] for key in identity} | {"verdict": judged["verdict"]}
+        row = {key: orientation[key] for key in identity} | {"verdict": level}
         row |= dict(zip(names, orientation["cell"], strict=True))
         row |= {f"{n}_sigma": s for n, s in zip(names, orientation["cell_sigma"], strict=True)}
         row["volume"] = volume(orientation["cell"])
         # None of a fixed orientation without peaks.
-        figures = {
+        found = {
             name: float("nan") if value is None else value
             for name, value in orientation["metrics"].items()
         }
         row |= {
-            "indexed": figures["fraction indexed"],
-            "peaks": figures["peaks"],
-            "rmsd_px": figures["rmsd in pixels"],
-            "rmsd_frames": figures["rmsd in frames"],
+            "indexed": found["fraction indexed"],
+            "peaks": found["peaks"],
+            "rmsd_px": found["rmsd in pixels"],
+            "rmsd_frames": found["rmsd in frames"],
             "coverage": metrics["coverage"],
             # A single rotation has nothing to agree with.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
@@ -85,6 +91,23 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     for row in rows:
         if row["verdict"] != "passed":
             print(f"{row['verdict']}: {row['sample']} {row['scan']}: {row['reasons']}")
+
+
+def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Path]]]:
+    """Name the figures of each sample and scan, by the folders in which they are."""
+    from hklflow.core import verdict
+
+    found: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
+    for path in paths:
+        if path.stem == "accepted":
+            continue
+        sample, scan_or_sample, folder = path.absolute().parts[-4:-1]
+        # sample / scan / product, or sample / scan / rotation / product.
+        of_scan = verdict.product_name(path), path
+        of_rotation = verdict.product_name(path, folder), path
+        found.setdefault((scan_or_sample, folder), []).append(of_scan)
+        found.setdefault((sample, scan_or_sample), []).append(of_rotation)
+    return found
 
 
 def _cell(sentences: Iterable[str]) -> str:

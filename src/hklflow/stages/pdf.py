@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hklflow.core.pdf_plan import Plan
     from hklflow.nexus.volume import OpenVolume
 
-VERSION = 3
+VERSION = 4
 
 #: Features in the metrics.
 _FEATURES = 20
@@ -140,8 +140,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         metrics = _metrics(made, sums, found, errors.general, beyond) | source.shares
         metrics["at the origin"] = float(sections.rows[0][made.sizes[0] // 2])
         metrics["sigma at the origin"] = float(sections.sigmas[0][made.sizes[0] // 2])
-        metrics["warnings"] = _warnings(source.shares)
+        metrics["warnings"] = [*_warnings(source.shares), *filled.doubts]
         notes = _notes(made, kind, sums, where) | source.shares | {"metrics": metrics}
+        notes["doubts"] = filled.doubts
         if "space_group" in filled.notes:
             notes["space_group"] = filled.notes["space_group"]
         writer.note(notes)

@@ -11,7 +11,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.page.steps import Place
 
-VERSION = 3
+VERSION = 4
 
 
 class Inputs(stage.Inputs):
@@ -96,7 +96,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
     outputs.small.write_text(render(small), encoding="utf-8")
-    levels = [data["verdict"] for _, data in judged]
+    found = [page.judged(scan) for scan in page.scans]
+    levels = [one.verdict for one in found if one is not None]
     print(
         f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
         f"verdicts: {counted(levels) or 'none'}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.grid import Grid
     from hklflow.nexus import OpenVolume
 
-VERSION = 1
+VERSION = 2
 
 Hkl = tuple[float, float, float]
 
@@ -76,7 +76,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.core import boxes
-    from hklflow.nexus.stack import in_order
+    from hklflow.nexus.stack import doubts_of, in_order
 
     members = in_order(inputs.volumes, params.scans, params.temperatures)
     with nexus.open_members(members) as volumes:
@@ -103,6 +103,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             np.array(chosen, dtype=np.float64).reshape(-1, 3), values[..., 0], values[..., 1]
         )
         nexus.write_stack(outputs.stack, params.title, members, volumes, intensities)
+        doubts = doubts_of(members, volumes)
     with outputs.table.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["scan", "temperature", "h", "k", "l", "intensity", "intensity_sigma"])
@@ -118,6 +119,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         params.title,
     )
     plots.save(picture, outputs.picture)
+    for sentence in doubts:
+        print(f"warning: {sentence}")
     missing = int(np.isnan(intensities.intensity).sum())
     print(
         f"{len(members)} volumes from {members[0].temperature:g} K to "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hklflow.nexus import OpenVolume
     from hklflow.nexus.stack_pdf import Vectors
 
-VERSION = 1
+VERSION = 2
 
 _NEAREST = 1.0  # Å; no two atoms are nearer
 
@@ -76,6 +76,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         chosen = params.vectors or _strongest(volumes, [m.path for m in members], params.number)
         found = _values(chosen, volumes)
         write_stack_pdf(outputs.stack, params.title, members, volumes, found)
+        for sentence in stack.doubts_of(members, volumes):
+            print(f"warning: {sentence}")
     with outputs.table.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["scan", "temperature", "x", "y", "z", "length", "value", "value_sigma"])

@@ -1,7 +1,7 @@
 """Symmetrise S(Q) by the Laue group: equivalent voxels' counts and norms are added."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -49,6 +49,22 @@ class Settings(stage.Params):
     """Voxels that reach so close (1/Å) to integer hkl are neither judged nor left out: sharp peaks
     fall differently into equivalent voxels, and would make halves agree whatever the diffuse signal
     does. 0: all are judged."""
+    told_asymmetry: float = Field(0.01, gt=0)
+    """Relative difference of S between mates of an operation, rms beyond noise, beyond what changes
+    slowly with Q and beyond what Friedel mates and repeated voxels differ by, from which on the
+    operation is told to be contradicted; it must also be significant, and twice theirs."""
+    max_asymmetry: float = Field(0.1, gt=0)
+    """Likewise, from which on the symmetrised volume has failed: of diffuse scattering on its
+    background a difference of a tenth is most of the diffuse scattering."""
+    told_slow: float = Field(0.03, gt=0)
+    """Relative difference of mates that changes slowly with Q, from which on it is told: absorption
+    that is not corrected, scales, background."""
+    told_chi2: float = Field(2.0, gt=1)
+    """Reduced χ² of equivalents from which on it is told: error bars, which are of noise alone, are
+    1.4 times too small."""
+    on_failure: Literal["stop", "warn"] = "warn"
+    """What happens to a volume that misses a limit: "stop" fails it and everything made of it,
+    "warn" records it and goes on."""
     pool: int = Field(2, ge=0, le=5)
     """Half-width in voxels of the neighbourhood whose pooled rate enters the error bars; 0: the
     voxel alone."""
@@ -74,7 +90,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import symmetrise
+    from hklflow.core import agreement_gates, laue_pairs, symmetrise
     from hklflow.core.symmetry import space_group
     from hklflow.errors import HklflowError
     from hklflow.plots import symmetrise as pictures
@@ -100,6 +116,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             )
         records, unusable = _load(volumes, maps, outputs.symmetrised.parent, params)
         _tell_unusable(inputs.volumes, unusable)
+        examined = laue_pairs.examine(
+            records, group, cell, params.bragg_radius, params.told_asymmetry
+        )
         agreement = symmetrise.apply(
             records,
             maps,
@@ -117,6 +136,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "all voxels; check the grid, the orientation and the masks of the transform"
             )
         metrics["voxels without a usable norm"] = int(unusable.sum())
+        limits = agreement_gates.Limits(
+            params.told_chi2, params.told_asymmetry, params.max_asymmetry
+        )
+        findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
+        findings = findings.plus(
+            *agreement_gates.of_equivalents(metrics["reduced chi2 of equivalents"], limits)
+        )
+        if findings.failures and params.on_failure == "stop":
+            raise HklflowError(". ".join(findings.failures))
+        metrics["operations compared"] = examined
+        metrics |= findings.to_dict()
         sections = Sections(grid)
         planes = pictures.Maps(grid, sections.at[2])
         counts_type: Any = np.float64
@@ -134,6 +164,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     figure = pictures.symmetrised(grid, cell, sections, planes, agreement, params.title)
     plots.save(figure, outputs.picture)
     stage.write_json(outputs.metrics, metrics)
+    for sentence in (*findings.failures, *findings.doubts):
+        print(f"warning: {sentence}")
     print(_told(metrics))
 
 
@@ -340,6 +372,7 @@ def _notes(group: "SpaceGroup", params: Params, metrics: dict[str, Any]) -> dict
         **{name: metrics[name] for name in kept},
         "CC1/2 is": "the mean over shells of |Q|, weighted with their orbits, without Bragg",
         "reduced chi2 of equivalents": metrics["reduced chi2 of equivalents"],
+        **{name: metrics[name] for name in ("failures", "warnings") if name in metrics},
     }
 
 
