@@ -1,0 +1,229 @@
+"""Kernels of the simulated frames: passages of reflections, spots, diffuse scattering, counts.
+
+Units are those of worlds_physics.py: Q and k in 1/Å, positions in m, pixels continuous.
+"""
+
+from dataclasses import dataclass
+from math import erf, exp, sqrt
+
+import numpy as np
+from numba import njit
+
+from tests.truth.worlds_physics import SPOT, Array, Family, Instrument, Sample
+
+LONGEST = 0.5  # degrees of rotation over which the misfit is taken as linear
+REACH = 5.0  # standard deviations to which profiles are painted
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Pieces of frames in which the crystal moves smoothly; slips are between them."""
+
+    frame: np.ndarray  # index of the frame of each
+    first: Array  # continuous frames
+    last: Array
+
+    @classmethod
+    def of(cls, sample: Sample, r: int) -> "Intervals":
+        scan = sample.scans[r]
+        pieces = max(1, int(np.ceil(abs(scan.step) / LONGEST - 1e-9)))
+        nodes = np.arange(scan.n_frames * pieces + 1) / pieces
+        slips = [f for r_slip, f, _ in sample.motion.slips if r_slip == r]
+        nodes = np.unique(np.r_[nodes, slips])
+        first, last = nodes[:-1], nodes[1:]
+        return cls(np.floor((first + last) / 2).astype(int), first, last)
+
+
+@njit(cache=True)
+def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry, pixel_size):
+    """Return rows (interval, slow, fast, σ in pixels, intensity) of reflections' passages.
+
+    The reflection is a Gaussian in Q with covariance mosaic² |Q|² e eᵀ + γ², e the direction in
+    which rocking moves it. In each interval its misfit e = |k + Q| − k goes linearly from one end
+    to the other, so that ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀). The ray goes to
+    where the Ewald sphere cuts the Gaussian at its highest.
+    """
+    origin, fast, slow = geometry[0], geometry[1], geometry[2]
+    normal = np.cross(fast, slow)
+    out, n = np.empty((1024, 5)), 0
+    root = sqrt(2.0)
+    for i in range(len(h)):
+        for j in range(len(M0)):
+            k = sqrt(np.sum(k0[j] ** 2))
+            A, B = k0[j] + M0[j] @ h[i], k1[j] + M1[j] @ h[i]
+            e0, e1 = sqrt(np.sum(A**2)) - k, sqrt(np.sum(B**2)) - k
+            rock = mosaic * sqrt(np.sum(np.cross(A, k0[j]) ** 2)) / k
+            sigma = sqrt(rock**2 + gamma[i] ** 2)
+            if e0 * e1 > 0 and min(abs(e0), abs(e1)) > 5 * sigma:
+                continue
+            a, b = e0 / sigma, e1 / sigma
+            density = exp(-((a + b) ** 2) / 8) / 2.5066282746310002
+            u = 0.5
+            if abs(b - a) > 1e-3:
+                share = (erf(b / root) - erf(a / root)) / 2
+                density = share / (b - a)
+                if abs(share) > 1e-12:
+                    mean = (exp(-a * a / 2) - exp(-b * b / 2)) / 2.5066282746310002 / share
+                    u = min(max((mean - a) / (b - a), 0.0), 1.0)
+            intensity = strength[i] * dphi[j] * density / sigma * k
+            if intensity < 1e-3:
+                continue
+            beam = (1 - u) * k0[j] + u * k1[j]
+            ray = (1 - u) * A + u * B
+            Q = ray - beam
+            length = sqrt(np.sum(ray**2))
+            s = ray / length
+            e = np.cross(np.cross(beam, Q), Q)
+            e *= mosaic * sqrt(np.sum(Q**2)) / sqrt(np.sum(e**2))
+            C = gamma[i] ** 2 * s + e * np.sum(e * s)
+            ray = ray - (length - k) * C / np.sum(s * C)
+            start = (1 - u) * x0[j] + u * x1[j]
+            path = np.sum((origin - start) * normal) / np.sum(ray * normal)
+            if path <= 0:
+                continue
+            place = (start + path * ray - origin) / pixel_size
+            if n == len(out):
+                out = np.concatenate((out, np.empty_like(out)))
+            out[n, 0], out[n, 1], out[n, 2] = j, np.sum(place * slow), np.sum(place * fast)
+            spread = gamma[i] * path / pixel_size
+            out[n, 3], out[n, 4] = sqrt(SPOT**2 + spread**2), intensity
+            n += 1
+    return out[:n]
+
+
+def ends(sample: Sample, r: int, intervals: Intervals) -> tuple[tuple[Array, ...], ...]:
+    """Return the sample's states at both ends of intervals, on the inner side of a slip."""
+    inside = 1e-9 * (intervals.last - intervals.first)
+    states = (sample.state(r, intervals.first), sample.state(r, intervals.last - inside))
+    return states[0], states[1]
+
+
+def passages(sample: Sample, r: int, family: Family, scale: float) -> Array:
+    """Return rows (frame, slow, fast, σ in pixels, counts) of a family's passages in scan r."""
+    intervals = Intervals.of(sample, r)
+    (t0, UB0, k0, x0), (t1, UB1, k1, x1) = ends(sample, r, intervals)
+    inst = sample.instrument
+    dphi = np.radians(abs(sample.scans[r].step)) * (intervals.last - intervals.first)
+    gamma = np.broadcast_to(np.asarray(family.gamma, float), len(family.hkl)).copy()
+    rows = _passages(
+        np.ascontiguousarray(family.position, float),
+        scale * family.strength,
+        gamma,
+        np.ascontiguousarray(t0 @ family.T @ UB0),
+        np.ascontiguousarray(t1 @ family.T @ UB1),
+        k0,
+        k1,
+        np.broadcast_to(x0, k0.shape).copy(),
+        np.broadcast_to(x1, k0.shape).copy(),
+        dphi,
+        np.radians(sample.mosaic),
+        np.array([inst.origin, inst.fast, inst.slow]),
+        inst.pixel_size,
+    )
+    near = np.all(np.abs(rows[:, 1:3] - np.array(inst.shape) / 2) < np.array(inst.shape), axis=1)
+    rows = rows[near]
+    rows[:, 0] = intervals.frame[rows[:, 0].astype(int)]
+    return rows
+
+
+@njit(cache=True)
+def paint(image, rows, module, shift):
+    """Add spots to an image (slow, fast), each a Gaussian integrated over the pixels.
+
+    `module` has the module of every pixel, −1 in gaps; `shift` how far (slow, fast, pixels) each
+    module is from where the header has it: a ray at x falls on the pixel x − shift.
+    """
+    n_slow, n_fast = image.shape
+    for row in rows:
+        sigma = row[3]
+        reach = REACH * sigma + 4
+        i0, i1 = max(0, int(row[1] - reach)), min(n_slow, int(row[1] + reach) + 1)
+        j0, j1 = max(0, int(row[2] - reach)), min(n_fast, int(row[2] + reach) + 1)
+        if i0 >= i1 or j0 >= j1:
+            continue
+        width = sigma * sqrt(2.0)
+        a, b = np.empty(i1 - i0), np.empty(j1 - j0)
+        for m in range(len(shift)):
+            if m > 0 and shift[m, 0] == 0 and shift[m, 1] == 0:
+                continue  # painted with module 0's shift, which is 0
+            y, x = row[1] - shift[m, 0], row[2] - shift[m, 1]
+            for i in range(i0, i1):
+                a[i - i0] = (erf((i + 1 - y) / width) - erf((i - y) / width)) / 2
+            for j in range(j0, j1):
+                b[j - j0] = (erf((j + 1 - x) / width) - erf((j - x) / width)) / 2
+            for i in range(i0, i1):
+                if a[i - i0] < 1e-9:
+                    continue
+                for j in range(j0, j1):
+                    q = module[i, j]
+                    if q == m or (m == 0 and q > 0 and shift[q, 0] == 0 and shift[q, 1] == 0):
+                        image[i, j] += row[4] * a[i - i0] * b[j - j0]
+
+
+@njit(cache=True, fastmath=True)
+def add_waves(out, s, waves, offset, change, amplitude, weight):
+    """Add weight Σ amplitude cos(2π phase) to a flat image, averaged over the interval.
+
+    The phase at ray s (3, pixels) is waves·s + offset in the middle of the interval and grows by
+    change·(s, 1) over it.
+    """
+    block = 4096
+    for p0 in range(0, len(out), block):
+        p1 = min(p0 + block, len(out))
+        for v in range(len(waves)):
+            wx, wy, wz, w0 = waves[v, 0], waves[v, 1], waves[v, 2], offset[v]
+            dx, dy, dz, d0 = change[v, 0], change[v, 1], change[v, 2], change[v, 3]
+            for p in range(p0, p1):
+                t = wx * s[0, p] + wy * s[1, p] + wz * s[2, p] + w0
+                d = dx * s[0, p] + dy * s[1, p] + dz * s[2, p] + d0
+                y = t - np.floor(t + 0.5)
+                y = 0.25 - abs(y)  # cos(2πy) = sin(2π(1/4 − |y|))
+                z = 39.478417604357434 * y * y
+                sine = 6.283185307179586 * y
+                sine *= 1 - z / 6 * (
+                    1 - z / 20 * (1 - z / 42 * (1 - z / 72 * (1 - z / 110 * (1 - z / 156))))
+                )
+                g = 9.869604401089358 * d * d  # (πd)²
+                sinc = 1 - g / 6 * (1 - g / 20 * (1 - g / 42 * (1 - g / 72 * (1 - g / 110))))
+                out[p] += amplitude[v] * weight * sine * sinc
+
+
+@njit(cache=True)
+def seed_kernels(seed):
+    np.random.seed(seed)  # noqa: NPY002
+
+
+@njit(cache=True)
+def poisson(mean, out, seed):
+    """Fill `out` with Poisson counts of the means: inversion below 20, else numpy's method."""
+    state = np.uint64(seed)
+    for p in range(len(mean)):
+        m = mean[p]
+        if m <= 0:
+            out[p] = 0
+        elif m < 20:
+            state += np.uint64(0x9E3779B97F4A7C15)  # splitmix64
+            z = state
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z = z ^ (z >> np.uint64(31))
+            u = (z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+            term, n = exp(-m), 0
+            while u > term and n < 200:
+                u -= term
+                n += 1
+                term *= m / n
+            out[p] = n
+        else:
+            out[p] = np.random.poisson(m)  # noqa: NPY002
+
+
+def rays(inst: Instrument, shift: Array, module: np.ndarray, start: Array) -> tuple[Array, Array]:
+    """Return unit vectors (3, pixels) to the pixels' centres and relative solid angles."""
+    i, j = np.indices(inst.shape) + 0.5
+    moved = shift[np.maximum(module, 0)]
+    point = inst.point(i + moved[..., 0], j + moved[..., 1]) - start
+    length = np.linalg.norm(point, axis=-1)
+    distance = abs((inst.origin - start) @ np.cross(inst.fast, inst.slow))
+    s = np.moveaxis(point / length[..., None], -1, 0).reshape(3, -1)
+    return np.ascontiguousarray(s), ((distance / length) ** 3).ravel()
