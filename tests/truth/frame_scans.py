@@ -59,11 +59,11 @@ class Reduced:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def verdict(self, name: str) -> str:
-        """Right, reported or silently wrong: what a stage, or one before it, said counts."""
+        """Right, reported or silently wrong: sentences of the stages that could know count."""
         if not self.wrong[name] > 1:
             return "right"
-        before = list(_STEPS)[: list(_STEPS).index(name) + 1]
-        return "reported" if any(self.said.get(n) for n in before) else "silently wrong"
+        heard = any(self.said.get(n) for n in _KNOWING[name])
+        return "reported" if heard or self.refused else "silently wrong"
 
 
 def reduced(world: FrameWorld, folder: Path, *, volume: bool = True) -> Reduced:
@@ -332,6 +332,17 @@ def _fives(x: Floats) -> Floats:
     cut = x[: 5 * n[0], : 5 * n[1], : 5 * n[2]]
     return cut.reshape(n[0], 5, n[1], 5, n[2], 5).sum(axis=(1, 3, 5))
 
+
+_KNOWING = {
+    "pixel_mask": ("pixel_mask", "find_peaks"),
+    "find_peaks": ("import_scan", "pixel_mask", "find_peaks", "refine", "accept"),
+    "frame_scale": ("import_scan", "find_peaks", "frame_scale", "merge", "symmetrise"),
+    "refine": ("import_scan", "find_peaks", "refine", "accept"),
+    "merge": ("import_scan", "pixel_mask", "frame_scale", "accept", "merge", "symmetrise"),
+}
+"""Stages whose sentences count for each that is judged."""
+
+JUDGED = tuple(_KNOWING)
 
 Step = Callable[[FrameWorld, Path], None]
 _STEPS: dict[str, tuple[Step, Callable[[FrameWorld, Reduced], float] | None]] = {

@@ -38,10 +38,12 @@ class Intervals:
 def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry, pixel_size):
     """Return rows (interval, slow, fast, σ in pixels, intensity) of reflections' passages.
 
-    The reflection is a Gaussian in Q with covariance mosaic² |Q|² e eᵀ + γ², e the direction in
-    which rocking moves it. In each interval its misfit e = |k + Q| − k goes linearly from one end
-    to the other, so that ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀). The ray goes to
-    where the Ewald sphere cuts the Gaussian at its highest.
+    Blocks of the crystal are turned against each other by Gaussian angles about all axes, so that
+    the reflection is a cap |Q| = const, widened by γ in all directions. In each interval its misfit
+    e = |k + Q| − k goes linearly from one end to the other, so that
+    ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀).
+    The rays of a cap are on the cone 2θ = const: an arc with σ = mosaic / cos θ of azimuth. Those of
+    a Gaussian go to where the Ewald sphere cuts it at its highest, along k + Q.
     """
     origin, fast, slow = geometry[0], geometry[1], geometry[2]
     normal = np.cross(fast, slow)
@@ -72,22 +74,44 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
             ray = (1 - u) * A + u * B
             Q = ray - beam
             length = sqrt(np.sum(ray**2))
-            s = ray / length
-            e = np.cross(np.cross(beam, Q), Q)
-            e *= mosaic * sqrt(np.sum(Q**2)) / sqrt(np.sum(e**2))
-            C = gamma[i] ** 2 * s + e * np.sum(e * s)
-            ray = ray - (length - k) * C / np.sum(s * C)
+            size = sqrt(np.sum(Q**2))
+            sine = min(size / (2 * k), 0.999)
+            z = beam / k
+            across = Q - np.sum(Q * z) * z
+            across /= sqrt(np.sum(across**2))
+            cosine = sqrt(1 - sine**2)
+            capped = z + size / k * (cosine * across - sine * z)
+            caps = rock**2 / sigma**2
+            ray = caps * capped + (1 - caps) * ray / length
+            up = np.sum(ray * z) * z
+            out_of = ray - up
+            aside = np.cross(z, out_of)
+            turned = mosaic / cosine
             start = (1 - u) * x0[j] + u * x1[j]
             path = np.sum((origin - start) * normal) / np.sum(ray * normal)
             if path <= 0:
                 continue
-            place = (start + path * ray - origin) / pixel_size
-            if n == len(out):
-                out = np.concatenate((out, np.empty_like(out)))
-            out[n, 0], out[n, 1], out[n, 2] = j, np.sum(place * slow), np.sum(place * fast)
             spread = gamma[i] * path / pixel_size
-            out[n, 3], out[n, 4] = sqrt(SPOT**2 + spread**2), intensity
-            n += 1
+            width = turned * sqrt(np.sum(out_of**2)) * path / pixel_size
+            parts = 1 if width < 0.02 else 2 * max(3, int(np.ceil(3.5 * width / 0.8))) + 1
+            total = 0.0
+            for m in range(parts):
+                x = 0.0 if parts == 1 else 3.5 * (2 * m / (parts - 1) - 1)
+                total += exp(-x * x / 2)
+            for m in range(parts):
+                x = 0.0 if parts == 1 else 3.5 * (2 * m / (parts - 1) - 1)
+                angle = turned * x
+                part = up + np.cos(angle) * out_of + np.sin(angle) * aside
+                path = np.sum((origin - start) * normal) / np.sum(part * normal)
+                if path <= 0:
+                    continue
+                place = (start + path * part - origin) / pixel_size
+                if n == len(out):
+                    out = np.concatenate((out, np.empty_like(out)))
+                out[n, 0], out[n, 1], out[n, 2] = j, np.sum(place * slow), np.sum(place * fast)
+                out[n, 3] = sqrt(SPOT**2 + spread**2)
+                out[n, 4] = intensity * exp(-x * x / 2) / total
+                n += 1
     return out[:n]
 
 
