@@ -42,8 +42,8 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
     the reflection is a cap |Q| = const, widened by γ in all directions. In each interval its misfit
     e = |k + Q| − k goes linearly from one end to the other, so that
     ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀).
-    The rays of a cap are on the cone 2θ = const: an arc with σ = mosaic / cos θ of azimuth. Those of
-    a Gaussian go to where the Ewald sphere cuts it at its highest, along k + Q.
+    The rays of a cap are on the cone 2θ = const: an arc with σ = mosaic / cos θ of azimuth. Those
+    of a Gaussian go to where the Ewald sphere cuts it at its highest, along k + Q.
     """
     origin, fast, slow = geometry[0], geometry[1], geometry[2]
     normal = np.cross(fast, slow)

@@ -5,10 +5,10 @@ the cone: the spot is an arc about the beam with the standard deviation
 
 .. math:: \sigma_a = \eta_a / \cos\theta
 
-of azimuth, and its centroid is nearer to the beam than the place of the mean block: the part of the
-ray across the beam is shorter by the mean of cos, :math:`\exp(-\sigma_a^2/2)`. With 1° of spread
-cells come out too large by 10⁻⁴ (and orientations are right). The spread is taken from how wide spots are along the arcs, beyond
-what they are in all directions, and along the radius, where wavelengths spread them.
+of azimuth, and its centroid is nearer to the beam than the place of the mean block: the part of
+the ray across the beam is shorter by the mean of cos, :math:`\exp(-\sigma_a^2/2)`. With 1° of
+spread cells come out too large by 10⁻⁴. The spread is taken from how wide spots are along the arcs,
+beyond what they are in all directions, and along the radius, where wavelengths spread them.
 """
 
 from typing import NamedTuple
