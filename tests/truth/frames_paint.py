@@ -167,25 +167,33 @@ def add_waves(out, s, waves, offset, change, amplitude, weight):
     The phase at ray s (3, pixels) is waves·s + offset in the middle of the interval and grows by
     change·(s, 1) over it.
     """
-    block = 4096
-    for p0 in range(0, len(out), block):
-        p1 = min(p0 + block, len(out))
+    block = 2048
+    for first in range(0, len(out), block):
+        part = out[first : first + block]
+        x, y, z = (s[0][first:], s[1][first:], s[2][first:])
         for v in range(len(waves)):
             wx, wy, wz, w0 = waves[v, 0], waves[v, 1], waves[v, 2], offset[v]
             dx, dy, dz, d0 = change[v, 0], change[v, 1], change[v, 2], change[v, 3]
-            for p in range(p0, p1):
-                t = wx * s[0, p] + wy * s[1, p] + wz * s[2, p] + w0
-                d = dx * s[0, p] + dy * s[1, p] + dz * s[2, p] + d0
-                y = t - np.floor(t + 0.5)
-                y = 0.25 - abs(y)  # cos(2πy) = sin(2π(1/4 − |y|))
-                z = 39.478417604357434 * y * y
-                sine = 6.283185307179586 * y
-                sine *= 1 - z / 6 * (
-                    1 - z / 20 * (1 - z / 42 * (1 - z / 72 * (1 - z / 110 * (1 - z / 156))))
+            a = amplitude[v] * weight
+            for p in range(len(part)):
+                t = wx * x[p] + wy * y[p] + wz * z[p] + w0
+                d = dx * x[p] + dy * y[p] + dz * z[p] + d0
+                u = 0.25 - abs(t - np.floor(t + 0.5))  # cos(2πt) = sin(2πu), to 1e-7
+                q = u * u
+                sine = 41.34170224039975 - q * (
+                    81.60524927607504
+                    - q
+                    * (
+                        76.70585975306136
+                        - q * (42.05869394489765 - q * (15.09464257682299 - q * 3.819952584848281))
+                    )
                 )
-                g = 9.869604401089358 * d * d  # (πd)²
-                sinc = 1 - g / 6 * (1 - g / 20 * (1 - g / 42 * (1 - g / 72 * (1 - g / 110))))
-                out[p] += amplitude[v] * weight * sine * sinc
+                sine = u * (6.283185307179586 - q * sine)
+                g = d * d  # sin(πd) / πd, to 1e-4 for half a period
+                sinc = 1.6449340668482264 - g * (
+                    0.8117424252833536 - g * (0.19075182412208422 - g * 0.02614784781765)
+                )
+                part[p] += a * sine * (1 - g * sinc)
 
 
 @njit(cache=True)

@@ -1,0 +1,150 @@
+"""Frames of simulated worlds against geometry and integrals written apart, with numpy alone."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import pytest
+
+from tests.truth.frames import FRAME_KINDS, FrameWorld, frame_catalogue, frame_world
+from tests.truth.frames_world import MASKED
+from tests.truth.frames_write import write
+from tests.truth.worlds import KINDS, SYSTEMS, systems_of
+from tests.truth.worlds_physics import Array
+
+SMALL = {"n_frames": 60, "shape": (180, 200), "pixel_size": 440e-6}
+
+
+def alone(world: FrameWorld, h: Array) -> FrameWorld:
+    """Return the world with one reflection of 10⁶ counts by Lorentz factor, and no gaps."""
+    one = replace(world.draft.main, position=h[None], hkl=h[None], strength=np.ones(1))
+    draft = replace(world.draft, main=one, families=[])
+    return replace(world, draft=draft, scale=1e6, module=0 * world.module, _kept={})
+
+
+def turn(axis: Array, degrees: float) -> Array:
+    """Return Rodrigues' matrix."""
+    x, y, z = np.asarray(axis) / np.linalg.norm(axis)
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.radians(degrees)
+    return np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K
+
+
+def recorded(world: FrameWorld, h: Array, n: int = 200) -> Array:
+    """Return the counts of a reflection in every frame, summed over n steps in each."""
+    sample = world.sample
+    scan, mosaic = sample.scans[0], np.radians(sample.mosaic)
+    frame = (np.arange(scan.n_frames * n) + 0.5) / n
+    total = np.zeros(len(frame))
+    slips = [f for _, f, _ in sample.motion.slips]
+    vectors = [v for _, _, v in sample.motion.slips]
+    G = world.draft.UB @ h
+    for i, f in enumerate(frame):
+        part = G
+        for at, v in zip(slips, vectors, strict=True):
+            part = turn(v, np.linalg.norm(v)) @ part if f >= at else part
+        Q = turn(scan.axis, scan.start + f * scan.step) @ scan.setting @ part
+        k = np.array([0, 0, sample.instrument.k])
+        misfit = np.arccos(np.clip(-Q[2] / np.linalg.norm(Q), -1, 1))
+        misfit -= np.arccos(np.linalg.norm(Q) / 2 / k[2])  # how far to turn Q onto the sphere
+        total[i] = np.exp(-((misfit / mosaic) ** 2) / 2) / mosaic / np.sqrt(2 * np.pi)
+        total[i] /= np.linalg.norm(np.cross(k + Q, k)) / k[2] ** 2
+    step = np.radians(abs(scan.step)) / n
+    return 1e6 * step * total.reshape(-1, n).sum(axis=1)
+
+
+def reflections_at(world: FrameWorld, frame: float, n: int) -> Array:
+    """Return the n reflections that cross nearest to a frame, not near tangency, on the detector."""
+    rows = world.spots
+    order = np.argsort(abs(rows["frame"] - frame))
+    return rows["hkl"][order[rows["origin"][order] == 0][:n]]
+
+
+@pytest.mark.parametrize("system", ["cubic", "triclinic"])
+def test_spots_are_where_and_as_strong_as_the_peak_table_has_them(system: str) -> None:
+    world = frame_world("off_centre", system, 7, mosaic=0.2, arm=0, **SMALL)
+    for h in reflections_at(world, 30, 8):
+        one = alone(world, h)
+        spots = one.sample.spots(one.draft.main)
+        images = np.array([one.bragg(0, z) for z in range(60)])
+        at = np.indices(images.shape) + 0.5
+        for i in range(len(spots["frame"])):
+            true = [spots[n][i] for n in ("frame", "slow", "fast")]
+            counts = images * (np.abs(at[0] - true[0]) < 5 * spots["width_frame"][i] + 1)
+            total = counts.sum()
+            assert total == pytest.approx(1e6 * spots["intensity"][i], rel=0.01)
+            assert [(a * counts).sum() / total for a in at] == pytest.approx(true, abs=0.05)
+
+
+def test_a_reflection_cut_by_a_slip_is_recorded_frame_by_frame() -> None:
+    world = frame_world("slip", "monoclinic", 5, 0.4, mosaic=0.3, arm=0, **SMALL)
+    frame = world.sample.motion.slips[0][1]
+    cut = 0
+    for h in reflections_at(world, frame, 8):
+        one = alone(world, h)
+        counts = np.array([one.bragg(0, z).sum() for z in range(60)])
+        true = recorded(world, h)
+        assert counts == pytest.approx(true, abs=0.01 * true.max() + 1)
+        cut += true[int(frame)] > 0.1 * true.max()
+    assert cut > 2
+
+
+def pixels(world: FrameWorld, n: int = 300) -> tuple[Array, ...]:
+    rng = np.random.default_rng(1)
+    at = np.argwhere(world.module >= 0)
+    slow, fast = at[rng.integers(len(at), size=n)].T
+    return rng.integers(world.beam.shape[1], size=n), slow, fast
+
+
+def test_diffuse_scattering_is_that_of_hkl() -> None:
+    """The mean of S over a pixel and a frame by 5 × 3 × 3 points, within 0.5 % of S's mean."""
+    for system in ("hexagonal", "triclinic"):
+        world = frame_world("drift", system, 3, 2.0, **SMALL)
+        sample = world.sample
+        scan, inst, axis = sample.scans[0], sample.instrument, sample.motion.drifts[0]
+        for z, slow, fast in zip(*pixels(world, 40), strict=True):
+            values = []
+            for f in (np.arange(5) + 0.5) / 5 + z:
+                drift = turn(axis, np.linalg.norm(axis) * f / scan.n_frames)
+                M = turn(scan.axis, scan.start + f * scan.step) @ drift @ world.draft.UB
+                for i, j in np.ndindex(3, 3):
+                    y, x = slow + (i + 0.5) / 3, fast + (j + 0.5) / 3
+                    r = inst.origin + inst.pixel_size * (x * inst.fast + y * inst.slow)
+                    Q = inst.k * (r / np.linalg.norm(r) - [0, 0, 1])
+                    hkl = np.linalg.inv(M) @ Q
+                    waves = np.cos(2 * np.pi * (world.vectors @ hkl))
+                    values.append(1 + np.sum(world.amplitudes * waves))
+            assert world.structure(0, int(z))[slow, fast] == pytest.approx(
+                np.mean(values), abs=0.01
+            )
+
+
+def test_the_diffuse_level_is_that_of_the_air_and_S_goes_deep() -> None:
+    world = frame_world("plain", "cubic", 3, **SMALL)
+    diffuse = world.diffuse * world.structure(0, 10) * world.solid_angle * world.weight
+    good = (world.module >= 0) & (world.shadow == 1)
+    assert diffuse[good].mean() == pytest.approx(world.background[good].mean(), rel=0.1)
+    h = np.random.default_rng(0).uniform(-5, 5, (4000, 3))
+    assert 0.15 < world.S(h).min() < 0.5 < 1.3 < world.S(h).max() < 1.85
+    assert world.S(h) == pytest.approx(world.S(h[:, [1, 0, 2]] * [1, 1, -1]))  # cubic
+
+
+def test_counts_are_poisson() -> None:
+    world = frame_world("plain", "tetragonal", 4, **SMALL)
+    mean, n = world.expected(0, 7), world.photons(0, 7)
+    good = mean > 0
+    pull = (n[good] - mean[good]) / np.sqrt(mean[good])
+    assert abs(pull.mean()) < 4 / np.sqrt(pull.size)
+    assert pull.var() == pytest.approx(1, abs=0.05)
+    assert np.mean(n[good] == 0) == pytest.approx(np.exp(-mean[good]).mean(), abs=0.01)
+    assert not n[~good].any()
+    assert (world.frame(0, 7)[~good & (world.module < 0)] == MASKED).all()
+    bright = replace(world, air=300.0, diffuse=0.0, scale=0.0, _kept={})
+    bright.__dict__.pop("background", None)
+    mean = bright.expected(0, 3)[good]
+    pull = (bright.photons(0, 3)[good] - mean) / np.sqrt(mean)
+    assert abs(pull.mean()) < 4 / np.sqrt(pull.size)
+    assert pull.var() == pytest.approx(1, abs=0.05)
