@@ -4,7 +4,7 @@ Units are those of worlds_physics.py: Q and k in 1/Å, positions in m, pixels co
 """
 
 from dataclasses import dataclass
-from math import erf, exp, sqrt
+from math import acos, erf, exp, sqrt
 
 import numpy as np
 from numba import njit
@@ -35,13 +35,46 @@ class Intervals:
 
 
 @njit(cache=True)
+def _misfit(Q, beam, rock, gamma):
+    """Return how far Q is from the Ewald sphere, 1/Å.
+
+    Along an arc for mosaic blocks, which keep |Q| (`rock` is 1/Å per radian of it); along the
+    sphere's radius for a maximum that is broad by itself.
+    """
+    k, length = sqrt(np.sum(beam**2)), sqrt(np.sum(Q**2))
+    if gamma > 0:
+        return sqrt(np.sum((beam + Q) ** 2)) - k
+    cosine = min(max(-np.sum(Q * beam) / k / length, -1.0), 1.0)
+    return rock * (acos(cosine) - acos(length / 2 / k))
+
+
+@njit(cache=True)
+def _onto_sphere(Q, beam, mosaic, gamma):
+    """Return where the Ewald sphere cuts a reflection's Gaussian around Q at its highest.
+
+    The covariance is mosaic² |Q|² e eᵀ + γ², e the direction in which rocking moves Q: what
+    mosaic spread does is a rotation, which keeps |Q|.
+    """
+    k = sqrt(np.sum(beam**2))
+    for _ in range(4):
+        ray = beam + Q
+        length, size = sqrt(np.sum(ray**2)), sqrt(np.sum(Q**2))
+        s = ray / length
+        e = np.cross(np.cross(beam, Q), Q)
+        e /= sqrt(np.sum(e**2))
+        rocking = (mosaic * size) ** 2 * np.sum(e * s)
+        step = (k - length) / (rocking * np.sum(e * s) + gamma**2)
+        angle = step * rocking / size
+        Q = np.cos(angle) * Q + np.sin(angle) * size * e + step * gamma**2 * s
+    return Q
+
+
+@njit(cache=True)
 def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry, pixel_size):
     """Return rows (interval, slow, fast, σ in pixels, intensity) of reflections' passages.
 
-    The reflection is a Gaussian in Q with covariance mosaic² |Q|² e eᵀ + γ², e the direction in
-    which rocking moves it. In each interval its misfit e = |k + Q| − k goes linearly from one end
-    to the other, so that ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀). The ray goes to
-    where the Ewald sphere cuts the Gaussian at its highest.
+    In each interval the misfit e (see `_misfit`) goes linearly from one end to the other, so that
+    ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀).
     """
     origin, fast, slow = geometry[0], geometry[1], geometry[2]
     normal = np.cross(fast, slow)
@@ -49,11 +82,13 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
     root = sqrt(2.0)
     for i in range(len(h)):
         for j in range(len(M0)):
-            k = sqrt(np.sum(k0[j] ** 2))
-            A, B = k0[j] + M0[j] @ h[i], k1[j] + M1[j] @ h[i]
-            e0, e1 = sqrt(np.sum(A**2)) - k, sqrt(np.sum(B**2)) - k
-            rock = mosaic * sqrt(np.sum(np.cross(A, k0[j]) ** 2)) / k
-            sigma = sqrt(rock**2 + gamma[i] ** 2)
+            Q0, Q1 = M0[j] @ h[i], M1[j] @ h[i]
+            k, length = sqrt(np.sum(k0[j] ** 2)), sqrt(np.sum(Q0**2))
+            if length >= 2 * k:
+                continue
+            rock = length * sqrt(1 - length**2 / 4 / k**2)
+            e0, e1 = _misfit(Q0, k0[j], rock, gamma[i]), _misfit(Q1, k1[j], rock, gamma[i])
+            sigma = sqrt((mosaic * rock) ** 2 + gamma[i] ** 2)
             if e0 * e1 > 0 and min(abs(e0), abs(e1)) > 5 * sigma:
                 continue
             a, b = e0 / sigma, e1 / sigma
@@ -69,14 +104,7 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
             if intensity < 1e-3:
                 continue
             beam = (1 - u) * k0[j] + u * k1[j]
-            ray = (1 - u) * A + u * B
-            Q = ray - beam
-            length = sqrt(np.sum(ray**2))
-            s = ray / length
-            e = np.cross(np.cross(beam, Q), Q)
-            e *= mosaic * sqrt(np.sum(Q**2)) / sqrt(np.sum(e**2))
-            C = gamma[i] ** 2 * s + e * np.sum(e * s)
-            ray = ray - (length - k) * C / np.sum(s * C)
+            ray = beam + _onto_sphere((1 - u) * Q0 + u * Q1, beam, mosaic, gamma[i])
             start = (1 - u) * x0[j] + u * x1[j]
             path = np.sum((origin - start) * normal) / np.sum(ray * normal)
             if path <= 0:
