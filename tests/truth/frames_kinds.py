@@ -65,6 +65,8 @@ def _overloads(w: FrameWorld, rng: np.random.Generator, size: float, what: str) 
     rows = np.concatenate([w.passages(r)[0] for r in range(len(w.beam))])
     highest = rows[:, 4] / (2 * np.pi * rows[:, 3] ** 2)
     seen = highest[highest > 5 * (w.air + w.diffuse)]
+    if not len(seen):
+        raise ValueError("no reflection stands out of the background: nothing can saturate")
     w.saturation = max(20, int(np.quantile(seen, 1 - size)))
     return {"saturation": w.saturation}
 

@@ -4,7 +4,7 @@ Units are those of worlds_physics.py: Q and k in 1/Å, positions in m, pixels co
 """
 
 from dataclasses import dataclass
-from math import erf, exp, sqrt
+from math import acos, erf, exp, sqrt
 
 import numpy as np
 from numba import njit
@@ -35,15 +35,47 @@ class Intervals:
 
 
 @njit(cache=True)
+def _misfit(Q, beam, rock, gamma):
+    """Return how far Q is from the Ewald sphere, 1/Å.
+
+    Along an arc for mosaic blocks, which keep |Q| (`rock` is 1/Å per radian of it); along the
+    sphere's radius for a maximum that is broad by itself.
+    """
+    k, length = sqrt(np.sum(beam**2)), sqrt(np.sum(Q**2))
+    if gamma > 0:
+        return sqrt(np.sum((beam + Q) ** 2)) - k
+    cosine = min(max(-np.sum(Q * beam) / k / length, -1.0), 1.0)
+    return rock * (acos(cosine) - acos(length / 2 / k))
+
+
+@njit(cache=True)
+def _onto_sphere(Q, beam, mosaic, gamma):
+    """Return where the Ewald sphere cuts a reflection's Gaussian around Q at its highest.
+
+    The covariance is mosaic² |Q|² e eᵀ + γ², e the direction in which rocking moves Q: what
+    mosaic spread does is a rotation, which keeps |Q|.
+    """
+    k = sqrt(np.sum(beam**2))
+    for _ in range(4):
+        ray = beam + Q
+        length, size = sqrt(np.sum(ray**2)), sqrt(np.sum(Q**2))
+        s = ray / length
+        e = np.cross(np.cross(beam, Q), Q)
+        e /= sqrt(np.sum(e**2))
+        rocking = (mosaic * size) ** 2 * np.sum(e * s)
+        step = (k - length) / (rocking * np.sum(e * s) + gamma**2)
+        angle = step * rocking / size
+        Q = np.cos(angle) * Q + np.sin(angle) * size * e + step * gamma**2 * s
+    return Q
+
+
+@njit(cache=True)
 def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry, pixel_size):
     """Return rows (interval, slow, fast, σ in pixels, intensity) of reflections' passages.
 
-    Blocks of the crystal are turned against each other by Gaussian angles about all axes, so that
-    the reflection is a cap |Q| = const, widened by γ in all directions. In each interval its misfit
-    e = |k + Q| − k goes linearly from one end to the other, so that
-    ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀).
-    The rays of a cap are on the cone 2θ = const: an arc with σ = mosaic / cos θ of azimuth. Those
-    of a Gaussian go to where the Ewald sphere cuts it at its highest, along k + Q.
+    In each interval the misfit e (see `_misfit`) goes linearly from one end to the other, so that
+    ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀). Spots of mosaic blocks are arcs with
+    σ = mosaic / cos θ of azimuth about the beam.
     """
     origin, fast, slow = geometry[0], geometry[1], geometry[2]
     normal = np.cross(fast, slow)
@@ -51,11 +83,13 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
     root = sqrt(2.0)
     for i in range(len(h)):
         for j in range(len(M0)):
-            k = sqrt(np.sum(k0[j] ** 2))
-            A, B = k0[j] + M0[j] @ h[i], k1[j] + M1[j] @ h[i]
-            e0, e1 = sqrt(np.sum(A**2)) - k, sqrt(np.sum(B**2)) - k
-            rock = mosaic * sqrt(np.sum(np.cross(A, k0[j]) ** 2)) / k
-            sigma = sqrt(rock**2 + gamma[i] ** 2)
+            Q0, Q1 = M0[j] @ h[i], M1[j] @ h[i]
+            k, length = sqrt(np.sum(k0[j] ** 2)), sqrt(np.sum(Q0**2))
+            if length >= 2 * k:
+                continue
+            rock = length * sqrt(1 - length**2 / 4 / k**2)
+            e0, e1 = _misfit(Q0, k0[j], rock, gamma[i]), _misfit(Q1, k1[j], rock, gamma[i])
+            sigma = sqrt((mosaic * rock) ** 2 + gamma[i] ** 2)
             if e0 * e1 > 0 and min(abs(e0), abs(e1)) > 5 * sigma:
                 continue
             a, b = e0 / sigma, e1 / sigma
@@ -71,37 +105,25 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
             if intensity < 1e-3:
                 continue
             beam = (1 - u) * k0[j] + u * k1[j]
-            ray = (1 - u) * A + u * B
-            Q = ray - beam
-            length = sqrt(np.sum(ray**2))
-            size = sqrt(np.sum(Q**2))
-            sine = min(size / (2 * k), 0.999)
-            z = beam / k
-            across = Q - np.sum(Q * z) * z
-            across /= sqrt(np.sum(across**2))
-            cosine = sqrt(1 - sine**2)
-            capped = z + size / k * (cosine * across - sine * z)
-            caps = rock**2 / sigma**2
-            ray = caps * capped + (1 - caps) * ray / length
-            up = np.sum(ray * z) * z
-            out_of = ray - up
-            aside = np.cross(z, out_of)
-            turned = mosaic / cosine
+            ray = beam + _onto_sphere((1 - u) * Q0 + u * Q1, beam, mosaic, gamma[i])
             start = (1 - u) * x0[j] + u * x1[j]
             path = np.sum((origin - start) * normal) / np.sum(ray * normal)
             if path <= 0:
                 continue
             spread = gamma[i] * path / pixel_size
-            width = turned * sqrt(np.sum(out_of**2)) * path / pixel_size
-            parts = 1 if width < 0.02 else 2 * max(3, int(np.ceil(3.5 * width / 0.8))) + 1
-            total = 0.0
+            # Blocks that are turned about an axis across the ray diffract elsewhere on its cone.
+            z = beam / k
+            up = np.sum(ray * z) * z
+            across = ray - up
+            aside = np.cross(z, across)
+            turned = mosaic / sqrt(1 - length**2 / 4 / k**2)
+            width = turned * sqrt(np.sum(across**2)) * path / pixel_size
+            parts = 1 if width < 0.02 else 2 * max(3, int(np.ceil(3.2 * width / 0.9))) + 1
+            x = np.linspace(-3.2, 3.2, parts) if parts > 1 else np.zeros(1)
+            weight = np.exp(-x * x / 2)
+            weight /= np.sum(weight)
             for m in range(parts):
-                x = 0.0 if parts == 1 else 3.5 * (2 * m / (parts - 1) - 1)
-                total += exp(-x * x / 2)
-            for m in range(parts):
-                x = 0.0 if parts == 1 else 3.5 * (2 * m / (parts - 1) - 1)
-                angle = turned * x
-                part = up + np.cos(angle) * out_of + np.sin(angle) * aside
+                part = up + np.cos(turned * x[m]) * across + np.sin(turned * x[m]) * aside
                 path = np.sum((origin - start) * normal) / np.sum(part * normal)
                 if path <= 0:
                     continue
@@ -109,8 +131,7 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
                 if n == len(out):
                     out = np.concatenate((out, np.empty_like(out)))
                 out[n, 0], out[n, 1], out[n, 2] = j, np.sum(place * slow), np.sum(place * fast)
-                out[n, 3] = sqrt(SPOT**2 + spread**2)
-                out[n, 4] = intensity * exp(-x * x / 2) / total
+                out[n, 3], out[n, 4] = sqrt(SPOT**2 + spread**2), intensity * weight[m]
                 n += 1
     return out[:n]
 
@@ -191,25 +212,33 @@ def add_waves(out, s, waves, offset, change, amplitude, weight):
     The phase at ray s (3, pixels) is waves·s + offset in the middle of the interval and grows by
     change·(s, 1) over it.
     """
-    block = 4096
-    for p0 in range(0, len(out), block):
-        p1 = min(p0 + block, len(out))
+    block = 2048
+    for first in range(0, len(out), block):
+        part = out[first : first + block]
+        x, y, z = (s[0][first:], s[1][first:], s[2][first:])
         for v in range(len(waves)):
             wx, wy, wz, w0 = waves[v, 0], waves[v, 1], waves[v, 2], offset[v]
             dx, dy, dz, d0 = change[v, 0], change[v, 1], change[v, 2], change[v, 3]
-            for p in range(p0, p1):
-                t = wx * s[0, p] + wy * s[1, p] + wz * s[2, p] + w0
-                d = dx * s[0, p] + dy * s[1, p] + dz * s[2, p] + d0
-                y = t - np.floor(t + 0.5)
-                y = 0.25 - abs(y)  # cos(2πy) = sin(2π(1/4 − |y|))
-                z = 39.478417604357434 * y * y
-                sine = 6.283185307179586 * y
-                sine *= 1 - z / 6 * (
-                    1 - z / 20 * (1 - z / 42 * (1 - z / 72 * (1 - z / 110 * (1 - z / 156))))
+            a = amplitude[v] * weight
+            for p in range(len(part)):
+                t = wx * x[p] + wy * y[p] + wz * z[p] + w0
+                d = dx * x[p] + dy * y[p] + dz * z[p] + d0
+                u = 0.25 - abs(t - np.floor(t + 0.5))  # cos(2πt) = sin(2πu), to 1e-7
+                q = u * u
+                sine = 41.34170224039975 - q * (
+                    81.60524927607504
+                    - q
+                    * (
+                        76.70585975306136
+                        - q * (42.05869394489765 - q * (15.09464257682299 - q * 3.819952584848281))
+                    )
                 )
-                g = 9.869604401089358 * d * d  # (πd)²
-                sinc = 1 - g / 6 * (1 - g / 20 * (1 - g / 42 * (1 - g / 72 * (1 - g / 110))))
-                out[p] += amplitude[v] * weight * sine * sinc
+                sine = u * (6.283185307179586 - q * sine)
+                g = d * d  # sin(πd) / πd, to 1e-4 for half a period
+                sinc = 1.6449340668482264 - g * (
+                    0.8117424252833536 - g * (0.19075182412208422 - g * 0.02614784781765)
+                )
+                part[p] += a * sine * (1 - g * sinc)
 
 
 @njit(cache=True)
