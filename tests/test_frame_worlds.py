@@ -91,6 +91,46 @@ def test_mosaic_spread_keeps_the_bragg_angle() -> None:
         assert 2 * inst.k * np.sin(angle / 2) == pytest.approx(length, rel=1e-5)
 
 
+def moments(image: Array) -> tuple[float, Array, Array]:
+    """Return sum, centroid and widths (slow, fast)."""
+    at = np.indices(image.shape) + 0.5
+    total = image.sum()
+    mean = np.sum(at * image, axis=(1, 2)) / total
+    return (
+        total,
+        mean,
+        np.sqrt(np.sum((at - mean[:, None, None]) ** 2 * image, axis=(1, 2)) / total),
+    )
+
+
+def test_a_broad_maximum_is_a_gaussian_in_reciprocal_space() -> None:
+    """Its widths to the tenth by which oblique rays make a spot larger on the detector."""
+    world = frame_world("plain", "cubic", 7, mosaic=1e-3, arm=0, **SMALL)
+    inst, scan = world.sample.instrument, world.sample.scans[0]
+    h = reflections_at(world, 30, 1)[0]
+    one = alone(world, h)
+    spot = one.sample.spots(one.draft.main)
+    point = inst.point(float(spot["slow"][0]), float(spot["fast"][0]))
+    gamma = 6 * inst.k * inst.pixel_size / np.linalg.norm(point)
+    one.draft.main = replace(one.draft.main, gamma=gamma)
+    i, j = np.indices(world.shape) + 0.5
+    r = inst.point(i, j)
+    s = r / np.linalg.norm(r, axis=2, keepdims=True)
+    solid_angle = np.abs(s @ np.cross(inst.fast, inst.slow)) ** 3
+    ratios = []
+    for z in np.arange(-6, 7, 3) + int(spot["frame"][0]):
+        density = np.zeros(world.shape)
+        for f in z + (np.arange(4) + 0.5) / 4:
+            G = turn(scan.axis, scan.start + f * scan.step) @ world.draft.UB @ h
+            Q = inst.k * (s - [0, 0, 1])
+            density += np.exp(-np.sum((Q - G) ** 2, axis=2) / 2 / gamma**2) * solid_angle
+        painted, true = moments(one.bragg(0, z)), moments(density)
+        assert painted[1] == pytest.approx(true[1], abs=0.3)
+        assert painted[2] == pytest.approx(true[2], rel=0.08)
+        ratios.append(painted[0] / true[0])
+    assert ratios == pytest.approx(np.full(5, np.mean(ratios)), rel=0.02)
+
+
 def test_a_reflection_cut_by_a_slip_is_recorded_frame_by_frame() -> None:
     world = frame_world("slip", "monoclinic", 5, 0.4, mosaic=0.8, arm=0, **SMALL)
     frame = world.sample.motion.slips[0][1]

@@ -100,7 +100,7 @@ class Peaks:
     number: int
     pulls: Array  # median of the pulls of frame, slow, fast, of unflagged peaks
     widths: Array  # their width, from the median of the absolute deviations
-    false: int  # unflagged peaks without a true spot within 3 pixels and frames
+    false: int  # unflagged peaks 3 pixels and frames from all that was painted
     missed: float  # share of the true spots of more than 1000 counts
 
 
@@ -116,12 +116,13 @@ def peaks(world: FrameWorld, r: int, table: Path) -> Peaks:
     good = (rows["flags"] == 0) & (distance < 3)
     pull = (x - true[index])[good] / np.sqrt(var[good])
     median = np.median(pull, axis=0)
+    painted = world.passages(r)[0][:, :3] + [0.5, 0, 0]
     strong = true[(spots["intensity"] > 1000) & (world.weight[_pixel(world, true)] > 0.5)]
     return Peaks(
         number=len(x),
         pulls=median,
         widths=1.4826 * np.median(np.abs(pull - median), axis=0),
-        false=int(((rows["flags"] == 0) & (distance >= 3)).sum()),
+        false=int(((rows["flags"] == 0) & (cKDTree(painted).query(x)[0] > 3)).sum()),
         missed=float(np.mean(cKDTree(x).query(strong)[0] > 3)),
     )
 
