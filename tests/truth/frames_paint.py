@@ -34,6 +34,11 @@ class Intervals:
         return cls(np.floor((first + last) / 2).astype(int), first, last)
 
 
+@njit(cache=True, inline="always")
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
 @njit(cache=True)
 def _misfit(Q, beam, rock, gamma):
     """Return how far Q is from the Ewald sphere, 1/Å.
@@ -83,13 +88,22 @@ def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry
     root = sqrt(2.0)
     for i in range(len(h)):
         for j in range(len(M0)):
-            Q0, Q1 = M0[j] @ h[i], M1[j] @ h[i]
-            k, length = sqrt(np.sum(k0[j] ** 2)), sqrt(np.sum(Q0**2))
-            if length >= 2 * k:
+            k, square = sqrt(_dot(k0[j], k0[j])), 0.0
+            far0 = far1 = 0.0  # |k + Q|² − k², about 2k times the misfit
+            for c in range(3):
+                q0 = _dot(M0[j, c], h[i])
+                q1 = _dot(M1[j, c], h[i])
+                square += q0 * q0
+                far0 += q0 * (q0 + 2 * k0[j, c])
+                far1 += q1 * (q1 + 2 * k1[j, c])
+            if square >= 4 * k**2:
                 continue
-            rock = length * sqrt(1 - length**2 / 4 / k**2)
-            e0, e1 = _misfit(Q0, k0[j], rock, gamma[i]), _misfit(Q1, k1[j], rock, gamma[i])
+            rock = sqrt(square * (1 - square / 4 / k**2))
             sigma = sqrt((mosaic * rock) ** 2 + gamma[i] ** 2)
+            if far0 * far1 > 0 and min(abs(far0), abs(far1)) > 20 * k * sigma:
+                continue
+            Q0, Q1 = M0[j] @ h[i], M1[j] @ h[i]
+            e0, e1 = _misfit(Q0, k0[j], rock, gamma[i]), _misfit(Q1, k1[j], rock, gamma[i])
             if e0 * e1 > 0 and min(abs(e0), abs(e1)) > 5 * sigma:
                 continue
             a, b = e0 / sigma, e1 / sigma
