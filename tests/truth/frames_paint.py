@@ -11,7 +11,8 @@ from numba import njit
 
 from tests.truth.worlds_physics import SPOT, Array, Family, Instrument, Sample
 
-LONGEST = 0.5  # degrees of rotation over which the misfit is taken as linear
+LONGEST = 0.5  # degrees of rotation in one row of a passage
+PIECES = 4  # of these, in which the misfit is taken as linear: 10⁻⁴ frames
 REACH = 5.0  # standard deviations to which profiles are painted
 
 
@@ -75,51 +76,61 @@ def _onto_sphere(Q, beam, mosaic, gamma):
 
 
 @njit(cache=True)
-def _passages(h, strength, gamma, M0, M1, k0, k1, x0, x1, dphi, mosaic, geometry, pixel_size):
+def _share(e0, e1, sigma):
+    """Return ∫ N(e; σ) of a misfit going from e0 to e1, per part of the way, and its mean place."""
+    a, b = e0 / sigma, e1 / sigma
+    density, u = exp(-((a + b) ** 2) / 8) / 2.5066282746310002, 0.5
+    if abs(b - a) > 1e-3:
+        share = (erf(b / sqrt(2.0)) - erf(a / sqrt(2.0))) / 2
+        density = share / (b - a)
+        if abs(share) > 1e-12:
+            mean = (exp(-a * a / 2) - exp(-b * b / 2)) / 2.5066282746310002 / share
+            u = min(max((mean - a) / (b - a), 0.0), 1.0)
+    return density / sigma, u
+
+
+@njit(cache=True)
+def _passages(h, strength, gamma, M, k0, k1, x0, x1, dphi, mosaic, geometry, pixel_size):
     """Return rows (interval, slow, fast, σ in pixels, intensity) of reflections' passages.
 
-    In each interval the misfit e (see `_misfit`) goes linearly from one end to the other, so that
-    ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀). Spots of mosaic blocks are arcs with
-    σ = mosaic / cos θ of azimuth about the beam.
+    In each of the parts of an interval (`M` has the crystal's matrices at their ends) the misfit e
+    (see `_misfit`) goes linearly, so that ∫ N(e; σ) dφ = Δφ (Φ(e₁/σ) − Φ(e₀/σ)) / (e₁ − e₀).
+    Spots of mosaic blocks are arcs with σ = mosaic / cos θ of azimuth about the beam.
     """
     origin, fast, slow = geometry[0], geometry[1], geometry[2]
     normal = np.cross(fast, slow)
     out, n = np.empty((1024, 5)), 0
-    root = sqrt(2.0)
+    pieces = M.shape[1] - 1
     for i in range(len(h)):
-        for j in range(len(M0)):
-            k, square = sqrt(_dot(k0[j], k0[j])), 0.0
-            far0 = far1 = 0.0  # |k + Q|² − k², about 2k times the misfit
-            for c in range(3):
-                q0 = _dot(M0[j, c], h[i])
-                q1 = _dot(M1[j, c], h[i])
-                square += q0 * q0
-                far0 += q0 * (q0 + 2 * k0[j, c])
-                far1 += q1 * (q1 + 2 * k1[j, c])
-            if square >= 4 * k**2:
+        for j in range(len(M)):
+            Q0, Q1 = M[j, 0] @ h[i], M[j, pieces] @ h[i]
+            k, length = sqrt(np.sum(k0[j] ** 2)), sqrt(np.sum(Q0**2))
+            if length >= 2 * k:
                 continue
-            rock = sqrt(square * (1 - square / 4 / k**2))
-            sigma = sqrt((mosaic * rock) ** 2 + gamma[i] ** 2)
-            if far0 * far1 > 0 and min(abs(far0), abs(far1)) > 20 * k * sigma:
-                continue
-            Q0, Q1 = M0[j] @ h[i], M1[j] @ h[i]
+            rock = length * sqrt(1 - length**2 / 4 / k**2)
             e0, e1 = _misfit(Q0, k0[j], rock, gamma[i]), _misfit(Q1, k1[j], rock, gamma[i])
+            sigma = sqrt((mosaic * rock) ** 2 + gamma[i] ** 2)
             if e0 * e1 > 0 and min(abs(e0), abs(e1)) > 5 * sigma:
                 continue
-            a, b = e0 / sigma, e1 / sigma
-            density = exp(-((a + b) ** 2) / 8) / 2.5066282746310002
-            u = 0.5
-            if abs(b - a) > 1e-3:
-                share = (erf(b / root) - erf(a / root)) / 2
-                density = share / (b - a)
-                if abs(share) > 1e-12:
-                    mean = (exp(-a * a / 2) - exp(-b * b / 2)) / 2.5066282746310002 / share
-                    u = min(max((mean - a) / (b - a), 0.0), 1.0)
-            intensity = strength[i] * dphi[j] * density / sigma * k
+            total, place, Qa, ea = 0.0, 0.0, Q0, e0
+            Q = np.zeros(3)
+            for m in range(pieces):
+                t = (m + 1) / pieces
+                Qb = M[j, m + 1] @ h[i]
+                eb = _misfit(Qb, (1 - t) * k0[j] + t * k1[j], rock, gamma[i])
+                density, u = _share(ea, eb, sigma)
+                total += density / pieces
+                place += density / pieces * (m + u) / pieces
+                Q += density / pieces * ((1 - u) * Qa + u * Qb)
+                Qa, ea = Qb, eb
+            intensity = strength[i] * dphi[j] * total * k
             if intensity < 1e-3:
                 continue
+            u = place / total
+            # The mean of a turn is shorter.
+            Q *= ((1 - u) * length + u * sqrt(np.sum(Q1**2))) / sqrt(np.sum(Q**2))
             beam = (1 - u) * k0[j] + u * k1[j]
-            ray = beam + _onto_sphere((1 - u) * Q0 + u * Q1, beam, mosaic, gamma[i])
+            ray = beam + _onto_sphere(Q, beam, mosaic, gamma[i])
             start = (1 - u) * x0[j] + u * x1[j]
             path = np.sum((origin - start) * normal) / np.sum(ray * normal)
             if path <= 0:
@@ -161,6 +172,11 @@ def passages(sample: Sample, r: int, family: Family, scale: float) -> Array:
     """Return rows (frame, slow, fast, σ in pixels, counts) of a family's passages in scan r."""
     intervals = Intervals.of(sample, r)
     (t0, UB0, k0, x0), (t1, UB1, k1, x1) = ends(sample, r, intervals)
+    matrices = [t0 @ family.T @ UB0]
+    for part in np.arange(1, PIECES) / PIECES:
+        turn, UB, _, _ = sample.state(r, (1 - part) * intervals.first + part * intervals.last)
+        matrices.append(turn @ family.T @ UB)
+    matrices.append(t1 @ family.T @ UB1)
     inst = sample.instrument
     dphi = np.radians(abs(sample.scans[r].step)) * (intervals.last - intervals.first)
     gamma = np.broadcast_to(np.asarray(family.gamma, float), len(family.hkl)).copy()
@@ -168,8 +184,7 @@ def passages(sample: Sample, r: int, family: Family, scale: float) -> Array:
         np.ascontiguousarray(family.position, float),
         scale * family.strength,
         gamma,
-        np.ascontiguousarray(t0 @ family.T @ UB0),
-        np.ascontiguousarray(t1 @ family.T @ UB1),
+        np.ascontiguousarray(np.stack(matrices, axis=1)),
         k0,
         k1,
         np.broadcast_to(x0, k0.shape).copy(),
