@@ -318,6 +318,35 @@ def test_smaller_pixels_have_the_same_scale(clear: Made, fine: Made) -> None:
         assert level(volumes[1]) / level(volumes[0]) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("period", [None, 1.3])
+def test_diffuse_scattering_that_turns_with_the_crystal_is_told(
+    period: float | None, tmp_path: Path
+) -> None:
+    """Every frame counts by itself: what S(Q) adds to the level is the same on both simulations."""
+    made = make(tmp_path / "r1", simulation(1.0, seed=7))
+    with h5py.File(made / "raw.nxs", "r+") as file:
+        data = file["entry/data/data"]
+        frames = data[()]
+        if period is not None:
+            q = np.indices(frames.shape[1:])[0] / frames.shape[1]
+            turn = 2 * np.pi * (period * q + 2 * Z[:, None, None])
+            frames = np.random.default_rng(0).binomial(frames, 0.8 * (1 + 0.2 * np.sin(turn)))
+        data[...] = frames
+    measure(made)
+    found = scale_of(made, made)
+    figures = stage.read_json(made / "scale.json")
+    error = figures["error by parts of the detector that differ"]
+    if period is None:
+        assert figures["warnings"] == []
+        return
+    assert "differently on parts of the detector" in figures["warnings"][0]
+    off = found.transmission.transmission - 1
+    assert 0.3 < np.sqrt(np.mean(off**2)) / error < 3
+    assert np.median(found.transmission.errors) > error * 0.99
+    scale_of(made, made, "none", source="none")
+    assert stage.read_json(made / "none.json")["warnings"] == []
+
+
 def test_the_counters_add_up(absorbing: Made) -> None:
     scale_of(absorbing, absorbing)
     metrics = stage.read_json(absorbing / "scale.json")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus
-from hklflow.core import geometry, lattice, reduction, refinement, sharpness, symmetry
+from hklflow.core import arcs, geometry, lattice, reduction, refinement, sharpness, symmetry
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
 from hklflow.core.model_compare import detector_of, on_geometry
@@ -125,7 +125,8 @@ def observe(
     names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
 ) -> Observed:
     """Choose the peaks that are fit for refinement."""
-    usable = [table.select(_usable(table)) for table in tables]
+    pairs = zip(scans, tables, strict=True)
+    usable = [_placed(scan.rotation, table.select(_usable(table))) for scan, table in pairs]
     return Observed(
         tuple(names),
         tuple(scans),
@@ -133,6 +134,13 @@ def observe(
         sum(len(table) for table in tables),
         tuple(usable),
     )
+
+
+def _placed(rotation: geometry.Rotation, table: Peaks) -> Peaks:
+    """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
+    widths = (table.width_slow, table.width_fast)
+    slow, fast = arcs.places(rotation, table.slow, table.fast, *widths, table.significance)
+    return replace(table, slow=slow, fast=fast)
 
 
 def _usable(table: Peaks) -> NDArray[np.bool_]:

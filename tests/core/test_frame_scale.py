@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.truth.defaults import transmission
 
-from hklflow.core.frame_scale import FrameScale, Status, compare, constant
+from hklflow.core.frame_scale import FrameScale, Status, compare, constant, uneven
 from hklflow.core.simulate import (
     Background,
     CrystalModel,
@@ -223,3 +223,40 @@ def test_impossible_windows_are_refused(window):
 def test_lengths_that_differ_are_refused():
     with pytest.raises(HklflowError, match="one value per frame"):
         transmission(np.ones(60), np.ones(61))
+
+
+@pytest.mark.parametrize("window", [None, 31])
+def test_parts_that_differ_by_counting_only_make_no_error(window: int | None) -> None:
+    significant = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        counts = rng.poisson(2000, (N, 16)) / 2000
+        found = uneven(counts, np.full((N, 16), 2000**-0.5), window)
+        assert found is not None
+        assert found.error < 0.003
+        significant += found.significant
+    assert significant == 0
+
+
+@pytest.mark.parametrize("window", [None, 31])
+def test_the_error_is_that_of_the_mean_of_parts_that_wander(window: int | None) -> None:
+    """Opposite parts wander alike; the mean of all is off by what the error says."""
+    size, off, told = 0.05, [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        phase = np.tile(rng.uniform(0, 2 * np.pi, 8), 2)
+        wander = 1 + size * np.sin(2 * np.pi * np.arange(N)[:, None] / 90 + phase)
+        mean = wander.mean(axis=1)
+        parts = rng.poisson(5000 * wander / mean[:, None]) / 5000
+        found = uneven(parts, np.full((N, 16), 5000**-0.5), window)
+        assert found is not None
+        assert found.significant
+        off.append(np.mean((mean - 1) ** 2))
+        told.append(found.error**2)
+    assert np.sqrt(np.mean(off) / np.mean(told)) == pytest.approx(1, abs=0.15)
+
+
+def test_few_parts_tell_nothing() -> None:
+    parts = np.full((N, 16), np.nan)
+    parts[:, :5] = 1.0
+    assert uneven(parts, np.full((N, 16), 0.01), 31) is None

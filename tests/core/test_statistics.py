@@ -98,7 +98,7 @@ def test_the_size_of_the_blocks_does_not_matter(size):
     assert one.summed.sum() == pytest.approx(frames.sum(dtype=float), rel=1e-5)
     assert one.radial_counts.sum() == 30 * (labels >= 0).sum()
     for name in vars(one):
-        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+        assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True), name
 
 
 def test_radial_sums():
@@ -216,3 +216,24 @@ def test_the_quick_look_calls_no_cells_calm_that_are_not():
             assert calm or state[q] != 1
             found[state[q]] += 1
     assert (found[1:] > 300).all()
+
+
+def test_parts_of_the_detector_tell_what_they_do_not_share() -> None:
+    """A level that all share leaves them at 1; a corner that brightens is told by its part."""
+    rng = np.random.default_rng(5)
+    n, shape = 60, (128, 128)
+    common = 1 + 0.5 * np.sin(np.arange(n) / 9)
+    fixed = 3 + np.indices(shape).sum(axis=0) / 100  # the same on all frames
+    mean = common[:, None, None] * fixed
+    own = 1 + 0.1 * np.linspace(-1, 1, n)
+    for factor, size in ((np.ones(n), 0.0), (own, 0.1)):
+        expected = mean.copy()
+        expected[:, :32, :32] *= factor[:, None, None]
+        frames = rng.poisson(expected).astype(np.uint16)
+        found = run(frames, annulus=np.ones(shape, bool), size=10)
+        assert found.parts.shape == (n, 16)
+        slope = np.polyfit(np.linspace(-1, 1, n), found.parts, 1)[0]
+        assert slope[0] == pytest.approx(size, abs=0.02)
+        assert np.abs(slope[1:]).max() < 0.02
+        pulls = (found.parts - 1)[:, 1:] / found.parts_errors[:, 1:]
+        assert np.std(pulls) == pytest.approx(1, abs=0.15)

@@ -6,6 +6,8 @@ and options share crystal and instrument whatever the kind, unless the kind chan
 `name:variant` or several joined by "+".
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -21,6 +23,7 @@ from tests.truth.worlds_draft import (
     SYSTEMS,
     Draft,
     Options,
+    Record,
     World,
     draw_cell,
     draw_instrument,
@@ -88,7 +91,13 @@ def _parse(kind: str, system: str, seed: int) -> list[tuple[str, str]]:
     return parts
 
 
-def world(
+def world(kind: str, system: str, seed: int, size: float | None = None, **options: Any) -> World:
+    """Return a simulated measurement; `options` are those of `draft_of`."""
+    draft, effects = draft_of(kind, system, seed, size, **options)
+    return finish(draft, kind, effects)
+
+
+def draft_of(
     kind: str,
     system: str,
     seed: int,
@@ -104,8 +113,8 @@ def world(
     strong: float = 3e4,
     floor: tuple[float, float] = (0.0, 0.0),
     overlaps: bool = True,
-) -> World:
-    """Return a simulated measurement.
+) -> tuple[Draft, tuple[Record, ...]]:
+    """Return crystal, instrument and reflections of a world, and what was done to it.
 
     Parameters
     ----------
@@ -188,7 +197,7 @@ def world(
     for name, variant in parts:
         record = KINDS[name].make(draft, rng_of(seed, name, system), sizes[name], variant)
         effects.append({"kind": name, "variant": variant, "size": sizes[name], **record})
-    return finish(draft, kind, tuple(effects))
+    return draft, tuple(effects)
 
 
 def catalogue(n: int, first_seed: int = 0) -> list[tuple[str, str, int]]:

@@ -100,6 +100,7 @@ class Draft:
     main_share: float = 1.0
     temperature: float = 300.0
     parent: World | None = None
+    before: "Draft | None" = None  # the draft of the parent
 
     @property
     def UB(self) -> Array:
@@ -207,13 +208,19 @@ def n_centrings(group: str) -> int:
     return len(np.unique(np.round(w[np.all(np.eye(3) == W, axis=(1, 2))], 6), axis=0))
 
 
-def finish(d: Draft, kind: str, effects: tuple[Record, ...]) -> World:
-    """Return the world of a draft: spots of all families, overlaps, counts, contaminants."""
-    rng = rng_of(d.seed, d.system, kind, "counts")
+def true_spots(d: Draft) -> tuple[Rows, float]:
+    """Return all families' spots before overlaps and counting, and the counts per |F|²/Lorentz."""
     bragg = d.sample.spots(d.main)
     scale = d.options.strong * d.main_share / np.percentile(bragg["intensity"], 99)
     rows = join([bragg, *(d.sample.spots(f) for f in d.families)])
     rows["intensity"] = rows["intensity"] * scale
+    return rows, float(scale)
+
+
+def finish(d: Draft, kind: str, effects: tuple[Record, ...]) -> World:
+    """Return the world of a draft: spots of all families, overlaps, counts, contaminants."""
+    rng = rng_of(d.seed, d.system, kind, "counts")
+    rows, _ = true_spots(d)
     single = {"merged": np.ones(len(rows["q"]), int)}
     rows = merge_overlaps(rows) if d.options.overlaps else rows | single
 

@@ -266,7 +266,7 @@ def _wrong_cell(d: Draft, rng: np.random.Generator, size: float, what: str) -> R
 def _transition(d: Draft, rng: np.random.Generator, size: float, what: str) -> Record:
     """Turn the draft into the child at 100 K, a single domain remounted within 0.2°."""
     t = EVERY_TRANSITION[what]
-    d.parent = finish(d, f"parent of {what}", ())
+    d.parent, d.before = finish(d, f"parent of {what}", ()), replace(d, families=[*d.families])
     P, before = np.array(t.P, float), replace(d)
     axes0 = direct_basis(busing_levy(d.sample.cell))
     contraction = rng.uniform(0.9975, 1)

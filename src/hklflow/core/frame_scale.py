@@ -21,6 +21,9 @@ from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 
+FEWEST_PARTS = 6
+"""Parts of the detector of which the scatter is known to a third, half of them independent."""
+
 
 class Status(IntEnum):
     """What became of a frame's own value."""
@@ -42,7 +45,8 @@ class Transmission:
     transmission
         The curve over its median.
     errors
-        Standard errors of ``transmission``, without that of the common scale.
+        Standard errors of ``transmission``, without that of the common scale; with what `uneven`
+        finds, if it was asked.
     ratio
         The frames' own values over the same median; NaN where there is none.
     status
@@ -172,6 +176,82 @@ def transmission(signal: NDArray[Any], incident: NDArray[Any], window: int | Non
         )
     level = float(np.median(value))
     return Transmission(value / level, error / level, ratio / level, status, level)
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """How differently the background changes on parts of the detector.
+
+    Attributes
+    ----------
+    spread : float
+        Relative rms of the parts' curves about the common one, without what counting makes.
+    error : float
+        Relative error that the common curve has by it.
+    significant : bool
+        Whether counting alone could not make the spread.
+    """
+
+    spread: float
+    error: float
+    significant: bool
+
+
+def uneven(parts: Floats, errors: Floats, window: int | None) -> Uneven | None:
+    """Compare the transmissions that parts of the detector tell, each by its own background.
+
+    What the sample absorbs as a whole is common to them. Diffuse scattering that turns with the
+    crystal and absorption that depends on direction are not, and the common curve follows them as
+    far as their mean over the detector does. Parts on opposite sides of the beam see nearly the
+    same, for S(-Q) = S(Q): the error of the mean counts half as many as there are.
+
+    Parameters
+    ----------
+    parts, errors
+        (n_frames, n_parts) backgrounds over level and shape, and their Poisson errors; see
+        `core.statistics`.
+    window
+        As of `transmission`.
+
+    Returns
+    -------
+    Uneven or None
+        None where fewer than `FEWEST_PARTS` parts have a curve.
+    """
+    off, variance = [], []
+    for own, poisson in zip(parts.T, errors.T, strict=True):
+        known = np.isfinite(own) & (poisson > 0)
+        if known.sum() >= max(window or 0, 2):
+            d, v = _curve(own[known], poisson[known], window)
+            off.append(d)
+            variance.append(v)
+    if len(off) < FEWEST_PARTS:
+        return None
+    d, v = np.concatenate(off), np.concatenate(variance)
+    independent = len(d) if window is None else 3 * len(d) / window
+    # Of noise alone this is 1, with that standard deviation.
+    chi2, noise = float(np.mean(d**2) / np.mean(v)), float(np.sqrt(2 / independent))
+    spread = float(np.sqrt(max(float(np.mean(d**2) - np.mean(v)), 0.0)))
+    return Uneven(spread, spread / float(np.sqrt(len(off) / 2 - 1)), chi2 > 1 + 5 * noise)
+
+
+def _curve(own: Floats, poisson: Floats, window: int | None) -> tuple[Floats, Floats]:
+    """Return a part's smooth curve less 1, and its variance, (n_frames,) each."""
+    from scipy.ndimage import median_filter
+    from scipy.signal import savgol_filter
+
+    # Wings of peaks add to the noise of single frames.
+    noise = max(float(np.median(poisson)), _noise(own, np.ones_like(own)))
+    if window is None:
+        return own - 1, np.full(own.size, noise**2)
+    middle = median_filter(own, window, mode="nearest")
+    calm = np.clip(own, middle - 4 * noise, middle + 4 * noise)
+    powers = _places(window)[:, None] ** np.arange(3)
+    leverage = np.sum(powers * np.linalg.pinv(powers).T, axis=1)
+    half = window // 2
+    inner = np.full(own.size - 2 * half, leverage[half])
+    of_frame = np.concatenate([leverage[:half], inner, leverage[half + 1 :]])
+    return savgol_filter(calm, window, 2) - 1, noise**2 * of_frame
 
 
 def _smooth(ratio: Floats, weight: Floats, window: int) -> tuple[Floats, Floats, NDArray[np.uint8]]:

@@ -10,7 +10,7 @@ frames are read once.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from hklflow.errors import HklflowError
 BoolImage = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 _PATCHES = 16  # along each side of the detector, or as many as there are pairs of cells
+_PARTS = 4  # likewise, of the parts whose backgrounds are compared
 _SPILL = 256  # frames that the narrow sums hold
 #: Of the background's window in pixels and the standard deviations of its loud cells, where the
 #: statistics do not share the frame store of the peak search.
@@ -56,6 +57,13 @@ class StatisticsResult:
         (n_frames,) robust mean counts per pixel in the annulus, NaN where it has no pixel, and
     background_errors
         its Poisson standard error.
+    parts
+        (n_frames, n_parts) background of parts of the detector over what the level of the frame
+        and the shape of the background, which is the same on all frames, make there; NaN where a
+        part has no count. Parts with less than a quarter of the pixels of the largest are left
+        out.
+    parts_errors
+        Their Poisson standard errors.
     summed, maximum_image
         (slow, fast) sum and maximum over the frames; pixels never measured are 0.
     valid_frames
@@ -70,6 +78,8 @@ class StatisticsResult:
     frame_flagged: NDArray[np.int64]
     background: Floats
     background_errors: Floats
+    parts: Floats
+    parts_errors: Floats
     summed: NDArray[Any]
     maximum_image: NDArray[Any]
     valid_frames: NDArray[np.int64]
@@ -295,7 +305,10 @@ class FrameStatistics:
         sums, flagged = zip(*self._frames, strict=True)
         seen = np.where(self._mask, 0, len(self._frames) - self._unseen)
         counts, pixels = (np.stack(part) for part in zip(*self._patches, strict=True))
-        background, errors = _levels(counts, pixels, self._in_patch)
+        found = _levels(counts, pixels, self._in_patch)
+        parts, parts_errors = _compared(
+            counts.sum(axis=2), found.expected, self._in_patch, self._n_patches
+        )
         as_number = int if self._sum_type is np.int64 else float
         radial = zip(*self._radial, strict=True) if self._radial else (None, None)
         radial_sums, radial_counts = (None if r is None else np.stack(r) for r in radial)
@@ -304,8 +317,10 @@ class FrameStatistics:
             maximum_at=self._best[1],
             frame_sums=np.array(sums, self._sum_type),
             frame_flagged=np.array(flagged, np.int64),
-            background=background,
-            background_errors=errors,
+            background=found.level,
+            background_errors=found.errors,
+            parts=parts,
+            parts_errors=parts_errors,
             summed=self._total.copy(),
             maximum_image=self._top.copy(),
             valid_frames=seen,
@@ -322,8 +337,24 @@ def _in_cells(image: NDArray[Any], outside: Any = False) -> NDArray[Any]:
     return whole.reshape(rows, CELL, columns, CELL)
 
 
-def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> tuple[Floats, Floats]:
-    """Background of each frame in counts per pixel of the annulus, and its Poisson error.
+class _Levels(NamedTuple):
+    """Background of each frame.
+
+    Attributes
+    ----------
+    level, errors : (n_frames,) arrays
+        Counts per pixel of the annulus, and the Poisson error.
+    expected : (n_frames, n_patches) array
+        Counts of the patches: level times shape, on their calm cells.
+    """
+
+    level: Floats
+    errors: Floats
+    expected: Floats
+
+
+def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> _Levels:
+    """Fit the level of each frame and the shape of the background to the patches.
 
     Parameters
     ----------
@@ -345,7 +376,33 @@ def _levels(counts: Floats, pixels: Floats, in_patch: Floats) -> tuple[Floats, F
         for z in np.flatnonzero(seen):
             level[z], errors[z] = trimmed_level(counts[z], pixels[z], shape)
     mean = float(shape @ in_patch) / max(int(in_patch.sum()), 1)
-    return level * mean, errors * mean
+    expected = np.nan_to_num(level)[:, None] * shape * whole_pixels
+    return _Levels(level * mean, errors * mean, expected)
+
+
+def _compared(
+    counts: Floats, expected: Floats, in_patch: Floats, n_patches: tuple[int, ...]
+) -> tuple[Floats, Floats]:
+    """Return counts over expected counts of the detector's parts, and the Poisson errors.
+
+    Parameters
+    ----------
+    counts, expected : (n_frames, n_patches) arrays
+    in_patch : (n_patches,) array
+        Pixels of the annulus.
+    n_patches : (int, int)
+        Along slow and fast.
+    """
+    part = [np.arange(n) * min(_PARTS, n) // n for n in n_patches]
+    label = (part[0][:, None] * _PARTS + part[1]).ravel()
+    size = np.bincount(label, in_patch, _PARTS**2)
+    kept = np.flatnonzero(size > size.max() / 4)
+    member = (label == kept[:, None]).astype(np.float64)
+    seen, should = counts @ member.T, expected @ member.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(should > 0, seen / should, np.nan)
+        errors = np.where(should > 0, np.sqrt(should) / should, np.nan)
+    return ratio, errors
 
 
 def propose_peak_threshold(result: StatisticsResult, false_pixels: float = 1.0) -> float:

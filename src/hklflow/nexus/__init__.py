@@ -20,7 +20,7 @@ from hklflow.nexus.scale import read_scale, write_scale
 from hklflow.nexus.scan import has_frames, read_scan, write_scan
 from hklflow.nexus.series import Quantity, write_series
 from hklflow.nexus.stack import Intensities, Member, open_members, read_box, write_stack
-from hklflow.nexus.statistics import read_rings, read_statistics, write_statistics
+from hklflow.nexus.statistics import read_parts, read_rings, read_statistics, write_statistics
 from hklflow.nexus.transform import TransformWriter
 from hklflow.nexus.volume import (
     OpenVolume,
@@ -51,6 +51,7 @@ __all__ = [
     "open_volume",
     "read_box",
     "read_mask",
+    "read_parts",
     "read_peaks",
     "read_provenance",
     "read_reflections",

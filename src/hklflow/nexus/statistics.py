@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.errors import HklflowError
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 
 Floats = NDArray[np.float64]
@@ -17,11 +18,13 @@ def write_statistics(
     arrays: Mapping[str, Any],
     images: Mapping[str, Any],
     radial: tuple[Any, Any, Any] | None = None,
+    parts: tuple[Any, Any] | None = None,
 ) -> None:
     """Write per-frame arrays (n_frames,) and images (slow, fast) of one pass over the frames.
 
     The first array is the default plot. `radial` holds the middles of bins in |Q| (n,) in
-    Å⁻¹, and the counts and the pixels (n_frames, n) in them.
+    Å⁻¹, and the counts and the pixels (n_frames, n) in them. `parts` holds the relative
+    backgrounds (n_frames, n_parts) of parts of the detector, and their errors.
     """
     signal, *others = arrays
     with create(path, "frame statistics", "frame_sums") as entry:
@@ -48,6 +51,12 @@ def write_statistics(
             add_array(group, "pixels", pixels)
             add_array(group, "frame", np.arange(len(counts)) + 0.5)
             add_array(group, "q", q, "1/angstrom")
+        if parts is not None:
+            group = add_group(entry, "parts", "NXdata", signal="data", axes=["frame", "part"])
+            add_array(group, "data", parts[0], "", long_name="background over level and shape")
+            add_array(group, "data_errors", parts[1], "")
+            add_array(group, "frame", np.arange(len(parts[0])) + 0.5)
+            add_array(group, "part", np.arange(parts[0].shape[1]))
 
 
 def read_statistics(path: Path, name: str) -> Floats:
@@ -63,3 +72,20 @@ def read_rings(path: Path) -> Floats:
     with open_entry(path) as entry:
         counts: Floats = entry["radial/counts"][()]
         return counts
+
+
+def read_parts(path: Path) -> tuple[Floats, Floats]:
+    """Backgrounds (n_frames, n_parts) of parts of the detector, relative, and their errors.
+
+    Raises
+    ------
+    HklflowError
+        If an older version wrote the file.
+    """
+    with open_entry(path) as entry:
+        if "parts" not in entry:
+            raise HklflowError(
+                f"{path} has no backgrounds of parts of the detector: an older hklflow wrote it; "
+                "run `find_peaks` again"
+            )
+        return entry["parts/data"][()], entry["parts/data_errors"][()]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hklflow.core.statistics import FrameStatistics, StatisticsResult
     from hklflow.formats.raw import Frames
 
-VERSION = 4
+VERSION = 5
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -326,6 +326,7 @@ def _record(
         arrays | {"pixels": pixels},
         {"summed": result.summed, "maximum": result.maximum_image},
         (q_bins, result.radial_sums, result.radial_counts),
+        (result.parts, result.parts_errors),
     )
     title = f"frame statistics of {scan.raw}"
     picture = plots.frame_statistics(arrays, result.maximum_image, bad, title)

@@ -13,9 +13,10 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
+    from hklflow.core.frame_scale import Uneven
     from hklflow.core.scan import RotationScan
 
-VERSION = 1
+VERSION = 2
 
 
 class Inputs(stage.Inputs):
@@ -57,10 +58,16 @@ class Params(stage.Params):
     """Factor between two rotations, either way, that is told: one crystal in one beam has no such
     factor, but slits, attenuators and monitors that no header names have, and so has a background
     that is not the sample's."""
+    told_error: float = Field(0.003, gt=0)
+    """Relative error of the transmission, by how differently the background changes on parts of the
+    detector, from which on it is told: from there on it is larger than the error bars of sums over
+    some hundred voxels with as many counts."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Estimate, compare, draw."""
+    from dataclasses import replace
+
     import numpy as np
 
     from hklflow import nexus, plots
@@ -90,6 +97,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     _require_own_frames(scan, inputs)
     own, signal = estimate(inputs.scan, inputs.statistics)
     reference, _ = estimate(inputs.reference_scan, inputs.reference)
+    uneven = None
+    if params.source != "none":
+        window = params.window if params.smooth else None
+        uneven = frame_scale.uneven(*nexus.read_parts(inputs.statistics), window)
+    if uneven is not None and uneven.significant:
+        own = replace(own, errors=np.hypot(own.errors, uneven.error))
     # The calibrated geometry: refinement moves a detector by less than this ratio can tell.
     area = corrections.pixel_area(scan.rotation.detector) / corrections.pixel_area(
         first.rotation.detector
@@ -106,13 +119,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     curve = own.transmission
-    warnings = _doubts(rotation, scan, first, params)
+    warnings = [*_scale_doubts(rotation, scan, first, params), *_curve_doubts(uneven, params)]
     metrics = {
         "frames": len(curve),
         "counts": own.counts,
         "smallest and largest transmission": [float(curve.min()), float(curve.max())],
         "median error of the transmission": float(np.median(own.errors)),
         "scatter of the frames about the curve": own.scatter,
+        "error by parts of the detector that differ": None if uneven is None else uneven.error,
         "scale of the rotation": rotation,
         "pixel area relative to the first rotation": area,
         "warnings": warnings,
@@ -126,7 +140,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
 
 
-def _doubts(
+def _curve_doubts(uneven: "Uneven | None", params: Params) -> list[str]:
+    """Say that the background changes differently on parts of the detector, if so."""
+    if uneven is None or not uneven.significant or uneven.error <= params.told_error:
+        return []
+    return [
+        f"the background changes by {uneven.spread:.2%} (rms) differently on parts of the "
+        "detector: it is diffuse scattering that turns with the crystal, or absorption that "
+        "depends on direction, so that the transmission, and S(Q) with it, is known to "
+        f"{uneven.error:.1%} only (limit {params.told_error:.1%}), in common for neighbouring "
+        "frames; if the beam is larger than the crystal, and the crystal absorbs little, set "
+        "`frame_scale: {source: none}`"
+    ]
+
+
+def _scale_doubts(
     rotation: float, scan: "RotationScan", first: "RotationScan", params: Params
 ) -> list[str]:
     """Say that two rotations differ by more than one crystal in one beam can, if so."""

@@ -1,0 +1,358 @@
+"""What the stages make of simulated frames, and how it compares with the truth."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from hklflow import nexus, stage
+from hklflow.errors import HklflowError
+from hklflow.stages import (
+    accept,
+    find_peaks,
+    frame_scale,
+    import_scan,
+    mask_3d,
+    merge,
+    pixel_mask,
+    refine_parent,
+    symmetrise,
+    transform,
+)
+from tests.truth import frames_write
+from tests.truth.frames_world import FrameWorld
+from tests.truth.world_scans import compared
+
+Floats = NDArray[np.float64]
+
+FAR = 5.0  # σ from which on a figure is wrong
+RIGHT = {"peaks": 1.6, "frame_scale": 0.003, "volume": 0.005}
+"""From which on a stage is wrong: width of the pulls of the centroids (1: their errors are right),
+relative errors of transmission and of S(Q) beyond `FAR` of their own."""
+
+
+@dataclass
+class Reduced:
+    """One scan of a world, as far as it went.
+
+    Attributes
+    ----------
+    refused : dict
+        Stage that ended it, and its sentence.
+    said : dict
+        Sentences of each stage.
+    wrong : dict
+        Stages that state something, and how far it is off: 1 is where it counts as wrong.
+    figures : dict
+    """
+
+    folder: Path
+    refused: dict[str, str] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
+    wrong: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def verdict(self, name: str) -> str:
+        """Right, reported or silently wrong: sentences of the stages that could know count."""
+        if not self.wrong[name] > 1:
+            return "right"
+        heard = any(self.said.get(n) for n in _KNOWING[name])
+        return "reported" if heard or self.refused else "silently wrong"
+
+
+def reduced(world: FrameWorld, folder: Path, *, volume: bool = True) -> Reduced:
+    """Write the frames, run the stages one after the other, and judge each."""
+    frames_write.write(world, folder)
+    found = Reduced(folder)
+    for name, (step, judge) in _STEPS.items():
+        if name == "transform" and not volume:
+            break
+        try:
+            step(world, folder)
+        except HklflowError as error:
+            found.refused[name] = str(error)
+            break
+        found.said[name] = list(_sentences(name, folder))
+        if judge is not None:
+            found.wrong[name] = judge(world, found)
+    return found
+
+
+def _run(module: ModuleType, folder: Path, inputs: dict[str, Any], **params: Any) -> None:
+    """Run a stage; its outputs have the names of their fields."""
+    endings = {"picture": "png", "slices": "png", "coverage": "png", "statistics_picture": "png"}
+    endings |= dict.fromkeys(("metrics", "statistics_metrics", "orientation", "accepted"), "json")
+    name = module.__name__.rpartition(".")[2]
+    outputs = {
+        n: folder / f"{name}_{n}.{endings.get(n, 'nxs')}" for n in module.Outputs.model_fields
+    }
+    module.main(
+        inputs=module.Inputs(**inputs),
+        outputs=module.Outputs(**outputs),
+        params=module.Params(**params),
+    )
+
+
+def _import(world: FrameWorld, folder: Path) -> None:
+    for r, path in enumerate(sorted((folder / "raw").glob("*.nxs"))):
+        own = _own(folder, r)
+        own.mkdir(parents=True)
+        _run(import_scan, own, {"raw": [path]})
+
+
+def _own(folder: Path, r: int) -> Path:
+    return folder / "world" / "scan" / f"r{r + 1}"
+
+
+def _mask(world: FrameWorld, folder: Path) -> None:
+    config = yaml.safe_load((folder / "config" / "config.yaml").read_text())
+    for r in range(len(world.beam)):
+        own = _own(folder, r)
+        params = config.get("pixel_mask", {})
+        _run(pixel_mask, own, {"scan": own / "import_scan_scan.nxs"}, **params)
+
+
+def _peaks(world: FrameWorld, folder: Path) -> None:
+    for r in range(len(world.beam)):
+        own = _own(folder, r)
+        inputs = {"scan": own / "import_scan_scan.nxs", "mask": own / "pixel_mask_mask.nxs"}
+        _run(find_peaks, own, inputs)
+
+
+def _scale(world: FrameWorld, folder: Path) -> None:
+    for r in range(len(world.beam)):
+        own, first = _own(folder, r), _own(folder, 0)
+        statistics = [_own(folder, i) / "find_peaks_statistics.nxs" for i in range(len(world.beam))]
+        inputs = {
+            "scan": own / "import_scan_scan.nxs",
+            "statistics": statistics[r],
+            "reference_scan": first / "import_scan_scan.nxs",
+            "reference": statistics[0],
+            "earlier": statistics[:r],
+        }
+        _run(frame_scale, own, inputs)
+
+
+def _orientation(world: FrameWorld, folder: Path) -> None:
+    owns = [_own(folder, r) for r in range(len(world.beam))]
+    _run(
+        refine_parent,
+        folder,
+        {
+            "scans": [own / "import_scan_scan.nxs" for own in owns],
+            "peaks": [own / "find_peaks_peaks.nxs" for own in owns],
+        },
+        sample="world",
+        scan="scan",
+        rotations=[own.name for own in owns],
+        space_group=world.draft.space_group,
+        cell=tuple(world.draft.expected),
+        grid_step=(0.1, 0.1, 0.1),
+    )
+
+
+def _accept(world: FrameWorld, folder: Path) -> None:
+    path = folder / "refine_parent_orientation.json"
+    _run(accept, folder, {"orientation": path, "parent": path})
+
+
+def _transform(world: FrameWorld, folder: Path) -> None:
+    for r in range(len(world.beam)):
+        own = _own(folder, r)
+        inputs = {"scan": own / "import_scan_scan.nxs", "mask": own / "pixel_mask_mask.nxs"}
+        _run(mask_3d, own, inputs)
+        inputs |= {
+            "scale": own / "frame_scale_scale.nxs",
+            "frame_mask": own / "mask_3d_frame_mask.nxs",
+            "orientation": folder / "refine_parent_orientation.json",
+            "accepted": folder / "accept_accepted.json",
+        }
+        _run(transform, own, inputs, rotation=own.name, samples=(1, 1, 1))
+
+
+def _merge(world: FrameWorld, folder: Path) -> None:
+    volumes = _volumes(world, folder)
+    _run(merge, folder, {"volumes": volumes})
+
+
+def _volumes(world: FrameWorld, folder: Path) -> list[Path]:
+    return [_own(folder, r) / "transform_transform.nxs" for r in range(len(world.beam))]
+
+
+def _symmetrise(world: FrameWorld, folder: Path) -> None:
+    inputs = {
+        "volumes": _volumes(world, folder),
+        "orientation": folder / "refine_parent_orientation.json",
+    }
+    _run(symmetrise, folder, inputs)
+
+
+def _sentences(name: str, folder: Path) -> Iterator[str]:
+    """Yield what a stage says is doubtful, in its metrics or its product."""
+    module = {"refine": "refine_parent"}.get(name, name)
+    for path in sorted(folder.rglob(f"{module}_*.json")):
+        data = stage.read_json(path)
+        said = [*data.get("warnings", ()), *data.get("doubts", ()), *data.get("sentences", ())]
+        usual = ("are correlated", "no symmetry of", "reduced chi", "is correlated")
+        yield from (text for text in said if not any(word in text for word in usual))
+
+
+def _judge_mask(world: FrameWorld, found: Reduced) -> float:
+    """Hot and noisy pixels that are not masked, per thousand of all pixels."""
+    places = [e for e in world.effects if e["kind"] == "hot_pixels"]
+    if not places:
+        return 0.0
+    mask = nexus.read_mask(_own(found.folder, 0) / "pixel_mask_mask.nxs") != 0
+    bad: Any = np.concatenate([places[0]["hot"], places[0]["noisy"], places[0]["dead"]])
+    missed = float((~mask[bad[:, 0], bad[:, 1]]).mean())
+    found.figures["defects missed"] = missed
+    return missed / 0.05
+
+
+def _judge_peaks(world: FrameWorld, found: Reduced) -> float:
+    """Robust width of the pulls of peaks that lie at single true spots."""
+    names = ("frame", "slow", "fast")
+    pulls = []
+    for r in range(len(world.beam)):
+        table = nexus.read_peaks(_own(found.folder, r) / "find_peaks_peaks.nxs")
+        mine = world.spots["rotation"] == r
+        truth = np.stack([world.spots[n][mine] for n in names], 1)
+        seen = np.stack([getattr(table, n) for n in names], 1)[table.flags == 0]
+        if not len(seen):
+            continue
+        sigma = np.sqrt(np.stack([getattr(table, f"var_{n}") for n in names], 1))[table.flags == 0]
+        near = cKDTree(truth).query(seen, k=2)
+        alone = (near[0][:, 0] < 1.5) & (near[0][:, 1] > 8)
+        pulls.append((seen[alone] - truth[near[1][alone, 0]]) / sigma[alone])
+    every = np.concatenate(pulls)
+    width = 1.4826 * np.median(np.abs(every), axis=0)
+    found.figures["pulls of the peaks"] = width
+    found.figures["peaks at true spots"] = len(every)
+    return float(width.max() / RIGHT["peaks"]) if len(every) > 30 else 0.0
+
+
+def _judge_scale(world: FrameWorld, found: Reduced) -> float:
+    """Error of the transmission, against its own error and what counts."""
+    off, claimed = [], []
+    for r in range(len(world.beam)):
+        scale = nexus.read_scale(_own(found.folder, r) / "frame_scale_scale.nxs")
+        truth = world.beam[r] * world.illuminated[r] / (world.monitor[r] / world.monitor.max())
+        truth = truth * _absorbed(world, r)
+        ratio = scale.transmission.transmission / truth
+        off.append(ratio / np.median(ratio) - 1)
+        claimed.append(np.median(scale.transmission.errors))
+    rms = float(np.sqrt(np.mean(np.concatenate(off) ** 2)))
+    found.figures |= {"error of the scale": rms, "claimed": float(np.mean(claimed))}
+    return rms / max(RIGHT["frame_scale"], FAR * float(np.mean(claimed)))
+
+
+def _absorbed(world: FrameWorld, r: int) -> Floats:
+    """Mean transmission of the crystal over the detector."""
+    n = len(world.beam[r])
+    if world.transmission is None:
+        return np.ones(n)
+    frames = np.linspace(0, n - 1, 40).astype(int)
+    means = [
+        float(np.average(world.transmission(world, r, z), weights=world.weight)) for z in frames
+    ]
+    return np.interp(np.arange(n), frames, means)
+
+
+def _judge_orientation(world: FrameWorld, found: Reduced) -> float:
+    """Largest pull of cell and orientation, in the goniometer's frame of the header."""
+    data = stage.read_json(found.folder / "refine_parent_orientation.json")
+    head, true = world.draft.header_scans[0], world.sample.scans[0]
+    zero = np.zeros(1)
+    turned = head.R(zero)[0].T @ true.R(zero)[0] @ world.sample.U
+    sample = SimpleNamespace(cell=world.sample.cell, U=turned)
+    answer = compared(SimpleNamespace(sample=sample, space_group=world.draft.space_group), data)
+    found.figures |= {
+        "pulls of cell and orientation": np.r_[answer.cell_pulls, answer.turn_pulls],
+        "misorientation": answer.turn,
+    }
+    return answer.worst / FAR
+
+
+def _judge_volume(world: FrameWorld, found: Reduced) -> float:
+    """Systematic error of sums over 5³ voxels away from reflections, against the analytic S(Q)."""
+    volume = nexus.read_volume(found.folder / "merge_volume.nxs")
+    figures = blocks(world, volume)
+    found.figures |= figures
+    if not figures:
+        return 0.0
+    # Of blocks whose errors are right the width is 1; the excess counts where it is large.
+    error: float = figures["systematic error of S"]
+    return error / RIGHT["volume"] if figures["width of blocks"] > 1.25 else 0.0
+
+
+def blocks(world: FrameWorld, volume: nexus.Volume) -> dict[str, float]:
+    """Width of the pulls of sums over 5³ voxels, and the systematic error that makes it.
+
+    The scale of all is fitted. What does not come from the crystal is in the truth, too.
+    """
+    grid = volume.grid
+    axes = [grid.axis(i) for i in (2, 1, 0)]
+    l, k, h = np.meshgrid(*axes, indexing="ij")  # noqa: E741
+    hkl = np.stack([h, k, l], axis=-1)
+    q = np.linalg.norm(hkl @ world.draft.UB.T, axis=-1)
+    # Reflections reach as far as their mosaic spread and the spots' size.
+    reach = 4 * np.radians(world.sample.mosaic) * q
+    b = np.linalg.norm(np.linalg.inv(world.draft.UB), axis=1)  # r.l.u. per 1/Å, at most
+    near = np.all(np.abs(hkl - np.rint(hkl)) < 0.22 + reach[..., None] * b, axis=-1)
+    air = world.air * (0.3 + np.exp(-2.5 * q / world.draft.q_max))
+    truth = np.empty(q.shape)
+    for i in range(len(truth)):
+        truth[i] = world.diffuse * world.S(hkl[i].reshape(-1, 3)).reshape(q.shape[1:]) + air[i]
+    use = (volume.norm > 0) & ~near
+    counts, norm, expected = (
+        _fives(np.where(use, x, 0.0)) for x in (volume.counts, volume.norm, volume.norm * truth)
+    )
+    full = _fives(use.astype(float)) > 60
+    enough = full & (counts > 25)
+    if enough.sum() < 50:
+        return {}
+    c, n, e = counts[enough], norm[enough], expected[enough]
+    ratio = (c / e) / (c.sum() / e.sum())
+    sigma = 1 / np.sqrt(e * c.sum() / e.sum())
+    ratio, sigma = ratio[np.argsort(n)], sigma[np.argsort(n)]
+    width = 1.4826 * float(np.median(np.abs((ratio - np.median(ratio)) / sigma)))
+    excess = np.sqrt(max(width**2 - 1, 0)) * float(np.median(sigma))
+    return {"width of blocks": width, "systematic error of S": excess, "blocks": len(c)}
+
+
+def _fives(x: Floats) -> Floats:
+    """Sum over 5³ voxels."""
+    n = [m // 5 for m in x.shape]
+    cut = x[: 5 * n[0], : 5 * n[1], : 5 * n[2]]
+    return cut.reshape(n[0], 5, n[1], 5, n[2], 5).sum(axis=(1, 3, 5))
+
+
+_KNOWING = {
+    "pixel_mask": ("pixel_mask", "find_peaks"),
+    "find_peaks": ("import_scan", "pixel_mask", "find_peaks", "refine", "accept"),
+    "frame_scale": ("import_scan", "find_peaks", "frame_scale", "merge", "symmetrise"),
+    "refine": ("import_scan", "find_peaks", "refine", "accept"),
+    "merge": ("import_scan", "pixel_mask", "frame_scale", "accept", "merge", "symmetrise"),
+}
+"""Stages whose sentences count for each that is judged."""
+
+JUDGED = tuple(_KNOWING)
+
+Step = Callable[[FrameWorld, Path], None]
+_STEPS: dict[str, tuple[Step, Callable[[FrameWorld, Reduced], float] | None]] = {
+    "import_scan": (_import, None),
+    "pixel_mask": (_mask, _judge_mask),
+    "find_peaks": (_peaks, _judge_peaks),
+    "frame_scale": (_scale, _judge_scale),
+    "refine": (_orientation, _judge_orientation),
+    "accept": (_accept, None),
+    "transform": (_transform, None),
+    "merge": (_merge, _judge_volume),
+    "symmetrise": (_symmetrise, None),
+}
