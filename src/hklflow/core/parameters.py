@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import lattice
-from hklflow.core.geometry import Goniometer, Rotation, rotation_matrix
+from hklflow.core.geometry import BEAM, Goniometer, Rotation, rotation_matrix
 from hklflow.core.symmetry import CellConstraints
 from hklflow.errors import HklflowError
 
@@ -45,9 +45,10 @@ class Parameters:
     ----------
     names : tuple of n str
         ``a`` ... ``gamma`` (Å, degrees); ``u_x``, ``u_y``, ``u_z`` (radians, rotation vector in
-        the goniometer's frame applied after the starting U); ``detector_x`` ... (metres, lab;
-        of other rotations than the first turned with their detector); ``detector_rotation_x`` ...
-        (radians, likewise, about the detector's centre);
+        the goniometer's frame applied after the starting U); ``detector_x`` ... (metres,
+        along the lab's axes turned as each detector is: z along its normal, x and y on it, so that
+        a wrong beam centre is no wrong distance); ``detector_rotation_x`` ... (radians, likewise,
+        about the detector's centre);
         ``wavelength`` (Å, added); ``scan_offset_i`` (radians, added to the scan angle of
         rotation i); ``misorientation_i_x`` ... (radians, rotation vector of the head on
         the goniometer of rotation i); ``off_centre_i_1``, ``off_centre_i_2`` (metres, along the
@@ -132,17 +133,17 @@ class Parameters:
         return offset
 
     def _on_arm(self, vector: Floats, i: int) -> Floats:
-        """Take a vector along with the detector from rotation 0 to rotation ``i``.
+        """Turn a vector as the detector of rotation ``i`` is turned, to lab axes.
 
         A detector that sits askew or too far on its arm does so at every angle of the arm.
         """
         own, first = (self.rotations[n].detector for n in (i, 0))
-        if np.array_equal(own.slow, first.slow) and np.array_equal(own.fast, first.fast):
-            return vector
-        turn: Floats = np.column_stack([own.slow, own.fast, own.normal]) @ np.array(
-            [first.slow, first.fast, first.normal]
-        )
-        return turn @ vector
+        turn = _tilt(first.normal)
+        if not (np.array_equal(own.slow, first.slow) and np.array_equal(own.fast, first.fast)):
+            axes = np.column_stack([own.slow, own.fast, own.normal])
+            turn = axes @ np.array([first.slow, first.fast, first.normal]) @ turn
+        turned: Floats = turn @ vector
+        return turned
 
     def _vector(self, values: ArrayLike, stem: str) -> Floats:
         table = dict(zip(self.names, np.asarray(values, dtype=np.float64), strict=True))
@@ -271,3 +272,11 @@ def _refuse_degenerate(groups: Sequence[str], n_rotations: int) -> None:
             "scan_offset and misorientation cannot be refined together: a misorientation about "
             "the scan axis is a scan offset; hold one of them"
         )
+
+
+def _tilt(normal: Floats) -> Floats:
+    """Return the smallest rotation that takes the beam to a detector's normal."""
+    axis = np.cross(BEAM, normal)
+    size = float(np.linalg.norm(axis))
+    angle = float(np.arctan2(size, BEAM @ normal))
+    return rotation_matrix(axis, angle) if size > 0 else np.eye(3)
