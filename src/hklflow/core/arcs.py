@@ -1,4 +1,4 @@
-r"""Spots of a mosaic crystal are arcs, and the centroid of an arc is not on it.
+r"""Spots of a mosaic crystal are arcs that rock skewly, and their centroids are not on them.
 
 Blocks that are turned about an axis across the scattered beam diffract at the same 2θ elsewhere on
 the cone: the spot is an arc about the beam with the standard deviation
@@ -9,6 +9,12 @@ of azimuth, and its centroid is nearer to the beam than the place of the mean bl
 the ray across the beam is shorter by the mean of cos, :math:`\exp(-\sigma_a^2/2)`. With 1° of
 spread cells come out too large by 10⁻⁴. The spread is taken from how wide spots are along the arcs,
 beyond what they are in all directions, and along the radius, where wavelengths spread them.
+
+A block is seen when its misfit e(φ) from the Bragg angle is 0. Where e is curved the rocking curve,
+a Gaussian in e, is skew in φ: its mean is ahead of the mean block by
+
+.. math:: -\tfrac32 \frac{e''}{e'} \sigma_\phi^2 ,
+   \quad e = \arccos(-Q_z/Q) - \arccos(Q/2k) .
 """
 
 from typing import NamedTuple
@@ -24,6 +30,7 @@ _FEWEST = 40  # peaks for three parameters
 _WELL = 10.0  # significance of peaks whose width is known to a tenth
 _OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
 _SCATTER = 0.3  # relative, of squared widths about what the directions explain
+_CURVED = 0.3  # radian: largest e'' / e' times the width that is corrected for
 _STEP = 1e-4  # radian, of derivatives
 
 
@@ -77,6 +84,31 @@ def places(
     across = ray - np.outer(ray @ BEAM, BEAM)
     moved = rotation.detector.intersect(ray + np.expm1(square / 2)[:, None] * across)
     return np.asarray(moved[0]), np.asarray(moved[1])
+
+
+def rocking_shift(rotation: Rotation, slow: Floats, fast: Floats, width: Floats) -> Floats:
+    """Return by how many frames (n,) the centroids of spots come after the mean block.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    slow, fast : (n,) arrays
+        Pixels.
+    width : (n,) array
+        Standard deviations of the rocking curves, frames.
+    """
+    q = rotation.q_lab(slow, fast)
+    size = np.linalg.norm(q, axis=1)
+    sine = np.minimum(size / (2 * rotation.beam.k), 0.999)
+    axis = rotation.goniometer.scan_axis_lab()
+    first = np.cross(axis, q) @ BEAM
+    second = -(q - np.outer(q @ axis, axis)) @ BEAM
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curved = second / first - sine / (1 - sine**2) * first / size
+        # What is left of the series is as large as its first term where that is not small.
+        spread = np.clip(curved * width * rotation.scan.step, -_CURVED, _CURVED)
+    shift: Floats = -1.5 * np.nan_to_num(spread) * width
+    return shift
 
 
 def _widths(spots: _Directions, squares: Floats, significance: Floats) -> tuple[float, float]:

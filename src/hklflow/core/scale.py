@@ -73,8 +73,8 @@ def _distance(
     sentence = (
         f"the detector seems to be {1e3 * moved:+.3f} ± {1e3 * sigma:.1g} mm along its normal "
         f"from where the calibration has it ({moved / distance:+.2%} of its distance): the cell "
-        f"would be {abs(change):.2%} {_larger(change)}; check the calibration, or set `refine_parent: "
-        "refine_distance: true`"
+        f"would be {abs(change):.2%} {_larger(change)}; check the calibration, or set "
+        "`refine_parent: refine_distance: true`"
     )
     return [{"what": "distance", "relative": moved / distance, "sentence": sentence}]
 
