@@ -37,7 +37,7 @@ _SAME_WAVELENGTH = 1e-4  # relative
 _CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
 _INDEXED = 0.25  # largest deviation of h, k, l of peaks whose place is looked at
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
-_SKEW, _UNSURE = 0.8, 0.4  # of the shift of a skew rocking curve that a fit follows; its error
+_UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
@@ -139,17 +139,22 @@ def observe(
 
 def _placed(rotation: geometry.Rotation, table: Peaks) -> Peaks:
     """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
-    widths = (table.width_slow, table.width_fast)
-    slow, fast = arcs.places(rotation, table.slow, table.fast, *widths, table.significance)
-    late = arcs.rocking_shift(rotation, table.slow, table.fast, table.width_frame)
-    # A fit weighs the middle of a skew curve more than its mean does: half is sure.
-    return replace(
-        table,
-        slow=slow,
-        fast=fast,
-        frame=table.frame - _SKEW * late,
-        var_frame=table.var_frame + (_SKEW * _UNSURE * late) ** 2,
+    off = arcs.displaced(
+        rotation,
+        table.slow,
+        table.fast,
+        table.width_slow,
+        table.width_fast,
+        table.width_frame,
+        table.significance,
     )
+    # Fits weigh the middle of a skew curve, and of an arc, more than their means do.
+    moved = {name: getattr(table, name) - getattr(off, name) for name in off._fields}
+    unsure = {
+        f"var_{name}": getattr(table, f"var_{name}") + (_UNSURE * getattr(off, name)) ** 2
+        for name in off._fields
+    }
+    return replace(table, **moved, **unsure)
 
 
 def _usable(table: Peaks) -> NDArray[np.bool_]:

@@ -124,6 +124,9 @@ def _passages(h, strength, gamma, M, k0, k1, x0, x1, dphi, mosaic, geometry, pix
                 Q += density / pieces * ((1 - u) * Qa + u * Qb)
                 Qa, ea = Qb, eb
             intensity = strength[i] * dphi[j] * total * k
+            if gamma[i] == 0:  # the circle on which blocks diffract is as long as it is seen
+                polar = min(max(-np.sum(Q * k0[j]) / k / sqrt(np.sum(Q**2)), -1.0), 1.0)
+                intensity *= ((1 - length**2 / 4 / k**2) / max(1 - polar**2, 1e-6)) ** 0.25
             if intensity < 1e-3:
                 continue
             u = place / total

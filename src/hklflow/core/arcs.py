@@ -1,20 +1,21 @@
 r"""Spots of a mosaic crystal are arcs that rock skewly, and their centroids are not on them.
 
-Blocks that are turned about an axis across the scattered beam diffract at the same 2θ elsewhere on
-the cone: the spot is an arc about the beam with the standard deviation
+Blocks of the crystal are turned against each other about all axes: a reflection is a cap around Q,
+of which the Ewald sphere shows, at each angle φ of the scan, the blocks on the circle 2θ = const.
+The counts at φ and at the azimuth ψ about the beam follow the distance d on the cap,
 
-.. math:: \sigma_a = \eta_a / \cos\theta
+.. math:: N(d; \eta), \quad
+   \cos d = \cos\alpha(\phi) \cos\alpha_0 + \sin\alpha(\phi) \sin\alpha_0
+   \cos(\psi - \psi(\phi)) ,
 
-of azimuth, and its centroid is nearer to the beam than the place of the mean block: the part of
-the ray across the beam is shorter by the mean of cos, :math:`\exp(-\sigma_a^2/2)`. With 1° of
-spread cells come out too large by 10⁻⁴. The spread is taken from how wide spots are along the arcs,
-beyond what they are in all directions, and along the radius, where wavelengths spread them.
+α and ψ the polar angle and azimuth of the mean block's Q, :math:`\alpha_0 = \pi/2 - \theta`. Along
+the azimuth their spread is :math:`\sigma_a = \eta / \cos\theta`, so that the centroid is nearer to
+the beam: the part of the ray across the beam is shorter by the mean of cos,
+:math:`\exp(-\sigma_a^2/2)`. With 1° of spread cells come out too large by 10⁻⁴. And where α and ψ
+are curved in φ, the centroid is beside the mean block and comes late.
 
-A block is seen when its misfit e(φ) from the Bragg angle is 0. Where e is curved the rocking curve,
-a Gaussian in e, is skew in φ: its mean is ahead of the mean block by
-
-.. math:: -\tfrac32 \frac{e''}{e'} \sigma_\phi^2 ,
-   \quad e = \arccos(-Q_z/Q) - \arccos(Q/2k) .
+The spread is taken from how wide spots are along the arcs, beyond what they are in all directions,
+and along the radius, where wavelengths spread them; that in φ from the rocking curves.
 """
 
 from typing import NamedTuple
@@ -30,7 +31,7 @@ _FEWEST = 40  # peaks for three parameters
 _WELL = 10.0  # significance of peaks whose width is known to a tenth
 _OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
 _SCATTER = 0.3  # relative, of squared widths about what the directions explain
-_CURVED = 0.3  # radian: largest e'' / e' times the width that is corrected for
+_LONGEST = 0.2  # radian: widest rocking curve over its rate
 _STEP = 1e-4  # radian, of derivatives
 
 
@@ -49,15 +50,32 @@ class _Directions(NamedTuple):
     out: Floats
 
 
-def places(
+class Displaced(NamedTuple):
+    """By how much centroids are off the mean block's spots, (n,) each.
+
+    Attributes
+    ----------
+    slow, fast : Floats
+        Pixels.
+    frame : Floats
+        Frames.
+    """
+
+    slow: Floats
+    fast: Floats
+    frame: Floats
+
+
+def displaced(
     rotation: Rotation,
     slow: Floats,
     fast: Floats,
     width_slow: Floats,
     width_fast: Floats,
+    width_frame: Floats,
     significance: Floats,
-) -> tuple[Floats, Floats]:
-    """Return where the mean block's spots are, of which arcs were fitted.
+) -> Displaced:
+    """Return how far centroids are from where the mean block's spots are.
 
     A fit that follows a part of an arc, as one that is oblique to the pixels, is off by its part:
     each spot is moved by its own width, up to what the crystal's spread makes.
@@ -65,15 +83,10 @@ def places(
     Parameters
     ----------
     rotation : Rotation
-    slow, fast, width_slow, width_fast : (n,) arrays
-        Centroids and standard deviations of the spots, pixels.
+    slow, fast, width_slow, width_fast, width_frame : (n,) arrays
+        Centroids and standard deviations of the spots, pixels and frames.
     significance : (n,) array
         Intensity over its standard deviation.
-
-    Returns
-    -------
-    slow, fast : (n,) arrays
-        As given where too few peaks are strong.
     """
     spots = _directions(rotation, slow, fast)
     squares = np.stack([width_slow, width_fast], axis=1) ** 2
@@ -81,34 +94,57 @@ def places(
     own = np.sum(squares - spot, axis=1) / np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
     ray = _rays(rotation, slow, fast)
     square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
+    late, turned = _rocked(rotation, ray, width_frame)
     across = ray - np.outer(ray @ BEAM, BEAM)
-    moved = rotation.detector.intersect(ray + np.expm1(square / 2)[:, None] * across)
-    return np.asarray(moved[0]), np.asarray(moved[1])
+    aside = np.cross(BEAM, across)
+    mean = (np.cos(turned) * np.exp(-square / 2))[:, None] * across
+    mean += np.sin(turned)[:, None] * aside
+    there = rotation.detector.intersect(ray + mean - across)
+    return Displaced(np.asarray(there[0]) - slow, np.asarray(there[1]) - fast, late)
 
 
-def rocking_shift(rotation: Rotation, slow: Floats, fast: Floats, width: Floats) -> Floats:
-    """Return by how many frames (n,) the centroids of spots come after the mean block.
+def _rocked(rotation: Rotation, ray: Floats, width: Floats) -> tuple[Floats, Floats]:
+    """Return by how many frames (n,) and radians of azimuth (n,) means of rocking curves are off.
 
     Parameters
     ----------
-    rotation : Rotation
-    slow, fast : (n,) arrays
-        Pixels.
+    ray : (n, 3) array
+        Scattered beams.
     width : (n,) array
         Standard deviations of the rocking curves, frames.
     """
-    q = rotation.q_lab(slow, fast)
-    size = np.linalg.norm(q, axis=1)
-    sine = np.minimum(size / (2 * rotation.beam.k), 0.999)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(7)
+    q = ray - BEAM
+    length = np.linalg.norm(q, axis=1)
     axis = rotation.goniometer.scan_axis_lab()
-    first = np.cross(axis, q) @ BEAM
-    second = -(q - np.outer(q @ axis, axis)) @ BEAM
     with np.errstate(divide="ignore", invalid="ignore"):
-        curved = second / first - sine / (1 - sine**2) * first / size
-        # What is left of the series is as large as its first term where that is not small.
-        spread = np.clip(curved * width * rotation.scan.step, -_CURVED, _CURVED)
-    shift: Floats = -1.5 * np.nan_to_num(spread) * width
-    return shift
+        alpha = np.arccos(np.clip(-(q @ BEAM) / length, -1, 1))
+        rate = (np.cross(axis, q) @ BEAM) / (length * np.sin(alpha))
+        # Where a rocking curve is as long as it is curved, there is no mean block's spot to tell.
+        spread = np.minimum(width * abs(rotation.scan.step), _LONGEST * np.abs(rate))
+        total, late, turned = np.zeros((3, len(q)))
+        across = q - np.outer(q @ BEAM, BEAM)
+        aside = np.cross(BEAM, across)
+        for x, w in zip(nodes, weights, strict=True):
+            angle = x * spread
+            there = _turned(q, axis, angle)
+            own = np.arccos(np.clip(-(there @ BEAM) / length, -1, 1))
+            misfit = (own - alpha) / (spread * np.abs(rate))
+            weight = w * np.exp((x**2 - misfit**2) / 2) * np.sqrt(np.sin(alpha) / np.sin(own))
+            azimuth = np.arctan2(np.sum(there * aside, axis=1), np.sum(there * across, axis=1))
+            total += weight
+            late += weight * angle
+            turned += weight * azimuth
+        late, turned = late / total / rotation.scan.step, turned / total
+    return np.nan_to_num(late), np.nan_to_num(turned)
+
+
+def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
+    """Turn vectors (n, 3) about an axis by angles (n,), radians."""
+    along = np.outer(vectors @ axis, axis)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    turned: Floats = along + cos * (vectors - along) + sin * np.cross(axis, vectors)
+    return turned
 
 
 def _widths(spots: _Directions, squares: Floats, significance: Floats) -> tuple[float, float]:
