@@ -62,7 +62,7 @@ def clouds(inst: Instrument, spread: float, n: int, seed: int) -> tuple[Floats, 
         places.append((slow, fast, 0.0))
         centres.append(np.average(seen, axis=0, weights=weight))
         about = np.average((seen - centres[-1]) ** 2, axis=0, weights=weight)
-        squares.append(about + [SPOT**2, SPOT**2, 0])
+        squares.append(about + np.array([SPOT**2, SPOT**2, 0]))
     return np.array(places), np.array(centres), np.array(squares)
 
 
