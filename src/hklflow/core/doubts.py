@@ -228,8 +228,8 @@ def _of_residuals(refined: Refined) -> Record:
             "reflections (maxima of diffuse scattering, overlapping spots), or a detector that is "
             "distorted; or the strongest peaks are not as good as their errors say, and outweigh "
             "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is what spots "
-            "narrower than a pixel are good for). Cell and orientation may be off by more than they "
-            "say: look at the widths in the picture of the peak search" + _arms(refined)
+            "narrower than a pixel are good for). Cell and orientation may be off by more than "
+            "they say: look at the widths in the picture of the peak search" + _arms(refined)
         ),
     }
 

@@ -77,7 +77,7 @@ class Page:
         accepted = self.one(scan, "accepted")
         if accepted:
             return verdict.notes(accepted, self._named(scan))
-        none = {"sentences": [], "doubts": []}
+        none: dict[str, Any] = {"sentences": [], "doubts": []}
         named = self._named(scan)
         return [*verdict.of_scan(none, named).reasons, *verdict.notes(none, named)]
 
