@@ -83,7 +83,7 @@ class Page:
 
     def _named(self, scan: str) -> list[tuple[str, Mapping[str, Any]]]:
         return [
-            (verdict.product_name(at.path, at.rotation), data)
+            (verdict.product_name(at.path.stem, at.rotation), data)
             for at, data in self.figures
             if at.part == "scan" and at.owner == scan and at.path.stem != "accepted"
         ]
