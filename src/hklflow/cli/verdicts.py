@@ -47,7 +47,7 @@ def verdicts_of(progress: Progress, jobs: Sequence["Job"]) -> list[ScanVerdict]:
             continue
         rotation = job.key[2] if len(job.key) > 2 else ""
         for path in job.figures:
-            name = verdict.product_name(PurePath(path), rotation)
+            name = verdict.product_name(PurePath(path).stem, rotation)
             figures.setdefault(job.key[:2], []).append((name, path))
 
     def read(named: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Any]]:

@@ -113,7 +113,8 @@ def of_operations(
     told_slow : float
         Relative difference of mates that changes slowly with Q, from which on it is told.
     """
-    failures, doubts = [], []
+    failures: list[str] = []
+    doubts: list[str] = []
     if found["contradicted"]:
         rows = [row for row in found["operations"] if row["of"] in found["contradicted"]]
         size = max(row["beyond equal S"] for row in rows)

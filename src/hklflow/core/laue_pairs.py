@@ -56,13 +56,15 @@ def examine(
         their number; ``Laue group that remains``, None if none is contradicted.
     """
     operations = np.asarray(group.laue_operations)
-    turns, shifts, whole = index_maps(records.grid, operations)
-    turns, shifts = (np.rint(x[whole]).astype(np.int64) for x in (turns, shifts))
+    *maps, whole = index_maps(records.grid, operations)
+    turns, shifts = (np.rint(x[whole]).astype(np.int64) for x in maps)
     exact = operations[whole]
     voxels = _sample(records, cell, bragg_radius, len(exact))
     own = _pooled(records, voxels)
     basis = _polynomial(records, voxels, cell)
-    floor, rows, done = [], [], set()
+    floor: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    done: set[bytes] = set()
     if repeated := _repeats(records, voxels, basis):
         floor.append({"of": _FLOOR[0], **repeated})
     for operation, turn, shift in zip(exact, turns, shifts, strict=True):

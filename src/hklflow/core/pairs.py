@@ -193,7 +193,7 @@ class Rotations:
             rest = tuple(total - part for total, part in zip(sums, own, strict=True))
             # What is left of a norm after rounding is none.
             use = away & (rest[1] > 1e-6 * sums[1])
-            x, v, spread, weight, used = terms(own, rest, use)  # type: ignore[arg-type]
+            x, v, spread, weight, used = terms(own, rest, use)
             chi2 = np.sum(x[used] ** 2 / v[used])
             self.sums[i] = self.sums[i].plus(
                 Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))

@@ -6,7 +6,6 @@ Plain Python, as `core.gates` is.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 from hklflow.core import gates
@@ -85,9 +84,9 @@ def _is_note(name: str) -> bool:
     return name == "orientation"
 
 
-def product_name(path: PurePath, rotation: str = "") -> str:
+def product_name(stem: str, rotation: str = "") -> str:
     """Name a product for `of_scan`: rotation, if it is of one, and the file without suffix."""
-    return f"{rotation}, {path.stem}" if rotation else path.stem
+    return f"{rotation}, {stem}" if rotation else stem
 
 
 def require(accepted: Mapping[str, Any], where: object) -> None:

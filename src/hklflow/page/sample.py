@@ -77,13 +77,13 @@ class Page:
         accepted = self.one(scan, "accepted")
         if accepted:
             return verdict.notes(accepted, self._named(scan))
-        none = {"sentences": [], "doubts": []}
+        none: dict[str, Any] = {"sentences": [], "doubts": []}
         named = self._named(scan)
         return [*verdict.of_scan(none, named).reasons, *verdict.notes(none, named)]
 
     def _named(self, scan: str) -> list[tuple[str, Mapping[str, Any]]]:
         return [
-            (verdict.product_name(at.path, at.rotation), data)
+            (verdict.product_name(at.path.stem, at.rotation), data)
             for at, data in self.figures
             if at.part == "scan" and at.owner == scan and at.path.stem != "accepted"
         ]

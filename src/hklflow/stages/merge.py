@@ -128,17 +128,17 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "rotations' reduced chi2": chi2 / dof if dof else None,
             "rotations' degrees of freedom": dof,
         }
-        rows = between.figures([path.absolute().parent.name for path in inputs.volumes])
+        compared = between.figures([path.absolute().parent.name for path in inputs.volumes])
         limits = agreement_gates.Limits(
             params.told_chi2, params.told_difference, params.max_difference
         )
-        findings = agreement_gates.of_rotations(rows, limits)
+        findings = agreement_gates.of_rotations(compared, limits)
         if findings.failures and params.on_failure == "stop":
             raise HklflowError(". ".join(findings.failures))
         if doubt is not None:
             findings = findings.plus(doubt)
         if len(volumes) > 1:
-            metrics["rotations compared"] = rows
+            metrics["rotations compared"] = compared
         metrics |= findings.to_dict()
         writer.note(
             {

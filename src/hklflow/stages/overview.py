@@ -103,8 +103,8 @@ def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Pat
             continue
         sample, scan_or_sample, folder = path.absolute().parts[-4:-1]
         # sample / scan / product, or sample / scan / rotation / product.
-        of_scan = verdict.product_name(path), path
-        of_rotation = verdict.product_name(path, folder), path
+        of_scan = verdict.product_name(path.stem), path
+        of_rotation = verdict.product_name(path.stem, folder), path
         found.setdefault((scan_or_sample, folder), []).append(of_scan)
         found.setdefault((sample, scan_or_sample), []).append(of_rotation)
     return found

@@ -49,10 +49,11 @@ class Settings(stage.Params):
     """Voxels that reach so close (1/Å) to integer hkl are neither judged nor left out: sharp peaks
     fall differently into equivalent voxels, and would make halves agree whatever the diffuse signal
     does. 0: all are judged."""
-    told_asymmetry: float = Field(0.01, gt=0)
+    told_asymmetry: float = Field(0.02, gt=0)
     """Relative difference of S between mates of an operation, rms beyond noise, beyond what changes
     slowly with Q and beyond what Friedel mates and repeated voxels differ by, from which on the
-    operation is told to be contradicted; it must also be significant, and twice theirs."""
+    operation is told to be contradicted; it must also be significant, and twice theirs. Hexagonal
+    voxels, which their own symmetry turns, differ by 1 % where S has features as narrow as they."""
     max_asymmetry: float = Field(0.1, gt=0)
     """Likewise, from which on the symmetrised volume has failed: of diffuse scattering on its
     background a difference of a tenth is most of the diffuse scattering."""
