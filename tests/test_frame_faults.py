@@ -204,12 +204,11 @@ def test_every_kind_makes_frames() -> None:
 def test_the_catalogue_has_every_kind_in_two_systems() -> None:
     entries = frame_catalogue(100)
     assert entries == frame_catalogue(100)
-    for n in (70, 100):
+    for n in (60, 100):
         assert min(Counter(s for _, s, _ in entries[:n]).values()) >= 5
     systems: dict[str, set[str]] = {}
-    for kind, system, _ in entries:
-        for text in kind.split("+"):
-            systems.setdefault(text.partition(":")[0], set()).add(system)
+    for kind, system, _ in entries[:58]:
+        systems.setdefault(kind.partition(":")[0], set()).add(system)
     for name in (*FRAME_KINDS, *KINDS):
         possible = systems_of(name) if name not in FRAME_KINDS else SYSTEMS
         assert len(systems[name]) >= min(2, len(possible)), name
