@@ -25,7 +25,7 @@ class Crystal:
 
 
 def crystal(world: FrameWorld, orientation: Path) -> Crystal:
-    """Compare orientation.json with the truth."""
+    """Compare orientation.json with the truth; see frames.py on what a mosaic spread does."""
     found = json.loads(orientation.read_text())
     UB = np.array(found["UB"])
     setting = np.linalg.inv(world.draft.UB) @ UB
