@@ -11,7 +11,7 @@ import pytest
 from tests.test_frame_worlds import SMALL, turn
 from tests.truth.frames import FRAME_KINDS, FrameWorld, frame_catalogue, frame_world
 from tests.truth.frames_world import MASKED
-from tests.truth.frames_write import write
+from tests.truth.frames_write import Style, write
 from tests.truth.worlds import KINDS, SYSTEMS, systems_of
 from tests.truth.worlds_physics import Array
 
@@ -172,6 +172,20 @@ def test_files_say_where_reflections_are(kind: str, tmp_path: Path) -> None:
     assert len((tmp_path / "config" / "scans.tsv").read_text().splitlines()) == 3
 
 
+def test_sixteen_bits_without_a_monitor(tmp_path: Path) -> None:
+    world = frame_world("plain", "cubic", 8, n_frames=24, shape=(60, 64), pixel_size=1.3e-3)
+    world.air = 1e6
+    (path,) = write(world, tmp_path, style=Style("u2", compressed=False, monitor=False))
+    with h5py.File(path) as file:
+        frames, module = file["entry/data/data"][()], world.module
+        assert frames.dtype == np.uint16
+        assert (frames[:, module < 0] == 65535).all()
+        assert frames[:, module >= 0].max() == 65534
+        assert file["entry/instrument/detector/saturation_value"][()] == 65534
+        assert "monitor" not in file["entry"]
+    assert "monitor: none" in (tmp_path / "config" / "config.yaml").read_text()
+
+
 @pytest.mark.slow
 def test_every_kind_makes_frames() -> None:
     tiny = {"n_frames": 24, "shape": (60, 64), "pixel_size": 1.3e-3}
@@ -190,12 +204,11 @@ def test_every_kind_makes_frames() -> None:
 def test_the_catalogue_has_every_kind_in_two_systems() -> None:
     entries = frame_catalogue(100)
     assert entries == frame_catalogue(100)
-    for n in (70, 100):
+    for n in (60, 100):
         assert min(Counter(s for _, s, _ in entries[:n]).values()) >= 5
     systems: dict[str, set[str]] = {}
-    for kind, system, _ in entries:
-        for text in kind.split("+"):
-            systems.setdefault(text.partition(":")[0], set()).add(system)
+    for kind, system, _ in entries[:58]:
+        systems.setdefault(kind.partition(":")[0], set()).add(system)
     for name in (*FRAME_KINDS, *KINDS):
         possible = systems_of(name) if name not in FRAME_KINDS else SYSTEMS
         assert len(systems[name]) >= min(2, len(possible)), name

@@ -1,5 +1,6 @@
 """Frames as an instrument would leave them: NXmx files, and the tables of an experiment."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -7,7 +8,7 @@ import hdf5plugin
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tests.truth.frames_world import FrameWorld
+from tests.truth.frames_world import MASKED, FrameWorld
 from tests.truth.worlds_physics import Array, Scan
 
 EXPOSURE = 0.1  # s
@@ -15,11 +16,29 @@ SAMPLES = ("sample", "space_group", "a", "b", "c", "alpha", "beta", "gamma")
 SCANS = ("sample", "scan", "temperature", "parent", "rotation", "raw")
 
 
-def write(world: FrameWorld, folder: Path, *, sample: str = "world") -> list[Path]:
+@dataclass(frozen=True)
+class Style:
+    """How an instrument writes."""
+
+    dtype: str = "u4"  # u2: counts end at 65534
+    compressed: bool = True  # bitshuffle-LZ4
+    monitor: bool = True  # False: none is written, and the configuration says so
+
+    @property
+    def mask(self) -> int:
+        """Value of a pixel that is none."""
+        return int(np.iinfo(self.dtype).max)
+
+
+def write(
+    world: FrameWorld, folder: Path, *, sample: str = "world", style: Style | None = None
+) -> list[Path]:
     """Write raw files and configuration of an experiment, and return the raw files.
 
     Of a transition the parent is the scan `parent`, the child `child`; else the scan is `scan`.
+    `hklflow init FOLDER` adds what the workflow needs.
     """
+    style = style or Style()
     (folder / "raw").mkdir(parents=True, exist_ok=True)
     (folder / "config").mkdir(exist_ok=True)
     worlds = {"parent": world.parent, "child": world} if world.parent else {"scan": world}
@@ -28,7 +47,7 @@ def write(world: FrameWorld, folder: Path, *, sample: str = "world") -> list[Pat
         assert one is not None
         for r in range(len(one.beam)):
             path = folder / "raw" / f"{sample}_{name}_r{r + 1}.nxs"
-            write_scan(one, r, path, sample)
+            write_scan(one, r, path, sample, style)
             raw = str(path.relative_to(folder))
             lines.append((sample, name, f"{one.temperature:g}", first, f"r{r + 1}", raw))
             paths.append(path)
@@ -36,7 +55,7 @@ def write(world: FrameWorld, folder: Path, *, sample: str = "world") -> list[Pat
     cell = [f"{x:.4f}" for x in world.draft.expected]
     table([SAMPLES, (sample, symbol, *cell)], folder / "config" / "samples.tsv")
     table(lines, folder / "config" / "scans.tsv")
-    (folder / "config" / "config.yaml").write_text(configuration(world))
+    (folder / "config" / "config.yaml").write_text(configuration(world, style))
     return paths
 
 
@@ -44,9 +63,10 @@ def table(rows: list[tuple[str, ...]], path: Path) -> None:
     path.write_text("".join("\t".join(row) + "\n" for row in rows))
 
 
-def configuration(world: FrameWorld) -> str:
+def configuration(world: FrameWorld, style: Style) -> str:
     """Return config.yaml of a person who has looked at the frames and has drawn the shadow."""
     text = "samples: config/samples.tsv\nscans: config/scans.tsv\n"
+    text += "" if style.monitor else "import_scan: {monitor: none}\n"
     at = np.argwhere(world.shadow < 1)
     if not len(at):
         return text
@@ -58,7 +78,7 @@ def configuration(world: FrameWorld) -> str:
     return text + f"pixel_mask:\n  shapes:\n    - {shape}\n"
 
 
-def write_scan(world: FrameWorld, r: int, path: Path, sample: str) -> None:
+def write_scan(world: FrameWorld, r: int, path: Path, sample: str, style: Style) -> None:
     """Write one rotation as NXmx."""
     n = len(world.beam[r])
     with h5py.File(path, "w") as file:
@@ -69,11 +89,12 @@ def write_scan(world: FrameWorld, r: int, path: Path, sample: str) -> None:
         entry["start_time"] = "2024-01-01T00:00:00Z"
         data = group(entry, "data", "NXdata")
         data.attrs["signal"] = "data"
-        frames = data.create_dataset(
-            "data", (n, *world.shape), "u4", chunks=(1, *world.shape), **hdf5plugin.Bitshuffle()
-        )
+        filters = dict(hdf5plugin.Bitshuffle()) if style.compressed else {}
+        chunks, size = (1, *world.shape), (n, *world.shape)
+        frames = data.create_dataset("data", size, style.dtype, chunks=chunks, **filters)
         for z, frame in enumerate(world.frames(r)):
-            frames[z] = frame
+            counts = np.minimum(frame, style.mask - 1)
+            frames[z] = np.where(frame == MASKED, style.mask, counts).astype(style.dtype)
         _sample(world, r, group(entry, "sample", "NXsample"), sample)
         instrument = group(entry, "instrument", "NXinstrument")
         instrument["name"] = "simulated"
@@ -81,7 +102,9 @@ def write_scan(world: FrameWorld, r: int, path: Path, sample: str) -> None:
         measured(beam, "incident_wavelength", world.draft.header.wavelength, "angstrom")
         stokes = [1.0, 2 * world.polarization - 1, 0.0, 0.0]
         beam["incident_polarization_stokes"] = stokes
-        _detector(world, group(instrument, "detector", "NXdetector"))
+        _detector(world, group(instrument, "detector", "NXdetector"), style)
+        if not style.monitor:
+            return
         monitor = group(entry, "monitor", "NXmonitor")
         monitor["mode"] = "monitor"
         measured(monitor, "data", np.round(world.monitor[r]), "counts")
@@ -138,7 +161,7 @@ def _sample(world: FrameWorld, r: int, sample: h5py.Group, name: str) -> None:
     data.attrs["omega_indices"] = 0
 
 
-def _detector(world: FrameWorld, detector: h5py.Group) -> None:
+def _detector(world: FrameWorld, detector: h5py.Group, style: Style) -> None:
     """Write the detector where the header has it: one module that spans all, gaps flagged."""
     inst = world.draft.header
     normal = np.cross(inst.fast, inst.slow)
@@ -155,9 +178,9 @@ def _detector(world: FrameWorld, detector: h5py.Group) -> None:
     measured(detector, "y_pixel_size", inst.pixel_size, "m")
     measured(detector, "count_time", EXPOSURE, "s")
     measured(detector, "frame_time", EXPOSURE, "s")
-    detector["saturation_value"] = world.saturation
+    detector["saturation_value"] = min(world.saturation, style.mask - 1)
     detector["underload_value"] = 0
-    detector["bit_depth_image"] = 32
+    detector["bit_depth_image"] = 8 * np.dtype(style.dtype).itemsize
     detector["pixel_mask"] = (world.module < 0).astype("u4")
     if world.sensor:
         detector["sensor_material"] = "Si"
