@@ -177,10 +177,14 @@ def without_maxima(
     notes : list of str
         How many were left out.
     """
+    width = np.concatenate([np.hypot(t.width_slow, t.width_fast) for t in observed.tables])
+    significance = np.concatenate([t.significance for t in observed.tables])
+    gap = sharpness.gap(width, significance)
+    if gap is not None:
+        return _within(gap, width, observed, refined, again)
     if refined.chi2 < _STRAYING:
         return observed, refined, []
-    width = np.concatenate([np.hypot(t.width_slow, t.width_fast) for t in observed.tables])
-    core = sharpness.narrow(width, np.concatenate([t.significance for t in observed.tables]))
+    core = sharpness.narrow(width, significance)
     if core is None or core.all():
         return observed, refined, []
     try:
@@ -190,16 +194,48 @@ def without_maxima(
         found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
         sigma = np.concatenate([p.sigma for p in observed.peaks])
         keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
+        if keep.all():
+            return observed, refined, []
         fewer = observed.select(keep)
         best = again(fewer)
     except HklflowError:
         return observed, refined, []  # too few are narrow
-    note = (
-        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {width[keep].max():.2g} pixels and "
-        "beside their reflections: maxima of the diffuse scattering, which were left out "
+    return fewer, best, [_left_out(keep, width[keep].max(), refined, best)]
+
+
+def _within(
+    gap: float,
+    width: Floats,
+    observed: Observed,
+    refined: refinement.Refined,
+    again: Callable[[Observed], refinement.Refined],
+) -> tuple[Observed, refinement.Refined, list[str]]:
+    """Refine by the peaks (n,) of the narrow class alone, if they are this crystal's."""
+    keep = width <= gap
+    if keep.sum() < sharpness.ENOUGH:
+        note = (
+            f"{np.sum(~keep)} of {len(keep)} peaks are broader than {gap:.2g} pixels, {keep.sum()} "
+            "narrower: maxima of the diffuse scattering, and too few reflections to refine by "
+            "alone; cell and orientation are those of the maxima, off by more than they say: "
+            "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
+        )
+        return observed, refined, [note]
+    fewer = observed.select(keep)
+    try:
+        best = again(fewer)
+    except HklflowError:
+        return observed, refined, []  # noise, or of another crystal
+    return fewer, best, [_left_out(keep, gap, refined, best)]
+
+
+def _left_out(
+    keep: NDArray[np.bool_], limit: float, refined: refinement.Refined, best: refinement.Refined
+) -> str:
+    return (
+        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit:.2g} pixels: maxima of the "
+        "diffuse scattering, which were left out "
         f"(reduced chi² {refined.chi2:.3g} with them, {best.chi2:.3g} without)"
     )
-    return fewer, best, [note]
 
 
 def inherited(

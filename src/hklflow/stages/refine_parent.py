@@ -180,8 +180,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     start=observed.rotations,
                 )
 
+            n_peaks = len(refined.indexed)
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out
+            if len(refined.indexed) < n_peaks and used.dials is None and inputs.start is None:
+                # Maxima blur what tells the orientations apart.
+                ambiguities = symmetry.reindexing_operators(refined.cell, group)
+                refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
             if used.dials is None:
                 refined, free = centre.centred(
                     refined, observed.peaks, group, free, partial(again, observed)
