@@ -6,7 +6,7 @@ grid, and the figures by which a person judges the refinement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,14 @@ _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
+_WHY = {
+    "no fit": PeakFlag.FIT_FAILED,
+    "cut by the scan's end": PeakFlag.SCAN_END,
+    "overloaded": PeakFlag.OVERLOAD,
+    "as wide as the fit allows": PeakFlag.WIDEST,
+}
+_BROADER = "broader than reflections"
+_COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
 
 
 @dataclass(frozen=True)
@@ -52,14 +60,27 @@ class Observed:
     n_found: int
     tables: tuple[Peaks, ...]
     """The same peaks with all that is known of them."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Peaks that are not among these, by the reason."""
 
     @property
     def intensities(self) -> tuple[Floats, ...]:
         """Counts of the peaks."""
         return tuple(table.intensity for table in self.tables)
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the peaks."""
+        widest = sum(int(np.sum(t.flags & int(PeakFlag.WIDEST) != 0)) for t in self.tables)
+        if not widest:
+            return []
+        return [
+            f"{widest} of {sum(len(t) for t in self.tables)} peaks are as wide as the fit allows: "
+            "centres and errors are doubtful; set a larger `find_peaks: window`"
+        ]
+
     def select(self, keep: NDArray[np.bool_]) -> "Observed":
-        """Fewer peaks, of all (n,) one after the other."""
+        """Fewer peaks, of all (n,) one after the other, without maxima."""
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
@@ -67,7 +88,9 @@ class Observed:
             refinement.Peaks(*(getattr(one, name)[part] for name in _CENTROID))
             for one, part in zip(self.peaks, parts, strict=True)
         ]
-        return replace(self, peaks=tuple(peaks), tables=tuple(tables))
+        left_out = dict(self.left_out)
+        left_out[_BROADER] = left_out.get(_BROADER, 0) + int(np.sum(~keep))
+        return replace(self, peaks=tuple(peaks), tables=tuple(tables), left_out=left_out)
 
     @property
     def rotations(self) -> list[geometry.Rotation]:
@@ -132,7 +155,27 @@ def observe(
         tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in usable),
         sum(len(table) for table in tables),
         tuple(usable),
+        _left_out_of(tables, usable),
     )
+
+
+def _left_out_of(tables: Sequence[Peaks], usable: Sequence[Peaks]) -> dict[str, int]:
+    """Count the peaks that are not usable by the first reason that holds."""
+    counts = dict.fromkeys([*_WHY, _BROADER], 0)
+    for table, left in zip(tables, usable, strict=True):
+        rest = np.ones(len(table), np.bool_)
+        for why, flag in _WHY.items():
+            own = rest & (table.flags & int(flag) != 0)
+            own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
+            counts[why] += int(own.sum())
+            rest &= ~own
+        counts[_BROADER] += int(rest.sum()) - len(left)
+    return {why: number for why, number in counts.items() if number}
+
+
+def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
+    """Return False if most peaks are as wide as the fit allows."""
+    return bool(len(flags)) and bool(np.mean(flags & int(PeakFlag.WIDEST) != 0) < _COMMON)
 
 
 def _usable(table: Peaks) -> NDArray[np.bool_]:
@@ -141,6 +184,8 @@ def _usable(table: Peaks) -> NDArray[np.bool_]:
         np.isfinite(values), axis=0
     )
     use &= np.all(values[3:] > 0, axis=0)
+    if _widest_are_left_out(table.flags):
+        use &= (table.flags & int(PeakFlag.WIDEST)) == 0
     return use & _sharp(table, use)
 
 
@@ -514,6 +559,7 @@ def product(
         "metrics": {
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
+            "peaks left out": dict(observed.left_out),
             "fraction indexed": refined.fraction_indexed,
             "used in refinement": int(refined.used.sum()),
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
@@ -529,7 +575,7 @@ def product(
             "correlations above 0.95": refined.correlations,
         },
         "symmetry": symmetry,
-        "warnings": [*warnings, *untested, *refined.warnings],
+        "warnings": [*warnings, *observed.notes, *untested, *refined.warnings],
     }
 
 

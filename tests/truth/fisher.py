@@ -4,7 +4,7 @@ Where and when each reflection is seen is differentiated numerically by cell, or
 detector's place and turn, and by the size of what moved. Nothing of the code under test is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,13 +42,18 @@ class Bound:
     significance: float
 
 
-def bound(world: World, floor: tuple[float, float] = (0.0, 0.0)) -> Bound:
+def bound(
+    world: World, floor: tuple[float, float] = (0.0, 0.0), beside: Sequence[Motion] = ()
+) -> Bound:
     """Return the least standard deviations by a world's reflections.
 
     Parameters
     ----------
     floor
         Standard uncertainty in pixels and in frames by which the stated errors are raised.
+    beside
+        Small motions that are free as well, as of `every`: what cannot be told from them has no
+        significance.
     """
     peaks = world.peaks
     rows = {n: v[(peaks["origin"] == BRAGG) & (peaks["merged"] == 1)] for n, v in peaks.items()}
@@ -58,6 +63,7 @@ def bound(world: World, floor: tuple[float, float] = (0.0, 0.0)) -> Bound:
     moving = any_motion(world.sample.motion)
     if moving:
         changes.append((lambda s, x: replace(s, motion=scaled(s.motion, 1 + x)), 1e-4))
+    changes[-1:-1] = [(_added(motion), 1.0) for motion in beside] if moving else []
     if 3 * n < len(changes):
         return Bound(n, np.inf, np.inf, 0.0)
     pixels, frames = floor
@@ -82,6 +88,45 @@ def inverse(normal: Array) -> Array:
     if values[0] < _ALIKE * values[-1]:
         return np.full(normal.shape, np.inf)
     return (vectors / values) @ vectors.T / np.outer(scale, scale)
+
+
+def every(kind: str, world: World, periods: int = 1, frame: float = 0.0) -> list[Motion]:
+    """Return small motions of a kind in all its directions, in the only scan of a world."""
+    scan, axes = world.sample.scans[0], np.eye(3)
+    across = np.linalg.svd((scan.setting.T @ scan.axis)[None])[2][1:]
+    cells = np.unique([allowed_change(world.system, unit) for unit in np.eye(6)], axis=0)
+    return {
+        "slip": [Motion(slips=[(0, frame, 1e-3 * axis)]) for axis in axes],
+        "drift": [Motion(drifts=[1e-3 * axis]) for axis in axes],
+        "wobble": [
+            Motion(wobbles=[(axis, 1e-3, periods, phase)]) for axis in axes for phase in (0, 90)
+        ],
+        "off centre": [Motion(offset=1e-6 * axis) for axis in across],
+        "beam position": [Motion(beam_shift=1e-6 * axis) for axis in axes[:2]],
+        "beam direction": [Motion(beam_turn=1e-3 * axis) for axis in axes[:2]],
+        "cell": [
+            Motion(strain=1e-6 * change) for change in np.unique(cells, axis=0) if any(change)
+        ],
+    }[kind]
+
+
+def _added(more: Motion) -> Change:
+    """Return a change that adds a motion."""
+
+    def change(sample: Sample, x: float) -> Sample:
+        own, new = sample.motion, scaled(more, x)
+        both = Motion(
+            [*own.slips, *new.slips],
+            [*own.drifts, *new.drifts],
+            [*own.wobbles, *new.wobbles],
+            own.offset + new.offset,
+            own.beam_turn + new.beam_turn,
+            own.beam_shift + new.beam_shift,
+            own.strain + new.strain,
+        )
+        return replace(sample, motion=both)
+
+    return change
 
 
 def any_motion(motion: Motion) -> bool:

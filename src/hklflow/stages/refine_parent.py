@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
