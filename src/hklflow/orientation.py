@@ -206,7 +206,7 @@ def without_maxima(
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
 ) -> tuple[Observed, refinement.Refined, list[str]]:
-    """Leave out peaks that are broad and beside their reflections, if the residuals ask for it.
+    """Leave out the broader of two classes of peaks, else those beside their reflections.
 
     Parameters
     ----------
