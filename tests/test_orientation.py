@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hklflow.core.peaks_table import Peaks
-from hklflow.orientation import _sharp
+from hklflow.core.peaks_table import PeakFlag, Peaks
+from hklflow.orientation import _sharp, observe
 
 
 def peaks(widths: np.ndarray, intensity: np.ndarray) -> Peaks:
@@ -28,3 +28,23 @@ def test_many_weak_and_broad_maxima_do_not_make_the_few_strong_reflections_odd()
     intensity = np.repeat([30.0, 1000.0, 50.0, -20.0], [2, 10, 40, 5])
     kept = _sharp(peaks(widths, intensity), np.ones(len(widths), bool))
     assert kept.tolist() == [True] * 12 + [False] * 45
+
+
+def test_peaks_as_wide_as_the_fit_allows_are_left_out_and_counted() -> None:
+    table = peaks(np.full(40, 1.0), np.full(40, 100.0))
+    table.flags[:3] = PeakFlag.WIDEST
+    table.flags[2:4] |= PeakFlag.OVERLOAD  # counted once
+    found = observe(["r"], [], [table])
+    assert len(found.tables[0]) == 36
+    assert found.left_out == {"overloaded": 2, "as wide as the fit allows": 2}
+    assert found.notes == []
+    fewer = found.select(np.arange(36) < 30)
+    assert fewer.left_out["broader than reflections"] == 6
+
+
+def test_where_most_peaks_are_as_wide_as_the_fit_allows_the_window_is_told() -> None:
+    table = peaks(np.full(40, 1.0), np.full(40, 100.0))
+    table.flags[:30] = PeakFlag.WIDEST
+    found = observe(["r"], [], [table])
+    assert len(found.tables[0]) == 40
+    assert "find_peaks: window" in found.notes[0]

@@ -6,7 +6,7 @@ grid, and the figures by which a person judges the refinement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,14 @@ _UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
+_WHY = {
+    "no fit": PeakFlag.FIT_FAILED,
+    "cut by the scan's end": PeakFlag.SCAN_END,
+    "overloaded": PeakFlag.OVERLOAD,
+    "as wide as the fit allows": PeakFlag.WIDEST,
+}
+_BROADER = "broader than reflections"
+_COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
 
 
 @dataclass(frozen=True)
@@ -53,14 +61,29 @@ class Observed:
     n_found: int
     tables: tuple[Peaks, ...]
     """The same peaks with all that is known of them."""
+    widths: tuple[Floats, ...] = ()
+    """Their widths in pixels, without the length of arcs."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Peaks that are not among these, by the reason."""
 
     @property
     def intensities(self) -> tuple[Floats, ...]:
         """Counts of the peaks."""
         return tuple(table.intensity for table in self.tables)
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the peaks."""
+        widest = sum(int(np.sum(t.flags & int(PeakFlag.WIDEST) != 0)) for t in self.tables)
+        if not widest:
+            return []
+        return [
+            f"{widest} of {sum(len(t) for t in self.tables)} peaks are as wide as the fit allows: "
+            "centres and errors are doubtful; set a larger `find_peaks: window`"
+        ]
+
     def select(self, keep: NDArray[np.bool_]) -> "Observed":
-        """Fewer peaks, of all (n,) one after the other."""
+        """Fewer peaks, of all (n,) one after the other, without maxima."""
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
@@ -68,7 +91,12 @@ class Observed:
             refinement.Peaks(*(getattr(one, name)[part] for name in _CENTROID))
             for one, part in zip(self.peaks, parts, strict=True)
         ]
-        return replace(self, peaks=tuple(peaks), tables=tuple(tables))
+        left_out = dict(self.left_out)
+        left_out[_BROADER] = left_out.get(_BROADER, 0) + int(np.sum(~keep))
+        widths = tuple(one[part] for one, part in zip(self.widths, parts, strict=True))
+        return replace(
+            self, peaks=tuple(peaks), tables=tuple(tables), widths=widths, left_out=left_out
+        )
 
     @property
     def rotations(self) -> list[geometry.Rotation]:
@@ -125,36 +153,59 @@ def read_scans(
 def observe(
     names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
 ) -> Observed:
-    """Choose the peaks that are fit for refinement."""
-    pairs = zip(scans, tables, strict=True)
-    usable = [_placed(scan.rotation, table.select(_usable(table))) for scan, table in pairs]
+    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
+    usable, widths = [], []
+    for scan, table in zip(scans, tables, strict=True):
+        fit = table.select(_usable(table))
+        off = _displaced(scan.rotation, fit)
+        sharp = _sharp(off.width, fit.intensity)
+        usable.append(_placed(fit, off).select(sharp))
+        widths.append(off.width[sharp])
     return Observed(
         tuple(names),
         tuple(scans),
         tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in usable),
         sum(len(table) for table in tables),
         tuple(usable),
+        tuple(widths),
+        _left_out_of(tables, usable),
     )
 
 
-def _placed(rotation: geometry.Rotation, table: Peaks) -> Peaks:
+def _displaced(rotation: geometry.Rotation, table: Peaks) -> arcs.Displaced:
+    widths = (table.width_slow, table.width_fast, table.width_frame)
+    return arcs.displaced(rotation, table.slow, table.fast, *widths, table.significance)
+
+
+def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
     """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
-    off = arcs.displaced(
-        rotation,
-        table.slow,
-        table.fast,
-        table.width_slow,
-        table.width_fast,
-        table.width_frame,
-        table.significance,
-    )
+    names = ("slow", "fast", "frame")
+    moved = {name: getattr(table, name) - getattr(off, name) for name in names}
     # Fits weigh the middle of a skew curve, and of an arc, more than their means do.
-    moved = {name: getattr(table, name) - getattr(off, name) for name in off._fields}
     unsure = {
         f"var_{name}": getattr(table, f"var_{name}") + (_UNSURE * getattr(off, name)) ** 2
-        for name in off._fields
+        for name in names
     }
     return replace(table, **moved, **unsure)
+
+
+def _left_out_of(tables: Sequence[Peaks], usable: Sequence[Peaks]) -> dict[str, int]:
+    """Count the peaks that are not usable by the first reason that holds."""
+    counts = dict.fromkeys([*_WHY, _BROADER], 0)
+    for table, left in zip(tables, usable, strict=True):
+        rest = np.ones(len(table), np.bool_)
+        for why, flag in _WHY.items():
+            own = rest & (table.flags & int(flag) != 0)
+            own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
+            counts[why] += int(own.sum())
+            rest &= ~own
+        counts[_BROADER] += int(rest.sum()) - len(left)
+    return {why: number for why, number in counts.items() if number}
+
+
+def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
+    """Return False if most peaks are as wide as the fit allows."""
+    return bool(len(flags)) and bool(np.mean(flags & int(PeakFlag.WIDEST) != 0) < _COMMON)
 
 
 def _usable(table: Peaks) -> NDArray[np.bool_]:
@@ -163,19 +214,21 @@ def _usable(table: Peaks) -> NDArray[np.bool_]:
         np.isfinite(values), axis=0
     )
     use &= np.all(values[3:] > 0, axis=0)
-    return use & _sharp(table, use)
+    if _widest_are_left_out(table.flags):
+        use &= (table.flags & int(PeakFlag.WIDEST)) == 0
+    return use
 
 
-def _sharp(table: Peaks, use: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell Bragg reflections from maxima of the diffuse scattering by their width."""
-    width = np.hypot(table.width_slow, table.width_fast)
-    if not use.any():
-        return use
+def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
+    """Tell Bragg reflections from maxima of the diffuse scattering by their width (n,)."""
+    if not len(width):
+        return np.ones(0, np.bool_)
     # Half of the peaks' intensity is in narrower ones: the strong peaks are Bragg peaks.
-    order = np.argsort(width[use])
-    share = np.cumsum(np.maximum(table.intensity[use], 0.0)[order])
-    typical = width[use][order][np.searchsorted(share, 0.5 * share[-1])]
-    return width <= _BROAD * typical
+    order = np.argsort(width)
+    share = np.cumsum(np.maximum(intensity, 0.0)[order])
+    typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
+    sharp: NDArray[np.bool_] = width <= _BROAD * typical
+    return sharp
 
 
 def without_maxima(
@@ -183,7 +236,7 @@ def without_maxima(
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
 ) -> tuple[Observed, refinement.Refined, list[str]]:
-    """Leave out peaks that are broad and beside their reflections, if the residuals ask for it.
+    """Leave out the broader of two classes of peaks, else those beside their reflections.
 
     Parameters
     ----------
@@ -199,10 +252,14 @@ def without_maxima(
     notes : list of str
         How many were left out.
     """
+    width = np.concatenate(observed.widths)
+    significance = np.concatenate([t.significance for t in observed.tables])
+    gap = sharpness.gap(width, significance)
+    if gap is not None:
+        return _within(gap, width, observed, refined, again)
     if refined.chi2 < _STRAYING:
         return observed, refined, []
-    width = np.concatenate([np.hypot(t.width_slow, t.width_fast) for t in observed.tables])
-    core = sharpness.narrow(width, np.concatenate([t.significance for t in observed.tables]))
+    core = sharpness.narrow(width, significance)
     if core is None or core.all():
         return observed, refined, []
     try:
@@ -212,16 +269,48 @@ def without_maxima(
         found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
         sigma = np.concatenate([p.sigma for p in observed.peaks])
         keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
+        if keep.all():
+            return observed, refined, []
         fewer = observed.select(keep)
         best = again(fewer)
     except HklflowError:
         return observed, refined, []  # too few are narrow
-    note = (
-        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {width[keep].max():.2g} pixels and "
-        "beside their reflections: maxima of the diffuse scattering, which were left out "
+    return fewer, best, [_left_out(keep, width[keep].max(), refined, best)]
+
+
+def _within(
+    gap: float,
+    width: Floats,
+    observed: Observed,
+    refined: refinement.Refined,
+    again: Callable[[Observed], refinement.Refined],
+) -> tuple[Observed, refinement.Refined, list[str]]:
+    """Refine by the peaks (n,) of the narrow class alone, if they are this crystal's."""
+    keep = width <= gap
+    if keep.sum() < sharpness.ENOUGH:
+        note = (
+            f"{np.sum(~keep)} of {len(keep)} peaks are broader than {gap:.2g} pixels, {keep.sum()} "
+            "narrower: maxima of the diffuse scattering, and too few reflections to refine by "
+            "alone; cell and orientation are those of the maxima, off by more than they say: "
+            "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
+        )
+        return observed, refined, [note]
+    fewer = observed.select(keep)
+    try:
+        best = again(fewer)
+    except HklflowError:
+        return observed, refined, []  # noise, or of another crystal
+    return fewer, best, [_left_out(keep, gap, refined, best)]
+
+
+def _left_out(
+    keep: NDArray[np.bool_], limit: float, refined: refinement.Refined, best: refinement.Refined
+) -> str:
+    return (
+        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit:.2g} pixels: maxima of the "
+        "diffuse scattering, which were left out "
         f"(reduced chi² {refined.chi2:.3g} with them, {best.chi2:.3g} without)"
     )
-    return fewer, best, [note]
 
 
 def inherited(
@@ -500,6 +589,7 @@ def product(
         "metrics": {
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
+            "peaks left out": dict(observed.left_out),
             "fraction indexed": refined.fraction_indexed,
             "used in refinement": int(refined.used.sum()),
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
@@ -515,7 +605,7 @@ def product(
             "correlations above 0.95": refined.correlations,
         },
         "symmetry": symmetry,
-        "warnings": [*warnings, *untested, *refined.warnings],
+        "warnings": [*warnings, *observed.notes, *untested, *refined.warnings],
     }
 
 

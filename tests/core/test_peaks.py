@@ -309,6 +309,24 @@ def test_peak_within_one_frame():
     assert 0.85 < pulls.std() < 1.15
 
 
+def test_a_peak_as_wide_as_the_fit_allows_is_flagged():
+    """Half of the window of 6 is 3 pixels; the peaks have 1 and 4."""
+    rng = np.random.default_rng(5)
+    slow, fast = np.mgrid[:90, :120] + 0.5
+    frames = np.full((9, 90, 120), 2.0)
+    for frame in range(9):
+        share = np.exp(-0.5 * ((frame - 4) / 1.2) ** 2)
+        for centre, width, height in ((30.0, 1.0, 300.0), (85.0, 4.0, 100.0)):
+            square = (slow - 45.2) ** 2 + (fast - centre) ** 2
+            frames[frame] += share * height * np.exp(-0.5 * square / width**2)
+    mask = np.zeros((90, 120), bool)
+    peaks = find_peaks([rng.poisson(frames)], mask, PeakParams(window=6, gain=1.0))
+    widest = peaks.flags & int(PeakFlag.WIDEST) != 0
+    assert widest[np.abs(peaks.fast - 85) < 2].all()
+    assert not widest[np.abs(peaks.fast - 30) < 2].any()
+    assert {bool(x) for x in widest} == {True, False}
+
+
 def test_saturated_voxels_are_left_out_and_flagged():
     truth = Truth(*(np.array(a) for a in ([[20.3, 50.2, 40.7]], [[1.6] * 3], [1.0], [60000.0])))
     mu = expected_counts((40, 100, 100), truth, 1.0)

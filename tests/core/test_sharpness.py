@@ -57,3 +57,42 @@ def test_nothing_is_left_out_for_what_maxima_have_not_done(
 ) -> None:
     found = answered(worlds.world(kind, "orthorhombic", 23, size), tmp_path)
     assert not any("which were left out" in warning for warning in found.data["warnings"])
+
+
+def test_two_classes_of_widths_have_a_gap_between_them() -> None:
+    rng = np.random.default_rng(3)
+    spots, maxima = rng.normal(1.2, 0.05, 60), 1.2 * np.exp(rng.normal(0.55, 0.15, 300))
+    for significance in (6.0, 20.0):  # also of weak peaks only
+        width = np.concatenate([spots, maxima])
+        limit = sharpness.gap(width, np.full(len(width), significance))
+        assert limit is not None
+        assert spots.max() < limit < np.quantile(maxima, 0.05)
+    spread = rng.uniform(1.0, 2.5, 500)  # as of spots that enter the sensor at an angle
+    assert sharpness.gap(spread, np.full(500, 20.0)) is None
+    # Noise of all widths is no class.
+    width = np.concatenate([rng.normal(1.2, 0.05, 900), rng.uniform(0.5, 1.1, 100)])
+    assert sharpness.gap(width, np.full(1000, 20.0)) is None
+
+
+# By all peaks the cells are off by 7 and 11 σ: reduced χ² of 1.6 and 1.9 did not ask for a look.
+@pytest.mark.parametrize(
+    ("system", "seed", "strong", "mosaic"),
+    [("cubic", 30040, 100.0, 0.26), ("tetragonal", 30041, 240.0, 0.42)],
+)
+def test_weak_maxima_do_not_pull_the_cell(
+    tmp_path: Path, system: str, seed: int, strong: float, mosaic: float
+) -> None:
+    made = worlds.world("broad", system, seed, strong=strong, mosaic=mosaic)
+    found = answered(made, tmp_path)
+    assert found.worst < 4
+    assert any("maxima of the diffuse scattering, which" in w for w in found.data["warnings"])
+    broad = int(np.sum(made.peaks["origin"] == worlds.DIFFUSE))
+    left = found.data["metrics"]["peaks left out"]
+    assert left["broader than reflections"] == pytest.approx(broad, rel=0.05)
+
+
+def test_too_few_reflections_among_maxima_are_told(tmp_path: Path) -> None:
+    """The cell is off by 7 σ, and eleven reflections are too few to do better."""
+    made = worlds.world("broad", "triclinic", 30038, strong=67.0, mosaic=0.39)
+    found = answered(made, tmp_path)
+    assert any("too few reflections to refine by" in text for text in found.said)

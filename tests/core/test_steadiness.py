@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.truth import worlds
-from tests.truth.world_scans import rotation_of, table_of
+from tests.truth.world_scans import answered, rotation_of, table_of
 
 from hklflow import orientation
 from hklflow.core import gates, leftover, refinement, steadiness, symmetry
@@ -243,3 +244,26 @@ def test_frames_on_which_the_crystal_was_lost() -> None:
     assert part.interval[1] >= 284.5
     assert part.inside < 0.1
     assert part.last == 365
+
+
+def test_what_the_peaks_do_not_tell_from_a_motion_is_named_too(tmp_path: Path) -> None:
+    """Of 160 peaks a beam that turns and one that moves sideways explain as much."""
+    made = worlds.world("beam_moves:direction", "tetragonal", 30012, 0.1, strong=230, mosaic=1.1)
+    found = answered(made, tmp_path)
+    kinds = {
+        "beam position": "a beam or a sample that moved",
+        "beam direction": "a beam that turned",
+    }
+    motion = found.data["symmetry"]["motions"][0]
+    (other,) = motion["others"]
+    assert {motion["kind"], other} == set(kinds)
+    assert f"agree with {kinds[other]}" in motion["sentence"]
+
+
+def test_a_slip_among_few_peaks_may_have_been_where_none_was_looked_for(tmp_path: Path) -> None:
+    """There are fewer than ten of the 27 peaks before it: 147 to 165 was given for frame 105."""
+    options = {"strong": 50.435942381806534, "mosaic": 0.07988111216762253}
+    made = worlds.world("slip", "hexagonal", 31033, 0.24637482983267606, **options)
+    motion = answered(made, tmp_path).data["symmetry"]["motions"][0]
+    assert motion["kind"] == "slip"
+    assert motion["interval"][0] <= made.effects[0]["frame"] <= motion["interval"][1]

@@ -1,6 +1,7 @@
 """Simulated worlds as scan files and peak tables, and what the refinement makes of them."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import nexus, stage
-from hklflow.core import geometry, lattice, symmetry
+from hklflow.core import geometry, lattice
 from hklflow.core.peaks_table import FIELDS, Peaks
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 from hklflow.stages import find_peaks, refine_parent
 from tests.truth.worlds import World
+from tests.truth.worlds_physics import is_absent, operations
 
 Floats = NDArray[np.float64]
 
@@ -143,35 +145,64 @@ def answered(world: World, folder: Path, **params: Any) -> Answer:
 def compared(world: World, data: dict[str, Any]) -> Answer:
     """Compare a refined orientation with the truth, in the choice of axes that comes nearest."""
     truth = world.sample
-    cell, sigma = np.array(data["cell"]), np.array(data["cell_sigma"])
-    b = lattice.b_matrix(truth.cell)
+    found, sigma = np.array(data["cell"]), np.array(data["cell_sigma"])
     u_found = np.array(data["U"])
-    best: tuple[float, Floats] | None = None
-    group = symmetry.space_group(world.space_group)
-    rotations = [w for w in _lattice_rotations(truth.cell) if np.linalg.det(w) > 0]
-    for operation in [*group.laue_operations, *rotations]:
-        if np.linalg.det(operation) < 0:
+    best: tuple[float, Floats, Floats] | None = None
+    for operation in [*_choices(world.space_group), *_lattice_rotations(truth.cell)]:
+        ub = world.UB @ operation
+        cell = lattice.decompose_ub(ub)[1]
+        if np.abs(cell / found - 1).max() > _SAME:
             continue
-        other = lattice.nearest_rotation(truth.U @ b @ operation @ np.linalg.inv(b))
-        vector = Turn.from_matrix(u_found @ other.T).as_rotvec()
+        vector = Turn.from_matrix(u_found @ lattice.decompose_ub(ub)[0].T).as_rotvec()
         size = float(np.linalg.norm(vector))
         if best is None or size < best[0]:
-            best = (size, vector)
-    assert best is not None
-    size, vector = best
+            best = (size, vector, cell)
+    if best is None:
+        far = np.full(3, np.inf)
+        return Answer("", data, np.full(6, np.inf), np.full(6, np.inf), far, 180.0)
+    size, vector, cell = best
     with np.errstate(divide="ignore", invalid="ignore"):
-        pulls = np.where(sigma > 0, (cell - truth.cell) / sigma, 0.0)
+        pulls = np.where(sigma > 0, (found - cell) / sigma, 0.0)
         turns = vector / np.radians(np.array(data["orientation_sigma_deg"]))
-    off = np.r_[cell[:3] / truth.cell[:3] - 1, np.radians(cell[3:] - truth.cell[3:])]
+    off = np.r_[found[:3] / cell[:3] - 1, np.radians(found[3:] - cell[3:])]
     return Answer("", data, pulls, off, turns, float(np.degrees(size)))
 
 
-def _lattice_rotations(cell: Floats) -> list[Floats]:
-    """Matrices of small integers that leave the metric as it is, to a part in a million."""
-    g = np.linalg.inv(lattice.metric(cell))
-    found = []
-    for index in np.ndindex(*(3,) * 9):
-        w = np.array(index, dtype=np.float64).reshape(3, 3) - 1
-        if abs(np.linalg.det(w) - 1) < 1e-9 and np.allclose(w.T @ g @ w, g, rtol=1e-6, atol=1e-9):
-            found.append(w)
-    return found
+_SAME = 0.05  # relative change of a cell that has been recognised
+
+
+@cache
+def _unimodular() -> Floats:
+    """Matrices (n, 3, 3) of -1, 0 and 1 whose determinant is 1."""
+    every = np.stack(np.meshgrid(*[[-1.0, 0.0, 1.0]] * 9, indexing="ij"), -1).reshape(-1, 3, 3)
+    unimodular: Floats = every[np.abs(np.linalg.det(every) - 1) < 1e-9]
+    return unimodular
+
+
+def _lattice_rotations(cell: Floats) -> Floats:
+    """Those that leave the metric as it is, to a part in a million."""
+    g, w = np.linalg.inv(lattice.metric(cell)), _unimodular()
+    same = np.isclose(np.swapaxes(w, 1, 2) @ g @ w, g, rtol=1e-6, atol=1e-9)
+    rotations: Floats = w[same.all(axis=(1, 2))]
+    return rotations
+
+
+@cache
+def _choices(space_group: str) -> Floats:
+    """Changes of axes (n, 3, 3) that keep the rotations of a space group and its absences.
+
+    Of Immm all three axes can be exchanged, of Pnma none.
+    """
+    group = {tuple(w.ravel()) for w in operations(space_group)[0]}
+    hkl = np.stack(np.meshgrid(*[np.arange(-4.0, 5.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    absent = is_absent(space_group, hkl)
+    kept = []
+    for w in _unimodular():
+        # UB W has the index W⁻¹ h where UB has h, and the coordinates Wᵀ x for x.
+        back = np.rint(np.linalg.inv(w))
+        turned = (w.T @ np.reshape(r, (3, 3)) @ back.T for r in group)
+        if all(tuple(r.astype(int).ravel()) in group for r in turned) and np.array_equal(
+            is_absent(space_group, hkl @ back.T), absent
+        ):
+            kept.append(w)
+    return np.array(kept)

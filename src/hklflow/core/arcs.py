@@ -31,6 +31,9 @@ _FEWEST = 40  # peaks for three parameters
 _WELL = 10.0  # significance of peaks whose width is known to a tenth
 _OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
 _SCATTER = 0.3  # relative, of squared widths about what the directions explain
+_SHARPEST = 0.1  # of the peaks, which are reflections
+_WIDER = 2.0  # squared width of reflections over that of the sharpest, at most
+_POINT = 0.2  # pixels², of both directions: no spot is smaller
 _LONGEST = 0.2  # radian: widest rocking curve over its rate
 _STEP = 1e-4  # radian, of derivatives
 
@@ -59,11 +62,14 @@ class Displaced(NamedTuple):
         Pixels.
     frame : Floats
         Frames.
+    width : Floats
+        What spots are in all directions, without the length of arcs: pixels.
     """
 
     slow: Floats
     fast: Floats
     frame: Floats
+    width: Floats
 
 
 def displaced(
@@ -90,9 +96,12 @@ def displaced(
     """
     spots = _directions(rotation, slow, fast)
     squares = np.stack([width_slow, width_fast], axis=1) ** 2
-    spot, spread = _widths(spots, squares, significance)
-    own = np.sum(squares - spot, axis=1) / np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
     ray = _rays(rotation, slow, fast)
+    rocking = (width_frame * rotation.scan.step * _rate(rotation, ray)) ** 2
+    spot, spread = _widths(spots, squares, rocking, significance)
+    long = np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
+    own = np.sum(squares - spot, axis=1) / long
+    round_ = np.sum(squares, axis=1) - np.clip(np.nan_to_num(own), 0, spread) * long
     square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
     late, turned = _rocked(rotation, ray, width_frame)
     across = ray - np.outer(ray @ BEAM, BEAM)
@@ -100,7 +109,9 @@ def displaced(
     mean = (np.cos(turned) * np.exp(-square / 2))[:, None] * across
     mean += np.sin(turned)[:, None] * aside
     there = rotation.detector.intersect(ray + mean - across)
-    return Displaced(np.asarray(there[0]) - slow, np.asarray(there[1]) - fast, late)
+    return Displaced(
+        np.asarray(there[0]) - slow, np.asarray(there[1]) - fast, late, np.sqrt(round_)
+    )
 
 
 def _rocked(rotation: Rotation, ray: Floats, width: Floats) -> tuple[Floats, Floats]:
@@ -147,7 +158,19 @@ def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
     return turned
 
 
-def _widths(spots: _Directions, squares: Floats, significance: Floats) -> tuple[float, float]:
+def _rate(rotation: Rotation, ray: Floats) -> Floats:
+    """Return by how much blocks are turned against each other per angle of the scan."""
+    normal = np.cross(ray, BEAM)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate: Floats = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(
+            normal, axis=1
+        )
+    return np.nan_to_num(rate)
+
+
+def _widths(
+    spots: _Directions, squares: Floats, rocking: Floats, significance: Floats
+) -> tuple[float, float]:
     """Find what spots are in all directions, pixels², and along arcs, radian² of the crystal.
 
     Parameters
@@ -155,6 +178,8 @@ def _widths(spots: _Directions, squares: Floats, significance: Floats) -> tuple[
     spots : _Directions
     squares : (n, 2) array
         Squared widths along slow and fast.
+    rocking : (n,) array
+        And of the rocking curves, radian² of the crystal.
     significance : (n,) array
     """
     from scipy.optimize import nnls
@@ -168,6 +193,12 @@ def _widths(spots: _Directions, squares: Floats, significance: Floats) -> tuple[
     keep &= np.isfinite(design).all(axis=(1, 2))
     if keep.sum() < _FEWEST:
         return 0.0, 0.0
+    # Maxima of the diffuse scattering are broad in all directions: the sharpest peaks tell.
+    sharp = float(np.quantile(rocking[keep], _SHARPEST))
+    arc = sharp * np.sum(spots.along**2, axis=1)
+    least = max(float(np.quantile((np.sum(squares, axis=1) - arc)[keep], _SHARPEST)), _POINT)
+    near = keep & (np.sum(squares, axis=1) < _WIDER * (least + arc))
+    keep = near if near.sum() >= _FEWEST else keep
     rows, wide = design[keep].reshape(-1, 3), squares[keep].ravel()
     expected, weight, found = np.full_like(wide, np.median(wide)), np.ones_like(wide), np.zeros(3)
     for _ in range(10):

@@ -146,7 +146,8 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
         "shift in pixels": motion.shift[0],
         "shift in frames": motion.shift[1],
         "chi2": motion.chi2,
-        "sentence": f"{rotation}: {_TOLD[motion.kind](motion, refined, named)}",
+        "others": motion.others,
+        "sentence": f"{rotation}: {_TOLD[motion.kind](motion, refined, named)}{_or(motion)}",
     }
 
 
@@ -178,6 +179,7 @@ def _of_slip(
         "shift in pixels": float(np.sqrt(squares[0] + squares[1])),
         "shift in frames": float(np.sqrt(squares[2])),
         "chi2": None,
+        "others": (),
         "sentence": f"{rotation}: {what}; {cure}",
     }
 
@@ -364,6 +366,24 @@ _TOLD: dict[str, Callable[[steadiness.Motion, Refined, Named], str]] = {
     "beam direction": _beam_direction,
     "cell": _cell,
 }
+
+
+_KINDS = {
+    "slip": "a slip of the crystal",
+    "drift": "a slow turn of the crystal",
+    "wobble": "a crystal that turns to and fro",
+    "off centre": "a crystal off the rotation axis",
+    "beam position": "a beam or a sample that moved sideways",
+    "beam direction": "a beam that turned",
+    "cell": "a cell that changed",
+}
+
+
+def _or(motion: steadiness.Motion) -> str:
+    """Name what the peaks do not tell from a motion."""
+    if not motion.others:
+        return ""
+    return f"; these peaks agree with {' or '.join(_KINDS[x] for x in motion.others)} as well"
 
 
 def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:

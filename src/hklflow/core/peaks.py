@@ -45,6 +45,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
+_CAP = 0.999  # of the largest width: it stands there
 #: Frames that are tested together, and after which blobs are linked and fitted.
 _TESTED, _LINKED = 8, 16
 
@@ -306,6 +307,10 @@ class PeakSearch:
         for name in ("n_pixels", "n_frames", "flags"):
             columns[name] = columns[name].astype(np.int64)
         columns["flags"] |= np.where(ends, int(PeakFlag.SCAN_END), 0)
+        widest = np.maximum(columns["width_slow"], columns["width_fast"]) >= _CAP * (
+            self.params.window / 2
+        )
+        columns["flags"] |= np.where(widest, int(PeakFlag.WIDEST), 0)
         columns["frame"] = columns["frame"] + self._first_frame
         keep = without_duplicates(columns)
         order = np.lexsort((columns["fast"], columns["slow"], columns["frame"]))

@@ -30,7 +30,8 @@ class PeakFlag(IntFlag):
     centre is the middle of it, with the variance 1/12; ``OVERLOAD`` has saturated voxels,
     which the fit leaves out; ``MOMENTS`` the fit did not converge and the row holds
     moments of the counts above background; ``FIT_FAILED`` not even those could be had, and
-    the row only says where the strong voxels are.
+    the row only says where the strong voxels are; ``WIDEST`` its width on the detector is the
+    largest that the fit allows, half of `PeakParams.window`: it may be wider.
     """
 
     EDGE = 1
@@ -42,6 +43,7 @@ class PeakFlag(IntFlag):
     FIT_FAILED = 64
     OVERLOAD = 128
     MOMENTS = 256
+    WIDEST = 512
 
 
 @dataclass(frozen=True)

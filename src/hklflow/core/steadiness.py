@@ -31,10 +31,12 @@ _LEAST = 28.0
 _MOST = 3  # motions of a rotation that are told
 _ECHO = 1e-3  # of the largest: what is left of it where it was not linear
 _FEWEST = 10  # peaks on either side of a slip
+_TELLING = 20  # peaks of a rotation that tell of a motion
 _PROFILE = 7.35  # fall of χ² at the ends of the 95 % interval of a change (1 - exp(-x/2))² = 0.95
 _ALIKE = (
     1e-6  # part of a motion that the refinement cannot make, below which nothing is known of it
 )
+_AS_WELL = 9.0  # difference of their credits up to which two motions are not told apart: 3 σ
 _TURNS = (1, 2, 3)  # periods of a wobble in a turn of the goniometer
 
 
@@ -66,6 +68,8 @@ class Motion:
         Of a wobble, in a full turn.
     shift : (float, float)
         Rms by which spots are off for it, pixels and frames, after all that was refined.
+    others : tuple of str
+        Kinds of motions that explain the residuals as well.
     """
 
     kind: str
@@ -79,6 +83,7 @@ class Motion:
     frame: float | None = None
     interval: tuple[float, float] | None = None
     periods: int | None = None
+    others: tuple[str, ...] = ()
 
     def of_size(self, values: Floats, covariance: Floats) -> "Motion":
         """The same with values that were measured otherwise."""
@@ -144,7 +149,7 @@ def motions(
     pairs = [
         (scene, candidate)
         for scene in scenes
-        if scene.mine.sum() >= 3 * _FEWEST
+        if scene.mine.sum() >= _TELLING
         for candidate in _candidates(scene, refined.ub, hkl[rows], moving[:, -3:], of_cell)
     ]
     found: list[Motion] = []
@@ -360,7 +365,13 @@ def _best(
         return None
     columns = best.candidate.columns
     beside = columns - basis @ (basis.T @ columns)
-    return _motion(best, scale, best.scene.shift(beside, best.fit.values), cell, names), columns
+    motion = _motion(best, scale, best.scene.shift(beside, best.fit.values), cell, names)
+    as_well = {
+        one.candidate.kind
+        for one in found
+        if one.scene is best.scene and best.credit - one.credit < _AS_WELL
+    }
+    return replace(motion, others=tuple(sorted(as_well - {motion.kind}))), columns
 
 
 def _left(fit: _Fit, freedom: int, chi2: float, n: int) -> float:
@@ -405,7 +416,12 @@ def _slip(
     # Between the first peak of the turned part and the last before it.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
     as_good = gains > gains[at] - _PROFILE * _left(fit, 3, chi2, n)
-    interval = (float(ends[as_good, 0].min()), float(ends[as_good, 1].max()))
+    low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
+    # Beyond the last frame that was looked at it may have been as well.
+    interval = (
+        0.0 if as_good[-1] else low,
+        float(scene.rotation.scan.n_frames) if as_good[0] else high,
+    )
     frame = float(ends[at].mean())
     step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
     candidate = _Candidate("slip", scene.with_time(turns, step))

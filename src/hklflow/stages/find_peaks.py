@@ -96,7 +96,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.core import masks
-    from hklflow.core.peaks import PeakParams, PeakSearch
+    from hklflow.core.peaks import PeakFlag, PeakParams, PeakSearch
     from hklflow.formats import raw
 
     scan = nexus.read_scan(inputs.scan)
@@ -144,7 +144,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         under = noise[at[:, 0], at[:, 1]]
         peaks = replace(peaks, background=peaks.background - under, maximum=peaks.maximum - under)
     nexus.write_peaks(outputs.peaks, peaks)
-    stage.write_json(outputs.metrics, {"peaks": len(peaks.frame), "blobs": peaks.counts})
+    figures = {"peaks": len(peaks.frame), "blobs": peaks.counts}
+    widest = int(np.count_nonzero(peaks.flags & int(PeakFlag.WIDEST)))
+    stage.write_json(outputs.metrics, {**figures, "as wide as the fit allows": widest})
     picture = plots.peaks(
         result.maximum_image,
         bad,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -180,8 +180,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     start=observed.rotations,
                 )
 
+            n_peaks = len(refined.indexed)
             observed, refined, left_out = orientation.without_maxima(observed, refined, again)
             warnings += left_out
+            if len(refined.indexed) < n_peaks and used.dials is None and inputs.start is None:
+                # Maxima blur what tells the orientations apart.
+                ambiguities = symmetry.reindexing_operators(refined.cell, group)
+                refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
             if used.dials is None:
                 refined, free = centre.centred(
                     refined, observed.peaks, group, free, partial(again, observed)
