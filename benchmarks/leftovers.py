@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from hklflow.core import lattice, symmetry
 from tests.truth import worlds
 from tests.truth.world_scans import Answer, answered, compared
 from tests.truth.worlds_physics import rotation
+
+from hklflow.core import lattice, symmetry
 
 _FAR = 5.0  # σ
 _TURN = 0.3  # degrees
@@ -174,7 +174,9 @@ def _number(world: worlds.World, found: float) -> bool:
 
 def _left(answer: Answer) -> dict[str, Any]:
     found = answer.data["symmetry"]["unindexed"]
-    return found[0] if found else {"half the wavelength": 0, "rings": {}, "satellites": [], "rest": 0}
+    return (
+        found[0] if found else {"half the wavelength": 0, "rings": {}, "satellites": [], "rest": 0}
+    )
 
 
 def _half(world: worlds.World, answer: Answer) -> bool:

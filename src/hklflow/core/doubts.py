@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core import leftover, slip, steadiness, symmetry, unindexed
+from hklflow.core.lattice_search import is_indexed
 from hklflow.core.refinement import Refined
 from hklflow.core.remedies import vector_text
 from hklflow.core.residuals import Peaks
@@ -23,7 +24,7 @@ Record = dict[str, Any]
 _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
-_TWIN = 0.5  # degrees by which a turn may differ from a half turn
+_LATTICE = 0.1  # of the peaks, that a lattice indexes which is one
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def doubts(
     frame = np.concatenate([own.frame for own in peaks])
     gone = leftover.lost(refined, peaks)
     intensity = np.concatenate(intensities)
-    others = leftover.crystals(refined, g, intensity, group)
+    unexplained = leftover.unexplained(refined, group)
+    others = leftover.crystals(refined.ub, unexplained, g, intensity, group)
     slips = {}
     for part in gone:
         rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
@@ -182,21 +184,52 @@ def _of_slip(
 
 
 def _of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
-    twin = abs(crystal.angle - 180) < _TWIN
-    axis = " ".join(f"{x:.3f}" for x in crystal.axis)
     return {
         "peaks": len(crystal.peaks),
         "share": crystal.share,
         "angle": crystal.angle,
         "axis": crystal.axis,
+        "law": crystal.law,
         "sentence": (
-            f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the "
-            "lattice of "
-            f"{'a twin' if twin else 'a second crystal'} with the same cell, turned by "
-            f"{crystal.angle:.2f}° about ({axis}): what it adds is in S(Q) of {named.scan}, too; "
-            "measure a single crystal, or mask its reflections"
+            f"{_whose(crystal)}: what it adds is in S(Q) of {named.scan}, too; measure a single "
+            "crystal, or mask its reflections"
         ),
     }
+
+
+def _whose(crystal: leftover.Crystal) -> str:
+    axis = " ".join(f"{x:.3f}" for x in crystal.axis)
+    kind = f"a twin (two-fold about {crystal.law})" if crystal.law else "a second crystal"
+    return (
+        f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the lattice "
+        f"of {kind} with the same cell, rotated by {crystal.angle:.2f}° about ({axis})"
+    )
+
+
+def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup) -> list[str]:
+    """Say what the peaks are that a lattice leaves, where it indexes too few to go on.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        1/Å with 2π.
+    g : (n, 3) array
+        Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
+    intensity : (n,) array
+
+    Returns
+    -------
+    list of str
+        Empty if the lattice indexes hardly more than any would by chance.
+    """
+    indexed = is_indexed(ub, g, unindexed.INDEXED)
+    if indexed.mean() < _LATTICE:
+        return []
+    others = leftover.crystals(ub, ~indexed, g, intensity, group)
+    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
+    left = unindexed.unindexed(miller, length, intensity, theirs, group)
+    return [*map(_whose, others), *_parts(left)]
 
 
 def _of_lost(part: leftover.Lost, named: Named) -> Record:
@@ -231,7 +264,8 @@ def _of_residuals(refined: Refined) -> Record:
     }
 
 
-def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
+def _parts(left: unindexed.Unindexed) -> list[str]:
+    """What peaks are that are not indexed, one phrase each."""
     parts = []
     if left.half:
         parts.append(
@@ -251,6 +285,11 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
             f"{left.rest} are at no place in particular: another lattice, noise, or maxima of the "
             "diffuse scattering (look at the picture of the peak search)"
         )
+    return parts
+
+
+def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
+    parts = _parts(left)
     return {
         "fraction": left.fraction,
         "named": bool(left.half or left.rings or (left.satellites and named.own)),
