@@ -43,6 +43,7 @@ _COLUMNS = (
     "too few",
     "wrong",
 )
+_TWINS = ("twin_nonmerohedral", "twin_pseudomerohedral")
 _REMARKS = ("correlated", "no symmetry of", "multiplied by its root")  # on every refinement
 
 
@@ -103,7 +104,11 @@ def verdict(world: worlds.World, answer: Answer) -> str:
     if name == "plain":
         return "otherwise" if spoken else "wrong" if answer.worst > _FAR else "right"
     if spoken:
-        return "right" if _RIGHT[name](world, answer) else "otherwise"
+        if _RIGHT[name](world, answer):
+            return "right"
+        # Of few peaks nothing more can be said than how many there are.
+        few = resolved(world) < _needed(name) and all("no place in" in text for text in spoken)
+        return "too few" if few else "otherwise"
     if min(answer.worst, _of_twin(world, answer)) > _FAR:
         return "wrong"
     return "silent" if resolved(world) >= _needed(name) else "too few"
@@ -125,9 +130,6 @@ def _needed(name: str) -> int:
     return _CRYSTAL if name in ("second_lattice", *_TWINS) else _OTHER
 
 
-_TWINS = ("twin_nonmerohedral", "twin_pseudomerohedral")
-
-
 def _of_twin(world: worlds.World, answer: Answer) -> float:
     """Worst pull against the other crystal, of which the cell and orientation may be as well."""
     if "rotation_matrix" not in world.effects[0]:
@@ -138,9 +140,9 @@ def _of_twin(world: worlds.World, answer: Answer) -> float:
 
 
 def _crystal(world: worlds.World, answer: Answer) -> bool:
-    """Return True if the largest crystal that was reported is there."""
+    """Return True if the largest crystal that was reported is there, by its name."""
     others = answer.data["symmetry"]["other crystals"]
-    if not others:
+    if not others or (world.kind in _TWINS) != bool(others[0].get("law")):
         return False
     effect: dict[str, Any] = world.effects[0]
     turn, share = np.asarray(effect["rotation_matrix"]), float(effect["share"])

@@ -24,6 +24,7 @@ Record = dict[str, Any]
 _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
+_MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
 _LATTICE = 0.1  # of the peaks, that a lattice indexes which is one
 
 
@@ -79,7 +80,7 @@ def doubts(
     gone = leftover.lost(refined, peaks)
     intensity = np.concatenate(intensities)
     unexplained = leftover.unexplained(refined, group)
-    others = leftover.crystals(refined.ub, unexplained, g, intensity, group)
+    others = _crystals(refined.ub, unexplained, g, intensity, group)
     slips = {}
     for part in gone:
         rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
@@ -132,6 +133,24 @@ def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftov
 
 def _is(crystal: leftover.Crystal, slipped: leftover.Crystal) -> bool:
     return bool(np.isin(crystal.peaks, slipped.peaks).mean() > _OF_A_SLIP)
+
+
+def _crystals(
+    ub: Floats,
+    left: NDArray[np.bool_],
+    g: Floats,
+    intensity: Floats,
+    group: symmetry.SpaceGroup,
+) -> list[leftover.Crystal]:
+    """Other crystals, unless satellites are what they index: these may happen to be a lattice."""
+    found = leftover.crystals(ub, left, g, intensity, group)
+    if not found:
+        return found
+    miller = g @ np.linalg.inv(ub).T
+    on = unindexed.on_satellites(miller, left, group)
+    rows = np.concatenate([x.peaks for x in found])
+    satellites = on[rows].mean() > _OF_A_SLIP and on.sum() > _MORE * len(rows)
+    return [] if satellites else found
 
 
 def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Record:
@@ -225,7 +244,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     indexed = is_indexed(ub, g, unindexed.INDEXED)
     if indexed.mean() < _LATTICE:
         return []
-    others = leftover.crystals(ub, ~indexed, g, intensity, group)
+    others = _crystals(ub, ~indexed, g, intensity, group)
     theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
     miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
     left = unindexed.unindexed(miller, length, intensity, theirs, group)

@@ -99,6 +99,15 @@ def unindexed(
     return Unindexed(fraction, int(half.sum()), rings, vectors, int(left.sum()))
 
 
+def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
+    """Peaks (n,) of some that are at a propagation vector from a reciprocal lattice point."""
+    left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
+    on = np.zeros_like(left)
+    for found in (x for kind in satellites(miller[left], group) for x in kind):
+        on |= left & _at(miller, found["vector"], group)
+    return on
+
+
 def _at(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
     """Peaks (n,) at a propagation vector or its mates, from any reciprocal lattice point."""
     arms = [w @ np.asarray(vector) for w in group.laue_operations]
