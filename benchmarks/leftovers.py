@@ -4,11 +4,11 @@
 ten times as many without anything) with seeds from FIRST on (default 50000), indexes and refines
 each as a parent from its cell alone, and counts what was said:
 
-* right: the cause with its size: a crystal's rotation to 0.3° and its share to a factor of 1.5, the
+* right: cell and orientation to 5 σ, and the cause with its size: a crystal's rotation to 0.3° and its share to a factor of 1.5, the
   vector of satellites, the name of a powder, and the number of peaks to a factor of 1.5;
 * otherwise: another cause, or another size;
 * refused, named and not: whether the sentence that ended it names the cause;
-* silent: cell and orientation are right to 5 σ, but nothing was said; under "too few" fewer than
+* silent: cell and orientation are right, but nothing was said; under "too few" fewer than
   25 resolved peaks of the crystal (10 of other causes) are in the table;
 * wrong: nothing was said, and cell or orientation are off by more than 5 σ.
 """
@@ -104,7 +104,8 @@ def verdict(world: worlds.World, answer: Answer) -> str:
     if name == "plain":
         return "otherwise" if spoken else "wrong" if answer.worst > _FAR else "right"
     if spoken:
-        if _RIGHT[name](world, answer):
+        off = min(answer.worst, _of_twin(world, answer)) > _FAR
+        if _RIGHT[name](world, answer) and not off:
             return "right"
         # Of few peaks nothing more can be said than how many there are.
         few = resolved(world) < _needed(name) and all("no place in" in text for text in spoken)

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus
-from hklflow.core import geometry, lattice, reduction, refinement, sharpness, symmetry
+from hklflow.core import (
+    domains,
+    geometry,
+    lattice,
+    leftover,
+    reduction,
+    refinement,
+    sharpness,
+    symmetry,
+)
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
 from hklflow.core.model_compare import detector_of, on_geometry
@@ -36,6 +45,8 @@ _MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
 _SAME_WAVELENGTH = 1e-4  # relative
 _CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
 _INDEXED = 0.25  # largest deviation of h, k, l of peaks whose place is looked at
+_DOMAIN_ROUNDS = 4
+_ON = 8.0  # times the median of χ² of three residuals, within which a peak is on a lattice
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
@@ -200,6 +211,67 @@ def without_maxima(
         f"(reduced chi² {refined.chi2:.3g} with them, {best.chi2:.3g} without)"
     )
     return fewer, best, [note]
+
+
+def separated(
+    observed: Observed,
+    rotations: Sequence[geometry.Rotation],
+    ub: Floats,
+    group: symmetry.SpaceGroup,
+    cell: ArrayLike,
+    refine_at: Callable[[Observed, Sequence[geometry.Rotation], Floats], refinement.Refined],
+) -> "tuple[Observed, refinement.Refined, leftover.Crystal] | None":
+    """Refine by the peaks of one of two domains whose spots nearly coincide.
+
+    Parameters
+    ----------
+    rotations : sequence of Rotation
+        Geometry as imported.
+    ub : (3, 3) array
+        The lattice that indexes both.
+    cell : (6,) array
+        Expected.
+    refine_at : callable
+        Refines by some peaks, from a geometry and a UB.
+
+    Returns
+    -------
+    tuple or None
+        The peaks of the larger domain, their refinement, and the other domain; None where there
+        are no two.
+    """
+    intensity = np.concatenate(observed.intensities)
+    sigma = np.concatenate([p.sigma for p in observed.peaks])
+    both = domains.pair(ub, observed.q_crystal(rotations), intensity, cell, group)
+    if both is None:
+        return None
+
+    def misfits(other: Floats) -> Floats:
+        residuals = unrefined(rotations, observed.peaks, other, _INDEXED).residuals
+        size = np.sum((residuals / sigma) ** 2, axis=1)
+        return np.where(np.isfinite(size), size, np.inf)
+
+    first, second = both.first, both.second
+    try:
+        for _ in range(_DOMAIN_ROUNDS):
+            mine, theirs = misfits(first), misfits(second)
+            limit = _ON * max(float(np.median(np.minimum(mine, theirs))), 1.0)
+            refined = refine_at(observed.select(mine < limit), rotations, first)
+            rotations, first = refined.rotations, refined.ub
+            g = observed.q_crystal(rotations)
+            u = refinement.realigned(g[theirs < np.minimum(mine, limit)], _u(second), refined.cell)
+            second = u @ lattice.b_matrix(refined.cell)
+    except HklflowError:
+        return None
+    keep, other = misfits(first) < limit, misfits(second) < limit
+    crystal = leftover.crystal(first, second, keep, other & ~keep, intensity, group)
+    if crystal is None or refined.chi2 > _STRAYING:
+        return None
+    return observed.select(keep), refined, crystal
+
+
+def _u(ub: Floats) -> Floats:
+    return lattice.decompose_ub(ub)[0]
 
 
 def inherited(

@@ -116,7 +116,7 @@ def doubts(
         left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
     return {
         "motions": motions,
-        "other crystals": [_of_crystal(x, named) for x in others],
+        "other crystals": [of_crystal(x, named) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
@@ -202,7 +202,8 @@ def _of_slip(
     }
 
 
-def _of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
+def of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
+    """What is said of another crystal or a twin."""
     return {
         "peaks": len(crystal.peaks),
         "share": crystal.share,

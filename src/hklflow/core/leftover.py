@@ -188,6 +188,29 @@ def crystals(
     return found
 
 
+def crystal(
+    ub: Floats,
+    other: Floats,
+    mine: Mask,
+    theirs: Mask,
+    intensity: Floats,
+    group: symmetry.SpaceGroup,
+) -> Crystal | None:
+    """The second of two lattices, by the peaks (n,) on the first, and on the second only.
+
+    None if these are too few.
+    """
+    rows = np.flatnonzero(theirs)
+    if len(rows) < _FEWEST:
+        return None
+    cell = lattice.decompose_ub(ub)[1]
+    turns = symmetry.lattice_rotations(cell, group)
+    exact = turns[[_is_exact(w, cell) for w in turns]]
+    counts = np.maximum(np.nan_to_num(intensity), 0.0)
+    share = float(counts[rows].sum() / counts[mine | theirs].sum())
+    return Crystal(rows, share, other, *_turn(ub, other, exact), _law(ub, other, exact))
+
+
 def _is_exact(w: Floats, cell: Floats) -> bool:
     """Return True if a rotation on hkl leaves a cell's metric as it is."""
     metric = np.linalg.inv(lattice.metric(cell))

@@ -128,6 +128,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         verdict,
     )
     from hklflow.core.grid import Grid
+    from hklflow.core.leftover import Crystal
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
 
@@ -138,6 +139,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
     group = symmetry.space_group(params.space_group)
     compared: list[Mapping[str, Any]] = []
+    twins: list[Crystal] = []
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
@@ -165,12 +167,33 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     begin, observed.tables, ub, group, free, limits, start=observed.rotations
                 )
 
-            refined = refine_from(ub)
+            def refine_at(
+                fewer: "Observed", rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
+            ) -> "Refined":
+                return used.refine(
+                    rotations, fewer.tables, ub, group, free, limits, start=observed.rotations
+                )
+
+            own = used.dials is None and inputs.start is None
             warnings = told
-            ambiguities = symmetry.reindexing_operators(refined.cell, group)
-            n_open = len(ambiguities)
-            if used.dials is None and inputs.start is None:
-                refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
+            domains = None
+            if own and params.cell is not None:
+                domains = orientation.separated(observed, begin, ub, group, params.cell, refine_at)
+            if domains is None:
+                refined = refine_from(ub)
+                ambiguities = symmetry.reindexing_operators(refined.cell, group)
+                n_open = len(ambiguities)
+                if own:
+                    refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
+            else:
+                n_all = len(observed.q_crystal(observed.rotations))
+                observed, refined, twin = domains
+                n_open, twins = 0, [twin]
+                n_own = len(refined.indexed)
+                warnings.append(
+                    f"the peaks are those of two domains: {n_own} of {n_all} are on the lattice of "
+                    "the larger one and were refined, the others were left out"
+                )
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(
@@ -235,6 +258,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         named = orientation.named(params.sample, params.scan, observed, own=True)
         figures["sizes"] = compared
         figures |= doubts.doubts(refined, observed.peaks, observed.intensities, group, free, named)
+        figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
         if figures["other crystals"]:  # a twin's lattices make a larger one together
             warnings = [text for text in warnings if "supercell" not in text]
     warnings += gates.failures(figures, figures, params.accept.limits(), identity)
