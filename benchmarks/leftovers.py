@@ -4,8 +4,9 @@
 ten times as many without anything) with seeds from FIRST on (default 50000), indexes and refines
 each as a parent from its cell alone, and counts what was said:
 
-* right: cell and orientation to 5 σ, and the cause with its size: a crystal's rotation to 0.3° and its share to a factor of 1.5, the
-  vector of satellites, the name of a powder, and the number of peaks to a factor of 1.5;
+* right: cell and orientation to 5 σ, and the cause with its size: a crystal's rotation to 0.3° and
+  its share to a factor of 1.5, the vector of satellites, the name of a powder, and the number of
+  peaks to a factor of 1.5;
 * otherwise: another cause, or another size;
 * refused, named and not: whether the sentence that ended it names the cause;
 * silent: cell and orientation are right, but nothing was said; under "too few" fewer than
@@ -21,6 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from tests.truth import worlds
@@ -232,13 +234,23 @@ def main(number: int = 20, first: int = 50000, lines: tuple[str, ...] = ()) -> N
         counts: Counter[str] = Counter()
         for seed in range(first, first + number * (_PLAIN if line.kind == "plain" else 1)):
             world = line.world(seed)
-            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-                answer = answered(world, Path(folder))
+            answer = _answer(world)
             column = verdict(world, answer)
             counts[column] += 1
             if column != "right":
                 _print(label, world, answer, column)
         print(f"{label:28s}" + "".join(f"{counts[name]:16d}" for name in _COLUMNS), flush=True)
+
+
+def _answer(world: worlds.World) -> Answer:
+    """Index and refine a world, without the picture."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        patch("hklflow.orientation.picture"),
+        patch("hklflow.plots.save"),
+    ):
+        return answered(world, Path(folder))
 
 
 def _print(label: str, world: worlds.World, answer: Answer, column: str) -> None:

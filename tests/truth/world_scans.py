@@ -169,9 +169,7 @@ def compared(world: World, data: dict[str, Any]) -> Answer:
 def _lattice_rotations(cell: Floats) -> list[Floats]:
     """Matrices of small integers that leave the metric as it is, to a part in a million."""
     g = np.linalg.inv(lattice.metric(cell))
-    found = []
-    for index in np.ndindex(*(3,) * 9):
-        w = np.array(index, dtype=np.float64).reshape(3, 3) - 1
-        if abs(np.linalg.det(w) - 1) < 1e-9 and np.allclose(w.T @ g @ w, g, rtol=1e-6, atol=1e-9):
-            found.append(w)
-    return found
+    every = np.indices((3,) * 9).reshape(9, -1).T.reshape(-1, 3, 3) - 1.0
+    every = every[np.abs(np.linalg.det(every) - 1) < 1e-9]
+    changed = every.transpose(0, 2, 1) @ g @ every
+    return list(every[np.isclose(changed, g, rtol=1e-6, atol=1e-9).all(axis=(1, 2))])
