@@ -265,7 +265,8 @@ def separated(
         return None
     keep, other = misfits(first) < limit, misfits(second) < limit
     crystal = leftover.crystal(first, second, keep, other & ~keep, intensity, group)
-    if crystal is None or refined.chi2 > _STRAYING:
+    # Two crystals at any angle are no domains.
+    if crystal is None or not crystal.law or refined.chi2 > _STRAYING:
         return None
     return observed.select(keep), refined, crystal
 

@@ -80,6 +80,7 @@ def doubts(
     gone = leftover.lost(refined, peaks)
     intensity = np.concatenate(intensities)
     unexplained = leftover.unexplained(refined, group)
+    forbidden = refined.indexed & group.is_absent(refined.hkl)
     others = _crystals(refined.ub, unexplained, g, intensity, group)
     slips = {}
     for part in gone:
@@ -116,7 +117,7 @@ def doubts(
         left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
     return {
         "motions": motions,
-        "other crystals": [of_crystal(x, named) for x in others],
+        "other crystals": [of_crystal(x, named, int(forbidden[x.peaks].sum())) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
@@ -202,14 +203,15 @@ def _of_slip(
     }
 
 
-def of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
-    """What is said of another crystal or a twin."""
+def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Record:
+    """What is said of another crystal or a twin; some peaks are where the first allows none."""
     return {
         "peaks": len(crystal.peaks),
         "share": crystal.share,
         "angle": crystal.angle,
         "axis": crystal.axis,
         "law": crystal.law,
+        "absent": absent,
         "sentence": (
             f"{_whose(crystal)}: what it adds is in S(Q) of {named.scan}, too; measure a single "
             "crystal, or mask its reflections"

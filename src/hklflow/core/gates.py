@@ -235,6 +235,10 @@ def own_absences(
     absent = figures["absent reflections"]
     if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
         return []
+    # A twin's reflections are at the places that the centring leaves out.
+    twins = sum(other.get("absent", 0) for other in figures.get("other crystals", ()))
+    if absent["number"] - twins <= limits.max_absent * absent["of"]:
+        return []
     return [
         f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "
         f"({absent['fraction']:.1%}) are reflections that {identity['space_group']} forbids, "

@@ -182,7 +182,8 @@ def crystals(
         left[rows] = False
         if _turn(ub, other.ub, turns)[1] > _SAME:
             axis, angle = _turn(ub, other.ub, exact)
-            share = _share_of(ub, other.ub, g, intensity)
+            to_primitive = np.linalg.inv(group.to_primitive)
+            share = _share_of(ub @ to_primitive, other.ub @ to_primitive, g, intensity)
             law = _law(ub, other.ub, exact)
             found.append(Crystal(rows, share, other.ub, axis, angle, law))
     return found
@@ -220,7 +221,7 @@ def _is_exact(w: Floats, cell: Floats) -> bool:
 
 
 def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
-    """What peaks of the second lattice only have of the intensity of what is on one only."""
+    """What peaks of the second primitive lattice have of the intensity on one of them only."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     first, second = is_indexed(ub, g, _TOLERANCE), is_indexed(other, g, _TOLERANCE)
     mine, theirs = counts[first & ~second].sum(), counts[second & ~first].sum()
