@@ -264,7 +264,7 @@ def separated(
     except HklflowError:
         return None
     keep, other = misfits(first) < limit, misfits(second) < limit
-    crystal = leftover.crystal(first, second, keep, other & ~keep, intensity, group)
+    crystal = leftover.crystal(first, second, keep & ~other, other & ~keep, intensity, group)
     # Two crystals at any angle are no domains.
     if crystal is None or not crystal.law or refined.chi2 > _STRAYING:
         return None

@@ -17,6 +17,7 @@ from hklflow.core.lattice_search import is_indexed
 from hklflow.core.refinement import Refined
 from hklflow.core.remedies import vector_text
 from hklflow.core.residuals import Peaks
+from hklflow.core.satellites import INDEXED
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
@@ -244,7 +245,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     list of str
         Empty if the lattice indexes hardly more than any would by chance.
     """
-    indexed = is_indexed(ub, g, unindexed.INDEXED)
+    indexed = is_indexed(ub, g, INDEXED)
     if indexed.mean() < _LATTICE:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)

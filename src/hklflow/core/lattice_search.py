@@ -87,9 +87,9 @@ def _lattice_vectors(s: Floats, reach: float) -> Floats:
     amplitude, step = _transform(s, reach)
     strong = np.argwhere(amplitude > 0.4 * amplitude.max())
     strong = strong[_is_maximum(amplitude, strong)]
-    vectors = _signed(strong, len(amplitude)) * step
+    vectors: Floats = _signed(strong, len(amplitude)) * step
     length = np.linalg.norm(vectors, axis=1)
-    vectors = vectors[np.argsort(length.round(9), kind="stable")][: 4 * _MAX_VECTORS]
+    vectors = vectors[np.argsort(length.round(9), kind="stable")[: 4 * _MAX_VECTORS]]
     return _refined_vectors(vectors, s)[:_MAX_VECTORS].reshape(-1, 3)
 
 
@@ -103,15 +103,16 @@ def vectors_of_lengths(s: Floats, lengths: Floats, tolerance: float) -> Floats:
     strong = np.argwhere(amplitude > max(_WEAK * len(s), 5 * noise))
     strong = strong[_is_maximum(amplitude, strong)]
     strong = strong[np.argsort(-amplitude[tuple(strong.T)], kind="stable")]
-    vectors = _signed(strong, len(amplitude)) * step
+    vectors: Floats = _signed(strong, len(amplitude)) * step
     length = np.linalg.norm(vectors, axis=1)
     off = np.abs(length[:, None] - lengths).min(axis=1, initial=np.inf)
     vectors = vectors[off < tolerance * length + step][: 4 * _MAX_VECTORS]
     return _refined_vectors(vectors, s, least=0.0)
 
 
-def _signed(where: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    return np.where(where > size // 2, where - size, where)
+def _signed(where: NDArray[np.int64], size: int) -> Floats:
+    signed: Floats = np.where(where > size // 2, where - size, where).astype(np.float64)
+    return signed
 
 
 def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:

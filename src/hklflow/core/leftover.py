@@ -35,11 +35,12 @@ _FEW, _OWN = 8, 0.7  # peaks of a part that are needed, and the share that must 
 _SAME = 0.2  # degrees: peaks of the crystal itself that do not fit it
 _MOST = 3
 _EXACT = 1e-5  # relative change of a metric that is none
-_HALF_TURN = np.radians(0.5)  # by which a twin's rotation may differ from a half turn
+_HALF_TURN = np.cos(np.radians(0.5))  # of what a twin's rotation may miss a half turn by
+_ON_AXIS = np.cos(np.radians(1.0))  # of the angle between an axis and its image: twice the error
 _SHORT_VECTORS = np.array(
     sorted(
         (v for v in product(range(-2, 3), repeat=3) if v > (0, 0, 0) and gcd(*v) == 1),
-        key=lambda v: (sum(map(abs, v)), [-x for x in v]),
+        key=lambda v: (sum(x * x for x in v), [-x for x in v]),
     )
 )
 
@@ -197,7 +198,7 @@ def crystal(
     intensity: Floats,
     group: symmetry.SpaceGroup,
 ) -> Crystal | None:
-    """The second of two lattices, by the peaks (n,) on the first, and on the second only.
+    """The second of two lattices, by the peaks (n,) on the first only, and on the second only.
 
     None if these are too few.
     """
@@ -231,15 +232,15 @@ def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
 def _law(ub: Floats, other: Floats, exact: Floats) -> str:
     """The two-fold rotation about a short direct or reciprocal vector that relates lattices."""
     turns = [lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in exact]
+    halves = np.array([turn for turn in turns if np.trace(turn) < 1 - 2 * _HALF_TURN])
+    if not len(halves):
+        return ""
     for basis, form in ((np.linalg.inv(ub).T, "[{} {} {}]"), (ub, "({} {} {})*")):
         directions = _SHORT_VECTORS @ basis.T
         directions = directions / np.linalg.norm(directions, axis=1)[:, None]
-        for turn in turns:
-            # R n = n and a half turn: n·R n = 1, and the trace is -1.
-            along = np.einsum("ni,ij,nj->n", directions, turn, directions)
-            best = int(np.argmax(along > np.cos(_HALF_TURN)))
-            if along[best] > np.cos(_HALF_TURN) and np.trace(turn) < -2 * np.cos(_HALF_TURN) + 1:
-                return form.format(*_SHORT_VECTORS[best])
+        along = np.einsum("ni,tij,nj->nt", directions, halves, directions).max(axis=1)
+        if along.max() > _ON_AXIS:
+            return form.format(*_SHORT_VECTORS[int(np.argmax(along > _ON_AXIS))])
     return ""
 
 
