@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.refinement import Refined
     from hklflow.orientation import Observed
 
-VERSION = 6
+VERSION = 7
 FRAMES_OF = frames_of
 
 
