@@ -50,6 +50,6 @@ def test_a_second_crystal_of_the_parent_is_not_accepted(tmp_path: Path) -> None:
     told = answered(worlds.world("second_lattice", "cubic", 21), tmp_path)
     assert "of the intensity are on the lattice of a second crystal" in told.said[0]
     with pytest.raises(
-        HklflowError, match=r"second crystal with the same cell, turned by 37[.]88°"
+        HklflowError, match=r"second crystal with the same cell, rotated by 37[.]88°"
     ):
         judged(tmp_path, tmp_path / "parent.json")

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus
-from hklflow.core import arcs, geometry, lattice, reduction, refinement, sharpness, symmetry
+from hklflow.core import (
+    arcs,
+    domains,
+    geometry,
+    lattice,
+    leftover,
+    reduction,
+    refinement,
+    sharpness,
+    symmetry,
+)
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
 from hklflow.core.model_compare import detector_of, on_geometry
@@ -36,6 +46,8 @@ _MAX_MISFIT = 0.03  # of two programs' geometries, relative to |Q|
 _SAME_WAVELENGTH = 1e-4  # relative
 _CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
 _INDEXED = 0.25  # largest deviation of h, k, l of peaks whose place is looked at
+_DOMAIN_ROUNDS = 4
+_ON = 8.0  # times the median of χ² of three residuals, within which a peak is on a lattice
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
@@ -48,6 +60,7 @@ _WHY = {
     "as wide as the fit allows": PeakFlag.WIDEST,
 }
 _BROADER = "broader than reflections"
+_OTHER = "of the other domain of a twin"
 _COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
 
 
@@ -82,8 +95,8 @@ class Observed:
             "centres and errors are doubtful; set a larger `find_peaks: window`"
         ]
 
-    def select(self, keep: NDArray[np.bool_]) -> "Observed":
-        """Fewer peaks, of all (n,) one after the other, without maxima."""
+    def select(self, keep: NDArray[np.bool_], why: str) -> "Observed":
+        """Fewer peaks, of all (n,) one after the other, and why the others are left out."""
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
@@ -92,7 +105,7 @@ class Observed:
             for one, part in zip(self.peaks, parts, strict=True)
         ]
         left_out = dict(self.left_out)
-        left_out[_BROADER] = left_out.get(_BROADER, 0) + int(np.sum(~keep))
+        left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
         widths = tuple(one[part] for one, part in zip(self.widths, parts, strict=True))
         return replace(
             self, peaks=tuple(peaks), tables=tuple(tables), widths=widths, left_out=left_out
@@ -263,7 +276,7 @@ def without_maxima(
     if core is None or core.all():
         return observed, refined, []
     try:
-        by_core = again(observed.select(core))
+        by_core = again(observed.select(core, _BROADER))
         if by_core.chi2 > 0.5 * refined.chi2:
             return observed, refined, []  # they are no better placed: it is something else
         found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
@@ -271,7 +284,7 @@ def without_maxima(
         keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
         if keep.all():
             return observed, refined, []
-        fewer = observed.select(keep)
+        fewer = observed.select(keep, _BROADER)
         best = again(fewer)
     except HklflowError:
         return observed, refined, []  # too few are narrow
@@ -295,7 +308,7 @@ def _within(
             "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
         )
         return observed, refined, [note]
-    fewer = observed.select(keep)
+    fewer = observed.select(keep, _BROADER)
     try:
         best = again(fewer)
     except HklflowError:
@@ -311,6 +324,68 @@ def _left_out(
         "diffuse scattering, which were left out "
         f"(reduced chi² {refined.chi2:.3g} with them, {best.chi2:.3g} without)"
     )
+
+
+def separated(
+    observed: Observed,
+    rotations: Sequence[geometry.Rotation],
+    ub: Floats,
+    group: symmetry.SpaceGroup,
+    cell: ArrayLike,
+    refine_at: Callable[[Observed, Sequence[geometry.Rotation], Floats], refinement.Refined],
+) -> "tuple[Observed, refinement.Refined, leftover.Crystal] | None":
+    """Refine by the peaks of one of two domains whose spots nearly coincide.
+
+    Parameters
+    ----------
+    rotations : sequence of Rotation
+        Geometry as imported.
+    ub : (3, 3) array
+        The lattice that indexes both.
+    cell : (6,) array
+        Expected.
+    refine_at : callable
+        Refines by some peaks, from a geometry and a UB.
+
+    Returns
+    -------
+    tuple or None
+        The peaks of the larger domain, their refinement, and the other domain; None where there
+        are no two.
+    """
+    intensity = np.concatenate(observed.intensities)
+    sigma = np.concatenate([p.sigma for p in observed.peaks])
+    both = domains.pair(ub, observed.q_crystal(rotations), intensity, cell, group)
+    if both is None:
+        return None
+
+    def misfits(other: Floats) -> Floats:
+        residuals = unrefined(rotations, observed.peaks, other, _INDEXED).residuals
+        size = np.sum((residuals / sigma) ** 2, axis=1)
+        return np.where(np.isfinite(size), size, np.inf)
+
+    first, second = both.first, both.second
+    try:
+        for _ in range(_DOMAIN_ROUNDS):
+            mine, theirs = misfits(first), misfits(second)
+            limit = _ON * max(float(np.median(np.minimum(mine, theirs))), 1.0)
+            refined = refine_at(observed.select(mine < limit, _OTHER), rotations, first)
+            rotations, first = refined.rotations, refined.ub
+            g = observed.q_crystal(rotations)
+            u = refinement.realigned(g[theirs < np.minimum(mine, limit)], _u(second), refined.cell)
+            second = u @ lattice.b_matrix(refined.cell)
+    except HklflowError:
+        return None
+    keep, other = misfits(first) < limit, misfits(second) < limit
+    crystal = leftover.crystal(first, second, keep & ~other, other & ~keep, intensity, group)
+    # Two crystals at any angle are no domains.
+    if crystal is None or not crystal.law or refined.chi2 > _STRAYING:
+        return None
+    return observed.select(keep, _OTHER), refined, crystal
+
+
+def _u(ub: Floats) -> Floats:
+    return lattice.decompose_ub(ub)[0]
 
 
 def inherited(

@@ -51,6 +51,9 @@ class ScanLimits(stage.Params):
     told_unindexed: float = Field(0.05, ge=0, le=1)
     """Fraction of the peaks that the refined lattice does not index, from which on it is told. Half
     the wavelength, powder rings and a parent's satellites are told always."""
+    max_unindexed: float = Field(0.5, ge=0, le=1)
+    """Fraction of the peaks that the refined lattice does not index, from which on a scan is not
+    accepted, also a parent: most of what was measured is something else."""
     told_cell: float = Field(0.005, ge=0)
     """Relative difference of a parent's cell (mean of its lengths) from that of the table of
     samples, from which on it is told: more than a crystal expands in 300 K, but for soft ones."""

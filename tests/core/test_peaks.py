@@ -320,7 +320,7 @@ def test_a_peak_as_wide_as_the_fit_allows_is_flagged():
             square = (slow - 45.2) ** 2 + (fast - centre) ** 2
             frames[frame] += share * height * np.exp(-0.5 * square / width**2)
     mask = np.zeros((90, 120), bool)
-    peaks = find_peaks([rng.poisson(frames)], mask, PeakParams(window=6, gain=1.0))
+    peaks = find_peaks([rng.poisson(frames)], mask, peak_params(window=6, gain=1.0))
     widest = peaks.flags & int(PeakFlag.WIDEST) != 0
     assert widest[np.abs(peaks.fast - 85) < 2].all()
     assert not widest[np.abs(peaks.fast - 30) < 2].any()

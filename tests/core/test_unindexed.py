@@ -23,7 +23,8 @@ def found(kind: str, seed: int) -> tuple[dict[str, Any], Counter[int]]:
 
 
 def told(record: dict[str, Any]) -> list[str]:
-    return [s for s in gates.doubtful(record, ScanLimits().limits()) if "not indexed" in s]
+    limits = ScanLimits(max_unindexed=1).limits()
+    return [s for s in gates.doubtful(record, limits) if "not indexed" in s]
 
 
 @pytest.mark.parametrize("seed", [20, 21, 25])
@@ -73,6 +74,21 @@ def test_noise_is_at_no_place_in_particular(seed: int) -> None:
 def test_nothing_is_told_of_a_world_without(seed: int) -> None:
     record, _ = found("plain", seed)
     assert told(record) == []
+
+
+def test_a_single_ring_is_enough_where_it_holds_what_is_left() -> None:
+    """The detector sees no further than one ring of diamond."""
+    record, there = found("rings:diamond", 50001)
+    (left,) = record["unindexed"]
+    assert list(left["rings"]) == ["diamond"]
+    assert left["rings"]["diamond"] > 0.9 * there[worlds.RING]
+
+
+def test_satellites_that_fall_off_as_reflections_do_are_not_half_the_wavelength() -> None:
+    case = Case("superlattice:1/2,0,0", "hexagonal", 50011, None)
+    (left,) = case.doubts()["unindexed"]
+    assert left["half the wavelength"] == 0
+    assert left["satellites"]
 
 
 def test_few_peaks_and_none() -> None:

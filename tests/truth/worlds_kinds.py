@@ -30,6 +30,8 @@ from tests.truth.worlds_physics import (
     aluminium_rings,
     busing_levy,
     cell_of_axes,
+    copper_rings,
+    diamond_rings,
     direct_basis,
     ice_rings,
     is_absent,
@@ -223,7 +225,11 @@ def _fraction(text: str) -> float:
 
 
 def _rings(d: Draft, rng: np.random.Generator, size: float, what: str) -> Record:
-    q, strength = ice_rings() if what == "ice" else aluminium_rings()
+    if what == "copper":  # a holder between 80 and 300 K
+        q, strength = copper_rings(rng.uniform(0, 0.0033))
+    else:
+        rings = {"ice": ice_rings, "aluminium": aluminium_rings, "diamond": diamond_rings}
+        q, strength = rings[what]()
     d.contaminants.append((size, lambda n: powder_spots(d.sample, q, strength, n, rng)))
     return {"q": q}
 
@@ -325,7 +331,9 @@ KINDS = {
     "superlattice": Rule(  # relative |F|²
         _superlattice, 0.02, 0.3, ("1/2,1/2,1/2", "1/2,0,0", "1/3,1/3,0", "incommensurate")
     ),
-    "rings": Rule(_rings, 0.05, 0.3, ("ice", "aluminium")),  # share of the peaks
+    "rings": Rule(  # share of the peaks
+        _rings, 0.05, 0.3, ("ice", "aluminium"), by_name=("copper", "diamond")
+    ),
     "noise": Rule(_noise, 0.05, 0.5),  # share of the peaks
     "wrong_header": Rule(  # see HEADER_SIZES
         _wrong_header, variants=("axis", "distance", "start", "beam", "wavelength")

@@ -414,6 +414,20 @@ def aluminium_rings() -> tuple[Array, Array]:
     return 2 * np.pi / 4.0495 * np.linalg.norm(hkl, axis=1), strength
 
 
+def copper_rings(contraction: float) -> tuple[Array, Array]:
+    """Return |Q| (1/Å) and strength of the powder rings of copper, by the metal's temperature."""
+    hkl = np.array([[1, 1, 1], [2, 0, 0], [2, 2, 0], [3, 1, 1], [2, 2, 2], [3, 3, 1], [4, 2, 0]])
+    strength = np.array([100, 46, 20, 17, 5, 9, 8.0])
+    return 2 * np.pi / 3.615 / (1 - contraction) * np.linalg.norm(hkl, axis=1), strength
+
+
+def diamond_rings() -> tuple[Array, Array]:
+    """Return |Q| (1/Å) and strength of the powder rings of diamond: h + k + l = 2 mod 4 absent."""
+    hkl = np.array([[1, 1, 1], [2, 2, 0], [3, 1, 1], [4, 0, 0], [3, 3, 1], [4, 2, 2]])
+    strength = np.array([100, 25, 16, 8, 16, 10.0])
+    return 2 * np.pi / 3.567 * np.linalg.norm(hkl, axis=1), strength
+
+
 def powder_spots(
     sample: Sample, q_rings: Array, strength: Array, n: int, rng: np.random.Generator
 ) -> Rows:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.core import leftover, slip, steadiness, symmetry, unindexed
+from hklflow.core.lattice_search import is_indexed
 from hklflow.core.refinement import Refined
 from hklflow.core.remedies import vector_text
 from hklflow.core.residuals import Peaks
+from hklflow.core.satellites import INDEXED
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
@@ -24,7 +26,8 @@ _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
 _ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
-_TWIN = 0.5  # degrees by which a turn may differ from a half turn
+_MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
+_LATTICE = 0.1  # of the peaks, that a lattice indexes which is one
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ def doubts(
     frame = np.concatenate([own.frame for own in peaks])
     gone = leftover.lost(refined, peaks)
     intensity = np.concatenate(intensities)
-    others = leftover.crystals(refined, g, intensity, group)
+    unexplained = leftover.unexplained(refined, group)
+    forbidden = refined.indexed & group.is_absent(refined.hkl)
+    others = _crystals(refined.ub, unexplained, g, intensity, group)
     slips = {}
     for part in gone:
         rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
@@ -114,7 +119,7 @@ def doubts(
         left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
     return {
         "motions": motions,
-        "other crystals": [_of_crystal(x, named) for x in others],
+        "other crystals": [of_crystal(x, named, int(forbidden[x.peaks].sum())) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
@@ -131,6 +136,24 @@ def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftov
 
 def _is(crystal: leftover.Crystal, slipped: leftover.Crystal) -> bool:
     return bool(np.isin(crystal.peaks, slipped.peaks).mean() > _OF_A_SLIP)
+
+
+def _crystals(
+    ub: Floats,
+    left: NDArray[np.bool_],
+    g: Floats,
+    intensity: Floats,
+    group: symmetry.SpaceGroup,
+) -> list[leftover.Crystal]:
+    """Other crystals, unless satellites are what they index: these may happen to be a lattice."""
+    found = leftover.crystals(ub, left, g, intensity, group)
+    if not found:
+        return found
+    miller = g @ np.linalg.inv(ub).T
+    on = unindexed.on_satellites(miller, left, group)
+    rows = np.concatenate([x.peaks for x in found])
+    satellites = on[rows].mean() > _OF_A_SLIP and on.sum() > _MORE * len(rows)
+    return [] if satellites else found
 
 
 def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Record:
@@ -184,22 +207,55 @@ def _of_slip(
     }
 
 
-def _of_crystal(crystal: leftover.Crystal, named: Named) -> Record:
-    twin = abs(crystal.angle - 180) < _TWIN
-    axis = " ".join(f"{x:.3f}" for x in crystal.axis)
+def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Record:
+    """What is said of another crystal or a twin; some peaks are where the first allows none."""
     return {
         "peaks": len(crystal.peaks),
         "share": crystal.share,
         "angle": crystal.angle,
         "axis": crystal.axis,
+        "law": crystal.law,
+        "absent": absent,
         "sentence": (
-            f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the "
-            "lattice of "
-            f"{'a twin' if twin else 'a second crystal'} with the same cell, turned by "
-            f"{crystal.angle:.2f}° about ({axis}): S(Q) of {named.scan} contains its scattering; "
-            "measure a single crystal, or mask the reflections of the second lattice"
+            f"{_whose(crystal)}: S(Q) of {named.scan} contains its scattering; measure a single "
+            "crystal, or mask the reflections of the second lattice"
         ),
     }
+
+
+def _whose(crystal: leftover.Crystal) -> str:
+    axis = " ".join(f"{x:.3f}" for x in crystal.axis)
+    kind = f"a twin (two-fold about {crystal.law})" if crystal.law else "a second crystal"
+    return (
+        f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the lattice "
+        f"of {kind} with the same cell, rotated by {crystal.angle:.2f}° about ({axis})"
+    )
+
+
+def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup) -> list[str]:
+    """Say what the peaks are that a lattice leaves, where it indexes too few to go on.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        1/Å with 2π.
+    g : (n, 3) array
+        Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
+    intensity : (n,) array
+
+    Returns
+    -------
+    list of str
+        Empty if the lattice indexes hardly more than any would by chance.
+    """
+    indexed = is_indexed(ub, g, INDEXED)
+    if indexed.mean() < _LATTICE:
+        return []
+    others = _crystals(ub, ~indexed, g, intensity, group)
+    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
+    left = unindexed.unindexed(miller, length, intensity, theirs, group)
+    return [*map(_whose, others), *_parts(left)]
 
 
 def _of_lost(part: leftover.Lost, named: Named) -> Record:
@@ -249,7 +305,8 @@ def _arms(refined: Refined) -> str:
     )
 
 
-def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
+def _parts(left: unindexed.Unindexed) -> list[str]:
+    """What peaks are that are not indexed, one phrase each."""
     parts = []
     if left.half:
         parts.append(
@@ -269,6 +326,11 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
             f"{left.rest} fit no known pattern: another lattice, noise, or maxima of the "
             "diffuse scattering (look at the picture of the peak search)"
         )
+    return parts
+
+
+def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
+    parts = _parts(left)
     return {
         "fraction": left.fraction,
         "named": bool(left.half or left.rings or (left.satellites and named.own)),

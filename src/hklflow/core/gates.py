@@ -56,8 +56,9 @@ class Limits:
         Share of the peaks' intensity that may be on a second lattice of the same cell.
     told_chi2 : float
         Reduced χ² of a refinement from which on it is told, if no motion explains it.
-    told_unindexed : float
-        Fraction of unindexed peaks from which on it is told; those that have a name always are.
+    told_unindexed, max_unindexed : float
+        Fraction of unindexed peaks from which on it is told (those that have a name always are),
+        and from which on the scan is not accepted, also a parent.
     told_cell, told_distance : float
         Relative differences of a parent's cell and of the detector's distance from what was given,
         from which on they are told.
@@ -80,6 +81,7 @@ class Limits:
     max_crystal: float
     told_chi2: float
     told_unindexed: float
+    max_unindexed: float
     told_cell: float
     told_distance: float
     min_chi2: float
@@ -178,8 +180,8 @@ def _found(
             continue  # it would take up a part of them
         yield size, abs(size["relative"]), "", most, math.inf
     for left in figures.get("unindexed", ()):
-        size = math.inf if left["named"] else left["fraction"]
-        yield left, size, "", limits.told_unindexed, math.inf
+        told = 0.0 if left["named"] else limits.told_unindexed
+        yield left, left["fraction"], "peaks not indexed", told, limits.max_unindexed
     for other in figures.get("other crystals", ()):
         yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
 
@@ -232,6 +234,10 @@ def own_absences(
     """
     absent = figures["absent reflections"]
     if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
+        return []
+    # A twin's reflections are at the places that the centring leaves out.
+    twins = sum(other.get("absent", 0) for other in figures.get("other crystals", ()))
+    if absent["number"] - twins <= limits.max_absent * absent["of"]:
         return []
     return [
         f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import lattice, symmetry
+from hklflow.core.known_cell import known_lattice
 from hklflow.core.lattice_search import MIN_PEAKS, find_lattice, fit, is_indexed
 from hklflow.core.reduction import matching_settings, real_basis, strain
 from hklflow.errors import HklflowError
@@ -19,6 +20,9 @@ Mask = NDArray[np.bool_]
 
 # Strain that an error of the geometry, as a beam centre off by a pixel, can mimic.
 _METRIC_ACCURACY = 5e-4
+_SHARP = 0.1  # deviation of h, k, l within which hardly a peak is indexed by chance
+_MORE = 1.05  # times as many peaks as another lattice that is to be taken instead
+_FEWER = 0.95  # of the best setting's peaks: fewer are those of a twin, or of none
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def index_peaks(
     cell_tolerance: float,
     min_fraction: float,
     max_cell: float = 100.0,
+    strength: Floats | None = None,
 ) -> Indexing:
     """Find the lattice and orientation of a crystal.
 
@@ -123,6 +128,8 @@ def index_peaks(
         Fraction of peaks that must be indexed.
     max_cell : float
         Longest primitive lattice vector in Å looked for without a cell.
+    strength : (n,) array, optional
+        Of the peaks: where an expected cell is not found the strongest are tried alone.
 
     Raises
     ------
@@ -134,29 +141,22 @@ def index_peaks(
     weights = np.ones(len(g)) if sigma is None else 1 / np.asarray(sigma, dtype=np.float64)
     if weights.shape != (len(g),) or not np.all(np.isfinite(weights) & (weights > 0)):
         raise HklflowError(f"sigma of the {len(g)} peaks must be {len(g)} positive numbers in 1/Å")
-    ub = find_lattice(g, weights, tolerance, _reaches(cell, group, max_cell))
-    indexed = is_indexed(ub, g, tolerance)
-    if indexed.mean() < min_fraction:
-        raise HklflowError(
-            f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
-            f"limit {min_fraction:.0%}); check distance, beam centre and wavelength, or raise "
-            "max_cell"
-        )
-    relation = ""
-    if cell is not None:
-        expected = symmetry.space_group("P 1") if group is None else group
-        candidates, relation = _expected(
-            ub, g, np.asarray(cell, dtype=np.float64), expected, tolerance, cell_tolerance
-        )
-    else:
-        candidates = _proposed(ub, g, group, tolerance)
+    if cell is None:
+        ub = _best_lattice(g, weights, tolerance, _reaches(cell, group, max_cell), min_fraction)
+        candidates, relation = _proposed(ub, g, group, tolerance), ""
         expected = candidates[0].group
+    else:
+        expected = symmetry.space_group("P 1") if group is None else group
+        search = _Search(
+            np.asarray(cell, dtype=np.float64), expected, tolerance, cell_tolerance, min_fraction
+        )
+        candidates, relation = search.candidates(g, weights, strength)
     ub = fit(candidates[0].ub, g, weights, tolerance)
     indexed = is_indexed(ub, g, tolerance)
     if indexed.mean() < min_fraction:
         raise HklflowError(
             f"the expected cell indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
-            f"limit {min_fraction:.0%}): {relation}; check the cell"
+            f"limit {min_fraction:.0%}){f': {relation}' if relation else ''}; check the cell"
         )
     u, found = lattice.decompose_ub(ub)
     hkl = g @ np.linalg.inv(ub).T
@@ -173,6 +173,65 @@ def index_peaks(
         ambiguities=symmetry.reindexing_operators(found, expected),
         candidates=candidates,
     )
+
+
+def _best_lattice(
+    g: Floats, weights: Floats, tolerance: float, reaches: list[float], min_fraction: float
+) -> Floats:
+    ub = find_lattice(g, weights, tolerance, reaches)
+    indexed = is_indexed(ub, g, tolerance)
+    if indexed.mean() < min_fraction:
+        raise HklflowError(
+            f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
+            f"limit {min_fraction:.0%}); check distance, beam centre and wavelength, or raise "
+            "max_cell"
+        )
+    return ub
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A cell that is looked for, and the limits of `index_peaks`."""
+
+    cell: Floats
+    group: symmetry.SpaceGroup
+    tolerance: float
+    cell_tolerance: float
+    min_fraction: float
+
+    def candidates(
+        self, g: Floats, weights: Floats, strength: Floats | None
+    ) -> tuple[list[Candidate], str]:
+        """List settings, and how the lattice found relates to the expected one."""
+        reaches = _reaches(self.cell, self.group, 0.0)
+        failed: HklflowError | None = None
+        found: list[Candidate] = []
+        relation = ""
+        try:
+            ub = _best_lattice(g, weights, self.tolerance, reaches, self.min_fraction)
+            found, relation = self._settings(ub, g)
+            if not relation and self._fraction(found, g, self.tolerance) >= self.min_fraction:
+                return found, relation
+        except HklflowError as error:
+            failed = error
+        # With a twin, satellites or half the wavelength the best lattice is not the crystal's.
+        known = known_lattice(
+            g, self.cell, self.group, self.tolerance, self.cell_tolerance, strength
+        )
+        if known is not None:
+            others, of_others = self._settings(known, g)
+            least = _MORE * self._fraction(found, g, _SHARP) if found else 0.0
+            if self._fraction(others, g, _SHARP) > least:
+                return others, of_others
+        if failed is not None:
+            raise failed
+        return found, relation
+
+    def _settings(self, ub: Floats, g: Floats) -> tuple[list[Candidate], str]:
+        return _expected(ub, g, self.cell, self.group, self.tolerance, self.cell_tolerance)
+
+    def _fraction(self, found: list[Candidate], g: Floats, tolerance: float) -> float:
+        return float(is_indexed(found[0].ub, g, tolerance).mean())
 
 
 def _checked(g: ArrayLike) -> Floats:
@@ -259,13 +318,27 @@ def _expected(
     # the systematic absences decide; spots at random leave a few of them.
     violations = [_violations(setting.ub, g[indexed], group) for setting in settings]
     allowed = 2 * min(violations) + 4
-    ranked = sorted(zip(violations, settings, strict=True), key=lambda pair: pair[0] > allowed)
+    misses = [False] * len(settings)
+    if ratio < 1:
+        misses = _misses([setting.ub for setting in settings], g, group)
+    ranked = sorted(
+        zip(misses, violations, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
+    )
     # Symmetry mates of one setting say nothing new.
     distinct: list[Candidate] = []
-    for _, setting in ranked:
+    for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
             distinct.append(_candidate(setting.ub, g, group, indexed))
     return distinct, relation
+
+
+def _misses(ubs: list[Floats], g: Floats, group: symmetry.SpaceGroup) -> list[bool]:
+    """Which parts of a supercell's lattice index fewer peaks than the best: as a twin's do."""
+    numbers = []
+    for ub in ubs:
+        good = is_indexed(ub, g, _SHARP)
+        numbers.append(int(good.sum()) - _violations(ub, g[good], group))
+    return [number < _FEWER * max(numbers) for number in numbers]
 
 
 def _violations(ub: Floats, g: Floats, group: symmetry.SpaceGroup) -> int:

@@ -20,6 +20,7 @@ MIN_PEAKS = 15
 _SHORTEST = 2.0  # Å; no crystal has a shorter lattice vector than about 2.2 Å.
 _SEARCH_TOLERANCE = 0.15  # in hkl, while vectors are not refined together yet
 _MAX_VECTORS = 48
+_WEAK = 0.1  # of the peaks that are on a lattice of known cell
 _MAX_GRID = 256
 _MAX_SEARCH_PEAKS = 3000
 
@@ -83,6 +84,39 @@ def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[flo
 
 def _lattice_vectors(s: Floats, reach: float) -> Floats:
     """Short vectors (n, 3) in Å of the direct lattice of s (m, 3) in 1/Å without 2π."""
+    amplitude, step = _transform(s, reach)
+    strong = np.argwhere(amplitude > 0.4 * amplitude.max())
+    strong = strong[_is_maximum(amplitude, strong)]
+    vectors: Floats = _signed(strong, len(amplitude)) * step
+    length = np.linalg.norm(vectors, axis=1)
+    vectors = vectors[np.argsort(length.round(9), kind="stable")[: 4 * _MAX_VECTORS]]
+    return _refined_vectors(vectors, s)[:_MAX_VECTORS].reshape(-1, 3)
+
+
+def vectors_of_lengths(s: Floats, lengths: Floats, tolerance: float) -> Floats:
+    """Vectors (n, 3) in Å of some lengths, of any direct lattice in s (m, 3) in 1/Å without 2π.
+
+    Unlike those of one lattice they may be weak: a tenth of the peaks is on it.
+    """
+    amplitude, step = _transform(s, (1 + tolerance) * float(max(lengths)))
+    noise = np.sqrt(0.5 * len(s))
+    strong = np.argwhere(amplitude > max(_WEAK * len(s), 5 * noise))
+    strong = strong[_is_maximum(amplitude, strong)]
+    strong = strong[np.argsort(-amplitude[tuple(strong.T)], kind="stable")]
+    vectors: Floats = _signed(strong, len(amplitude)) * step
+    length = np.linalg.norm(vectors, axis=1)
+    off = np.abs(length[:, None] - lengths).min(axis=1, initial=np.inf)
+    vectors = vectors[off < tolerance * length + step][: 4 * _MAX_VECTORS]
+    return _refined_vectors(vectors, s, least=0.0)
+
+
+def _signed(where: NDArray[np.int64], size: int) -> Floats:
+    signed: Floats = np.where(where > size // 2, where - size, where).astype(np.float64)
+    return signed
+
+
+def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
+    """``Σ cos 2π s·t`` on a grid (n, n, n / 2 + 1) of t, 0 out of reach, and its step in Å."""
     spacing = 1 / (2 * reach)
     needed = 2 * int(np.ceil(np.abs(s).max() / spacing)) + 2
     size = int(scipy.fft.next_fast_len(min(max(needed, 64), _MAX_GRID), real=True))
@@ -97,11 +131,7 @@ def _lattice_vectors(s: Floats, reach: float) -> Floats:
     squared = position**2
     r2 = squared[:, None, None] + squared[None, :, None] + squared[None, None, : size // 2 + 1]
     amplitude[(r2 < _SHORTEST**2) | (r2 > reach**2)] = 0
-    strong = np.argwhere(amplitude > 0.4 * amplitude.max())
-    strong = strong[_is_maximum(amplitude, strong)]
-    strong = strong[np.argsort(r2[tuple(strong.T)], kind="stable")][: 4 * _MAX_VECTORS]
-    signed = np.where(strong > size // 2, strong - size, strong)
-    return _refined_vectors(signed * step, s)
+    return amplitude, step
 
 
 def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mask:
@@ -116,7 +146,7 @@ def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mas
     return largest
 
 
-def _refined_vectors(t: Floats, s: Floats) -> Floats:
+def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
     """Vectors that maximise ``Σ cos 2π s·t`` (Newton), distinct ones, shortest first."""
     length = np.linalg.norm(s, axis=1)
     # First with the peaks near the origin: the coarse vectors leave their phases within reach.
@@ -133,7 +163,7 @@ def _refined_vectors(t: Floats, s: Floats) -> Floats:
             t = t - np.linalg.solve(curvature, slope[..., None])[..., 0]
     phase = t @ s.T
     score = np.mean(np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE, axis=1)
-    keep = (score > 0.6 * score.max(initial=0)) & (np.linalg.norm(t, axis=1) > _SHORTEST)
+    keep = (score > least * score.max(initial=0)) & (np.linalg.norm(t, axis=1) > _SHORTEST)
     t = t[keep]
     t = t[np.argsort(np.linalg.norm(t, axis=1), kind="stable")]
     # The first of those that are equal to 5 %, up to sign, stays.
@@ -146,7 +176,7 @@ def _refined_vectors(t: Floats, s: Floats) -> Floats:
     for i in range(len(t)):
         if not same[i, distinct].any():
             distinct.append(i)
-    return t[distinct[:_MAX_VECTORS]].reshape(-1, 3)
+    return t[distinct].reshape(-1, 3)
 
 
 def _best_triple(vectors: Floats, s: Floats) -> Floats | None:

@@ -6,12 +6,15 @@ have the cell of the first: its lattice is looked for among the peaks that are l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import gcd
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import lattice, symmetry
 from hklflow.core.indexing import index_peaks
+from hklflow.core.lattice_search import is_indexed
 from hklflow.core.refinement import Refined, realigned
 from hklflow.core.residuals import Peaks
 from hklflow.errors import HklflowError
@@ -31,6 +34,15 @@ _SHORT = 0.03  # of the frames: spots that the ends of a scan cut are odd ones
 _FEW, _OWN = 8, 0.7  # peaks of a part that are needed, and the share that must be on it
 _SAME = 0.2  # degrees: peaks of the crystal itself that do not fit it
 _MOST = 3
+_EXACT = 1e-5  # relative change of a metric that is none
+_HALF_TURN = np.cos(np.radians(0.5))  # of what a twin's rotation may miss a half turn by
+_ON_AXIS = np.cos(np.radians(1.0))  # of the angle between an axis and its image: twice the error
+_SHORT_VECTORS = np.array(
+    sorted(
+        (v for v in product(range(-2, 3), repeat=3) if v > (0, 0, 0) and gcd(*v) == 1),
+        key=lambda v: (sum(x * x for x in v), [-x for x in v]),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -42,12 +54,14 @@ class Crystal:
     peaks : (n,) int array
         Which of all peaks are on it.
     share : float
-        Of the intensity of all peaks.
+        Of the intensity of the peaks that are on one of the two lattices only.
     ub : (3, 3) array
     axis : (3,) array
         Of the smallest turn from the first crystal, in the goniometer's frame.
     angle : float
         Degrees.
+    law : str
+        Two-fold rotation that makes it a twin, as ``[1 1 1]`` or ``(1 0 2)*``; empty: none.
     """
 
     peaks: NDArray[np.int64]
@@ -55,6 +69,7 @@ class Crystal:
     ub: Floats
     axis: Floats
     angle: float
+    law: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,27 +136,40 @@ def _likely(hits: ArrayLike, n: ArrayLike) -> Floats:
     return total
 
 
+def unexplained(refined: Refined, group: symmetry.SpaceGroup) -> Mask:
+    """Peaks (n,) that do not fit the crystal, or are where its centring allows none."""
+    primitive = refined.hkl @ group.to_primitive.T
+    absent = np.abs(primitive - np.rint(primitive)).max(axis=1) > 1e-6
+    left: Mask = ~(refined.used | refined.held_out) | absent
+    return left
+
+
 def crystals(
-    refined: Refined, g: Floats, intensity: Floats, group: symmetry.SpaceGroup
+    ub: Floats, left: Mask, g: Floats, intensity: Floats, group: symmetry.SpaceGroup
 ) -> list[Crystal]:
-    """Lattices of the same cell among peaks that do not fit, the largest first.
+    """Lattices of the same cell among peaks that a crystal leaves, the largest first.
 
     Parameters
     ----------
+    ub : (3, 3) array
+        The crystal's, 1/Å with 2π.
+    left : (n,) bool array
     g : (n, 3) array
         Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
     intensity : (n,) array
     group : SpaceGroup
         In whose setting the cell is.
     """
-    left = ~(refined.used | refined.held_out)
-    turns = symmetry.lattice_rotations(refined.cell, group)
+    left = left.copy()
+    cell = lattice.decompose_ub(ub)[1]
+    turns = symmetry.lattice_rotations(cell, group)
+    exact = turns[[_is_exact(w, cell) for w in turns]]
     found: list[Crystal] = []
     while len(found) < _MOST and left.sum() >= _FEWEST:
         try:
             other = index_peaks(
                 g[left],
-                cell=refined.cell,
+                cell=cell,
                 group=group,
                 tolerance=_TOLERANCE,
                 cell_tolerance=_CELL_TOLERANCE,
@@ -153,10 +181,67 @@ def crystals(
         if len(rows) < _FEWEST:
             break
         left[rows] = False
-        axis, angle = _turn(refined.ub, other.ub, turns)
-        if angle > _SAME:
-            found.append(Crystal(rows, _share(intensity, rows), other.ub, axis, angle))
+        if _turn(ub, other.ub, turns)[1] > _SAME:
+            axis, angle = _turn(ub, other.ub, exact)
+            to_primitive = np.linalg.inv(group.to_primitive)
+            share = _share_of(ub @ to_primitive, other.ub @ to_primitive, g, intensity)
+            law = _law(ub, other.ub, exact)
+            found.append(Crystal(rows, share, other.ub, axis, angle, law))
     return found
+
+
+def crystal(
+    ub: Floats,
+    other: Floats,
+    mine: Mask,
+    theirs: Mask,
+    intensity: Floats,
+    group: symmetry.SpaceGroup,
+) -> Crystal | None:
+    """The second of two lattices, by the peaks (n,) on the first only, and on the second only.
+
+    None if these are too few.
+    """
+    rows = np.flatnonzero(theirs)
+    if len(rows) < _FEWEST:
+        return None
+    cell = lattice.decompose_ub(ub)[1]
+    turns = symmetry.lattice_rotations(cell, group)
+    exact = turns[[_is_exact(w, cell) for w in turns]]
+    counts = np.maximum(np.nan_to_num(intensity), 0.0)
+    share = float(counts[rows].sum() / counts[mine | theirs].sum())
+    return Crystal(rows, share, other, *_turn(ub, other, exact), _law(ub, other, exact))
+
+
+def _is_exact(w: Floats, cell: Floats) -> bool:
+    """Return True if a rotation on hkl leaves a cell's metric as it is."""
+    metric = np.linalg.inv(lattice.metric(cell))
+    size = np.sqrt(np.diag(metric))
+    change = (w.T @ metric @ w - metric) / np.outer(size, size)
+    return bool(np.abs(change).max() < _EXACT)
+
+
+def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
+    """What peaks of the second primitive lattice have of the intensity on one of them only."""
+    counts = np.maximum(np.nan_to_num(intensity), 0.0)
+    first, second = is_indexed(ub, g, _TOLERANCE), is_indexed(other, g, _TOLERANCE)
+    mine, theirs = counts[first & ~second].sum(), counts[second & ~first].sum()
+    return float(theirs / max(mine + theirs, np.finfo(float).tiny))
+
+
+def _law(ub: Floats, other: Floats, exact: Floats) -> str:
+    """The two-fold rotation about a short direct or reciprocal vector that relates lattices."""
+    turns = [lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in exact]
+    halves = np.array([turn for turn in turns if np.trace(turn) < 1 - 2 * _HALF_TURN])
+    if not len(halves):
+        return ""
+    for basis, form in ((np.linalg.inv(ub).T, "[{} {} {}]"), (ub, "({} {} {})*")):
+        directions = _SHORT_VECTORS @ basis.T
+        directions = directions / np.linalg.norm(directions, axis=1)[:, None]
+        along = np.einsum("ni,tij,nj->nt", directions, halves, directions).max(axis=1)
+        if along.max() > _ON_AXIS:
+            return form.format(*_SHORT_VECTORS[int(np.argmax(along > _ON_AXIS))])
+    return ""
 
 
 def turned(refined: Refined, g: Floats, intensity: Floats, rows: Mask) -> Crystal | None:

@@ -56,10 +56,7 @@ def oriented(
     most = max(int(one.used.sum()) for one in found)
     rivals = [one for one in found if one.used.sum() >= _AS_MANY * most]
     best = min(rivals, key=lambda one: one.chi2)
-    as_good = [
-        one
-        for one in rivals
-        if 3 * one.used.sum() * (one.chi2 / best.chi2 - 1) < _DECIDED and one is not best
-    ]
+    as_good = [one for one in rivals if 3 * one.used.sum() * (one.chi2 / best.chi2 - 1) < _DECIDED]
+    # Of equals the first: indexing has compared cell and absences with what is expected.
     # An exact mate of the crystal is one of the best as well.
-    return best, exact + len(as_good)
+    return as_good[0], exact + len(as_good) - 1

@@ -23,6 +23,7 @@ _MOST_HALF = 0.2  # of the intensity at h: sources have a few per cent of half t
 _SIGNIFICANT = 5.0  # σ by which peaks on the rings of a powder exceed those beside them
 _RING = 0.004  # relative half width in |Q| of a ring; cells of powders differ as much with T
 _ON_A_RING = 3  # peaks, of two rings at least
+_ALONE = 25  # peaks of a single ring
 _BESIDE = 4.0  # widths to either side from which the number by chance is taken
 
 # Cells (Å, degrees) of what is around crystals, and the hkl of its rings: ice Ih midway between
@@ -80,7 +81,7 @@ def unindexed(
     """
     left: Mask = (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED) & ~others
     fraction = float(left.mean()) if len(left) else 0.0
-    half = _half_wavelength(miller, intensity, left)
+    half = _half_wavelength(miller, length, intensity, left)
     left &= ~half
     rational, incommensurate = satellites(miller[left], group)
     vectors = []
@@ -98,6 +99,15 @@ def unindexed(
     return Unindexed(fraction, int(half.sum()), rings, vectors, int(left.sum()))
 
 
+def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
+    """Peaks (n,) of some that are at a propagation vector from a reciprocal lattice point."""
+    left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
+    on = np.zeros_like(left)
+    for found in (x for kind in satellites(miller[left], group) for x in kind):
+        on |= left & _at(miller, found["vector"], group)
+    return on
+
+
 def _at(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
     """Peaks (n,) at a propagation vector or its mates, from any reciprocal lattice point."""
     arms = [w @ np.asarray(vector) for w in group.laue_operations]
@@ -106,7 +116,7 @@ def _at(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
     return at
 
 
-def _half_wavelength(miller: Floats, intensity: Floats, left: Mask) -> Mask:
+def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
     """Peaks at h/2 whose intensities follow those of the reflections h."""
     double = np.rint(2 * miller)
     near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
@@ -121,16 +131,23 @@ def _half_wavelength(miller: Floats, intensity: Floats, left: Mask) -> Mask:
         strength[key] = max(strength.get(key, 0.0), float(counts))
     rows = np.flatnonzero(near)
     pairs = [
-        (intensity[row], strength[key])
+        (length[row], intensity[row], strength[key])
         for row in rows
         if (key := _friedel(double[row].astype(int))) in strength
     ]
     # Of a superlattice intensities know nothing of the reflections twice as far.
     if len(pairs) < FEWEST:
         return none
-    ours, theirs = np.array(pairs).T
-    alike = float(spearmanr(ours, theirs).statistic)
+    q, ours, theirs = np.array(pairs).T
+    alike = _alike(q, np.maximum(ours, 1.0), np.maximum(theirs, 1.0))
     return near if alike > _ALIKE and np.median(ours) < _MOST_HALF * np.median(theirs) else none
+
+
+def _alike(q: Floats, ours: Floats, theirs: Floats) -> float:
+    """Rank correlation of intensities (n,), of which both fall off with q."""
+    slopes = np.stack([np.ones_like(q), q**2], axis=1)
+    left = [y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0] for y in np.log([ours, theirs])]
+    return float(spearmanr(*left).statistic)
 
 
 def _friedel(hkl: NDArray[np.int64]) -> tuple[int, ...]:
@@ -154,5 +171,8 @@ def _on_rings(length: Floats, left: Mask, q: Floats) -> Mask:
             number, chance = number + float(on.sum()), chance + expected
             rings += on.sum() >= _ON_A_RING
     # The reflections of a lattice may be as long as one ring's, but not as several.
-    good = number >= FEWEST and number - chance > _SIGNIFICANT * np.sqrt(chance) and rings > 1
+    # Where the detector sees but one, it must hold most of what is left.
+    alone = number >= _ALONE and number > 0.5 * left.sum()
+    good = number >= FEWEST and number - chance > _SIGNIFICANT * np.sqrt(chance)
+    good = good and (rings > 1 or alone)
     return found if good else np.zeros_like(left)

@@ -16,6 +16,7 @@ _OPEN: dict[str, Any] = {
     "max_expansion": math.inf,
     "max_shift": math.inf,
     "max_crystal": math.inf,
+    "max_unindexed": math.inf,
 }
 
 
@@ -75,6 +76,12 @@ def table(accepted: Mapping[str, Any]) -> list[Gate]:
         ),
         _size(accepted, limits, holds("max_expansion")),
         Gate(_MOTION, _motion(own), f"{limits.max_shift:g}", holds("max_shift")),
+        Gate(
+            "Peaks not indexed",
+            _share_unindexed(own),
+            f"{limits.max_unindexed:.1%}",
+            holds("max_unindexed"),
+        ),
         Gate("Second crystal", _crystal(own), f"{limits.max_crystal:.1%}", holds("max_crystal")),
     ]
 
@@ -94,6 +101,11 @@ def _crystal(figures: Mapping[str, Any]) -> str:
         return _UNTESTED
     shares = [other["share"] for other in figures["other crystals"]]
     return f"{max(shares):.1%}" if shares else "none"
+
+
+def _share_unindexed(figures: Mapping[str, Any]) -> str:
+    shares = [left["fraction"] for left in figures.get("unindexed", ())]
+    return f"{max(shares):.1%}" if shares else _UNTESTED
 
 
 def _size(accepted: Mapping[str, Any], limits: Limits, passed: bool) -> Gate:

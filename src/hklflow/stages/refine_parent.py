@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.core.geometry import Rotation
+    from hklflow.core.indexing import Indexing
     from hklflow.core.refinement import Refined
     from hklflow.core.symmetry import SpaceGroup
     from hklflow.dials.engine import Engine
@@ -31,6 +32,8 @@ FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
 _FARTHEST = 1e5
+# Of the peaks, that a lattice indexes of which something can be said.
+_LEAST_INDEXED = 0.1
 Index = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
 Range = tuple[Index, Index]
 Limit = Annotated[float, Field(gt=0, le=_FARTHEST)]
@@ -125,6 +128,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         verdict,
     )
     from hklflow.core.grid import Grid
+    from hklflow.core.leftover import Crystal
     from hklflow.core.refinement import Limits
     from hklflow.dials import engine
 
@@ -135,6 +139,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
     group = symmetry.space_group(params.space_group)
     compared: list[Mapping[str, Any]] = []
+    twins: list[Crystal] = []
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
@@ -162,12 +167,33 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     begin, observed.tables, ub, group, free, limits, start=observed.rotations
                 )
 
-            refined = refine_from(ub)
+            def refine_at(
+                fewer: "Observed", rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
+            ) -> "Refined":
+                return used.refine(
+                    rotations, fewer.tables, ub, group, free, limits, start=observed.rotations
+                )
+
+            own = used.dials is None and inputs.start is None
             warnings = told
-            ambiguities = symmetry.reindexing_operators(refined.cell, group)
-            n_open = len(ambiguities)
-            if used.dials is None and inputs.start is None:
-                refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
+            domains = None
+            if own and params.cell is not None:
+                domains = orientation.separated(observed, begin, ub, group, params.cell, refine_at)
+            if domains is None:
+                refined = refine_from(ub)
+                ambiguities = symmetry.reindexing_operators(refined.cell, group)
+                n_open = len(ambiguities)
+                if own:
+                    refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
+            else:
+                n_all = len(observed.q_crystal(observed.rotations))
+                observed, refined, twin = domains
+                n_open, twins = 0, [twin]
+                n_own = len(refined.indexed)
+                warnings.append(
+                    f"the peaks are those of two domains: {n_own} of {n_all} are on the lattice of "
+                    "the larger one and were refined, the others were left out"
+                )
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(
@@ -237,6 +263,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         named = orientation.named(params.sample, params.scan, observed, own=True)
         figures["sizes"] = compared
         figures |= doubts.doubts(refined, observed.peaks, observed.intensities, group, free, named)
+        figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
+        if figures["other crystals"]:  # a twin's lattices make a larger one together
+            warnings = [text for text in warnings if "supercell" not in text]
     warnings += gates.failures(figures, figures, params.accept.limits(), identity)
     warnings += verdict.doubts(figures, figures, params.accept.limits(), identity)
     data = orientation.product(refined, observed, grid, identity, warnings, figures)
@@ -285,6 +314,8 @@ def _begin(
     used: "Engine",
 ) -> "tuple[list[Rotation], NDArray[np.float64], list[str]]":
     """Geometry and UB with which refinement starts, and what is to be said of them."""
+    import numpy as np
+
     from hklflow import orientation
     from hklflow.core.indexing import index_peaks
     from hklflow.dials import orient
@@ -303,15 +334,44 @@ def _begin(
         where = "the lattice that DIALS found"
         ub = orientation.reconciled(ub, group, group, params.cell, tolerance, where)
         return rotations, ub, []
+    g = observed.q_crystal(rotations)
+    strength = np.concatenate(observed.intensities)
     indexing = index_peaks(
-        observed.q_crystal(rotations),
+        g,
         cell=params.cell,
         group=group,
         tolerance=params.hkl_tolerance,
         cell_tolerance=tolerance,
-        min_fraction=params.min_indexed,
+        min_fraction=min(_LEAST_INDEXED, params.min_indexed),
+        strength=strength,
     )
+    if indexing.fraction < params.min_indexed:
+        raise HklflowError(_too_few(indexing, g, strength, group, params))
     return rotations, indexing.ub, [indexing.relation] if indexing.relation else []
+
+
+def _too_few(
+    indexing: "Indexing",
+    g: "NDArray[np.float64]",
+    strength: "NDArray[np.float64]",
+    group: "SpaceGroup",
+    params: Params,
+) -> str:
+    """Say why too few peaks are indexed, as far as the others tell."""
+    from hklflow.core import doubts
+
+    found = (
+        f"the expected cell indexes {indexing.indexed.sum()} of {len(g)} peaks "
+        f"({indexing.fraction:.0%}, limit {params.min_indexed:.0%})"
+    )
+    causes = doubts.causes(indexing.ub, g, strength, group)
+    if not causes:
+        relation = f"{indexing.relation}; " if indexing.relation else ""
+        return f"{found}; {relation}check the cell, the distance, the beam centre and wavelength"
+    return (
+        f"{found}; of the others {'; '.join(causes)}; to go on all the same, lower "
+        "`refine_parent: min_indexed`"
+    )
 
 
 if __name__ == "__main__":
