@@ -49,6 +49,7 @@ _INDEXED = 0.25  # largest deviation of h, k, l of peaks whose place is looked a
 _DOMAIN_ROUNDS = 4
 _ON = 8.0  # times the median of χ² of three residuals, within which a peak is on a lattice
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
+_BETTER = 0.7  # of that: well beyond chance for the thirty peaks that a class has at least
 _UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
@@ -75,7 +76,7 @@ class Observed:
     tables: tuple[Peaks, ...]
     """The same peaks with all that is known of them."""
     widths: tuple[Floats, ...] = ()
-    """Their widths in pixels, without the length of arcs."""
+    """Their widths in pixels, see `core.arcs.Displaced`."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Peaks that are not among these, by the reason."""
 
@@ -269,7 +270,7 @@ def without_maxima(
     significance = np.concatenate([t.significance for t in observed.tables])
     gap = sharpness.gap(width, significance)
     if gap is not None:
-        return _within(gap, width, observed, refined, again)
+        return _within(width <= gap, f"{gap:.2g} pixels", observed, refined, again)
     if refined.chi2 < _STRAYING:
         return observed, refined, []
     core = sharpness.narrow(width, significance)
@@ -277,7 +278,7 @@ def without_maxima(
         return observed, refined, []
     try:
         by_core = again(observed.select(core, _BROADER))
-        if by_core.chi2 > 0.5 * refined.chi2:
+        if by_core.chi2 > _BETTER * refined.chi2:
             return observed, refined, []  # they are no better placed: it is something else
         found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
         sigma = np.concatenate([p.sigma for p in observed.peaks])
@@ -288,21 +289,20 @@ def without_maxima(
         best = again(fewer)
     except HklflowError:
         return observed, refined, []  # too few are narrow
-    return fewer, best, [_left_out(keep, width[keep].max(), refined, best)]
+    return fewer, best, [_left_out(keep, f"{width[keep].max():.2g} pixels", refined, best)]
 
 
 def _within(
-    gap: float,
-    width: Floats,
+    keep: NDArray[np.bool_],
+    limit: str,
     observed: Observed,
     refined: refinement.Refined,
     again: Callable[[Observed], refinement.Refined],
 ) -> tuple[Observed, refinement.Refined, list[str]]:
     """Refine by the peaks (n,) of the narrow class alone, if they are this crystal's."""
-    keep = width <= gap
     if keep.sum() < sharpness.ENOUGH:
         note = (
-            f"{np.sum(~keep)} of {len(keep)} peaks are broader than {gap:.2g} pixels, {keep.sum()} "
+            f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit}, {keep.sum()} "
             "narrower: maxima of the diffuse scattering, and too few reflections to refine by "
             "alone; cell and orientation are those of the maxima, off by more than they say: "
             "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
@@ -313,15 +313,15 @@ def _within(
         best = again(fewer)
     except HklflowError:
         return observed, refined, []  # noise, or of another crystal
-    return fewer, best, [_left_out(keep, gap, refined, best)]
+    return fewer, best, [_left_out(keep, limit, refined, best)]
 
 
 def _left_out(
-    keep: NDArray[np.bool_], limit: float, refined: refinement.Refined, best: refinement.Refined
+    keep: NDArray[np.bool_], limit: str, refined: refinement.Refined, best: refinement.Refined
 ) -> str:
     return (
-        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit:.2g} pixels: maxima of the "
-        "diffuse scattering, which were left out "
+        f"{np.sum(~keep)} of {len(keep)} peaks are broader than {limit}: maxima of the diffuse "
+        "scattering, which were left out "
         f"(reduced chi² {refined.chi2:.3g} with them, {best.chi2:.3g} without)"
     )
 

@@ -71,7 +71,7 @@ def moved(inst: Instrument, centres: Floats, squares: Floats) -> Floats:
     off = arcs.displaced(
         model(inst), *centres[:, :2].T, *np.sqrt(squares.T), np.full(len(centres), 50.0)
     )
-    return centres - np.stack(off, axis=1)
+    return centres - np.stack([off.slow, off.fast, off.frame], axis=1)
 
 
 @pytest.mark.parametrize("degrees", [0.3, 1.0, 1.5])

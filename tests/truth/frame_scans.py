@@ -28,6 +28,7 @@ from hklflow.stages import (
 from tests.truth import frames_write
 from tests.truth.frames_world import FrameWorld
 from tests.truth.world_scans import compared
+from tests.truth.worlds_physics import busing_levy
 
 Floats = NDArray[np.float64]
 
@@ -270,8 +271,13 @@ def _judge_orientation(world: FrameWorld, found: Reduced) -> float:
     head, true = world.draft.header_scans[0], world.sample.scans[0]
     zero = np.zeros(1)
     turned = head.R(zero)[0].T @ true.R(zero)[0] @ world.sample.U
-    sample = SimpleNamespace(cell=world.sample.cell, U=turned)
-    answer = compared(SimpleNamespace(sample=sample, space_group=world.draft.space_group), data)
+    truth = SimpleNamespace(
+        sample=SimpleNamespace(cell=world.sample.cell, U=turned),
+        space_group=world.draft.space_group,
+        true_space_group=world.draft.space_group,
+        UB=turned @ busing_levy(world.sample.cell),
+    )
+    answer = compared(truth, data)
     found.figures |= {
         "pulls of cell and orientation": np.r_[answer.cell_pulls, answer.turn_pulls],
         "misorientation": answer.turn,

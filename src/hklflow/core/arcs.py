@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.core import sharpness
 from hklflow.core.geometry import BEAM, Rotation
 
 Floats = NDArray[np.float64]
@@ -30,10 +31,10 @@ Floats = NDArray[np.float64]
 _FEWEST = 40  # peaks for three parameters
 _WELL = 10.0  # significance of peaks whose width is known to a tenth
 _OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
-_SCATTER = 0.3  # relative, of squared widths about what the directions explain
 _SHARPEST = 0.1  # of the peaks, which are reflections
-_WIDER = 2.0  # squared width of reflections over that of the sharpest, at most
-_POINT = 0.2  # pixels², of both directions: no spot is smaller
+_SELDOM = 0.02  # weight of what is above the lower edge
+_ROUNDS = 10
+_POINT = 0.1  # pixels²: no spot is smaller
 _LONGEST = 0.2  # radian: widest rocking curve over its rate
 _STEP = 1e-4  # radian, of derivatives
 
@@ -63,7 +64,7 @@ class Displaced(NamedTuple):
     frame : Floats
         Frames.
     width : Floats
-        What spots are in all directions, without the length of arcs: pixels.
+        Of spots, pixels; of arcs that of spots as much broader as the arcs are than they should be.
     """
 
     slow: Floats
@@ -97,11 +98,11 @@ def displaced(
     spots = _directions(rotation, slow, fast)
     squares = np.stack([width_slow, width_fast], axis=1) ** 2
     ray = _rays(rotation, slow, fast)
-    rocking = (width_frame * rotation.scan.step * _rate(rotation, ray)) ** 2
-    spot, spread = _widths(spots, squares, rocking, significance)
+    rocking = width_frame * abs(rotation.scan.step) * _rate(rotation, ray)
+    spot, spread, radial = _widths(spots, squares, rocking**2, significance)
     long = np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
     own = np.sum(squares - spot, axis=1) / long
-    round_ = np.sum(squares, axis=1) - np.clip(np.nan_to_num(own), 0, spread) * long
+    expected = 2 * spot + spread * long + radial * np.sum(spots.out**2, axis=1)
     square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
     late, turned = _rocked(rotation, ray, width_frame)
     across = ray - np.outer(ray @ BEAM, BEAM)
@@ -110,7 +111,10 @@ def displaced(
     mean += np.sin(turned)[:, None] * aside
     there = rotation.detector.intersect(ray + mean - across)
     return Displaced(
-        np.asarray(there[0]) - slow, np.asarray(there[1]) - fast, late, np.sqrt(round_)
+        np.asarray(there[0]) - slow,
+        np.asarray(there[1]) - fast,
+        late,
+        np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
     )
 
 
@@ -170,8 +174,8 @@ def _rate(rotation: Rotation, ray: Floats) -> Floats:
 
 def _widths(
     spots: _Directions, squares: Floats, rocking: Floats, significance: Floats
-) -> tuple[float, float]:
-    """Find what spots are in all directions, pixels², and along arcs, radian² of the crystal.
+) -> tuple[float, float, float]:
+    """Find what spots are: in all directions (pixels²), along arcs and along the radius (radian²).
 
     Parameters
     ----------
@@ -192,23 +196,38 @@ def _widths(
         keep = (significance > _WELL) & (oblique < _OBLIQUE) & np.isfinite(squares).all(axis=1)
     keep &= np.isfinite(design).all(axis=(1, 2))
     if keep.sum() < _FEWEST:
-        return 0.0, 0.0
-    # Maxima of the diffuse scattering are broad in all directions: the sharpest peaks tell.
-    sharp = float(np.quantile(rocking[keep], _SHARPEST))
-    arc = sharp * np.sum(spots.along**2, axis=1)
-    least = max(float(np.quantile((np.sum(squares, axis=1) - arc)[keep], _SHARPEST)), _POINT)
-    near = keep & (np.sum(squares, axis=1) < _WIDER * (least + arc))
-    keep = near if near.sum() >= _FEWEST else keep
-    rows, wide = design[keep].reshape(-1, 3), squares[keep].ravel()
-    expected, weight, found = np.full_like(wide, np.median(wide)), np.ones_like(wide), np.zeros(3)
-    for _ in range(10):
-        w = weight / expected
-        found, _ = nnls(rows * w[:, None], wide * w)
-        expected = np.maximum(rows @ found, 1e-3)
-        # Overlapping spots and maxima of the diffuse scattering are wider.
-        off = np.abs(wide / expected - 1) / _SCATTER
-        weight = np.sqrt(np.minimum(1.0, 1.0 / np.maximum(off, 1e-9)))
-    return float(found[0]), float(found[1])
+        known = np.isfinite(squares).all(axis=1) & np.isfinite(rocking)
+        if not known.any():
+            return 0.5, 0.0, 0.0
+        # At most what the rocking curves are, of spots that are at least the smallest.
+        least = np.quantile(np.sum(squares[known], axis=1), _SHARPEST) / 2
+        return float(least), float(np.quantile(rocking[known], _SHARPEST)), 0.0
+    rows, wide = design[keep], squares[keep]
+    rows, wide = design[keep], squares[keep]
+    # Maxima of the diffuse scattering are broad in all directions, and may be the most: begin with
+    # the lower edge of the widths, then go by the narrowest class.
+    sharp = np.quantile(rocking[keep], _SHARPEST)
+    expected = np.maximum(_POINT + sharp * rows[:, :, 1], _POINT)
+
+    def fitted(weight: Floats) -> Floats:
+        w = np.sqrt(weight)[:, None] / expected
+        solution: Floats = nnls((rows * w[:, :, None]).reshape(-1, 3), (wide * w).ravel())[0]
+        return solution
+
+    for _ in range(_ROUNDS):
+        off = wide.sum(axis=1) / expected.sum(axis=1)
+        found = fitted(np.where(off > 1, _SELDOM, 1.0))
+        expected = np.maximum(rows @ found, _POINT)
+    for _ in range(2):
+        off = wide.sum(axis=1) / expected.sum(axis=1)
+        size = np.sqrt(off)
+        edge = sharpness.gap(size, significance[keep])
+        core = sharpness.narrow(size, significance[keep]) if edge is None else size <= edge
+        if core is None:
+            break
+        found = fitted(core.astype(np.float64))
+        expected = np.maximum(rows @ found, _POINT)
+    return max(float(found[0]), _POINT), float(found[1]), float(found[2])
 
 
 def _rays(rotation: Rotation, slow: Floats, fast: Floats) -> Floats:
