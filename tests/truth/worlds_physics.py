@@ -17,8 +17,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from tests.truth.mosaic import means
-
 Array = NDArray[np.float64]
 Rows = dict[str, NDArray[Any]]
 
@@ -222,7 +220,6 @@ class Sample:
             Q = np.einsum("nij,nj->ni", turn @ family.T @ UB, family.position[index])
             beam, s = k / self.instrument.k, (k + Q) / self.instrument.k
             slow, fast, path = self.instrument.pixel(start, s)
-            late, along, arc = self._arcs(r, frame, Q, k, start)
             slow0, fast0, _ = self.instrument.pixel(start, beam)
             cross = np.cross(s, beam)
             lorentz = np.abs(cross @ scan.axis)  # rad of Ewald misfit per rad of rotation
@@ -231,12 +228,12 @@ class Sample:
             on_frames = np.hypot(self.mosaic / zeta, np.degrees(gamma / lorentz)) / abs(scan.step)
             on_pixels = np.hypot(SPOT, gamma * path / self.instrument.pixel_size)
             rows: Rows = {
-                "frame": frame + late / np.radians(scan.step),
-                "slow": slow + along[0],
-                "fast": fast + along[1],
+                "frame": frame,
+                "slow": slow,
+                "fast": fast,
                 "width_frame": on_frames,
-                "width_slow": np.hypot(on_pixels, arc[0]),
-                "width_fast": np.hypot(on_pixels, arc[1]),
+                "width_slow": on_pixels,
+                "width_fast": on_pixels,
                 "intensity": family.strength[index] / lorentz,
                 "q": np.linalg.norm(Q, axis=1),
                 "hkl": family.hkl[index],
@@ -246,28 +243,6 @@ class Sample:
             keep = (zeta > MIN_ZETA) & (np.hypot(slow - slow0, fast - fast0) > BEAM_STOP)
             tables.append(select(rows, keep & self.recorded(r, rows)))
         return join(tables)
-
-    def _arcs(
-        self, r: int, frame: Array, Q: Array, k: Array, start: Array
-    ) -> tuple[Array, Array, Array]:
-        """Return how far centroids are off the mean block's (radians, pixels), and arcs' widths."""
-        late, turned, spread = means(Q, k, self.scans[r].axis, np.radians(self.mosaic))
-        z = k / self.instrument.k
-        up = np.sum((k + Q) * z, axis=1)[:, None] * z
-        out = k + Q - up
-        side = np.cross(z, out)
-        shorter = np.exp(-(spread**2) / 2)
-        places = [
-            np.stack(self.instrument.pixel(start, ray)[:2])
-            for ray in (
-                up + out,
-                up
-                + (np.cos(turned) * shorter)[:, None] * out
-                + (np.sin(turned) * shorter)[:, None] * side,
-                up + out + 1e-4 * side,
-            )
-        ]
-        return late, places[1] - places[0], np.abs(places[2] - places[0]) / 1e-4 * spread
 
     def recorded(self, r: int, rows: Rows) -> NDArray[np.bool_]:
         """Return True where a spot lies inside the detector and the scan, and not across a slip."""

@@ -104,7 +104,9 @@ def displaced(
     own = np.sum(squares - spot, axis=1) / long
     expected = 2 * spot + spread * long + radial * np.sum(spots.out**2, axis=1)
     square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
-    late, turned = _rocked(rotation, ray, width_frame)
+    # Rocking curves are broad for other reasons, too: what the arcs show is mosaic spread.
+    mosaic = np.minimum(rocking, np.sqrt(spread))
+    late, turned = _rocked(rotation, ray, mosaic)
     across = ray - np.outer(ray @ BEAM, BEAM)
     aside = np.cross(BEAM, across)
     mean = (np.cos(turned) * np.exp(-square / 2))[:, None] * across
@@ -118,15 +120,15 @@ def displaced(
     )
 
 
-def _rocked(rotation: Rotation, ray: Floats, width: Floats) -> tuple[Floats, Floats]:
+def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Floats]:
     """Return by how many frames (n,) and radians of azimuth (n,) means of rocking curves are off.
 
     Parameters
     ----------
     ray : (n, 3) array
         Scattered beams.
-    width : (n,) array
-        Standard deviations of the rocking curves, frames.
+    mosaic : (n,) array
+        Standard deviations in radians.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(7)
     q = ray - BEAM
@@ -136,7 +138,7 @@ def _rocked(rotation: Rotation, ray: Floats, width: Floats) -> tuple[Floats, Flo
         alpha = np.arccos(np.clip(-(q @ BEAM) / length, -1, 1))
         rate = (np.cross(axis, q) @ BEAM) / (length * np.sin(alpha))
         # Where a rocking curve is as long as it is curved, there is no mean block's spot to tell.
-        spread = np.minimum(width * abs(rotation.scan.step), _LONGEST * np.abs(rate))
+        spread = np.minimum(mosaic / np.abs(rate), _LONGEST * np.abs(rate))
         total, late, turned = np.zeros((3, len(q)))
         across = q - np.outer(q @ BEAM, BEAM)
         aside = np.cross(BEAM, across)
@@ -196,12 +198,7 @@ def _widths(
         keep = (significance > _WELL) & (oblique < _OBLIQUE) & np.isfinite(squares).all(axis=1)
     keep &= np.isfinite(design).all(axis=(1, 2))
     if keep.sum() < _FEWEST:
-        known = np.isfinite(squares).all(axis=1) & np.isfinite(rocking)
-        if not known.any():
-            return 0.5, 0.0, 0.0
-        # At most what the rocking curves are, of spots that are at least the smallest.
-        least = np.quantile(np.sum(squares[known], axis=1), _SHARPEST) / 2
-        return float(least), float(np.quantile(rocking[known], _SHARPEST)), 0.0
+        return _POINT, 0.0, 0.0
     rows, wide = design[keep], squares[keep]
     rows, wide = design[keep], squares[keep]
     # Maxima of the diffuse scattering are broad in all directions, and may be the most: begin with
