@@ -33,6 +33,9 @@ _PROFILE = 7.35  # see `core.steadiness`
 _SHORT = 0.03  # of the frames: spots that the ends of a scan cut are odd ones
 _FEW, _OWN = 8, 0.7  # peaks of a part that are needed, and the share that must be on it
 _SAME = 0.2  # degrees: peaks of the crystal itself that do not fit it
+_NEAR = 3.0  # degrees: nothing else is turned by more
+_MUCH = 0.35  # times the deviations from integers: much better
+_NO_TWIN = np.cos(np.radians(2.0))
 _MOST = 3
 _EXACT = 1e-5  # relative change of a metric that is none
 _HALF_TURN = np.cos(np.radians(0.5))  # of what a twin's rotation may miss a half turn by
@@ -181,7 +184,8 @@ def crystals(
         if len(rows) < _FEWEST:
             break
         left[rows] = False
-        if _turn(ub, other.ub, turns)[1] > _SAME:
+        apart = _turn(ub, other.ub, turns)[1]
+        if apart > _NEAR or (apart > _SAME and _is_apart(ub, other.ub, g[rows])):
             axis, angle = _turn(ub, other.ub, exact)
             to_primitive = np.linalg.inv(group.to_primitive)
             share = _share_of(ub @ to_primitive, other.ub @ to_primitive, g, intensity)
@@ -213,6 +217,19 @@ def crystal(
     return Crystal(rows, share, other, *_turn(ub, other, exact), _law(ub, other, exact))
 
 
+def _is_apart(ub: Floats, other: Floats, g: Floats) -> bool:
+    """Return True if peaks (n, 3) fit another lattice much better than the crystal's own.
+
+    Odd peaks of the crystal itself, as those that a gap cuts, are on a lattice that is turned a
+    little, but not well.
+    """
+    own, theirs = (
+        float(np.median(np.linalg.norm(miller - np.rint(miller), axis=1)))
+        for miller in (g @ np.linalg.inv(x).T for x in (ub, other))
+    )
+    return theirs < _MUCH * own
+
+
 def _is_exact(w: Floats, cell: Floats) -> bool:
     """Return True if a rotation on hkl leaves a cell's metric as it is."""
     metric = np.linalg.inv(lattice.metric(cell))
@@ -232,6 +249,8 @@ def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
 def _law(ub: Floats, other: Floats, exact: Floats) -> str:
     """The two-fold rotation about a short direct or reciprocal vector that relates lattices."""
     turns = [lattice.nearest_rotation(other @ w @ np.linalg.inv(ub)) for w in exact]
+    if max(np.trace(turn) for turn in turns) > 1 + 2 * _NO_TWIN:
+        return ""  # nearly the lattice itself, of which half turns are symmetries
     halves = np.array([turn for turn in turns if np.trace(turn) < 1 - 2 * _HALF_TURN])
     if not len(halves):
         return ""
