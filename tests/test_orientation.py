@@ -4,6 +4,10 @@ import numpy as np
 
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.orientation import _sharp, observe
+from tests.truth import worlds
+from tests.truth.world_scans import scan_of
+
+SCAN = scan_of(worlds.world("plain", "cubic", 1), 0)
 
 
 def peaks(widths: np.ndarray, intensity: np.ndarray) -> Peaks:
@@ -26,7 +30,7 @@ def test_many_weak_and_broad_maxima_do_not_make_the_few_strong_reflections_odd()
     # What is narrowest is noise.
     widths = np.repeat([0.1, 1.0, 4.0, 5.0], [2, 10, 40, 5])
     intensity = np.repeat([30.0, 1000.0, 50.0, -20.0], [2, 10, 40, 5])
-    kept = _sharp(peaks(widths, intensity), np.ones(len(widths), bool))
+    kept = _sharp(widths, intensity)
     assert kept.tolist() == [True] * 12 + [False] * 45
 
 
@@ -34,17 +38,17 @@ def test_peaks_as_wide_as_the_fit_allows_are_left_out_and_counted() -> None:
     table = peaks(np.full(40, 1.0), np.full(40, 100.0))
     table.flags[:3] = PeakFlag.WIDEST
     table.flags[2:4] |= PeakFlag.OVERLOAD  # counted once
-    found = observe(["r"], [], [table])
+    found = observe(["r"], [SCAN], [table])
     assert len(found.tables[0]) == 36
     assert found.left_out == {"overloaded": 2, "as wide as the fit allows": 2}
     assert found.notes == []
-    fewer = found.select(np.arange(36) < 30)
+    fewer = found.select(np.arange(36) < 30, "broader than reflections")
     assert fewer.left_out["broader than reflections"] == 6
 
 
 def test_where_most_peaks_are_as_wide_as_the_fit_allows_the_window_is_told() -> None:
     table = peaks(np.full(40, 1.0), np.full(40, 100.0))
     table.flags[:30] = PeakFlag.WIDEST
-    found = observe(["r"], [], [table])
+    found = observe(["r"], [SCAN], [table])
     assert len(found.tables[0]) == 40
     assert "find_peaks: window" in found.notes[0]

@@ -14,17 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus
-from hklflow.core import (
-    arcs,
-    domains,
-    geometry,
-    lattice,
-    leftover,
-    reduction,
-    refinement,
-    sharpness,
-    symmetry,
-)
+from hklflow.core import arcs, geometry, lattice, reduction, refinement, sharpness, symmetry
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
 from hklflow.core.model_compare import detector_of, on_geometry
@@ -38,6 +28,7 @@ from hklflow.errors import HklflowError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hklflow.core import leftover
     from hklflow.core.doubts import Named
 
 Floats = NDArray[np.float64]
@@ -353,6 +344,8 @@ def separated(
         The peaks of the larger domain, their refinement, and the other domain; None where there
         are no two.
     """
+    from hklflow.core import domains, leftover
+
     intensity = np.concatenate(observed.intensities)
     sigma = np.concatenate([p.sigma for p in observed.peaks])
     both = domains.pair(ub, observed.q_crystal(rotations), intensity, cell, group)

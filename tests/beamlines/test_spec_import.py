@@ -221,9 +221,10 @@ def test_the_start_is_taken_as_it_is(tmp_path: Path) -> None:
     )
     from hklflow import orientation
     from hklflow.core.symmetry import space_group
+    from tests.test_orientation import peaks
 
     read = nexus.read_scan(tmp_path / "scan.nxs")
-    observed = orientation.observe(["S12"], [read], [])
+    observed = orientation.observe(["S12"], [read], [peaks(np.empty(0), np.empty(0))])
     start = orientation.started(base / "config/orientations/c_250K.json", observed)
     ub = start.ub
     assert start.group is None

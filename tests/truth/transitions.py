@@ -102,7 +102,7 @@ def tried(child: World, folder: Path) -> Outcome | None:
         )
     except HklflowError as error:
         return Outcome(f"refine_parent: {error}", said, todo)
-    if more := verdict(new, new, folder):
+    if more := verdict(new, new, folder, **todo.get("accept", {})):
         return Outcome(f"not accepted: {more}", said, todo)
     return Outcome(compared(child, stage.read_json(new)), said, todo)
 

@@ -63,17 +63,20 @@ def table_of(world: World, number: int) -> Peaks:
     return Peaks(**{name: values[order] for name, values in columns.items()}, counts={})
 
 
+def scan_of(world: World, number: int) -> RotationScan:
+    """A rotation without frames."""
+    ones = np.ones(world.scans[number].n_frames)
+    rotation = rotation_of(world, number)
+    return RotationScan("none", 0, rotation, ones, ones, ones, "none", world.temperature)
+
+
 def written(world: World, folder: Path) -> dict[str, list[Path]]:
     """Write scan files and peak tables; they are the inputs of the refinement."""
     folder.mkdir(parents=True, exist_ok=True)
     scans, peaks = [], []
-    for i, scan in enumerate(world.scans):
-        ones = np.ones(scan.n_frames)
-        about = RotationScan(
-            "none", 0, rotation_of(world, i), ones, ones, ones, "none", world.temperature
-        )
+    for i in range(len(world.scans)):
         scans.append(folder / f"r{i}.nxs")
-        nexus.write_scan(scans[-1], about, f"r{i}", None)
+        nexus.write_scan(scans[-1], scan_of(world, i), f"r{i}", None)
         peaks.append(folder / f"p{i}.nxs")
         nexus.write_peaks(peaks[-1], table_of(world, i))
     return {"scans": scans, "peaks": peaks}

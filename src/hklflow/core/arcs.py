@@ -33,6 +33,7 @@ _WELL = 10.0  # significance of peaks whose width is known to a tenth
 _OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
 _SHARPEST = 0.1  # of the peaks, which are reflections
 _SELDOM = 0.02  # weight of what is above the lower edge
+_DETERMINED = 25.0  # fall of χ² that shows arcs
 _ROUNDS = 10
 _POINT = 0.1  # pixels²: no spot is smaller
 _LONGEST = 0.2  # radian: widest rocking curve over its rate
@@ -215,6 +216,7 @@ def _widths(
         off = wide.sum(axis=1) / expected.sum(axis=1)
         found = fitted(np.where(off > 1, _SELDOM, 1.0))
         expected = np.maximum(rows @ found, _POINT)
+    used = np.ones(len(rows), np.bool_)
     for _ in range(2):
         off = wide.sum(axis=1) / expected.sum(axis=1)
         size = np.sqrt(off)
@@ -222,9 +224,19 @@ def _widths(
         core = sharpness.narrow(size, significance[keep]) if edge is None else size <= edge
         if core is None:
             break
+        used = core
         found = fitted(core.astype(np.float64))
         expected = np.maximum(rows @ found, _POINT)
-    return max(float(found[0]), _POINT), float(found[1]), float(found[2])
+        spot, spread, radial = map(float, found)
+    # A crystal has no more mosaic spread than its rocking curves are broad.
+    spread = min(spread, float(np.median(rocking[keep])))
+    w = 1 / expected[used]
+    bare, target = rows[used] * w[:, :, None], wide[used] * w
+    with_arcs = float(np.sum((target - bare @ [spot, spread, radial]) ** 2))
+    fewer = nnls(bare[:, :, [0, 2]].reshape(-1, 2), target.ravel())[1] ** 2
+    if fewer - with_arcs < _DETERMINED * with_arcs / target.size:
+        spread = 0.0
+    return max(spot, _POINT), spread, radial
 
 
 def _rays(rotation: Rotation, slow: Floats, fast: Floats) -> Floats:

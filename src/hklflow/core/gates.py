@@ -130,11 +130,13 @@ def failures(
     ]
     if reasons:
         rise = _rise(figures, parent_figures)
+        fraction = figures["fraction unindexed"]
         remedy = remedies.proposal(
             figures,
             parent_figures,
             identity,
             rise=rise if rise > limits.max_unindexed_rise else None,
+            unindexed=fraction if fraction > limits.max_unindexed else None,
             broken=any(limits.broken(relation) for relation in figures["relations"]),
             absent=_is_absent(figures, parent_figures, limits),
             jumped=bool(jumps),

@@ -17,6 +17,7 @@ def proposal(
     identity: Mapping[str, Any],
     *,
     rise: float | None,
+    unindexed: float | None,
     broken: bool,
     absent: bool,
     jumped: bool,
@@ -29,13 +30,15 @@ def proposal(
         As of `core.gates.failures`; so is ``identity``.
     rise : float or None
         Of the fraction of unindexed peaks, if it is beyond its limit.
+    unindexed : float or None
+        That fraction, if it is beyond its own.
     broken, absent, jumped : bool
         Whether a relation of the cell is broken, reflections are where the group forbids them,
         an axis or the volume changes by more than it may.
     """
     satellites = _modulation(figures, parent)
     if satellites and rise is not None and not (broken or absent or jumped):
-        return _kept(figures, identity, satellites, rise)
+        return _kept(identity, satellites, rise, unindexed)
     scan = identity["scan"]
     at = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
     group, cell, others, why = _lattice(figures, parent, identity, rise, broken or absent)
@@ -48,6 +51,8 @@ def proposal(
         file = f"{scan}_start.json"
         copied = f"copy results/{identity['sample']}/{scan}/orientation.json to {file}, "
         more = f", orientation: {{start: {file}}}"
+        if unindexed is not None:
+            more += f", accept: {{max_unindexed: {_above(unindexed)}}}"
         why += f"the main reflections without {satellites}; "
         settings += _main_only(figures)
     return (
@@ -119,15 +124,22 @@ def _modulation(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> str:
     return f"the satellites at {vectors}, which are incommensurate: no cell indexes them"
 
 
+def _above(fraction: float) -> str:
+    """Write a limit that a fraction keeps."""
+    return f"{math.ceil(100 * min(fraction + _MARGIN, 1.0)) / 100:.2f}"
+
+
 def _kept(
-    figures: Mapping[str, Any], identity: Mapping[str, Any], satellites: str, rise: float
+    identity: Mapping[str, Any], satellites: str, rise: float, unindexed: float | None
 ) -> str:
-    limit = math.ceil(100 * min(rise + _MARGIN, 1.0)) / 100
+    limits = f"max_unindexed_rise: {_above(rise)}"
+    if unindexed is not None:
+        limits += f", max_unindexed: {_above(unindexed)}"
     name = f"{identity['sample']}/{identity['scan']}"
     return (
         f"{identity['scan']} has {satellites}. Its main reflections fit the parent: give it no "
         f"other cell. To use the parent's cell, with the satellites between its reflections, set "
-        f"in config.yaml `per_scan: {{{name}: {{accept: {{max_unindexed_rise: {limit:.2f}}}}}}}`"
+        f"in config.yaml `per_scan: {{{name}: {{accept: {{{limits}}}}}}}`"
     )
 
 
