@@ -111,3 +111,13 @@ def test_few_peaks_are_left_alone() -> None:
     _, centres, squares = clouds(inst, np.radians(1.0), 20, seed=6)
     found = moved(inst, centres, np.c_[squares[:, :2], np.zeros(20)])
     np.testing.assert_allclose(found, centres, atol=1e-9)
+
+
+def test_widths_of_all_sizes_show_no_arcs() -> None:
+    """No class of them is the narrowest."""
+    rng = np.random.default_rng(7)
+    inst = instrument(8)
+    places = np.c_[rng.uniform(20, 460, (300, 2)), np.zeros(300)]
+    found = moved(inst, places, np.exp(rng.uniform(-3, 3, (300, 3))) ** 2)
+    assert np.isfinite(found).all()
+    assert np.abs(found[:, :2] - places[:, :2]).max() < 0.2

@@ -201,7 +201,6 @@ def _widths(
     if keep.sum() < _FEWEST:
         return _POINT, 0.0, 0.0
     rows, wide = design[keep], squares[keep]
-    rows, wide = design[keep], squares[keep]
     # Maxima of the diffuse scattering are broad in all directions, and may be the most: begin with
     # the lower edge of the widths, then go by the narrowest class.
     sharp = np.quantile(rocking[keep], _SHARPEST)
@@ -227,16 +226,25 @@ def _widths(
         used = core
         found = fitted(core.astype(np.float64))
         expected = np.maximum(rows @ found, _POINT)
-        spot, spread, radial = map(float, found)
+    spot, spread, radial = map(float, found)
     # A crystal has no more mosaic spread than its rocking curves are broad.
     spread = min(spread, float(np.median(rocking[keep])))
-    w = 1 / expected[used]
-    bare, target = rows[used] * w[:, :, None], wide[used] * w
-    with_arcs = float(np.sum((target - bare @ [spot, spread, radial]) ** 2))
-    fewer = nnls(bare[:, :, [0, 2]].reshape(-1, 2), target.ravel())[1] ** 2
-    if fewer - with_arcs < _DETERMINED * with_arcs / target.size:
+    if not _determined(rows[used], wide[used], expected[used], (spot, spread, radial)):
         spread = 0.0
     return max(spot, _POINT), spread, radial
+
+
+def _determined(
+    rows: Floats, wide: Floats, expected: Floats, found: tuple[float, float, float]
+) -> bool:
+    """Return True if squared widths (n, 2) without the arcs' part would fit much worse."""
+    from scipy.optimize import nnls
+
+    w = 1 / expected
+    design, target = rows * w[:, :, None], wide * w
+    with_arcs = float(np.sum((target - design @ found) ** 2))
+    without = float(nnls(design[:, :, [0, 2]].reshape(-1, 2), target.ravel())[1] ** 2)
+    return without - with_arcs > _DETERMINED * with_arcs / target.size
 
 
 def _rays(rotation: Rotation, slow: Floats, fast: Floats) -> Floats:
