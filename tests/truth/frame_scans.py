@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,7 @@ from hklflow.stages import (
 )
 from tests.truth import frames_write
 from tests.truth.frames_world import FrameWorld
-from tests.truth.world_scans import compared
-from tests.truth.worlds_physics import busing_levy
+from tests.truth.world_scans import compared_with
 
 Floats = NDArray[np.float64]
 
@@ -268,18 +267,10 @@ def _absorbed(world: FrameWorld, r: int) -> Floats:
 
 
 def _judge_orientation(world: FrameWorld, found: Reduced) -> float:
-    """Largest pull of cell and orientation, in the goniometer's frame of the header."""
+    """Largest pull of cell and orientation."""
     data = stage.read_json(found.folder / "refine_parent_orientation.json")
-    head, true = world.draft.header_scans[0], world.sample.scans[0]
-    zero = np.zeros(1)
-    turned = head.R(zero)[0].T @ true.R(zero)[0] @ world.sample.U
-    truth = SimpleNamespace(
-        sample=SimpleNamespace(cell=world.sample.cell, U=turned),
-        space_group=world.draft.space_group,
-        true_space_group=world.draft.space_group,
-        UB=turned @ busing_levy(world.sample.cell),
-    )
-    answer = compared(truth, data)
+    header, group = world.draft.header_scans[0], world.draft.space_group
+    answer = compared_with(world.sample, header, group, data)
     found.figures |= {
         "pulls of cell and orientation": np.r_[answer.cell_pulls, answer.turn_pulls],
         "misorientation": answer.turn,

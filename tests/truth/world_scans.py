@@ -16,7 +16,7 @@ from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
 from hklflow.stages import find_peaks, refine_parent
 from tests.truth.worlds import World
-from tests.truth.worlds_physics import is_absent, operations
+from tests.truth.worlds_physics import Sample, Scan, busing_levy, is_absent, operations
 
 Floats = NDArray[np.float64]
 
@@ -147,12 +147,23 @@ def answered(world: World, folder: Path, **params: Any) -> Answer:
 
 def compared(world: World, data: dict[str, Any]) -> Answer:
     """Compare a refined orientation with the truth, in the choice of axes that comes nearest."""
-    truth = world.sample
+    return compared_with(world.sample, world.scans[0], world.space_group, data)
+
+
+def compared_with(truth: Sample, header: Scan, space_group: str, data: dict[str, Any]) -> Answer:
+    """Compare a refined orientation with a true crystal.
+
+    U is what it is where the header's angles hold: a start angle that is off turns it, and makes
+    no error of the cell, of the children or of S(Q).
+    """
+    none = np.zeros(1)
+    stated = header.R(none)[0].T @ truth.scans[0].R(none)[0] @ truth.U
+    ub_true = stated @ busing_levy(truth.cell)
     found, sigma = np.array(data["cell"]), np.array(data["cell_sigma"])
     u_found = np.array(data["U"])
     best: tuple[float, Floats, Floats] | None = None
-    for operation in [*_choices(world.space_group), *_lattice_rotations(truth.cell)]:
-        ub = world.UB @ operation
+    for operation in [*_choices(space_group), *_lattice_rotations(truth.cell)]:
+        ub = ub_true @ operation
         cell = lattice.decompose_ub(ub)[1]
         if np.abs(cell / found - 1).max() > _SAME:
             continue
