@@ -25,6 +25,10 @@ def cloud(
     return hkl @ ub.T + rng.normal(0, noise, (len(hkl), 3)), ub
 
 
+# Cells that are good to 3 % in each length have strains of twice as much.
+WIDE = {"tolerance": 0.1, "cell_tolerance": 0.06, "min_fraction": 0.3}
+
+
 # Three seeds of each system: both cells of the benchmark, one of them twice.
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -33,13 +37,14 @@ def test_finds_the_lattice_with_and_without_a_cell(system: str, seed: int) -> No
     symbol, cell = made.CASES[system][seed % 2]
     group = symmetry.space_group(symbol)
     g, true = made.simulate(symbol, cell, seed)
-    known = index_peaks(g, cell=made.rough_cell(symbol, cell, seed), group=group)
+    rough = made.rough_cell(symbol, cell, seed)
+    known = index_peaks(g, cell=rough, group=group, **WIDE)
     assert made.is_right(known.ub, group, true, symbol)
     # All true peaks are 70 %; chance adds at most a few per cent.
     assert 0.67 < known.fraction < 0.75
     # Which of two axes equal to 1 % is called a, a cell good to 3 % cannot tell.
     np.testing.assert_allclose(np.sort(known.cell[:3]), np.sort(cell[:3]), rtol=0.005)
-    unknown = index_peaks(g)
+    unknown = index_peaks(g, **WIDE)
     assert made.is_right(unknown.ub, unknown.candidates[0].group, true, symbol)
     for found in (known, unknown):
         np.testing.assert_allclose(found.u @ found.u.T, np.eye(3), atol=1e-12)

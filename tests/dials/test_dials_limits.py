@@ -17,6 +17,7 @@ from hklflow.dials.programs import Dials
 from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import integrate as stage
+from tests.truth.defaults import configured
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,8 @@ def integrated(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Any:
     measurement = Measurement(rotation(), np.ones(SHAPE), ONES, lambda: iter(()))
     ub = lattice.b_matrix([10.0, 10, 10, 90, 90, 90])
     group = symmetry.space_group("P 1")
-    return integrate.integrate(measurement, scan(), ub, group, dials=DIALS, **settings)
+    run = configured(integrate.integrate, stage.Params)
+    return run(measurement, scan(), ub, group, dials=DIALS, **settings)
 
 
 def test_settings_cut_the_table_of_dials(monkeypatch: pytest.MonkeyPatch) -> None:

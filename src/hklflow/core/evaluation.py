@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.core import lattice, symmetry
 from hklflow.core.geometry import Rotation
-from hklflow.core.parameters import rotation_vector
+from hklflow.core.parameters import rotation_vector, tilt
 from hklflow.core.reduction import strain
 from hklflow.core.refinement import Limits, Refined, Refinement, begun, problem_of
 from hklflow.core.residuals import Peaks, Problem
@@ -138,10 +138,11 @@ def _changes(
     old, new = start[0].detector, rotations[0].detector
     axes = [np.stack([d.slow, d.fast, np.cross(d.slow, d.fast)], 1) for d in (old, new)]
     centre = [d.plane.lab(d.shape[0] / 2, d.shape[1] / 2) for d in (old, new)]
+    along = tilt(old.normal)  # axes of the detector that is moved, see `Parameters`
     vectors = {
         "u": rotation_vector(parameters.u @ start_u.T),
-        "detector": centre[1] - centre[0],
-        "detector_rotation": rotation_vector(axes[1] @ axes[0].T),
+        "detector": (centre[1] - centre[0]) @ along,
+        "detector_rotation": rotation_vector(axes[1] @ axes[0].T) @ along,
     }
     for i, (before, after) in enumerate(zip(start, rotations, strict=True)):
         turn = before.goniometer.rotation(0.0).T @ after.goniometer.rotation(0.0)

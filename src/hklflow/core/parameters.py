@@ -138,7 +138,7 @@ class Parameters:
         A detector that sits askew or too far on its arm does so at every angle of the arm.
         """
         own, first = (self.rotations[n].detector for n in (i, 0))
-        turn = _tilt(first.normal)
+        turn = tilt(first.normal)
         if not (np.array_equal(own.slow, first.slow) and np.array_equal(own.fast, first.fast)):
             axes = np.column_stack([own.slow, own.fast, own.normal])
             turn = axes @ np.array([first.slow, first.fast, first.normal]) @ turn
@@ -274,7 +274,7 @@ def _refuse_degenerate(groups: Sequence[str], n_rotations: int) -> None:
         )
 
 
-def _tilt(normal: Floats) -> Floats:
+def tilt(normal: Floats) -> Floats:
     """Return the smallest rotation that takes the beam to a detector's normal."""
     axis = np.cross(BEAM, normal)
     size = float(np.linalg.norm(axis))
