@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 2
+VERSION = 3
 FRAMES_OF = "scans"
 
 
