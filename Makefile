@@ -33,7 +33,7 @@ $(VENV)/.installed: envs/requirements.lock pyproject.toml
 	$(PIP) --require-hashes -r envs/requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	$(COMPILE)
-	$(BIN)/python -m hklflow.warm
+	$(BIN)/python -m hklflow.experiment.warm
 	touch $@
 
 $(VENV)/.installed-slurm: $(VENV)/.installed envs/requirements-slurm.lock
@@ -49,7 +49,7 @@ $(VENV)/.installed-xfel: $(VENV)/.installed envs/requirements-xfel.lock
 $(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.lock
 	$(PIP) --require-hashes -r envs/requirements-dev.lock
 	$(COMPILE)
-	$(BIN)/python -m hklflow.warm constants
+	$(BIN)/python -m hklflow.experiment.warm constants
 	touch $@
 
 demo: setup

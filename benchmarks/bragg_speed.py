@@ -20,11 +20,11 @@ import numpy as np
 from tests.truth import bragg_scans as simulated
 
 from hklflow.bragg.integrate import integrate
-from hklflow.core import symmetry
-from hklflow.core.peaks import find_peaks
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.simulate import GAP_VALUE
-from hklflow.integration_settings import IntegrationSettings
+from hklflow.geometry import symmetry
+from hklflow.peaks.search import find_peaks
+from hklflow.peaks.table import Peaks
+from hklflow.simulation.frames import GAP_VALUE
+from hklflow.stage.integration_settings import IntegrationSettings
 
 SHAPE = (1000, 1000)
 

@@ -24,9 +24,9 @@ from scipy.spatial import cKDTree
 from tests.truth import bragg_scans as simulated
 
 from hklflow.bragg.integrate import Integrated, integrate
-from hklflow.core.reflections import UNFIT, Reflections
-from hklflow.core.simulate import Cosine, Diffuse, Ridge, Simulation, TruePeaks
-from hklflow.integration_settings import IntegrationSettings
+from hklflow.bragg.reflections import UNFIT, Reflections
+from hklflow.simulation.frames import Cosine, Diffuse, Ridge, Simulation, TruePeaks
+from hklflow.stage.integration_settings import IntegrationSettings
 
 DECADES = ((0.0, 10.0), (10.0, 100.0), (100.0, 1000.0), (1000.0, 1e5))
 

@@ -26,12 +26,12 @@ from tests.truth.convergence import (
     turned,
 )
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.congruence import congruence, halves
 from hklflow.bragg.converge import Model
 from hklflow.bragg.residual_map import by_module, displaced
 from hklflow.calibration.bragg_level import halves_agree
-from hklflow.core.modules import Modules
-from hklflow.errors import HklflowError
+from hklflow.geometry.modules import Modules
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from hklflow.calibration.detectors import known_detector
 from hklflow.constants import flood
 from hklflow.constants.count_rate import MODELS, fit_dead_time
 from hklflow.constants.simulate_counters import counted, draw
-from hklflow.core.dispersion import ModuleDispersion
-from hklflow.core.geometry import Detector
-from hklflow.core.masks import MaskBit
-from hklflow.core.pixel_moments import PixelMoments
+from hklflow.geometry import Detector
+from hklflow.images.dispersion import ModuleDispersion
+from hklflow.images.masks import MaskBit
+from hklflow.images.pixel_moments import PixelMoments
 
 PILATUS = known_detector("Pilatus 300k")
 DISTANCE, N, COUNTS, EACH = 0.3, 100, 400.0, 60

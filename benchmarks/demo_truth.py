@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hklflow import config, stage
-from hklflow.core import lattice
-from hklflow.core.symmetry import space_group
+from hklflow import experiment as config
+from hklflow import stage
+from hklflow.geometry import lattice
+from hklflow.geometry.symmetry import space_group
 from hklflow.stages.simulate import build
 
 

@@ -24,11 +24,18 @@ from numpy.typing import NDArray
 from tests.truth import pmnpt, snase
 
 from hklflow import nexus, stage
-from hklflow.core import symmetry
-from hklflow.core.model import Model, from_orientation
-from hklflow.core.model_compare import compare
-from hklflow.core.prediction import predict
-from hklflow.core.simulate import (
+from hklflow.base.errors import HklflowError
+from hklflow.dials import orient
+from hklflow.dials.frames import find_spots
+from hklflow.dials.programs import find, workspace
+from hklflow.formats import spec
+from hklflow.formats.dials_expt import read_expt, write_expt
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import symmetry
+from hklflow.geometry.model import Model, from_orientation
+from hklflow.geometry.model_compare import compare
+from hklflow.geometry.prediction import predict
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     Diffuse,
@@ -36,13 +43,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.dials import orient
-from hklflow.dials.frames import find_spots
-from hklflow.dials.programs import find, workspace
-from hklflow.errors import HklflowError
-from hklflow.formats import spec
-from hklflow.formats.dials_expt import read_expt, write_expt
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import find_peaks, import_scan, refine_parent
 
 Floats = NDArray[np.float64]

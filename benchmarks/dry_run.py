@@ -10,7 +10,7 @@ turns and medians are printed; on a machine that does other work, trust the CPU 
 
 With ``--made`` all products are there (hollow, but for the records of how they were made), and
 with ``--images`` raw data are series of so many images. The third workflow is hklflow's without
-`hklflow.freshness`: what its comparison of all products costs.
+`hklflow.experiment.freshness`: what its comparison of all products costs.
 """
 
 import argparse
@@ -88,11 +88,11 @@ def make_products(folder: Path) -> None:
     """Put hollow files with their records in the place of all products, oldest first."""
     import importlib
 
-    from hklflow import identity
-    from hklflow.config import load, read_yaml
-    from hklflow.config.jobs import jobs_of
+    from hklflow.base import identity
+    from hklflow.experiment import load, read_yaml
+    from hklflow.experiment.jobs import jobs_of
+    from hklflow.experiment.tables import is_series
     from hklflow.formats.raw import find_files
-    from hklflow.tables import is_series
 
     experiment = load(read_yaml(folder / "config/config.yaml"), folder, {})
     entries: dict[str, identity.Entry] = {}
@@ -133,7 +133,8 @@ def _write_hollow(path: Path, record: dict[str, Any]) -> None:
 
     import h5py
 
-    from hklflow import nexus, notes
+    from hklflow import nexus
+    from hklflow.base import notes
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".nxs":
@@ -164,7 +165,7 @@ def write_floor(folder: Path, n_scans: int) -> None:
 # A snakemake whose plan compares nothing.
 _BLIND = """
 import runpy, sys
-from hklflow.freshness import Freshness
+from hklflow.experiment.freshness import Freshness
 Freshness.__init__ = lambda self, experiment: None
 Freshness.verdicts = lambda self: []
 sys.argv[0] = "snakemake"

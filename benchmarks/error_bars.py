@@ -28,8 +28,9 @@ from benchmarks.registration import (
     rotation_of,
     two_settings,
 )
-from hklflow.core import binning, estimator, geometry
-from hklflow.core.simulate import Diffuse, Simulation
+from hklflow import geometry
+from hklflow.simulation.frames import Diffuse, Simulation
+from hklflow.transform import binning, estimator
 
 
 def truth(simulation: Simulation, grid: binning.Grid, fine: int = 4) -> np.ndarray:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from hklflow import config, stage
-from hklflow.core import lattice
-from hklflow.core.symmetry import space_group
+from hklflow import experiment as config
+from hklflow import stage
+from hklflow.geometry import lattice
+from hklflow.geometry.symmetry import space_group
 from hklflow.stages.simulate import build
 
 TEMPERATURES = (300, 250, 200, 150, 100)

@@ -19,10 +19,11 @@ from tests.truth.defaults import bragg_positions
 import hklflow  # noqa: F401
 import numpy as np
 
-from hklflow.core import fill, fill_kernels, lattice, punch
-from hklflow.core.grid import Grid
-from hklflow.core.interpolants import OTHERS
-from hklflow.core.symmetry import space_group
+from hklflow.volumes import fill, fill_kernels, punch
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.volumes.interpolants import OTHERS
+from hklflow.geometry.symmetry import space_group
 
 STEP, REACH = 0.04, 2.4  # r.l.u.
 CUBIC = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])

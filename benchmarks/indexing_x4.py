@@ -16,8 +16,8 @@ import numpy as np
 from tests.truth.defaults import index_peaks
 from tests.truth.lattices import CASES, is_right, rough_cell, simulate
 
-from hklflow.core import symmetry
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import symmetry
 
 
 def main(seeds: int) -> None:

@@ -29,7 +29,7 @@ from tests.truth import worlds
 from tests.truth.world_scans import Answer, answered, compared
 from tests.truth.worlds_physics import rotation
 
-from hklflow.core import lattice, symmetry
+from hklflow.geometry import lattice, symmetry
 
 _FAR = 5.0  # σ
 _TURN = 0.3  # degrees
@@ -247,7 +247,7 @@ def _answer(world: worlds.World) -> Answer:
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),
-        patch("hklflow.orientation.picture"),
+        patch("hklflow.stage.orientation.picture"),
         patch("hklflow.plots.save"),
     ):
         return answered(world, Path(folder))

@@ -25,15 +25,14 @@ from typing import Any
 import numpy as np
 from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 
-from hklflow import nexus
+from hklflow import geometry, nexus
 from hklflow.bragg import observations, scaling
-from hklflow.core import geometry, lattice, symmetry
-from hklflow.core.geometry import Rotation, directions
-from hklflow.core.model import Model
-from hklflow.core.reflections import UNFIT, Reflections
+from hklflow.bragg.reflections import UNFIT, Reflections
 from hklflow.dials.programs import Dials, find
 from hklflow.formats.dials_expt import write_expt
 from hklflow.formats.dials_refl import Refl, read_refl, write_refl
+from hklflow.geometry import Rotation, directions, lattice, symmetry
+from hklflow.geometry.model import Model
 
 SHELLS = 5
 PREDICTED, SUMMED, FITTED = 1, 256, 512

@@ -25,16 +25,15 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import lattice, prediction
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, from_orientation, to_orientation
-from hklflow.core.modules import Modules
-from hklflow.core.peaks_table import Peaks
 from hklflow.formats.dials_expt import read_expt, write_expt
 from hklflow.formats.dials_peaks import peaks_to_refl, refl_to_peaks
 from hklflow.formats.dials_refl import read_refl, write_refl
 from hklflow.formats.nxrefine import read_nxrefine, write_nxrefine
 from hklflow.formats.xds import read_xparm, write_xparm
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
+from hklflow.geometry.model import Model, from_orientation, to_orientation
+from hklflow.geometry.modules import Modules
+from hklflow.peaks.table import Peaks
 
 N = 200
 SHAPE = (180, 220)

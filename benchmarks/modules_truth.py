@@ -19,9 +19,9 @@ from tests.truth.displaced_modules import (
     truth,
 )
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.modules import ModuleFit, fit_modules
-from hklflow.core.modules import Modules
-from hklflow.errors import HklflowError
+from hklflow.geometry.modules import Modules
 
 
 def errors(fit: ModuleFit, shift: np.ndarray, angle: np.ndarray) -> tuple[float, ...]:

@@ -31,8 +31,8 @@ from tests.truth.world_scans import Answer, answered
 from tests.truth.worlds import BRAGG, DIFFUSE, SYSTEMS, World, world
 from tests.truth.worlds_physics import Motion, rotation
 
-from hklflow.core import geometry
-from hklflow.core.parameters import rotation_vector
+from hklflow import geometry
+from hklflow.geometry.parameters import rotation_vector
 from hklflow.stages import find_peaks
 
 Floats = NDArray[np.float64]

@@ -23,9 +23,9 @@ import hklflow  # noqa: F401
 import h5py
 import numpy as np
 
-from hklflow.core import lattice
-from hklflow.core import simulate_disorder as disorder
-from hklflow.core.grid import Grid
+from hklflow.geometry import lattice
+from hklflow.simulation import disorder
+from hklflow.geometry.grid import Grid
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.nexus.volume import open_volume
 from hklflow.stages import pdf
@@ -149,7 +149,7 @@ def _big_stage(folder: Path, memory: float) -> Any:
 
 
 def big_input(folder: Path) -> None:
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
 
     cell = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
     grid = Grid.symmetric(5.0, 0.02)

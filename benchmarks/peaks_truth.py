@@ -14,7 +14,7 @@ import numpy as np
 from tests.truth import peaks as simulated
 from tests.truth.snase_peaks import search_snase
 
-from hklflow.core.peaks import PeakFlag
+from hklflow.peaks.search import PeakFlag
 
 AXES = ("frame", "slow", "fast")
 

@@ -3,7 +3,7 @@
     python -m benchmarks.planning                  # the table of docs/performance.md
     python -m benchmarks.planning --run FOLDER     # one tenth of its first row, measured
 
-The table comes from the cost model of `hklflow.estimate`, as `hklflow check` does. The run
+The table comes from the cost model of `hklflow.experiment.cost`, as `hklflow check` does. The run
 simulates a tenth of the frames (not measured), reduces them on one core from import to report,
 and compares the CPU seconds of all processes with the model's.
 """
@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from hklflow import config
-from hklflow.estimate import COSTS, Estimate, Shape, job_counts
+from hklflow import experiment as config
+from hklflow.experiment.cost import COSTS, Estimate, Shape, job_counts
 
 ROTATIONS = {"r1": 0.0, "r2": 35.0, "r3": -30.0}
 DEMO = Path(__file__).parents[1] / "demo/config/config.yaml"

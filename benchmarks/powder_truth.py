@@ -12,13 +12,13 @@ from collections import Counter
 import numpy as np
 from tests.truth.defaults import calibrate_powder
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import assess
 from hklflow.calibration.ring_fit import PARAMETERS
-from hklflow.core.geometry import Detector
-from hklflow.core.simulate import Background, DetectorModel, module_gaps
-from hklflow.core.simulate_powder import Grains, powder_image
-from hklflow.errors import HklflowError
 from hklflow.formats.poni import Poni, poni_from_detector
+from hklflow.geometry import Detector
+from hklflow.simulation.frames import Background, DetectorModel, module_gaps
+from hklflow.simulation.powder import Grains, powder_image
 
 PIXEL = 200e-6
 WAVELENGTH = 0.35

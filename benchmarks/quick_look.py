@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from hklflow import nexus, stage
-from hklflow.config import binned
-from hklflow.core import geometry
-from hklflow.core.grid import Grid
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus, stage
+from hklflow.experiment import binned
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry.grid import Grid
+from hklflow.simulation.frames import (
     Background,
     CrystalModel,
     DetectorModel,
@@ -30,7 +30,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import bin_frames, find_peaks, frame_scale, import_scan, mask_3d, pixel_mask
 from hklflow.stages import transform as transform_stage
 

@@ -20,9 +20,9 @@ import numpy as np
 from tests.truth.pmnpt import compare, corrected, hkl_difference, orientation, prepare, read, reduce
 
 from hklflow import nexus, stage
-from hklflow.core import symmetry
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import symmetry
+from hklflow.geometry.grid import Grid
 from hklflow.stages import fill, pdf, symmetrise
 
 

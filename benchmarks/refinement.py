@@ -19,9 +19,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 from tests.truth.defaults import index_peaks, refine
 
-from hklflow.core import geometry, lattice, prediction, symmetry
-from hklflow.core.parameters import choose
-from hklflow.core.refinement import Peaks, Refined
+from hklflow import geometry
+from hklflow.geometry import lattice, prediction, symmetry
+from hklflow.geometry.parameters import choose
+from hklflow.orientation.refinement import Peaks, Refined
 
 CASES = {
     "triclinic": ("P-1", [5.2, 7.1, 9.8, 81.0, 97.0, 108.0]),

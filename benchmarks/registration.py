@@ -16,8 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from hklflow.core import binning, corrections, geometry
-from hklflow.core.simulate import (
+from hklflow import geometry
+from hklflow.geometry import corrections
+from hklflow.simulation.frames import (
     Cosine,
     CrystalModel,
     DetectorModel,
@@ -26,6 +27,7 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
+from hklflow.transform import binning
 
 CELL = (4.5, 4.5, 7.0, 90.0, 90.0, 120.0)
 PERIODS = (0.5, 0.5, 1.0)
@@ -100,7 +102,7 @@ def accumulator(
     samples: tuple[int, int, int] = (1, 1, 1),
     keep_excluded: bool = False,
 ) -> binning.Accumulator:
-    """Empty sums with N from `core.corrections`; monitor and transmission as handed over."""
+    """Empty sums with N from `geometry.corrections`; monitor and transmission as handed over."""
     rotation = rotation_of(simulation)
     pixel_norm = simulation.live * corrections.solid_angle(rotation.detector)
     pixel_norm *= corrections.polarization(rotation.detector, rotation.beam.polarization)

@@ -25,9 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from hklflow import nexus
-from hklflow.core import estimator, lattice, symmetrise, symmetry
-from hklflow.core import symmetrise_kernels as columns
-from hklflow.core.grid import Grid
+from hklflow.geometry import lattice, symmetry
+from hklflow.geometry.grid import Grid
+from hklflow.transform import estimator
+from hklflow.volumes import symmetrise
+from hklflow.volumes import symmetrise_kernels as columns
 
 GROUPS = ("P -1", "P 1 2/m 1", "P m m m", "P 4/m", "P 4/m m m", "P -3", "P -3 m 1", "P -3 1 m",
           "P 6/m", "P 6/m m m", "P m -3", "P m -3 m")  # fmt: skip

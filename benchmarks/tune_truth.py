@@ -12,7 +12,7 @@ from tests.truth.defaults import index_peaks, peak_params
 from tests.truth.tuning import STARTS, Scene, scene
 
 from hklflow.bragg import tune
-from hklflow.core.peaks import PeakParams
+from hklflow.peaks.search import PeakParams
 
 SCENES: dict[str, dict[str, Any]] = {
     "smooth diffuse scattering": {},

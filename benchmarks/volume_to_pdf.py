@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hklflow import nexus
-from hklflow.core.grid import Grid
+from hklflow.geometry.grid import Grid
 from hklflow.nexus import PLANES
 
 CELL = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])

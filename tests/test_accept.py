@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow import nexus, orientation, stage
-from hklflow.core import geometry, lattice, symmetry
-from hklflow.core.peaks import find_peaks
-from hklflow.core.scan import RotationScan
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice, symmetry
+from hklflow.images.scan import RotationScan
+from hklflow.peaks.search import find_peaks
+from hklflow.simulation.frames import (
     Background,
     CrystalModel,
     DetectorModel,
@@ -22,7 +23,7 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
+from hklflow.stage import orientation
 from hklflow.stages import accept, refine, refine_parent
 from tests.truth.defaults import peak_params
 

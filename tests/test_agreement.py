@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hklflow import nexus
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.stages import difference, fill, merge, pdf, stack, symmetrise
 
 Floats = NDArray[np.float64]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow.core import geometry
-from hklflow.core.geometry import Beam, Detector, Goniometer
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
+from hklflow import geometry
+from hklflow.base.errors import HklflowError
 from hklflow.formats import assemble
 from hklflow.formats.assemble import Said
 from hklflow.formats.raw import Header
+from hklflow.geometry import Beam, Detector, Goniometer
+from hklflow.images.scan import RotationScan
 
 SHAPE = (10, 20, 30)
 RAW = "raw/a.nxs"

@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import config, nexus, norms, stage
+from hklflow import experiment as config
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.build import bragg_products
-from hklflow.core import geometry, masks
-from hklflow.core.masks import MaskBit
-from hklflow.core.modules import Modules
-from hklflow.core.pixel_binning import PixelBinning
-from hklflow.core.simulate import (
+from hklflow.experiment.cost import Estimate, Shape, job_counts
+from hklflow.formats.raw import open_frames, read_header, read_variance
+from hklflow.formats.write_images import write_cbf_series
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry.modules import Modules
+from hklflow.images import masks
+from hklflow.images.masks import MaskBit
+from hklflow.images.pixel_binning import PixelBinning
+from hklflow.page.steps import place
+from hklflow.simulation.frames import (
     Background,
     CrystalModel,
     DetectorModel,
@@ -23,12 +30,7 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.estimate import Estimate, Shape, job_counts
-from hklflow.formats.raw import open_frames, read_header, read_variance
-from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
-from hklflow.page.steps import place
+from hklflow.stage import norms
 from hklflow.stages import bin_frames, import_scan, pixel_mask, sample_page
 
 from .test_config import CONFIG, base  # noqa: F401  (base is a fixture)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core.peaks import PeakSearch
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.peaks.search import PeakSearch
 from hklflow.stages import find_peaks, import_scan
 
 N, SHAPE, LEVEL = 365, (40, 40), 3.0

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hklflow import config, stage, stages
-from hklflow.errors import HklflowError
-from hklflow.estimate import Estimate
+from hklflow import experiment as config
+from hklflow import stage, stages
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.cost import Estimate
 
 REPOSITORY = Path(__file__).parents[1]
 

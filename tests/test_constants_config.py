@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hklflow import config
-from hklflow.config import constants
-from hklflow.errors import HklflowError
-from hklflow.estimate import job_counts
+from hklflow import experiment as config
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import constants
+from hklflow.experiment.cost import job_counts
 
 RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}
 AGIPD: dict[str, Any] = {

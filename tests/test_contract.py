@@ -14,8 +14,9 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from hklflow import schema, stage, stages
-from hklflow.errors import HklflowError
+from hklflow import stage, stages
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import schema
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[1]
@@ -46,8 +47,13 @@ def _rules() -> dict[str, str]:
 RULES = _rules()
 
 
-CORE = sorted((REPOSITORY / "src/hklflow/core").glob("*.py"))
-assert {"binning", "estimator", "geometry"} <= {path.stem for path in CORE}
+COMPUTING = (
+    *("geometry", "simd", "images", "peaks", "orientation"),
+    *("transform", "volumes", "quality", "simulation"),
+)
+"""Rooms that compute."""
+CORE = [p for room in COMPUTING for p in sorted((REPOSITORY / "src/hklflow" / room).glob("*.py"))]
+assert {"binning", "estimator", "rotation"} <= {path.stem for path in CORE}
 OUTSIDE = {"io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "urllib"}
 TOUCHES = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "fromfile", "tofile"}
 
@@ -171,7 +177,7 @@ def test_importing_stages_and_configuration_is_cheap() -> None:
     code += f"for name in {NAMES!r}:\n"
     code += "    importlib.import_module('hklflow.stages.' + name)\n"
     code += "    print(name, *sorted(heavy & set(sys.modules)))\n"
-    code += "import hklflow.config\nprint('config', *sorted(heavy & set(sys.modules)))\n"
+    code += "import hklflow.experiment\nprint('config', *sorted(heavy & set(sys.modules)))\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -186,7 +192,7 @@ def test_importing_stages_and_configuration_is_cheap() -> None:
     [
         ("hklflow.nexus", {"numba", "scipy", "matplotlib", "cctbx"}),
         ("hklflow.plots", {"numba", "scipy", "h5py", "cctbx"}),
-        ("hklflow.orientation", {"numba", "scipy", "matplotlib", "cctbx"}),
+        ("hklflow.stage.orientation", {"numba", "scipy", "matplotlib", "cctbx"}),
     ],
 )
 def test_a_job_imports_only_what_it_needs(module: str, left_out: set[str]) -> None:
@@ -289,7 +295,9 @@ def test_tests_and_benchmarks_share_only_the_truth(importer: str, folder: str) -
 
 # ----------------------------------------------------------------- schema and reference
 
-CURE = "run `python -m hklflow.schema` in the repository's folder and commit what it writes"
+CURE = (
+    "run `python -m hklflow.experiment.schema` in the repository's folder and commit what it writes"
+)
 
 
 def test_the_json_schema_is_in_step() -> None:
@@ -345,7 +353,7 @@ def test_the_reference_tells_type_default_and_bounds() -> None:
 
 
 def test_the_readme_names_every_column() -> None:
-    from hklflow import tables
+    from hklflow.experiment import tables
 
     text = (REPOSITORY / schema.README).read_text(encoding="utf-8")
     by_hand = text.split(schema.BEGIN)[0]
@@ -357,7 +365,7 @@ def test_the_readme_names_every_column() -> None:
 
 # ---------------------------------------------------------------------------- defaults
 
-COMPUTING = {"core", "bragg", "calibration", "constants", "dials"}
+WITHOUT_DEFAULTS = {*COMPUTING, "bragg", "calibration", "constants", "dials"}
 #: Functions that get what is made of a stage's parameters and may have a default, and why.
 MAY_HAVE_DEFAULTS = {"Accumulator": "its seed is made of the rotation's name; nobody sets it"}
 _NOT_GIVEN = (None, (), "")  # defaults that say that there is none
@@ -404,7 +412,7 @@ def _doubles(path: Path, fields: set[str]) -> Iterator[str]:
     for call in calls:
         function = _called(call.func, names)
         package = str(getattr(function, "__module__", "")).split(".")[:2]
-        if not callable(function) or package[0] != "hklflow" or package[-1] not in COMPUTING:
+        if not callable(function) or package[0] != "hklflow" or package[-1] not in WITHOUT_DEFAULTS:
             continue
         known = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
         given = {p.name for p, x in zip(known, call.args, strict=False) if _is_of_params(x)}
@@ -434,7 +442,7 @@ def test_a_default_stands_with_the_stage_alone() -> None:
 def test_a_double_would_be_found(tmp_path: Path) -> None:
     path = tmp_path / "stage.py"
     path.write_text(
-        "from hklflow.core import corrections\nfrom hklflow.core.refinement import Limits\n"
+        "from hklflow.core import corrections\nfrom hklflow.orientation.refinement import Limits\n"
         "Limits(params.hkl_tolerance, 0.5, params.outlier)\nLimits(**params.model_dump())\n"
     )
     found = list(_doubles(path, {"zeta", "hkl"}))

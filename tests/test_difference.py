@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core import difference as core
-from hklflow.core import extrema
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.stages import difference
+from hklflow.volumes import difference as core
+from hklflow.volumes import extrema
 
 CELL = np.array([5.0, 5.0, 7.0, 90.0, 90.0, 90.0])
 # Two layers of chunks along l, two columns of them along k and h.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hklflow.errors import printable, printable_lines
+from hklflow.base.errors import printable, printable_lines
 
 _MEGABYTES = 3_000_000
 

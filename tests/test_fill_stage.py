@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.grid import Grid
-from hklflow.core.symmetry import space_group
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.stages import fill
 

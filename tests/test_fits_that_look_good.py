@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.scan_limits import ScanLimits
+from hklflow.stage.scan_limits import ScanLimits
 from tests.test_verdict import judged
 from tests.truth import worlds
 from tests.truth.world_scans import answered

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import config, nexus, stage
-from hklflow.core import geometry, lattice
-from hklflow.core.frame_scale import FrameScale, Transmission
-from hklflow.core.grid import Grid
-from hklflow.core.peaks_table import FIELDS, Peaks
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
-from hklflow.flags import flags
+from hklflow import experiment as config
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.flags import flags
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.images.scan import RotationScan
 from hklflow.page import gates as page_gates
+from hklflow.peaks.table import FIELDS, Peaks
 from hklflow.stages import accept, converge, overview, refine, refine_parent, temperature_series
 
 CELL = np.array([8.0, 8.0, 8.0, 90.0, 90.0, 90.0])

@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
-from hklflow.core import binning, geometry
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     Diffuse,
@@ -22,9 +23,8 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import find_peaks, frame_scale, import_scan, transform
+from hklflow.transform import binning
 
 N = 90
 CRYSTAL = CrystalModel((5.2, 5.2, 7.1, 90, 90, 120), scale=20.0, mosaic=0.01)

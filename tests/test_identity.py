@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hklflow import identity
-from hklflow.errors import HklflowError
-from hklflow.identity import Entry, Likeness
+from hklflow.base import identity
+from hklflow.base.errors import HklflowError
+from hklflow.base.identity import Entry, Likeness
 
 SMALL, LARGE = 1000, 3 * 2**20
 

@@ -7,11 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import nexus, norms, stage
-from hklflow.core.geometry import detector_to_dict
-from hklflow.errors import HklflowError
+from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import detector_to_dict
+from hklflow.stage import norms
 from hklflow.stages import find_peaks, import_scan
 
 N, SHAPE = 12, (40, 40)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
+from hklflow import geometry, nexus, stage
 from hklflow.constants import simulate as asics
-from hklflow.core import boxes, estimator, geometry
-from hklflow.core.grid import Grid
-from hklflow.core.peaks import Peaks
-from hklflow.core.simulate import (
+from hklflow.formats.nxmx import HC
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry.grid import Grid
+from hklflow.peaks.search import Peaks
+from hklflow.simulation.frames import (
     GAP_VALUE,
     CrystalModel,
     DetectorModel,
@@ -29,8 +30,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.formats.nxmx import HC
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import (
     add_transforms,
     correct_frames,
@@ -42,6 +41,8 @@ from hklflow.stages import (
     pixel_mask,
     transform,
 )
+from hklflow.transform import estimator
+from hklflow.volumes import boxes
 from tests.constants.true_constants import constants_of, write_constants
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hklflow import kernel_cache, warm
+from hklflow.base import kernel_cache
+from hklflow.experiment import warm
 from tests.patience import PATIENCE
 from tests.privilege import without_privilege_to_read_all
 
@@ -130,7 +131,7 @@ def ensured(tmp_path: Path, processes: int, returncode: int) -> list[str]:
 
 
 def test_kernels_of_a_group_are_compiled_once(tmp_path: Path) -> None:
-    once = ["-m hklflow.warm constants"]
+    once = ["-m hklflow.experiment.warm constants"]
     assert ensured(tmp_path, processes=3, returncode=0) == once
     assert ensured(tmp_path, processes=1, returncode=0) == once
 

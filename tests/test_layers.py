@@ -12,14 +12,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hklflow import config
+from hklflow import experiment as config
 from hklflow.cli import main
 from hklflow.cli.check import _grid_problems
-from hklflow.config.layers import merged
-from hklflow.core.geometry import Detector
-from hklflow.estimate import Estimate, job_counts
+from hklflow.experiment.cost import Estimate, job_counts
+from hklflow.experiment.layers import merged
 from hklflow.formats import raw
 from hklflow.formats.raw import Header
+from hklflow.geometry import Detector
 
 from .test_config import CONFIG, _problems, _with_scan, base  # noqa: F401  (base is a fixture)
 

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
-from hklflow.core import geometry, left_out
-from hklflow.core.grid import Grid
-from hklflow.core.peaks import PeakFlag
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.formats.raw import Frames, open_frames, open_scan
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import left_out
+from hklflow.geometry.grid import Grid
+from hklflow.peaks.search import PeakFlag
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     Diffuse,
@@ -25,9 +28,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.formats.raw import Frames, open_frames, open_scan
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import (
     find_peaks,
     frame_scale,

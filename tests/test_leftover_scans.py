@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hklflow.errors import HklflowError
-from hklflow.scan_limits import ScanLimits
+from hklflow.base.errors import HklflowError
+from hklflow.stage.scan_limits import ScanLimits
 from tests.test_verdict import judged
 from tests.truth import worlds
 from tests.truth.world_scans import Answer, answered
@@ -14,7 +14,7 @@ from tests.truth.world_scans import Answer, answered
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hklflow.orientation.picture", lambda *_: None)
+    monkeypatch.setattr("hklflow.stage.orientation.picture", lambda *_: None)
     monkeypatch.setattr("hklflow.plots.save", lambda *_: None)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from pyFAI.detectors import detector_factory
 
-from hklflow import mask_steps
-from hklflow.core.mask_shapes import draw
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.images.mask_shapes import draw
+from hklflow.images.masks import MaskBit
+from hklflow.stage import mask_steps
 
 SHAPE = (40, 60)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.estimator import dependence
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.stages import merge
+from hklflow.transform.estimator import dependence
 from tests.patience import PATIENCE
 
 from .poisson import intensity

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.grid import Grid
-from hklflow.core.peaks import Peaks
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
+from hklflow.geometry.grid import Grid
+from hklflow.images.scan import RotationScan
 from hklflow.nexus.chunks import pack
 from hklflow.nexus.volume import SideBySide
+from hklflow.peaks.search import Peaks
 
 N, SLOW, FAST = 7, 12, 19
 CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])

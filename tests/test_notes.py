@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hklflow import notes
-from hklflow.errors import HklflowError
+from hklflow.base import notes
+from hklflow.base.errors import HklflowError
 
 RECORD = {"stage": "planes", "params": {"text": "a -- b --> </script> ä", "x": [-1.5, None]}}
 

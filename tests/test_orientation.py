@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hklflow.core.peaks_table import PeakFlag, Peaks
-from hklflow.orientation import _sharp, observe
+from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.stage.orientation import _sharp, observe
 from tests.truth import worlds
 from tests.truth.world_scans import scan_of
 

@@ -4,7 +4,7 @@ import string
 
 import pytest
 
-from hklflow.paths import Paths
+from hklflow.experiment.paths import Paths
 
 PATTERNS = {
     "calibration": ("out/calibration/{calibration}/geometry.json", {"calibration"}),

@@ -10,10 +10,10 @@ from nexusformat.nexus import nxload
 from pydantic import ValidationError
 
 from hklflow import plots
-from hklflow.core import lattice
-from hklflow.core.grid import Grid
-from hklflow.core.symmetry import space_group
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.nexus.volume import open_volume
 from hklflow.stages import pdf

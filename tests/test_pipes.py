@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import calibrants, disk, states
-from hklflow.errors import HklflowError
 from hklflow.formats.frame_log import read_log
 from hklflow.formats.nxrefine_settings import read_ini
 

@@ -9,10 +9,10 @@ import pytest
 from pyFAI.detectors import detector_factory
 
 from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images.masks import MaskBit
 from hklflow.stages import import_scan, pixel_mask
 
 N = 80

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, plots, stage
-from hklflow.core import lattice
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
 from hklflow.stages import planes
 
 HEXAGONAL = np.array([4.8, 4.8, 7.2, 90.0, 90.0, 120.0])
@@ -180,8 +180,8 @@ def test_pairs_are_drawn_as_far_as_is_asked(
 
 
 def test_the_first_angstrom_does_not_count_for_the_colours() -> None:
-    from hklflow.core import planes as core
     from hklflow.plots.planes import symmetric_range
+    from hklflow.volumes import planes as core
 
     grid = Grid.symmetric([0.5, 0.5, 0.1], 0.05)
     metric = core.metric_of(HEXAGONAL, direct=True)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, orientation, stage
-from hklflow.config import binned
-from hklflow.core import lattice
-from hklflow.core.simulate import (
+from hklflow import nexus, stage
+from hklflow.experiment import binned
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import lattice
+from hklflow.simulation.frames import (
     Background,
     Cosine,
     CrystalModel,
@@ -20,7 +21,7 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.stage import orientation
 from hklflow.stages import (
     bin_frames,
     find_peaks,

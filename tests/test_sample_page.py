@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hklflow.core import gates, verdict
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.page import gates as page_gates
 from hklflow.page import numbers, pictures
 from hklflow.page.markup import join, tag
 from hklflow.page.numbers import with_error
 from hklflow.page.steps import STEPS
-from hklflow.scan_limits import ScanLimits
+from hklflow.quality import gates, verdict
+from hklflow.stage.scan_limits import ScanLimits
 from hklflow.stages import sample_page
 
 CELL = [4.738575, 4.738575, 7.171209, 90.0, 90.0, 120.0]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core.grid import Grid
-from hklflow.core.lattice import reciprocal
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.lattice import reciprocal
 from hklflow.stages import scan_file
 from tests.test_nexus import _product
 

@@ -11,12 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import config, identity
-from hklflow.config import shared_frames
-from hklflow.errors import HklflowError
+from hklflow import experiment as config
+from hklflow.base import identity
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import shared_frames
+from hklflow.experiment.tables import FrameFiles
 from hklflow.formats.light import write_light
 from hklflow.formats.raw import Header
-from hklflow.tables import FrameFiles
 
 N, SHAPE = 6, (8, 9)
 HEAD = "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core import estimator
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.stages import stack
+from hklflow.transform import estimator
 
 GRID = Grid.symmetric([2.6, 2.6, 1.5], [0.05, 0.05, 0.1])
 CELL = np.array([4.8, 4.8, 7.2, 90.0, 90.0, 120.0])
@@ -342,7 +342,7 @@ def test_what_cannot_be_stacked_is_refused(
 
 
 def test_reflections_pass_through_a_command_line() -> None:
-    from hklflow import flags
+    from hklflow.experiment import flags
 
     given = stack.Params(scans=["a"], temperatures=[1.0], reflections=[(1, 0, 0), (-0.5, 0, 1)])
     words = flags.flags(given).split()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core import extrema
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.stages import pdf, stack_pdf
+from hklflow.volumes import extrema
 
 GRID = Grid.symmetric([1.8, 1.8, 1.2], [0.1, 0.1, 0.1])
 Q_MAX = 4.5
@@ -368,7 +368,7 @@ def test_an_hkl_volume_is_refused(volumes: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_vectors_pass_through_a_command_line() -> None:
-    from hklflow import flags
+    from hklflow.experiment import flags
 
     given = stack_pdf.Params(scans=["a"], temperatures=[1.0], vectors=[(1, 0, 0), (-0.5, 0, 1)])
     words = flags.flags(given).split()

@@ -16,7 +16,7 @@ import h5py
 import pytest
 
 from hklflow import __version__, stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from tests.patience import PATIENCE
 
 TOY = '''\
@@ -29,7 +29,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 VERSION = 3
 

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 
 from hklflow import stage
-from hklflow.core.frame_sum import FrameSum, sum_types
-from hklflow.core.simulate import (
+from hklflow.base.errors import HklflowError
+from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.formats.sum_raw import _angles
+from hklflow.formats.write_images import write_cbf_series
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images.frame_sum import FrameSum, sum_types
+from hklflow.simulation.frames import (
     Background,
     CrystalModel,
     DetectorModel,
@@ -23,11 +28,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.formats.raw import Header, open_frames, read_header
-from hklflow.formats.sum_raw import _angles
-from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import import_scan, sum_scans
 
 N, SHAPE = 5, (20, 30)

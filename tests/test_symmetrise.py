@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.stages import symmetrise
 from tests.patience import PATIENCE
 

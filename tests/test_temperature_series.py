@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, plots, stage
-from hklflow.core import geometry, lattice, prediction
-from hklflow.core.frame_scale import FrameScale, Transmission
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.peaks_table import Peaks
-from hklflow.errors import HklflowError
+from hklflow import geometry, nexus, plots, stage
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
+from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.peaks.table import Peaks
 from hklflow.stages import temperature_series
 
 ROTATIONS = {"r1": 0.0, "r2": 40.0}

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
-from hklflow.core import geometry
-from hklflow.core.bricks import EDGE
-from hklflow.core.coverage import BRICK_BYTES, passes, passes_needed, touched_bricks
-from hklflow.core.frame_scale import FrameScale, Transmission
-from hklflow.core.grid import Grid
-from hklflow.core.mask3d import pack
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry.grid import Grid
+from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.images.mask3d import pack
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     Diffuse,
@@ -24,9 +23,9 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import add_transforms, import_scan, transform
+from hklflow.transform.bricks import EDGE
+from hklflow.transform.coverage import BRICK_BYTES, passes, passes_needed, touched_bricks
 
 N = 40
 SHAPE = (90, 100)

@@ -8,9 +8,10 @@ import gemmi
 import numpy as np
 import pytest
 
-from hklflow.core import gates, lattice, symmetry
-from hklflow.core.satellites import satellites
-from hklflow.core.superlattice import superlattice
+from hklflow.geometry import lattice, symmetry
+from hklflow.orientation.satellites import satellites
+from hklflow.orientation.superlattice import superlattice
+from hklflow.quality import gates
 from tests.truth.transitions import Outcome, transformed, tried
 
 SLOW = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hklflow import stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.stages import accept, refine
 from tests.truth import worlds
 from tests.truth.world_scans import answered, written

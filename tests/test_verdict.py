@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from hklflow import stage
-from hklflow.core import geometry
-from hklflow.errors import HklflowError
+from hklflow import geometry, stage
+from hklflow.base.errors import HklflowError
 from hklflow.page.gates import table as table_of_gates
 from hklflow.stages import accept
 from tests.test_fixed_orientation import UB, made, rotation, table

@@ -111,7 +111,7 @@ class Sandbox:
         """Compile the usual kernels, once: else each of the first processes would for itself."""
         if not (self.cache / "warm").exists():
             print(f"compiling the kernels to {self.cache}", flush=True)
-            python = [str(self.environment / "bin/python"), "-m", "hklflow.warm"]
+            python = [str(self.environment / "bin/python"), "-m", "hklflow.experiment.warm"]
             given = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
             given["NUMBA_CACHE_DIR"] = str(self.cache)
             subprocess.run(python, env=given, cwd=self.root, check=True)

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed import data
-from hklflow.core.binning import Accumulator, Grid
-from hklflow.core.geometry import Rotation
 from hklflow.formats import raw
+from hklflow.geometry import Rotation
+from hklflow.transform.binning import Accumulator, Grid
 
 Floats = NDArray[np.float64]
 

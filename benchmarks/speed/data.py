@@ -25,12 +25,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow import nexus
-from hklflow.core import geometry, mask3d
-from hklflow.core.binning import Grid
-from hklflow.core.frame_scale import FrameScale, Transmission
-from hklflow.core.scan import RotationScan
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus
+from hklflow.formats.write_images import write_cbf_series
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images import mask3d
+from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.images.scan import RotationScan
+from hklflow.simulation.frames import (
     GAP_VALUE,
     Background,
     Cosine,
@@ -42,8 +43,7 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.transform.binning import Grid
 
 N_FRAMES = 360
 STEP_DEG = 0.1

@@ -21,11 +21,13 @@ from tests.truth.defaults import peak_params
 from benchmarks.speed import data
 from benchmarks.speed.clock import Clock, resident_mb, tell
 from hklflow import nexus
-from hklflow.core import binning, corrections, masks
-from hklflow.core.peaks import Peaks, PeakSearch
-from hklflow.core.simulate import GAP_VALUE
-from hklflow.core.statistics import FrameStatistics
 from hklflow.formats import raw
+from hklflow.geometry import corrections
+from hklflow.images import masks
+from hklflow.images.statistics import FrameStatistics
+from hklflow.peaks.search import Peaks, PeakSearch
+from hklflow.simulation.frames import GAP_VALUE
+from hklflow.transform import binning
 
 Floats = NDArray[np.float64]
 Told = Callable[[], dict[str, Any]]

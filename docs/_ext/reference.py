@@ -28,7 +28,7 @@ _OPTION = re.compile(r"^\| `(\w+)` \|")
 
 def configuration() -> str:
     """`config/README.md`, its tables of keys made from the models."""
-    from hklflow import schema
+    from hklflow.experiment import schema
 
     return schema.readme_text((ROOT / schema.README).read_text(encoding="utf-8"))
 
@@ -73,7 +73,7 @@ def _stage(module: ModuleType) -> str:
 
 def _options(title: str, model: type[BaseModel]) -> str:
     """Table of the fields of a model, by their options on the command line."""
-    from hklflow import schema
+    from hklflow.experiment import schema
 
     head, line, *rows = schema._table(model.model_json_schema())
     rows = [_OPTION.sub(lambda key: f"| `--{key[1].replace('_', '-')}` |", row) for row in rows]
@@ -92,7 +92,7 @@ def products() -> str:
 
 
 def _products() -> Iterator[tuple[str, str, str, str]]:
-    from hklflow.paths import Paths
+    from hklflow.experiment.paths import Paths
 
     paths = Paths("results")
     for file in sorted((ROOT / "workflow/rules").glob("*.smk")):

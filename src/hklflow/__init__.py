@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from hklflow import kernel_cache
-from hklflow._native import preload
+from hklflow.base import kernel_cache
+from hklflow.base.native import preload
 
 __version__ = "0.1.0"
 

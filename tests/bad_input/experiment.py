@@ -10,16 +10,16 @@ import hdf5plugin
 import numpy as np
 
 from hklflow import nexus, stage
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.grid import Grid
-from hklflow.core.lattice import b_matrix
-from hklflow.core.model import Model, to_orientation
 from hklflow.formats.dials_expt import write_expt
 from hklflow.formats.nxrefine import write_nxrefine
 from hklflow.formats.poni import Poni, write_poni
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.formats.xds import write_xparm
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.lattice import b_matrix
+from hklflow.geometry.model import Model, to_orientation
 from hklflow.stages import import_scan
 
 N, SHAPE = 6, (12, 10)
@@ -216,7 +216,7 @@ def _write_models(raw: Path) -> None:
     write_expt(raw / "refined.expt", [model])
     write_xparm(raw / "XPARM.XDS", model)
     write_nxrefine(raw / "refined.nxs", [model])
-    from hklflow.core.geometry import detector_to_dict
+    from hklflow.geometry import detector_to_dict
 
     geometry = {
         "detector": detector_to_dict(model.rotation.detector),

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core.simulate import (
+from hklflow.simulation.frames import (
     Background,
     Cosine,
     CrystalModel,

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Beamline, Found, Request, Unmatched, beamline, known
 from hklflow.cli import main
 from hklflow.cli.folder import read_table
-from hklflow.errors import HklflowError
+from hklflow.experiment.tables import check_name, is_series
 from hklflow.formats.raw import Frames, find_files, is_hdf5, open_frames, read_header
-from hklflow.tables import check_name, is_series
 
 from .examples import EXAMPLES
 

@@ -4,10 +4,10 @@ import fabio
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
 from hklflow.beamlines.images import cbf, smv, tiff
 from hklflow.beamlines.tree import guess
-from hklflow.errors import HklflowError
 from hklflow.formats.frame_log import read_log
 from hklflow.formats.write_images import write_cbf_series, write_image
 

@@ -5,9 +5,9 @@ import hdf5plugin
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
 from hklflow.beamlines.nexus import eiger, nxmx
-from hklflow.errors import HklflowError
 from hklflow.formats.light import write_light
 from hklflow.formats.raw import Header, open_frames
 from hklflow.formats.write_raw import NXmxWriter

@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
 from hklflow.beamlines.nxrefine import plugin
-from hklflow.core.geometry import Beam, Rotation, Scan
-from hklflow.errors import HklflowError
+from hklflow.geometry import Beam, Rotation, Scan
 
 from .examples import Example, example
 from .nxrefine_layout import small, write

@@ -17,14 +17,14 @@ from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, Request
 from hklflow.beamlines.spec import plugin
 from hklflow.cli import app
 from hklflow.cli.import_scans import import_scans
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
 from hklflow.formats.raw import Header, open_frames
 from hklflow.formats.write_images import write_image
+from hklflow.geometry.grid import Grid
 from hklflow.stages import import_scan, refine_parent
 
 A, WAVELENGTH, DISTANCE, PIXEL = 6.0, 0.7, 150.0, 0.344
@@ -219,8 +219,8 @@ def test_the_start_is_taken_as_it_is(tmp_path: Path) -> None:
         outputs=import_scan.Outputs(scan=tmp_path / "scan.nxs"),
         params=import_scan.Params(),
     )
-    from hklflow import orientation
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
+    from hklflow.stage import orientation
     from tests.test_orientation import peaks
 
     read = nexus.read_scan(tmp_path / "scan.nxs")

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import beamline, known
-from hklflow.errors import HklflowError
 
 from . import test_contract as contract
 from .examples import Example

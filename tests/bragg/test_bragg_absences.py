@@ -5,8 +5,8 @@ import pytest
 
 from hklflow.bragg import absences
 from hklflow.bragg.absences import Element, Extinctions
-from hklflow.core import lattice, symmetry
-from hklflow.core.structure_factors import Scaled
+from hklflow.bragg.structure_factors import Scaled
+from hklflow.geometry import lattice, symmetry
 
 CUBIC = (7.0, 7.0, 7.0, 90.0, 90.0, 90.0)
 ORTHO = (7.2, 8.3, 9.1, 90.0, 90.0, 90.0)

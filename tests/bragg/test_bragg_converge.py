@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg import converge, convergence
 from hklflow.bragg.centroids import (
     FATES,
@@ -17,10 +18,9 @@ from hklflow.bragg.centroids import (
     same_reflection,
 )
 from hklflow.bragg.congruence import congruence, halves
+from hklflow.bragg.reflections import ReflectionFlag, Reflections, concatenated
 from hklflow.bragg.residual_map import by_module
-from hklflow.core.modules import Modules
-from hklflow.core.reflections import ReflectionFlag, Reflections, concatenated
-from hklflow.errors import HklflowError
+from hklflow.geometry.modules import Modules
 from hklflow.plots.convergence import convergence as picture
 from tests.truth import convergence as made
 from tests.truth.defaults import acceptance, limits, rest

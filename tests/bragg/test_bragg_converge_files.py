@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.cli import main
 from hklflow.cli.calibration.build import converged_modules
 from hklflow.cli.calibration.target import target
-from hklflow.core.geometry import detector_to_dict, from_dict
-from hklflow.errors import HklflowError
+from hklflow.geometry import detector_to_dict, from_dict
 from tests.truth import convergence as made
 
 pytestmark = pytest.mark.slow

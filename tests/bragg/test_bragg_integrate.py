@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from hklflow import nexus
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.integrate import Integrated, integrate
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import predicted_spots
-from hklflow.core.reflections import UNFIT, Reflections
-from hklflow.core.reflections import ReflectionFlag as Flag
-from hklflow.core.simulate import Cosine, Diffuse, Simulation, Superlattice, TruePeaks
-from hklflow.errors import HklflowError
-from hklflow.integration_settings import IntegrationSettings
+from hklflow.bragg.reflections import UNFIT, Reflections
+from hklflow.bragg.reflections import ReflectionFlag as Flag
+from hklflow.simulation.frames import Cosine, Diffuse, Simulation, Superlattice, TruePeaks
+from hklflow.stage.integration_settings import IntegrationSettings
 from tests.truth import bragg_scans as simulated
 
 GAPS: dict[str, Any] = {"gaps": ((95, 103, 0, 200), (0, 200, 60, 64)), "n_dead": 400, "seed": 3}

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
-from hklflow.core import geometry
-from hklflow.core.frame_scale import FrameScale, Transmission
-from hklflow.core.peaks import find_peaks
-from hklflow.core.reflections import UNFIT, ReflectionFlag
-from hklflow.core.simulate import Simulation
-from hklflow.errors import HklflowError
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.bragg.reflections import UNFIT, ReflectionFlag
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.peaks.search import find_peaks
+from hklflow.simulation.frames import Simulation
 from hklflow.stages import import_scan, integrate
 from tests.truth import bragg_scans as simulated
 from tests.truth.defaults import peak_params

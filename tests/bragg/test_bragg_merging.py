@@ -7,8 +7,8 @@ from scipy import integrate
 from hklflow.bragg import laue, observations, scaling
 from hklflow.bragg.amplitudes import amplitudes
 from hklflow.bragg.merging import Merged
-from hklflow.core import symmetry
-from hklflow.core.structure_factors import Scaled
+from hklflow.bragg.structure_factors import Scaled
+from hklflow.geometry import symmetry
 from tests.truth.defaults import gather, merge, scaling_settings
 from tests.truth.reflections import CELL, Truth, rotation
 

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hklflow import nexus, stage
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.model_mask import Ellipsoids, ModelMask, reflections, touched
-from hklflow.core import geometry, mask3d
-from hklflow.core.binning import Accumulator
-from hklflow.core.grid import Grid
-from hklflow.core.masks import MaskBit
-from hklflow.core.peaks import Peaks, find_peaks
-from hklflow.core.scan import RotationScan
-from hklflow.core.simulate import GAP_VALUE, Cosine, Diffuse, Simulation
-from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry.grid import Grid
+from hklflow.images import mask3d
+from hklflow.images.masks import MaskBit
+from hklflow.images.scan import RotationScan
+from hklflow.peaks.search import Peaks, find_peaks
+from hklflow.simulation.frames import GAP_VALUE, Cosine, Diffuse, Simulation
 from hklflow.stages import mask_3d
+from hklflow.transform.binning import Accumulator
 from tests.truth import bragg_scans as simulated
 from tests.truth.defaults import peak_params
 

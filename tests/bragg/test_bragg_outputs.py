@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from nexusformat.nexus import nxload
 
-from hklflow.core.reflections import UNFIT, ReflectionFlag
-from hklflow.core.structure_factors import StructureFactors
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.bragg.reflections import UNFIT, ReflectionFlag
+from hklflow.bragg.structure_factors import StructureFactors
 from hklflow.nexus import structure_factors as files
 from hklflow.stages import merge_reflections, scale_reflections
 from tests.truth.reflections import Files, Truth, rotation

@@ -7,8 +7,8 @@ import pytest
 
 from hklflow.bragg.converge import Model, seen
 from hklflow.bragg.residual_map import Spots, by_frame, by_module, displaced
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.modules import Modules
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
+from hklflow.geometry.modules import Modules
 from tests.truth import convergence as made
 from tests.truth.defaults import limits
 

@@ -7,10 +7,10 @@ import pytest
 
 from hklflow.bragg import observations, scaling
 from hklflow.bragg.observations import Observations
+from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.bragg.scale_model import real_harmonics
 from hklflow.bragg.scaling import Scaling
-from hklflow.core import symmetry
-from hklflow.core.reflections import ReflectionFlag
+from hklflow.geometry import symmetry
 from tests.truth.defaults import gather, scaling_settings
 from tests.truth.reflections import PER_COUNT, Truth, rotation, turned
 

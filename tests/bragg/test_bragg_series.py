@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from nexusformat.nexus import nxload
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg import series
-from hklflow.core import lattice, symmetry
-from hklflow.core.structure_factors import Crystal, Means, StructureFactors
-from hklflow.errors import HklflowError
+from hklflow.bragg.structure_factors import Crystal, Means, StructureFactors
+from hklflow.geometry import lattice, symmetry
 from hklflow.nexus import structure_factors as files
 from hklflow.stages import bragg_series
 

@@ -8,8 +8,8 @@ import pytest
 
 from hklflow.bragg import observations, scaling, shells
 from hklflow.bragg.merging import Merged
-from hklflow.core import symmetry
-from hklflow.core.structure_factors import Scaled
+from hklflow.bragg.structure_factors import Scaled
+from hklflow.geometry import symmetry
 from tests.truth.defaults import gather, merge, scaling_settings, shell_statistics
 from tests.truth.reflections import Truth, rotation
 

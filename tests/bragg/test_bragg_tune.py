@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg import tune
-from hklflow.core import lattice
-from hklflow.core.lattice_search import is_indexed
-from hklflow.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.orientation.lattice_search import is_indexed
 from tests.truth.defaults import index_peaks, peak_params
 from tests.truth.tuning import STARTS, Scene, scene
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.applies import parse
-from hklflow.errors import HklflowError
 
 RUNS = range(14)
 # All names of one or two letters of two; patterns have no other letters.

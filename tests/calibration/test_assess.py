@@ -9,9 +9,9 @@ from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, simulate, true_centre
 from pydantic import ValidationError
 from tests.truth.defaults import calibrate_powder
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import assess
 from hklflow.calibration.calibrants import read_calibrant
-from hklflow.errors import HklflowError
 from hklflow.stage import write_json
 
 LIMITS = assess.GateLimits(chi2=(0.3, 3.0))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import read_calibrant
-from hklflow.errors import HklflowError
 
 GOOD = "# Si of the house\n3.1357  # (1 1 1)\n\n 1.9202\n1.6376 # 8 35.7\n0.5\n"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.detectors import TURNS, KnownDetector, known_detector
-from hklflow.errors import HklflowError
 
 
 def test_pilatus():

@@ -8,6 +8,7 @@ import pytest
 from tests.truth import displaced_modules as made
 from tests.truth.defaults import limits
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.module_data import Bragg, Rings
 from hklflow.calibration.modules import (
     BraggPeaks,
@@ -18,19 +19,17 @@ from hklflow.calibration.modules import (
     modules_from_gaps,
     ring_image,
 )
-from hklflow.core import symmetry
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.modules import Modules
-from hklflow.core.refinement import Peaks, Refined, refine
-from hklflow.core.simulate import (
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, symmetry
+from hklflow.geometry.modules import Modules
+from hklflow.orientation.refinement import Peaks, Refined, refine
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     GoniometerModel,
     ScanModel,
     Simulation,
 )
-from hklflow.core.simulate_powder import calibrant_rings, powder_image
-from hklflow.errors import HklflowError
+from hklflow.simulation.powder import calibrant_rings, powder_image
 
 ONE_M = made.pilatus(5, 2)
 QUIET = 1e-4  # pixels of noise where laws are tested, not errors

@@ -5,9 +5,9 @@ import pytest
 from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, d_spacings, simulate, true_centre
 from tests.truth.defaults import calibrate_powder
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import read_calibrant
 from hklflow.calibration.powder_guess import find_beam_centre, find_distance
-from hklflow.errors import HklflowError
 
 # What a fit refines.
 PARAMETERS = ("dist", "poni1", "poni2", "rot1", "rot2")

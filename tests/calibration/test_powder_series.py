@@ -5,9 +5,9 @@ import pytest
 from powder_images import PIXEL, TRUTH, WAVELENGTH, simulate, true_centre, turned
 from tests.truth.defaults import calibrate_powder
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import assess
 from hklflow.calibration.powder_series import PowderImage, calibrate_powder_series
-from hklflow.errors import HklflowError
 
 WRONG = WAVELENGTH * 1.001
 

@@ -7,10 +7,10 @@ import fabio
 import numpy as np
 import pytest
 
-from hklflow.core.simulate import Background, DetectorModel
-from hklflow.core.simulate_powder import powder_image
-from hklflow.errors import HklflowError
-from hklflow.flags import files, flags
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.flags import files, flags
+from hklflow.simulation.frames import Background, DetectorModel
+from hklflow.simulation.powder import powder_image
 from hklflow.stages import powder_calibration as stage
 
 # A Pilatus 300k: 3 modules of 195 × 487 pixels.

@@ -9,9 +9,9 @@ from powder_images import PIXEL, SHAPE, TRUTH, WAVELENGTH, true_centre
 from tests.truth.defaults import calibrate_powder
 
 from hklflow.calibration.ring_fit import PARAMETERS
-from hklflow.core.simulate import Background, DetectorModel
-from hklflow.core.simulate_powder import Grains, powder_image
 from hklflow.formats.poni import detector_from_poni
+from hklflow.simulation.frames import Background, DetectorModel
+from hklflow.simulation.powder import Grains, powder_image
 
 
 def test_grains_are_where_they_are_said_to_be():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.states import PACKAGED, read_schema, state_of
-from hklflow.errors import HklflowError
 
 SCHEMA = read_schema()
 VALUES = {

@@ -14,10 +14,10 @@ import jsonschema
 import pytest
 from tests.privilege import without_privilege_to_read_all
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import choice, disk, layout, records, statuses
 from hklflow.calibration.states import read_schema, state_of
 from hklflow.calibration.store import Store, calibration_of
-from hklflow.errors import HklflowError
 
 VALUES = {
     "detector": "Pilatus3 2M CdTe",
@@ -1069,7 +1069,7 @@ TRIES = """
 import sys
 from pathlib import Path
 from hklflow.calibration.store import Store
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 store = Store(Path(sys.argv[1]))
 version = store.version("geometry", sys.argv[2], 1)
 state = store.state("geometry", sys.argv[2])

@@ -12,10 +12,10 @@ from collections import Counter
 import pytest
 from tests.patience import PATIENCE
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import disk, index, layout
 from hklflow.calibration.states import read_schema, state_of
 from hklflow.calibration.store import Store
-from hklflow.errors import HklflowError
 
 VALUES = {
     "detector": "Eiger2 X 1M",
@@ -41,7 +41,7 @@ import os, signal, sys, time
 from pathlib import Path
 from hklflow.calibration import disk, statuses
 from hklflow.calibration.store import Store
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 os.fsync = lambda descriptor: None  # a race does not depend on the disk
 root, state_id, me, go = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 store = Store(root)

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from hklflow.calibration.powder_guess import guess_poni
-from hklflow.core.geometry import detector_to_dict
-from hklflow.core.simulate import Background, DetectorModel
-from hklflow.core.simulate_powder import powder_image
 from hklflow.formats.poni import write_poni
 from hklflow.formats.write_images import write_image
+from hklflow.geometry import detector_to_dict
+from hklflow.simulation.frames import Background, DetectorModel
+from hklflow.simulation.powder import powder_image
 
 from .conftest import Done, Hklflow, write_raw
 

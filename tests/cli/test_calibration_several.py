@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hklflow import nexus, stage
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import read_calibrant
 from hklflow.cli.calibration import several
-from hklflow.core import geometry
-from hklflow.core.lattice import b_matrix
-from hklflow.core.masks import MaskBit
-from hklflow.core.modules import Modules
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.prediction import predict
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
 from hklflow.formats.write_images import write_image
+from hklflow.geometry.lattice import b_matrix
+from hklflow.geometry.modules import Modules
+from hklflow.geometry.prediction import predict
+from hklflow.images.masks import MaskBit
+from hklflow.images.scan import RotationScan
+from hklflow.peaks.table import Peaks
 from hklflow.stages import powder_calibration
 
 Floats = NDArray[np.float64]

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import yaml
 
-from hklflow import beamlines, config
+from hklflow import beamlines
+from hklflow import experiment as config
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched
-from hklflow.core.geometry import Detector, Goniometer
-from hklflow.errors import HklflowError
 from hklflow.formats.models import read_model
 from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.geometry import Detector, Goniometer
 from tests.patience import PATIENCE
 
 from .conftest import Hklflow

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from hklflow import mask_steps
+from hklflow.stage import mask_steps
 from tests.patience import PATIENCE
 
 from .conftest import REPOSITORY, Hklflow, environment

@@ -9,14 +9,13 @@ import pytest
 from scipy.spatial.transform import Rotation as Turn
 
 from hklflow import nexus
-from hklflow.core import lattice
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, from_orientation, to_orientation
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.scan import RotationScan
 from hklflow.formats.dials_expt import read_expt, write_expt
 from hklflow.formats.dials_refl import read_refl
 from hklflow.formats.models import read_model
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice
+from hklflow.geometry.model import Model, from_orientation, to_orientation
+from hklflow.images.scan import RotationScan
+from hklflow.peaks.table import Peaks
 
 from .conftest import Hklflow
 

@@ -9,14 +9,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hklflow import nexus, stage
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.bragg import tune
 from hklflow.cli.config_edit import lines_for, with_values
 from hklflow.cli.lock import only_one
-from hklflow.config import read_yaml
-from hklflow.core import geometry
-from hklflow.core.scan import RotationScan
-from hklflow.core.simulate import (
+from hklflow.experiment import read_yaml
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images.scan import RotationScan
+from hklflow.simulation.frames import (
     Background,
     CrystalModel,
     DetectorModel,
@@ -25,8 +26,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter
 
 from .conftest import Hklflow
 

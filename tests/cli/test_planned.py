@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import Row, Table, read_table
 from hklflow.cli.planned import pending
-from hklflow.errors import HklflowError
 
 COLUMNS = ("sample", "scan", "temperature", "parent", "rotation", "raw", "frames")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core.grid import Grid
+from hklflow.geometry.grid import Grid
 
 from .conftest import Hklflow
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hklflow.cli import draw
-from hklflow.core.grid import Grid
+from hklflow.geometry.grid import Grid
 from hklflow.nexus import entry as nxentry
 from hklflow.plots.common import save
 from hklflow.plots.drawing import Screen

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import LogNorm, Normalize
 
 from hklflow.cli import draw
-from hklflow.core.grid import Grid
+from hklflow.geometry.grid import Grid
 from hklflow.plots.drawing import Planes
 
 from .conftest import Hklflow

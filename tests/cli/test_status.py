@@ -32,7 +32,7 @@ START = 1_700_000_000
 @pytest.fixture(autouse=True)
 def hollow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are empty files here: what they say of themselves is `tests/test_freshness.py`."""
-    monkeypatch.setattr("hklflow.freshness.Freshness.verdicts", lambda self: [])
+    monkeypatch.setattr("hklflow.experiment.freshness.Freshness.verdicts", lambda self: [])
 
 
 @pytest.fixture

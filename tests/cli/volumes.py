@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from hklflow import nexus
-from hklflow.core import lattice
-from hklflow.core.grid import Grid
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
 
 HEXAGONAL = np.array([4.8, 4.8, 7.2, 90.0, 90.0, 120.0])
 MONOCLINIC = np.array([5.0, 7.0, 6.0, 90.0, 112.0, 90.0])

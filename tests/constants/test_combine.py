@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, simulate, simulate_ramps
 from hklflow.constants.combine import combine
 from hklflow.constants.detectors import STAGES, integrating
@@ -18,8 +19,7 @@ from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate import Truth
 from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 from hklflow.stages import (
     combine_constants,
     mask_constants,

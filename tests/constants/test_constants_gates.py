@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.states import read_schema, state_of
 from hklflow.calibration.store import Store
 from hklflow.constants import files
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gates import Gates, figures, judge
 from hklflow.constants.status import Bit
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 from hklflow.stages import propose_constants
 
 SIZE = (10, 20)

@@ -10,7 +10,7 @@ from hklflow.constants import files, simulate
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.status import Bit
 from hklflow.constants.summary import PERCENTILES, images, summarise
-from hklflow.core.masks import MaskBit
+from hklflow.images.masks import MaskBit
 from hklflow.plots import constants as plots
 from hklflow.stages import constants_report
 

@@ -7,12 +7,12 @@ import pytest
 from tests.constants.true_constants import constants_of
 from tests.truth.defaults import correction
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import simulate
 from hklflow.constants.correct import Correction
 from hklflow.constants.detectors import Integrating, integrating
 from hklflow.constants.status import Bit
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 
 ENERGY = 12.0
 SHAPE = (64, 64)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.count_rate import MODELS, DeadTime, fit_dead_time
 from hklflow.constants.simulate_counters import counted
-from hklflow.errors import HklflowError
 
 TAU, EXPOSURE, FRAMES = 2e-7, 1e-3, 2
 TRANSMISSION = [1.0, 0.5, 0.2, 0.1]

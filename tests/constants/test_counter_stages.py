@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hklflow import nexus, norms, stage
+from hklflow import nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, flood
 from hklflow.constants.gates import Gates, figures, judge
 from hklflow.constants.simulate_counters import CounterTruth, counted, draw
-from hklflow.core import corrections
-from hklflow.core.geometry import Detector, detector_to_dict
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import Detector, corrections, detector_to_dict
+from hklflow.images.masks import MaskBit
+from hklflow.stage import norms
 from hklflow.stages import (
     counter_constants,
     counter_dark,

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import counters
-from hklflow.core.dispersion import ModuleDispersion
-from hklflow.core.masks import MaskBit
-from hklflow.core.pixel_moments import PixelMoments, local_outliers
-from hklflow.errors import HklflowError
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images.dispersion import ModuleDispersion
+from hklflow.images.masks import MaskBit
+from hklflow.images.pixel_moments import PixelMoments, local_outliers
 
 FLAG = 2**32 - 1
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.truth.defaults import dark_limits
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import dark, files, simulate
 from hklflow.constants.gathered import About, CellFrames, GatheredWriter
 from hklflow.constants.status import Bit
-from hklflow.errors import HklflowError
 from hklflow.stages import process_dark
 
 N, SHAPE, CELLS = 300, (16, 16), 2

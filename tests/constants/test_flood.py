@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from pyFAI.geometry import Geometry
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, flood
 from hklflow.constants.simulate_counters import CounterTruth, draw
-from hklflow.core.geometry import Detector
-from hklflow.core.masks import MaskBit
-from hklflow.core.pixel_moments import Moments, PixelMoments
-from hklflow.errors import HklflowError
+from hklflow.geometry import Detector
+from hklflow.images.masks import MaskBit
+from hklflow.images.pixel_moments import Moments, PixelMoments
 
 # As large as a Pilatus 300k.
 SHAPE, PIXEL, DISTANCE, CENTRE = (260, 300), 340e-6, 0.3, (126.0, 152.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, simulate
 from hklflow.constants.files import Constants, Quantity, write_part
 from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
@@ -10,7 +11,6 @@ from hklflow.constants.fluorescence_model import expect, sharing
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.simulate_photons import Foil, deposit
 from hklflow.constants.status import Bit, bad
-from hklflow.errors import HklflowError
 from hklflow.stages import process_xray
 
 CU, MO = 8.041, 17.444

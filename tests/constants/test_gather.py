@@ -17,11 +17,11 @@ from tests.constants.raw_runs import (
 )
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import integrating
 from hklflow.constants.gather import driven
 from hklflow.constants.gathered import open_gathered
 from hklflow.constants.write_layouts import write_run
-from hklflow.errors import HklflowError
 from hklflow.stages import constants_preprocess, constants_sanity
 from hklflow.stages import gather as gather_stage
 

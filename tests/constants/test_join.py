@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files
 from hklflow.constants.detectors import integrating
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.status import Bit
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 from hklflow.stages import join_constants, join_module
 
 SIZE, ASIC = (8, 4), (2, 2)

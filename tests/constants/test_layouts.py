@@ -19,11 +19,11 @@ from tests.constants.raw_runs import (
     written,
 )
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import integrating
 from hklflow.constants.layouts import open_part, read_parts
 from hklflow.constants.runs import raw_files
 from hklflow.constants.write_layouts import write_lab, write_run, write_stacked
-from hklflow.errors import HklflowError
 
 CELLS = (0, 1, 2)
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tests.truth.defaults import mask_of_constants
 
-from hklflow import flags
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, simulate
 from hklflow.constants.combine import combine
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.masking import range_names
 from hklflow.constants.status import Bit, bad
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.experiment import flags
+from hklflow.images.masks import MaskBit
 from hklflow.stage import command
 from hklflow.stages import mask_constants as stage
 

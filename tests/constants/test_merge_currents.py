@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.truth.defaults import merge_of_currents
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, simulate, simulate_ramps
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.ramp_process import RATIOS, FitStatus
 from hklflow.constants.status import Bit, bad
-from hklflow.errors import HklflowError
 from hklflow.stages import merge_current_source as stage
 from hklflow.stages import process_current_source
 

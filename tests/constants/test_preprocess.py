@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.constants.raw_runs import AGIPD, FIRST, change, facts_of, raw, written
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import integrating
 from hklflow.constants.preprocess import read_run
 from hklflow.constants.raw_frames import (
@@ -22,7 +23,6 @@ from hklflow.constants.raw_frames import (
 )
 from hklflow.constants.runs import raw_files
 from hklflow.constants.write_layouts import write_run
-from hklflow.errors import HklflowError
 from hklflow.stages import constants_preprocess
 
 CELLS = (0, 1, 2, 9)

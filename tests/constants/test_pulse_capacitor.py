@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.truth.defaults import ramp_fit
 
-from hklflow import flags
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files, ramps, simulate, simulate_ramps
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import About, CellFrames
 from hklflow.constants.ramp_process import FitStatus
 from hklflow.constants.simulate import Truth
 from hklflow.constants.status import Bit
-from hklflow.errors import HklflowError
+from hklflow.experiment import flags
 from hklflow.stage import command
 from hklflow.stages import process_pulse_capacitor as stage
 

@@ -6,11 +6,11 @@ import pytest
 from tests.constants.raw_runs import AGIPD, FIRST, JUNGFRAU, change, facts_of, raw
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.constants.layouts import read_parts
 from hklflow.constants.preprocess import by_module
 from hklflow.constants.sanity import CHECKS, Raw, check_run
 from hklflow.constants.write_layouts import write_run
-from hklflow.errors import HklflowError
 from hklflow.stages import constants_sanity
 
 CELLS = (0, 1, 2)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tests.truth.defaults import steady
 
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.images.masks import MaskBit
 
 N, SHAPE, FLAG = 60, (90, 110), 2**32 - 1
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hklflow import nexus, stage
-from hklflow.core import geometry
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.simulate import (
+from hklflow import geometry, nexus, stage
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.peaks.table import Peaks
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     Diffuse,
@@ -16,7 +16,6 @@ from hklflow.core.simulate import (
     ScanModel,
     Simulation,
 )
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import import_scan
 
 HEXAGONAL = (4.9, 4.9, 8.1, 90.0, 90.0, 120.0)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus
-from hklflow.core import evaluation, geometry, refinement, symmetry
-from hklflow.core.refinement import Refined
+from hklflow import geometry, nexus
+from hklflow.base.errors import HklflowError
 from hklflow.dials import orient
-from hklflow.errors import HklflowError
+from hklflow.geometry import symmetry
+from hklflow.orientation import evaluation, refinement
+from hklflow.orientation.refinement import Refined
 from tests.truth.defaults import limits
 
 from . import small_scans

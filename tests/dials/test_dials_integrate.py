@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from hklflow import geometry
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.measurement import Measurement
-from hklflow.core import geometry, symmetry
-from hklflow.core.reflections import ReflectionFlag, Reflections
-from hklflow.core.scan import RotationScan
-from hklflow.core.simulate import (
+from hklflow.bragg.reflections import ReflectionFlag, Reflections
+from hklflow.dials.integrate import _norm
+from hklflow.dials.programs import Dials
+from hklflow.geometry import symmetry
+from hklflow.images.scan import RotationScan
+from hklflow.simulation.frames import (
     GAP_VALUE,
     CrystalModel,
     DetectorModel,
@@ -22,9 +26,6 @@ from hklflow.core.simulate import (
     Simulation,
     TruePeaks,
 )
-from hklflow.dials.integrate import _norm
-from hklflow.dials.programs import Dials
-from hklflow.errors import HklflowError
 from tests.truth import bragg_scans as simulated
 from tests.truth.defaults import integrate_with_dials
 

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.measurement import Measurement
-from hklflow.core import lattice, symmetry
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.reflections import ReflectionFlag
-from hklflow.core.scan import RotationScan
+from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.dials import frames, integrate
 from hklflow.dials.programs import Dials
-from hklflow.errors import HklflowError
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, symmetry
+from hklflow.images.scan import RotationScan
 from hklflow.stages import integrate as stage
 from tests.truth.defaults import configured
 

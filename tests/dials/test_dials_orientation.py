@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import nexus, stage
-from hklflow.core import geometry, lattice, symmetry
-from hklflow.core.model import Model, from_orientation
-from hklflow.core.model_compare import compare
-from hklflow.core.simulate import Simulation
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
 from hklflow.dials import orient
 from hklflow.dials.programs import Dials
-from hklflow.errors import HklflowError
 from hklflow.formats.dials_expt import write_expt
+from hklflow.geometry import lattice, symmetry
+from hklflow.geometry.model import Model, from_orientation
+from hklflow.geometry.model_compare import compare
+from hklflow.simulation.frames import Simulation
 from hklflow.stages import refine, refine_parent
 
 from . import small_scans
@@ -270,7 +270,7 @@ def test_a_start_of_another_geometry_is_refused(
 def test_peaks_on_displaced_modules_are_told_to_dials_on_the_plane(
     hexagonal: small_scans.Made,
 ) -> None:
-    from hklflow.core.modules import Modules
+    from hklflow.geometry.modules import Modules
 
     rotation = hexagonal.rotations[0]
     modules = Modules(
@@ -293,7 +293,7 @@ def test_peaks_on_displaced_modules_are_told_to_dials_on_the_plane(
 def test_what_lattices_are_told_apart_by(hexagonal: small_scans.Made) -> None:
     """The cell that a space group allows decides, not the one that fits best at random."""
     u, _ = lattice.decompose_ub(hexagonal.simulations[0].ub)
-    from hklflow import orientation
+    from hklflow.stage import orientation
 
     cell = np.array([5.6, 5.6, 7.9, 90, 90, 90])
     swapped = u @ lattice.b_matrix(cell) @ np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], float)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.dials import programs
-from hklflow.errors import HklflowError
 from hklflow.stages import refine_parent
 from tests.patience import PATIENCE
 

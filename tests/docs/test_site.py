@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from hklflow import schema
 from hklflow.cli import app
+from hklflow.experiment import schema
 
 pytestmark = pytest.mark.slow
 
@@ -153,7 +153,7 @@ def test_every_stage_and_product_is_in_the_reference(pages: dict[str, Page]) -> 
 
 @pytest.mark.parametrize("table", ["SAMPLE_COLUMNS", "SCAN_COLUMNS"])
 def test_every_column_is_in_the_reference(table: str, pages: dict[str, Page]) -> None:
-    from hklflow import tables
+    from hklflow.experiment import tables
 
     words = pages["configuration.html"].text.replace(",", " ").split()
     assert set(getattr(tables, table)) <= set(words)

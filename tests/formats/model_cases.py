@@ -6,10 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import lattice, prediction
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model
-from hklflow.core.modules import Modules
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
+from hklflow.geometry.model import Model
+from hklflow.geometry.modules import Modules
 
 SHAPE = (180, 220)
 CELLS = {

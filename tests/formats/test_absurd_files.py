@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames, read_header
 
 SHAPE = (6, 12, 10)

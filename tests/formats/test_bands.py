@@ -9,7 +9,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats import bands as module
 from hklflow.formats.raw import open_frames
 

@@ -14,7 +14,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats import chunk_sizes
 from hklflow.formats.nxfile import numbers
 from hklflow.formats.raw import open_frames

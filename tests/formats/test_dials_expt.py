@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from model_cases import assert_same, damaged, points, positions_off, random_model, seeds
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import symmetry
-from hklflow.core.geometry import Scan
-from hklflow.core.parameters import HEAD
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.dials_expt import read_expt, write_expt
+from hklflow.geometry import Scan, symmetry
+from hklflow.geometry.parameters import HEAD
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles/dials_models.json").read_text())
 

@@ -17,13 +17,7 @@ from hypothesis.extra import numpy as hnp
 from model_cases import random_model
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import lattice, prediction
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model
-from hklflow.core.modules import Modules
-from hklflow.core.parameters import HEAD
-from hklflow.core.peaks_table import Peaks
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.dials_expt import read_expt, write_expt
 from hklflow.formats.dials_peaks import peaks_to_refl, refl_to_peaks
 from hklflow.formats.dials_refl import (
@@ -34,6 +28,11 @@ from hklflow.formats.dials_refl import (
     shoebox_moments,
     write_refl,
 )
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
+from hklflow.geometry.model import Model
+from hklflow.geometry.modules import Modules
+from hklflow.geometry.parameters import HEAD
+from hklflow.peaks.table import Peaks
 
 KINDS = [
     ("bool", np.bool_, ()),

@@ -15,11 +15,11 @@ import pytest
 from tests.patience import PATIENCE
 
 from hklflow import nexus, stage
-from hklflow.core.grid import Grid
 from hklflow.formats import hdf5_output as hdf5_output_module
 from hklflow.formats.hdf5_output import hdf5_output, require_written
 from hklflow.formats.write_images import write_image
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry.grid import Grid
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow import tables
-from hklflow.core.geometry import Detector, Goniometer
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import tables
 from hklflow.formats.light import SUFFIX, is_light, sources_of, write_light
 from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.geometry import Detector, Goniometer
 from hklflow.stages import bin_frames
 
 N, SHAPE = 6, (5, 7)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imsave
 from PIL import Image
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.mask_images import read_mask_image, split_name
 
 SHAPE = (37, 52)

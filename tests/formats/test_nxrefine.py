@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from model_cases import CELLS, assert_same, points, random_model, seeds
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import lattice, symmetry
-from hklflow.core.geometry import Goniometer
-from hklflow.core.model import with_one_crystal
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxrefine import read_nxrefine, write_nxrefine
+from hklflow.geometry import Goniometer, lattice, symmetry
+from hklflow.geometry.model import with_one_crystal
 
 
 def turn(axis, degrees):

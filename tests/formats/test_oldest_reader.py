@@ -15,8 +15,8 @@ import pytest
 from tests.test_nexus import DEFAULTS, _master, _product, _volume
 
 from hklflow import nexus
-from hklflow.core.frame_scale import FrameScale, Transmission
 from hklflow.formats.write_raw import NXmxWriter
+from hklflow.images.frame_scale import FrameScale, Transmission
 
 RECORD = {"stage": "a", "version": "1", "stage_version": 1, "started": "2020-01-01T00:00:00"}
 

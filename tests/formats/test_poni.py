@@ -6,8 +6,8 @@ from pyFAI.detectors import Detector as PyfaiDetector
 from pyFAI.detectors.sensors import SensorConfig
 from pyFAI.geometry import Geometry
 
-from hklflow.core import geometry
-from hklflow.errors import HklflowError
+from hklflow import geometry
+from hklflow.base.errors import HklflowError
 from hklflow.formats.poni import (
     Poni,
     detector_from_poni,

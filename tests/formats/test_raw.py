@@ -6,7 +6,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import find_files, open_frames, read_header
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hklflow.core.structure_factors import Crystal
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.bragg.structure_factors import Crystal
 from hklflow.formats import shelx
 
 CRYSTAL = Crystal("salt", "T300", "T300", "P 1", (5, 6, 7, 80, 90, 100), (0.0,) * 6, 0.4, 300.0)

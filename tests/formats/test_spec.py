@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from hklflow.core.geometry import Beam, Rotation, Scan
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames
 from hklflow.formats.spec import (
     psic_arm,
@@ -14,6 +13,7 @@ from hklflow.formats.spec import (
     read_detector_xml,
     read_spec_scan,
 )
+from hklflow.geometry import Beam, Rotation, Scan
 
 
 @pytest.fixture

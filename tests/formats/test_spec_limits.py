@@ -5,7 +5,7 @@ Without the refusal most of them end the process (SIGSEGV, SIGABRT), the others 
 
 import pytest
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats import spec_limits as limits
 from hklflow.formats.spec import read_spec_scan, read_spec_scans
 

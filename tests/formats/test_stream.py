@@ -12,7 +12,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxframes import NexusFrames
 from hklflow.formats.raw import open_frames
 from hklflow.formats.write_raw import NXmxWriter

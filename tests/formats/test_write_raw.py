@@ -7,16 +7,16 @@ import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 
-from hklflow.core.simulate import (
+from hklflow.base.errors import HklflowError
+from hklflow.formats.write_images import write_cbf_series, write_image
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
     GoniometerModel,
     ScanModel,
     Simulation,
 )
-from hklflow.errors import HklflowError
-from hklflow.formats.write_images import write_cbf_series, write_image
-from hklflow.formats.write_raw import NXmxWriter
 
 DETECTOR = DetectorModel(
     (20, 30),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from model_cases import assert_same, points, positions_off, random_model, seeds
 
-from hklflow.core import symmetry
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.xds import read_xparm, write_xparm
+from hklflow.geometry import symmetry
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles/dials_models.json").read_text())
 

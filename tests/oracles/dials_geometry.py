@@ -91,14 +91,14 @@ json.dump({
 def write_file(path):
     import numpy as np
 
-    from hklflow.core.simulate import (
+    from hklflow.formats.write_raw import NXmxWriter
+    from hklflow.simulation.frames import (
         CrystalModel,
         DetectorModel,
         GoniometerModel,
         ScanModel,
         Simulation,
     )
-    from hklflow.formats.write_raw import NXmxWriter
 
     simulation = Simulation(
         detector=DetectorModel(

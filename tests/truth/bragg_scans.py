@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow import geometry
 from hklflow.bragg.measurement import Measurement
-from hklflow.core import geometry, symmetry
-from hklflow.core.simulate import (
+from hklflow.geometry import symmetry
+from hklflow.simulation.frames import (
     GAP_VALUE,
     CrystalModel,
     DetectorModel,

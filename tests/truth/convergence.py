@@ -12,16 +12,16 @@ from types import ModuleType
 import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow import nexus, stage
+from hklflow import geometry, nexus, stage
 from hklflow.bragg.converge import Loop, Model, Outcome
+from hklflow.bragg.reflections import Reflections
 from hklflow.calibration.bragg_level import ModuleLevel, module_level
-from hklflow.core import geometry, lattice, symmetry
-from hklflow.core.frame_scale import FrameScale, Transmission
-from hklflow.core.geometry import Rotation
-from hklflow.core.modules import Modules
-from hklflow.core.reflections import Reflections
-from hklflow.core.residuals import Peaks
-from hklflow.core.simulate import (
+from hklflow.formats.write_raw import NXmxWriter
+from hklflow.geometry import Rotation, lattice, symmetry
+from hklflow.geometry.modules import Modules
+from hklflow.images.frame_scale import FrameScale, Transmission
+from hklflow.orientation.residuals import Peaks
+from hklflow.simulation.frames import (
     GAP_VALUE,
     CrystalModel,
     DetectorModel,
@@ -31,7 +31,6 @@ from hklflow.core.simulate import (
     Simulation,
     TruePeaks,
 )
-from hklflow.formats.write_raw import NXmxWriter
 from hklflow.stages import converge, find_peaks, import_scan, pixel_mask, refine_parent
 from tests.truth import defaults
 from tests.truth.defaults import acceptance, limits_of_converge

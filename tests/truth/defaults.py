@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from hklflow import ramp_settings
 from hklflow.bragg import centroids, merging, observations, scaling, shells
 from hklflow.bragg import converge as bragg_converge
 from hklflow.calibration import powder
@@ -22,8 +21,11 @@ from hklflow.constants import (
     ramps,
     stability,
 )
-from hklflow.core import frame_scale, indexing, mask3d, peaks, punch, refinement, tapers
 from hklflow.dials import integrate as dials_integrate
+from hklflow.images import frame_scale, mask3d
+from hklflow.orientation import indexing, refinement
+from hklflow.peaks import search as peaks
+from hklflow.stage import ramp_settings
 from hklflow.stages import (
     converge,
     correct_frames,
@@ -43,6 +45,7 @@ from hklflow.stages import (
     scale_reflections,
 )
 from hklflow.stages import frame_scale as frame_scale_stage
+from hklflow.volumes import punch, tapers
 
 T = TypeVar("T")
 

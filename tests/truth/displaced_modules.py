@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from hklflow.calibration.modules import BraggPeaks, RingImage
-from hklflow.core.geometry import Detector
+from hklflow.geometry import Detector
 
 PIXEL = 172e-6
 WAVELENGTH = 0.41

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from hklflow import nexus, stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.stages import (
     accept,
     find_peaks,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hklflow.core.mask3d import mask_frames
-from hklflow.core.masks import flag_value
-from hklflow.core.simulate import (
+from hklflow.images.mask3d import mask_frames
+from hklflow.images.masks import flag_value
+from hklflow.simulation.frames import (
     Background,
     CrystalModel,
     DetectorModel,

@@ -8,7 +8,8 @@ change of basis, to 0.1° and 0.5 % of each axis.
 import numpy as np
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow.core import geometry, lattice, prediction, symmetry
+from hklflow import geometry
+from hklflow.geometry import lattice, prediction, symmetry
 
 # Two cells of each system: an ordinary one, and one that is oblique or nearly more symmetric.
 CASES = {

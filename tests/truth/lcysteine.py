@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow import nexus, stage
-from hklflow.core import geometry
-from hklflow.core.scan import RotationScan
+from hklflow import geometry, nexus, stage
+from hklflow.images.scan import RotationScan
 from hklflow.stages import accept, find_peaks, pixel_mask, refine, refine_parent
 from tests.truth.snase import FROM_DIALS, run
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import erf
 
-from hklflow.core.peaks import Peaks, find_peaks
+from hklflow.peaks.search import Peaks, find_peaks
 from tests.truth.defaults import peak_params
 
 AXES = ("frame", "slow", "fast")

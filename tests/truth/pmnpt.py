@@ -18,11 +18,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow import mask_steps, nexus, plots, stage
-from hklflow.core import geometry, lattice
-from hklflow.core.grid import Grid
-from hklflow.core.scan import RotationScan
+from hklflow import geometry, nexus, plots, stage
 from hklflow.formats import spec
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.images.scan import RotationScan
+from hklflow.stage import mask_steps
 from hklflow.stages import (
     find_peaks,
     frame_scale,

@@ -9,12 +9,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow import nexus
+from hklflow import geometry, nexus
 from hklflow.bragg.groups import Groups
+from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.bragg.scale_model import real_harmonics
-from hklflow.core import geometry, lattice, prediction, symmetry
-from hklflow.core.geometry import BEAM, Beam, Detector, Goniometer, Rotation, Scan, directions
-from hklflow.core.reflections import ReflectionFlag, Reflections
+from hklflow.geometry import (
+    BEAM,
+    Beam,
+    Detector,
+    Goniometer,
+    Rotation,
+    Scan,
+    directions,
+    lattice,
+    prediction,
+    symmetry,
+)
 
 Floats = NDArray[np.float64]
 CELL = (7.2, 8.3, 9.1, 90.0, 90.0, 90.0)
@@ -53,7 +63,7 @@ def rotation(
 
 def turned(cell: tuple[float, ...]) -> Floats:
     """UB of a crystal in a general orientation."""
-    from hklflow.core.geometry import rotation_matrix
+    from hklflow.geometry import rotation_matrix
 
     tilt = rotation_matrix(np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8]), 1.1)
     return tilt @ lattice.b_matrix(cell)

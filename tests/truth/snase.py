@@ -13,9 +13,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hklflow import nexus, stage
-from hklflow.core import lattice, symmetry
-from hklflow.core.geometry import Detector, from_dict, rotation_matrix
 from hklflow.formats.raw import open_frames
+from hklflow.geometry import Detector, from_dict, lattice, rotation_matrix, symmetry
 from hklflow.stages import (
     find_peaks,
     frame_scale,
@@ -31,7 +30,7 @@ from hklflow.stages import (
 
 Floats = NDArray[np.float64]
 
-# DIALS's x, y, z in the lab of `core.frames`: its beam runs along -z.
+# DIALS's x, y, z in the lab of `geometry.frames`: its beam runs along -z.
 FROM_DIALS = np.diag([-1.0, 1.0, -1.0])
 CELL = (48.4, 48.4, 63.3, 90.0, 90.0, 90.0)
 NAME = "phi0"
@@ -204,7 +203,7 @@ def volume(out: Path, samples: tuple[int, int, int] | None = None) -> None:
 
 
 def dials_model(data: Path) -> tuple[Detector, Floats]:
-    """Detector and UB of the reference in the lab of `core.frames`.
+    """Detector and UB of the reference in the lab of `geometry.frames`.
 
     DIALS refines the beam's direction in the plane of beam and axis, and the reference does not
     give it. It follows from where the beam meets the detector, which the authors of the data give.

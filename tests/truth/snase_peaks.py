@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from hklflow.core.peaks import PeakFlag, Peaks, find_peaks
+from hklflow.peaks.search import PeakFlag, Peaks, find_peaks
 from tests.truth.defaults import peak_params
 from tests.truth.peaks import table
 

@@ -18,8 +18,8 @@ import yaml
 from numpy.typing import NDArray
 
 from hklflow import stage
-from hklflow.core import symmetry
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import symmetry
 from hklflow.stages import accept, refine, refine_parent
 from tests.truth.world_scans import answered, written
 from tests.truth.worlds import BRAGG, World, systems_of, world

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from hklflow.bragg import tune
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.peaks import PeakFlag, PeakParams, Peaks, find_peaks
-from hklflow.core.simulate import (
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
+from hklflow.peaks.search import PeakFlag, PeakParams, Peaks, find_peaks
+from hklflow.simulation.frames import (
     GAP_VALUE,
     Background,
     Cosine,

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as Turn
 
-from hklflow import nexus, stage
-from hklflow.core import geometry, lattice
-from hklflow.core.peaks_table import FIELDS, Peaks
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
+from hklflow import geometry, nexus, stage
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.images.scan import RotationScan
+from hklflow.peaks.table import FIELDS, Peaks
 from hklflow.stages import find_peaks, refine_parent
 from tests.truth.worlds import World
 from tests.truth.worlds_physics import Sample, Scan, busing_levy, is_absent, operations

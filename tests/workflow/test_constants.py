@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 from hklflow.cli import main
-from hklflow.config import load, read_yaml
-from hklflow.config.jobs_constants import constants_jobs
 from hklflow.constants import files
 from hklflow.constants.detectors import integrating
 from hklflow.constants.simulate import Truth, agipd
 from hklflow.constants.simulate_photons import Foil
 from hklflow.constants.simulate_runs import Campaign, write_campaign
 from hklflow.constants.status import Bit
-from hklflow.freshness import Freshness
+from hklflow.experiment import load, read_yaml
+from hklflow.experiment.freshness import Freshness
+from hklflow.experiment.jobs_constants import constants_jobs
 
 from .conftest import REPOSITORY, snakemake
 from .faults import Bench, Fault, copy_experiment

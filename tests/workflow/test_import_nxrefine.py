@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hklflow.core.lattice import rotation_angle
+from hklflow.geometry.lattice import rotation_angle
 
 from ..beamlines.nxrefine_layout import Layout, write
 from .conftest import snakemake

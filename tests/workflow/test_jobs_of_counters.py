@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hklflow.config import flags, load, read_yaml
-from hklflow.config.jobs_constants import constants_jobs
+from hklflow.experiment import flags, load, read_yaml
+from hklflow.experiment.jobs_constants import constants_jobs
 
 from .conftest import snakemake
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hklflow import nexus
-from hklflow.core.masks import MaskBit
+from hklflow.images.masks import MaskBit
 
 from .conftest import CONFIG, scans, snakemake, write_experiment
 

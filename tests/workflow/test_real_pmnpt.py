@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import read_header
+from hklflow.geometry.grid import Grid
 from hklflow.stages import accept, import_scan, refine_parent
 from tests.truth import pmnpt
 from tests.truth.snase import run

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hklflow import nexus, stage
-from hklflow.core.geometry import Goniometer, from_dict
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Goniometer, from_dict
 from hklflow.stages import import_scan, refine_parent
 from tests.truth import snase
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from hklflow.config import flags, load, read_yaml
-from hklflow.config.jobs import Job, jobs_of
-from hklflow.freshness import Freshness
+from hklflow.experiment import flags, load, read_yaml
+from hklflow.experiment.freshness import Freshness
+from hklflow.experiment.jobs import Job, jobs_of
 
 from ..cli.conftest import Hklflow, hklflow
 from .conftest import CONFIG, scans, snakemake, write_experiment

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import yaml
 
-from hklflow import config, nexus, stage
-from hklflow.core.lattice import rotation_angle
-from hklflow.core.symmetry import space_group
-from hklflow.estimate import job_counts
+from hklflow import experiment as config
+from hklflow import nexus, stage
+from hklflow.experiment.cost import job_counts
 from hklflow.formats import raw
+from hklflow.geometry.lattice import rotation_angle
+from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.structure_factors import read_factors
 from hklflow.stages.simulate import build
 

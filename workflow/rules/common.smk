@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from hklflow import config as hklconfig, stages
-from hklflow.errors import HklflowError, printable_lines
-from hklflow.estimate import Estimate
-from hklflow.freshness import Freshness, no_collection, outdated, sentences
+from hklflow.base.errors import HklflowError, printable_lines
+from hklflow.experiment.cost import Estimate
+from hklflow.experiment.freshness import Freshness, no_collection, outdated, sentences
 
 try:
     for file in workflow.configfiles:

@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Beam, Rotation, Scan
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import Header
+from hklflow.geometry import Beam, Rotation, Scan
 
 GROUP = "hklflow.beamlines"
 

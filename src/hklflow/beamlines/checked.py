@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError, shortened
 from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
-from hklflow.core import plausible
-from hklflow.core.geometry import Detector, Goniometer
-from hklflow.core.pixel_binning import PixelBinning
-from hklflow.errors import HklflowError, shortened
 from hklflow.formats.raw import MOST_PIXELS, Header
+from hklflow.geometry import Detector, Goniometer, plausible
+from hklflow.images.pixel_binning import PixelBinning
 
 Fits = Callable[[Any], bool]
 Kind = tuple[str, Fits]

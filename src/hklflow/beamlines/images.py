@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
-from hklflow.errors import HklflowError
 from hklflow.formats.frame_log import FrameLog, read_log
 from hklflow.formats.raw import Header, open_frames, read_header
 

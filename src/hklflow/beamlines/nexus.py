@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
-from hklflow.errors import HklflowError
 from hklflow.formats.light import is_light
 from hklflow.formats.nxfile import find, find_entry, find_group, numbers, open_file, word
 from hklflow.formats.raw import HDF5_SUFFIXES, Header, open_frames, read_header

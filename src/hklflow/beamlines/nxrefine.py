@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched, joined, name
 from hklflow.beamlines.nxrefine_parent import Parent, ini_of, is_parent, read_parent, setting
 from hklflow.beamlines.tree import folders, is_experiment
-from hklflow.errors import HklflowError
 from hklflow.formats import nxrefine_fields as fields
 from hklflow.formats.nxrefine import UNPOLARIZED, read_rotation
 from hklflow.formats.nxrefine_header import read_cell, read_formula, read_measurement
@@ -356,7 +356,7 @@ def _settings(parent: Parent, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _sample(file: Any, notes: list[str]) -> FoundSample:
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
 
     group: str | None = fields.words(file, "entry/sample/space_group") or None
     if group is not None:

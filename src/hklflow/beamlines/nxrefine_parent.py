@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats import nxrefine_fields as fields
 from hklflow.formats.nxrefine_header import read_grid
 from hklflow.formats.nxrefine_settings import KEYS, Becomes, read_ini

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import (
     Found,
     FoundSample,
@@ -37,11 +38,10 @@ from hklflow.beamlines.spec_counters import (
 )
 from hklflow.beamlines.spec_images import Images, NotFoundError
 from hklflow.beamlines.tree import folders
-from hklflow.core.geometry import BEAM, Detector
-from hklflow.errors import HklflowError
 from hklflow.formats import spec
 from hklflow.formats.raw import Header, is_hdf5, open_frames
 from hklflow.formats.spec import Counter, Floats, SpecScan
+from hklflow.geometry import BEAM, Detector
 
 _FIXED_BELOW = 10.0  # degrees: a scan that turns by less has too few reflections to refine
 _AGREE = 1e-3  # of Miller indices, SPEC's own and ours

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
 from hklflow.beamlines.spec_counters import column_of
-from hklflow.errors import HklflowError
 from hklflow.formats.spec import SpecScan
 
 EVEN = 0.25  # of a step, by which angles may be off the line, unless a user allows more

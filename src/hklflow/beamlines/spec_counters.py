@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
-from hklflow.errors import HklflowError
 from hklflow.formats.spec import Counter, Floats, SpecScan
 
 _COUNTING = ("seconds", "sec", "count_time", "exposure")

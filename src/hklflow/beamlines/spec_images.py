@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
 from hklflow.beamlines.images import Series, numbered
 from hklflow.beamlines.tree import folders, is_experiment
-from hklflow.errors import HklflowError
 from hklflow.formats.light import is_light
 from hklflow.formats.raw import HDF5_SUFFIXES, IMAGE_SUFFIXES, open_frames
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 Skip = Callable[[Path, Sequence[Path]], bool]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.jit import kernel
+from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 

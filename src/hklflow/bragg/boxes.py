@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.jit import kernel
+from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Rotation
-from hklflow.core.reflections import ReflectionFlag, Reflections
-from hklflow.core.residuals import Peaks, compare
+from hklflow.bragg.reflections import ReflectionFlag, Reflections
+from hklflow.geometry import Rotation
+from hklflow.orientation.residuals import Peaks, compare
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -69,8 +69,8 @@ class Acceptance:
 def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
     """Choose the peaks that judge: one of 20, of few peaks up to one of 5.
 
-    Of 400 or more these are those that `core.refinement.refine` holds out of the same list, so
-    that they took no part in the refinement that the start came from either.
+    Of 400 or more these are those that `orientation.refinement.refine` holds out of the same list,
+    so that they took no part in the refinement that the start came from either.
     """
     sizes = [len(p.frame) for p in peaks]
     every = int(np.clip(sum(sizes) // 20, 5, 20))

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg.centroids import part
-from hklflow.core.geometry import Rotation
-from hklflow.core.refinement import Limits, Refined, refine
-from hklflow.core.residuals import Peaks
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.geometry import Rotation
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.centroids import (
     FATES,
     Acceptance,
@@ -20,14 +21,12 @@ from hklflow.bragg.centroids import (
     part,
     same_reflection,
 )
+from hklflow.bragg.reflections import Reflections
 from hklflow.bragg.residual_map import Spots, used
-from hklflow.core import lattice
-from hklflow.core.geometry import Rotation
-from hklflow.core.refinement import Limits, Refined, refine
-from hklflow.core.reflections import Reflections
-from hklflow.core.residuals import Peaks, compare
-from hklflow.core.symmetry import SpaceGroup
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation, lattice
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.residuals import Peaks, compare
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

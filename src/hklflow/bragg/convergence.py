@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.congruence import congruence
 from hklflow.bragg.converge import Iteration, Loop, Outcome, seen
 from hklflow.bragg.residual_map import Row
-from hklflow.errors import HklflowError
 
 Record = dict[str, Any]
 

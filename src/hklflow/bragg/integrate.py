@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg import boxes as bx
 from hklflow.bragg import kernels, learning_kernels, profiles
 from hklflow.bragg.background import Curvature, curvature_of
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import Spots, predicted_spots
 from hklflow.bragg.profiles import Profile, Widths
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.reflections import ReflectionFlag, Reflections
-from hklflow.core.symmetry import SpaceGroup
-from hklflow.errors import HklflowError
+from hklflow.bragg.reflections import ReflectionFlag, Reflections
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.peaks.table import Peaks
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

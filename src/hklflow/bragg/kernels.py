@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg.background import fit_background, least_level, level_at
-from hklflow.core.jit import kernel
-from hklflow.core.peaks_fit import add_profile
-from hklflow.core.reflections import ReflectionFlag
+from hklflow.bragg.reflections import ReflectionFlag
+from hklflow.peaks.fit import add_profile
+from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

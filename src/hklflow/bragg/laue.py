@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.bragg.groups import Groups
-from hklflow.core import subgroups, symmetry
-from hklflow.core.structure_factors import Scaled
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.bragg.structure_factors import Scaled
+from hklflow.geometry import subgroups, symmetry
+from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -21,8 +21,8 @@ from hklflow.bragg.kernels import (
     fill_profile,
     sort_out,
 )
-from hklflow.core.jit import kernel
-from hklflow.core.peaks_fit import add_profile
+from hklflow.peaks.fit import add_profile
+from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

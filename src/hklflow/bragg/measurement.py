@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Rotation
+from hklflow.geometry import Rotation
 
 Floats = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from hklflow.bragg.amplitudes import Estimator, amplitudes
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.outliers import find_outliers
-from hklflow.core import lattice, symmetry
-from hklflow.core.structure_factors import Means, Scaled, StructureFactors
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.bragg.structure_factors import Means, Scaled, StructureFactors
+from hklflow.geometry import lattice, symmetry
+from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

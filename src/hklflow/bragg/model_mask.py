@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.predicted import LEAST_ZETA, Spots, predicted_spots
-from hklflow.core.geometry import Rotation
-from hklflow.core.jit import kernel
-from hklflow.core.peaks_table import PeakFlag, Peaks
-from hklflow.core.symmetry import SpaceGroup
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
 Bits = NDArray[np.uint8]
@@ -33,7 +33,7 @@ _UNFIT = _CUT | PeakFlag.OVERLAP | PeakFlag.MOMENTS | PeakFlag.FIT_FAILED
 
 @dataclass(frozen=True)
 class Ellipsoids:
-    """Where reflections are, in the convention of `hklflow.core.frames`.
+    """Where reflections are, in the convention of `hklflow.geometry.frames`.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class ModelMask:
         Parameters
         ----------
         packed : (n, slow, ceil(fast / 8)) uint8 array
-            As of `core.mask3d.pack`, of the frames from number ``start`` on.
+            As of `images.mask3d.pack`, of the frames from number ``start`` on.
         start : int
 
         Returns

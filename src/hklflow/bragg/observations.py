@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import BEAM, Rotation, directions
-from hklflow.core.reflections import UNFIT, Estimate, ReflectionFlag, Reflections
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.bragg.reflections import UNFIT, Estimate, ReflectionFlag, Reflections
+from hklflow.geometry import BEAM, Rotation, directions
+from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

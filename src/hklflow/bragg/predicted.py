@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import corrections, lattice
-from hklflow.core.geometry import BEAM, Rotation, directions, q_max
-from hklflow.core.prediction import predict
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.geometry import BEAM, Rotation, corrections, directions, lattice, q_max
+from hklflow.geometry.prediction import predict
+from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +23,7 @@ class Spots:
     ----------
     hkl : (n, 3) int array
     frame, slow, fast, zeta : (n,) array
-        See `hklflow.core.prediction`.
+        See `hklflow.geometry.prediction`.
     volume : (n,) array
         ``k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|``, 1/Å³.
     d : (n,) array

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from hklflow.bragg.predicted import Spots
-from hklflow.core.peaks_table import PeakFlag, Peaks
+from hklflow.peaks.table import PeakFlag, Peaks
 
 Floats = NDArray[np.float64]
 

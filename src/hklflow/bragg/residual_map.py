@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector, Rotation
-from hklflow.core.modules import Modules
-from hklflow.core.refinement import Refined
-from hklflow.core.residuals import Peaks
+from hklflow.geometry import Detector, Rotation
+from hklflow.geometry.modules import Modules
+from hklflow.orientation.refinement import Refined
+from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -18,10 +18,10 @@ from hklflow.bragg.error_model import ErrorModel, Spread
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.observations import Observations
 from hklflow.bragg.outliers import find_outliers
+from hklflow.bragg.reflections import ReflectionFlag
 from hklflow.bragg.scale_model import Curve, Kind, Model, Plan
-from hklflow.core.reflections import ReflectionFlag
-from hklflow.core.structure_factors import Scaled
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.bragg.structure_factors import Scaled
+from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.groups import Groups
-from hklflow.core import series, symmetry
-from hklflow.core.structure_factors import Crystal, IntensitySeries, StructureFactors
-from hklflow.errors import HklflowError
+from hklflow.bragg.structure_factors import Crystal, IntensitySeries, StructureFactors
+from hklflow.geometry import symmetry
+from hklflow.orientation import series
 
 Floats = NDArray[np.float64]
 

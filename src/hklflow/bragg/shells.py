@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hklflow.bragg.groups import Groups
 from hklflow.bragg.merging import Merged
-from hklflow.core import lattice, symmetry
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.geometry import lattice, symmetry
+from hklflow.geometry.symmetry import SpaceGroup
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Rotation
-from hklflow.core.lattice_search import fit, is_indexed
-from hklflow.core.peaks import PeakFlag, PeakParams, find_peaks
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation
+from hklflow.orientation.lattice_search import fit, is_indexed
+from hklflow.peaks.search import PeakFlag, PeakParams, find_peaks
 
 Floats = NDArray[np.float64]
 Index = Callable[[Floats], Floats]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 _LIMIT = re.compile(r"(>=|<=|>|<|)\s*([0-9]{1,18})")
 _RANGE = re.compile(r"([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})")

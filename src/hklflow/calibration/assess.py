@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.calibration.powder import PowderCalibration

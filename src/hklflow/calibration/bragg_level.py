@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.module_data import BraggPeaks, bragg_peaks
 from hklflow.calibration.modules import ModuleFit, fit_modules
-from hklflow.core.geometry import Rotation
-from hklflow.core.modules import Modules
-from hklflow.core.refinement import Limits, Refined, refine
-from hklflow.core.residuals import Peaks
-from hklflow.core.symmetry import SpaceGroup
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation
+from hklflow.geometry.modules import Modules
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
-from hklflow.system import require_no_pipe
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_no_pipe
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import disk, layout, records, statuses
-from hklflow.errors import HklflowError
 
 
 @dataclass(frozen=True)

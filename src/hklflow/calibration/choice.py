@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies, layout, statuses, versions
 from hklflow.calibration.versions import Version
-from hklflow.errors import HklflowError
 
 # Of geometries, and of constants.
 _MADE = ("`hklflow calibration propose`", "`snakemake constants`")

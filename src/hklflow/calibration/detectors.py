@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 Bools = NDArray[np.bool_]
 

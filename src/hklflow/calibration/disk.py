@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_no_pipe
 from hklflow.calibration.layout import RECORD, TEMPORARY, check_file
-from hklflow.errors import HklflowError
-from hklflow.system import require_no_pipe
 
 # A writer that has not ended after this time (seconds) is looked at.
 OLD = 3600.0

@@ -13,10 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import candidates, disk, layout, statuses
 from hklflow.calibration.states import state_id as id_of
 from hklflow.calibration.versions import read_version
-from hklflow.errors import HklflowError
 
 _KEPT = (
     "version",

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.states import is_state_id
-from hklflow.errors import HklflowError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

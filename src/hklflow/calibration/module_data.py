@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.calibration.rings import ring_points
-from hklflow.core.geometry import Detector, Rotation
-from hklflow.core.modules import Modules
-from hklflow.core.residuals import Peaks, compare
+from hklflow.geometry import Detector, Rotation
+from hklflow.geometry.modules import Modules
+from hklflow.orientation.residuals import Peaks, compare
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.detectors import known_detector
-from hklflow.core.modules import Modules
-from hklflow.errors import HklflowError
+from hklflow.geometry.modules import Modules
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.calibration.module_data import two_theta_gradient
-from hklflow.core.geometry import Detector
-from hklflow.core.modules import Modules
+from hklflow.geometry import Detector
+from hklflow.geometry.modules import Modules
 
 Floats = NDArray[np.float64]
 

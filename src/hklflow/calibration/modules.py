@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.module_data import (
     Bragg,
     BraggPeaks,
@@ -33,9 +34,8 @@ from hklflow.calibration.module_data import (
 )
 from hklflow.calibration.module_gaps import detector_modules, modules_from_gaps
 from hklflow.calibration.module_table import ModuleRow, table
-from hklflow.core.geometry import Detector
-from hklflow.core.modules import Modules
-from hklflow.errors import HklflowError
+from hklflow.geometry import Detector
+from hklflow.geometry.modules import Modules
 
 __all__ = [
     "LEVELS",

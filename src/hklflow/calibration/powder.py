@@ -28,8 +28,8 @@ from hklflow.calibration.powder_cycles import (
 from hklflow.calibration.powder_guess import find_beam_centre, find_distance, guess_poni
 from hklflow.calibration.ring_fit import PARAMETERS, propagated
 from hklflow.calibration.rings import RingPoints, mean_two_theta, pixel_angle
-from hklflow.core.geometry import Detector
 from hklflow.formats.poni import Poni, poni_from_detector
+from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import Calibrant
 from hklflow.calibration.converge import Cycle, Reason, converge
 from hklflow.calibration.ring_fit import PARAMETERS, RingFit, Setting, propagated, robust_fit
 from hklflow.calibration.rings import RingPoints, mean_two_theta, pixel_angle, ring_points
-from hklflow.core.corrections import polarization as polarization_factor
-from hklflow.core.corrections import solid_angle
-from hklflow.core.geometry import Detector
-from hklflow.errors import HklflowError
 from hklflow.formats.poni import Poni
+from hklflow.geometry import Detector
+from hklflow.geometry.corrections import polarization as polarization_factor
+from hklflow.geometry.corrections import solid_angle
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

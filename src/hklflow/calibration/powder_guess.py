@@ -7,7 +7,7 @@ of the calibrant's rings collects the most signal of the radial profile.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.poni import ORIENTATION_SIGNS, Poni
 
 Floats = NDArray[np.float64]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import Calibrant, read_calibrant
 from hklflow.calibration.powder import PowderCalibration, result, start_poni
 from hklflow.calibration.powder_cycles import prepared, refine
 from hklflow.calibration.ring_fit import PARAMETERS, Setting
-from hklflow.errors import HklflowError
 from hklflow.formats.poni import Poni
 
 Floats = NDArray[np.float64]

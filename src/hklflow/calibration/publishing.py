@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_no_pipe
 from hklflow.calibration import applies, disk, layout, records, statuses, versions
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
-from hklflow.errors import HklflowError
-from hklflow.system import require_no_pipe
 
 # What a version must have to be of use, by kind.
 _NEEDED = {"geometry": ("geometry.json",)}

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import choice, disk, index, layout
 from hklflow.calibration import versions as stored
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version
-from hklflow.errors import HklflowError
 
 
 class Reader:

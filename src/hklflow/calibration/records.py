@@ -14,8 +14,8 @@ from pydantic import (
     ValidationError,
 )
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import applies
-from hklflow.errors import HklflowError
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

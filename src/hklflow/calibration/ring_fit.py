@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, least_squares
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import two_theta
 from hklflow.calibration.rings import RingPoints
-from hklflow.core.geometry import Detector, rotation_matrix
-from hklflow.errors import HklflowError
 from hklflow.formats.poni import Poni
+from hklflow.geometry import Detector, rotation_matrix
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

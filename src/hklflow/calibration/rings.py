@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector, azimuth, two_theta
+from hklflow.geometry import Detector, azimuth, two_theta
 
 Floats = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hklflow.errors import HklflowError
-from hklflow.system import require_no_pipe
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_no_pipe
 
 PACKAGED = Path(__file__).with_name("state_schema.json")
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import disk
 from hklflow.calibration.layout import status_numbers
-from hklflow.errors import HklflowError
 
 Status = Literal["default", "proposed", "accepted", "rejected", "superseded", "withdrawn"]
 

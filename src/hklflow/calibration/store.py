@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import (
     candidates,
     choice,
@@ -26,7 +27,6 @@ from hklflow.calibration.index import Report
 from hklflow.calibration.reading import Reader
 from hklflow.calibration.states import State
 from hklflow.calibration.versions import Version, calibration_of
-from hklflow.errors import HklflowError
 
 __all__ = ["Candidate", "Report", "Store", "Version", "calibration_of"]
 

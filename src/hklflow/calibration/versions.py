@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.calibration import disk, layout, statuses
 from hklflow.calibration.records import validate
 from hklflow.calibration.states import is_state_id
-from hklflow.errors import HklflowError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from hklflow import __version__, system
+from hklflow import __version__
+from hklflow.base import system
+from hklflow.base.errors import HklflowError, printable_lines
 from hklflow.cli import calibration, constants
 from hklflow.cli.add import add_sample, add_scan
 from hklflow.cli.calibrant import calibrant
@@ -29,7 +31,6 @@ from hklflow.cli.slice import slice_volume
 from hklflow.cli.status import show_status
 from hklflow.cli.verify import remove, verify
 from hklflow.cli.watch import watch_experiment
-from hklflow.errors import HklflowError, printable_lines
 
 app = App(
     name="hklflow",

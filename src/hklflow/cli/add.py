@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment
-from hklflow.errors import HklflowError
 
 CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
@@ -38,7 +38,7 @@ def add_sample(
     directory
         Folder of the experiment.
     """
-    from hklflow.core.symmetry import space_group as known
+    from hklflow.geometry.symmetry import space_group as known
 
     known(space_group)
     row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}

@@ -51,8 +51,8 @@ def check(
     """
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.calibration.calibrants import is_file, read_calibrant
-    from hklflow.errors import HklflowError
 
     if wavelength is not None and not wavelength > 0:
         raise HklflowError(f"--wavelength {wavelength} is not a wavelength in Å; give more than 0")

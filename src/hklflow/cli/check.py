@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from hklflow.cli.folder import experiment as folder_of
 
 if TYPE_CHECKING:
-    from hklflow.config import Experiment
-    from hklflow.estimate import Estimate
+    from hklflow.experiment import Experiment
+    from hklflow.experiment.cost import Estimate
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
     """
     import shutil
 
-    from hklflow.config import load, require_own_frames
-    from hklflow.config.load import report
-    from hklflow.errors import HklflowError
-    from hklflow.estimate import Estimate, job_counts
+    from hklflow.base.errors import HklflowError
+    from hklflow.experiment import load, require_own_frames
+    from hklflow.experiment.cost import Estimate, job_counts
+    from hklflow.experiment.load import report
 
     if cores < 1:
         raise HklflowError(f"--cores {cores} is not a number of cores; give 1 or more")
@@ -123,8 +123,8 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
 
 def _store_problems(experiment: "Experiment") -> list[str]:
     """Say which geometries and constants have no version for a rotation: the run would stop."""
-    from hklflow.errors import HklflowError
-    from hklflow.system import require_file
+    from hklflow.base.errors import HklflowError
+    from hklflow.base.system import require_file
 
     kinds = experiment.stored_kinds
     files = {"geometry": "geometry.json", "constants": "constants.nxs"}
@@ -154,7 +154,7 @@ def _grid_problems(
     file system of the results (``disk`` in GB), from which nothing can be removed to make them
     fit. What is only more than is free, or than this machine's memory, can be changed elsewhere.
     """
-    from hklflow.core.grid import size_problem
+    from hklflow.geometry.grid import size_problem
 
     problems: dict[tuple[str, str], str] = {}
     warnings: dict[tuple[str, str], str] = {}

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import Row
 from hklflow.cli.planned import name_pattern, parts
-from hklflow.errors import HklflowError
-from hklflow.tables import is_series
+from hklflow.experiment.tables import is_series
 
 NOT_THERE = "not there yet"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from hklflow.config import merged
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import merged
 
 _INDENT = 2
 

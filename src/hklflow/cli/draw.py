@@ -9,19 +9,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hklflow.errors import HklflowError, printable
-from hklflow.system import no_file
+from hklflow.base.errors import HklflowError, printable
+from hklflow.base.system import no_file
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core.grid import Grid
-    from hklflow.core.planes import Plane
-    from hklflow.core.slabs import Slab
     from hklflow.formats.raw import Frames
+    from hklflow.geometry.grid import Grid
     from hklflow.nexus.plottable import Plottable
     from hklflow.plots.drawing import Drawing, Screen
+    from hklflow.volumes.planes import Plane
+    from hklflow.volumes.slabs import Slab
 
 _CENTRAL = {"hkl": ("h k 0", "h 0 l", "0 k l"), "xyz": ("x y 0", "x 0 z", "0 y z")}
 _SUMMED = 10  # frames of a rotation that are looked at
@@ -118,7 +118,7 @@ def published(output: Path) -> Iterator[Path]:
     """
     import secrets
 
-    from hklflow import publish
+    from hklflow.base import publish
 
     if not output.parent.is_dir():
         raise HklflowError(f"there is no folder {output.parent}; make it first or mend the path")
@@ -246,7 +246,7 @@ class Volume:
 
     def slab(self, plane: "Plane", width: float = 0.0, number: int | None = None) -> "Slab":
         """Average over a slab about a plane; ``number`` of a stack's volumes."""
-        from hklflow.core import slabs
+        from hklflow.volumes import slabs
 
         signal, errors = self.plottable.signal, self.plottable.errors
         block = (signal.chunks or (1, 16, 64, 64))[-3:]
@@ -300,8 +300,8 @@ def volume_of(found: "Plottable") -> Volume:
     HklflowError
         If the file does not say grid or cell.
     """
-    from hklflow.core import planes
     from hklflow.plots.planes import near_origin
+    from hklflow.volumes import planes
 
     direct, notes = found.space == "xyz", found.notes
     name = found.name
@@ -323,8 +323,8 @@ def volume_of(found: "Plottable") -> Volume:
 
 def _central(found: "Plottable") -> "Drawing":
     """Planes through the origin; of a stack the first of each of some volumes."""
-    from hklflow.core import planes
     from hklflow.plots.drawing import Planes
+    from hklflow.volumes import planes
 
     volume = volume_of(found)
     wanted = [planes.parse(_through(volume, text), found.space) for text in _CENTRAL[found.space]]

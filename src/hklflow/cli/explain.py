@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment as folder_of
-from hklflow.errors import HklflowError
 
 
 def explain(
@@ -30,8 +30,8 @@ def explain(
     """
     import json
 
-    from hklflow.config import Config, load, setters, value_in
-    from hklflow.config.resolve import among
+    from hklflow.experiment import Config, load, setters, value_in
+    from hklflow.experiment.resolve import among
 
     if scan is not None and sample is None:
         raise HklflowError(f"--scan {scan} needs its --sample")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import no_file
 from hklflow.cli.lock import only_one
-from hklflow.errors import HklflowError
-from hklflow.system import no_file
-from hklflow.tables import unreadable
+from hklflow.experiment.tables import unreadable
 
 Row = dict[str, str]
 
@@ -141,8 +141,8 @@ class Folder:
 
     def table(self, name: str) -> Path:
         """Path of the table ``samples`` or ``scans``, as the configuration has it."""
-        from hklflow.config import Config, merged
-        from hklflow.config.resolve import layers_of_experiment
+        from hklflow.experiment import Config, merged
+        from hklflow.experiment.resolve import layers_of_experiment
 
         problems: list[str] = []
         layers = layers_of_experiment(self.data(), self.base, {}, problems)
@@ -153,7 +153,7 @@ class Folder:
 
     def data(self) -> dict[str, Any]:
         """Content of the configuration file."""
-        from hklflow.config import read_yaml
+        from hklflow.experiment import read_yaml
 
         return read_yaml(self.config)
 
@@ -163,7 +163,7 @@ class Folder:
         """Problems of configuration and tables; ``instead`` and ``config`` are other ones."""
         import yaml
 
-        from hklflow.config import load
+        from hklflow.experiment import load
 
         other = {name: str(path) for name, path in (instead or {}).items()}
         data = self.data() if config is None else yaml.safe_load(config)

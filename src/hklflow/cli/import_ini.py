@@ -12,7 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxrefine_settings import KEYS, Becomes, read_ini
 
 
@@ -88,7 +88,7 @@ def _check(text: str, file: Path) -> None:
     import yaml
     from pydantic import ValidationError
 
-    from hklflow.config import Config
+    from hklflow.experiment import Config
 
     try:
         Config.model_validate(yaml.safe_load(used(text)) or {})

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import Folder
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundScan
@@ -27,7 +27,7 @@ def require_names(found: "Found") -> None:
         If a file's name or header makes too long a name, or a plugin gives one that has other
         letters than names can have.
     """
-    from hklflow.tables import check_name, length_problem
+    from hklflow.experiment.tables import check_name, length_problem
 
     problems: list[str] = []
     for one in found.scans:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment
 from hklflow.cli.import_write import say
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
@@ -168,7 +168,7 @@ def _require_possible(
     """Refuse what no experiment has, before it stands in files and tables."""
     import math
 
-    from hklflow.core import plausible
+    from hklflow.geometry import plausible
 
     if polarization is not None and not 0 <= polarization <= 1:
         raise HklflowError(

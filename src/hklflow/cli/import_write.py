@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hklflow.base.errors import HklflowError, printable
 from hklflow.cli.folder import Folder, commented_rows, read_table
-from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
@@ -135,8 +135,8 @@ def _sources(one: "FoundScan") -> list[Source]:
 
 def _source(file: str | Path, inside: str) -> Source:
     """Frames in a form that can be compared: a series by its first image, whatever its pattern."""
+    from hklflow.experiment.tables import is_series
     from hklflow.formats.raw import find_files
-    from hklflow.tables import is_series
 
     if is_series(Path(file).name):
         with suppress(HklflowError):  # who reads it tells what is wrong
@@ -204,7 +204,7 @@ def _settings(
     folder: Folder, found: "Found", fresh: "list[FoundScan]"
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """Keys and values of the configuration; what a person set stays."""
-    from hklflow.config import value_in
+    from hklflow.experiment import value_in
 
     new = {f"{one.sample}/{one.scan}" for one in fresh}
     wanted = [([section], inner) for section, inner in found.general.items()]
@@ -275,9 +275,9 @@ def _orientations(
     folder: Folder, fresh: "list[FoundScan]", stated: Stated, made: ExitStack
 ) -> Iterator[tuple[str, str]]:
     """Write the starts of parents that have none; gives scan and path."""
+    from hklflow import geometry
     from hklflow.beamlines import rotation_of
-    from hklflow.config import value_in
-    from hklflow.core import geometry
+    from hklflow.experiment import value_in
 
     scans: dict[str, list[FoundScan]] = {}
     for one in fresh:

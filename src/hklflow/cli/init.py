@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hklflow import templates
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import templates
 
 SNAKEFILE = """\
 # The workflow is part of the installed hklflow; this file makes `snakemake` find it here.
@@ -100,7 +100,7 @@ def _reference(facility: Path, directory: Path) -> str:
 
 def _check_facility(facility: Path, directory: Path) -> None:
     """Refuse a facility file that cannot be read, or that a present config.yaml does not name."""
-    from hklflow.config import read_yaml
+    from hklflow.experiment import read_yaml
 
     read_yaml(facility)
     config = directory / "config/config.yaml"

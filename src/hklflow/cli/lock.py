@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 
 @contextmanager

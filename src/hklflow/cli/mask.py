@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from hklflow.errors import HklflowError
-from hklflow.system import require_file
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +56,8 @@ def show(
     output
         Picture to write, PNG.
     """
-    from hklflow import mask_steps
-    from hklflow.core import mask_shapes
+    from hklflow.images import mask_shapes
+    from hklflow.stage import mask_steps
 
     if (shape is None) == (image is None):
         raise HklflowError("give either --shape, such as 1043,981, or --image")
@@ -207,7 +207,7 @@ def import_image(
 
 def _append(file: Path, given: dict[str, Any], kind: str) -> None:
     """Append a step if the file is right with it, else change nothing."""
-    from hklflow import mask_steps
+    from hklflow.stage import mask_steps
 
     needed = {"edges": "edges", "detector": "detector"}.get(kind)
     if needed is not None and needed not in given:
@@ -318,8 +318,8 @@ def _counts(path: Path) -> "NDArray[np.float64]":
     """Counts of an image or of the first frame of a raw file, 0 where there is none."""
     import numpy as np
 
-    from hklflow.core import masks
     from hklflow.formats import images, raw
+    from hklflow.images import masks
 
     if raw.is_hdf5(path):
         with raw.open_frames(path) as frames:

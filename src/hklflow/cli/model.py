@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from hklflow.errors import HklflowError, printable
+from hklflow.base.errors import HklflowError, printable
 
 if TYPE_CHECKING:
-    from hklflow.core.model import Model
-    from hklflow.core.scan import RotationScan
+    from hklflow.geometry.model import Model
+    from hklflow.images.scan import RotationScan
 
 app = App(name="model", help="Orientations and geometry of DIALS, XDS, NXRefine and hklflow.")
 
@@ -47,7 +47,7 @@ def show(file: Path, /) -> None:
 def _described(model: "Model") -> list[tuple[str, str]]:
     import numpy as np
 
-    from hklflow.core.model import angles_of
+    from hklflow.geometry.model import angles_of
 
     rotation = model.rotation
     detector, goniometer, scan = rotation.detector, rotation.goniometer, rotation.scan
@@ -287,9 +287,9 @@ def import_(file: Path, /, *, scans: tuple[Path, ...], output: Output, force: bo
     """
     import json
 
-    from hklflow.core.model import to_orientation
-    from hklflow.core.model_compare import on_geometry
     from hklflow.formats.models import read_model
+    from hklflow.geometry.model import to_orientation
+    from hklflow.geometry.model_compare import on_geometry
 
     models = read_model(file)
     adopted = []
@@ -333,9 +333,9 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
     """
     import numpy as np
 
-    from hklflow.core.model_compare import compare as compared
-    from hklflow.core.symmetry import space_group as known
     from hklflow.formats.models import read_model
+    from hklflow.geometry.model_compare import compare as compared
+    from hklflow.geometry.symmetry import space_group as known
 
     models = read_model(first), read_model(second)
     if len(models[0]) != len(models[1]):
@@ -369,7 +369,7 @@ def _published(jobs: Sequence[tuple[Path, Writer]], force: bool) -> None:
     """Write files under temporary names, then put all in their places; print notes."""
     import secrets
 
-    from hklflow import publish
+    from hklflow.base import publish
 
     present = [str(path) for path, _ in jobs if path.exists()]
     if present and not force:

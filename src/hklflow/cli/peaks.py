@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import Folder
 from hklflow.cli.folder import experiment as folder_of
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from hklflow.bragg.tune import Block, Index, Trial, Tuning
-    from hklflow.config import Experiment
-    from hklflow.core.geometry import Rotation
-    from hklflow.core.peaks import PeakParams
-    from hklflow.core.scan import RotationScan
+    from hklflow.experiment import Experiment
     from hklflow.formats.raw import Frames
+    from hklflow.geometry import Rotation
+    from hklflow.images.scan import RotationScan
+    from hklflow.peaks.search import PeakParams
     from hklflow.stages.find_peaks import Params
 
 app = App(name="peaks", help="The search for Bragg peaks.")
@@ -69,9 +69,10 @@ def tune(
     """
     import secrets
 
-    from hklflow import plots, publish
+    from hklflow import plots
+    from hklflow.base import publish
     from hklflow.bragg.tune import tune as search
-    from hklflow.config import load
+    from hklflow.experiment import load
     from hklflow.plots.tuning import tuning
 
     folder = folder_of(directory)
@@ -115,7 +116,7 @@ def _present(given: "Params") -> "PeakParams":
     """Parameters of the search as the configuration has them."""
     from dataclasses import fields
 
-    from hklflow.core.peaks import PeakParams
+    from hklflow.peaks.search import PeakParams
 
     other = {"gain", "threshold"}
     alike = {field.name for field in fields(PeakParams)} - other
@@ -162,7 +163,7 @@ class _Reader:
         import numpy as np
 
         from hklflow.bragg.tune import Block
-        from hklflow.core import masks
+        from hklflow.images import masks
 
         return Block(
             rotation=self.rotation,
@@ -221,10 +222,10 @@ class _Measured:
         """Geometry of the rotations, UB or how it is found, and where that is from."""
         import numpy as np
 
-        from hklflow import stage
-        from hklflow.core import geometry, symmetry
-        from hklflow.core.indexing import index_peaks
-        from hklflow.orientation import Observed, inherited
+        from hklflow import geometry, stage
+        from hklflow.geometry import symmetry
+        from hklflow.orientation.indexing import index_peaks
+        from hklflow.stage.orientation import Observed, inherited
 
         paths, base = self.experiment.paths, self.folder.base
         own = base / self.product(paths.scan("orientation.json"))

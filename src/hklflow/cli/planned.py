@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import Row, Table
-from hklflow.errors import HklflowError
 
 _HOLDERS = {
     "temperature": r"\d+(?:\.\d+)?",

@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hklflow.errors import printable
-from hklflow.system import no_file
+from hklflow.base.errors import printable
+from hklflow.base.system import no_file
 
 if TYPE_CHECKING:
-    from hklflow.config.jobs import Job
+    from hklflow.experiment.jobs import Job
 
 COLUMNS = (
     "import",

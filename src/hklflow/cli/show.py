@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hklflow.errors import HklflowError, printable
-from hklflow.system import require_file
+from hklflow.base.errors import HklflowError, printable
+from hklflow.base.system import require_file
 
 if TYPE_CHECKING:
     import h5py

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from numpy.typing import NDArray
 
     from hklflow.cli.draw import Volume
-    from hklflow.core.planes import Cut
-    from hklflow.core.slabs import Slab
+    from hklflow.volumes.planes import Cut
+    from hklflow.volumes.slabs import Slab
 
 _NUMBERS = (".npy", ".tsv", ".nxs")
 
@@ -67,9 +67,9 @@ def slice_volume(
     """
     from hklflow.cli import draw
     from hklflow.cli.show import split
-    from hklflow.core import planes
     from hklflow.nexus.plottable import open_plottable
     from hklflow.plots.drawing import Planes
+    from hklflow.volumes import planes
 
     if output is not None and output.suffix.lower() not in (".png", *_NUMBERS):
         raise HklflowError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hklflow.base.errors import HklflowError, printable
 from hklflow.cli.folder import experiment as folder_of
 from hklflow.cli.progress import (
     COLUMNS,
@@ -29,11 +30,10 @@ from hklflow.cli.progress import (
 )
 from hklflow.cli.verdicts import lines as lines_of_verdicts
 from hklflow.cli.verdicts import verdicts_of
-from hklflow.errors import HklflowError, printable
 
 if TYPE_CHECKING:
-    from hklflow.config import Experiment
-    from hklflow.config.jobs import Job
+    from hklflow.experiment import Experiment
+    from hklflow.experiment.jobs import Job
 
 _WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # what a group of jobs is called
 _COLOURS = {DONE: "32", OLD: "33", RUN: "36", LOST: "35", FAIL: "31", HELD: "33", WAIT: "2"}
@@ -72,8 +72,8 @@ def show_status(
         Print every job with its state, and every verdict, for scripts.
     """
     from hklflow.cli.verify import orphans
-    from hklflow.config import load
-    from hklflow.freshness import Freshness, sampled_sentence, sentences
+    from hklflow.experiment import load
+    from hklflow.experiment.freshness import Freshness, sampled_sentence, sentences
 
     folder = folder_of(directory)
     given = _values(config or [])
@@ -270,7 +270,7 @@ class _Report:
         if (base / "Snakefile").is_file() or (base / "workflow/Snakefile").is_file():
             command = ["snakemake"]
         else:
-            from hklflow import templates
+            from hklflow.experiment import templates
 
             command = ["snakemake", "--snakefile", str(templates.root() / "Snakefile")]
         return shlex.join([*command, *(["--config", *self.config] if self.config else [])])

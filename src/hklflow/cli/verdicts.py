@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from hklflow.base.errors import HklflowError, printable
 from hklflow.cli.progress import DONE, FAIL, OLD, Progress
-from hklflow.core import verdict
-from hklflow.errors import HklflowError, printable
+from hklflow.quality import verdict
 
 if TYPE_CHECKING:
-    from hklflow.config.jobs import Job
+    from hklflow.experiment.jobs import Job
 
 
 @dataclass(frozen=True)

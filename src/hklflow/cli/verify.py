@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment as folder_of
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
-    from hklflow.config.experiment import Experiment
+    from hklflow.experiment.experiment import Experiment
 
 _TOLD = 10  # jobs that are named for each reason
 
@@ -40,8 +40,8 @@ def verify(
         64 MiB, of which the records hold samples.
     """
     from hklflow.cli.progress import run_of
-    from hklflow.config import load
-    from hklflow.freshness import Freshness, sampled_sentence, sentences
+    from hklflow.experiment import load
+    from hklflow.experiment.freshness import Freshness, sampled_sentence, sentences
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
@@ -72,8 +72,8 @@ def verify(
 
 def orphans(experiment: "Experiment") -> list[str]:
     """Folders of results that belong to no row of the tables and no entry of the configuration."""
-    from hklflow.config.jobs import jobs_of
-    from hklflow.paths import RESERVED
+    from hklflow.experiment.jobs import jobs_of
+    from hklflow.experiment.paths import RESERVED
 
     base, found = experiment.base, []
     wanted: set[str] = set()
@@ -139,7 +139,7 @@ def remove(paths: list[Path], /, *, directory: Path = Path()) -> None:
         Folder of the experiment.
     """
     from hklflow.cli.progress import run_of
-    from hklflow.config import load
+    from hklflow.experiment import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)

@@ -17,12 +17,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli import planned
 from hklflow.cli.complete import NOT_THERE, Settling, missing
 from hklflow.cli.folder import Folder, experiment, read_table
 from hklflow.cli.lock import only_one
 from hklflow.cli.runner import Run, default_command
-from hklflow.errors import HklflowError
 
 _NAP = 0.1  # s; how quickly a signal is answered
 _TRIES = 3  # runs of snakemake for the same scans, if they fail

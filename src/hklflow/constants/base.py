@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import CellFrames, Gathered
-from hklflow.errors import HklflowError
 
 # Bytes that a pixel-frame takes while it is worked on: as read, and as floats in a few places.
 _BYTES = 40

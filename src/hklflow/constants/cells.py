@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.files import Constants
-from hklflow.errors import HklflowError
 
 
 def cell_ids(constants: Constants) -> NDArray[np.int64]:

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import common_mode, correct_kernels
 from hklflow.constants.detectors import STAGES, Integrating
 from hklflow.constants.files import Constants
 from hklflow.constants.status import bad
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 
 Floats = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hklflow.core.jit import kernel
+from hklflow.simd.jit import kernel
 
 #: What is no stage of gain.
 NO_STAGE = 255

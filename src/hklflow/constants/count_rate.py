@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 Floats = NDArray[np.float64]
 Model = Literal["paralysable", "non-paralysable"]

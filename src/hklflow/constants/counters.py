@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.files import Quantity, read_part
-from hklflow.core.masks import Bits, BoolImage, MaskBit, flag_value, flagged
-from hklflow.core.pixel_moments import Moments, PixelMoments
-from hklflow.errors import HklflowError
 from hklflow.formats.raw import Frames, Header, is_hdf5, open_frames, read_header
+from hklflow.images.masks import Bits, BoolImage, MaskBit, flag_value, flagged
+from hklflow.images.pixel_moments import Moments, PixelMoments
 
 Shown = Callable[[Iterable[Any], int], Iterable[Any]]
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.base import Process
 from hklflow.constants.detectors import STAGES
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import CellFrames
 from hklflow.constants.status import Bit
-from hklflow.core.jit import kernel
-from hklflow.errors import HklflowError
+from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 U16 = NDArray[np.uint16]

@@ -6,7 +6,7 @@ fast scan. ASICs are counted along fs first.
 
 from dataclasses import dataclass, replace
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 Size = tuple[int, int]
 

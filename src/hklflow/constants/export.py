@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow import publish
+from hklflow.base import publish
+from hklflow.base.errors import HklflowError
 from hklflow.constants.files import DetectorConstants
 from hklflow.constants.status import bad
-from hklflow.errors import HklflowError
 from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.nexus.entry import PACKED
 

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
 DEFINITION = "hklflow_detector_constants"

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.files import open_constants
-from hklflow.core import corrections
-from hklflow.core.geometry import Detector
-from hklflow.core.masks import Bits, MaskBit
-from hklflow.core.pixel_moments import Moments
-from hklflow.errors import HklflowError
+from hklflow.geometry import Detector, corrections
+from hklflow.images.masks import Bits, MaskBit
+from hklflow.images.pixel_moments import Moments
 
 Floats = NDArray[np.float64]
 

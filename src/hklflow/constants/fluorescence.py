@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.base import Process, process
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.fluorescence_fit import FOUND, Fit, fill, fit_all
 from hklflow.constants.fluorescence_model import sharing
 from hklflow.constants.gathered import CellFrames, Gathered
 from hklflow.constants.status import Bit
-from hklflow.errors import HklflowError
 
 F64 = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.constants.fluorescence_model import F64, expect
-from hklflow.core.jit import kernel
-from hklflow.core.peaks_fit import solve_factorised
+from hklflow.peaks.fit import solve_factorised
+from hklflow.simd.jit import kernel
 
 
 class Fit(IntEnum):

@@ -19,7 +19,7 @@ from math import erf, exp, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.jit import kernel
+from hklflow.simd.jit import kernel
 
 F64 = NDArray[np.float64]
 

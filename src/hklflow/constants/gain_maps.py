@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import STAGES, Integrating
-from hklflow.errors import HklflowError
 
 _NUMBERS = "fiu"  # kinds of numpy's types
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.gathered import About, GatheredWriter
 from hklflow.constants.layouts import Images, Read, open_part, read_parts
 from hklflow.constants.preprocess import Run
 from hklflow.constants.raw_frames import Frames, Ints, Part, Trains, valid_frames
-from hklflow.errors import HklflowError
 
 #: Digital part of a frame where the gain bits mean nothing.
 NO_STAGE = 255

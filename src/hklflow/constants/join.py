@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import files
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.status import Bit
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 from hklflow.nexus.entry import add_array, open_entry
 
 # What a pixel without data holds, where it is not NaN or 0.

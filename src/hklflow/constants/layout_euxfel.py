@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layouts import Images, Layout, Read, require_shape
 from hklflow.constants.raw_frames import Part
-from hklflow.errors import HklflowError
 
 _SOURCES = {
     "agipd": re.compile(r".+/DET/(\d+)CH0:xtdf"),

@@ -17,10 +17,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layouts import Images, Layout, Read, require_shape
 from hklflow.constants.raw_frames import Part, one_frame_each
-from hklflow.errors import HklflowError
 
 _ADC = np.uint16(0x3FFF)
 _GAIN_BIT = 14

@@ -22,10 +22,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.layouts import Images, Layout, Read, require_shape
 from hklflow.constants.raw_frames import Part, one_frame_each
-from hklflow.errors import HklflowError
 
 FORMAT = "hklflow_lab"
 

@@ -16,9 +16,9 @@ import hdf5plugin  # noqa: F401  (raw files are packed in many ways)
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating, Size
 from hklflow.constants.raw_frames import Part
-from hklflow.errors import HklflowError
 
 Images = NDArray[np.uint16]
 Read = Callable[[int, int], tuple[Images, Images]]

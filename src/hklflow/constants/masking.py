@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.combine import NONE
 from hklflow.constants.detectors import STAGES
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.ramp_process import beyond, bit_names
 from hklflow.constants.ramps import outliers
 from hklflow.constants.status import HARMLESS, Bit, bad
-from hklflow.core.masks import MaskBit
-from hklflow.errors import HklflowError
+from hklflow.images.masks import MaskBit
 
 Range = tuple[float, float]
 

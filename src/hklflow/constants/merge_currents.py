@@ -11,11 +11,11 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.cells import cell_ids, of_cells, require_same_asic
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.ramp_process import RATIOS, FitStatus, bit_names
 from hklflow.constants.status import Bit
-from hklflow.errors import HklflowError
 
 
 def merge_currents(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating, integrating
 from hklflow.constants.layouts import read_parts
 from hklflow.constants.raw_frames import (
@@ -22,7 +23,6 @@ from hklflow.constants.raw_frames import (
     to_ranges,
     valid_frames,
 )
-from hklflow.errors import HklflowError
 
 Facts = dict[str, Any]
 

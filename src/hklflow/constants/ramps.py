@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.gathered import CellFrames
 from hklflow.constants.ramps_kernels import fit_pixels
-from hklflow.errors import HklflowError
 
 Floats = NDArray[np.float64]
 Segments = Sequence[tuple[int, float]]

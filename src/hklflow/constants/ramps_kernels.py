@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from hklflow.core.jit import kernel
+from hklflow.simd.jit import kernel
 
 # Levels of two stages are apart if their means are by this many standard deviations.
 _APART = 6.0

@@ -17,10 +17,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants import layouts
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.raw_frames import one_more, outlier_trains, valid_frames
-from hklflow.errors import HklflowError
 from hklflow.formats.raw import Frames, Header, open_frames, read_header
 
 _ADC, _GAIN_BIT = np.uint16(0x3FFF), np.uint16(14)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 _SUFFIXES = (".h5", ".hdf5", ".nxs")
 # In a folder of the European XFEL stand the files of all devices; these are the detector's.

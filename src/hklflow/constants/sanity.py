@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hklflow.base.errors import HklflowError
 from hklflow.constants.preprocess import Facts, trains_of
 from hklflow.constants.raw_frames import Part, Trains, from_ranges, listed
-from hklflow.errors import HklflowError
 
 Severity = Literal["error", "warning"]
 

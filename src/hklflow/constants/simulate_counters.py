@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.masks import Bits, BoolImage, MaskBit
+from hklflow.images.masks import Bits, BoolImage, MaskBit
 
 Floats = NDArray[np.float64]
 

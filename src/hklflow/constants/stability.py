@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.masks import Bits, BoolImage, MaskBit, flagged
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.images.masks import Bits, BoolImage, MaskBit, flagged
 
 Floats = NDArray[np.float64]
 

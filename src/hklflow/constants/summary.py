@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hklflow.constants.detectors import DETECTORS, STAGES, Size
 from hklflow.constants.files import DetectorConstants, about_of
 from hklflow.constants.status import Bit, bad
-from hklflow.core.masks import MaskBit
+from hklflow.images.masks import MaskBit
 
 Floats = NDArray[np.float32]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import refinement, symmetry
-from hklflow.core.geometry import Rotation
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.scan import RotationScan
+from hklflow.base.errors import HklflowError
 from hklflow.dials.programs import Dials, find, workspace
 from hklflow.dials.settings import EngineSettings
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation, symmetry
+from hklflow.images.scan import RotationScan
+from hklflow.orientation import refinement
+from hklflow.peaks.table import Peaks
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ class Engine:
         limits: refinement.Limits,
         start: Sequence[Rotation] | None = None,
     ) -> refinement.Refined:
-        """Refine one crystal, see `core.refinement.refine` and `dials.orient.refine`."""
+        """Refine one crystal, see `orientation.refinement.refine` and `dials.orient.refine`."""
         from hklflow.dials import orient
 
         if self.dials is None:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core import masks
-from hklflow.core.geometry import Rotation
-from hklflow.core.peaks_table import Peaks
-from hklflow.core.scan import RotationScan
+from hklflow.base.errors import HklflowError
 from hklflow.dials.programs import Dials
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation
+from hklflow.images import masks
+from hklflow.images.scan import RotationScan
+from hklflow.peaks.table import Peaks
 
 FRAMES, IMPORTED, STRONG = "frames.nxs", "imported.expt", "strong.refl"
 

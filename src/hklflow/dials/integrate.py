@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from hklflow.base.errors import HklflowError
 from hklflow.bragg.measurement import Measurement
 from hklflow.bragg.predicted import swept_volume
-from hklflow.core import lattice
-from hklflow.core.geometry import Rotation
-from hklflow.core.reflections import ReflectionFlag, Reflections
-from hklflow.core.residuals import compare
-from hklflow.core.scan import RotationScan
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.dials.frames import FRAMES, STRONG, flat, search, write_frames
 from hklflow.dials.programs import Dials, find, workspace
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation, lattice
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.images.scan import RotationScan
+from hklflow.orientation.residuals import compare
 
 Floats = NDArray[np.float64]
 
@@ -80,7 +79,7 @@ def integrate(
     Returns
     -------
     Reflections
-        In the unit of `core.reflections`: DIALS's counts times our volume over our norm, sorted by
+        In the unit of `bragg.reflections`: DIALS's counts times our volume over our norm, sorted by
         frame. Sums are divided by the part of the rocking curve that was recorded.
 
     Raises
@@ -118,10 +117,10 @@ def _run(
     threads: int,
 ) -> dict[str, NDArray[Any]]:
     """Columns of DIALS's table."""
-    from hklflow.core.model import Model
     from hklflow.formats.dials_expt import write_expt
     from hklflow.formats.dials_peaks import peaks_to_refl, refl_to_peaks
     from hklflow.formats.dials_refl import read_refl, write_refl
+    from hklflow.geometry.model import Model
 
     blocks = iter(measurement.blocks())
     first = next(blocks)

@@ -2,7 +2,7 @@
 
 All rotations of a scan are one experiment list. Indexing takes them as one crystal; refinement
 gives each rotation a crystal of its own with a common cell where the goniometer's heads are free,
-which is the model of `core.parameters`: what the orientations differ by becomes the head.
+which is the model of `geometry.parameters`: what the orientations differ by becomes the head.
 The beam is held: the detector's position and turn say the same.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import evaluation, refinement, symmetry
-from hklflow.core.geometry import Rotation
-from hklflow.core.model import Model, with_one_crystal
-from hklflow.core.peaks_table import Peaks
+from hklflow.base.errors import HklflowError
 from hklflow.dials.frames import flat
 from hklflow.dials.programs import Dials
-from hklflow.errors import HklflowError
+from hklflow.geometry import Rotation, symmetry
+from hklflow.geometry.model import Model, with_one_crystal
+from hklflow.orientation import evaluation, refinement
+from hklflow.peaks.table import Peaks
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def index(
     cell : (6,) array or None
         Expected cell.
     free : sequence of str
-        Which of `core.parameters.GROUPS` may be refined meanwhile.
+        Which of `geometry.parameters.GROUPS` may be refined meanwhile.
     folder : Path
         Where DIALS runs.
 
@@ -113,7 +113,7 @@ def refine(
     group : SpaceGroup
         Its constraints on the cell hold.
     free : sequence of str
-        Which of `core.parameters.GROUPS` to refine.
+        Which of `geometry.parameters.GROUPS` to refine.
     limits : Limits
     folder : Path
         Where DIALS runs.
@@ -123,7 +123,7 @@ def refine(
     Raises
     ------
     HklflowError
-        If DIALS fails, or where `core.refinement.refine` would refuse.
+        If DIALS fails, or where `orientation.refinement.refine` would refuse.
     """
     peaks = [centroids(table) for table in tables]
     current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)

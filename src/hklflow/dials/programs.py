@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 #: Oldest version whose files and options are known.
 MIN_VERSION = (3, 12)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import geometry, left_out, plausible
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
+from hklflow import geometry
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import Header
+from hklflow.geometry import left_out, plausible
+from hklflow.images.scan import RotationScan
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.jit import kernel
 from hklflow.formats.intrinsics import (
     copy,
     copy8,
@@ -33,6 +32,7 @@ from hklflow.formats.intrinsics import (
     sum64_16,
     sum64_32,
 )
+from hklflow.simd.jit import kernel
 
 HEADER = 12  # bytes
 DEFAULT_BLOCK = 8192  # bytes, where the header says 0

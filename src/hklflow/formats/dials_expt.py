@@ -4,10 +4,10 @@ The file is JSON: lists of models (beam, detector, goniometer, scan, crystal, im
 experiments that name one of each by its number. What is written is the schema of DIALS 3.12,
 which later ones read too; both schemas are read.
 
-dxtbx's axes are x = -x, y = y, z = -z of ours (`core.frames`), lengths in mm, angles in degrees,
-scattering vectors in 1/Å without 2π. Its beam may have any direction; ours is along z, so that a
-model is read with everything turned until it is. Multi-axis goniometers list the axis nearest the
-crystal first, ours comes last.
+dxtbx's axes are x = -x, y = y, z = -z of ours (`geometry.frames`), lengths in mm, angles in
+degrees, scattering vectors in 1/Å without 2π. Its beam may have any direction; ours is along z, so
+that a model is read with everything turned until it is. Multi-axis goniometers list the axis
+nearest the crystal first, ours comes last.
 """
 
 import json
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.geometry import Beam, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, fraction_along_x, onto_beam, sound, with_one_crystal
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 from hklflow.formats.dials_panels import detector_from_panels, panels_of
 from hklflow.formats.dials_peaks import TO_DXTBX
 from hklflow.formats.raw import HDF5_SUFFIXES
-from hklflow.system import require_file
+from hklflow.geometry import Beam, Goniometer, Rotation, Scan
+from hklflow.geometry.model import Model, fraction_along_x, onto_beam, sound, with_one_crystal
 
 Floats = NDArray[np.float64]
 
@@ -294,7 +294,7 @@ def _parts(model: Model, modules: bool, exposure: ArrayLike | float) -> dict[str
 def _hall(group: str | None) -> str:
     if group is None:
         return " P 1"
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
 
     return space_group(group).hall
 

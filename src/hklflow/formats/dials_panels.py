@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.dials_peaks import TO_DXTBX
 from hklflow.formats.panels import joined
+from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 

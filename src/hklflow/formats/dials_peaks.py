@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.geometry import BEAM, Detector, Rotation
-from hklflow.core.peaks_table import PeakFlag, Peaks
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats import dials_refl
 from hklflow.formats.dials_refl import INDEXED, OBSERVED, STRONG, Refl
+from hklflow.geometry import BEAM, Detector, Rotation
+from hklflow.peaks.table import PeakFlag, Peaks
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -5,8 +5,8 @@ The file is one msgpack array ``["dials::af::reflection_table", version, map]`` 
 Versions 1 and 2 differ in how a shoebox holds its mask: 32 and 8 bits. DIALS 3.12 reads
 version 1 only, all later ones read both, so that version 1 is what is written.
 
-Pixels and frames are counted as in `hklflow.core.frames`, in the order (fast, slow, frame); frame
-z of DIALS is the number of the image, so ours plus that of the first one, minus 1.
+Pixels and frames are counted as in `hklflow.geometry.frames`, in the order (fast, slow, frame);
+frame z of DIALS is the number of the image, so ours plus that of the first one, minus 1.
 """
 
 import struct
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.errors import HklflowError
-from hklflow.system import require_file
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 
 MAGIC = "dials::af::reflection_table"
 SHOEBOX = "Shoebox<>"

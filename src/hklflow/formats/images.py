@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 from hklflow.formats.raw import Frames, Header, Raw, find_files, require_frame_size
-from hklflow.system import require_file
+from hklflow.geometry import Detector
 
 FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 

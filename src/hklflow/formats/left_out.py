@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.masks import flag_value
 from hklflow.formats.raw import Frames
+from hklflow.images.masks import flag_value
 
 if TYPE_CHECKING:
     from hklflow.formats.bands import PackedFrames

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxfile import find, find_group, open_file, word
 from hklflow.formats.raw import Header
 from hklflow.formats.write_raw import IMAGE_FILES, NXmxWriter, described

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.jit import kernel
 from hklflow.formats.bitshuffle import FAULTS, LZ4, SLACK, unpack
+from hklflow.simd.jit import kernel
 
 __all__ = ["SLACK", "lzf_size", "unpack_lz4"]
 

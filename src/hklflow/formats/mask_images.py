@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 from hklflow.formats.images import read_image
 from hklflow.formats.raw import HDF5_SUFFIXES
-from hklflow.system import require_file
 
 BoolImage = NDArray[np.bool_]
 

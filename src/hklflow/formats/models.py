@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from hklflow.core.model import Model, from_orientation
-from hklflow.errors import HklflowError, printable
+from hklflow.base.errors import HklflowError, printable
+from hklflow.base.system import require_file
 from hklflow.formats.dials_expt import read_expt
 from hklflow.formats.nxrefine import read_nxrefine
 from hklflow.formats.xds import read_xparm
-from hklflow.system import require_file
+from hklflow.geometry.model import Model, from_orientation
 
 
 def read_model(path: str | Path) -> list[Model]:

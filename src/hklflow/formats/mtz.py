@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow._native import require_cctbx_is_safe
-from hklflow.core import symmetry
-from hklflow.core.structure_factors import Crystal, Means, StructureFactors
-from hklflow.core.symmetry import SpaceGroup
+from hklflow.base.native import require_cctbx_is_safe
+from hklflow.bragg.structure_factors import Crystal, Means, StructureFactors
+from hklflow.geometry import symmetry
+from hklflow.geometry.symmetry import SpaceGroup
 
 _TITLE = 70  # characters
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
-from hklflow.system import require_file
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import no_file
 from hklflow.formats.bands import PackedFrames
 from hklflow.formats.chunk_sizes import compressions, filters_of, require_sizes
 from hklflow.formats.chunks import (
@@ -33,7 +34,6 @@ from hklflow.formats.chunks import (
 )
 from hklflow.formats.nxfile import find_entry, member, open_file
 from hklflow.formats.raw import MOST_PIXELS, Frames, require_frame_size
-from hklflow.system import no_file
 
 #: Frames of a virtual dataset, which takes no room in a file.
 MOST_FRAMES = 10_000_000

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector, Goniometer
-from hklflow.core.pixel_binning import PixelBinning
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxfile import (
     constant,
     find,
@@ -37,6 +35,8 @@ from hklflow.formats.nxtransformations import (
 )
 from hklflow.formats.raw import Header, open_frames
 from hklflow.formats.write_raw import BINNING, READ_VARIANCE
+from hklflow.geometry import Detector, Goniometer
+from hklflow.images.pixel_binning import PixelBinning
 
 Floats = NDArray[np.float64]
 

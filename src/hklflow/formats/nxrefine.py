@@ -25,10 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core import lattice
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, sound
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.nxrefine_fields import (
     DETECTOR,
@@ -41,6 +38,8 @@ from hklflow.formats.nxrefine_fields import (
     rotation_names,
     words,
 )
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice
+from hklflow.geometry.model import Model, sound
 
 Floats = NDArray[np.float64]
 
@@ -182,7 +181,7 @@ def _detector(group: Any) -> Detector:
 
 
 def _turn(axis: int, degrees: float) -> Floats:
-    from hklflow.core.geometry import rotation_matrix
+    from hklflow.geometry import rotation_matrix
 
     return rotation_matrix(np.eye(3)[axis], np.radians(degrees))
 
@@ -204,7 +203,7 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         If there is no crystal, pixels are not square, or the detector's plane is not hit by the
         beam.
     """
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
 
     notes: list[str] = []
     names = [model.name for model in models]

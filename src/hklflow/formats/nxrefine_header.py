@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxrefine_fields import DETECTOR, find, is_group, number, numbers, words
 from hklflow.formats.raw import Header
 

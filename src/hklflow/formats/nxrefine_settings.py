@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hklflow.errors import HklflowError
-from hklflow.system import require_no_pipe
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_no_pipe
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import rotation_matrix
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.nxfile import UNITS, attribute, find, located, scaled, text
+from hklflow.geometry import rotation_matrix
 
 Floats = NDArray[np.float64]
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector
-from hklflow.core.modules import Modules
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Detector
+from hklflow.geometry.modules import Modules
 
 _HEIGHT, _TILT = 1e-5, 1e-4  # m and rad: panels off their common plane by less are taken as on it
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector
-from hklflow.errors import HklflowError
-from hklflow.system import require_file
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
+from hklflow.geometry import Detector
 
 Floats = NDArray[np.float64]
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.geometry import Detector, Goniometer
-from hklflow.core.pixel_binning import PixelBinning
-from hklflow.core.scan import RotationScan
-from hklflow.errors import HklflowError
-from hklflow.system import require_file
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
+from hklflow.geometry import Detector, Goniometer
+from hklflow.images.pixel_binning import PixelBinning
+from hklflow.images.scan import RotationScan
 
 if TYPE_CHECKING:
     from hklflow.formats.bands import Band, PackedFrames
@@ -221,7 +221,7 @@ class Header:
     wavelength : float or None
         Å.
     detector : Detector or None
-        In the lab frame of `core.frames`.
+        In the lab frame of `geometry.frames`.
     goniometer : Goniometer or None
         In the lab frame.
     start_deg, step_deg : float or None

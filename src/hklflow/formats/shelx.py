@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.structure_factors import Crystal, Scaled, StructureFactors
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.bragg.structure_factors import Crystal, Scaled, StructureFactors
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -22,9 +22,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.geometry import Detector, Goniometer, rotation_matrix
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.spec_limits import require_readable
+from hklflow.geometry import Detector, Goniometer, rotation_matrix
 
 Floats = NDArray[np.float64]
 

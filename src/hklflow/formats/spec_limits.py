@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 #: Bytes of a line that begins with #.
 HEADER_LINE = 4999

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.frame_sum import FrameSum, SumType, largest_count, sum_types
-from hklflow.core.geometry import Detector
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import Frames, Header, find_files, is_hdf5, open_frames, read_header
 from hklflow.formats.write_raw import NXmxWriter, described
+from hklflow.geometry import Detector
+from hklflow.images.frame_sum import FrameSum, SumType, largest_count, sum_types
 
 # Read-back of one setting differs by this much and means nothing: relative, and for angles and
 # pixels in parts of a frame's width and of a pixel.

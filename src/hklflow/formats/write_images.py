@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 
 def partial(path: Path) -> Path:

@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.pixel_binning import PixelBinning
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.raw import Header
 from hklflow.formats.write_images import partial
+from hklflow.images.pixel_binning import PixelBinning
 
 #: In NXdetector, which has no name for it: variance of the read noise (slow, fast), photons².
 READ_VARIANCE = "read_variance"

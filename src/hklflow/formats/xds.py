@@ -23,12 +23,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core import lattice
-from hklflow.core.geometry import Beam, Detector, Goniometer, Rotation, Scan
-from hklflow.core.model import Model, fraction_along_x, onto_beam, sound
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
 from hklflow.formats.panels import joined
-from hklflow.system import require_file
+from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice
+from hklflow.geometry.model import Model, fraction_along_x, onto_beam, sound
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +53,7 @@ def write_xparm(path: str | Path, model: Model) -> list[str]:
         raise HklflowError(
             f"the model of {model.name} has no space group, and XPARM.XDS asks for one; give it"
         )
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
 
     group = space_group(model.space_group)
     notes = []

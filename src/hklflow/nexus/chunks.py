@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.jit import kernel
+from hklflow.simd.jit import kernel
 
 
 def pack(chunk: NDArray[Any]) -> bytes:

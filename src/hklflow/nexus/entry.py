@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from hklflow import __version__
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.formats.hdf5_output import hdf5_output
 
 PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}

@@ -10,9 +10,9 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.grid import Grid
-from hklflow.core.lattice import reciprocal
 from hklflow.formats.hdf5_output import closed_on_failure
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.entry import PACKED, add_array, add_group, create
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.masks import MaskBit
 from hklflow.formats.hdf5_output import closed_on_failure
+from hklflow.images.masks import MaskBit
 from hklflow.nexus.entry import PACKED, add_array, add_group, create, open_entry
 
 Floats = NDArray[np.float64]

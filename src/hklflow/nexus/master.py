@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hklflow.core.peaks_table import Peaks
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
+from hklflow.peaks.table import Peaks
 
 _NX_REFLECTIONS = {
     "frame": "observed_frame",

@@ -12,8 +12,8 @@ import hdf5plugin  # noqa: F401  (packed frames need its filters)
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.grid import Grid
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
 from hklflow.nexus.entry import text
 
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hklflow.core.reflections import ReflectionFlag, Reflections
+from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 
 _NAMES = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hklflow.core.frame_scale import FrameScale, Status, Transmission
+from hklflow.images.frame_scale import FrameScale, Status, Transmission
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hklflow.core import geometry
-from hklflow.core.geometry import Detector
-from hklflow.core.pixel_binning import PixelBinning
-from hklflow.core.scan import RotationScan
+from hklflow import geometry
+from hklflow.geometry import Detector
+from hklflow.images.pixel_binning import PixelBinning
+from hklflow.images.scan import RotationScan
 from hklflow.nexus.entry import add_array, add_group, create, open_entry, text
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hklflow.core.pdf import Store
+from hklflow.volumes.pdf import Store
 
 
 def mapped(folder: Path, size: int) -> mmap.mmap:

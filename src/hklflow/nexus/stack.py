@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.lattice import reciprocal
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.lattice import reciprocal
 from hklflow.nexus.entry import add_array, add_group, create
 from hklflow.nexus.volume import OpenVolume, open_volume
 
@@ -64,7 +64,7 @@ class Intensities:
     ----------
     hkl : (n, 3) array
     intensity, sigma : (n, t) arrays
-        S × r.l.u.³; NaN where not measured. σ is that of the photons alone, see `core.boxes`.
+        S × r.l.u.³; NaN where not measured. σ is that of the photons alone, see `volumes.boxes`.
     """
 
     hkl: Floats

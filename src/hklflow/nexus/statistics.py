@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 
 Floats = NDArray[np.float64]

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.reflections import ReflectionFlag
-from hklflow.core.structure_factors import (
+from hklflow.bragg.reflections import ReflectionFlag
+from hklflow.bragg.structure_factors import (
     Crystal,
     IntensitySeries,
     Means,

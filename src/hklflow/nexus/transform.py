@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.grid import Grid
+from hklflow.geometry.grid import Grid
 from hklflow.nexus.volume import VolumeWriter
 
 if TYPE_CHECKING:
-    from hklflow.core.binning import Box
+    from hklflow.transform.binning import Box
 
 Floats = NDArray[np.float64]
 

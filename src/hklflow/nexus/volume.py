@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core.grid import Grid
+from hklflow.geometry.grid import Grid
 from hklflow.nexus.entry import open_entry, text
 from hklflow.nexus.grid_writer import GridWriter
 

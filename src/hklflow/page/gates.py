@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hklflow.core.gates import CELL_NAMES, Limits, failures, untested
+from hklflow.orientation.limits import CELL_NAMES, Limits
+from hklflow.quality.gates import failures, untested
 
 _UNTESTED = "not tested"
 _MOTION = "Motion (pixel, frame)"

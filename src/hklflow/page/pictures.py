@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 BUDGET = 10_500_000
 """Bytes of all pictures of a page; base64 adds a third."""

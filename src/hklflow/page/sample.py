@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import hklflow
-from hklflow.core import verdict
-from hklflow.core.lattice import volume
+from hklflow.geometry.lattice import volume
 from hklflow.page import gates
 from hklflow.page.markup import Html, document, gallery, join, table, tag
 from hklflow.page.numbers import flat, with_error
 from hklflow.page.pictures import Picture
 from hklflow.page.steps import STEPS, Figure, Place
+from hklflow.quality import verdict
 
 _AXES = ("a", "b", "c", "α", "β", "γ")
 _BADGES = {

@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.core.reflections import UNFIT, ReflectionFlag, Reflections
+from hklflow.bragg.reflections import UNFIT, ReflectionFlag, Reflections
 from hklflow.plots.common import IMAGE, SMALL, figure_of
 
 if TYPE_CHECKING:

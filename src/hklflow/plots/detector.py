@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.core.masks import MaskBit
+from hklflow.images.masks import MaskBit
 from hklflow.plots.common import IMAGE, SMALL, figure_of, halves, log_range
 
 Floats = NDArray[np.float64]

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.core.planes import Cut
 from hklflow.plots.common import figure_of
 from hklflow.plots.planes import group
+from hklflow.volumes.planes import Cut
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.core.planes import Cut
 from hklflow.plots import planes as pictures
 from hklflow.plots import terminal
 from hklflow.plots.common import IMAGE, figure_of, log_range
 from hklflow.plots.detector import detector_image, pixel_mask
+from hklflow.volumes.planes import Cut
 
 Floats = NDArray[np.float64]
 

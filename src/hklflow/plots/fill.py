@@ -7,8 +7,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.grid import Grid
-from hklflow.core.lattice import reciprocal
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.lattice import reciprocal
 from hklflow.plots.common import figure_of, log_range
 from hklflow.plots.volumes import _plane
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core import lattice
-from hklflow.core.grid import Grid
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
 from hklflow.plots.common import figure_of
 
 Floats = NDArray[np.float64]

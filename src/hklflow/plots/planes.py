@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
-from hklflow.core.planes import Cut
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.plots.common import IMAGE, figure_of, log_range
+from hklflow.volumes.planes import Cut
 
 Floats = NDArray[np.float64]
 

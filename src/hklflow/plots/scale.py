@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hklflow.core.frame_scale import FrameScale, Status
+from hklflow.images.frame_scale import FrameScale, Status
 from hklflow.plots.common import SMALL, figure_of
 
 Floats = NDArray[np.float64]

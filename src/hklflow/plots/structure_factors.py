@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hklflow.bragg.error_model import Spread
 from hklflow.bragg.scale_model import Curve
-from hklflow.core.structure_factors import IntensitySeries
+from hklflow.bragg.structure_factors import IntensitySeries
 from hklflow.plots.common import figure_of
 from hklflow.plots.series import intensities
 

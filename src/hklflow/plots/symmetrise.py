@@ -7,11 +7,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.grid import Grid
-from hklflow.core.lattice import reciprocal
-from hklflow.core.symmetrise import Agreement
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.lattice import reciprocal
 from hklflow.plots.common import figure_of, log_range
 from hklflow.plots.volumes import Sections, _plane
+from hklflow.volumes.symmetrise import Agreement
 
 Floats = NDArray[np.float64]
 

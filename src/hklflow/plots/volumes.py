@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from numpy.typing import ArrayLike, NDArray
 
-from hklflow.core.grid import Grid
-from hklflow.core.lattice import reciprocal
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.lattice import reciprocal
 from hklflow.plots.common import IMAGE, figure_of, log_range
 
 if TYPE_CHECKING:
-    from hklflow.core.shells import Shells
+    from hklflow.transform.shells import Shells
 
 Floats = NDArray[np.float64]
 

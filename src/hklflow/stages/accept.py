@@ -1,18 +1,18 @@
 """Decide whether a scan still fits its parent's space group, cell and peaks.
 
-The figures are those that `refine` and `refine_parent` left; see `hklflow.core.gates`
-for the limits and `hklflow.core.verdict` for what makes a scan doubtful. A parent passes the same
-gates against its own figures: its cell must have the symmetry that its space group says. A fixed
-orientation with too few peaks for any gate is doubtful.
+The figures are those that `refine` and `refine_parent` left; see `hklflow.quality.gates`
+for the limits and `hklflow.quality.verdict` for what makes a scan doubtful. A parent passes the
+same gates against its own figures: its cell must have the symmetry that its space group says. A
+fixed orientation with too few peaks for any gate is doubtful.
 """
 
 from pathlib import Path
 from typing import Literal
 
 from hklflow import stage
-from hklflow.core import gates, verdict
-from hklflow.errors import HklflowError
-from hklflow.scan_limits import ScanLimits
+from hklflow.base.errors import HklflowError
+from hklflow.quality import gates, verdict
+from hklflow.stage.scan_limits import ScanLimits
 
 VERSION = 4
 

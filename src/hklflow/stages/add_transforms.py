@@ -47,8 +47,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus
-    from hklflow.core.binning import Box
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.transform.binning import Box
 
     with ExitStack() as stack:
         kinds = [

@@ -15,8 +15,8 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core.masks import Bits
     from hklflow.formats.raw import Header
+    from hklflow.images.masks import Bits
 
 VERSION = 2
 
@@ -46,11 +46,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Read, sum, write."""
     import numpy as np
 
-    from hklflow.core.block_sum import BlockSum
-    from hklflow.core.pixel_binning import PixelBinning
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.formats import raw
     from hklflow.formats.write_raw import NXmxWriter
+    from hklflow.images.block_sum import BlockSum
+    from hklflow.images.pixel_binning import PixelBinning
 
     source, b = params.pattern or str(inputs.raw[0]), params.binning
     with raw.open_frames(source) as frames:
@@ -103,9 +103,9 @@ def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
     """Bits of the raw file's mask, of the blocks; None if it has none."""
     import numpy as np
 
-    from hklflow.core.pixel_binning import bin_bits
     from hklflow.formats.nxmx import read_mask_bits
     from hklflow.formats.raw import is_hdf5
+    from hklflow.images.pixel_binning import bin_bits
 
     if header.pixel_mask is None:
         return None
@@ -119,8 +119,8 @@ def _described(header: "Header", factor: int) -> dict[str, Any]:
     """Facts of the raw file as they are for the block sums."""
     from dataclasses import replace
 
-    from hklflow.core.pixel_binning import bin_detector, bin_sum
     from hklflow.formats.write_raw import described
+    from hklflow.images.pixel_binning import bin_detector, bin_sum
 
     detector, noise = header.detector, header.read_variance
     own = replace(header, detector=None if detector is None else bin_detector(detector, factor))

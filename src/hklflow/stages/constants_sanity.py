@@ -34,10 +34,10 @@ class Params(Settings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Make all checks, write the report, end if one failed that must not."""
+    from hklflow.base.errors import HklflowError
     from hklflow.constants import sanity
     from hklflow.constants.layouts import read_parts
     from hklflow.constants.preprocess import by_module, read_run
-    from hklflow.errors import HklflowError
 
     facts = stage.read_json(inputs.facts)
     run = read_run(facts)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from hklflow import measured, norms, stage
-from hklflow.errors import HklflowError
-from hklflow.integration_settings import IntegrationSettings
+from hklflow import stage
+from hklflow.base.errors import HklflowError
+from hklflow.stage import measured, norms
+from hklflow.stage.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from hklflow.bragg.converge import Integrate, Loop, Outcome
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.residual_map import Row
-    from hklflow.core.geometry import Rotation
-    from hklflow.core.modules import Modules
-    from hklflow.core.symmetry import SpaceGroup
-    from hklflow.orientation import Observed
+    from hklflow.geometry import Rotation
+    from hklflow.geometry.modules import Modules
+    from hklflow.geometry.symmetry import SpaceGroup
+    from hklflow.stage.orientation import Observed
 
 Record = dict[str, Any]
 
@@ -130,12 +131,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Iterate, judge the result, write."""
     import numpy as np
 
-    from hklflow import __version__, orientation, plots
+    from hklflow import __version__, geometry, plots
     from hklflow.bragg import converge, convergence, residual_map
     from hklflow.bragg.centroids import Acceptance
-    from hklflow.core import geometry, refinement, symmetry
-    from hklflow.core.grid import Grid
+    from hklflow.geometry import symmetry
+    from hklflow.geometry.grid import Grid
+    from hklflow.orientation import refinement
     from hklflow.plots.convergence import convergence as draw
+    from hklflow.stage import orientation
 
     start = stage.read_json(inputs.orientation)
     if start.get("fixed"):
@@ -327,8 +330,8 @@ def _modules(
     """Modules of the detector that all rotations share, where the geometry has them or ideal."""
     from hklflow import nexus
     from hklflow.calibration.modules import detector_modules, modules_from_gaps
-    from hklflow.core.modules import Modules
-    from hklflow.core.pixel_binning import bin_modules
+    from hklflow.geometry.modules import Modules
+    from hklflow.images.pixel_binning import bin_modules
 
     detectors = [rotation.detector for rotation in observed.rotations]
     shapes = {detector.shape for detector in detectors}

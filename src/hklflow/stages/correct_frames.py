@@ -139,9 +139,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], list[int]]":
     """Detector, modules in the order of the image, and memory cells that constants are of."""
+    from hklflow.base.errors import HklflowError
     from hklflow.constants.detectors import integrating
     from hklflow.constants.files import about_of, open_constants
-    from hklflow.errors import HklflowError
 
     with open_constants(path) as constants:
         groups = [constants.group(number) for number in constants.modules]
@@ -194,7 +194,7 @@ def _step(variance: "NDArray[np.float64]", path: Path) -> float:
     """Power of two that is no more than a quarter of the read noise of most pixels."""
     import numpy as np
 
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     if not variance.size:
         raise HklflowError(f"every pixel is masked in {path}; look at the report of the constants")
@@ -203,7 +203,7 @@ def _step(variance: "NDArray[np.float64]", path: Path) -> float:
 
 
 def _require_energy(energy: float, header: "Header", path: Path) -> None:
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.formats.nxmx import HC
 
     if header.wavelength is None:

@@ -48,12 +48,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Join what there is."""
     import numpy as np
 
-    from hklflow import mask_steps, plots
+    from hklflow import plots
+    from hklflow.base.errors import HklflowError
     from hklflow.constants import counters, files
-    from hklflow.core.masks import MaskBit
-    from hklflow.errors import HklflowError
     from hklflow.formats import mask_images
+    from hklflow.images.masks import MaskBit
     from hklflow.nexus.entry import add_group
+    from hklflow.stage import mask_steps
 
     given = {name: paths[0] for name, paths in inputs.paths().items() if paths}
     if not given:

@@ -38,7 +38,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow.constants import counters, files
-    from hklflow.core.masks import MaskBit, combine
+    from hklflow.images.masks import MaskBit, combine
 
     run = counters.measure(
         params.pattern or str(inputs.raw[0]),

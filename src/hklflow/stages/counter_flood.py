@@ -48,8 +48,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Sum the frames; divide by what an ideal pixel sees; judge pixels."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.constants import counters, files, flood
-    from hklflow.errors import HklflowError
     from hklflow.formats import assemble
 
     run = counters.measure(

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core.masks import Bits
+    from hklflow.images.masks import Bits
 
 VERSION = 1
 
@@ -60,10 +60,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Sum each run; fit the detector, then its modules; tell the limit."""
     import numpy as np
 
-    from hklflow import mask_steps
+    from hklflow.base.errors import HklflowError
     from hklflow.calibration.module_gaps import modules_from_gaps
     from hklflow.constants import count_rate, counters, files
-    from hklflow.errors import HklflowError
+    from hklflow.stage import mask_steps
 
     names = list(params.patterns) or [str(path) for path in inputs.raw]
     if len(names) != len(params.transmission):

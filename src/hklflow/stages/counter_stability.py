@@ -45,11 +45,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.constants import counters, files
     from hklflow.constants.stability import MIN_FRAMES, Stability
-    from hklflow.core.masks import flag_value
-    from hklflow.errors import HklflowError
     from hklflow.formats import raw
+    from hklflow.images.masks import flag_value
 
     source = params.pattern or str(inputs.raw[0])
     with raw.open_frames(source) as frames:

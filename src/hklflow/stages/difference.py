@@ -114,7 +114,7 @@ def _pair(
 ) -> "tuple[OpenVolume, OpenVolume]":
     """Open the volumes of scan and reference."""
     from hklflow import nexus
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     if path.samefile(reference):
         raise HklflowError(
@@ -139,7 +139,7 @@ def _pair(
 
 
 def _require_one_kind(inputs: Inputs, pair: "tuple[OpenVolume, OpenVolume]") -> None:
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     one, other = (volume.notes.get("kind", "unknown") for volume in pair)
     if one != other:
@@ -171,8 +171,8 @@ def _fitted_scale(pair: "tuple[OpenVolume, OpenVolume]", needed: bool) -> tuple[
 
     import numpy as np
 
-    from hklflow.core import difference, extrema
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.volumes import difference, extrema
 
     one = pair[0]
     grid, datasets = one.grid, [v.group[n] for v in pair for n in ("data", "data_errors")]
@@ -218,7 +218,7 @@ def _subtract(
     import numpy as np
 
     from hklflow import nexus
-    from hklflow.core import difference, extrema, planes
+    from hklflow.volumes import difference, extrema, planes
 
     one = pair[0]
     tally, strongest = difference.Tally(), extrema.Strongest(one.grid)
@@ -281,7 +281,7 @@ def _values(path: Path, group: str, points: Any, name: str) -> list[dict[str, An
 def _cuts(path: Path, direct: bool) -> Any:
     """Planes of what was written, and the metric of their space."""
     from hklflow import nexus
-    from hklflow.core import planes
+    from hklflow.volumes import planes
 
     with nexus.open_volume(path, "pdf" if direct else "transform") as volume:
         data = volume.group["data"]

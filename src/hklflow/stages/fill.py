@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core.control import Control
-    from hklflow.core.fill import Target
-    from hklflow.core.shells import Shells
-    from hklflow.core.symmetry import SpaceGroup
+    from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
+    from hklflow.transform.shells import Shells
+    from hklflow.volumes.control import Control
+    from hklflow.volumes.fill import Target
 
 VERSION = 4
 
@@ -94,10 +94,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import fill
-    from hklflow.core.control import best_of, controls
-    from hklflow.core.symmetry import space_group
+    from hklflow.geometry.symmetry import space_group
     from hklflow.plots import fill as pictures
+    from hklflow.volumes import fill
+    from hklflow.volumes.control import best_of, controls
 
     group = space_group(stage.read_json(inputs.orientation)["space_group"])
     with nexus.open_volume(inputs.symmetrised) as volume:
@@ -172,7 +172,7 @@ def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
     """Laue operations of a symmetrised volume."""
     import numpy as np
 
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     if "punched" in volume.group:
         raise HklflowError(
@@ -188,8 +188,8 @@ def _operations(volume: "OpenVolume", path: Path) -> "NDArray[np.int64]":
 
 def _within_reason(params: Params, target: "Target", group: "SpaceGroup") -> None:
     """Refuse spheres that would meet those of neighbouring reflections."""
-    from hklflow.core import punch
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.volumes import punch
 
     distance = punch.shortest(target.cell, group)
     given: dict[str, tuple[Any, ...]] = {
@@ -220,9 +220,9 @@ def _read(volume: "OpenVolume", target: "Target", params: Params) -> tuple[float
     """Read S and σ; the reach of the data in 1/Å, and warnings of shells within."""
     import numpy as np
 
-    from hklflow.core.shells import Shells
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.nexus import PLANES
+    from hklflow.transform.shells import Shells
 
     _load(volume, target)
     shells = Shells(target.grid, target.cell)
@@ -281,8 +281,8 @@ def _radius(
     import numpy as np
 
     from hklflow import nexus
-    from hklflow.core import punch
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.volumes import punch
 
     if params.method == "karen" or params.radii or params.radius != "measured":
         return {}
@@ -318,7 +318,7 @@ def _punch(
     """Set the codes; radii and positions."""
     import numpy as np
 
-    from hklflow.core import fill, fill_kernels, karen, punch
+    from hklflow.volumes import fill, fill_kernels, karen, punch
 
     grid, cell, mask = target.grid, target.cell, target.code
     told: dict[str, Any] = {"method": params.method}

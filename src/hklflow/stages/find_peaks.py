@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core.scan import RotationScan
-    from hklflow.core.statistics import FrameStatistics, StatisticsResult
     from hklflow.formats.raw import Frames
+    from hklflow.images.scan import RotationScan
+    from hklflow.images.statistics import FrameStatistics, StatisticsResult
 
 VERSION = 5
 FRAMES_OF = "scan"
@@ -95,9 +95,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import masks
-    from hklflow.core.peaks import PeakFlag, PeakParams, PeakSearch
     from hklflow.formats import raw
+    from hklflow.images import masks
+    from hklflow.peaks.search import PeakFlag, PeakParams, PeakSearch
 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
@@ -172,8 +172,8 @@ def _statistics(
     """Prepare the frame statistics; return them and the middles of the radial bins in |Q|."""
     import numpy as np
 
-    from hklflow.core.background import CELL
-    from hklflow.core.statistics import FrameStatistics
+    from hklflow.images.background import CELL
+    from hklflow.images.statistics import FrameStatistics
 
     slow, fast = np.indices(bad.shape)
     q = np.linalg.norm(scan.rotation.q_lab(slow + 0.5, fast + 0.5), axis=-1)
@@ -233,7 +233,7 @@ def _lost(
     n_pixels: int,
 ) -> "NDArray[np.int64]":
     """Those of these frames of the scan that are lost."""
-    from hklflow.core import frame_defects
+    from hklflow.images import frame_defects
 
     lost = frame_defects.lost(sums, (scan.monitor * scan.attenuation)[which])
     # A frame without any measured pixel, as of NaN or left out, counts nowhere.
@@ -250,7 +250,7 @@ def _require_counts(
     """Refuse lost frames: that they have no count would be taken for measured."""
     import numpy as np
 
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     lost = _lost(scan, np.arange(len(sums)), sums, flagged, n_pixels)
     if len(lost):
@@ -272,8 +272,8 @@ def _require_sound(
     """Refuse lost frames and copies of others: their counts would be taken for measured."""
     import numpy as np
 
-    from hklflow.core import frame_defects
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.images import frame_defects
 
     _require_counts(scan, result.frame_sums, result.frame_flagged, n_pixels, path)
     assert result.radial_sums is not None
@@ -295,7 +295,7 @@ def _require_sound(
 
 def _cure(path: Path, frames: list[int]) -> str:
     """Say what to do about frames of this scan file, which lies in sample/scan/rotation."""
-    from hklflow.core.left_out import written
+    from hklflow.geometry.left_out import written
 
     sample, scan, rotation = path.absolute().parts[-4:-1]
     items = ", ".join(f"{rotation}:{item}" for item in written(frames))

@@ -13,8 +13,8 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core.frame_scale import Uneven
-    from hklflow.core.scan import RotationScan
+    from hklflow.images.frame_scale import Uneven
+    from hklflow.images.scan import RotationScan
 
 VERSION = 2
 
@@ -71,8 +71,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import corrections, frame_scale
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry import corrections
+    from hklflow.images import frame_scale
 
     def estimate(scan_path: Path, path: Path) -> tuple[frame_scale.Transmission, np.ndarray]:
         scan = nexus.read_scan(scan_path)
@@ -179,8 +180,9 @@ def _require_own_frames(scan: "RotationScan", inputs: Inputs) -> None:
     HklflowError
     """
     from hklflow import nexus
-    from hklflow.core import frame_defects, left_out
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry import left_out
+    from hklflow.images import frame_defects
 
     for path in inputs.earlier:
         pairs = frame_defects.shared(

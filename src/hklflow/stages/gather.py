@@ -42,10 +42,10 @@ class Params(stage.Params):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Gather the frames that are there in all of the runs."""
+    from hklflow.base.errors import HklflowError
     from hklflow.constants.detectors import integrating
     from hklflow.constants.gather import gather
     from hklflow.constants.preprocess import read_run
-    from hklflow.errors import HklflowError
 
     detector = integrating(params.detector, params.module_size, params.asic_size)
     runs = [read_run(stage.read_json(path)) for path in inputs.facts]

@@ -39,10 +39,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Convert."""
     from dataclasses import asdict, replace
 
-    from hklflow.core import plausible
-    from hklflow.core.geometry import detector_to_dict
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.formats import poni
+    from hklflow.geometry import detector_to_dict, plausible
 
     parameters = poni.read_poni(inputs.poni)
     material, thickness = poni.read_sensor(inputs.poni)

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core.geometry import Detector
-    from hklflow.core.pixel_binning import PixelBinning
     from hklflow.formats.raw import Header
+    from hklflow.geometry import Detector
+    from hklflow.images.pixel_binning import PixelBinning
 
 VERSION = 5
 
@@ -26,14 +26,14 @@ def _text(value: Any) -> Any:
 
 
 def _frames(value: str) -> str:
-    from hklflow.core.left_out import parse
+    from hklflow.geometry.left_out import parse
 
     parse(value)
     return value
 
 
 FrameItem = Annotated[str, BeforeValidator(_text, int | str), AfterValidator(_frames)]
-"""Raw frames as `hklflow.core.left_out` reads them; YAML makes a number of one."""
+"""Raw frames as `hklflow.geometry.left_out` reads them; YAML makes a number of one."""
 
 
 class Inputs(stage.Inputs):
@@ -96,8 +96,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from dataclasses import replace
 
     from hklflow import nexus
-    from hklflow.core import sensor
     from hklflow.formats import assemble, raw
+    from hklflow.geometry import sensor
 
     source = params.pattern or str(inputs.raw[0])
     with raw.open_frames(source) as frames:
@@ -140,7 +140,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None":
     """How the frames were binned; refuses frames that are not binned as they should be."""
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     found = 1 if header.binning is None else header.binning.factor
     if found != factor:
@@ -154,7 +154,7 @@ def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None
 
 def _binned(detector: "Detector", binning: "PixelBinning", path: Path) -> "Detector":
     """Detector of the block sums, from the calibration of the frames as measured."""
-    from hklflow.core.pixel_binning import bin_detector
+    from hklflow.images.pixel_binning import bin_detector
 
     binning.require(detector.shape, f"the geometry {path}")
     return bin_detector(detector, binning.factor)

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from hklflow import __version__, measured, norms, stage
+from hklflow import __version__, stage
+from hklflow.base.errors import HklflowError
 from hklflow.dials.settings import DialsPrograms
-from hklflow.errors import HklflowError
-from hklflow.integration_settings import IntegrationSettings
+from hklflow.stage import measured, norms
+from hklflow.stage.integration_settings import IntegrationSettings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from hklflow.bragg.integrate import Integrated
-    from hklflow.core.reflections import Reflections
+    from hklflow.bragg.reflections import Reflections
 
 VERSION = 1
 FRAMES_OF = "scan"
@@ -74,10 +75,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Predict, integrate, tell."""
     import numpy as np
 
-    from hklflow import nexus, plots
+    from hklflow import geometry, nexus, plots
     from hklflow.bragg import integrate as bragg
-    from hklflow.core import geometry, symmetry
-    from hklflow.core.reflections import ReflectionFlag
+    from hklflow.bragg.reflections import ReflectionFlag
+    from hklflow.geometry import symmetry
     from hklflow.plots import bragg as pictures
 
     scan = nexus.read_scan(inputs.scan)
@@ -151,7 +152,7 @@ def _warnings(reflections: "Reflections") -> list[str]:
     """What a person should know before these intensities are used."""
     import numpy as np
 
-    from hklflow.core.reflections import UNFIT, ReflectionFlag
+    from hklflow.bragg.reflections import UNFIT, ReflectionFlag
 
     with np.errstate(invalid="ignore"):
         strong = reflections.intensity_sum > _STRONG * reflections.sigma_sum
@@ -181,7 +182,7 @@ def _shells(reflections: "Reflections") -> list[dict[str, float]]:
     """Number, mean I/σ of both estimates and median background by resolution."""
     import numpy as np
 
-    from hklflow.core.reflections import UNFIT
+    from hklflow.bragg.reflections import UNFIT
 
     use = np.isfinite(reflections.intensity_sum) & ~reflections.has(UNFIT)
     table = reflections.select(use)
@@ -213,7 +214,7 @@ def _figures(found: "Integrated") -> dict[str, Any]:
     """What the built-in engine learned."""
     import numpy as np
 
-    from hklflow.core.reflections import ReflectionFlag
+    from hklflow.bragg.reflections import ReflectionFlag
 
     table = found.reflections
     strong = table.intensity_sum > 10 * table.sigma_sum

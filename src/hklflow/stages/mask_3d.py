@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,8 +81,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import mask3d, masks
     from hklflow.formats import raw
+    from hklflow.images import mask3d, masks
 
     scan = nexus.read_scan(inputs.scan)
     bad = nexus.read_mask(inputs.mask) != 0
@@ -133,9 +133,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _model(inputs: Inputs, params: Params, good: "NDArray[np.bool_]") -> "ModelMask":
     """Mask of the reflections that the orientation predicts."""
-    from hklflow import nexus
+    from hklflow import geometry, nexus
     from hklflow.bragg.model_mask import ModelMask, reflections
-    from hklflow.core import geometry, symmetry
+    from hklflow.geometry import symmetry
 
     if inputs.orientation is None or inputs.peaks is None or params.rotation is None:
         raise HklflowError(

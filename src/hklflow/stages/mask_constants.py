@@ -122,7 +122,7 @@ def _read(path: Path) -> "NDArray[np.bool_]":
     """Mask (ss, fs) or (cell, ss, fs), True = bad."""
     import numpy as np
 
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.formats.mask_images import read_mask_image
 
     if path.suffix != ".npy":

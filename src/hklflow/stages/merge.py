@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core import estimator
-    from hklflow.core.pairs import Rotations
     from hklflow.nexus import OpenVolume
+    from hklflow.transform import estimator
+    from hklflow.volumes.pairs import Rotations
 
 VERSION = 2
 
@@ -78,11 +78,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import agreement_gates, estimator
-    from hklflow.core.pairs import Rotations
-    from hklflow.core.shells import Shells
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.plots.volumes import Sections
+    from hklflow.quality import agreement_gates
+    from hklflow.transform import estimator
+    from hklflow.transform.shells import Shells
+    from hklflow.volumes.pairs import Rotations
 
     with ExitStack() as stack:
         volumes = [stack.enter_context(nexus.open_volume(path)) for path in inputs.volumes]
@@ -146,7 +147,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "errors": (
                     f"sqrt({'expected variance' if noisy else 'expected counts'}) / norm, "
                     "expected from the voxel and its neighbours "
-                    f"within {params.pool} voxels (hklflow.core.estimator)"
+                    f"within {params.pool} voxels (hklflow.transform.estimator)"
                 ),
                 "files": [str(path) for path in inputs.volumes],
                 **metrics,
@@ -201,9 +202,10 @@ def _slabs(volumes: "list[OpenVolume]", params: Params, between: "Rotations") ->
     """
     import numpy as np
 
-    from hklflow.core import estimator, pairs
     from hklflow.nexus import PLANES
     from hklflow.nexus.volume import SideBySide
+    from hklflow.transform import estimator
+    from hklflow.volumes import pairs
 
     grid, cell = volumes[0].grid, volumes[0].cell
     planes, n_k, n_h = grid.array_shape

@@ -68,11 +68,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
+    from hklflow.base.errors import HklflowError
     from hklflow.bragg import absences, laue, merging, shells
-    from hklflow.core import symmetry
-    from hklflow.core.structure_factors import Crystal
-    from hklflow.errors import HklflowError
+    from hklflow.bragg.structure_factors import Crystal
     from hklflow.formats import mtz, shelx
+    from hklflow.geometry import symmetry
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import structure_factors as pictures
 

@@ -37,8 +37,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import csv
 
     from hklflow import plots
-    from hklflow.core import verdict
-    from hklflow.core.lattice import volume
+    from hklflow.geometry.lattice import volume
+    from hklflow.quality import verdict
 
     figures = _by_scan(inputs.figures)
     rows = []
@@ -95,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Path]]]:
     """Name the figures of each sample and scan, by the folders in which they are."""
-    from hklflow.core import verdict
+    from hklflow.quality import verdict
 
     found: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
     for path in paths:

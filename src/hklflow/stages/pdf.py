@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core import pdf
-    from hklflow.core.pdf_plan import Plan
     from hklflow.nexus.volume import OpenVolume
+    from hklflow.volumes import pdf
+    from hklflow.volumes.pdf_plan import Plan
 
 VERSION = 4
 
@@ -77,13 +77,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
-    from hklflow.core import lattice, pdf
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry import lattice
     from hklflow.nexus.grid_writer import PLANES, GridWriter
     from hklflow.nexus.scratch import Scratch
     from hklflow.nexus.volume import open_volume
     from hklflow.plots import pdf as pictures
     from hklflow.plots.planes import near_origin
+    from hklflow.volumes import pdf
 
     with ExitStack() as stack:
         filled = stack.enter_context(open_volume(inputs.filled))
@@ -174,7 +175,7 @@ class _Source:
         self._plan, self._filled, self._whole = made, filled, whole
         self._weights = np.zeros(4)
         if whole is not None:
-            from hklflow.core import lattice
+            from hklflow.geometry import lattice
 
             # Voxels nearer to 000 than half a reciprocal lattice vector: the direct beam's.
             cell = filled.cell
@@ -201,7 +202,7 @@ class _Source:
 
     def unit(self) -> float:
         """Unit of the errors on the plane of Q = 0, or on the first that has any."""
-        from hklflow.core import pdf
+        from hklflow.volumes import pdf
 
         errors, middle = self._filled.group["data_errors"], int(self._plan.zero[2])
         units = (pdf.unit_of(errors[l]) for l in (middle, *range(errors.shape[0])))  # noqa: E741
@@ -236,7 +237,7 @@ class _Source:
     def _at_origin(self, first: int, last: int) -> "NDArray[np.bool_]":
         import numpy as np
 
-        from hklflow.core import lattice
+        from hklflow.geometry import lattice
 
         h, k, l = (self._filled.grid.axis(i) for i in range(3))  # noqa: E741
         g = (2 * np.pi) ** 2 * np.linalg.inv(lattice.metric(self._filled.cell))
@@ -247,7 +248,7 @@ class _Source:
 
 
 def _require_symmetrised(path: Path, whole: "OpenVolume") -> None:
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     held = [name for name in ("punched",) if name in whole.group]
     lacking = [n for n in ("data", "data_errors", "multiplicity") if n not in whole.group]
@@ -262,7 +263,7 @@ def _require_symmetrised(path: Path, whole: "OpenVolume") -> None:
 
 def _check_measured(path: Path, shares: dict[str, float | None], params: Params) -> None:
     """Raise where the PDF would be of what was filled rather than of what was measured."""
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     share = shares["share of the taper not measured and filled"]
     if share is not None and share > params.allowed_unmeasured:
@@ -284,9 +285,9 @@ def _warnings(shares: dict[str, float | None]) -> list[str]:
 
 
 def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
-    from hklflow.core.pdf_plan import plan
-    from hklflow.core.tapers import Taper
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.volumes.pdf_plan import plan
+    from hklflow.volumes.tapers import Taper
 
     notes = filled.notes
     q_max = params.q_max if params.q_max is not None else notes.get("q_max")
@@ -302,7 +303,7 @@ def _plan(path: Path, filled: "OpenVolume", params: Params) -> "Plan":
 
 def _check(path: Path, sums: "pdf.Sums", of_errors: "pdf.Sums", params: Params) -> None:
     """Raise where S lacks, or has no error."""
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     if sums.weight == 0:
         raise HklflowError(
@@ -328,7 +329,8 @@ def _metrics(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from hklflow.core import lattice, pdf
+    from hklflow.geometry import lattice
+    from hklflow.volumes import pdf
 
     # ΔV_r = V Δx Δy Δz
     voxel = lattice.volume(made.cell) * float(np.prod(made.direct.step))

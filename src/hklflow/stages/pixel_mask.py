@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hklflow import mask_steps, stage
+from hklflow import stage
+from hklflow.stage import mask_steps
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from hklflow.core import mask_shapes
-    from hklflow.core.dispersion import Dispersion
-    from hklflow.core.masks import Bits, BoolImage
-    from hklflow.core.pixel_moments import Moments
-    from hklflow.core.scan import RotationScan
+    from hklflow.images import mask_shapes
+    from hklflow.images.dispersion import Dispersion
+    from hklflow.images.masks import Bits, BoolImage
+    from hklflow.images.pixel_moments import Moments
+    from hklflow.images.scan import RotationScan
 
 VERSION = 3
 FRAMES_OF = "scan"
@@ -101,11 +102,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import nexus, plots
     from hklflow.constants import counters
-    from hklflow.core import defects, masks
-    from hklflow.core.dispersion import ModuleDispersion
-    from hklflow.core.noise import PairDispersion
-    from hklflow.core.pixel_moments import PixelMoments
     from hklflow.formats import raw
+    from hklflow.images import defects, masks
+    from hklflow.images.dispersion import ModuleDispersion
+    from hklflow.images.noise import PairDispersion
+    from hklflow.images.pixel_moments import PixelMoments
 
     scan = nexus.read_scan(inputs.scan)
     n = scan.rotation.scan.n_frames
@@ -167,7 +168,7 @@ def _given(params: Params, scan: "RotationScan") -> "tuple[Bits, BoolImage, Bool
     """Bits that steps and constants give, the pixels that steps free, and the gaps."""
     import numpy as np
 
-    from hklflow.core import pixel_binning
+    from hklflow.images import pixel_binning
 
     detector, binning = scan.rotation.detector, scan.binning
     shape = detector.shape if binning is None else binning.unbinned
@@ -188,8 +189,8 @@ def _constants(params: Params, shape: tuple[int, int]) -> "Bits":
     """Bits that the detector's constants have."""
     import numpy as np
 
+    from hklflow.base.errors import HklflowError
     from hklflow.constants.flood import read_pixel_mask
-    from hklflow.errors import HklflowError
 
     if params.constants is None:
         return np.zeros(shape, np.uint32)
@@ -206,8 +207,8 @@ def _beyond(limit: Limit, sampled: "Moments", bits: "Bits") -> "Bits":
     """Bits of the good pixels whose statistic is beyond its limits."""
     import numpy as np
 
-    from hklflow.core.masks import MaskBit
-    from hklflow.core.pixel_moments import local_outliers
+    from hklflow.images.masks import MaskBit
+    from hklflow.images.pixel_moments import local_outliers
 
     good = (bits == 0) & (sampled.frames > 0)
     statistics = {"mean": sampled.mean, "std": sampled.std, "maximum": sampled.largest}
@@ -269,7 +270,7 @@ def draw(params: Params, shape: tuple[int, int]) -> "mask_shapes.Drawn":
     HklflowError
         If a step cannot be drawn on an image of this shape.
     """
-    from hklflow.core import mask_shapes
+    from hklflow.images import mask_shapes
 
     where = "the section pixel_mask"
     given: list[mask_steps.Step] = []

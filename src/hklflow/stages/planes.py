@@ -46,9 +46,9 @@ class Params(Settings):
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Only what the planes meet is read."""
     from hklflow import plots
-    from hklflow.core import planes
     from hklflow.nexus.entry import text
     from hklflow.plots import planes as pictures
+    from hklflow.volumes import planes
 
     # All of them, so that a mistake in those of the other space is told as well.
     wanted = {
@@ -85,7 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _open(path: Path) -> "Iterator[tuple[OpenVolume, bool]]":
     """A volume, and whether it is of direct space."""
     from hklflow import nexus
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.nexus.entry import open_entry
 
     with open_entry(path) as entry:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from hklflow import stage
-from hklflow.core import plausible
+from hklflow.geometry import plausible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hklflow.calibration.calibrants import Calibrant
     from hklflow.calibration.detectors import KnownDetector
-    from hklflow.core.geometry import Detector, Floats
+    from hklflow.geometry import Detector, Floats
 
 VERSION = 2
 
@@ -102,10 +102,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     import numpy as np
 
-    from hklflow import plots
+    from hklflow import geometry, plots
+    from hklflow.base.errors import HklflowError
     from hklflow.calibration import assess, powder
-    from hklflow.core import geometry
-    from hklflow.errors import HklflowError
     from hklflow.formats import poni
 
     counts, bad, known = prepare(inputs.image, params)
@@ -204,8 +203,8 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
     import numpy as np
 
     from hklflow.calibration import detectors
-    from hklflow.core import defects, masks
     from hklflow.formats import images
+    from hklflow.images import defects, masks
 
     image = images.read_image(path)
     bad = masks.flagged(image, masks.flag_value(image.dtype))
@@ -239,7 +238,7 @@ def calibrant_of(params: Params) -> "Calibrant":
 
 def _of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
     """Read an image that must have the shape of the powder image."""
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.formats import images
 
     found = images.read_image(path)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hklflow import ramp_settings, stage
+from hklflow import stage
+from hklflow.stage import ramp_settings
 
 VERSION = 1
 KERNELS = "constants"

@@ -12,11 +12,11 @@ from pydantic import Field
 
 from hklflow import stage
 from hklflow.dials.settings import EngineSettings, frames_of
-from hklflow.scan_limits import ScanLimits
+from hklflow.stage.scan_limits import ScanLimits
 
 if TYPE_CHECKING:
-    from hklflow.core.refinement import Refined
-    from hklflow.orientation import Observed
+    from hklflow.orientation.refinement import Refined
+    from hklflow.stage.orientation import Observed
 
 VERSION = 7
 FRAMES_OF = frames_of
@@ -71,11 +71,14 @@ class Params(Settings, EngineSettings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Refine, write."""
-    from hklflow import orientation, plots
-    from hklflow.core import centre, doubts, gates, misfit, symmetry, transition, verdict
-    from hklflow.core.grid import Grid
-    from hklflow.core.refinement import Limits
+    from hklflow import plots
     from hklflow.dials import engine
+    from hklflow.geometry import symmetry
+    from hklflow.geometry.grid import Grid
+    from hklflow.orientation import centre, misfit, transition
+    from hklflow.orientation.refinement import Limits
+    from hklflow.quality import doubts, gates, verdict
+    from hklflow.stage import orientation
 
     parent = stage.read_json(inputs.parent)
     group = symmetry.space_group(parent["space_group"])

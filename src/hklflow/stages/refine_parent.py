@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.dials.settings import EngineSettings, frames_of
-from hklflow.errors import HklflowError
-from hklflow.scan_limits import ScanLimits
+from hklflow.stage.scan_limits import ScanLimits
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core.geometry import Rotation
-    from hklflow.core.indexing import Indexing
-    from hklflow.core.refinement import Refined
-    from hklflow.core.symmetry import SpaceGroup
     from hklflow.dials.engine import Engine
-    from hklflow.orientation import Observed, Start
+    from hklflow.geometry import Rotation
+    from hklflow.geometry.symmetry import SpaceGroup
+    from hklflow.orientation.indexing import Indexing
+    from hklflow.orientation.refinement import Refined
+    from hklflow.stage.orientation import Observed, Start
 
 VERSION = 7
 FRAMES_OF = frames_of
@@ -114,23 +114,16 @@ class Params(Settings, EngineSettings):
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Index, refine, write."""
-    from hklflow import orientation, plots
-    from hklflow.core import (
-        centre,
-        doubts,
-        gates,
-        geometry,
-        misfit,
-        pseudosymmetry,
-        scale,
-        symmetry,
-        transition,
-        verdict,
-    )
-    from hklflow.core.grid import Grid
-    from hklflow.core.leftover import Crystal
-    from hklflow.core.refinement import Limits
+    from hklflow import geometry, plots
     from hklflow.dials import engine
+    from hklflow.geometry import symmetry
+    from hklflow.geometry.grid import Grid
+    from hklflow.orientation import centre, misfit, pseudosymmetry, transition
+    from hklflow.orientation import sizes as scale
+    from hklflow.orientation.leftover import Crystal
+    from hklflow.orientation.refinement import Limits
+    from hklflow.quality import doubts, gates, verdict
+    from hklflow.stage import orientation
 
     if params.space_group is None:
         raise HklflowError(
@@ -284,7 +277,7 @@ def _taken(
     """The start, whose UB must be of the space group's lattice as it stands."""
     import numpy as np
 
-    from hklflow import orientation
+    from hklflow.stage import orientation
 
     if start is None:
         raise HklflowError(
@@ -316,9 +309,9 @@ def _begin(
     """Geometry and UB with which refinement starts, and what is to be said of them."""
     import numpy as np
 
-    from hklflow import orientation
-    from hklflow.core.indexing import index_peaks
     from hklflow.dials import orient
+    from hklflow.orientation.indexing import index_peaks
+    from hklflow.stage import orientation
 
     rotations, tolerance = observed.rotations, params.max_cell_deviation
     if start is not None:
@@ -358,7 +351,7 @@ def _too_few(
     params: Params,
 ) -> str:
     """Say why too few peaks are indexed, as far as the others tell."""
-    from hklflow.core import doubts
+    from hklflow.quality import doubts
 
     found = (
         f"the expected cell indexes {indexing.indexed.sum()} of {len(g)} peaks "

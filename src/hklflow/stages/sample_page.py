@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AllowInfNan
 
 from hklflow import stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.page.steps import Place
@@ -52,10 +52,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Sort by the places in the results folder, pack, render."""
     from dataclasses import replace
 
-    from hklflow.core.verdict import counted, require
     from hklflow.page.pictures import SMALL_WIDTHS, pack
     from hklflow.page.sample import Page, render
     from hklflow.page.steps import place
+    from hklflow.quality.verdict import counted, require
 
     if len(params.scans) != len(params.temperatures):
         raise HklflowError(

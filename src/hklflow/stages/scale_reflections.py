@@ -67,11 +67,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Gather, scale, tell."""
     import numpy as np
 
-    from hklflow import nexus, plots
+    from hklflow import geometry, nexus, plots
+    from hklflow.base.errors import HklflowError
     from hklflow.bragg import observations, scaling
-    from hklflow.core import geometry, symmetry
-    from hklflow.core.structure_factors import Crystal
-    from hklflow.errors import HklflowError
+    from hklflow.bragg.structure_factors import Crystal
+    from hklflow.geometry import symmetry
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import structure_factors as pictures
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hklflow import stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 
 VERSION = 4
 

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core.simulate import DetectorModel, Simulation
+    from hklflow.simulation.frames import DetectorModel, Simulation
 
 VERSION = 1
 
@@ -87,11 +87,11 @@ class Description(stage.Params):
     temperature: float = 300.0
     """K."""
     crystal: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `hklflow.core.simulate.CrystalModel`."""
+    """Fields of `hklflow.simulation.frames.CrystalModel`."""
     diffuse: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `hklflow.core.simulate.Diffuse`."""
+    """Fields of `hklflow.simulation.frames.Diffuse`."""
     background: dict[str, float] = Field(default_factory=dict)
-    """Fields of `hklflow.core.simulate.Background`."""
+    """Fields of `hklflow.simulation.frames.Background`."""
     powder: Powder | None = None
     """Make a powder image instead of a scan."""
     seed: int = 0
@@ -104,7 +104,7 @@ class Params(stage.Params):
 
 def build(description: Description) -> "Simulation":
     """Make the simulation of a description; tests compare with it."""
-    from hklflow.core import simulate
+    from hklflow.simulation import frames as simulate
 
     swing = description.transmission_swing
     turn = 2 * math.pi / description.n_frames
@@ -140,7 +140,7 @@ def build(description: Description) -> "Simulation":
 
 
 def _detector(detector: Detector) -> "DetectorModel":
-    from hklflow.core import simulate
+    from hklflow.simulation import frames as simulate
 
     shape, gaps = simulate.module_gaps(detector.modules, detector.module_shape, detector.gap)
     rest = detector.model_dump(exclude={"modules", "module_shape", "gap", "tilt", "in_plane"})
@@ -155,9 +155,9 @@ def _detector(detector: Detector) -> "DetectorModel":
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
     """Simulate and write."""
-    from hklflow.core import simulate
-    from hklflow.core.simulate_powder import powder_image
     from hklflow.formats import write_images, write_raw
+    from hklflow.simulation import frames as simulate
+    from hklflow.simulation.powder import powder_image
 
     description = Description.model_validate_json(params.description)
     if description.powder is not None:

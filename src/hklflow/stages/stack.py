@@ -14,9 +14,9 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core import boxes
-    from hklflow.core.grid import Grid
+    from hklflow.geometry.grid import Grid
     from hklflow.nexus import OpenVolume
+    from hklflow.volumes import boxes
 
 VERSION = 2
 
@@ -75,8 +75,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import boxes
     from hklflow.nexus.stack import doubts_of, in_order
+    from hklflow.volumes import boxes
 
     members = in_order(inputs.volumes, params.scans, params.temperatures)
     with nexus.open_members(members) as volumes:
@@ -131,8 +131,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _given(grid: "Grid", params: Params) -> tuple[list[Hkl], list["boxes.Box"]]:
     """Boxes of the reflections that were asked for."""
-    from hklflow.core import boxes
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.volumes import boxes
 
     places = []
     for hkl in params.reflections:
@@ -162,7 +162,8 @@ def _strongest(
     import numpy as np
 
     from hklflow import nexus
-    from hklflow.core import boxes, symmetry
+    from hklflow.geometry import symmetry
+    from hklflow.volumes import boxes
 
     hottest = volumes[-1]
     operations = symmetry.space_group(params.space_group).laue_operations

@@ -105,9 +105,10 @@ def _values(chosen: Sequence[tuple[float, float, float]], volumes: "list[OpenVol
     """The ΔPDF at vectors; see the head of this module."""
     import numpy as np
 
-    from hklflow.core import extrema, lattice
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry import lattice
     from hklflow.nexus.stack_pdf import Vectors
+    from hklflow.volumes import extrema
 
     grid = volumes[0].grid
     xyz = np.array(chosen, dtype=np.float64).reshape(-1, 3)
@@ -137,9 +138,10 @@ def _strongest(
     import numpy as np
 
     from hklflow import nexus
-    from hklflow.core import extrema, lattice
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry import lattice
     from hklflow.nexus.stack_pdf import ARRAYS
+    from hklflow.volumes import extrema
 
     for path, volume in zip(paths, volumes, strict=True):
         if "q_max" not in volume.notes:

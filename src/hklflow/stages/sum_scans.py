@@ -46,7 +46,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Compare, add, write."""
     from contextlib import ExitStack
 
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
     from hklflow.formats import raw, sum_raw
 
     hdf5 = [str(path) for path in inputs.raw if raw.is_hdf5(path)]

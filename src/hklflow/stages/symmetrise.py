@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.core.symmetrise import Agreement, Images, Records
-    from hklflow.core.symmetry import SpaceGroup
+    from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.nexus import OpenVolume
+    from hklflow.volumes.symmetrise import Agreement, Images, Records
 
 VERSION = 3
 
@@ -91,11 +91,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import agreement_gates, laue_pairs, symmetrise
-    from hklflow.core.symmetry import space_group
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry.symmetry import space_group
     from hklflow.plots import symmetrise as pictures
     from hklflow.plots.volumes import Sections
+    from hklflow.quality import agreement_gates
+    from hklflow.volumes import laue_pairs, symmetrise
 
     symbol = params.symmetry
     if symbol is None:
@@ -177,7 +178,7 @@ def _require_distinct(paths: list[Path]) -> None:
     ------
     HklflowError
     """
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     seen: dict[Path, Path] = {}
     for path in paths:
@@ -196,7 +197,7 @@ def _require_alike(paths: list[Path], volumes: "list[OpenVolume]") -> None:
     ------
     HklflowError
     """
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
 
     for path, volume in zip(paths, volumes, strict=True):
         if not volume.grid.same_as(volumes[0].grid):
@@ -220,9 +221,9 @@ def _load(
     """
     import numpy as np
 
-    from hklflow.core.symmetrise import Records, leave_out_unusable
     from hklflow.nexus.scratch import mapped
     from hklflow.nexus.volume import SideBySide
+    from hklflow.volumes.symmetrise import Records, leave_out_unusable
 
     rotations, grid = SideBySide(volumes), volumes[0].grid
     n_l = grid.array_shape[0]
@@ -272,7 +273,7 @@ def _write(
 
     import numpy as np
 
-    from hklflow.core import estimator
+    from hklflow.transform import estimator
 
     n_l = records.grid.array_shape[0]
     starts = range(0, n_l, _PLANES)
@@ -316,7 +317,7 @@ def _metrics(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from hklflow.core import symmetrise_kernels as columns
+    from hklflow.volumes import symmetrise_kernels as columns
 
     halves = agreement.overall_half_correlation
     inside = agreement.total(columns.INSIDE)
@@ -368,7 +369,7 @@ def _notes(group: "SpaceGroup", params: Params, metrics: dict[str, Any]) -> dict
         "estimator": "data = counts / norm, both summed over distinct equivalent voxels" + dealt,
         "errors": (
             "sqrt(expected counts) / norm, expected from the voxel and its neighbours within "
-            f"{params.pool} voxels (hklflow.core.estimator)"
+            f"{params.pool} voxels (hklflow.transform.estimator)"
         ),
         **{name: metrics[name] for name in kept},
         "CC1/2 is": "the mean over shells of |Q|, weighted with their orbits, without Bragg",

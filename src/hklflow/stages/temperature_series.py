@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.core.series import Departure, Floats, Reflections
+    from hklflow.orientation.series import Departure, Floats, Reflections
 
 VERSION = 1
 
@@ -99,9 +99,9 @@ def _observed(
     """Reflections of each rotation of each scan."""
     import numpy as np
 
-    from hklflow import nexus
-    from hklflow.core import geometry, series
-    from hklflow.errors import HklflowError
+    from hklflow import geometry, nexus
+    from hklflow.base.errors import HklflowError
+    from hklflow.orientation import series
 
     expected = sum(len(scan["rotations"]) for scan in scans)
     if not len(inputs.peaks) == len(inputs.scales) == expected:
@@ -145,8 +145,8 @@ def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
     """
     import numpy as np
 
-    from hklflow.core import geometry
-    from hklflow.core.parameters import without_head
+    from hklflow import geometry
+    from hklflow.geometry.parameters import without_head
 
     alike = set()
     for name in set(scan["rotations"]) & set(parent["rotations"]):
@@ -171,8 +171,9 @@ def _row(
     """All quantities of one scan."""
     import numpy as np
 
-    from hklflow.core import lattice, series
-    from hklflow.errors import HklflowError
+    from hklflow.base.errors import HklflowError
+    from hklflow.geometry import lattice
+    from hklflow.orientation import series
 
     name, parent, metrics = scan["scan"], scan["parent"], scan["metrics"]
     if parent not in observed:
@@ -236,7 +237,7 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Pairs of temperatures between which the cell leaves its course, among one parent's scans."""
     import math
 
-    from hklflow.core import series
+    from hklflow.orientation import series
 
     found: dict[tuple[str, float, float], dict[str, Departure]] = {}
     for parent in dict.fromkeys(row["parent"] for row in rows):

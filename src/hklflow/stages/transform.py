@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from hklflow import norms, stage
+from hklflow import stage
+from hklflow.stage import norms
 
 if TYPE_CHECKING:
     from hklflow.formats.bands import Band
@@ -68,10 +69,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     import numpy as np
 
-    from hklflow import nexus
-    from hklflow.core import binning, coverage, geometry, masks
-    from hklflow.core.grid import Grid, pixel_pitch, sub_samples
+    from hklflow import geometry, nexus
     from hklflow.formats import raw
+    from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
+    from hklflow.images import masks
+    from hklflow.transform import binning, coverage
 
     scan = nexus.read_scan(inputs.scan)
     orientation = stage.read_json(inputs.orientation)

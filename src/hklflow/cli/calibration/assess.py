@@ -81,7 +81,7 @@ def summary(data: Record) -> Record:
     """
     import numpy as np
 
-    from hklflow.core.geometry import BEAM, detector_from_dict
+    from hklflow.geometry import BEAM, detector_from_dict
 
     detector = detector_from_dict(data["detector"]).plane
     slow, fast = detector.intersect(BEAM)

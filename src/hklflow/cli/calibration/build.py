@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from hklflow import stage
+from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration import several
-from hklflow.errors import HklflowError
 from hklflow.stages import import_poni, powder_calibration
 
 if TYPE_CHECKING:
@@ -365,7 +365,7 @@ def _checked(path: Path) -> Record:
 def _set_points(target: "Target") -> Record:
     """Geometry that the set-points describe, the beam in the middle of the detector."""
     from hklflow.calibration.powder_guess import guess_poni
-    from hklflow.core.geometry import detector_to_dict
+    from hklflow.geometry import detector_to_dict
 
     known, shape = from_state(target), target.state.values.get("shape")
     lacking = [n for n in ("pixel_size", "wavelength", "distance") if n not in known]

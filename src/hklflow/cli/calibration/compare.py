@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.target import in_words, target
-from hklflow.errors import HklflowError
 
 
 def compare(
@@ -91,7 +91,8 @@ def _row(name: str, data: Any, first: Any, record: Any) -> dict[str, Any]:
 def _write_page(
     output: Path, calibration: str, found: dict[str, dict[str, Any]], rows: list[dict[str, Any]]
 ) -> None:
-    from hklflow import plots, publish
+    from hklflow import plots
+    from hklflow.base import publish
     from hklflow.calibration import report
     from hklflow.cli.calibration.assess import measured
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.target import Target, in_words, target
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.calibration.store import Candidate, Version

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.target import Target, in_words, target
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.calibration.store import Candidate

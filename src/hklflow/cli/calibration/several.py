@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import stage
-from hklflow.errors import HklflowError
+from hklflow.base.errors import HklflowError
 from hklflow.stages import powder_calibration
 
 if TYPE_CHECKING:
-    from hklflow.core.modules import Modules
+    from hklflow.geometry.modules import Modules
 
 Record = dict[str, Any]
 
@@ -47,7 +47,7 @@ def series(
     """
     from hklflow.calibration import assess
     from hklflow.calibration.powder_series import PowderImage, calibrate_powder_series
-    from hklflow.core.geometry import detector_to_dict
+    from hklflow.geometry import detector_to_dict
 
     for name, given in (("--offset", offsets), ("--arm", arms_deg)):
         if given and len(given) != len(images):
@@ -98,7 +98,7 @@ def modules_of_rings(images: Sequence[Path], params: powder_calibration.Params) 
     from hklflow.calibration import powder
     from hklflow.calibration.modules import fit_modules, ring_image
     from hklflow.calibration.powder_cycles import response
-    from hklflow.core.geometry import detector_to_dict
+    from hklflow.geometry import detector_to_dict
 
     rings, modules = [], None
     for path in stage.progress(images, len(images), "images"):
@@ -156,9 +156,9 @@ def modules_of_peaks(
         If there are no modules, or the peaks cannot determine them.
     """
     from hklflow import nexus
-    from hklflow import orientation as products
     from hklflow.calibration.modules import bragg_peaks, fit_modules
-    from hklflow.core.geometry import detector_from_dict, detector_to_dict, from_dict
+    from hklflow.geometry import detector_from_dict, detector_to_dict, from_dict
+    from hklflow.stage import orientation as products
 
     refined = stage.read_json(orientation)
     names = list(refined["rotations"])
@@ -192,8 +192,8 @@ def modules_of_loop(start: Record, path: Path) -> Record:
     path : Path
         The scan's ``modules.json``, with a fit.
     """
-    from hklflow.core.geometry import detector_from_dict, detector_to_dict
-    from hklflow.core.modules import Modules
+    from hklflow.geometry import detector_from_dict, detector_to_dict
+    from hklflow.geometry.modules import Modules
 
     fit = stage.read_json(path)["fit"]
     before, after = (
@@ -219,7 +219,7 @@ def _ideal(
 ) -> "Modules":
     """Modules where they should be: of a detector that pyFAI knows, or between the gaps."""
     from hklflow.calibration.modules import detector_modules, modules_from_gaps
-    from hklflow.core.modules import Modules
+    from hklflow.geometry.modules import Modules
 
     if name is not None:
         return detector_modules(name)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment as folder_of
-from hklflow.errors import HklflowError
 
 if TYPE_CHECKING:
     from hklflow.calibration.states import Schema, State
     from hklflow.calibration.store import Candidate, Store, Version
-    from hklflow.config import Experiment, StoredGeometry
-    from hklflow.config.constants import Stored
+    from hklflow.experiment import Experiment, StoredGeometry
+    from hklflow.experiment.constants import Stored
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Target:
     @property
     def geometry(self) -> "StoredGeometry":
         """Entry of `calibrations`; errors as in `require`."""
-        from hklflow.config import StoredGeometry
+        from hklflow.experiment import StoredGeometry
 
         self.require("geometry")
         found = self.experiment.config.calibrations[self.name]
@@ -114,7 +114,7 @@ def target(directory: Path, name: str | None) -> Target:
     HklflowError
         If there is none or it is not clear which.
     """
-    from hklflow.config import load
+    from hklflow.experiment import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)

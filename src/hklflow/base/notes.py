@@ -1,0 +1,58 @@
+"""Records in pictures and pages, which show them to nobody: how the file was made, as JSON."""
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from hklflow.base.errors import HklflowError
+
+SUFFIXES = (".png", ".html")
+_KEY = b"hklflow"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_OPEN, _CLOSE = b"<!-- hklflow ", b" -->"
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Put a record into a picture (text chunk, PNG 11.3.3) or a page (comment at the end)."""
+    data = path.read_bytes()
+    text = json.dumps(record)
+    if path.suffix == ".html":
+        # Two hyphens would end the comment; in JSON they stand in texts only.
+        path.write_bytes(data + _OPEN + text.replace("--", "-\\u002d").encode() + _CLOSE + b"\n")
+        return
+    body = b"tEXt" + _KEY + b"\0" + text.encode("ascii")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    end = data.rindex(b"IEND") - 4
+    path.write_bytes(data[:end] + chunk + data[end:])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Records of a picture or a page; none if hklflow did not write it.
+
+    Raises
+    ------
+    HklflowError
+        If it is damaged.
+    """
+    data = path.read_bytes()
+    try:
+        if path.suffix == ".html":
+            start = data.rfind(_OPEN)
+            return [] if start < 0 else [json.loads(data[start + len(_OPEN) : data.rindex(_CLOSE)])]
+        return [json.loads(text) for text in _texts(data)]
+    except (ValueError, struct.error) as error:
+        raise HklflowError(f"{path} is damaged ({error}); make it again") from error
+
+
+def _texts(png: bytes) -> list[bytes]:
+    """Texts of ours in a PNG."""
+    found, at = [], len(_SIGNATURE)
+    while png.startswith(_SIGNATURE) and at < len(png):
+        (size,) = struct.unpack_from(">I", png, at)
+        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
+        if kind == b"tEXt" and body.startswith(_KEY + b"\0"):
+            found.append(body[len(_KEY) + 1 :])
+        at += size + 12
+    return found

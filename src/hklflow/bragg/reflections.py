@@ -1,0 +1,184 @@
+"""Integrated reflections: the table that integration makes and scaling reads."""
+
+from dataclasses import dataclass, fields, replace
+from enum import IntFlag
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+Estimate = Literal["profile", "sum"]
+
+
+class ReflectionFlag(IntFlag):
+    """What to know about an integrated reflection before it is used.
+
+    ``EDGE`` its foreground goes beyond the detector; ``MASKED`` masked or flagged voxels in the
+    foreground; ``PARTIAL`` a part of it is before the first frame or after the last; ``OVERLAP``
+    shares foreground with another reflection; ``OVERLOAD`` has saturated voxels; ``NO_BACKGROUND``
+    too few voxels to tell the background: no intensity; ``LONG`` crosses the Ewald sphere so
+    slowly that its Lorentz factor is not certain; ``NO_PROFILE`` the profile fit failed, and
+    ``intensity_profile`` is NaN; ``REFERENCE`` had a part in the learned profiles; ``UNLIKE``
+    differs from the learned profile far beyond its noise; ``ABSENT`` is systematically absent in
+    the space group; ``OUTLIER`` disagrees with its equivalents.
+    """
+
+    EDGE = 1
+    MASKED = 2
+    PARTIAL = 4
+    OVERLAP = 8
+    OVERLOAD = 16
+    NO_BACKGROUND = 32
+    LONG = 64
+    NO_PROFILE = 128
+    REFERENCE = 256
+    UNLIKE = 512
+    ABSENT = 1024
+    OUTLIER = 2048
+
+
+#: Reflections that scaling leaves out. Cut ones are corrected for what is missing, by the profile.
+UNFIT = (
+    ReflectionFlag.PARTIAL
+    | ReflectionFlag.OVERLAP
+    | ReflectionFlag.OVERLOAD
+    | ReflectionFlag.NO_BACKGROUND
+    | ReflectionFlag.LONG
+)
+
+
+@dataclass(frozen=True)
+class Reflections:
+    """Reflections of one rotation; one row per crossing of the Ewald sphere.
+
+    All arrays are of shape (n,) but ``hkl``. Positions are in the convention of
+    `hklflow.geometry.frames`. Values without a measurement are NaN.
+
+    Attributes
+    ----------
+    hkl : (n, 3) int array
+    frame, slow, fast : array
+        Predicted centre.
+    zeta : array
+        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``, see `hklflow.geometry.prediction`.
+    volume : array
+        ``J = k³ ΔΩ |ê · (ŝ × ẑ)| |Δφ|`` in 1/Å³: what a pixel at the centre, of the solid angle ΔΩ
+        in steradian, sweeps in one frame. The Lorentz factor is in it.
+    d : array
+        Spacing of the lattice planes, Å.
+    intensity_sum, sigma_sum : array
+        Integral of S over the reflection, 1/Å³, by summation: counts above background times
+        ``volume`` over the norm at the centre, corrected for what was not recorded.
+    intensity_profile, sigma_profile : array
+        The same by fit of the learned profile.
+    counts : array
+        Counts above background, as they were recorded.
+    recorded : array
+        Part of the reflection (0 to 1), by its profile, on the voxels that were summed.
+    background, background_sigma : array
+        S of the diffuse scattering below it (counts per norm).
+    norm : array
+        The norm at the centre: pixel's times frame's.
+    observed_frame, observed_slow, observed_fast : array
+        Centroid of the counts above background; NaN for weak or cut reflections.
+    var_frame, var_slow, var_fast : array
+        Their variances.
+    n_foreground, n_background : int array
+        Voxels used.
+    correlation : array
+        Of the counts above background with the learned profile, -1 to 1.
+    flags : int array
+        `ReflectionFlag`.
+    """
+
+    hkl: Integers
+    frame: Floats
+    slow: Floats
+    fast: Floats
+    zeta: Floats
+    volume: Floats
+    d: Floats
+    intensity_sum: Floats
+    sigma_sum: Floats
+    intensity_profile: Floats
+    sigma_profile: Floats
+    counts: Floats
+    recorded: Floats
+    background: Floats
+    background_sigma: Floats
+    norm: Floats
+    observed_frame: Floats
+    observed_slow: Floats
+    observed_fast: Floats
+    var_frame: Floats
+    var_slow: Floats
+    var_fast: Floats
+    n_foreground: Integers
+    n_background: Integers
+    correlation: Floats
+    flags: Integers
+
+    def __post_init__(self) -> None:
+        n = len(self.hkl)
+        for column in fields(self):
+            value = np.asarray(getattr(self, column.name))
+            kind = np.int64 if column.name in INTEGERS else np.float64
+            shape = (n, 3) if column.name == "hkl" else (n,)
+            if value.shape != shape:
+                raise HklflowError(
+                    f"reflections: {column.name} has shape {value.shape}, hkl {self.hkl.shape}; "
+                    "give one value per reflection"
+                )
+            object.__setattr__(self, column.name, value.astype(kind, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.hkl)
+
+    def select(self, keep: ArrayLike) -> "Reflections":
+        """Rows by a mask or by numbers."""
+        rows = np.asarray(keep)
+        return replace(self, **{c.name: getattr(self, c.name)[rows] for c in fields(self)})
+
+    def has(self, flag: int) -> NDArray[np.bool_]:
+        """Which rows (n,) have one of these flags."""
+        return (self.flags & int(flag)) != 0
+
+    def intensity(self, estimate: Estimate) -> tuple[Floats, Floats]:
+        """Intensities and their standard deviations (n,), 1/Å³.
+
+        Of a reflection that is ``UNLIKE`` the profile its sum stands for the fit.
+        """
+        if estimate == "sum":
+            return self.intensity_sum, self.sigma_sum
+        unlike = self.has(ReflectionFlag.UNLIKE)
+        return (
+            np.where(unlike, self.intensity_sum, self.intensity_profile),
+            np.where(unlike, self.sigma_sum, self.sigma_profile),
+        )
+
+
+#: Columns of whole numbers.
+INTEGERS = frozenset({"hkl", "n_foreground", "n_background", "flags"})
+
+
+def concatenated(parts: list[Reflections]) -> Reflections:
+    """Join tables, in order.
+
+    Raises
+    ------
+    HklflowError
+        If there is none.
+    """
+    if not parts:
+        raise HklflowError("no table of reflections was given; give at least one")
+    return Reflections(
+        **{
+            c.name: np.concatenate([getattr(part, c.name) for part in parts])
+            for c in fields(Reflections)
+        }
+    )

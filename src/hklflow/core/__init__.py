@@ -1,1 +1,0 @@
-"""Pure functions on arrays: no files, no configuration, no pictures."""

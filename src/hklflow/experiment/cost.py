@@ -1,0 +1,494 @@
+"""What a job needs, from the shape of its data: memory, time and disk.
+
+Memory is a fixed part (interpreter and libraries) and a part in proportion to the
+detector or the grid; the coefficients are those measured by ``benchmarks/memory.py``.
+Time is pixel-frames or voxels over a rate. `minutes` gives a cluster's limit, which is
+generous; `seconds` the expectation, for which rates of this experiment's own finished jobs
+are better than the package's.
+
+One raw file is opened for each sample and calibration; its shape stands for the others:
+a job that needs more is given more when it is tried again.
+"""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hklflow.base.errors import HklflowError
+from hklflow.experiment import Experiment, PoniFile, PowderImage, simulation_description
+from hklflow.experiment.constants import PhotonCounter, counter_runs
+from hklflow.experiment.constants import branch as constants_branch
+from hklflow.geometry import plausible
+
+_FACTOR = 1.3  # asked for, over what was measured
+_MARGIN = 400.0  # MB: on a cluster two processes of snakemake count too, 140 MB each
+_MINIMUM_MINUTES = 10
+_CELL = 10.0  # Å, if the table of samples has no cell
+_Q = 10.0  # 1/Å, if the reach of the detector is not known before the raw file is imported
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one job of a rule needs.
+
+    Attributes
+    ----------
+    fixed, per_mpixel, per_mvoxel : float
+        MB of memory: in any case, per million pixels of a frame, per million voxels.
+    seconds, rate, voxel_rate : float
+        Seconds in any case; million pixel-frames and million voxels per second (one core).
+    disk : float
+        Bytes written per pixel-frame.
+    disk_pixel, disk_voxel : float
+        Bytes written per pixel of a frame, and per voxel.
+    """
+
+    fixed: float = 160.0
+    per_mpixel: float = 0.0
+    per_mvoxel: float = 0.0
+    seconds: float = 2.0
+    rate: float = math.inf
+    voxel_rate: float = math.inf
+    disk: float = 0.0
+    disk_pixel: float = 0.0
+    disk_voxel: float = 0.0
+
+
+# Rates on one core of a 2020s server; measured on the demo and by benchmarks/memory.py.
+COSTS: Mapping[str, Cost] = {
+    "simulate": Cost(240, per_mpixel=330, rate=4, disk=0.4),
+    "powder_calibration": Cost(300, per_mpixel=350, seconds=20),
+    "import_poni": Cost(),
+    "sum_scans": Cost(200, per_mpixel=150, rate=25, disk=0.5),
+    # Of the pixels that are read; its sums are pixels of the others.
+    "bin_frames": Cost(250, per_mpixel=150, rate=100, disk=0.1),
+    "import_scan": Cost(),
+    "pixel_mask": Cost(280, per_mpixel=250, seconds=4, disk_pixel=4),
+    "frame_scale": Cost(250, per_mpixel=100),
+    "find_peaks": Cost(300, per_mpixel=350, seconds=3, rate=55, disk_pixel=9),
+    "mask_3d": Cost(280, per_mpixel=190, rate=500, disk=0.005),
+    "refine_parent": Cost(260, seconds=4),
+    "refine": Cost(260, seconds=4),
+    "accept": Cost(60, seconds=0.5),
+    "transform": Cost(
+        320, per_mpixel=80, per_mvoxel=5, seconds=1.5, rate=550, voxel_rate=150, disk_voxel=4
+    ),
+    "add_transforms": Cost(350, per_mvoxel=1, voxel_rate=20, disk_voxel=6),
+    "merge": Cost(400, per_mvoxel=1.4, voxel_rate=19, disk_voxel=7),
+    "symmetrise": Cost(450, per_mvoxel=20, voxel_rate=5, disk_voxel=12),
+    "fill": Cost(450, per_mvoxel=16, voxel_rate=5, disk_voxel=7),
+    "pdf": Cost(400, per_mvoxel=16, voxel_rate=8, disk_voxel=7),
+    "difference": Cost(400, per_mvoxel=2, voxel_rate=1.1, disk_voxel=12),
+    "planes": Cost(300, seconds=5, voxel_rate=30),
+    "scan_file": Cost(),
+    "temperature_series": Cost(260, seconds=5),
+    "stack": Cost(300, seconds=5),
+    "stack_pdf": Cost(300, per_mvoxel=2, seconds=5, voxel_rate=1),
+    "sample_page": Cost(400, seconds=30),
+    "overview": Cost(200, seconds=4),
+    # Memory of reflections in work is bounded by `integrate: memory`.
+    "converge": Cost(1500, per_mpixel=350, seconds=30, rate=15),
+    "integrate": Cost(1500, per_mpixel=350, seconds=5, rate=30),
+    "scale_reflections": Cost(500, seconds=10),
+    "merge_reflections": Cost(500, seconds=15),
+    "bragg_series": Cost(400, seconds=10),
+    # Of what reads frames, memory is bounded by parameters; times are for runs of 1000 frames.
+    "constants_preprocess": Cost(300, seconds=30),
+    "constants_sanity": Cost(300, seconds=30),
+    "gather": Cost(1500, seconds=300),
+    "process_dark": Cost(1200, seconds=60),
+    "process_xray": Cost(1500, seconds=600),
+    "process_pulse_capacitor": Cost(1200, seconds=120),
+    "process_current_source": Cost(1200, seconds=120),
+    "merge_current_source": Cost(1500, seconds=20),
+    "combine_constants": Cost(1500, seconds=20),
+    "mask_constants": Cost(1500, seconds=20),
+    "join_module": Cost(2000, seconds=120),
+    "join_constants": Cost(800, seconds=120),
+    "counter_dark": Cost(400, per_mpixel=100, seconds=60),
+    "counter_flood": Cost(400, per_mpixel=150, seconds=120),
+    "counter_stability": Cost(400, per_mpixel=150, seconds=300),
+    "counter_rate": Cost(400, per_mpixel=150, seconds=120),
+    "counter_constants": Cost(400, per_mpixel=150),
+    "constants_report": Cost(1500, seconds=60),
+    "propose_constants": Cost(1500, seconds=30),
+    # With one memory cell; constants of more cells take 44 bytes of a pixel each.
+    "correct_frames": Cost(600, per_mpixel=300, seconds=3, rate=60, disk=2.5),
+}
+
+
+# The same stages with DIALS as their engine, which is given a copy of the frames.
+DIALS_COSTS: Mapping[str, Cost] = {
+    "refine_parent": Cost(1500, per_mpixel=300, seconds=240, rate=10),
+    "refine": Cost(1500, per_mpixel=300, seconds=120, rate=10),
+    "integrate": Cost(2500, per_mpixel=600, seconds=60, rate=5),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape of the data of a rotation: frames, slow, fast, and voxels of its grid."""
+
+    frames: int
+    pixels: int
+    voxels: int
+
+
+# What reads frames as measured, whatever the binning.
+_UNBINNED = {"simulate", "powder_calibration", "sum_scans", "correct_frames", "bin_frames"}
+
+Key = tuple[str | None, str | None, str | None]
+"""(sample, scan, rotation) of a job; None for what its rule does not have."""
+
+
+def job_counts(experiment: Experiment) -> dict[str, dict[Key, int]]:
+    """Number of jobs of each rule for every sample, scan and rotation that has some."""
+    rotations: list[Key] = list(experiment.all_rotations())
+    sums: list[Key] = [
+        key for key in experiment.all_rotations() if experiment.rotation(*key).is_sum
+    ]
+    scans: list[Key] = [(sample, scan, None) for sample, scan in experiment.scans]
+    parents: list[Key] = [
+        (sample, scan, None)
+        for (sample, scan), row in experiment.scans.items()
+        if row.parent == scan
+    ]
+    samples: list[Key] = [(sample, None, None) for sample in experiment.used_samples()]
+    stacks: list[Key] = [(sample, parent, None) for sample, parent in experiment.stacks()]
+    used = {experiment.rotation(*key).calibration for key in experiment.all_rotations()} - {None}
+    calibrations = [type(experiment.config.calibrations[str(name)]) for name in used]
+    experiment_wide: Key = (None, None, None)
+    counts: dict[str, dict[Key, int]] = {}
+    if experiment.config.simulation is not None:
+        counts["simulate"] = {
+            key: len(experiment.rotation(*key).parts) for key in experiment.all_rotations()
+        }
+        counts["simulate"][experiment_wide] = calibrations.count(PowderImage)
+    counts["powder_calibration"] = {experiment_wide: calibrations.count(PowderImage)}
+    counts["import_poni"] = {experiment_wide: calibrations.count(PoniFile)}
+    counts["sum_scans"] = dict.fromkeys(sums, 1)
+    if experiment.config.binning > 1:
+        counts["bin_frames"] = dict.fromkeys(rotations, 1)
+    for rule in ("import_scan", "pixel_mask", "find_peaks", "frame_scale"):
+        counts[rule] = dict.fromkeys(rotations, 1)
+    counts["refine_parent"] = dict.fromkeys(parents, 1)
+    counts["refine"] = counts["accept"] = dict.fromkeys(scans, 1)
+    counts["mask_3d"] = dict.fromkeys(rotations, 1)
+    counts["transform"] = dict.fromkeys(rotations, experiment.config.frame_blocks)
+    if experiment.config.frame_blocks > 1:
+        counts["add_transforms"] = dict.fromkeys(rotations, 1)
+    counts["merge"] = dict.fromkeys(scans, 2)
+    counts["scan_file"] = dict.fromkeys(scans, 1)
+    counts["temperature_series"] = dict.fromkeys(samples, 1)
+    counts["stack"] = dict.fromkeys(stacks, 2)
+    counts["overview"] = {experiment_wide: 1}
+    counts["sample_page"] = dict.fromkeys(samples, 1)
+    if kinds := len(set(experiment.config.delta_pdf)):
+        # The total PDF takes its Bragg reflections from the volume of all pixels.
+        masked = "masked_transform" in experiment.config.delta_pdf
+        counts["symmetrise"] = dict.fromkeys(scans, 2 if masked else 1)
+        counts["fill"] = dict.fromkeys(scans, kinds)
+        counts["pdf"] = counts["planes"] = dict.fromkeys(scans, 2 * kinds)
+        counts["difference"] = {
+            (sample, scan, None): kinds
+            for sample, scan in experiment.scans
+            if experiment.reference(sample, scan) is not None
+        }
+        counts["stack"] = dict.fromkeys(stacks, 2 + kinds)
+        counts["stack_pdf"] = dict.fromkeys(stacks, kinds)
+    if experiment.config.bragg:
+        counts["converge"] = dict.fromkeys(scans, 1)
+        counts["integrate"] = dict.fromkeys(rotations, 1)
+        counts["scale_reflections"] = counts["merge_reflections"] = dict.fromkeys(scans, 1)
+        counts["bragg_series"] = dict.fromkeys(samples, 1)
+    counts |= _of_constants(experiment)
+    present = {rule: {key: n for key, n in jobs.items() if n} for rule, jobs in counts.items()}
+    return {rule: jobs for rule, jobs in present.items() if jobs}
+
+
+def _of_constants(experiment: Experiment) -> dict[str, dict[Key, int]]:
+    """Jobs that make detectors' constants, and that use them."""
+    everything: Key = (None, None, None)
+    n: Counter[str] = Counter()
+    for entry in experiment.config.constants.values():
+        n.update(["constants_report", *(["propose_constants"] if entry.stored else [])])
+        if isinstance(entry, PhotonCounter):
+            n.update(["counter_constants", *(f"counter_{kind}" for kind in counter_runs(entry))])
+            continue
+        branch = constants_branch(entry)
+        runs, measures, modules = len(branch.runs), branch.measures, len(branch.modules)
+        asics = sum(len(branch.asics(module)) for module in branch.modules)
+        n.update({"constants_preprocess": runs, "constants_sanity": runs, "join_constants": 1})
+        n.update({"gather": len(measures) * modules, "join_module": modules})
+        n.update(dict.fromkeys(("process_dark", "combine_constants", "mask_constants"), asics))
+        n.update({f"process_{m}": asics for m in ("xray", "pulse_capacitor") if m in measures})
+        n["process_current_source"] += asics * len(branch.currents)
+        n["merge_current_source"] += asics if branch.currents else 0
+    found: dict[str, dict[Key, int]] = {rule: {everything: number} for rule, number in n.items()}
+    found["correct_frames"] = {
+        key: 1 for key in experiment.all_rotations() if experiment.is_corrected(key[0], key[1])
+    }
+    return found
+
+
+class Estimate:
+    """Memory, time and disk of every job of an experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    learn : bool
+        Whether times of finished jobs are looked at.
+    """
+
+    def __init__(self, experiment: Experiment, learn: bool = True) -> None:
+        self._experiment = experiment
+        self._learn = learn
+        self._costs = {**COSTS, **(DIALS_COSTS if experiment.uses_dials else {})}
+        self._frames: dict[tuple[str, str | None], tuple[int, int]] = {}
+        self._grids: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._needed: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self.notes: list[str] = []
+        """Shapes that had to be assumed, and why."""
+        self.assumed: set[tuple[str, str]] = set()
+        """Sample and parent of grids for which cell or |Q| had to be assumed."""
+
+    # ------------------------------------------------------------------- for rules
+
+    def memory_mb(self, rule: str, **wildcards: str) -> int:
+        """Memory in MB to ask for."""
+        return self._asked(rule, wildcards)[0]
+
+    def minutes(self, rule: str, **wildcards: str) -> int:
+        """Wall time in minutes to ask for."""
+        return self._asked(rule, wildcards)[1]
+
+    def _asked(self, rule: str, wildcards: Mapping[str, str]) -> tuple[int, int]:
+        sample = wildcards.get("sample")
+        key = (rule, *self._alike(sample, wildcards.get("scan"), wildcards.get("rotation")))
+        if key not in self._needed:
+            shape = self.shape(sample, wildcards.get("scan"), wildcards.get("rotation"))
+            megabytes = _FACTOR * self.megabytes(rule, shape) + _MARGIN
+            # What has been quick for one sample says little of another's grid or peaks.
+            time = 4 * max(self.seconds(rule, shape), self._modelled(rule, shape)) / 60
+            self._needed[key] = (
+                100 * math.ceil(megabytes / 100),
+                max(_MINIMUM_MINUTES, 5 * math.ceil(time / 5)),
+            )
+        return self._needed[key]
+
+    # ------------------------------------------------------------------ the models
+
+    def megabytes(self, rule: str, shape: Shape) -> float:
+        """Memory that a job uses, in MB."""
+        cost, shape = self._costs[rule], self._of_job(rule, shape)
+        return cost.fixed + (cost.per_mpixel * shape.pixels + cost.per_mvoxel * shape.voxels) / 1e6
+
+    def seconds(self, rule: str, shape: Shape) -> float:
+        """Time that a job takes, in seconds: with this experiment's own rate if it has one."""
+        own = self._of_job(rule, shape)
+        work = own.frames * own.pixels / 1e6
+        if rule in self.measured:
+            return self.measured[rule] * (work if self._costs[rule].rate < math.inf else 1.0)
+        return self._modelled(rule, shape)
+
+    def _of_job(self, rule: str, shape: Shape) -> Shape:
+        blocks = self._experiment.config.frame_blocks if rule == "transform" else 1
+        binning = 1 if rule in _UNBINNED else self._experiment.config.binning
+        pixels = shape.pixels // binning**2
+        return replace(shape, frames=-(-shape.frames // blocks), pixels=pixels)
+
+    def _modelled(self, rule: str, shape: Shape) -> float:
+        cost, shape = self._costs[rule], self._of_job(rule, shape)
+        work = shape.frames * shape.pixels / 1e6
+        return cost.seconds + work / cost.rate + shape.voxels / 1e6 / cost.voxel_rate
+
+    def megabytes_on_disk(self, rule: str, shape: Shape) -> float:
+        """Size of what a job writes, in MB."""
+        cost, shape = COSTS[rule], self._of_job(rule, shape)
+        size = cost.disk * shape.frames + cost.disk_pixel
+        return (size * shape.pixels + cost.disk_voxel * shape.voxels) / 1e6
+
+    @cached_property
+    def measured(self) -> dict[str, float]:
+        """Seconds of this experiment's finished jobs: per Mpixel-frame, or per job.
+
+        The median over the benchmark tables that Snakemake wrote.
+        """
+        from statistics import median
+
+        experiment = self._experiment
+        paths = experiment.paths
+        folders = [experiment.base / of.folder / "benchmarks" for of in (paths, paths.unbinned)]
+        keys = {"_".join(key): key for key in experiment.all_rotations()}
+        found: dict[str, float] = {}
+        for rule in COSTS if self._learn else ():
+            values = []
+            folder = folders[rule in _UNBINNED and rule != "bin_frames"]
+            for path in sorted((folder / rule).glob("*.tsv")):
+                seconds = _seconds_in(path)
+                if seconds is None:
+                    continue
+                if self._costs[rule].rate == math.inf:
+                    values.append(seconds)
+                elif path.stem in keys:
+                    shape = self._of_job(rule, self.shape(*keys[path.stem]))
+                    values.append(seconds / (shape.frames * shape.pixels / 1e6))
+            if values:
+                found[rule] = median(values)
+        return found
+
+    # ------------------------------------------------------------------ the shapes
+
+    def _alike(self, sample: str | None, scan: str | None, rotation: str | None) -> tuple[Any, ...]:
+        """Whose data have the same shape as those of a job."""
+        experiment = self._experiment
+        if sample is None:
+            return ()
+        scans = experiment.scans
+        if scan is None:
+            scan = next(name for owner, name in scans if owner == sample)
+        if rotation is None:
+            rotation = next(iter(scans[sample, scan].rotations))
+        row = scans[sample, scan].rotations[rotation]
+        # The identity of a section says whether a layer gives this scan another grid.
+        grid = id(experiment.settings(sample, scans[sample, scan].parent).refine_parent)
+        return (sample, row.calibration, row.frames, grid)
+
+    def shape(
+        self, sample: str | None = None, scan: str | None = None, rotation: str | None = None
+    ) -> Shape:
+        """Shape of the data of a rotation, or of the first that fits what is given."""
+        experiment = self._experiment
+        if not experiment.scans:  # constants only
+            return Shape(1000, 1_000_000, 0)
+        for owner, name, row in experiment.all_rotations():
+            if sample in (None, owner) and scan in (None, name) and rotation in (None, row):
+                frames, pixels = self._frame_shape(owner, name, row)
+                return Shape(frames, pixels, math.prod(self._grid(owner, name, row, pixels)))
+        raise HklflowError(f"there is no rotation {sample} {scan} {rotation}")
+
+    def _frame_shape(self, sample: str, scan: str, rotation: str) -> tuple[int, int]:
+        row = self._experiment.rotation(sample, scan, rotation)
+        key = (sample, row.calibration)
+        if key not in self._frames:
+            entry = self._experiment.corrected_detector(sample, scan)
+            try:
+                if entry is not None and (self._experiment.base / row.raw).is_dir():
+                    module = constants_branch(entry).detector.module
+                    n, slow, fast = 1000, module[0] * len(entry.modules), module[1]
+                else:
+                    n, slow, fast = self._raw_shape(row.parts[0])
+            except (HklflowError, OSError) as error:
+                # The import will fail with this sentence; here it must not stop the others.
+                self.notes.append(f"{row.where}: 1000 frames of 4 Mpixel assumed, for {error}")
+                n, slow, fast = 1000, 2000, 2000
+            self._frames[key] = (n, slow * fast)
+        frames, pixels = self._frames[key]
+        return row.frames or frames, pixels
+
+    def _raw_shape(self, raw: str) -> tuple[int, int, int]:
+        experiment = self._experiment
+        if experiment.config.simulation is not None:
+            described = simulation_description(experiment, raw)
+            detector = described.detector
+            slow, fast = (
+                m * s + (m - 1) * g
+                for m, s, g in zip(
+                    detector.modules, detector.module_shape, detector.gap, strict=True
+                )
+            )
+            return described.n_frames, slow, fast
+        from hklflow.formats.raw import open_frames
+
+        with open_frames(experiment.base / raw) as frames:
+            return frames.shape
+
+    def grid(self, sample: str, scan: str) -> tuple[int, int, int]:
+        """Voxels along h, k, l of a scan's grid."""
+        self.shape(sample, scan)
+        return self._grids[sample, self._experiment.scans[sample, scan].parent]
+
+    def volume_gigabytes(self, sample: str, scan: str) -> float:
+        """Size of all volumes of a scan on disk."""
+        shape = Shape(0, 0, math.prod(self.grid(sample, scan)))
+        jobs = job_counts(self._experiment).items()
+        return sum(
+            number * self.megabytes_on_disk(rule, shape) / 1e3
+            for rule, counts in jobs
+            for key, number in counts.items()
+            if key[:2] == (sample, scan)
+        )
+
+    def _grid(self, sample: str, scan: str, rotation: str, pixels: int) -> tuple[int, int, int]:
+        experiment = self._experiment
+        parent = experiment.scans[sample, scan].parent
+        if (sample, parent) in self._grids:
+            return self._grids[sample, parent]
+        settings = experiment.settings(sample, parent).refine_parent
+        if settings.grid_range is not None:
+            pairs = zip(settings.grid_range, settings.grid_step, strict=True)
+            n_h, n_k, n_l = (int((high - low) / step) + 1 for (low, high), step in pairs)
+        else:
+            limits: tuple[float, ...] | None = settings.grid_limits
+            if limits is None:
+                cell = settings.cell or experiment.samples[sample].cell
+                if cell is None:
+                    self.notes.append(f"{sample}: a cell of {_CELL:g} Å is assumed for the grid")
+                    self.assumed.add((sample, parent))
+                    cell = (_CELL, _CELL, _CELL, 90.0, 90.0, 90.0)
+                reach = self._reach(sample, scan, rotation, pixels)
+                if reach is None:
+                    self.notes.append(f"{sample}: |Q| up to {_Q:g} 1/Å is assumed for the grid")
+                    self.assumed.add((sample, parent))
+                    reach = _Q
+                limits = tuple(reach * length / (2 * math.pi) for length in cell[:3])
+            pairs_of_limits = zip(limits, settings.grid_step, strict=True)
+            n_h, n_k, n_l = (2 * int(limit / step) + 1 for limit, step in pairs_of_limits)
+        self._grids[sample, parent] = (n_h, n_k, n_l)
+        return n_h, n_k, n_l
+
+    def _reach(self, sample: str, scan: str, rotation: str, pixels: int) -> float | None:
+        """Largest |Q| in 1/Å that the detector reaches, roughly; None if it is not known yet."""
+        experiment = self._experiment
+        row = experiment.rotation(sample, scan, rotation)
+        entry = experiment.config.calibrations.get(row.calibration or "")
+        if isinstance(entry, PowderImage) and entry.distance is not None:
+            side = math.sqrt(pixels)
+            centre = entry.beam_centre or (side / 2, side / 2)
+            far = math.hypot(
+                *(max(c, side - c) * s for c, s in zip(centre, entry.pixel_size, strict=True))
+            )
+            theta = 0.5 * math.atan2(far, entry.distance)
+            return 4 * math.pi * math.sin(theta) / entry.wavelength
+        if entry is not None or experiment.config.simulation is not None:
+            return None
+        from hklflow.formats.raw import read_header
+        from hklflow.geometry import reach
+
+        try:
+            header = read_header(str(experiment.base / row.parts[0]))
+        except (HklflowError, OSError):  # the import will fail with this sentence
+            return None
+        wavelength = experiment.settings(sample, scan).import_scan.wavelength or header.wavelength
+        if header.detector is None or wavelength is None:
+            return None
+        if plausible.detector_problem(header.detector) or plausible.wavelength_problem(wavelength):
+            return None
+        return reach(header.detector, wavelength)
+
+
+def _seconds_in(path: Path) -> float | None:
+    """Wall time in a benchmark table; None if it is not complete."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        return float(rows[-1]["s"])
+    # Another process may be removing it: its job runs again.
+    except (FileNotFoundError, IndexError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,82 @@
+"""Parameters as a rule needs them: command-line flags, and the files among them."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from hklflow.base.errors import HklflowError
+from hklflow.stage import Params
+
+
+def flags(params: BaseModel, leave_out: tuple[str, ...] = ()) -> str:
+    """Command-line flags of the parameters that differ from their defaults.
+
+    What a rule prints with ``snakemake -n -p`` can so be pasted in a shell.
+    """
+    words: list[str] = []
+    for name, info in type(params).model_fields.items():
+        if name in leave_out:
+            continue
+        value = getattr(params, name)
+        if not info.is_required() and value == info.get_default(call_default_factory=True):
+            continue
+        if value is None:
+            raise HklflowError(
+                f"{name}: null cannot be said on a command line; its default is "
+                f"{info.get_default(call_default_factory=True)!r}"
+            )
+        flag = f"--{name.replace('_', '-')}"
+        words += _words(flag, value)
+    return shlex.join(words)
+
+
+def files(params: BaseModel, base: Path = Path()) -> list[str]:
+    """Files among the parameters (mask images, flat fields): inputs of the rule as well.
+
+    Parameters
+    ----------
+    params : model
+        A section of the configuration.
+    base : Path
+        Folder to which the parameters' paths are relative.
+
+    Raises
+    ------
+    HklflowError
+        If a file that names others cannot be read.
+    """
+    if isinstance(params, Params):
+        return [str(path) for paths in params.paths(base).values() for path in paths]
+    values = (getattr(params, name) for name in type(params).model_fields)
+    return [str(value) for value in values if isinstance(value, Path)]
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, BaseModel):
+        return [flag, value.model_dump_json(exclude_defaults=True)]
+    if isinstance(value, dict) and any(isinstance(v, list | dict) for v in value.values()):
+        return [flag, json.dumps(value)]
+    if isinstance(value, dict):
+        return [word for key, item in value.items() for word in _words(f"{flag}.{key}", item)]
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], BaseModel):
+            items = [json.dumps(item.model_dump(mode="json")) for item in value]
+        elif value and isinstance(value[0], list | tuple):
+            items = [str(number) for item in value for number in item]
+        else:
+            items = [str(part) for item in value for part in _parts(item)]
+        return [flag, *items] if items else []
+    if isinstance(value, str | Path):
+        # Joined by "=", for a text may begin with "-" (a Hall symbol, a file's name).
+        return [f"{flag}={value}"]
+    return [flag, str(value)]
+
+
+def _parts(item: Any) -> list[Any]:
+    """Numbers of a vector in a list of vectors: a command line has them one after the other."""
+    return list(item) if isinstance(item, list | tuple) else [item]

@@ -1,0 +1,444 @@
+"""Whether products are those of the configuration and the inputs as they are now.
+
+Every product holds how it was made (`hklflow.stage`). Here that is compared with what the
+configuration would make now (`hklflow.experiment.jobs`), and the files that were read with those
+that are there. Nothing depends on times, nor on what Snakemake remembers: folders may be copied and
+clocks may differ.
+
+What was read from products and compared is remembered in ``.snakemake/hklflow.json``; it may be
+lost or be another experiment's, for every line of it says of which file it is, as it stands.
+"""
+
+import gc
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from hklflow import stage
+from hklflow.base import identity, publish
+from hklflow.base.errors import HklflowError
+from hklflow.base.identity import Likeness, Standing
+from hklflow.base.system import no_file
+from hklflow.experiment.experiment import Experiment
+from hklflow.experiment.jobs import Job, Recipe, jobs_of
+from hklflow.experiment.jobs_constants import constants_jobs
+from hklflow.formats.sources import files_of
+
+MEMORY = ".snakemake/hklflow.json"
+_VERSION = 1
+_HEAD = 200  # bytes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the products of a job are those that would be made now.
+
+    Attributes
+    ----------
+    job : Job
+    reasons : tuple of str
+        Why they would be made otherwise; none: they would not.
+    doubts : tuple of str
+        What could not be decided.
+    sampled : tuple of str
+        Files that were compared by samples only.
+    """
+
+    job: Job
+    reasons: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    sampled: tuple[str, ...] = ()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Hold the garbage collector back, which would look at all jobs again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+class Freshness:
+    """Compares the products of an experiment with its configuration and inputs.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    full : bool
+        Whether to read all inputs as a whole, whatever tells that they are as they were.
+
+    Attributes
+    ----------
+    jobs : list of Job
+        All that leave products.
+    of_status : list of Job
+        Of those, with one for all of a detector's constants, what `hklflow status` shows.
+    """
+
+    def __init__(self, experiment: Experiment, *, full: bool = False) -> None:
+        self.of_status = jobs_of(experiment)
+        self.jobs = [*self.of_status, *constants_jobs(experiment)]
+        self._base, self._full = experiment.base, full
+        self._memory = _Memory(experiment.base / MEMORY)
+        folders = (experiment.paths.folder, experiment.paths.unbinned.folder)
+        self._results = tuple(f"{folder}/" for folder in folders)
+        self._made = {product for job in self.jobs for product in job.products}
+        self._standings: dict[str, Standing | None] = {}
+        self._edited: set[str] = set()
+        self._top = f"{experiment.base.absolute()}{os.sep}"
+
+    def verdicts(self, jobs: Sequence[Job] | None = None) -> list[Verdict]:
+        """Compare the products of jobs, all of them if none are given, that have all of them."""
+        try:
+            found = [self._judge(job) for job in jobs or self.jobs if self._is_made(job)]
+        finally:
+            self._memory.save()
+        return [self._with_edited(verdict) for verdict in found]
+
+    def _with_edited(self, verdict: Verdict) -> Verdict:
+        """Add products that are not as they were when others read them, and were not made since."""
+        edited = [
+            f"{p} was changed after it was made" for p in verdict.job.products if p in self._edited
+        ]
+        return replace(verdict, reasons=(*verdict.reasons, *edited)) if edited else verdict
+
+    # ------------------------------------------------------------------ one job
+
+    def _is_made(self, job: Job) -> bool:
+        return all(self._standing(product) is not None for product in job.products)
+
+    def _judge(self, job: Job) -> Verdict:
+        holders = [p for p in job.products if p.endswith((".nxs", ".json"))]
+        holders = holders or [p for p in job.products if p.endswith((".png", ".html"))]
+        try:
+            recipes = job.recipes()
+        except HklflowError as error:  # Snakemake tells it as well
+            return Verdict(job, doubts=(str(error),))
+        if not holders or not recipes:
+            return Verdict(job)
+        of_holders = [self._runs(holder) for holder in holders]
+        for holder, runs in zip(holders, of_holders, strict=True):
+            if not runs:
+                return Verdict(job, (f"{holder} does not say how it was made",))
+            if runs[-1]["stage"] != (stage_now := recipes[-1].stage):
+                was = runs[-1]["stage"]
+                return Verdict(
+                    job, (f"{holder} was made by {was}, and is made by {stage_now} now",)
+                )
+            if runs != of_holders[0]:
+                return Verdict(job, (f"{holder} and {holders[0]} were not made together",))
+        reasons: list[str] = []
+        doubts: list[str] = []
+        sampled: list[str] = []
+        for recipe in recipes:
+            own = [run for run in of_holders[0] if run["stage"] == recipe.stage]
+            if not own:  # it was not made in blocks of frames
+                reasons.append(f"{holders[0]} was made without {recipe.stage}")
+                continue
+            digest = _digest(_params(recipe))
+            run = next((r for r in own if r["params"] == digest), own[-1])
+            if run["params"] != digest:
+                reasons += self._parameters(holders[0], recipe)
+            reasons += self._differences(run, recipe)
+            for number in run["entries"]:
+                entry = self._memory.entry(number)
+                path, likeness = entry["path"], self._likeness(entry)
+                if likeness is Likeness.CHANGED:
+                    reasons.append(f"{path} is not as it was")
+                    if path in self._made and self._started(path) <= run["started"]:
+                        self._edited.add(path)
+                elif likeness is Likeness.SAMPLED:
+                    sampled.append(path)
+                elif likeness is Likeness.UNKNOWN:
+                    doubts.append(f"{path} cannot be compared: it may not be read")
+                elif likeness is Likeness.GONE and path in self._made:
+                    reasons.append(f"{path} is gone")
+                # Blocks of frames and gathered frames are removed when they were used.
+                elif likeness is Likeness.GONE and not path.startswith(self._results):
+                    doubts.append(f"{path} is not there any more")
+        return Verdict(job, *(tuple(dict.fromkeys(found)) for found in (reasons, doubts, sampled)))
+
+    def _differences(self, run: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+        version = _module(recipe.stage).VERSION
+        if run["version"] != version:
+            yield f"{recipe.stage} is version {version} now, and was {run['version']}"
+        given = {str(path) for paths in recipe.params.paths(self._base).values() for path in paths}
+        wanted = given.union(recipe.inputs)
+        entries = [self._memory.entry(number) for number in run["entries"]]
+        read = {entry["path"] for entry in entries if entry["given"]}
+        if wanted != read:
+            wanted, read = {self._place(p) for p in wanted}, {self._place(p) for p in read}
+        for path in sorted(wanted - read):
+            yield f"{path} was not among its inputs"
+        for path in sorted(read - wanted):
+            yield f"{path} is no longer among its inputs"
+
+    def _place(self, path: str) -> str:
+        """Path from the experiment's folder, however it is spelt."""
+        return os.path.normpath(os.path.join(self._top, path)).removeprefix(self._top)  # noqa: PTH118
+
+    def _started(self, product: str) -> str:
+        """When the run that made a product began; text that sorts."""
+        runs = self._runs(product) if product.endswith((".nxs", ".json")) else []
+        return str(runs[-1]["started"]) if runs else "9"
+
+    def _parameters(self, holder: str, recipe: Recipe) -> Iterator[str]:
+        """Parameters that are others now."""
+        now = json.loads(json.dumps(_params(recipe)))  # as the record was read
+        records = [r for r in self._history(holder) if r["stage"] == recipe.stage]
+        before = records[-1]["params"] if records else {}
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                yield (
+                    f"{recipe.stage}: {name} was {_shown(before.get(name))} and is "
+                    f"{_shown(now.get(name))}"
+                )
+
+    def _likeness(self, entry: Mapping[str, Any]) -> Likeness:
+        """How a file compares with a record of it."""
+        path = entry["path"]
+        now = self._standing(path)
+        if not self._full and now is not None and entry.get("standing") == list(now):
+            return Likeness.SAME
+        return self._memory.likeness(entry, self._base, now, full=self._full)
+
+    def _standing(self, path: str) -> Standing | None:
+        if path not in self._standings:
+            files = files_of(path, self._base)
+            self._standings[path] = identity.standing(files) if files else None
+        return self._standings[path]
+
+    # ------------------------------------------------------------------ records
+
+    def _runs(self, holder: str) -> Sequence[Mapping[str, Any]]:
+        standing = self._standing(holder)
+        assert standing is not None
+        found = self._memory.runs(holder, standing)
+        if found is None:
+            try:
+                found = self._memory.remember(holder, standing, self._history(holder))
+            except (KeyError, TypeError, AttributeError):  # records that are not ours
+                found = self._memory.remember(holder, standing, [])
+        return found
+
+    def _history(self, holder: str) -> list[stage.Record]:
+        if no_file(self._base / holder) is not None:  # a pipe would be waited for
+            return []
+        try:
+            return stage.provenance(self._base / holder)
+        except HklflowError:  # damaged: it says nothing of how it was made
+            return []
+
+
+def outdated(verdicts: Sequence[Verdict]) -> list[str]:
+    """Outputs of the jobs whose products would be made otherwise now."""
+    return [
+        output
+        for verdict in verdicts
+        if verdict.reasons
+        for output in (*verdict.job.products, *verdict.job.parts)
+    ]
+
+
+def sentences(verdicts: Sequence[Verdict], most: int | None = 5, named: int = 1) -> Iterator[str]:
+    """What is out of date and what is in doubt, each reason once with the jobs that it concerns.
+
+    Parameters
+    ----------
+    most : int or None
+        Reasons that are told; None: all.
+    named : int
+        Jobs that are named for each.
+    """
+    for name, head in (("reasons", "out of date"), ("doubts", "not decided")):
+        jobs: dict[str, list[str]] = {}
+        for verdict in verdicts:
+            for reason in getattr(verdict, name):
+                jobs.setdefault(reason, []).append(verdict.job.name)
+        for reason, concerned in list(jobs.items())[:most]:
+            more = f" and {len(concerned) - named} more" if len(concerned) > named else ""
+            yield f"{head}: {', '.join(concerned[:named])}{more}: {reason}"
+        if most is not None and len(jobs) > most:
+            yield f"{head}: {len(jobs) - most} more reasons; `hklflow verify` tells all"
+
+
+def sampled_sentence(verdicts: Sequence[Verdict], *, full: bool = False) -> Iterator[str]:
+    """How many files were compared by samples only, if there are any."""
+    paths = dict.fromkeys(path for verdict in verdicts for path in verdict.sampled)
+    if paths:
+        (first, *others) = paths
+        more = f" and {len(others)} more" if others else ""
+        why = (
+            "of products above 64 MiB the records hold samples only"
+            if full
+            else "moved, copied or touched since they were read; `hklflow verify --full` reads raw "
+            "files as a whole"
+        )
+        yield f"sampled only: {first}{more} ({why})"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_MUCH = 10**9  # bytes: seconds to minutes
+
+
+def _announce(path: str, files: Sequence[Path]) -> None:
+    """Say that a large file is looked at, for it may take a while."""
+    size = sum(file.stat().st_size for file in files)
+    if size > _MUCH:
+        print(f"hklflow: comparing {path} ({size / 1e9:.1f} GB)", file=sys.stderr, flush=True)
+
+
+@cache
+def _module(name: str) -> Any:
+    return importlib.import_module(f"hklflow.stages.{name}")
+
+
+def _params(recipe: Recipe) -> dict[str, Any]:
+    """Parameters as a record has them."""
+    params = recipe.params
+    if type(params) is not (model := _module(recipe.stage).Params):
+        params = model(**params.model_dump())
+    return params.model_dump(mode="json")
+
+
+def _digest(params: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(params, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _head(content: bytes) -> bytes:
+    """First line of the memory: its version and the digest of the rest."""
+    return f"hklflow {_VERSION} {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+@dataclass
+class _Memory:
+    """What products say of themselves, and how files compared, while they stand as they did."""
+
+    path: Path
+    _runs: dict[str, Any] = field(default_factory=dict)
+    _likeness: dict[str, str] = field(default_factory=dict)
+    _entries: list[dict[str, Any]] = field(default_factory=list)
+    _changed: bool = False
+
+    def __post_init__(self) -> None:
+        if no_file(self.path) is None:
+            # What is not as it was written is not asked.
+            with suppress(OSError, ValueError), self.path.open("rb") as file:
+                head, content = file.readline(_HEAD + 1), file.read()
+                if head == _head(content):
+                    known = json.loads(content)
+                    self._runs, self._likeness = known["runs"], known["likeness"]
+                    self._entries = known["entries"]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {json.dumps(entry): n for n, entry in enumerate(self._entries)}
+
+    def entry(self, number: int) -> Mapping[str, Any]:
+        """One file that was read, as a record has it."""
+        return self._entries[number]
+
+    def runs(self, product: str, standing: Standing) -> list[dict[str, Any]] | None:
+        """Runs of stages that a product tells of; None if that is not known."""
+        found = self._runs.get(product)
+        if found is None or found["standing"] != list(standing):
+            return None
+        runs: list[dict[str, Any]] = found["runs"]
+        return runs
+
+    def remember(
+        self, product: str, standing: Standing, history: Sequence[stage.Record]
+    ) -> list[dict[str, Any]]:
+        """Keep what a product says of the stages that made it."""
+        last = list(history[-1:])
+        if last and last[0]["stage"] == "add_transforms":
+            last = [record for record in history if record["stage"] == "transform"] + last
+        runs = []
+        for record in last:
+            given = [entry for entries in record["inputs"].values() for entry in entries]
+            entries = [entry | {"given": True} for entry in given]
+            entries += [entry | {"given": False} for entry in record.get("sources", ())]
+            runs.append(
+                {
+                    "stage": record["stage"],
+                    "version": record["stage_version"],
+                    "started": record["started"],
+                    "params": _digest(record["params"]),
+                    "entries": [self._number(entry) for entry in entries],
+                }
+            )
+        self._runs[product] = {"standing": list(standing), "runs": runs}
+        self._changed = True
+        return runs
+
+    def _number(self, entry: dict[str, Any]) -> int:
+        key = json.dumps(entry)
+        if key not in self._numbers:
+            self._numbers[key] = len(self._entries)
+            self._entries.append(entry)
+        return self._numbers[key]
+
+    def likeness(
+        self, entry: Mapping[str, Any], base: Path, now: Standing | None, *, full: bool
+    ) -> Likeness:
+        """Compare files with a record, unless that was done as they stand."""
+        if now is None:
+            return Likeness.GONE
+        if not full and entry.get("standing") == list(now):
+            return Likeness.SAME
+        key = f"{entry['path']} {entry['sha256']} {' '.join(now)}"
+        if not full and key in self._likeness:
+            return Likeness(self._likeness[key])
+        files = [Path(file) for file in files_of(entry["path"], base)]
+        if any(no_file(file) is not None for file in files):
+            return Likeness.UNKNOWN
+        try:
+            _announce(entry["path"], files)
+            found = identity.compare(entry, files, now, full=full)
+        except OSError:  # it may not be read, or has just gone
+            return Likeness.UNKNOWN
+        self._likeness[key] = found.value
+        self._changed = True
+        return found
+
+    def save(self) -> None:
+        """Write it, if anything is new and the folder may be written to."""
+        if not self._changed or not self.path.parent.is_dir():
+            return
+        used: dict[int, int] = {}
+        kept = {}
+        for product, found in self._runs.items():
+            if not (self.path.parents[1] / product).exists():
+                continue
+            runs = [
+                run | {"entries": [used.setdefault(n, len(used)) for n in run["entries"]]}
+                for run in found["runs"]
+            ]
+            kept[product] = {"standing": found["standing"], "runs": runs}
+        content = {
+            "runs": kept,
+            "likeness": self._likeness,
+            "entries": [self._entries[n] for n in used],
+        }
+        temporary = publish.partial(self.path, f"{os.getpid():08x}")
+        with suppress(OSError):
+            text = json.dumps(content).encode()
+            temporary.write_bytes(_head(text) + text)
+            temporary.replace(self.path)
+        self._changed = False

@@ -1,0 +1,230 @@
+"""Layers of one experiment, joined and validated; each problem names the layer that brought it in.
+
+Layers: defaults of the stages < facility file < configuration file < its ``per_sample``
+< its ``per_scan`` (a parent's entry holds for its children too) < command line.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from hklflow.base.errors import HklflowError
+from hklflow.experiment.layers import Layer, merged, read_yaml
+from hklflow.experiment.models import Config
+from hklflow.experiment.tables import Sample, Scan
+
+# Sections that a sample or a scan may have otherwise than the experiment.
+PER_SCAN = (
+    "correct_frames",
+    "sum_scans",
+    "import_scan",
+    "pixel_mask",
+    "frame_scale",
+    "find_peaks",
+    "orientation",
+    "refine_parent",
+    "refine",
+    "accept",
+    "mask_3d",
+    "transform",
+    "merge",
+    "symmetrise",
+    "fill",
+    "pdf",
+    "difference",
+    "planes",
+    "converge",
+    "integrate",
+    "scale_reflections",
+    "merge_reflections",
+)
+PER_SAMPLE = (*PER_SCAN, "temperature_series", "stack", "stack_pdf", "bragg_series")
+# About the raw files or the parent itself: a parent's children do not take these from it.
+_OWN = ("sum_scans", "import_scan", "refine_parent")
+
+# Sections that older versions had.
+_GONE = {
+    "find_maximum": "this section is gone: find_peaks makes the frame statistics, and has `annulus`"
+}
+
+_COMMAND_LINE = "command line"
+
+
+def layers_of_experiment(
+    data: Mapping[str, Any], base: Path, command_line: Mapping[str, Any], problems: list[str]
+) -> list[Layer]:
+    """Layers that hold for all samples, lowest first."""
+    layers = [Layer("config", data)]
+    # What is wrong with its type is told with the other problems of the configuration.
+    if isinstance(facility := data.get("facility"), str):
+        try:
+            below = read_yaml(base / facility)
+        except HklflowError as error:
+            problems.append(f"config: facility: {error}")
+        else:
+            if "facility" in below:
+                problems.append(f"facility file {facility}: `facility` cannot stand here")
+            layers.insert(0, Layer(f"facility file {facility}", below))
+    if command_line:
+        layers.append(Layer(_COMMAND_LINE, command_line))
+    return layers
+
+
+def below_command_line(layers: Iterable[Layer], own: list[Layer]) -> list[Layer]:
+    """Put layers of a sample or scan above the file's, below the command line's."""
+    layers = list(layers)
+    at = len(layers) - (1 if layers and layers[-1].name == _COMMAND_LINE else 0)
+    return [*layers[:at], *own, *layers[at:]]
+
+
+def layers_of_scan(
+    config: Config, scans: Mapping[tuple[str, str], Scan], sample: str, scan: str | None
+) -> list[Layer]:
+    """Layers of the file that are of a sample and of a scan, lowest first."""
+    layers = []
+    if sample in config.per_sample:
+        layers.append(Layer(f"per_sample.{sample}", config.per_sample[sample]))
+    if scan is None:
+        return layers
+    parent = f"{sample}/{scans[sample, scan].parent}"
+    name = f"{sample}/{scan}"
+    if parent != name and parent in config.per_scan:
+        given = {k: v for k, v in config.per_scan[parent].items() if k not in _OWN}
+        layers.append(Layer(f"per_scan.{parent} (parent)", given))
+    if name in config.per_scan:
+        layers.append(Layer(f"per_scan.{name}", config.per_scan[name]))
+    return layers
+
+
+def resolved(
+    config: Config,
+    layers: list[Layer],
+    samples: Mapping[str, Sample],
+    scans: Mapping[tuple[str, str], Scan],
+    problems: list[str],
+) -> dict[tuple[str, str | None], Config]:
+    """Configuration of every sample and scan that has a layer of its own."""
+    problems += [
+        f"config: per_sample: there is no sample {name!r}"
+        for name in config.per_sample
+        if samples and name not in samples  # of a table that cannot be read, that is told
+    ]
+    known = {f"{sample}/{scan}" for sample, scan in scans}
+    problems += [
+        f"config: per_scan: there is no scan {name!r} (scans are named `sample/scan`)"
+        for name in config.per_scan
+        if scans and name not in known
+    ]
+    allowed: dict[str, tuple[str, ...]] = {
+        f"per_sample.{name}": PER_SAMPLE for name in config.per_sample
+    }
+    for name in config.per_scan:
+        allowed |= {f"per_scan.{name}{of}": PER_SCAN for of in ("", " (parent)")}
+    resolved: dict[tuple[str, str | None], Config] = {}
+    told: set[str] = set()
+    alike: dict[tuple[str, ...], Config] = {}
+    keys: list[tuple[str, str | None]] = [(sample, None) for sample in samples]
+    for sample, scan in [*keys, *scans]:
+        own = layers_of_scan(config, scans, sample, scan)
+        names = tuple(layer.name for layer in own)
+        if not own:
+            continue
+        if names in alike:
+            resolved[sample, scan] = alike[names]
+            continue
+        for layer in own:
+            where = layer.name.removesuffix(" (parent)")
+            told |= {
+                f"config: {where}: {section}: {_GONE[section]}"
+                if section in _GONE
+                else f"config: {where}: {section} cannot stand here (the sections are "
+                f"{', '.join(allowed[layer.name])})"
+                for section in layer.data
+                if section not in allowed[layer.name]
+            }
+        stack = below_command_line(layers, own)
+        everything = merged(layer.data for layer in stack)
+        sections = sorted({s for layer in own for s in layer.data if s in allowed[layer.name]})
+        try:
+            found = Config.model_validate({s: everything[s] for s in sections})
+        except ValidationError as error:
+            told |= set(validation_problems(error, stack))
+        else:
+            update = {section: getattr(found, section) for section in sections}
+            resolved[sample, scan] = alike[names] = config.model_copy(update=update)
+    problems += sorted(told.difference(problems))
+    return resolved
+
+
+def validated(data: Mapping[str, Any], layers: list[Layer], problems: list[str]) -> Config:
+    """Validate the configuration; sections with a problem are replaced by their defaults.
+
+    So the tables are looked at too, and all problems are in one report.
+    """
+    try:
+        return Config.model_validate(dict(data))
+    except ValidationError as error:
+        problems += validation_problems(error, layers)
+        # YAML makes numbers and truth values of some keys: compare as text.
+        spoilt = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+        sound = {k: v for k, v in data.items() if isinstance(k, str) and k not in spoilt}
+        return Config.model_validate(sound)
+
+
+def validation_problems(error: ValidationError, layers: Iterable[Layer] = ()) -> Iterable[str]:
+    """Each problem with the layer that brought it in."""
+    stack = list(layers)
+    for item in error.errors():
+        keys = [str(part) for part in item["loc"]]
+        shown = "" if isinstance(item["input"], dict) else f" (it is {item['input']!r})"
+        what = item["msg"] + shown
+        if item["type"] == "extra_forbidden":
+            what = f"there is no such key{shown}; {among(keys[-1], _siblings(keys))}"
+        told = f"{'.'.join(keys)}: {_GONE.get('.'.join(keys), what)}"
+        if not stack:
+            yield told
+            continue
+        # A tagged union puts its tag in the place, and a missing key is in no layer: what
+        # matters is the layer that says most of the path.
+        depth = [_depth(layer.data, keys) for layer in stack]
+        best = max(range(len(stack)), key=lambda i: (depth[i], i))
+        yield f"{stack[best].name}: {told}"
+
+
+def _siblings(keys: list[str]) -> list[str]:
+    """Keys of the configuration that may stand where a wrong one does."""
+    models: list[type[BaseModel]] = [Config]
+    for key in keys[:-1]:
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        # A name that is free, a number in a list or the tag of a union leads no further down.
+        models = [m for f in fields for m in _models(f.annotation)] if fields else models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Models in a type: in unions, lists, mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """Offer the names that are like a wrong one."""
+    import difflib
+
+    names = list(known)
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"there are {', '.join(names)}" if names else "nothing stands below it"
+
+
+def _depth(data: Any, keys: list[str]) -> int:
+    """How many of nested keys a layer holds."""
+    for depth, key in enumerate(keys):
+        if not isinstance(data, Mapping) or key not in data:
+            return depth
+        data = data[key]
+    return len(keys)

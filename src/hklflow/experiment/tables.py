@@ -1,0 +1,562 @@
+"""Tables of samples and scans: read, and every value checked.
+
+Each function adds the problems that it finds to a list, with table and row, and goes on:
+`hklflow.experiment` tells all of them together.
+"""
+
+import csv
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import no_file
+from hklflow.geometry import plausible
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_LONGEST = 64  # of a name: several of them make that of a file, which may have 255
+_MISFIT = 0.1  # largest strain between a cell and what its space group makes of it
+_MOST_FRAMES = 10_000_000  # that anybody measures
+
+SAMPLE_COLUMNS = (
+    "sample",
+    "space_group",
+    "a",
+    "b",
+    "c",
+    "alpha",
+    "beta",
+    "gamma",
+    "formula",
+    "parents",
+)
+SCAN_COLUMNS = (
+    "sample",
+    "scan",
+    "temperature",
+    "parent",
+    "rotation",
+    "raw",
+    "goniometer",
+    "calibration",
+    "frames",
+    "run",
+)
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of the table of samples."""
+
+    name: str
+    space_group: str
+    cell: tuple[float, ...] | None
+    formula: str
+    parents: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Parent scans and the temperatures [low, high) in K of the scans that start from them."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One row of the table of scans."""
+
+    name: str
+    raw: str
+    goniometer: dict[str, tuple[float, float | None]]
+    calibration: str | None
+    frames: int | None = None
+    """Number of frames expected in each raw scan."""
+    run: int | None = None
+    """Run number, by which calibrations say what they apply to."""
+    where: str = ""
+    """Table and row, for messages."""
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Raw scans, each one file or pattern; several are summed frame by frame."""
+        return tuple(re.split(r"\s+\+\s+", self.raw))
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether the raw data are several scans to be summed."""
+        return len(self.parts) > 1
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the raw data are a pattern of single images."""
+        return is_series(self.parts[0])
+
+
+def is_series(raw: str) -> bool:
+    """Whether raw data are a pattern of single images."""
+    return bool(re.search(r"[#*?\[]|%0?\d*d", raw))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All rotations of one sample at one temperature."""
+
+    sample: str
+    name: str
+    temperature: float | None
+    parent: str
+    rotations: dict[str, Rotation] = field(default_factory=dict)
+
+
+def read_samples(path: Path, problems: list[str]) -> dict[str, Sample]:
+    """Samples by name; what is wrong with the table is added to ``problems``."""
+    samples: dict[str, Sample] = {}
+    for row in _read_table(path, SAMPLE_COLUMNS, 2, problems):
+        where = f"{path}, row {row['#']}"
+        check_name(row["sample"], "sample", where, problems)
+        if row["sample"] in samples:
+            problems.append(f"{where}: sample {row['sample']} stands twice")
+        given = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
+        cell = None
+        if any(given):
+            if not all(given):
+                problems.append(f"{where}: give all six of a, b, c, alpha, beta, gamma or none")
+            else:
+                numbers = [_number(text, "cell", where, problems) for text in given]
+                cell = tuple(n for n in numbers if n is not None)
+                if len(cell) == 6:
+                    problems += [f"{where}: {p}" for p in cell_problems(cell)]
+        if not row["space_group"]:
+            problems.append(f"{where}: no space group (P1 if it is not known)")
+        else:
+            problems += [f"{where}: {p}" for p in space_group_problems(row["space_group"])]
+            if cell is not None and len(cell) == 6:
+                problems += [f"{where}: {p}" for p in metric_problems(cell, row["space_group"])]
+        samples[row["sample"]] = Sample(
+            row["sample"],
+            row["space_group"],
+            cell,
+            row["formula"],
+            _ranges(row["parents"], where, problems),
+        )
+    return samples
+
+
+def read_scans(
+    path: Path, samples: Mapping[str, Sample], problems: list[str]
+) -> dict[tuple[str, str], Scan]:
+    """Scans by (sample, scan); what is wrong with the table is added to ``problems``."""
+    scans: dict[tuple[str, str], Scan] = {}
+    for row in _read_table(path, SCAN_COLUMNS, 6, problems):
+        where = f"{path}, row {row['#']}"
+        for column in ("sample", "scan", "rotation"):
+            check_name(row[column], column, where, problems)
+        sample = samples.get(row["sample"])
+        if sample is None:
+            problems.append(f"{where}: sample {row['sample']!r} is not in the table of samples")
+        temperature = None
+        if row["temperature"]:
+            temperature = _number(row["temperature"], "temperature", where, problems)
+            if temperature is not None and temperature < 0:
+                problems.append(f"{where}: temperature {temperature:g} K is below absolute zero")
+            elif temperature is not None and (told := plausible.temperature_problem(temperature)):
+                problems.append(f"{where}: {told}")
+        rotation = Rotation(
+            row["rotation"],
+            row["raw"],
+            _goniometer(row["goniometer"], where, problems),
+            row["calibration"] or None,
+            _whole(row["frames"], "frames", 1, where, problems),
+            _whole(row["run"], "run", 0, where, problems),
+            where,
+        )
+        for raw in rotation.parts if rotation.raw else ():
+            if raw.startswith("-"):
+                problems.append(f"{where}: raw {raw} begins with '-'; write ./{raw}")
+            if (told := brace_problem(raw)) is not None:
+                problems.append(f"{where}: raw {told}")
+        key = (row["sample"], row["scan"])
+        parent = row["parent"] or _parent_by_range(
+            sample, row["scan"], temperature, where, problems
+        )
+        scan = scans.setdefault(key, Scan(row["sample"], row["scan"], temperature, parent))
+        if (scan.temperature, scan.parent) != (temperature, parent):
+            problems.append(
+                f"{where}: the rotations of {row['scan']} differ in temperature or parent"
+            )
+        if row["rotation"] in scan.rotations:
+            problems.append(f"{where}: rotation {row['rotation']} of {row['scan']} stands twice")
+        scan.rotations[row["rotation"]] = rotation
+    problems += _parent_problems(scans)
+    return scans
+
+
+def brace_problem(path: str) -> str | None:
+    """Say why a path cannot be that of an input, if so."""
+    if not re.search("[{}]", path):
+        return None
+    return f"{path} has braces, which Snakemake takes for wildcards; link it under another name"
+
+
+def _parent_by_range(
+    sample: Sample | None, scan: str, temperature: float | None, where: str, problems: list[str]
+) -> str:
+    """Parent of a scan whose row names none: by the sample's ranges, else the scan itself."""
+    if sample is None or not sample.parents or scan in sample.parents:
+        return scan
+    if temperature is None:
+        problems.append(
+            f"{where}: no parent and no temperature; the ranges of {sample.name}'s parents need one"
+        )
+        return scan
+    fitting = [name for name, (low, high) in sample.parents.items() if low <= temperature < high]
+    if len(fitting) == 1:
+        return fitting[0]
+    ranges = ", ".join(f"{name}={low:g}:{high:g}" for name, (low, high) in sample.parents.items())
+    problems.append(
+        f"{where}: {temperature:g} K is in {len(fitting)} of the ranges of {sample.name}'s parents "
+        f"({ranges}; low <= T < high); it must be in one"
+    )
+    return scan
+
+
+def _parent_problems(scans: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
+    for (sample, name), scan in scans.items():
+        parent = scans.get((sample, scan.parent))
+        if parent is None:
+            elsewhere = [s for s, n in scans if n == scan.parent]
+            hint = f" (there is one of sample {elsewhere[0]})" if elsewhere else ""
+            yield f"scan {sample} {name}: its parent {scan.parent!r} is not a scan{hint}"
+        elif parent.parent != parent.name:
+            yield (
+                f"scan {sample} {name}: its parent {scan.parent} is itself a child of "
+                f"{parent.parent}; name {parent.parent}"
+            )
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Where the frames of a raw scan are, as far as its name and its links say."""
+
+    files: list[tuple[str, str | None]]
+    """(file, path in it; None: not known) of HDF5 files; both ends of a series of images."""
+    pattern: str | None = None
+    """Pattern of the images, of a series."""
+
+
+def raw_problems(
+    rotation: Rotation, base: Path, found: dict[str, FrameFiles] | None = None
+) -> Iterable[str]:
+    """Say why the raw files of a rotation cannot be read, if so.
+
+    Parameters
+    ----------
+    found : dict, optional
+        Filled: where the frames of each raw scan are. Listing a folder of images takes time.
+    """
+    from hklflow.formats.light import is_light
+    from hklflow.formats.raw import is_hdf5
+
+    found = {} if found is None else found
+
+    if not rotation.raw:
+        yield "no raw file"
+        return
+    if len({is_series(raw) for raw in rotation.parts}) > 1:
+        yield f"{rotation.raw} sums image series and single files; give one kind"
+    for raw in rotation.parts:
+        if not is_series(raw):
+            try:
+                # A folder can be a run of a detector that is to be corrected first.
+                reason = None if (base / raw).is_dir() else no_file(base / raw)
+                if reason is not None:
+                    yield f"raw file {raw} {reason}"
+                elif is_light(raw):
+                    found[raw] = frame_files_of_light(raw, base)
+                else:
+                    found[raw] = FrameFiles([(raw, None)])
+            except OSError as error:  # a folder that may not be read, a name that is too long
+                yield f"raw file {raw} cannot be reached ({error.strerror})"
+            except HklflowError as error:
+                yield str(error)
+        elif is_hdf5(raw):
+            yield f"{raw} is a series of HDF5 files; give the one file that holds all frames"
+        else:
+            try:
+                found[raw] = FrameFiles([(end, "") for end in series_ends(raw, base)], raw)
+            except HklflowError as error:
+                yield str(error)
+
+
+def raw_ends(raw: str, base: Path) -> list[str]:
+    """Raw files that a job depends on: the file, or first and last image of a series."""
+    return series_ends(raw, base) if is_series(raw) else [raw]
+
+
+def linked_files(raw: str, base: Path) -> list[str]:
+    """Files with the frames of a light scan file, both ends of a series; none for others.
+
+    Raises
+    ------
+    HklflowError
+        If it links nothing or what has no frames, or files are not there.
+    """
+    from hklflow.formats.light import is_light
+
+    files = frame_files_of_light(raw, base).files if is_light(raw) else []
+    return list(dict.fromkeys(file for file, _ in files))
+
+
+def frame_files_of_light(raw: str, base: Path) -> FrameFiles:
+    """Where the frames of a light scan file are.
+
+    Raises
+    ------
+    HklflowError
+        As `linked_files`.
+    """
+    from hklflow.formats.light import sources_of
+    from hklflow.formats.raw import HDF5_SUFFIXES, IMAGE_SUFFIXES
+
+    files: list[tuple[str, str | None]] = []
+    for linked, inside in sources_of(base / raw):
+        suffix = Path(linked.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()
+        if suffix not in HDF5_SUFFIXES | IMAGE_SUFFIXES:
+            raise HklflowError(
+                f"{linked}, from which {raw} takes its frames, is neither HDF5 nor a series of "
+                f"images ({', '.join(sorted(IMAGE_SUFFIXES))}); import the scan again"
+            )
+        if is_series(Path(linked).name):
+            # A series is the only link of its file.
+            return FrameFiles([(end, "") for end in series_ends(linked, base)], linked)
+        if not Path(linked).is_file():
+            raise HklflowError(
+                f"{linked}, from which {raw} takes its frames, does not exist; put it there, or "
+                "import the scan again"
+            )
+        files.append((linked, inside))
+    return FrameFiles(files)
+
+
+def series_ends(pattern: str, base: Path) -> list[str]:
+    """First and last image of a series, relative to the experiment's folder.
+
+    An image that is missing between them is the import's matter: it concerns one scan, and
+    the others go on.
+
+    Raises
+    ------
+    HklflowError
+        If there are none, or the pattern is not clear.
+    """
+    path = base / pattern
+    with suppress(OSError):  # what is wrong, the listing says
+        folder = path.parent.stat()
+        # One that has just been changed may change again within the same tick of the clock.
+        if time.time() - folder.st_ctime > 2:
+            return list(_ends(path, base, (folder.st_ino, folder.st_mtime_ns, folder.st_ctime_ns)))
+    return list(_ends.__wrapped__(path, base, ()))
+
+
+@lru_cache(maxsize=10_000)
+def _ends(path: Path, base: Path, state: tuple[int, ...]) -> tuple[str, str]:
+    """Ends of a series while its folder is as it is: a plan asks for them several times."""
+    from hklflow.formats.raw import find_names
+
+    names = find_names(str(path), gaps=True)
+    ends = (path.with_name(names[0]), path.with_name(names[-1]))
+    first, last = (str(p.relative_to(base) if p.is_relative_to(base) else p) for p in ends)
+    return first, last
+
+
+def _read_table(
+    path: Path, columns: tuple[str, ...], required: int, problems: list[str]
+) -> list[Row]:
+    """Rows of a tab-separated table; the first ``required`` columns must be there."""
+    if (reason := no_file(path)) is not None:
+        problems.append(f"{path} {reason}; `hklflow init` makes the tables")
+        return []
+    # Spreadsheets put a byte-order mark in front of their tables.
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in file if line.strip() and not line.startswith("#")]
+    except OSError as error:
+        problems.append(f"{path} cannot be read ({error.strerror})")
+        return []
+    except UnicodeDecodeError as error:
+        problems.append(f"{path} is not UTF-8 text ({error}); save it as UTF-8")
+        return []
+    if any("\0" in line for line in lines):
+        problems.append(f"{path} has null bytes: it is damaged or no text; save it anew as UTF-8")
+        return []
+    reader = csv.DictReader(lines, delimiter="\t")
+    try:
+        found, given = tuple(reader.fieldnames or ()), list(reader)
+    except csv.Error as error:
+        problems.append(unreadable(path, reader.line_num, error))
+        return []
+    unknown = [name for name in found if name not in columns]
+    missing = [name for name in columns[:required] if name not in found]
+    twice = sorted({name for name in found if found.count(name) > 1} - {*unknown})
+    if unknown or missing or twice:
+        what = [f"unknown column {name!r}" for name in unknown]
+        what += [f"no column {name!r}" for name in missing]
+        what += [f"column {name!r} stands twice" for name in twice]
+        problems.append(f"{path}: {', '.join(what)}; columns are {', '.join(columns)} (by tabs)")
+        return []
+    rows = []
+    for number, row in enumerate(given, start=1):
+        if None in row or any(value is None for value in row.values()):
+            problems.append(f"{path}, row {number}: {len(found)} tab-separated values are needed")
+            continue
+        rows.append({name: (row.get(name) or "").strip() for name in columns} | {"#": str(number)})
+    return rows
+
+
+def unreadable(path: Path, line: int, error: csv.Error) -> str:
+    """Say that the row after so many lines of a table cannot be read."""
+    return (
+        f"{path}, row {line}: it cannot be read ({error}); the table is damaged, or a "
+        "quotation mark is not closed: correct the row"
+    )
+
+
+def check_name(value: str, what: str, where: str, problems: list[str]) -> None:
+    """Add a problem if a name cannot be part of file names."""
+    if not _NAME.fullmatch(value):
+        problems.append(
+            f"{where}: {what} {value!r} may only have letters, digits, '.', '+' and '-' "
+            "(it names files)"
+        )
+    elif (problem := length_problem(value, what)) is not None:
+        problems.append(f"{where}: {problem}")
+
+
+def length_problem(value: str, what: str) -> str | None:
+    """Say why a name is too long, if so."""
+    if len(value) <= _LONGEST:
+        return None
+    return (
+        f"{what} {value[:20]}... has {len(value)} letters; names have {_LONGEST} at most, because "
+        "several of them make the name of a file, which has 255 bytes at most with all that "
+        "products, logs and Snakemake add"
+    )
+
+
+def _number(text: str, what: str, where: str, problems: list[str]) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    problems.append(f"{where}: {what} {text!r} is not a number")
+    return None
+
+
+def _whole(text: str, what: str, least: int, where: str, problems: list[str]) -> int | None:
+    """Read a whole number that may be left out."""
+    number = _number(text, what, where, problems) if text else None
+    if number is None:
+        return None
+    if number < least or number != int(number):
+        problems.append(f"{where}: {what} {text!r} is not a whole number from {least} up")
+        return None
+    if number > _MOST_FRAMES and what == "frames":
+        problems.append(f"{where}: {what} {text!r} is more than {_MOST_FRAMES}; correct it")
+        return None
+    return int(number)
+
+
+def _ranges(text: str, where: str, problems: list[str]) -> dict[str, tuple[float, float]]:
+    """Read ``300K=160:400 100K=0:160``: parents and their temperature ranges in K."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for item in text.split():
+        match = re.fullmatch(r"(\S+)=([-+.\deE]+):([-+.\deE]+)", item)
+        low = _number(match[2], "temperature", where, problems) if match else None
+        high = _number(match[3], "temperature", where, problems) if match else None
+        if match is None or (low is not None and high is not None and low >= high):
+            problems.append(f"{where}: parents {item!r} is not `scan=low:high` in K, low < high")
+        elif low is not None and high is not None:
+            if match[1] in ranges:
+                problems.append(f"{where}: parents names {match[1]} twice")
+            ranges[match[1]] = (low, high)
+    return ranges
+
+
+def _goniometer(
+    text: str, where: str, problems: list[str]
+) -> dict[str, tuple[float, float | None]]:
+    """Read ``chi=54.7 phi=0:0.5``: settings in degrees, ``start:step`` for the scanned axis."""
+    settings: dict[str, tuple[float, float | None]] = {}
+    for item in text.split():
+        match = re.fullmatch(r"(\w+)=([-+.\deE]+)(?::([-+.\deE]+))?", item)
+        try:
+            if match is None:
+                raise ValueError(item)
+            step = float(match[3]) if match[3] is not None else None
+            if not math.isfinite(float(match[2])) or not math.isfinite(step or 0):
+                raise ValueError(item)
+            if step == 0:
+                problems.append(f"{where}: goniometer {item!r} has a step of 0; the scan must move")
+            if match[1] in settings:
+                problems.append(f"{where}: goniometer sets {match[1]} twice")
+            told = (
+                plausible.step_problem(float(match[2]), step)
+                if step
+                else plausible.setting_problem(match[1], float(match[2]))
+            )
+            if told is not None:
+                problems.append(f"{where}: {told}")
+            settings[match[1]] = (float(match[2]), step)
+        except ValueError:
+            problems.append(
+                f"{where}: goniometer {item!r} is not `axis=degrees` or `axis=start:step`"
+            )
+    scanned = [name for name, (_, step) in settings.items() if step is not None]
+    if len(scanned) > 1:
+        problems.append(f"{where}: goniometer scans {' and '.join(scanned)}; scan one axis")
+    return settings
+
+
+def space_group_problems(symbol: str) -> Iterable[str]:
+    """Say why a space group is none, if so."""
+    from hklflow.geometry.symmetry import space_group
+
+    try:
+        space_group(symbol)
+    except HklflowError as error:
+        yield str(error)
+
+
+def cell_problems(cell: tuple[float, ...]) -> Iterable[str]:
+    """Say why a unit cell (Å, degrees) is none, if so."""
+    from hklflow.geometry.lattice import metric
+
+    try:
+        metric(cell)
+    except HklflowError as error:
+        yield str(error)
+    else:
+        if (told := plausible.cell_problem(cell)) is not None:
+            yield told
+
+
+def metric_problems(cell: tuple[float, ...], symbol: str) -> Iterable[str]:
+    """Say why a cell (Å, degrees) is not even roughly one of a space group, if so."""
+    from hklflow.geometry.lattice import metric
+    from hklflow.geometry.reduction import strain
+    from hklflow.geometry.symmetry import constrain_cell, space_group
+
+    if any(cell_problems(cell)) or any(space_group_problems(symbol)):
+        return
+    group = space_group(symbol)
+    fitting = constrain_cell(cell, group)
+    if strain(metric(cell), fitting) > _MISFIT:
+        texts = [" ".join(f"{x:.5g}" for x in numbers) for numbers in (cell, fitting)]
+        yield (
+            f"the cell {texts[0]} is none of {group.symbol} ({group.crystal_system}), for which it "
+            f"would be {texts[1]}; correct one of them (P 1 if the space group is not known)"
+        )

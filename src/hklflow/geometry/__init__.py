@@ -1,0 +1,41 @@
+"""Beam, detector, goniometer and crystal: their frames of reference, lattices and symmetry."""
+
+from hklflow.geometry.rotation import (
+    BEAM,
+    Beam,
+    Detector,
+    Floats,
+    Goniometer,
+    Rotation,
+    Scan,
+    azimuth,
+    detector_from_dict,
+    detector_to_dict,
+    directions,
+    from_dict,
+    q_max,
+    reach,
+    rotation_matrix,
+    to_dict,
+    two_theta,
+)
+
+__all__ = [
+    "BEAM",
+    "Beam",
+    "Detector",
+    "Floats",
+    "Goniometer",
+    "Rotation",
+    "Scan",
+    "azimuth",
+    "detector_from_dict",
+    "detector_to_dict",
+    "directions",
+    "from_dict",
+    "q_max",
+    "reach",
+    "rotation_matrix",
+    "to_dict",
+    "two_theta",
+]

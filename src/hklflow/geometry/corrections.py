@@ -1,0 +1,64 @@
+"""Per-pixel factors of the norm: solid angle, polarisation, sensor efficiency.
+
+A pixel counts ``n ~ Poisson(N S(Q))``; these are the parts of N that depend on
+the pixel only. All are of shape (slow, fast).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.geometry import Detector
+
+Floats = NDArray[np.float64]
+
+# Rows whose vectors stay in the cache.
+_ROWS = 32
+
+
+def cos_incidence(detector: Detector) -> Floats:
+    """Cosine of the angle between the scattered ray and the detector's normal."""
+    # The compiler is not for those who only want `pixel_area`.
+    from hklflow.geometry import rays
+
+    n_slow, n_fast = detector.shape
+    cosine, unit = np.empty(detector.shape), np.empty((_ROWS, n_fast, 3))
+    for first in range(0, n_slow, _ROWS):
+        part = unit[: n_slow - first]
+        rays.directions(detector, first, part)
+        np.matmul(part, detector.normal, out=cosine[first : first + _ROWS])
+    return cosine
+
+
+def solid_angle(detector: Detector) -> Floats:
+    """Solid angle of each pixel relative to one at the foot of the normal: cos³ α.
+
+    From ``ΔΩ ∝ cos α / r²`` with ``r = d / cos α``.
+    """
+    factor = cos_incidence(detector)
+    return np.power(factor, 3, out=factor)
+
+
+def pixel_area(detector: Detector) -> float:
+    """Solid angle in steradian of a pixel at the foot of the normal: ``p_slow p_fast / d²``."""
+    return detector.pixel_size[0] * detector.pixel_size[1] / detector.distance**2
+
+
+def polarization(detector: Detector, fraction: float) -> Floats:
+    """Polarisation factor ``p (1 - s_x²) + (1 - p) (1 - s_y²)``.
+
+    Parameters
+    ----------
+    fraction : float
+        Fraction p of the intensity with the electric vector along lab x.
+    """
+    from hklflow.geometry import rays
+
+    return rays.polarization(detector, fraction)
+
+
+def sensor_efficiency(detector: Detector) -> Floats:
+    """Absorbed fraction ``1 - exp(-μ t / cos α)`` in the sensor; ones without a sensor."""
+    if detector.sensor_thickness is None or detector.sensor_attenuation is None:
+        return np.ones(detector.shape)
+    path = detector.sensor_thickness / cos_incidence(detector)
+    return -np.expm1(-detector.sensor_attenuation * path)

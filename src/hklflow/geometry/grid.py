@@ -1,0 +1,172 @@
+"""The grid of reciprocal space, and how finely pixel-frames must be divided for it."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation
+
+Floats = NDArray[np.float64]
+
+_TB_EACH = 20e-12  # of memory for a voxel, to symmetrise a volume
+MOST_VOXELS = 200_000_000_000
+"""Voxels of a grid that some machine can hold: one volume to be symmetrised takes 20 bytes of
+memory for each, 4 TB, which is the memory of the largest nodes of clusters."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid of hkl whose axes label voxel centres.
+
+    Attributes
+    ----------
+    first, step : (3,) array
+        Centre of the first voxel and spacing along h, k, l.
+    shape : (3,) tuple of int
+        Voxels along h, k, l. Volumes are stored as ``[l, k, h]``.
+    """
+
+    first: Floats
+    step: Floats
+    shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if (problem := size_problem(self.shape)) is not None:
+            raise HklflowError(f"{problem}; set a coarser `grid_step` or a smaller grid")
+
+    @classmethod
+    def symmetric(cls, limits: ArrayLike, step: ArrayLike) -> "Grid":
+        """Grid from -limit to limit (rounded to whole steps), with 0 in its centre voxel.
+
+        Raises
+        ------
+        HklflowError
+            If a step is not positive or a limit is below one step.
+        """
+        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (3,)).copy()
+        bounds = np.broadcast_to(np.asarray(limits, dtype=np.float64), (3,))
+        if np.any(steps <= 0) or np.any(bounds < steps):
+            raise HklflowError(
+                f"grid: limits {bounds.tolist()} and steps {steps.tolist()} in h, k, l; "
+                "steps must be positive and limits at least one step"
+            )
+        half = np.floor(bounds / steps + 1e-9).astype(int)
+        shape = (2 * int(half[0]) + 1, 2 * int(half[1]) + 1, 2 * int(half[2]) + 1)
+        return cls(-half * steps, steps, shape)
+
+    @classmethod
+    def covering(cls, cell: ArrayLike, q_max: float, step: ArrayLike) -> "Grid":
+        """Symmetric grid that holds the sphere of radius ``q_max`` (1/Å) of a cell."""
+        lengths = np.asarray(cell, dtype=np.float64)[:3]
+        return cls.symmetric(q_max * lengths / (2 * np.pi), step)
+
+    @classmethod
+    def within(cls, ranges: ArrayLike, step: ArrayLike) -> "Grid":
+        """Grid of a part of reciprocal space.
+
+        Parameters
+        ----------
+        ranges : (3, 2) array
+            Centres of the first voxel, and of the last one or somewhat beyond it, along h, k, l.
+        step : (3,) array
+
+        Raises
+        ------
+        HklflowError
+            If a step is not positive or a range is not ascending.
+        """
+        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (3,)).copy()
+        low, high = np.asarray(ranges, dtype=np.float64).reshape(3, 2).T
+        if not (np.all(steps > 0) and np.all(high > low)):
+            raise HklflowError(
+                f"grid: ranges {np.stack([low, high], 1).tolist()} and steps {steps.tolist()} in "
+                "h, k, l; steps must be positive, and each range from low to high"
+            )
+        # A millionth of a step: (high - low) / step may be a whole number but for rounding.
+        n_h, n_k, n_l = (int(n) + 1 for n in np.floor((high - low) / steps + 1e-6))
+        return cls(low.copy(), steps, (n_h, n_k, n_l))
+
+    def axis(self, i: int) -> Floats:
+        """Voxel centres along axis i (0: h, 1: k, 2: l)."""
+        centres: Floats = self.first[i] + self.step[i] * np.arange(self.shape[i])
+        # -0.0 and 1e-17 at the centre would only irritate.
+        return np.round(centres, 10) + 0.0
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """Shape of a volume array: (l, k, h)."""
+        return (self.shape[2], self.shape[1], self.shape[0])
+
+    def same_as(self, other: "Grid") -> bool:
+        """Whether two volumes can be added."""
+        return (
+            self.shape == other.shape
+            and np.allclose(self.first, other.first, atol=1e-9)
+            and np.allclose(self.step, other.step, rtol=1e-9)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description."""
+        return {
+            "first": self.first.tolist(),
+            "step": self.step.tolist(),
+            "shape": list(self.shape),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Grid":
+        """Inverse of `to_dict`."""
+        n_h, n_k, n_l = (int(n) for n in data["shape"])
+        return cls(
+            np.asarray(data["first"], float), np.asarray(data["step"], float), (n_h, n_k, n_l)
+        )
+
+
+def size_problem(shape: tuple[int, int, int]) -> str | None:
+    """Say why no machine can hold the volumes of a grid, if so."""
+    voxels = math.prod(shape)
+    if voxels <= MOST_VOXELS:
+        return None
+    return (
+        f"a grid of {' x '.join(map(str, shape))} = {voxels:.3g} voxels is too large for any "
+        f"machine ({MOST_VOXELS:.3g} voxels at most: one volume to be symmetrised takes "
+        f"{_TB_EACH * MOST_VOXELS:.3g} TB of memory, this one {_TB_EACH * voxels:.3g} TB)"
+    )
+
+
+def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
+    """How far one frame, one slow and one fast pixel reach, in voxels.
+
+    Returns
+    -------
+    (3,) array
+        Along (frame, slow, fast): the largest component in units of the grid's
+        step, over the detector's corners and edge centres and twelve angles.
+    """
+    # Between displaced modules lies a step, which no pixel spans.
+    rotation = replace(rotation, detector=rotation.detector.plane)
+    n_slow, n_fast = rotation.detector.shape
+    slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
+    frames = np.linspace(0, rotation.scan.n_frames, 13)[:, None]
+    here = rotation.hkl(ub, frames, slow, fast)
+    moved = (
+        rotation.hkl(ub, frames + 1, slow, fast),
+        rotation.hkl(ub, frames, slow + 1, fast),
+        rotation.hkl(ub, frames, slow, fast + 1),
+    )
+    return np.array([np.abs((there - here) / grid.step).max() for there in moved])
+
+
+def sub_samples(pitch: Floats) -> tuple[int, int, int]:
+    """Sub-samples along (frame, slow, fast) so that each spans at most half a voxel.
+
+    They are powers of two, for which photons are dealt fast.
+    """
+    frame, slow, fast = (
+        2 ** max(0, int(np.ceil(np.log2(max(p, 1e-9) / 0.5) - 1e-9))) for p in pitch
+    )
+    return frame, slow, fast

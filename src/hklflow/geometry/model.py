@@ -1,0 +1,310 @@
+"""The model that programs exchange: geometry of one rotation and orientation of its crystal.
+
+Formats of other programs read to `Model` and are written from it, so that their conventions
+stay in `hklflow.formats`. A crystal seen by several rotations is several models with one UB.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow import geometry
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import BEAM, Rotation, lattice, rotation_matrix
+from hklflow.geometry.parameters import HEAD, without_head
+
+Floats = NDArray[np.float64]
+
+_OBLIQUE = 0.01
+_MOST_FRAMES = 10_000_000  # of a rotation that anybody measures
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Geometry of one rotation, and the crystal in it.
+
+    Attributes
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array or None
+        1/Å with 2π in the goniometer's frame; None: no crystal.
+    space_group : str or None
+        As `geometry.symmetry.space_group` takes it; Hall symbols begin with ``Hall:``, since
+        ``P 2`` means another axis there.
+    raw : str or None
+        HDF5 file of the frames, or pattern of the images with # for digits.
+    first_image : int
+        Number of the image of frame 0, counted from 1.
+    name : str
+        Of the rotation.
+    mask : str or None
+        File of a pixel mask in the format of the program.
+    trusted_range : (float, float) or None
+        Least and largest counts that are measurements; None: not stated.
+    ub_at_frames : (n_frames + 1, 3, 3) array or None
+        UB at the edges of the frames, of a model that varies during the scan; `ub` is its
+        static part.
+    notes : tuple of str
+        What the file holds that the model does not.
+    """
+
+    rotation: Rotation
+    ub: Floats | None = None
+    space_group: str | None = None
+    raw: str | None = None
+    first_image: int = 1
+    name: str = "rotation"
+    mask: str | None = None
+    trusted_range: tuple[float, float] | None = None
+    ub_at_frames: Floats | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def crystal(self) -> tuple[Floats, Floats]:
+        """U (3, 3) and cell (6,).
+
+        Raises
+        ------
+        HklflowError
+            If there is no crystal in the model.
+        """
+        if self.ub is None:
+            raise HklflowError(
+                f"the model of {self.name} holds a geometry but no crystal; index it first"
+            )
+        return lattice.decompose_ub(self.ub)
+
+
+def sound(model: Model) -> Model:
+    """Give back a model that was read, if its numbers make sense.
+
+    Raises
+    ------
+    HklflowError
+        If a number is not finite, one that must be positive is not, there are absurdly many
+        frames, or the space group is unknown.
+    """
+    from hklflow.geometry.symmetry import space_group
+
+    rotation = model.rotation
+    detector, goniometer, scan = rotation.detector, rotation.goniometer, rotation.scan
+    modules = detector.modules
+    parts: dict[str, list[ArrayLike]] = {
+        "wavelength or polarization": [rotation.beam.wavelength, rotation.beam.polarization],
+        "detector": [detector.origin, detector.slow, detector.fast, detector.pixel_size],
+        "modules": [] if modules is None else [modules.shift, modules.rotation],
+        "goniometer": [goniometer.axes, goniometer.angles],
+        "scan": [scan.start, scan.step],
+        "UB": [] if model.ub is None else [model.ub],
+    }
+    for name, values in parts.items():
+        if not all(np.isfinite(value).all() for value in values):
+            raise HklflowError(f"{name} of {model.name} is not finite; mend the file")
+    positive = (rotation.beam.wavelength, *detector.pixel_size, *detector.shape, scan.n_frames)
+    if min(positive) <= 0 or scan.step == 0 or not 0 <= goniometer.scan < len(goniometer.names):
+        raise HklflowError(
+            f"{model.name} has wavelength {rotation.beam.wavelength:g} Å, {detector.shape} pixels "
+            f"of {detector.pixel_size} m, {scan.n_frames} frames of {scan.step:g} radians about "
+            f"axis {goniometer.scan} of {len(goniometer.names)}; mend the file"
+        )
+    if scan.n_frames > _MOST_FRAMES:
+        raise HklflowError(
+            f"{model.name} has {scan.n_frames} frames, more than {_MOST_FRAMES}; mend the file"
+        )
+    if model.space_group is not None:
+        space_group(model.space_group)
+    if model.ub is not None and abs(np.linalg.det(model.ub)) < 1e-12:
+        raise HklflowError(f"UB of {model.name} is singular; mend the file")
+    if model.ub is not None and np.linalg.det(model.ub) < 0:
+        raise HklflowError(
+            f"UB of {model.name} is left-handed (its determinant is "
+            f"{np.linalg.det(model.ub):.3g}); reverse or swap axes of the crystal in the file"
+        )
+    return model
+
+
+def onto_beam(direction: ArrayLike) -> Floats:
+    """Smallest rotation (3, 3) that takes the direction of a beam to lab z."""
+    unit = np.asarray(direction, np.float64) / np.linalg.norm(direction)
+    axis = np.cross(unit, BEAM)
+    sine = float(np.linalg.norm(axis))
+    if sine == 0:
+        return np.eye(3) if unit[2] > 0 else np.diag([1.0, -1.0, -1.0])
+    return rotation_matrix(axis, np.arctan2(sine, unit[2]))
+
+
+def fraction_along_x(fraction: float, normal: ArrayLike) -> tuple[float, bool]:
+    """Polarization as `Beam` has it, of the fraction in a plane of which the normal is given.
+
+    Returns
+    -------
+    polarization : float
+    oblique : bool
+        Whether the plane is so oblique that no fraction along lab x describes the intensity to
+        1 %.
+
+    Raises
+    ------
+    HklflowError
+        If the normal is along the beam.
+    """
+    field = np.cross(np.asarray(normal, np.float64), BEAM)
+    if not np.linalg.norm(field) > 1e-6 * np.linalg.norm(normal):
+        raise HklflowError(
+            f"the normal {np.asarray(normal).tolist()} of the plane of polarization is along the "
+            "beam; mend the file"
+        )
+    along, across = field[:2] / np.linalg.norm(field)
+    oblique = abs(2 * along * across * (2 * fraction - 1)) > _OBLIQUE
+    return float(fraction * along**2 + (1 - fraction) * across**2), bool(oblique)
+
+
+def angles_of(u: ArrayLike) -> Floats:
+    """Angles (3,) in degrees of turns about x, then y, then z that make up U."""
+    from scipy.spatial.transform import Rotation as Turn
+
+    return np.asarray(Turn.from_matrix(np.asarray(u)).as_euler("xyz", degrees=True))
+
+
+def with_one_crystal(models: Sequence[Model]) -> list[Model]:
+    """Give all models the UB of the first.
+
+    What an orientation differs by becomes a head on the goniometer of its rotation, as
+    refinement makes it. A cell that differs is told in the notes.
+    """
+    first = models[0]
+    u, cell = first.crystal
+    same = [first]
+    for model in models[1:]:
+        own_u, own_cell = model.crystal
+        notes = list(model.notes)
+        change = np.max(np.abs(own_cell / cell - 1))
+        if change > 1e-9:
+            notes.append(
+                f"its own cell, {_numbers(own_cell)}, gave way to that of {first.name}, "
+                f"{_numbers(cell)}"
+            )
+        turn = lattice.nearest_rotation(own_u @ u.T)
+        angle = lattice.rotation_angle(turn, np.eye(3))
+        rotation = model.rotation
+        if angle > 1e-12:
+            rotation = replace(rotation, goniometer=_headed(rotation.goniometer, turn))
+        if np.degrees(angle) > 0.5:
+            notes.append(
+                f"its crystal is turned by {np.degrees(angle):.3g} degrees from that of "
+                f"{first.name}"
+            )
+        same.append(replace(model, rotation=rotation, ub=first.ub, notes=tuple(notes)))
+    return same
+
+
+def _headed(goniometer: geometry.Goniometer, turn: Floats) -> geometry.Goniometer:
+    """Goniometer with one head nearest the crystal; a head it has is joined with it."""
+    from scipy.spatial.transform import Rotation as Turn
+
+    bare = without_head(goniometer)
+    if len(bare.names) != len(goniometer.names):
+        turn = rotation_matrix(goniometer.axes[-1], goniometer.angles[-1]) @ turn
+    vector = Turn.from_matrix(turn).as_rotvec()  # also of half turns
+    angle = float(np.linalg.norm(vector))
+    if angle == 0:
+        return bare
+    return replace(
+        bare,
+        names=(*bare.names, HEAD),
+        axes=np.vstack([bare.axes, vector / angle]),
+        angles=np.append(bare.angles, angle),
+    )
+
+
+def _numbers(cell: Floats) -> str:
+    return " ".join(f"{x:.6g}" for x in cell)
+
+
+def to_orientation(models: Sequence[Model]) -> dict[str, Any]:
+    """Content of an ``orientation.json`` as far as models hold it; JSON-ready.
+
+    Raises
+    ------
+    HklflowError
+        If a model has no crystal, or two have one name.
+    """
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise HklflowError(
+            f"rotations {', '.join(names)}: names must differ; rename them in the file"
+        )
+    shared = with_one_crystal(models)
+    u, cell = shared[0].crystal
+    ub = shared[0].ub
+    assert ub is not None
+    return {
+        "space_group": _plain_symbol(shared[0].space_group),
+        "cell": cell.tolist(),
+        "U": u.tolist(),
+        "UB": np.asarray(ub).tolist(),
+        "rotations": {m.name: geometry.to_dict(m.rotation) for m in shared},
+        "warnings": [f"{m.name}: {note}" for m in shared for note in m.notes],
+    }
+
+
+def _plain_symbol(group: str | None) -> str | None:
+    """Hermann-Mauguin symbol where there is one that means the same setting."""
+    if group is None or not (group.startswith("Hall:") or group.isdigit()):
+        return group
+    from hklflow.geometry.symmetry import space_group
+
+    known = space_group(group)
+    try:
+        return known.symbol if space_group(known.symbol) == known else group
+    except HklflowError:
+        return group
+
+
+def _require_agreement(data: dict[str, Any], ub: Floats) -> None:
+    """Refuse U and cell that do not make UB: somebody has changed one of them."""
+    if "U" not in data or "cell" not in data:
+        return
+    try:
+        u, cell = (np.asarray(data[name], dtype=np.float64) for name in ("U", "cell"))
+        turned = bool(np.allclose(u @ u.T, np.eye(3), atol=1e-6) and np.linalg.det(u) > 0)
+        apart = np.abs(u @ lattice.b_matrix(cell) - ub).max() / np.abs(ub).max()
+    except (TypeError, ValueError) as error:
+        raise HklflowError(f"U or cell are no numbers ({error}); mend the file") from None
+    if not turned:
+        raise HklflowError("U is no rotation: its rows must be unit vectors at right angles")
+    if not apart < 1e-6:
+        raise HklflowError(
+            f"U and the cell do not make UB (off by {apart:.2g}): one was changed; mend the file"
+        )
+
+
+def from_orientation(data: dict[str, Any]) -> list[Model]:
+    """Models of the content of an ``orientation.json`` or ``converged.json``.
+
+    Raises
+    ------
+    HklflowError
+        If an entry is absent or not what it should be.
+    """
+    try:
+        with np.errstate(all="ignore"):  # what comes of it is not finite, and told below
+            ub = np.asarray(data["UB"], dtype=np.float64)
+            rotations = {name: geometry.from_dict(one) for name, one in data["rotations"].items()}
+        group = data["space_group"]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise HklflowError(
+            f"this is no orientation of hklflow: {type(error).__name__} {error}; give an "
+            "orientation.json, converged.json or a start.json of `hklflow model import`"
+        ) from None
+    if ub.shape != (3, 3) or not np.isfinite(ub).all() or not rotations:
+        raise HklflowError(
+            f"UB of shape {ub.shape} and {len(rotations)} rotations are no orientation; give a "
+            "finite (3, 3) matrix and at least one rotation"
+        )
+    _require_agreement(data, ub)
+    group = None if group is None else str(group)
+    return [sound(Model(rotation, ub, group, name=name)) for name, rotation in rotations.items()]

@@ -1,0 +1,111 @@
+"""Prediction: when lattice points cross the Ewald sphere, and where they meet the detector."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import BEAM, Floats, Rotation
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Where reflections diffract; one row per crossing of the Ewald sphere.
+
+    Attributes
+    ----------
+    index : (n,) int array
+        Row of the input ``hkl``.
+    angle : (n,) array
+        Scan-axis angle in radians.
+    frame, slow, fast : (n,) array
+        Frame and pixel coordinates.
+    zeta : (n,) array
+        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``: 1 where the crossing is quickest, near 0 for
+        reflections that graze the sphere.
+    """
+
+    index: NDArray[np.int64]
+    angle: Floats
+    frame: Floats
+    slow: Floats
+    fast: Floats
+    zeta: Floats
+
+
+def ewald_crossings(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike) -> tuple[Floats, Floats]:
+    """Scan angles at which reciprocal-lattice points cross the Ewald sphere.
+
+    Solves ``|k ẑ + R(φ) G| = k``, that is ``A cos φ + B sin φ = C``.
+
+    Parameters
+    ----------
+    hkl : (n, 3) array
+
+    Returns
+    -------
+    angles : (n, 2) array
+        Radians, NaN where the point never crosses.
+    q_lab : (n, 2, 3) array
+        Scattering vectors at these angles.
+    """
+    goniometer = rotation.goniometer
+    axis = goniometer.scan_axis_lab()
+    # Outer axes move the scanned axis; write R(φ) G = turn(axis, φ) (outer · inner · G).
+    at_zero = goniometer.rotation(0.0)
+    g = np.asarray(hkl, dtype=np.float64) @ (at_zero @ np.asarray(ub, dtype=np.float64)).T
+    along = g @ axis
+    parallel = along[:, None] * axis
+    perpendicular = g - parallel
+    cross = np.cross(axis, g)
+    k = rotation.beam.k
+    a, b = perpendicular @ BEAM, cross @ BEAM
+    c = -np.einsum("ij,ij->i", g, g) / (2 * k) - parallel @ BEAM
+    amplitude = np.hypot(a, b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.arccos(np.where(np.abs(c) <= amplitude, c / amplitude, np.nan))
+    middle = np.arctan2(b, a)
+    angles = np.stack([middle - half, middle + half], axis=1)
+    cos, sin = np.cos(angles)[..., None], np.sin(angles)[..., None]
+    q_lab = parallel[:, None] + cos * perpendicular[:, None] + sin * cross[:, None]
+    return angles, q_lab
+
+
+def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0.0) -> Prediction:
+    """Predict where and when reflections are seen on the detector in the scan.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        1/Å with 2π.
+    hkl : (n, 3) array
+    margin : float
+        Frames before the first and after the last, and pixels outside the
+        detector's edges, that still count.
+    """
+    angles, q_lab = ewald_crossings(rotation, ub, hkl)
+    scan = rotation.scan
+    low, high = sorted((scan.angle(-margin), scan.angle(scan.n_frames + margin)))
+    index, which = np.nonzero(np.isfinite(angles))
+    angle, q = angles[index, which], q_lab[index, which]
+    # A scan may pass the same angle more than once (more than a full turn).
+    first = np.ceil((low - angle) / (2 * np.pi))
+    turns = (np.floor((high - angle) / (2 * np.pi)) - first + 1).clip(min=0).astype(np.int64)
+    rows = np.repeat(np.arange(len(angle)), turns)
+    nth = np.arange(len(rows)) - np.repeat(np.cumsum(turns) - turns, turns)
+    angle = angle[rows] + 2 * np.pi * (first[rows] + nth)
+    index, q = index[rows], q[rows]
+    slow, fast = rotation.detector.intersect(q + rotation.beam.k * BEAM)
+    n_slow, n_fast = rotation.detector.shape
+    seen = (
+        (slow >= -margin)
+        & (slow <= n_slow + margin)
+        & (fast >= -margin)
+        & (fast <= n_fast + margin)
+    )
+    normal = np.cross(q, BEAM)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(normal, axis=1)
+    return Prediction(
+        index[seen], angle[seen], scan.frame(angle[seen]), slow[seen], fast[seen], zeta[seen]
+    )

@@ -1,0 +1,489 @@
+"""Space groups, Laue groups, lattices: with `geometry.subgroups` the only module on cctbx.
+
+Operations act on Miller indices as column vectors, ``h' = W h``. A change of
+basis is given the same way: ``h_new = M h_old``, hence ``UB_new = UB_old M⁻¹``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.base.native import require_cctbx_is_safe
+from hklflow.geometry import lattice
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
+
+
+def _sgtbx() -> Any:
+    require_cctbx_is_safe()
+    from cctbx import sgtbx
+
+    return sgtbx
+
+
+@contextmanager
+def _cctbx_errors(what: str) -> Iterator[None]:
+    """Turn cctbx's RuntimeError into a sentence for the user."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise HklflowError(f"{what}: {error}") from error
+
+
+@dataclass(frozen=True)
+class SpaceGroup:
+    """A space group in one setting.
+
+    Attributes
+    ----------
+    symbol : str
+        Hermann-Mauguin symbol of the setting, as ``F d -3 m :2``.
+    hall : str
+        Hall symbol; fixes setting and origin.
+    number : int
+        Number in International Tables A (1 to 230).
+    crystal_system : str
+        One of triclinic, monoclinic, orthorhombic, tetragonal, trigonal, hexagonal, cubic.
+    centring : str
+        P, A, B, C, I, F, R (obverse) or H; P for rhombohedral axes.
+    bravais : str
+        Bravais type, as ``oI``.
+    laue : str
+        Laue group, as ``m-3m``.
+    laue_operations : (n, 3, 3) int array
+        The n operations of the Laue group on column vectors hkl; the first is the identity.
+    operations : tuple of (m, 3, 3) int array and (m, 3) array
+        Rotation parts and translations of all symmetry operations of coordinates
+        ``x' = R x + t`` (lattice translations of the centring included).
+    """
+
+    symbol: str
+    hall: str
+    number: int
+    crystal_system: str
+    centring: str
+    bravais: str
+    laue: str
+    laue_operations: Integers
+    operations: tuple[Integers, Floats]
+
+    def __hash__(self) -> int:
+        return hash(self.hall)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SpaceGroup) and self.hall == other.hall
+
+    @cached_property
+    def _cctbx(self) -> Any:
+        return _sgtbx().space_group(self.hall)
+
+    @property
+    def proper_laue_operations(self) -> Integers:
+        """The rotations (n, 3, 3) of the Laue group: those with determinant +1."""
+        keep = np.linalg.det(self.laue_operations) > 0
+        proper: Integers = self.laue_operations[keep]
+        return proper
+
+    def is_absent(self, hkl: ArrayLike) -> NDArray[np.bool_]:
+        """Which reflections (n,) of hkl (n, 3) are systematically absent."""
+        absent = self._cctbx.is_sys_absent(_miller_indices(hkl))
+        return np.asarray(absent.as_numpy_array(), dtype=np.bool_)
+
+    def asymmetric(self, hkl: ArrayLike, *, anomalous: bool = False) -> Integers:
+        """Equivalents (n, 3) of hkl (n, 3) in the asymmetric unit of reciprocal space.
+
+        Parameters
+        ----------
+        anomalous : bool
+            Friedel mates stay apart: the mate of what is in the unit maps to the opposite of that.
+        """
+        from cctbx import miller
+
+        indices = _miller_indices(hkl)
+        miller.map_to_asu(self._cctbx.type(), anomalous, indices)
+        return np.array(indices.as_vec3_double()).astype(np.int64).reshape(-1, 3)
+
+    def is_centric(self, hkl: ArrayLike) -> NDArray[np.bool_]:
+        """Which reflections (n,) of hkl (n, 3) are centric: equivalent to their Friedel mates."""
+        return np.asarray(self._cctbx.is_centric(_miller_indices(hkl)), dtype=np.bool_)
+
+    def epsilon(self, hkl: ArrayLike) -> Integers:
+        """Operations (n,) of the point group that leave each hkl (n, 3) where it is."""
+        return np.asarray(self._cctbx.epsilon(_miller_indices(hkl)), dtype=np.int64)
+
+    @cached_property
+    def to_primitive(self) -> Floats:
+        """Matrix M (3, 3) that takes hkl to the indices in a primitive cell, ``h_p = M h``.
+
+        Its determinant is positive: right-handed axes stay so.
+        """
+        return hkl_matrix(self._cctbx.z2p_op())
+
+
+def space_group(symbol: str | int) -> SpaceGroup:
+    """Look up a space group.
+
+    Parameters
+    ----------
+    symbol : str or int
+        Hermann-Mauguin symbol with or without blanks (``Fd-3m``, ``P 1 21/c 1``), with a
+        setting (``R -3 c :R``) if wanted; Hall symbol, also as ``Hall: -P 4 2``; or the
+        number. The default setting is that of cctbx: unique axis b, origin choice 2,
+        hexagonal axes.
+
+    Raises
+    ------
+    HklflowError
+        If nothing of that name exists.
+    """
+    return _space_group(str(symbol).strip())
+
+
+@lru_cache(maxsize=512)
+def _space_group(symbol: str) -> SpaceGroup:
+    sgtbx = _sgtbx()
+    info = None
+    # Hermann-Mauguin first: "P 3" is a valid symbol in both notations, with one meaning.
+    for spelling in (symbol, f"Hall: {symbol}"):
+        try:
+            info = sgtbx.space_group_info(spelling)
+            break
+        except (RuntimeError, ValueError):
+            continue
+    if info is None or not symbol:
+        raise HklflowError(
+            f"space group {symbol!r} is unknown; give a Hermann-Mauguin symbol (Fd-3m, P 1 21/c 1, "
+            "R -3 c :H), a Hall symbol or a number from 1 to 230"
+        )
+    group = info.group()
+    every = [(op.r().as_double(), op.t().as_double()) for op in group.all_ops(1)]
+    rotations = np.rint([r for r, _ in every]).astype(np.int64).reshape(-1, 3, 3)
+    laue = [op.r().as_double() for op in group.build_derived_laue_group().all_ops()]
+    # Coordinates transform with R, indices as row vectors with R too: h' = hR, W = Rᵀ.
+    on_hkl = np.rint(laue).astype(np.int64).reshape(-1, 3, 3).transpose(0, 2, 1)
+    from cctbx.sgtbx.bravais_types import bravais_lattice
+
+    return SpaceGroup(
+        symbol=str(info),
+        hall=str(info.type().hall_symbol()),
+        number=int(info.type().number()),
+        crystal_system=str(group.crystal_system()).lower(),
+        centring=str(group.conventional_centring_type_symbol()),
+        bravais=str(bravais_lattice(number=info.type().number())),
+        laue=str(group.laue_group_type()),
+        laue_operations=on_hkl,
+        operations=(rotations, np.array([t for _, t in every], dtype=np.float64)),
+    )
+
+
+def _miller_indices(hkl: ArrayLike) -> Any:
+    from cctbx.array_family import flex
+
+    rows = np.asarray(hkl, dtype=np.int32).reshape(-1, 3)
+    columns = [flex.int(np.ascontiguousarray(rows[:, i])) for i in range(3)]
+    return flex.miller_index(*columns)
+
+
+def possible_reflections(
+    cell: ArrayLike, group: SpaceGroup, d_min: float, *, anomalous: bool = False
+) -> Integers:
+    """All hkl (n, 3) of the asymmetric unit that the group allows, of spacings ``d_min`` and more.
+
+    Parameters
+    ----------
+    cell : (6,) array
+    d_min : float
+        Å.
+    anomalous : bool
+        With the Friedel mates of those that are not centric.
+    """
+    of_crystal = crystal_symmetry(cell, group)
+    from cctbx import miller
+
+    built = miller.build_set(of_crystal, anomalous_flag=anomalous, d_min=d_min)
+    found: Integers = np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
+    return found
+
+
+def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
+    """Group and cell (6,), made to obey it, as cctbx's ``crystal.symmetry``."""
+    unit_cell = _unit_cell(constrain_cell(cell, group))
+    from cctbx import crystal
+
+    return crystal.symmetry(unit_cell=unit_cell, space_group=group._cctbx)
+
+
+@lru_cache(maxsize=64)
+def settings_alike(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
+    """Space groups that share axes, Laue group and lattice translations with this one.
+
+    Of the 530 settings in International Tables B, and the group itself if it is none of them.
+    """
+    found = {group.hall: group}
+    wanted = (_rotations(group.laue_operations), _translations(group))
+    for symbols in _sgtbx().space_group_symbol_iterator():
+        other = space_group(f"Hall: {symbols.hall()}")
+        if (_rotations(other.laue_operations), _translations(other)) == wanted:
+            found.setdefault(other.hall, other)
+    return tuple(sorted(found.values(), key=lambda g: (g.number, g.symbol)))
+
+
+def _rotations(matrices: Integers) -> frozenset[bytes]:
+    return frozenset(np.ascontiguousarray(m, np.int64).tobytes() for m in matrices)
+
+
+def _translations(group: SpaceGroup) -> frozenset[tuple[int, ...]]:
+    """Lattice translations of the centring, in units of 1/24."""
+    rotations, shifts = group.operations
+    pure = np.all(rotations == np.eye(3, dtype=np.int64), axis=(1, 2))
+    return frozenset(tuple(int(x) for x in np.rint(24 * t) % 24) for t in shifts[pure])
+
+
+def hkl_matrix(cb_op: Any) -> Floats:
+    """Matrix M with ``h_new = M h_old`` of a cctbx change of basis ``x_new = C x_old``."""
+    c = np.array(cb_op.c().r().as_double()).reshape(3, 3)
+    m: Floats = np.linalg.inv(c).T
+    # Rational with small denominators; clean the last bits of the inversion.
+    return np.round(m * 12) / 12
+
+
+def _unit_cell(cell: ArrayLike) -> Any:
+    require_cctbx_is_safe()
+    from cctbx import uctbx
+
+    lattice.metric(cell)
+    return uctbx.unit_cell(tuple(float(x) for x in np.asarray(cell, dtype=np.float64)))
+
+
+def _text(cell: ArrayLike) -> str:
+    return " ".join(f"{x:.4f}" for x in np.asarray(cell, dtype=np.float64))
+
+
+def constrain_cell(cell: ArrayLike, group: SpaceGroup) -> Floats:
+    """Cell (6,) closest to the given one that obeys the group's constraints (metric averaged)."""
+    return np.array(group._cctbx.average_unit_cell(_unit_cell(cell)).parameters())
+
+
+@dataclass(frozen=True)
+class CellConstraints:
+    """Which of a, b, c, alpha, beta, gamma a space group leaves free.
+
+    Attributes
+    ----------
+    free : tuple of n str
+        Names of the free parameters.
+    matrix : (6, n) array
+    fixed : (6,) array
+        ``cell = matrix @ free + fixed``.
+    """
+
+    free: tuple[str, ...]
+    matrix: Floats
+    fixed: Floats
+
+    def expand(self, values: ArrayLike) -> Floats:
+        """Cell (6,) of the free parameters (n,)."""
+        return self.matrix @ np.asarray(values, dtype=np.float64) + self.fixed
+
+    def select(self, cell: ArrayLike) -> Floats:
+        """Free parameters (n,) of a cell (6,) that obeys the constraints."""
+        chosen = [CELL_NAMES.index(name) for name in self.free]
+        return np.asarray(cell, dtype=np.float64)[chosen]
+
+
+@lru_cache(maxsize=512)
+def cell_constraints(group: SpaceGroup) -> CellConstraints:
+    """Free cell parameters of a space group's setting.
+
+    Raises
+    ------
+    HklflowError
+        If the constraints tie angles to lengths, as in a primitive setting of a
+        face-centred group.
+    """
+    # Average unlike cells and look which parameters come out fixed or equal: this holds
+    # for every setting without a table of them.
+    probes = np.array([[5, 6.3, 8.1, 83, 97, 105], [7.2, 4.4, 9.5, 99, 88, 76]])
+    cells = np.array([constrain_cell(probe, group) for probe in probes])
+    free: list[int] = []
+    matrix = np.zeros((6, 6))
+    fixed = np.zeros(6)
+    for i in range(6):
+        partner = [j for j in free if np.allclose(cells[:, i], cells[:, j], atol=1e-6)]
+        if np.ptp(cells[:, i]) < 1e-6:
+            fixed[i] = np.round(cells[0, i], 9)
+        elif partner:
+            matrix[i, partner[0]] = 1
+        else:
+            free.append(i)
+            matrix[i, i] = 1
+    independent = (
+        _sgtbx()
+        .tensor_rank_2_constraints(space_group=group._cctbx, reciprocal_space=False)
+        .n_independent_params()
+    )
+    if len(free) != independent:
+        raise HklflowError(
+            f"space group {group.symbol} in this setting ties cell angles to lengths "
+            f"({independent} free parameters, {len(free)} vary); use its conventional setting"
+        )
+    return CellConstraints(tuple(CELL_NAMES[i] for i in free), matrix[:, free], fixed)
+
+
+def niggli(cell: ArrayLike, group: SpaceGroup | None = None) -> tuple[Floats, Floats]:
+    """Niggli reduction.
+
+    Parameters
+    ----------
+    cell : (6,) array
+    group : SpaceGroup, optional
+        Gives the centring; None for a primitive cell.
+
+    Returns
+    -------
+    reduced : (6,) array
+    matrix : (3, 3) array
+        ``h_reduced = matrix @ h``, determinant > 0.
+    """
+    unit_cell = _unit_cell(cell)
+    from cctbx import crystal
+
+    symmetry = crystal.symmetry(
+        unit_cell=unit_cell,
+        space_group=_sgtbx().space_group("P 1") if group is None else group._cctbx,
+        assert_is_compatible_unit_cell=False,
+    )
+    with _cctbx_errors(f"the cell {_text(cell)} cannot be reduced"):
+        cb_op = symmetry.change_of_basis_op_to_niggli_cell()
+    reduced = np.array(unit_cell.change_basis(cb_op).parameters())
+    return reduced, hkl_matrix(cb_op)
+
+
+def between_settings(group: SpaceGroup, target: SpaceGroup) -> Floats:
+    """Matrix M (3, 3) from one group's setting to another's of the same Bravais type.
+
+    ``h_target = M h``, through the reference settings of International Tables A.
+    """
+    steps = []
+    for member in (group, target):
+        info = _sgtbx().space_group_info(group=member._cctbx)
+        steps.append(hkl_matrix(info.change_of_basis_op_to_reference_setting()))
+    matrix: Floats = np.linalg.inv(steps[1]) @ steps[0]
+    return matrix
+
+
+@dataclass(frozen=True)
+class BravaisSetting:
+    """A conventional cell that a lattice has within a tolerance.
+
+    Attributes
+    ----------
+    bravais : str
+        Bravais type, as ``oI``.
+    group : SpaceGroup
+        The most symmetric symmorphic group of the lattice in this setting, as ``I m m m``.
+    cell : (6,) array
+        Conventional cell, constrained.
+    matrix : (3, 3) array
+        ``h_setting = matrix @ h_input``.
+    delta : float
+        Largest angle in degrees between a two-fold axis of the direct and of the
+        reciprocal lattice (Le Page, J. Appl. Cryst. 15, 255, 1982): 0 if exact.
+    """
+
+    bravais: str
+    group: SpaceGroup
+    cell: Floats
+    matrix: Floats
+    delta: float
+
+
+def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSetting]:
+    """List the settings that the metric of a primitive cell allows, most symmetric first.
+
+    Parameters
+    ----------
+    cell : (6,) array
+        Primitive cell.
+    max_delta : float
+        Degrees.
+    """
+    unit_cell = _unit_cell(cell)
+    from cctbx import crystal
+    from cctbx.sgtbx import lattice_symmetry
+    from cctbx.sgtbx.bravais_types import bravais_lattice
+
+    symmetry = crystal.symmetry(unit_cell=unit_cell, space_group_symbol="P 1")
+    with _cctbx_errors(f"the lattice symmetry of {_text(cell)} cannot be found"):
+        found = lattice_symmetry.metric_subgroups(symmetry, max_delta=max_delta).result_groups
+    settings = []
+    for item in found:
+        subgroup = item["best_subsym"].space_group()
+        group = space_group(f"Hall: {subgroup.type().hall_symbol()}")
+        cb_op = item["cb_op_inp_best"]
+        settings.append(
+            BravaisSetting(
+                bravais=str(bravais_lattice(group=subgroup)),
+                group=group,
+                cell=constrain_cell(unit_cell.change_basis(cb_op).parameters(), group),
+                matrix=hkl_matrix(cb_op),
+                delta=float(item["max_angular_difference"]),
+            )
+        )
+    # A stable sort: cctbx's own order breaks ties.
+    return sorted(settings, key=lambda s: (-len(s.group.laue_operations), round(s.delta, 3)))
+
+
+def lattice_rotations(
+    cell: ArrayLike, group: SpaceGroup | None = None, max_delta: float = 1.0
+) -> Floats:
+    """Rotations (n, 3, 3) on hkl that map the lattice on itself within ``max_delta`` degrees.
+
+    Elements can be fractions in a centred cell. The first is the identity.
+    """
+    reduced, matrix = niggli(cell, group)
+    from cctbx.sgtbx import lattice_symmetry
+
+    point_group = lattice_symmetry.group(_unit_cell(reduced), max_delta)
+    rotations = np.array([op.r().as_double() for op in point_group.all_ops()]).reshape(-1, 3, 3)
+    rotations = rotations[np.linalg.det(rotations) > 0].transpose(0, 2, 1)
+    on_hkl: Floats = np.linalg.inv(matrix) @ rotations @ matrix
+    return np.round(on_hkl * 12) / 12
+
+
+def cosets(operations: ArrayLike, group: SpaceGroup) -> list[Floats]:
+    """One operation of each coset of the Laue group, without the group itself.
+
+    Parameters
+    ----------
+    operations : (n, 3, 3) array
+        On hkl column vectors.
+    """
+    # UB W and UB W L index the crystal alike when L is in the Laue group.
+    known = list(group.laue_operations.astype(np.float64))
+    chosen = []
+    for operation in np.asarray(operations, dtype=np.float64).reshape(-1, 3, 3):
+        if not any(np.allclose(operation, other, atol=1e-6) for other in known):
+            chosen.append(operation)
+            known += [operation @ laue for laue in group.laue_operations]
+    return chosen
+
+
+def reindexing_operators(
+    cell: ArrayLike, group: SpaceGroup, max_delta: float = 1.0
+) -> list[Floats]:
+    """Rotations of the lattice that are not in the crystal's Laue group, one of each coset.
+
+    ``h' = W h`` indexes the lattice as well as h does, but means another orientation of
+    the crystal's contents. Empty when indexing is unique.
+    """
+    return cosets(lattice_rotations(cell, group, max_delta), group)

@@ -1,0 +1,178 @@
+"""Background of a frame between its Bragg peaks, on cells of 4 x 4 pixels.
+
+The background of a cell is the mean over a square window of cells. Cells that hold a Bragg
+peak are found with a first mean, left out, and again with the second, so that a peak does
+not raise its own background.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.simd.jit import kernel
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+I32 = NDArray[np.int32]
+
+#: Pixels on the side of a cell.
+CELL = 4
+#: A loud cell exceeds the background by so many times `n_sigma`: with 4 its mean pixel would be
+#: strong by itself, with 1 it would be the texture of a smooth background as well.
+_LOUD = 3.0
+#: Expected counts in a box, and boxes that have them, which `dispersion` needs.
+_ENOUGH_COUNTS, _ENOUGH_BOXES = 20.0, 1000
+
+
+def window_cells(pixels: int) -> int:
+    """Half size in cells of a window that has the half size `pixels`."""
+    return max(1, round((2 * pixels + 1) / (2 * CELL) - 0.5))
+
+
+@kernel
+def _add_row(total: Any, row: Any) -> None:
+    for j in range(total.size):
+        total[j] += row[j]
+
+
+@kernel
+def window_sums(values: Any, half: int, out: Any) -> None:
+    """Sums over windows of ``2 half + 1`` cells on an edge, cut at the borders."""
+    rows, columns = values.shape
+    line = np.zeros(columns + 2 * half, values.dtype)
+    inner = line[half : half + columns]
+    for i in range(rows):
+        inner[:] = values[max(i - half, 0)]
+        for k in range(max(i - half, 0) + 1, min(i + half + 1, rows)):
+            _add_row(inner, values[k])
+        out[i] = line[:columns]
+        for k in range(1, 2 * half + 1):
+            _add_row(out[i], line[k : k + columns])
+
+
+@kernel(error_model="numpy")
+def _rates(sums: Any, sizes: I32, least: int, rate: F32) -> None:
+    for j in range(rate.size):
+        # One count more than seen: a window without counts does not prove a zero rate.
+        # Read noise can make sums of floats negative.
+        seen = max(np.float32(sums[j]), np.float32(0.0))
+        mean = (seen + np.float32(1.0)) / np.float32(max(sizes[j], 1))
+        rate[j] = mean if sizes[j] >= least else rate[j]
+
+
+@kernel(error_model="numpy")
+def _loud(cells: Any, size: I32, rate: F32, limit: Any, done: U8, new: U8) -> bool:
+    found = np.uint8(0)
+    for j in range(new.size):
+        expected = np.float32(size[j]) * rate[j]
+        excess = np.float32(cells[j]) - expected
+        high = (excess > np.float32(1.0)) & (excess * excess > limit * expected)
+        new[j] = np.uint8(high) & (done[j] ^ np.uint8(1))
+    for j in range(new.size):
+        found |= new[j]
+    return found != 0
+
+
+@kernel
+def cell_background(
+    cells: Any, size: I32, half: int, n_sigma: float, rate: F32, loud: U8, sums: Any, sizes: I32
+) -> tuple[float, float, int]:
+    """Find the background per pixel around each cell.
+
+    Parameters
+    ----------
+    cells
+        Counts (rows, columns) of each cell, integers or 32-bit floats.
+    size
+        Valid pixels in it.
+    half
+        The window has ``2 half + 1`` cells on an edge.
+    n_sigma
+        Cells that exceed their expectation by three times as many standard deviations are left
+        out.
+    rate
+        Out: counts per pixel (rows, columns); -1 where no valid pixel is near.
+    loud
+        Out: 1 for the cells that were left out.
+    sums
+        Scratch like `cells`.
+    sizes
+        In: valid pixels in the window of each cell (`window_sums`); changed.
+
+    Returns
+    -------
+    whole, counts, pixels
+        Counts of all cells; counts and pixels of those that are not loud.
+    """
+    rows, columns = cells.shape
+    window_sums(cells, half, sums)
+    rate[:] = np.float32(-1.0)
+    loud[:] = 0
+    limit = np.float32(_LOUD * _LOUD * n_sigma * n_sigma)
+    # Where hardly a quiet pixel is left, an earlier mean stands: it is too high, which only
+    # hides the outskirts of a peak that is found anyway.
+    few = max(1, (2 * half + 1) ** 2 * CELL * CELL // 20)
+    new = np.zeros(columns, np.uint8)
+    total, number = 0.0, 0
+    for i in range(rows):
+        _rates(sums[i], sizes[i], 1, rate[i])
+        total += cells[i].sum()
+        number += size[i].sum()
+    whole = total
+    for _ in range(2):
+        for i in range(rows):
+            if not _loud(cells[i], size[i], rate[i], limit, loud[i], new):
+                continue
+            for j in range(columns):
+                if new[j] == 0:
+                    continue
+                loud[i, j] = 1
+                total -= cells[i, j]
+                number -= size[i, j]
+                for a in range(max(i - half, 0), min(i + half + 1, rows)):
+                    for b in range(max(j - half, 0), min(j + half + 1, columns)):
+                        sums[a, b] -= cells[i, j]
+                        sizes[a, b] -= size[i, j]
+        for i in range(rows):
+            _rates(sums[i], sizes[i], few, rate[i])
+    return whole, total, number
+
+
+def dispersion(counts: NDArray[Any], rate: F32, valid: NDArray[np.bool_]) -> float:
+    """Variance of the background's counts over their mean, from boxes of 27 voxels.
+
+    The 68.3 % quantile of squared deviations is the variance of a Gaussian; Bragg peaks,
+    which are few, do not enter it.
+
+    Parameters
+    ----------
+    counts
+        Three frames (3, slow, fast).
+    rate
+        Their background per pixel on cells; -1 where it is not known.
+    valid
+        Pixels (slow, fast) that hold measurements.
+
+    Raises
+    ------
+    HklflowError
+        If there is too little background.
+    """
+
+    def in_box(image: NDArray[Any]) -> F32:
+        rows = image[:-2] + image[1:-1] + image[2:]
+        return np.asarray(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:])
+
+    per_pixel = np.repeat(np.repeat(rate.sum(axis=0, dtype=np.float32), CELL, 0), CELL, 1)
+    expected = in_box(per_pixel[: valid.shape[0], : valid.shape[1]])
+    found = in_box(counts.sum(axis=0, dtype=np.float32))
+    use = (in_box(valid.astype(np.uint8)) == 9) & (expected >= _ENOUGH_COUNTS)
+    if np.count_nonzero(use) < _ENOUGH_BOXES:
+        raise HklflowError(
+            f"only {np.count_nonzero(use)} pixels have the {_ENOUGH_COUNTS:g} counts of background "
+            "in a box of 27 voxels that the detector's gain needs; give the gain"
+        )
+    squares = (found[use].astype(float) - expected[use]) ** 2 / expected[use]
+    return float(np.quantile(squares, 0.683))

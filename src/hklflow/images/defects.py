@@ -1,0 +1,141 @@
+"""Dead, under-responding, hot and stuck pixels, found in sums of many frames."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.images.masks import Bits, BoolImage, MaskBit
+from hklflow.simd.jit import kernel
+
+
+@kernel
+def _neighbourhood(image, bad, radius, median, scatter, third_high, third_low):  # type: ignore[no-untyped-def]
+    """Fill in the local statistics of the good neighbours of every good pixel.
+
+    median and scatter (1.4826 MAD) over the square of ``radius``; third highest and third
+    lowest of the 8 nearest, highest and lowest where some of these are bad. NaN where too few
+    are good.
+    """
+    n_slow, n_fast = image.shape
+    values = np.empty((2 * radius + 1) ** 2)
+    near = np.empty(8)
+    for i in range(n_slow):
+        for j in range(n_fast):
+            median[i, j] = np.nan
+            if bad[i, j]:
+                continue
+            n = 0
+            m = 0
+            for a in range(max(0, i - radius), min(n_slow, i + radius + 1)):
+                for b in range(max(0, j - radius), min(n_fast, j + radius + 1)):
+                    if bad[a, b] or (a == i and b == j):
+                        continue
+                    values[n] = image[a, b]
+                    n += 1
+                    if abs(a - i) <= 1 and abs(b - j) <= 1:
+                        near[m] = image[a, b]
+                        m += 1
+            if n < 8 or m < 3:
+                continue
+            centre = np.median(values[:n])
+            median[i, j] = centre
+            for k in range(n):
+                values[k] = abs(values[k] - centre)
+            scatter[i, j] = 1.4826 * np.median(values[:n])
+            ordered = np.sort(near[:m])
+            # Beside a gap a spot may show three pixels only: then no neighbour may share it.
+            rank = 2 if m == 8 else 0
+            third_high[i, j] = ordered[m - 1 - rank]
+            third_low[i, j] = ordered[rank]
+
+
+def find_defects(
+    summed: NDArray[Any],
+    bad: BoolImage,
+    *,
+    n_sigma: float = 8.0,
+    contrast: float = 5.0,
+    dead_expected: float = 30.0,
+    low_fraction: float = 0.3,
+    radius: int = 3,
+) -> Bits:
+    """Find dead, under-responding and hot pixels in a long summed image.
+
+    A pixel is compared with the median m of its good neighbours in a square of
+    ``2 radius + 1`` pixels. Its σ is the larger of the Poisson sqrt(m + 1) and the scatter
+    (1.4826 MAD) of those neighbours, which covers steep background.
+
+    * hot: ``x - m > n_sigma σ`` and ``x - m > contrast (x3 - m)``, x3 the third highest of its
+      eight nearest neighbours. A Bragg spot spreads over its neighbours, so it fails the
+      second test; up to three hot pixels side by side pass it. Beside bad pixels x3 is the
+      highest neighbour, because a gap may hide most of a spot: a lone hot pixel is found there,
+      a pair is not.
+    * dead: x = 0 where ``m >= dead_expected`` (chance exp(-m), 1e-13 for 30 counts).
+    * under-responding: x below ``low_fraction`` of m and of x3', the third lowest of its eight
+      nearest neighbours, and ``x3' - x > n_sigma sqrt(x3' + 1)``.
+
+    Draw the beamstop first: the shadow of a thin arm looks dead.
+
+    Parameters
+    ----------
+    summed
+        Counts (slow, fast) summed over many frames, at least some tens per pixel.
+    bad
+        Known bad pixels (slow, fast): not judged, not used as neighbours.
+
+    Returns
+    -------
+    NDArray
+        uint32 (slow, fast) with the bits DEAD, UNDER_RESPONDING and OVER_RESPONDING.
+    """
+    if summed.ndim != 2 or summed.shape != bad.shape:
+        raise HklflowError(f"summed image {summed.shape} and mask {bad.shape} differ in shape")
+    if radius < 2:
+        raise HklflowError(f"radius={radius} of the defect search: give 2 pixels or more")
+    image = np.ascontiguousarray(summed, np.float64)
+    out = [np.zeros(image.shape) for _ in range(4)]
+    _neighbourhood(image, np.ascontiguousarray(bad, np.bool_), radius, *out)
+    median, scatter, third_high, third_low = out
+    judged = np.isfinite(median)
+    m = np.where(judged, median, 0.0)
+    sigma = np.maximum(np.sqrt(np.maximum(m, 0) + 1), scatter)
+    excess = image - m
+    hot = judged & (excess > n_sigma * sigma) & (excess > contrast * (third_high - m))
+    dead = judged & (image == 0) & (m >= dead_expected)
+    floor = np.maximum(third_low, 0)
+    low = judged & ~dead & (floor - image > n_sigma * np.sqrt(floor + 1))
+    low &= image < low_fraction * np.minimum(m, floor)
+    bits = np.zeros(image.shape, np.uint32)
+    bits[hot] |= np.uint32(MaskBit.OVER_RESPONDING)
+    bits[dead] |= np.uint32(MaskBit.DEAD)
+    bits[low] |= np.uint32(MaskBit.UNDER_RESPONDING)
+    return bits
+
+
+def find_constant(
+    summed: NDArray[Any],
+    maximum: NDArray[Any],
+    valid_frames: NDArray[np.integer[Any]],
+    *,
+    minimum: float = 10.0,
+    min_frames: int = 10,
+) -> BoolImage:
+    """Find pixels that count the same on every frame, so do not count photons.
+
+    Parameters
+    ----------
+    summed, maximum, valid_frames
+        Sum, maximum and number of valid frames of each pixel, (slow, fast), as
+        :class:`hklflow.images.statistics.FrameStatistics` gives them.
+    minimum
+        Smallest constant value that is suspicious: few counts may agree by chance. Ten counts
+        on ten frames agree with probability below 1e-8.
+    min_frames
+        Fewer valid frames than this are not judged.
+    """
+    if min_frames < 2:
+        raise HklflowError(f"min_frames={min_frames} of the constant pixels: give 2 or more")
+    constant = np.asarray(maximum, np.float64) * valid_frames == summed
+    return np.asarray(constant & (maximum >= minimum) & (valid_frames >= min_frames))

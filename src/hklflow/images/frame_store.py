@@ -1,0 +1,437 @@
+"""The last frames of a scan in little memory, with what one reading of them gives.
+
+A frame is kept as narrow counts: 8 bits, 16 where the background is high, 32-bit floats for
+frames of floats. Pixels that do not fit, and values that are no measurement, stand in a list
+beside it, in raster order. Pixels that are no measurement hold what the background around them
+predicts, so that sums over boxes need not ask for the mask.
+
+All images have a border: `ROWS` above and below, `COLUMNS` on the left and at least as many on
+the right, up to a multiple of `LANES`. Images of cells have none but this multiple.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.images.background import CELL, cell_background, window_cells, window_sums
+from hklflow.images.rows import LANES as LANES
+from hklflow.images.rows import add_counts, lowest_bit, pack_row
+from hklflow.simd.jit import kernel
+
+ROWS, COLUMNS = 4, 64
+#: Frames that are added to the sums together: rows of theirs fit in a cache.
+SUMMED = 8
+#: Value of a pixel that is no measurement, in the list of odd ones: below every measurement.
+FLAGGED = -np.inf
+#: Part of the pixels of the first frame that may be too large for 8 bits.
+_MANY = 0.002
+_GOLDEN = 0.6180339887498949
+
+
+class Store(NamedTuple):
+    """Arrays of a `FrameStore`, as compiled functions take them.
+
+    Attributes
+    ----------
+    counts
+        (slots, rows, columns) narrow counts.
+    keep
+        (rows, columns) of the same type; all bits set (for floats 1), or 0 where masked.
+    odd_at, odd_value
+        (slots, n) place in the image, and value, of the pixels that `counts` does not tell.
+    odd_number, flagged
+        (slots) how many there are, and how many of them are no measurement.
+    rate
+        (slots, cell rows, cell columns) background per pixel, -1 where it is not known.
+    near
+        (slots, cell rows, cell columns) 1 where boxes can hold pixels without a measurement.
+    loud
+        (slots, cell rows, cell columns) 1 where the cell does not count for the frame's mean.
+    whole
+        (slots) counts of all cells.
+    quiet
+        (slots, 2) counts and pixels of the other cells.
+    """
+
+    counts: NDArray[Any]
+    keep: NDArray[Any]
+    odd_at: NDArray[np.int64]
+    odd_value: NDArray[np.float64]
+    odd_number: NDArray[np.int64]
+    flagged: NDArray[np.int64]
+    rate: NDArray[np.float32]
+    near: NDArray[np.uint8]
+    loud: NDArray[np.uint8]
+    whole: NDArray[np.float64]
+    quiet: NDArray[np.float64]
+
+
+class Scratch(NamedTuple):
+    """What belongs to the mask, and what each frame writes anew."""
+
+    cells: NDArray[Any]
+    size: NDArray[np.int32]
+    sums: NDArray[Any]
+    sizes: NDArray[np.int32]
+    mask_size: NDArray[np.int32]
+    mask_near: NDArray[np.uint8]
+    mask_sizes: NDArray[np.int32]
+    fill_at: NDArray[np.uint32]
+    fill_cell: NDArray[np.uint32]
+    fill_more: NDArray[np.float32]
+    bits: NDArray[np.uint64]
+
+
+@kernel
+def _list_odd(raw, bits, at, invalid_from, out, store, slot, number):  # type: ignore[no-untyped-def]
+    """Add the pixels whose bit is set to the list; those without a measurement become 0."""
+    where, values = store.odd_at[slot], store.odd_value[slot]
+    for word in range(bits.size):
+        rest = bits[word]
+        while rest != np.uint64(0):
+            j = 64 * word + lowest_bit(rest)
+            rest &= rest - np.uint64(1)
+            value = float(raw[j])
+            # Written so that NaN is no measurement either.
+            if not (value >= 0.0 and value < invalid_from):
+                value = FLAGGED
+                out[j] = 0
+            if number < where.size:
+                where[number] = at + j
+                values[number] = value
+            number += 1
+    return number
+
+
+@kernel
+def _add_cells(a, b, c, d, line, cells):  # type: ignore[no-untyped-def]
+    for j in range(line.size):
+        line[j] = a[j] + b[j] + c[j] + d[j]
+    for k in range(cells.size):
+        cells[k] = line[4 * k] + line[4 * k + 1] + line[4 * k + 2] + line[4 * k + 3]
+
+
+@kernel
+def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
+    """Take a frame of unsigned integers (slow, fast); return the number of odd pixels.
+
+    Values of `top` and more are odd. If the list is too short nothing else is right.
+    """
+    counts, keep = store.counts[slot], store.keep
+    rows, columns = raw.shape
+    whole, inner = columns // LANES * LANES, counts.shape[1] - 2 * COLUMNS
+    rest = np.zeros(LANES, raw.dtype)
+    bits = scratch.bits
+    number = 0
+    # What an earlier frame's neighbours had put there is in the last row of cells.
+    counts[ROWS + rows :] = 0
+    for i in range(ROWS, ROWS + rows):
+        out, kept, line_raw = counts[i, COLUMNS:], keep[i, COLUMNS:], raw[i - ROWS]
+        pack_row(line_raw, out, top, kept.ctypes.data, bits.ctypes.data, whole)
+        if whole < columns:
+            rest[: columns - whole] = line_raw[whole:]
+            last = bits[whole // LANES :].ctypes.data
+            pack_row(rest, out[whole:], top, kept[whole:].ctypes.data, last, LANES)
+        any_odd = np.uint64(0)
+        for word in range(bits.size):
+            any_odd |= bits[word]
+        if any_odd != np.uint64(0):
+            at = i * counts.shape[1] + COLUMNS
+            number = _list_odd(line_raw, bits, at, invalid_from, out, store, slot, number)
+        if (i - ROWS) % CELL == CELL - 1 or i == ROWS + rows - 1:
+            r = (i - ROWS) // CELL
+            four = counts[ROWS + CELL * r : ROWS + CELL * r + 4, COLUMNS : COLUMNS + inner]
+            _add_cells(four[0], four[1], four[2], four[3], line, scratch.cells[r])
+    store.odd_number[slot] = number
+    return number
+
+
+@kernel
+def pack_floats(raw, slot, valid_from, invalid_from, store, scratch, line):  # type: ignore[no-untyped-def]
+    """As `pack_integers`, of floats; only values that are no measurement are odd."""
+    counts, keep = store.counts[slot], store.keep
+    rows, columns = raw.shape
+    inner = counts.shape[1] - 2 * COLUMNS
+    where, values = store.odd_at[slot], store.odd_value[slot]
+    number = 0
+    # What an earlier frame's neighbours had put there is in the last row of cells.
+    counts[ROWS + rows :] = 0
+    for i in range(ROWS, ROWS + rows):
+        out, kept = counts[i], keep[i]
+        out[COLUMNS + columns :] = 0.0
+        for j in range(columns):
+            value = raw[i - ROWS, j]
+            good = (value >= valid_from) and (value < invalid_from)
+            out[COLUMNS + j] = np.float32(value) if good and kept[COLUMNS + j] else 0.0
+            if not good and kept[COLUMNS + j]:
+                if number < where.size:
+                    where[number] = i * counts.shape[1] + COLUMNS + j
+                    values[number] = FLAGGED
+                number += 1
+        if (i - ROWS) % CELL == CELL - 1 or i == ROWS + rows - 1:
+            r = (i - ROWS) // CELL
+            four = counts[ROWS + CELL * r : ROWS + CELL * r + 4, COLUMNS : COLUMNS + inner]
+            _add_cells(four[0], four[1], four[2], four[3], line, scratch.cells[r])
+    store.odd_number[slot] = number
+    return number
+
+
+@kernel
+def sum_counts(slots, top, store, total, most):  # type: ignore[no-untyped-def]
+    """Add frames to the images of the sum and of the maximum, without their odd pixels."""
+    counts = store.counts
+    width, kind = counts.shape[2], counts[0, 0, 0]
+    n = width - 2 * COLUMNS
+    # Pixels without a measurement hold what is expected of them.
+    held = np.zeros((slots.size, store.odd_at.shape[1]), counts.dtype)
+    for f in range(slots.size):
+        flat, slot = counts[slots[f]].reshape(-1), slots[f]
+        for k in range(store.odd_number[slot]):
+            held[f, k] = flat[store.odd_at[slot, k]]
+            if store.odd_value[slot, k] < 0.0:
+                flat[store.odd_at[slot, k]] = 0
+    first, keep = COLUMNS * counts.itemsize, store.keep.ctypes.data
+    wide = COLUMNS * total.itemsize
+    for i in range(ROWS, counts.shape[1] - ROWS):
+        at = i * width * counts.itemsize + first
+        sums, largest = total.ctypes.data + i * width * total.itemsize + wide, most.ctypes.data + at
+        for slot in slots:
+            row = counts.ctypes.data + slot * counts.strides[0] + at
+            add_counts(kind, row, keep + at, top, sums, largest, n)
+    for f in range(slots.size):
+        flat, slot = counts[slots[f]].reshape(-1), slots[f]
+        for k in range(store.odd_number[slot]):
+            flat[store.odd_at[slot, k]] = held[f, k]
+
+
+@kernel
+def _set_odd(slot, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
+    """Give cells the odd pixels' counts, and take away those that are no measurement."""
+    scratch.size[:] = scratch.mask_size
+    store.near[slot] = scratch.mask_near
+    width = store.counts.shape[2]
+    rows, columns = scratch.cells.shape
+    flagged = 0
+    for k in range(store.odd_number[slot]):
+        i, j = divmod(store.odd_at[slot, k], width)
+        r, c = (i - ROWS) // CELL, (j - COLUMNS) // CELL
+        value = store.odd_value[slot, k]
+        if value > FLAGGED:
+            scratch.cells[r, c] += int(min(value - top, most_in_cell))
+            continue
+        flagged += 1
+        scratch.size[r, c] -= 1
+        for a in range(max(r - 1, 0), min(r + 2, rows)):
+            for b in range(max(c - 1, 0), min(c + 2, columns)):
+                store.near[slot, a, b] = 1
+    store.flagged[slot] = flagged
+    return flagged > 0
+
+
+@kernel
+def describe(slot, half, n_sigma, top, most_in_cell, store, scratch):  # type: ignore[no-untyped-def]
+    """Find the background of a packed frame, and fill the pixels without a measurement."""
+    if _set_odd(slot, top, most_in_cell, store, scratch):
+        window_sums(scratch.size, half, scratch.sizes)
+    else:
+        scratch.sizes[:] = scratch.mask_sizes
+    store.whole[slot], store.quiet[slot, 0], store.quiet[slot, 1] = cell_background(
+        scratch.cells, scratch.size, half, n_sigma, store.rate[slot], store.loud[slot],
+        scratch.sums, scratch.sizes,
+    )  # fmt: skip
+    image, rate = store.counts[slot].reshape(-1), store.rate[slot].reshape(-1)
+    highest = np.float32(top) - np.float32(1.0)
+    for k in range(scratch.fill_at.size):
+        expected = max(rate[scratch.fill_cell[k]], np.float32(0.0)) + scratch.fill_more[k]
+        image[scratch.fill_at[k]] = int(min(expected, highest))
+    width, cells = store.counts.shape[2], store.rate.shape[2]
+    for k in range(store.odd_number[slot]):
+        if store.odd_value[slot, k] < 0.0:
+            at = store.odd_at[slot, k]
+            cell = (at // width - ROWS) // CELL * cells + (at % width - COLUMNS) // CELL
+            expected = max(rate[cell], np.float32(0.0)) + np.float32((at * _GOLDEN) % 1.0)
+            image[at] = int(min(expected, highest))
+
+
+class FrameStore:
+    """Keep the last frames of a scan; `take` them one after the other.
+
+    Parameters
+    ----------
+    mask
+        Bad pixels (slow, fast), True = bad.
+    dtype
+        Of the frames.
+    slots
+        Number of frames to keep.
+    window
+        Half size in pixels of the background's window.
+    n_sigma
+        Cells that exceed the background by so much do not count for it.
+    invalid_from
+        Values from here on are no measurement; NaN never is one.
+    valid_from
+        Nor are values below, of floats; of integers negative ones never are.
+    sums
+        Whether the images `total`, the sum of the narrow counts, and `most`, their maximum, are
+        wanted (of integers only; without the odd pixels, and with the borders).
+    """
+
+    def __init__(
+        self,
+        mask: NDArray[np.bool_],
+        dtype: np.dtype[Any],
+        slots: int,
+        *,
+        window: int,
+        n_sigma: float,
+        invalid_from: float = np.inf,
+        valid_from: float = 0.0,
+        sums: bool = False,
+    ) -> None:
+        self.mask, self.dtype, self.slots = mask, dtype, slots
+        self.half, self.n_sigma = window_cells(window), n_sigma
+        self.n_frames = self._summed = 0
+        self.sums = sums
+        self._invalid_from, self._valid_from = invalid_from, valid_from
+        bits = 8 * dtype.itemsize
+        if dtype.kind == "i":
+            # Negative numbers are large ones when they are read without their sign.
+            self._invalid_from = min(invalid_from, 2.0 ** (bits - 1))
+
+    def _begin(self, frame: NDArray[Any]) -> None:
+        """Choose the narrow type by the first frame and make the arrays."""
+        mask = self.mask
+        narrow: np.dtype[Any]
+        wide: np.dtype[Any]
+        cell: np.dtype[Any]
+        if self.dtype.kind == "f":
+            narrow = wide = cell = np.dtype(np.float32)
+            self.top = np.inf
+        else:
+            good = frame[~mask]
+            large = np.count_nonzero((good >= 255) & (good < self._invalid_from))
+            eight = large <= _MANY * good.size
+            narrow, wide = np.dtype(np.uint8), np.dtype(np.uint16)
+            if not eight:
+                narrow, wide = np.dtype(np.uint16), np.dtype(np.uint32)
+            cell = np.dtype(np.uint32)
+            self.top = float(min(np.iinfo(narrow).max, np.ceil(self._invalid_from)))
+        across = -(-mask.shape[1] // LANES) * LANES
+        rows, columns = -(-mask.shape[0] // CELL), across // CELL
+        shape = (CELL * rows + 2 * ROWS, across + 2 * COLUMNS)
+        keep = np.zeros(shape, narrow)
+        inner = (slice(ROWS, ROWS + mask.shape[0]), slice(COLUMNS, COLUMNS + mask.shape[1]))
+        keep[inner][~mask] = 1 if narrow.kind == "f" else np.iinfo(narrow).max
+        whole = keep[ROWS : ROWS + CELL * rows, COLUMNS : COLUMNS + across] != 0
+        size = whole.reshape(rows, CELL, columns, CELL).sum(axis=(1, 3)).astype(np.int32)
+        near = np.zeros((rows, columns), np.uint8)
+        part = np.pad(size < CELL * CELL, 1, constant_values=True)
+        for i in range(3):
+            for j in range(3):
+                near |= part[i : i + rows, j : j + columns]
+        self.store = Store(
+            counts=np.zeros((self.slots, *shape), narrow),
+            keep=keep,
+            odd_at=np.zeros((self.slots, 1024), np.int64),
+            odd_value=np.zeros((self.slots, 1024)),
+            odd_number=np.zeros(self.slots, np.int64),
+            flagged=np.zeros(self.slots, np.int64),
+            rate=np.zeros((self.slots, rows, columns), np.float32),
+            near=np.zeros((self.slots, rows, columns), np.uint8),
+            loud=np.zeros((self.slots, rows, columns), np.uint8),
+            whole=np.zeros(self.slots),
+            quiet=np.zeros((self.slots, 2)),
+        )
+        sizes = np.zeros_like(size)
+        window_sums(size, self.half, sizes)
+        fill_at = _beside(keep != 0)
+        cell_row = np.clip((fill_at // shape[1] - ROWS) // CELL, 0, rows - 1)
+        cell_column = np.clip((fill_at % shape[1] - COLUMNS) // CELL, 0, columns - 1)
+        self.wide = wide
+        # A pixel that reached `top`, and a sum that could have overflown, are always looked at.
+        self.most_one = 2.0**62 if narrow.kind == "f" else self.top - 1.0
+        self.most_sum = {1: 2.0**16 - 1, 2: 2.0**32 - 257, 4: 2.0**62}[narrow.itemsize]
+        if self.sums and narrow.kind != "f":
+            self.total, self.most = np.zeros(shape, wide), np.zeros(shape, narrow)
+        self.scratch = Scratch(
+            cells=np.zeros((rows, columns), cell),
+            size=size.copy(),
+            sums=np.zeros((rows, columns), cell),
+            sizes=np.zeros((rows, columns), np.int32),
+            mask_size=size,
+            mask_near=near,
+            mask_sizes=sizes,
+            # Unsigned, so that no index can count from the end: that would be asked each time.
+            fill_at=fill_at.astype(np.uint32),
+            fill_cell=(cell_row * columns + cell_column).astype(np.uint32),
+            fill_more=np.asarray((fill_at * _GOLDEN) % 1.0, np.float32),
+            bits=np.zeros(across // LANES, np.uint64),
+        )
+        self._line = np.zeros(across, wide)
+        # Sums over a window must fit 32 bits.
+        self.most_in_cell = 2.0**31 / ((2 * self.half + 1) ** 2 * CELL * CELL) - self.top
+
+    def around(self, number: int) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_]]:
+        """Counts (3, slow, fast) and cells' background of a frame and its neighbours.
+
+        And the pixels that are not masked. Counts that do not fit the narrow type are too low.
+        """
+        rows, columns = self.mask.shape
+        slots = np.arange(number - 1, number + 2) % self.slots
+        counts = self.store.counts[slots, ROWS : ROWS + rows, COLUMNS : COLUMNS + columns]
+        return counts, self.store.rate[slots], ~self.mask
+
+    def clear(self, slot: int) -> None:
+        """Make a slot one without a measurement."""
+        self.store.counts[slot] = 0
+        self.store.rate[slot] = 0.0
+        self.store.odd_number[slot] = self.store.flagged[slot] = 0
+
+    def _room(self) -> int:
+        return self.store.odd_at.shape[1]
+
+    def _make_room(self, number: int) -> None:
+        """Make the lists of odd pixels longer."""
+        more = ((0, 0), (0, number - self._room()))
+        at, value = np.pad(self.store.odd_at, more), np.pad(self.store.odd_value, more)
+        self.store = self.store._replace(odd_at=at, odd_value=value)
+
+    def take(self, frame: NDArray[Any]) -> int:
+        """Pack the next frame (slow, fast) and find its background; return its slot."""
+        if self.n_frames == 0:
+            self._begin(frame)
+        frame = np.ascontiguousarray(frame)
+        if self.dtype.kind == "f" and self.dtype.itemsize not in (4, 8):
+            frame = frame.astype(np.float64)
+        pack, limit = pack_floats, self._valid_from
+        if self.dtype.kind != "f":
+            frame, pack, limit = frame.view(f"u{self.dtype.itemsize}"), pack_integers, int(self.top)
+        slot = self.n_frames % self.slots
+        common = (frame, slot, limit, self._invalid_from)
+        while (number := pack(*common, self.store, self.scratch, self._line)) > self._room():
+            self._make_room(2 * number)
+        describe(
+            slot, self.half, self.n_sigma, self.top, self.most_in_cell, self.store, self.scratch
+        )
+        self.n_frames += 1
+        if self.n_frames - self._summed == min(SUMMED, self.slots):
+            self.add_up()
+        return slot
+
+    def add_up(self) -> None:
+        """Bring `total` and `most` up to date, if they are wanted."""
+        if self.sums and self.dtype.kind != "f":
+            slots = np.arange(self._summed, self.n_frames) % self.slots
+            sum_counts(slots, int(self.top), self.store, self.total, self.most)
+        self._summed = self.n_frames
+
+
+def _beside(keep: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Place of the pixels without a measurement that a box around a pixel can hold."""
+    near = np.zeros(keep.shape, bool)
+    for i in range(-2, 3):
+        for j in range(-2, 3):
+            near |= np.roll(keep, (i, j), (0, 1))
+    return np.flatnonzero(near & ~keep)

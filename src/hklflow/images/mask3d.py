@@ -1,0 +1,367 @@
+r"""3-D artefact mask: pixel-frames around strong Bragg intensity that the sensor has spoilt.
+
+At high energy a strong reflection lights up its surroundings on the same frame: fluorescence and
+Compton scatter inside the sensor, blooming, and afterglow on the frames that follow. The diffuse
+scattering below changes slowly from frame to frame, so the artefact is what exceeds the same
+pixels on the neighbouring frames, in an area connected to a strong peak.
+
+Method, on cells of ``cell`` x ``cell`` pixels, sums over valid pixels only:
+
+1. *Background* of a cell on frame z: clipped mean of its count rate on the other frames of a
+   window of ``window`` frames (median m of the cell, then the mean of the values up to
+   ``m + 4 sqrt(m + 1)``: the median alone is biased for few counts).
+2. *Excess* E = counts - background, with the Poisson variance ``V = B (1 + 1/n) + 1`` of a cell
+   with background B from n frames; one count is the floor where B vanishes. For sums over boxes
+   of several cells E is capped at ``10 sqrt(V)``, so that a spot does not smear over the box.
+3. *Significant* cells: the excess summed over one of the ``boxes`` is above ``n_sigma`` sigma and
+   above ``min_ratio`` times the background, which the incident flux and the diffuse may change.
+4. *Seeds*: cells with ``E >= seed_counts`` and ``E >= seed_ratio B``, or with more overloaded
+   pixels than usual. A seed holds on the frames before and after as well if its cell is
+   significant there: the tails of the rocking curve.
+5. *Region*: significant cells connected to a seed, over cells without data (gaps), and at most
+   ``reach`` pixels from it, dilated by ``margin`` pixels. Seeds themselves, dilated, for
+   ``afterglow_frames`` more frames.
+
+A strong peak hidden under masked pixels seeds nothing unless its halo does (in a gap there is no
+sensor to make one). A reflection that lasts longer than about half of the window becomes
+background: choose the window at least twice as long as the longest spot. Diffuse scattering that
+changes by more than ``min_ratio`` within the window beside a strong peak is taken for artefact:
+the mask is for fine slices, where it does not.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.images import mask3d_kernels as kernels
+
+BoolImage = NDArray[np.bool_]
+Flagged = tuple[NDArray[np.uint8] | None, int]
+"""Packed mask of a frame, None if nothing is flagged, and the number of good pixels flagged."""
+
+_MIN_FRAMES = 4  # shorter scans give no background
+
+
+@dataclass(frozen=True)
+class Mask3dParams:
+    """Parameters of the artefact mask; lengths in pixels, windows in frames.
+
+    Attributes
+    ----------
+    seed_counts
+        Counts above background in one cell of one frame that make it a seed.
+    seed_ratio
+        The same, as a multiple of the cell's background: weaker peaks have no visible halo.
+    n_sigma
+        Significance of the excess that belongs to a halo.
+    min_ratio
+        Smallest excess that belongs to a halo, as a fraction of the background.
+    cell
+        Side of a cell, pixels.
+    boxes
+        Odd sides of the boxes in which the excess is summed, in cells. A larger box finds
+        fainter halos and flags more clean pixels around them.
+    window
+        Frames from which the background of a frame is taken, centred where possible.
+    reach
+        Largest distance of a halo from its seed, pixels.
+    margin
+        Pixels added around each region, rounded up to cells.
+    afterglow_frames
+        Frames after a seed on which its cells stay flagged.
+    flag_from
+        Values from here on are no measurement (2^32 - 1 and the like); None if there is none.
+    overload_from
+        Values from here on, below ``flag_from``, are overloaded: not summed, and seeds where
+        they are not there on most frames; None if there is none.
+    valid_from
+        Values below are no measurement, of floats; of integers negative ones never are.
+    """
+
+    seed_counts: float
+    seed_ratio: float
+    n_sigma: float
+    min_ratio: float
+    cell: int
+    window: int
+    reach: float
+    margin: float
+    afterglow_frames: int
+    boxes: tuple[int, ...] = (1, 3)
+    flag_from: float | None = None
+    overload_from: float | None = None
+    valid_from: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        limits = {
+            "seed_counts": (self.seed_counts, 1),
+            "seed_ratio": (self.seed_ratio, 0),
+            "n_sigma": (self.n_sigma, 1),
+            "min_ratio": (self.min_ratio, 0),
+            "cell": (self.cell, 1),
+            "window": (self.window, _MIN_FRAMES),
+            "reach": (self.reach, 0),
+            "margin": (self.margin, 0),
+            "afterglow_frames": (self.afterglow_frames, 0),
+        }
+        for name, (value, low) in limits.items():
+            if not (math.isfinite(value) and value >= low):
+                raise HklflowError(f"{name}={value} of the 3-D mask: give a number from {low} up")
+        if not self.boxes or any(b < 1 or b % 2 == 0 for b in self.boxes):
+            raise HklflowError(f"boxes={self.boxes} of the 3-D mask: give odd numbers of cells")
+
+
+class _Binner:
+    """Sums frames over cells."""
+
+    def __init__(self, mask: BoolImage, params: Mask3dParams) -> None:
+        self.cell = params.cell
+        self.good = ~mask
+        self.flag = math.inf if params.flag_from is None else float(params.flag_from)
+        over = self.flag if params.overload_from is None else float(params.overload_from)
+        self.over, self.valid_from = min(over, self.flag), float(params.valid_from)
+        cells = [np.arange(0, n, self.cell) for n in mask.shape]
+        by_row = np.add.reduceat(self.good.astype(np.int32), cells[0], axis=0)
+        self.n_good = np.add.reduceat(by_row, cells[1], axis=1)
+        self.sums = np.zeros(mask.shape[1], np.uint32)
+        self.keep: NDArray[Any] = self.good  # of the frames' type when that is known
+        self.limit = np.uint64(0)
+
+    def add(self, frame: NDArray[Any], *cells: NDArray[Any]) -> None:
+        """Write counts, valid pixels and overloaded pixels of a frame to ``cells``."""
+        if frame.dtype.kind not in "iu":
+            limits = self.valid_from, self.flag, self.over
+            kernels.bin_any(frame, self.good, self.cell, *limits, *cells)
+            return
+        frame = np.ascontiguousarray(frame)
+        words = frame.view(f"u{frame.itemsize}")
+        if self.keep.dtype != words.dtype:
+            self.keep = np.where(self.good, np.iinfo(words.dtype).max, 0).astype(words.dtype)
+            # Negative numbers are large words.
+            top = min(self.over, float(np.iinfo(frame.dtype).max), 2.0**32 // self.cell**2)
+            self.limit = np.uint64(max(math.floor(top), 0))
+        binned = (self.keep, self.n_good, self.sums, self.limit, self.cell, self.flag, self.over)
+        kernels.bin_integers(frame, words, *binned, *cells)
+
+
+def _ring(size: int, grid: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """Make zeros (size, slow, fast), padded so that equal cells do not share a set of the cache.
+
+    A frame then takes an odd number of half cache lines at least; a power of two is what
+    detectors have.
+    """
+    lines = -(-grid[1] // 8)
+    return np.zeros((size, grid[0] + 1 - grid[0] % 2, 8 * (lines + 1 - lines % 2)), dtype)
+
+
+class _Masker:
+    """The streaming state: a window of binned frames and the seeds of three frames."""
+
+    def __init__(self, shape: tuple[int, int], mask: BoolImage | None, params: Mask3dParams):
+        self.p = params
+        self.shape = shape
+        bad = np.zeros(shape, np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
+        self.binner = _Binner(bad, params)
+        c = params.cell
+        self.grid = (-(-shape[0] // c), -(-shape[1] // c))
+        # Ring buffers: frame z stands at z % size. One more than the window, for a frame is
+        # finished when the next one's seeds are known.
+        self.size = params.window + 1
+        self.rings = tuple(_ring(self.size, self.grid, x) for x in (np.float64, np.int32, np.int32))
+        self.n_in = 0
+        self.windows: deque[tuple[Any, ...]] = deque()  # of the frames judged and not finished
+        self.seeds: deque[NDArray[np.int32]] = deque()  # of these, and of the one before
+        self.n_judged = 0
+        self.n_done = 0
+        self.glow: deque[NDArray[np.int32]] = deque(maxlen=params.afterglow_frames)
+        self.margin = _disc(math.ceil(params.margin / c) if params.margin > 0 else 0)
+        self.rules = (np.array(params.boxes), float(params.n_sigma), float(params.min_ratio))
+        # What the kernels keep, and their working space.
+        self.stamp = 0
+        parts = (self.grid[0], -(-self.grid[1] // kernels.PART))
+        self.known = (np.zeros(parts, np.int64), *(np.zeros(self.grid) for _ in range(3)))
+        self.rates = np.zeros((self.size, kernels.PART))
+        self.lowest = (np.zeros(self.grid), np.full((self.grid[0], 2), -1))
+        self.met = np.zeros(self.grid, np.int64)
+        self.lists = [np.zeros(self.grid[0] * self.grid[1], np.int32) for _ in range(3)]
+
+    def push(self, frame: NDArray[Any]) -> Iterator[Flagged]:
+        """Take one frame, give the masks that have become ready."""
+        at = self.n_in % self.size
+        self.binner.add(frame, *(ring[at] for ring in self.rings))
+        self.n_in += 1
+        # The first full window serves all frames up to its middle.
+        while self.n_in >= self.p.window and self.n_judged < self.n_in - self.p.window // 2:
+            yield from self._judge()
+
+    def close(self) -> Iterator[Flagged]:
+        """Give the masks of the last frames."""
+        if self.n_in < _MIN_FRAMES:
+            raise HklflowError(
+                f"a scan of {self.n_in} frames has no background for the 3-D mask: "
+                f"give at least {_MIN_FRAMES} frames"
+            )
+        while self.n_judged < self.n_in:
+            yield from self._judge()
+        yield self._finish()
+
+    def _memory(self) -> tuple[Any, ...]:
+        """What the kernels know of the cells of a frame: nothing yet."""
+        self.stamp += 1
+        return (self.stamp, *self.known, self.rates)
+
+    def _judge(self) -> Iterator[Flagged]:
+        """Find the seeds of the next frame; finish the one before it."""
+        first = max(self.n_in - self.p.window, 0)
+        slots = np.arange(first, self.n_in) % self.size
+        window = (*self.rings, slots, self.n_judged % self.size)
+        limits = (float(self.p.seed_counts), float(self.p.seed_ratio))
+        found = self.lists[0]
+        n = kernels.find_seeds(
+            window, self._memory(), self.binner.n_good, first, *limits, *self.lowest, found
+        )
+        self.windows.append(window)
+        self.seeds.append(found[:n].copy())
+        self.n_judged += 1
+        if self.n_judged > 1:
+            yield self._finish()
+
+    def _finish(self) -> Flagged:
+        """Grow the region of the oldest frame that is judged, and give its bits."""
+        window = self.windows.popleft()
+        at = min(self.n_done, 1)
+        own = self.seeds[at]
+        others = [seeds for i, seeds in enumerate(self.seeds) if i != at]
+        other = np.concatenate(others) if others else own[:0]
+        cells = own[:0]
+        if len(own) or len(other):
+            memory, reach = self._memory(), math.floor((self.p.reach / self.p.cell) ** 2)
+            size = kernels.grow(
+                window, self.rules, memory, reach, own, other, self.met, *self.lists
+            )
+            cells = self.lists[2][:size]
+        cells = np.concatenate([cells, *self.glow])
+        self.glow.append(own)
+        if self.n_done > 0:
+            self.seeds.popleft()
+        self.n_done += 1
+        if not len(cells):
+            return None, 0
+        packed = np.zeros((self.shape[0], -(-self.shape[1] // 8)), np.uint8)
+        self.stamp += 1
+        n_good = kernels.paint(
+            cells, self.margin, self.p.cell, self.binner.good, self.stamp, self.met, packed
+        )
+        return packed, n_good
+
+
+def _disc(radius: int) -> NDArray[np.int64]:
+    """Steps (n, 2) to the points of a disc; radius 1 is the 3 x 3 square."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return np.argwhere(x * x + y * y <= (radius + 0.5) ** 2) - radius
+
+
+def flag_frames(
+    blocks: Iterable[NDArray[Any]], mask: BoolImage | None, params: Mask3dParams
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Flag the sensor artefacts of a scan, streaming.
+
+    Of the frames only ``window`` + 1 on cells (16 / cell² bytes per pixel each) are held.
+    Masks lag behind the frames by ``window / 2 + 1``.
+
+    Parameters
+    ----------
+    blocks
+        Frames (n, slow, fast) in order, any real type; negative and non-finite values are no
+        measurement. A block is not used after the next one is asked for.
+    mask
+        Bad pixels (slow, fast), True = bad, or None. They are not summed; whether a region
+        covers them has no meaning.
+    params
+        See :class:`Mask3dParams`.
+
+    Yields
+    ------
+    packed
+        Masks (m, slow, ceil(fast / 8)) as of :func:`pack`, 1 = artefact; together as many frames
+        as came in, in order. The values do not depend on the sizes of the blocks.
+    n_good
+        Number of good pixels flagged (m,).
+
+    Raises
+    ------
+    HklflowError
+        Shapes differ, or the scan has fewer than four frames.
+    """
+    masker: _Masker | None = None
+    longest = 1
+    for block in blocks:
+        if block.ndim != 3:
+            raise HklflowError(f"a block of frames has shape {block.shape}: (n, slow, fast) wanted")
+        if masker is None:
+            shape = (block.shape[1], block.shape[2])
+            if mask is not None and mask.shape != shape:
+                raise HklflowError(f"mask of shape {mask.shape} for frames of shape {shape}")
+            masker = _Masker(shape, mask, params)
+        if block.shape[1:] != masker.shape:
+            raise HklflowError(f"frames of shape {block.shape[1:]} after frames {masker.shape}")
+        longest = max(longest, len(block))
+        ready = [done for frame in block for done in masker.push(frame)]
+        yield from _stacked(ready, masker.shape, longest)
+    if masker is None:
+        raise HklflowError("no frames for the 3-D mask: check the range of frames")
+    yield from _stacked(list(masker.close()), masker.shape, longest)
+
+
+def _stacked(
+    ready: list[Flagged], shape: tuple[int, int], longest: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Stack frames to blocks of at most ``longest``."""
+    for start in range(0, len(ready), longest):
+        part = ready[start : start + longest]
+        packed = np.zeros((len(part), shape[0], -(-shape[1] // 8)), np.uint8)
+        for i, (one, _) in enumerate(part):
+            if one is not None:
+                packed[i] = one
+        yield packed, np.array([n for _, n in part], np.int64)
+
+
+def mask_frames(
+    blocks: Iterable[NDArray[Any]], mask: BoolImage | None, params: Mask3dParams
+) -> Iterator[NDArray[np.bool_]]:
+    """Flag as :func:`flag_frames`; gives masks bool (m, slow, fast), True = artefact."""
+    n_fast = 0
+
+    def watched() -> Iterator[NDArray[Any]]:
+        nonlocal n_fast
+        for block in blocks:
+            n_fast = block.shape[-1]
+            yield block
+
+    for packed, _ in flag_frames(watched(), mask, params):
+        yield unpack(packed, n_fast)
+
+
+def pack(block: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Pack masks (n, slow, fast) into bits: uint8 (n, slow, ceil(fast / 8)), first pixel highest.
+
+    Rows are padded with zeros, so every row starts on a byte.
+    """
+    return np.packbits(block, axis=-1)
+
+
+def unpack(packed: NDArray[np.uint8], n_fast: int) -> NDArray[np.bool_]:
+    """Undo :func:`pack`: bool (n, slow, n_fast)."""
+    if packed.dtype != np.uint8 or packed.shape[-1] != -(-n_fast // 8):
+        raise HklflowError(
+            f"packed mask of {packed.shape[-1]} {packed.dtype} per row does not hold rows of "
+            f"{n_fast} pixels: give the width of the detector in pixels"
+        )
+    return np.unpackbits(packed, axis=-1, count=n_fast).view(np.bool_)

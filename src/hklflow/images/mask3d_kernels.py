@@ -1,0 +1,329 @@
+"""Kernels of the 3-D mask: frames on cells, seeds, regions around them, and their bits.
+
+The frames of a window on cells are kept in rings (slot, cell slow, cell fast): counts, valid
+pixels, overloaded pixels. Cells are numbered ``a * n_fast_cells + b``. The background of a cell
+costs far more than its counts, so it is found where a seed is possible and where a region
+grows, and nowhere else.
+
+Tuples of the kernels:
+
+- ``window``: counts, valid, overloaded (rings), slots of the window's frames, slot of the frame
+  that is judged.
+- ``rules``: boxes, n_sigma, min_ratio.
+- ``memory``: stamp (a number that no frame before had); stamps (slow, part) of the parts of rows
+  that are known; their excess, the same capped, and its variance (slow, fast); working space
+  (slot, PART). Excess is -inf in a blind cell, that has no valid pixel or no background.
+"""
+
+import numpy as np
+
+from hklflow.simd.jit import kernel
+
+PART = 16  # cells of a row whose background is found together: that costs little more than one
+
+_CAP = 10.0  # of a cell's excess in a box, in σ: below n_sigma after averaging over 3 x 3 cells
+_CLIP = 4.0  # σ above the median that still counts as background
+_SLACK = 1e-9  # relative; more than the rounding of a mean
+
+
+@kernel
+def _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from):  # type: ignore[no-untyped-def]
+    """Sum of the valid pixels of one cell, their number, and the number of overloaded pixels."""
+    total, valid, overloaded = 0.0, 0, 0
+    for i in range(rows[0], rows[1]):
+        for j in range(columns[0], columns[1]):
+            if not keep[i, j]:
+                continue
+            value = np.float64(frame[i, j])
+            # Written so that NaN fails it.
+            if value >= valid_from and value < overload_from:
+                total += value
+                valid += 1
+            elif value >= overload_from and value < flag_from:
+                overloaded += 1
+    return total, valid, overloaded
+
+
+@kernel
+def bin_any(  # type: ignore[no-untyped-def]
+    frame, keep, cell, valid_from, flag_from, overload_from, counts, valid, overloaded
+):
+    """Sum one frame (slow, fast) of any type over cells; ``keep`` is true for good pixels."""
+    n_slow, n_fast = frame.shape
+    for a in range(-(-n_slow // cell)):
+        rows = (a * cell, min((a + 1) * cell, n_slow))
+        for b in range(-(-n_fast // cell)):
+            columns = (b * cell, min((b + 1) * cell, n_fast))
+            found = _cell(frame, keep, rows, columns, valid_from, flag_from, overload_from)
+            counts[a, b], valid[a, b], overloaded[a, b] = found
+
+
+@kernel
+def bin_integers(  # type: ignore[no-untyped-def]
+    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, counts, valid,
+    overloaded,
+):  # fmt: skip
+    """Sum one frame of integers over cells: as `bin_any`, but fast.
+
+    ``words`` are the frame's values, unsigned; ``keep`` has all bits of good pixels set, none of
+    bad ones; ``n_good`` is the number of good pixels of each cell. Values below ``limit`` are
+    valid, and those of a cell do not overflow uint32. ``sums`` (fast,) is working space.
+    """
+    n_slow, n_fast = frame.shape
+    for a in range(n_good.shape[0]):
+        rows = (a * cell, min((a + 1) * cell, n_slow))
+        sums[:] = 0
+        # All bits of some values together are at least the largest value.
+        bits = np.uint64(0)
+        for i in range(rows[0], rows[1]):
+            for j in range(n_fast):
+                value = words[i, j] & keep[i, j]
+                sums[j] += value
+                bits |= value
+        plain_row = bits < limit
+        for b in range(n_good.shape[1]):
+            columns = (b * cell, min((b + 1) * cell, n_fast))
+            plain = plain_row
+            if not plain:
+                bits = np.uint64(0)
+                for i in range(rows[0], rows[1]):
+                    for j in range(columns[0], columns[1]):
+                        bits |= words[i, j] & keep[i, j]
+                plain = bits < limit
+            if plain:
+                total = np.uint64(0)
+                for j in range(columns[0], columns[1]):
+                    total += sums[j]
+                counts[a, b], valid[a, b], overloaded[a, b] = total, n_good[a, b], 0
+            else:
+                found = _cell(frame, keep, rows, columns, 0.0, flag_from, overload_from)
+                counts[a, b], valid[a, b], overloaded[a, b] = found
+
+
+@kernel(error_model="numpy")
+def _find(window, memory, a, part):  # type: ignore[no-untyped-def]
+    """Find the excess of ``PART`` cells of the row ``a``."""
+    stamp, known, excess, capped, variance, rates = memory
+    known[a, part] = stamp
+    counts, valid, _, slots, own = window
+    first = part * PART
+    m = min(PART, excess.shape[1] - first)
+    n = 0
+    for z in slots:
+        if z == own:
+            continue
+        different = 0
+        for i in range(m):
+            rates[n, i] = counts[z, a, first + i]
+            different += valid[z, a, first + i] != valid[own, a, first + i]
+        if different:
+            for i in range(m):
+                here, there = valid[own, a, first + i], valid[z, a, first + i]
+                scaled = rates[n, i] * here / there
+                rates[n, i] = np.inf if there == 0 else scaled
+        n += 1
+    # Odd-even transposition sort, of all cells at once.
+    for step in range(n):
+        for k in range(step % 2, n - 1, 2):
+            for i in range(m):
+                one, two = rates[k, i], rates[k + 1, i]
+                rates[k, i] = min(one, two)
+                rates[k + 1, i] = max(one, two)
+    for i in range(m):
+        b = first + i
+        others = n
+        while others > 0 and rates[others - 1, i] == np.inf:
+            others -= 1
+        if valid[own, a, b] == 0 or others == 0:
+            excess[a, b], capped[a, b], variance[a, b] = -np.inf, 0.0, 0.0
+            continue
+        median = 0.5 * (rates[(others - 1) // 2, i] + rates[others // 2, i])
+        # Read noise can make sums of floats negative.
+        limit = median + _CLIP * np.sqrt(max(median, 0.0) + 1.0)
+        total = 0.0
+        used = 0
+        while used < others and rates[used, i] <= limit:
+            total += rates[used, i]
+            used += 1
+        level = total / used
+        excess[a, b] = counts[own, a, b] - level
+        variance[a, b] = max(level, 0.0) * (1.0 + 1.0 / used) + 1.0
+        capped[a, b] = min(excess[a, b], _CAP * np.sqrt(variance[a, b]))
+
+
+@kernel
+def _is_overloaded(window, a, b):  # type: ignore[no-untyped-def]
+    """Tell whether an overloaded cell is not overloaded on most of the other frames."""
+    _, _, overloaded, slots, own = window
+    n = 0
+    for z in slots:
+        n += overloaded[z, a, b] > 0 and z != own
+    return 2 * n <= len(slots) - 1
+
+
+@kernel
+def _note_lowest(window, a, first, lowest, noted):  # type: ignore[no-untyped-def]
+    """Make ``lowest`` (slow, fast) no more than any counts of the window, in the row ``a``.
+
+    ``first`` is the number of the window's first frame; ``noted`` (slow, 2) are the first and the
+    last (exclusive) frame that are in ``lowest``. Frames that have left the window only lower
+    it, so it is begun anew only now and then.
+    """
+    counts, valid, _, slots, _ = window
+    stop = first + len(slots)
+    if noted[a, 1] < first or noted[a, 0] + 2 * len(slots) < stop:
+        noted[a] = first
+        lowest[a] = np.inf
+    for z in slots[noted[a, 1] - first :]:
+        for b in range(lowest.shape[1]):
+            lower = (valid[z, a, b] > 0) & (counts[z, a, b] < lowest[a, b])
+            lowest[a, b] = counts[z, a, b] if lower else lowest[a, b]
+    noted[a, 1] = stop
+
+
+@kernel
+def find_seeds(window, memory, n_good, first, seed_counts, seed_ratio, lowest, noted, seeds):  # type: ignore[no-untyped-def]
+    """Write the seeds of a frame to ``seeds`` (cells,); gives their number.
+
+    ``n_good`` (slow, fast) are the good pixels of the cells. `_note_lowest` says what ``first``,
+    ``lowest`` and ``noted`` are.
+    """
+    counts, valid, overloaded, _, own = window
+    stamp, known, excess, _, variance, _ = memory
+    n_slow, n_fast = excess.shape
+    n = 0
+    for a in range(n_slow):
+        possible = 0
+        for b in range(n_fast):
+            possible += (counts[own, a, b] >= seed_counts) | (overloaded[own, a, b] > 0)
+        if possible == 0:
+            continue
+        _note_lowest(window, a, first, lowest, noted)
+        for b in range(n_fast):
+            # The background is no less than the lowest counts on as many valid pixels or fewer,
+            # which tells most cells of a bright one from seeds.
+            floor = lowest[a, b] * (1.0 - _SLACK) if valid[own, a, b] == n_good[a, b] else 0.0
+            needed = floor + max(seed_counts, seed_ratio * floor) * (1.0 - _SLACK)
+            seed = False
+            if counts[own, a, b] >= needed:
+                if known[a, b // PART] != stamp:
+                    _find(window, memory, a, b // PART)
+                # variance = B (1 + 1/n) + 1 stands for B: the difference is small beside
+                # seed_ratio.
+                seed = excess[a, b] >= max(seed_counts, seed_ratio * variance[a, b])
+            if overloaded[own, a, b] > 0:
+                seed |= _is_overloaded(window, a, b)
+            if seed:
+                seeds[n] = a * n_fast + b
+                n += 1
+    return n
+
+
+@kernel
+def _is_significant(window, rules, memory, a, b):  # type: ignore[no-untyped-def]
+    """Tell whether the excess is significant in one of the boxes around a cell."""
+    boxes, n_sigma, min_ratio = rules
+    stamp, known, excess, capped, variance, _ = memory
+    n_slow, n_fast = variance.shape
+    for box in boxes:
+        half = box // 2
+        rows = (max(a - half, 0), min(a + half + 1, n_slow))
+        columns = (max(b - half, 0), min(b + half + 1, n_fast))
+        total = noise = 0.0
+        for i in range(rows[0], rows[1]):
+            for part in range(columns[0] // PART, (columns[1] - 1) // PART + 1):
+                if known[i, part] != stamp:
+                    _find(window, memory, i, part)
+            for j in range(columns[0], columns[1]):
+                total += capped[i, j]
+                noise += variance[i, j]
+        if box == 1:
+            total = excess[a, b]
+        # As for the seeds, the variance stands for the background.
+        if total > max(n_sigma * np.sqrt(max(noise, 1.0)), min_ratio * noise):
+            return True
+    return False
+
+
+@kernel
+def _near(a, b, first, seeds, reach):  # type: ignore[no-untyped-def]
+    """Which of the seeds (n, 2) is at most ``reach`` from a cell: ``first`` if it is; -1: none.
+
+    ``reach`` is in squared cells.
+    """
+    for k in range(-1, len(seeds)):
+        at = first if k < 0 else k
+        da, db = seeds[at, 0] - a, seeds[at, 1] - b
+        if da * da + db * db <= reach:
+            return at
+    return -1
+
+
+@kernel
+def grow(window, rules, memory, reach, own_seeds, other_seeds, met, queue, nearest, region):  # type: ignore[no-untyped-def]
+    """Write the region of a frame to ``region`` (cells,); gives its number of cells.
+
+    It begins at ``own_seeds``, and at those of ``other_seeds`` whose cell is significant here,
+    and ends at ``reach`` (squared cells) from them. ``met`` (slow, fast) holds stamps of frames
+    before; ``queue`` and ``nearest`` (cells,) are working space.
+    """
+    stamp, excess = memory[0], memory[2]
+    n_slow, n_fast = excess.shape
+    size = 0
+    for k in range(len(own_seeds) + len(other_seeds)):
+        mine = k < len(own_seeds)
+        cell = own_seeds[k] if mine else other_seeds[k - len(own_seeds)]
+        a, b = cell // n_fast, cell % n_fast
+        if met[a, b] != stamp and (mine or _is_significant(window, rules, memory, a, b)):
+            met[a, b] = stamp
+            region[size] = queue[size] = cell
+            nearest[size] = size
+            size += 1
+    seeds = np.empty((size, 2), np.int64)
+    for k in range(size):
+        seeds[k] = region[k] // n_fast, region[k] % n_fast
+    n_queue, at = size, 0
+    while at < n_queue:
+        a, b = queue[at] // n_fast, queue[at] % n_fast
+        for i in range(max(a - 1, 0), min(a + 2, n_slow)):
+            for j in range(max(b - 1, 0), min(b + 2, n_fast)):
+                if met[i, j] == stamp:
+                    continue
+                # The answer is the same whatever way leads here.
+                met[i, j] = stamp
+                near = _near(i, j, nearest[at], seeds, reach)
+                if near < 0:
+                    continue
+                found = _is_significant(window, rules, memory, i, j)
+                if found:
+                    region[size] = i * n_fast + j
+                    size += 1
+                if found or excess[i, j] == -np.inf:
+                    queue[n_queue] = i * n_fast + j
+                    nearest[n_queue] = near
+                    n_queue += 1
+        at += 1
+    return size
+
+
+@kernel
+def paint(region, margin, cell, good, stamp, met, packed):  # type: ignore[no-untyped-def]
+    """Set the bits of the cells of a region and around them; gives the number of good pixels.
+
+    ``margin`` (n, 2) are the steps from a cell to those that are painted with it; ``packed``
+    (slow, bytes) is zero, its first pixel will be the highest bit.
+    """
+    n_slow, n_fast = good.shape
+    n_cells_slow, n_cells_fast = met.shape
+    n = 0
+    for one in region:
+        for m in range(len(margin)):
+            i, j = one // n_cells_fast + margin[m, 0], one % n_cells_fast + margin[m, 1]
+            if not (0 <= i < n_cells_slow and 0 <= j < n_cells_fast) or met[i, j] == stamp:
+                continue
+            met[i, j] = stamp
+            for slow in range(i * cell, min((i + 1) * cell, n_slow)):
+                for fast in range(j * cell, min((j + 1) * cell, n_fast)):
+                    packed[slow, fast >> 3] |= 128 >> (fast & 7)
+                    n += good[slow, fast]
+    return n

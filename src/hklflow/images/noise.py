@@ -1,0 +1,204 @@
+"""Noisy pixels: counts that change from one frame to the next more than photons do.
+
+Pairs of consecutive frames are compared. With the total n = x1 + x2 of a pixel given, x1 is
+binomial if photons are counted, whatever the rate is, so that t = (x1 - x2)^2 / n has the
+mean 1. What changes slowly (diffuse scattering, absorption, background) is in both frames of a
+pair and drops out; that is why pairs are compared and not all frames with their mean.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.images.masks import BoolImage
+from hklflow.simd.jit import kernel
+
+Floats = NDArray[np.float64]
+
+#: Part of the pairs, those that differ most, that is left out: a Bragg peak makes one strong.
+TRIMMED = 0.2
+#: Fewer pairs say nothing.
+MIN_PAIRS = 8
+_CALM = 25.0  # t of the pixels that tell how much of a pair's beam its first frame had
+
+
+@kernel
+def _measured(a, b, flag_from):  # type: ignore[no-untyped-def]
+    return 0 <= a < flag_from and 0 <= b < flag_from
+
+
+@kernel
+def _sums(first, second, bad, flag_from, share, calm):  # type: ignore[no-untyped-def]
+    """Sum both frames over the pixels whose t is not above ``calm``."""
+    one = 0.0
+    two = 0.0
+    for i in range(first.shape[0]):
+        for j in range(first.shape[1]):
+            a = float(first[i, j])
+            b = float(second[i, j])
+            if bad[i, j] or not _measured(a, b, flag_from):
+                continue
+            if (2 * (a - share * (a + b))) ** 2 <= calm * (a + b):
+                one += a
+                two += b
+    return one, two
+
+
+@kernel
+def _add_pair(first, second, bad, flag_from, share, total, largest, pairs):  # type: ignore[no-untyped-def]
+    """Add t to the totals, and keep the largest ones, in rising order."""
+    for i in range(first.shape[0]):
+        for j in range(first.shape[1]):
+            a = float(first[i, j])
+            b = float(second[i, j])
+            if bad[i, j] or not _measured(a, b, flag_from):
+                continue
+            pairs[i, j] += 1
+            if a + b == 0:
+                continue
+            t = (2 * (a - share * (a + b))) ** 2 / (a + b)
+            total[i, j] += t
+            top = largest[i, j]
+            if t > top[0]:
+                k = 0
+                while k + 1 < len(top) and top[k + 1] < t:
+                    top[k] = top[k + 1]
+                    k += 1
+                top[k] = t
+
+
+@kernel
+def _means(total, largest, pairs, judged, n_left_out):  # type: ignore[no-untyped-def]
+    """Mean t of each judged pixel without its largest ones, 0 elsewhere."""
+    means = np.zeros(total.shape, np.float32)
+    for i in range(total.shape[0]):
+        for j in range(total.shape[1]):
+            if not judged[i, j]:
+                continue
+            left_out = n_left_out[pairs[i, j]]
+            rest = total[i, j]
+            for k in range(left_out):
+                rest -= largest[i, j, len(largest[i, j]) - 1 - k]
+            means[i, j] = rest / (pairs[i, j] - left_out)
+    return means
+
+
+@kernel
+def _alone(values, judged, loud, contrast):  # type: ignore[no-untyped-def]
+    """Keep the loud pixels whose value is above that of their neighbours."""
+    result = np.zeros(loud.shape, np.bool_)
+    near = np.empty(8)
+    for i in range(loud.shape[0]):
+        for j in range(loud.shape[1]):
+            if not loud[i, j]:
+                continue
+            n = 0
+            for a in range(max(0, i - 1), min(loud.shape[0], i + 2)):
+                for b in range(max(0, j - 1), min(loud.shape[1], j + 2)):
+                    if judged[a, b] and not (a == i and b == j):
+                        near[n] = values[a, b]
+                        n += 1
+            # Beside a gap a spot may show three pixels only: then no neighbour may share it.
+            ordered = np.sort(near[:n])
+            rival = 0.0 if n == 0 else ordered[n - 3] if n == 8 else ordered[n - 1]
+            result[i, j] = values[i, j] > contrast * rival
+    return result
+
+
+class PairDispersion:
+    """Dispersion of every pixel over pairs of frames.
+
+    Parameters
+    ----------
+    bad
+        Known bad pixels (slow, fast).
+    n_pairs
+        Pairs that will be added; they must have no frame in common.
+    flag_from
+        Values from here on are no measurement, see :func:`hklflow.images.masks.flag_value`;
+        infinity if there is none. Negative and not finite values never are one.
+    """
+
+    def __init__(self, bad: BoolImage, n_pairs: int, *, flag_from: float = math.inf) -> None:
+        self._bad, self._flag = bad, flag_from
+        self._n_trimmed = max(1, round(TRIMMED * n_pairs))
+        self._total = np.zeros(bad.shape)
+        self._largest = np.zeros((*bad.shape, self._n_trimmed), np.float32)
+        self._pairs = np.zeros(bad.shape, np.uint16)
+
+    def add(self, pair: NDArray[Any]) -> None:
+        """Add two consecutive frames (2, slow, fast)."""
+        if pair.shape != (2, *self._bad.shape):
+            raise HklflowError(f"frames {pair.shape} are no pair for the mask {self._bad.shape}")
+        first, second = pair
+        share = 0.5
+        # The beam changes: where photons are counted both frames have their share of it.
+        for calm in (math.inf, _CALM, _CALM):
+            one, two = _sums(first, second, self._bad, self._flag, share, calm)
+            share = one / (one + two) if one > 0 and two > 0 else 0.5
+        arrays = self._total, self._largest, self._pairs
+        _add_pair(first, second, self._bad, self._flag, share, *arrays)
+
+    def noisy(
+        self, bad: BoolImage, *, false_pixels: float = 0.01, contrast: float = 3.0
+    ) -> BoolImage:
+        """Find noisy pixels.
+
+        A pixel's dispersion D is its mean t without the fifth of the pairs that has the largest.
+        A pixel is noisy if D is above a limit that photons exceed on fewer than ``false_pixels``
+        pixels of the whole detector, and above ``contrast`` times the third highest D of its
+        eight nearest neighbours (the highest beside bad pixels): a Bragg spot that comes back
+        again and again is on its neighbours too.
+
+        The limit holds at all count rates: see `dispersion_limit` for the mean of all pairs, and
+        D, the mean of the smallest ones, is below it. 60 frames of a Mpixel give 3.5. What counts
+        with 12 times the variance of photons is at the limit, what has 50 times is found.
+
+        Not found are pixels that are noisy in less than a fifth of the pairs, or change slowly.
+
+        Parameters
+        ----------
+        bad
+            Pixels (slow, fast) that are not judged and not used as neighbours.
+        false_pixels
+            Good pixels in a whole image that may be taken for noisy.
+        contrast
+            Factor above the neighbours.
+
+        Returns
+        -------
+        NDArray
+            bool (slow, fast).
+        """
+        judged = ~bad & (self._pairs >= MIN_PAIRS)
+        numbers = np.arange(int(self._pairs.max()) + 1)
+        # A pixel with fewer pairs has fewer to leave out.
+        n_left_out = np.maximum(1, np.rint(TRIMMED * numbers)).astype(np.int64)
+        means = _means(self._total, self._largest, self._pairs, judged, n_left_out)
+        chance = false_pixels / max(int(judged.sum()), 1)
+        limits = np.zeros(len(numbers), np.float32)
+        for pairs in np.unique(self._pairs[judged]):
+            limits[pairs] = dispersion_limit(int(pairs), chance) / pairs
+        loud = judged & (means > limits[self._pairs])
+        return _alone(means, judged, loud, contrast)
+
+
+def dispersion_limit(pairs: int, chance: float) -> float:
+    """Sum of t over pairs of frames that photons exceed with no more than this chance.
+
+    By Hoeffding's lemma x1 - E(x1) is sub-Gaussian with the variance n / 4, so that E exp(s t) <=
+    (1 - 2 s)^(-1/2), where χ² has the equality. So Chernoff's bound of χ² holds for every n:
+    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. Solved for x by Newton's
+    method.
+    """
+    if not (pairs > 0 and 0 < chance < 1):
+        raise HklflowError(f"limit for {pairs} pairs, chance {chance}: give pairs and 0 to 1")
+    m, target = float(pairs), -math.log(chance)
+    x = m + 2 * target + 2 * math.sqrt(m * target)  # above the root: the bound is convex
+    for _ in range(50):
+        excess = 0.5 * (x - m - m * math.log(x / m)) - target
+        x -= excess / (0.5 * (1 - m / x))
+    return x

@@ -1,0 +1,175 @@
+"""Mean, standard deviation and maximum of every pixel over frames, and pixels that stand out."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.images.masks import BoolImage
+from hklflow.simd.jit import kernel
+
+Floats = NDArray[np.float64]
+# Rows whose neighbourhoods are sorted at a time.
+_ROWS = 64
+
+
+@kernel
+def _add(block, levels, bad, valid_from, flag_from, frames, light, total, squares, largest):  # type: ignore[no-untyped-def]
+    for k in range(block.shape[0]):
+        for i in range(block.shape[1]):
+            for j in range(block.shape[2]):
+                x = float(block[k, i, j])
+                if bad[i, j] or not valid_from <= x < flag_from:
+                    continue
+                frames[i, j] += 1
+                light[i, j] += levels[k]
+                total[i, j] += x
+                squares[i, j] += x * x / levels[k]
+                largest[i, j] = max(largest[i, j], x)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over frames, each (slow, fast); pixels that were never measured are 0.
+
+    Attributes
+    ----------
+    frames : int64 array
+        Frames with a measurement.
+    light : array
+        Sum of the frames' levels, those with a measurement of the pixel.
+    total : array
+        Sum of the values; exact for whole counts.
+    squares : array
+        Sum of the squared values, each divided by its frame's level.
+    largest : array
+        Largest value.
+    """
+
+    frames: NDArray[np.int64]
+    light: Floats
+    total: Floats
+    squares: Floats
+    largest: Floats
+
+    @property
+    def mean(self) -> Floats:
+        """Value per frame, NaN where never measured."""
+        return np.divide(self.total, self.frames, where=self.frames > 0, out=_nan(self.total))
+
+    @property
+    def std(self) -> Floats:
+        """Standard deviation over the frames (all of level 1), NaN with fewer than 2 frames."""
+        seen = self.frames > 1
+        excess = self.squares - self.total**2 / np.maximum(self.frames, 1)
+        variance = np.divide(excess, self.frames - 1, where=seen, out=_nan(self.total))
+        return np.sqrt(np.maximum(variance, 0))
+
+    @property
+    def dispersion(self) -> Floats:
+        """Index of dispersion: χ² against the frames' levels over N - 1; NaN without counts.
+
+        For levels of 1 it is variance / mean, Fano's factor. 1 if photons are counted.
+        """
+        seen = (self.frames > 1) & (self.total > 0)
+        rate = np.divide(self.total, self.light, where=seen, out=_nan(self.total))
+        chi2 = np.divide(self.squares, rate, where=seen, out=_nan(self.total)) - self.total
+        return chi2 / np.where(seen, self.frames - 1, 1)
+
+
+class PixelMoments:
+    """Sum frames block by block; nothing depends on how they are cut into blocks.
+
+    Parameters
+    ----------
+    bad
+        Pixels (slow, fast) that never count.
+    flag_from
+        Values from here on are no measurement, see :func:`hklflow.images.masks.flag_value`.
+    valid_from
+        Values below are no measurement; those that are not finite never are one.
+    """
+
+    def __init__(
+        self, bad: BoolImage, *, flag_from: float = math.inf, valid_from: float = 0.0
+    ) -> None:
+        self._bad, self._from, self._flag = bad, valid_from, flag_from
+        self._frames = np.zeros(bad.shape, np.int64)
+        self._sums = [np.zeros(bad.shape) for _ in range(3)]
+        self._largest = np.full(bad.shape, -math.inf)
+
+    def add(self, block: NDArray[Any], levels: ArrayLike | None = None) -> None:
+        """Add frames (n, slow, fast), of relative intensities (n,) (1 if none are given)."""
+        if block.shape[1:] != self._bad.shape:
+            raise HklflowError(f"frames {block.shape} do not fit the mask {self._bad.shape}")
+        level = np.ones(len(block)) if levels is None else np.asarray(levels, np.float64)
+        arrays = self._frames, *self._sums, self._largest
+        _add(block, level, self._bad, self._from, self._flag, *arrays)
+
+    def result(self) -> Moments:
+        """All that was added; the sums are not copied, so add nothing more."""
+        self._largest[self._frames == 0] = 0
+        light, total, squares = self._sums
+        return Moments(self._frames, light, total, squares, self._largest)
+
+
+def local_outliers(
+    values: Floats, bad: BoolImage, n_sigma: float, radius: int = 3
+) -> tuple[BoolImage, BoolImage]:
+    """Pixels below, and above, those around them.
+
+    A pixel is compared with the median of the good others in a square of ``2 radius + 1`` pixels,
+    in units of their scatter (1.4826 MAD). Pixels with fewer than 8 good ones around, or where
+    half of these are equal (few counts: there is no scatter), are not judged.
+
+    Parameters
+    ----------
+    values
+        (slow, fast); what is not finite is bad.
+    bad
+        (slow, fast), neither judged nor used.
+    n_sigma
+        Scatters from which on a pixel stands out.
+
+    Returns
+    -------
+    tuple
+        Two bool images (slow, fast): below, above.
+    """
+    side = 2 * radius + 1
+    known = np.where(bad | ~np.isfinite(values), np.inf, values)
+    padded = np.pad(known, radius, constant_values=np.inf)
+    around = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
+    others = np.ones(side * side, bool)
+    others[side * side // 2] = False
+    below, above = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
+    for start in range(0, values.shape[0], _ROWS):
+        rows = slice(start, start + _ROWS)
+        near = around[rows].reshape(-1, values.shape[1], side * side)[..., others]
+        centre = _middle(near)
+        apart = np.abs(np.where(np.isfinite(near), near - centre[..., None], np.inf))
+        scatter = 1.4826 * _middle(apart)
+        judged = (np.isfinite(near).sum(axis=-1) >= 8) & np.isfinite(known[rows]) & (scatter > 0)
+        excess = np.where(judged, known[rows] - centre, 0.0)
+        below[rows], above[rows] = excess < -n_sigma * scatter, excess > n_sigma * scatter
+        below[rows] &= judged
+        above[rows] &= judged
+    return below, above
+
+
+def _middle(values: Floats) -> Floats:
+    """Median of the finite values along the last axis; they sort before infinity. 0 if none."""
+    ordered = np.sort(values, axis=-1)
+    n = np.isfinite(ordered).sum(axis=-1)
+    low, high = (
+        np.take_along_axis(ordered, np.maximum(at, 0)[..., None], -1)[..., 0]
+        for at in ((n - 1) // 2, n // 2)
+    )
+    return np.where(n > 0, (low + high) / 2, 0.0)
+
+
+def _nan(like: Floats) -> Floats:
+    return np.full(like.shape, np.nan)

@@ -1,0 +1,1 @@
+"""From a table of peaks to cell and orientation: indexing, refinement, what is left over."""

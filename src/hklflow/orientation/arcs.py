@@ -1,0 +1,272 @@
+r"""Spots of a mosaic crystal are arcs that rock skewly, and their centroids are not on them.
+
+Blocks of the crystal are turned against each other about all axes: a reflection is a cap around Q,
+of which the Ewald sphere shows, at each angle φ of the scan, the blocks on the circle 2θ = const.
+The counts at φ and at the azimuth ψ about the beam follow the distance d on the cap,
+
+.. math:: N(d; \eta), \quad
+   \cos d = \cos\alpha(\phi) \cos\alpha_0 + \sin\alpha(\phi) \sin\alpha_0
+   \cos(\psi - \psi(\phi)) ,
+
+α and ψ the polar angle and azimuth of the mean block's Q, :math:`\alpha_0 = \pi/2 - \theta`. Along
+the azimuth their spread is :math:`\sigma_a = \eta / \cos\theta`, so that the centroid is nearer to
+the beam: the part of the ray across the beam is shorter by the mean of cos,
+:math:`\exp(-\sigma_a^2/2)`. With 1° of spread cells come out too large by 10⁻⁴. And where α and ψ
+are curved in φ, the centroid is beside the mean block and comes late.
+
+The spread is taken from how wide spots are along the arcs, beyond what they are in all directions,
+and along the radius, where wavelengths spread them; that in φ from the rocking curves.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.geometry import BEAM, Rotation
+from hklflow.orientation import sharpness
+
+Floats = NDArray[np.float64]
+
+_FEWEST = 40  # peaks for three parameters
+_WELL = 10.0  # significance of peaks whose width is known to a tenth
+_OBLIQUE = 0.6  # sine of twice the angle between arcs and pixels
+_SHARPEST = 0.1  # of the peaks, which are reflections
+_SELDOM = 0.02  # weight of what is above the lower edge
+_DETERMINED = 25.0  # fall of χ² that shows arcs
+_ROUNDS = 10
+_POINT = 0.1  # pixels²: no spot is smaller
+_LONGEST = 0.2  # radian: widest rocking curve over its rate
+_STEP = 1e-4  # radian, of derivatives
+
+
+class _Directions(NamedTuple):
+    """How spots move on the detector, (n, 2) each, slow and fast: pixels per radian.
+
+    Attributes
+    ----------
+    along : Floats
+        By a turn of the crystal along the arc: azimuth times cos θ.
+    out : Floats
+        By a change of 2θ.
+    """
+
+    along: Floats
+    out: Floats
+
+
+class Displaced(NamedTuple):
+    """By how much centroids are off the mean block's spots, (n,) each.
+
+    Attributes
+    ----------
+    slow, fast : Floats
+        Pixels.
+    frame : Floats
+        Frames.
+    width : Floats
+        Of spots, pixels; of arcs that of spots as much broader as the arcs are than they should be.
+    """
+
+    slow: Floats
+    fast: Floats
+    frame: Floats
+    width: Floats
+
+
+def displaced(
+    rotation: Rotation,
+    slow: Floats,
+    fast: Floats,
+    width_slow: Floats,
+    width_fast: Floats,
+    width_frame: Floats,
+    significance: Floats,
+) -> Displaced:
+    """Return how far centroids are from where the mean block's spots are.
+
+    A fit that follows a part of an arc, as one that is oblique to the pixels, is off by its part:
+    each spot is moved by its own width, up to what the crystal's spread makes.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    slow, fast, width_slow, width_fast, width_frame : (n,) arrays
+        Centroids and standard deviations of the spots, pixels and frames.
+    significance : (n,) array
+        Intensity over its standard deviation.
+    """
+    spots = _directions(rotation, slow, fast)
+    squares = np.stack([width_slow, width_fast], axis=1) ** 2
+    ray = _rays(rotation, slow, fast)
+    rocking = width_frame * abs(rotation.scan.step) * _rate(rotation, ray)
+    spot, spread, radial = _widths(spots, squares, rocking**2, significance)
+    long = np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
+    own = np.sum(squares - spot, axis=1) / long
+    expected = 2 * spot + spread * long + radial * np.sum(spots.out**2, axis=1)
+    square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
+    # Rocking curves are broad for other reasons, too: what the arcs show is mosaic spread.
+    mosaic = np.minimum(rocking, np.sqrt(spread))
+    late, turned = _rocked(rotation, ray, mosaic)
+    across = ray - np.outer(ray @ BEAM, BEAM)
+    aside = np.cross(BEAM, across)
+    mean = (np.cos(turned) * np.exp(-square / 2))[:, None] * across
+    mean += np.sin(turned)[:, None] * aside
+    there = rotation.detector.intersect(ray + mean - across)
+    return Displaced(
+        np.asarray(there[0]) - slow,
+        np.asarray(there[1]) - fast,
+        late,
+        np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
+    )
+
+
+def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Floats]:
+    """Return by how many frames (n,) and radians of azimuth (n,) means of rocking curves are off.
+
+    Parameters
+    ----------
+    ray : (n, 3) array
+        Scattered beams.
+    mosaic : (n,) array
+        Standard deviations in radians.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(7)
+    q = ray - BEAM
+    length = np.linalg.norm(q, axis=1)
+    axis = rotation.goniometer.scan_axis_lab()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alpha = np.arccos(np.clip(-(q @ BEAM) / length, -1, 1))
+        rate = (np.cross(axis, q) @ BEAM) / (length * np.sin(alpha))
+        # Where a rocking curve is as long as it is curved, there is no mean block's spot to tell.
+        spread = np.minimum(mosaic / np.abs(rate), _LONGEST * np.abs(rate))
+        total, late, turned = np.zeros((3, len(q)))
+        across = q - np.outer(q @ BEAM, BEAM)
+        aside = np.cross(BEAM, across)
+        for x, w in zip(nodes, weights, strict=True):
+            angle = x * spread
+            there = _turned(q, axis, angle)
+            own = np.arccos(np.clip(-(there @ BEAM) / length, -1, 1))
+            misfit = (own - alpha) / (spread * np.abs(rate))
+            weight = w * np.exp((x**2 - misfit**2) / 2) * np.sqrt(np.sin(alpha) / np.sin(own))
+            azimuth = np.arctan2(np.sum(there * aside, axis=1), np.sum(there * across, axis=1))
+            total += weight
+            late += weight * angle
+            turned += weight * azimuth
+        late, turned = late / total / rotation.scan.step, turned / total
+    return np.nan_to_num(late), np.nan_to_num(turned)
+
+
+def _turned(vectors: Floats, axis: Floats, angle: Floats) -> Floats:
+    """Turn vectors (n, 3) about an axis by angles (n,), radians."""
+    along = np.outer(vectors @ axis, axis)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    turned: Floats = along + cos * (vectors - along) + sin * np.cross(axis, vectors)
+    return turned
+
+
+def _rate(rotation: Rotation, ray: Floats) -> Floats:
+    """Return by how much blocks are turned against each other per angle of the scan."""
+    normal = np.cross(ray, BEAM)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate: Floats = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(
+            normal, axis=1
+        )
+    return np.nan_to_num(rate)
+
+
+def _widths(
+    spots: _Directions, squares: Floats, rocking: Floats, significance: Floats
+) -> tuple[float, float, float]:
+    """Find what spots are: in all directions (pixels²), along arcs and along the radius (radian²).
+
+    Parameters
+    ----------
+    spots : _Directions
+    squares : (n, 2) array
+        Squared widths along slow and fast.
+    rocking : (n,) array
+        And of the rocking curves, radian² of the crystal.
+    significance : (n,) array
+    """
+    from scipy.optimize import nnls
+
+    # Fits along slow and fast lose a part of an arc that is oblique to both.
+    oblique = 2 * np.abs(np.prod(spots.along, axis=1)) / np.sum(spots.along**2, axis=1)
+    columns = (np.ones_like(squares), spots.along**2, spots.out**2)
+    design = np.stack(columns, axis=2)
+    with np.errstate(invalid="ignore"):
+        keep = (significance > _WELL) & (oblique < _OBLIQUE) & np.isfinite(squares).all(axis=1)
+    keep &= np.isfinite(design).all(axis=(1, 2))
+    if keep.sum() < _FEWEST:
+        return _POINT, 0.0, 0.0
+    rows, wide = design[keep], squares[keep]
+    # Maxima of the diffuse scattering are broad in all directions, and may be the most: begin with
+    # the lower edge of the widths, then go by the narrowest class.
+    sharp = np.quantile(rocking[keep], _SHARPEST)
+    expected = np.maximum(_POINT + sharp * rows[:, :, 1], _POINT)
+
+    def fitted(weight: Floats) -> Floats:
+        w = np.sqrt(weight)[:, None] / expected
+        solution: Floats = nnls((rows * w[:, :, None]).reshape(-1, 3), (wide * w).ravel())[0]
+        return solution
+
+    for _ in range(_ROUNDS):
+        off = wide.sum(axis=1) / expected.sum(axis=1)
+        found = fitted(np.where(off > 1, _SELDOM, 1.0))
+        expected = np.maximum(rows @ found, _POINT)
+    used = np.ones(len(rows), np.bool_)
+    for _ in range(2):
+        off = wide.sum(axis=1) / expected.sum(axis=1)
+        size = np.sqrt(off)
+        edge = sharpness.gap(size, significance[keep])
+        core = sharpness.narrow(size, significance[keep]) if edge is None else size <= edge
+        if core is None:
+            break
+        used = core
+        found = fitted(core.astype(np.float64))
+        expected = np.maximum(rows @ found, _POINT)
+    spot, spread, radial = map(float, found)
+    # A crystal has no more mosaic spread than its rocking curves are broad.
+    spread = min(spread, float(np.median(rocking[keep])))
+    if not _determined(rows[used], wide[used], expected[used], (spot, spread, radial)):
+        spread = 0.0
+    return max(spot, _POINT), spread, radial
+
+
+def _determined(
+    rows: Floats, wide: Floats, expected: Floats, found: tuple[float, float, float]
+) -> bool:
+    """Return True if squared widths (n, 2) without the arcs' part would fit much worse."""
+    from scipy.optimize import nnls
+
+    w = 1 / expected
+    design, target = rows * w[:, :, None], wide * w
+    with_arcs = float(np.sum((target - design @ found) ** 2))
+    without = float(nnls(design[:, :, [0, 2]].reshape(-1, 2), target.ravel())[1] ** 2)
+    return without - with_arcs > _DETERMINED * with_arcs / target.size
+
+
+def _rays(rotation: Rotation, slow: Floats, fast: Floats) -> Floats:
+    """Return unit vectors (n, 3) of the scattered beam."""
+    ray: Floats = rotation.q_lab(slow, fast) / rotation.beam.k + BEAM
+    return ray
+
+
+def _cos_theta(ray: Floats) -> Floats:
+    return np.sqrt(np.maximum(0.5 * (1 + ray @ BEAM), 1e-12))
+
+
+def _directions(rotation: Rotation, slow: Floats, fast: Floats) -> _Directions:
+    ray = _rays(rotation, slow, fast)
+    across = ray - np.outer(ray @ BEAM, BEAM)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = across / np.linalg.norm(across, axis=1)[:, None]
+    aside = np.cross(BEAM, across) / _cos_theta(ray)[:, None]
+    outward = np.outer(np.linalg.norm(across, axis=1), -BEAM) + unit * (ray @ BEAM)[:, None]
+
+    def moved(by: Floats) -> Floats:
+        there = np.stack(rotation.detector.intersect(ray + _STEP * by), axis=1)
+        return (there - np.stack([slow, fast], axis=1)) / _STEP
+
+    return _Directions(moved(aside), moved(outward))

@@ -1,0 +1,379 @@
+"""Orientation from nothing: the lattice of a cloud of scattering vectors.
+
+`orientation.lattice_search` finds the primitive lattice; here it is brought to the expected cell or
+to a conventional one, fitted, and judged. Equal input gives equal output.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice, symmetry
+from hklflow.geometry.reduction import matching_settings, real_basis, strain
+from hklflow.orientation.known_cell import known_lattice
+from hklflow.orientation.lattice_search import MIN_PEAKS, find_lattice, fit, is_indexed
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# Strain that an error of the geometry, as a beam centre off by a pixel, can mimic.
+_METRIC_ACCURACY = 5e-4
+_SHARP = 0.1  # deviation of h, k, l within which hardly a peak is indexed by chance
+_MORE = 1.05  # times as many peaks as another lattice that is to be taken instead
+_FEWER = 0.95  # of the best setting's peaks: fewer are those of a twin, or of none
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting in which the peaks can be indexed.
+
+    Attributes
+    ----------
+    group : SpaceGroup
+        The expected one, or the most symmetric one of the lattice.
+    cell : (6,) array
+        Å and degrees, as fitted; not constrained.
+    ub : (3, 3) array
+        1/Å with 2π.
+    deviation : float
+        Largest principal strain between the cell and one that obeys the symmetry.
+    rms : float
+        Rms distance in 1/Å of the indexed peaks from the lattice when its cell is made to
+        obey the symmetry.
+    accepted : bool
+        Whether the symmetry leaves the fit about as good as none does.
+    """
+
+    group: symmetry.SpaceGroup
+    cell: Floats
+    ub: Floats
+    deviation: float
+    rms: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """A crystal's lattice and orientation.
+
+    Attributes
+    ----------
+    ub : (3, 3) array
+        1/Å with 2π, ``G = UB h`` in the goniometer's frame.
+    u : (3, 3) array
+        Proper rotation.
+    cell : (6,) array
+        Å and degrees, from the fit of UB without constraints.
+    hkl : (n, 3) int array
+        Nearest indices of all peaks, also of those not indexed.
+    indexed : (n,) bool array
+    fraction : float
+        Of the peaks, indexed within the tolerance.
+    rms : float
+        Rms deviation from integers of the indexed peaks, per component of hkl.
+    relation : str
+        Empty, or how the lattice found relates to the expected cell when it is
+        a supercell or a subcell.
+    ambiguities : list of (3, 3) array
+        Rotations of the lattice (``h' = W h``) that are no symmetry of the crystal: each
+        gives another orientation that indexes as well. Intensities must decide.
+    candidates : list of Candidate
+        Settings, best first.
+    """
+
+    ub: Floats
+    u: Floats
+    cell: Floats
+    hkl: NDArray[np.int64]
+    indexed: Mask
+    fraction: float
+    rms: float
+    relation: str
+    ambiguities: list[Floats]
+    candidates: list[Candidate]
+
+
+def index_peaks(
+    g: ArrayLike,
+    *,
+    cell: ArrayLike | None = None,
+    group: symmetry.SpaceGroup | None = None,
+    sigma: ArrayLike | None = None,
+    tolerance: float,
+    cell_tolerance: float,
+    min_fraction: float,
+    max_cell: float = 100.0,
+    strength: Floats | None = None,
+) -> Indexing:
+    """Find the lattice and orientation of a crystal.
+
+    Parameters
+    ----------
+    g : (n, 3) array
+        Scattering vectors in the goniometer's frame, 1/Å with 2π, of one or several
+        rotations of the crystal.
+    cell : (6,) array, optional
+        Expected conventional cell, good to a few per cent.
+    group : SpaceGroup, optional
+        Default: P 1 with a cell; without one, the lattice's symmetry is proposed.
+    sigma : (n,) array, optional
+        Standard deviation of ``g`` in 1/Å; weights of the fit.
+    tolerance : float
+        Largest deviation of h, k and l from integers of an indexed peak.
+    cell_tolerance : float
+        Largest principal strain between the cell found and the expected one.
+    min_fraction : float
+        Fraction of peaks that must be indexed.
+    max_cell : float
+        Longest primitive lattice vector in Å looked for without a cell.
+    strength : (n,) array, optional
+        Of the peaks: where an expected cell is not found the strongest are tried alone.
+
+    Raises
+    ------
+    HklflowError
+        With too few or coplanar peaks, when no lattice explains ``min_fraction`` of them,
+        or when the lattice found is not the expected one.
+    """
+    g = _checked(g)
+    weights = np.ones(len(g)) if sigma is None else 1 / np.asarray(sigma, dtype=np.float64)
+    if weights.shape != (len(g),) or not np.all(np.isfinite(weights) & (weights > 0)):
+        raise HklflowError(f"sigma of the {len(g)} peaks must be {len(g)} positive numbers in 1/Å")
+    if cell is None:
+        ub = _best_lattice(g, weights, tolerance, _reaches(cell, group, max_cell), min_fraction)
+        candidates, relation = _proposed(ub, g, group, tolerance), ""
+        expected = candidates[0].group
+    else:
+        expected = symmetry.space_group("P 1") if group is None else group
+        search = _Search(
+            np.asarray(cell, dtype=np.float64), expected, tolerance, cell_tolerance, min_fraction
+        )
+        candidates, relation = search.candidates(g, weights, strength)
+    ub = fit(candidates[0].ub, g, weights, tolerance)
+    indexed = is_indexed(ub, g, tolerance)
+    if indexed.mean() < min_fraction:
+        raise HklflowError(
+            f"the expected cell indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
+            f"limit {min_fraction:.0%}){f': {relation}' if relation else ''}; check the cell"
+        )
+    u, found = lattice.decompose_ub(ub)
+    hkl = g @ np.linalg.inv(ub).T
+    rms = float(np.sqrt(np.mean((hkl - np.rint(hkl))[indexed] ** 2)))
+    return Indexing(
+        ub=ub,
+        u=u,
+        cell=found,
+        hkl=np.rint(hkl).astype(np.int64),
+        indexed=indexed,
+        fraction=float(indexed.mean()),
+        rms=rms,
+        relation=relation,
+        ambiguities=symmetry.reindexing_operators(found, expected),
+        candidates=candidates,
+    )
+
+
+def _best_lattice(
+    g: Floats, weights: Floats, tolerance: float, reaches: list[float], min_fraction: float
+) -> Floats:
+    ub = find_lattice(g, weights, tolerance, reaches)
+    indexed = is_indexed(ub, g, tolerance)
+    if indexed.mean() < min_fraction:
+        raise HklflowError(
+            f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
+            f"limit {min_fraction:.0%}); check distance, beam centre and wavelength, or raise "
+            "max_cell"
+        )
+    return ub
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A cell that is looked for, and the limits of `index_peaks`."""
+
+    cell: Floats
+    group: symmetry.SpaceGroup
+    tolerance: float
+    cell_tolerance: float
+    min_fraction: float
+
+    def candidates(
+        self, g: Floats, weights: Floats, strength: Floats | None
+    ) -> tuple[list[Candidate], str]:
+        """List settings, and how the lattice found relates to the expected one."""
+        reaches = _reaches(self.cell, self.group, 0.0)
+        failed: HklflowError | None = None
+        found: list[Candidate] = []
+        relation = ""
+        try:
+            ub = _best_lattice(g, weights, self.tolerance, reaches, self.min_fraction)
+            found, relation = self._settings(ub, g)
+            if not relation and self._fraction(found, g, self.tolerance) >= self.min_fraction:
+                return found, relation
+        except HklflowError as error:
+            failed = error
+        # With a twin, satellites or half the wavelength the best lattice is not the crystal's.
+        known = known_lattice(
+            g, self.cell, self.group, self.tolerance, self.cell_tolerance, strength
+        )
+        if known is not None:
+            others, of_others = self._settings(known, g)
+            least = _MORE * self._fraction(found, g, _SHARP) if found else 0.0
+            if self._fraction(others, g, _SHARP) > least:
+                return others, of_others
+        if failed is not None:
+            raise failed
+        return found, relation
+
+    def _settings(self, ub: Floats, g: Floats) -> tuple[list[Candidate], str]:
+        return _expected(ub, g, self.cell, self.group, self.tolerance, self.cell_tolerance)
+
+    def _fraction(self, found: list[Candidate], g: Floats, tolerance: float) -> float:
+        return float(is_indexed(found[0].ub, g, tolerance).mean())
+
+
+def _checked(g: ArrayLike) -> Floats:
+    g = np.asarray(g, dtype=np.float64)
+    if g.ndim != 2 or g.shape[1] != 3 or not np.all(np.isfinite(g)):
+        raise HklflowError(f"peaks to index must be (n, 3) finite numbers; got shape {g.shape}")
+    if len(g) < MIN_PEAKS:
+        raise HklflowError(
+            f"{len(g)} peaks are too few to index (at least {MIN_PEAKS}); lower the threshold of "
+            "the peak search or use more frames"
+        )
+    spread = np.linalg.svd(g, compute_uv=False)
+    if spread[2] < 0.02 * spread[0]:
+        raise HklflowError(
+            f"the {len(g)} peaks are coplanar: their rms extents are "
+            f"{', '.join(f'{x:.3g}' for x in spread / np.sqrt(len(g)))} 1/Å; a lattice needs a "
+            "scan of some degrees"
+        )
+    return g
+
+
+def _reaches(
+    cell: ArrayLike | None, group: symmetry.SpaceGroup | None, max_cell: float
+) -> list[float]:
+    """Lengths in Å up to which lattice vectors are looked for, one search after the other."""
+    if cell is None:
+        return [x for x in (25.0, 50.0) if x < max_cell] + [max_cell]
+    reduced, _ = symmetry.niggli(cell, group)
+    return [1.3 * float(max(reduced[:3])), 2.6 * float(max(reduced[:3]))]
+
+
+def _candidate(ub: Floats, g: Floats, group: symmetry.SpaceGroup, indexed: Mask) -> Candidate:
+    u, cell = lattice.decompose_ub(ub)
+    constrained = symmetry.constrain_cell(cell, group)
+    hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T)
+    free = np.linalg.norm(g[indexed] - hkl @ ub.T, axis=1)
+    tied = np.linalg.norm(g[indexed] - hkl @ (u @ lattice.b_matrix(constrained)).T, axis=1)
+    # Spots at random that happen to be indexed would hide a misfit.
+    core = free < 4 * np.median(free) + 1e-12
+    rms = float(np.sqrt(np.mean(tied[core] ** 2)))
+    deviation = float(strain(lattice.metric(cell), constrained))
+    return Candidate(
+        group=group,
+        cell=cell,
+        ub=ub,
+        deviation=deviation,
+        rms=rms,
+        accepted=rms < 1.15 * float(np.sqrt(np.mean(free[core] ** 2)))
+        or deviation < _METRIC_ACCURACY,
+    )
+
+
+def _expected(
+    ub: Floats,
+    g: Floats,
+    cell: Floats,
+    group: symmetry.SpaceGroup,
+    tolerance: float,
+    cell_tolerance: float,
+) -> tuple[list[Candidate], str]:
+    """List settings of a lattice like the expected cell, and its relation to that by name."""
+    settings = matching_settings(ub, cell, group, cell_tolerance)
+    basis = real_basis(ub)
+    reduced = lattice.cell_from_metric(basis.T @ basis)
+    if not settings:
+        raise HklflowError(
+            f"the peaks show a lattice with the reduced cell {_text(reduced)}, not the expected "
+            f"{_text(symmetry.niggli(cell, group)[0])} (reduced); check the cell, the wavelength "
+            "and the distance"
+        )
+    ratio = settings[0].ratio
+    relation = ""
+    if ratio > 1:
+        relation = (
+            f"the lattice found is a subcell: 1/{ratio:.0f} of the volume of the expected cell"
+        )
+    elif ratio < 1:
+        relation = (
+            f"the lattice found is a supercell: {1 / ratio:.0f} times the volume of the expected "
+            "cell"
+        )
+    indexed = is_indexed(ub, g, tolerance)
+    # Where cell and metric leave a choice (a and c of a Pnma crystal of nearly equal axes),
+    # the systematic absences decide; spots at random leave a few of them.
+    violations = [_violations(setting.ub, g[indexed], group) for setting in settings]
+    allowed = 2 * min(violations) + 4
+    misses = [False] * len(settings)
+    if ratio < 1:
+        misses = _misses([setting.ub for setting in settings], g, group)
+    ranked = sorted(
+        zip(misses, violations, settings, strict=True), key=lambda x: (x[0], x[1] > allowed)
+    )
+    # Symmetry mates of one setting say nothing new.
+    distinct: list[Candidate] = []
+    for _, _, setting in ranked:
+        if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
+            distinct.append(_candidate(setting.ub, g, group, indexed))
+    return distinct, relation
+
+
+def _misses(ubs: list[Floats], g: Floats, group: symmetry.SpaceGroup) -> list[bool]:
+    """Which parts of a supercell's lattice index fewer peaks than the best: as a twin's do."""
+    numbers = []
+    for ub in ubs:
+        good = is_indexed(ub, g, _SHARP)
+        numbers.append(int(good.sum()) - _violations(ub, g[good], group))
+    return [number < _FEWER * max(numbers) for number in numbers]
+
+
+def _violations(ub: Floats, g: Floats, group: symmetry.SpaceGroup) -> int:
+    """Peaks at systematically absent reflections."""
+    return int(group.is_absent(np.rint(g @ np.linalg.inv(ub).T)).sum())
+
+
+def _text(cell: ArrayLike) -> str:
+    a, b, c, alpha, beta, gamma = np.asarray(cell, dtype=np.float64)
+    return f"{a:.3f} {b:.3f} {c:.3f} {alpha:.2f} {beta:.2f} {gamma:.2f}"
+
+
+def _proposed(
+    ub: Floats, g: Floats, group: symmetry.SpaceGroup | None, tolerance: float
+) -> list[Candidate]:
+    """Bravais settings of a lattice, the most symmetric of those that fit first."""
+    basis = real_basis(ub)
+    indexed = is_indexed(ub, g, tolerance)
+    candidates = []
+    for setting in symmetry.bravais_settings(lattice.cell_from_metric(basis.T @ basis), 1.5):
+        conventional = ub @ np.linalg.inv(setting.matrix)
+        candidates.append(_candidate(conventional, g, setting.group, indexed))
+    candidates.sort(key=lambda c: not c.accepted)
+    if group is None:
+        return candidates
+    same = [c for c in candidates if c.group.bravais == group.bravais]
+    if not same:
+        raise HklflowError(
+            f"space group {group.symbol} needs a lattice of type {group.bravais}; the peaks "
+            f"allow {', '.join(c.group.bravais for c in candidates)}; check the space group or "
+            "give the cell"
+        )
+    return [
+        _candidate(
+            c.ub @ np.linalg.inv(symmetry.between_settings(c.group, group)), g, group, indexed
+        )
+        for c in same
+    ]

@@ -1,0 +1,247 @@
+"""The primitive lattice of a cloud of scattering vectors.
+
+The direct lattice is where the Fourier transform of the cloud is large. Its short
+vectors are read from a three-dimensional FFT (after Bricogne, as in Campbell,
+J. Appl. Cryst. 31, 407, 1998), refined, and the triple that indexes the most peaks with the
+smallest volume is taken and fitted by least squares. Nothing is random.
+"""
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.reduction import reduced_ub
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+MIN_PEAKS = 15
+_SHORTEST = 2.0  # Å; no crystal has a shorter lattice vector than about 2.2 Å.
+_SEARCH_TOLERANCE = 0.15  # in hkl, while vectors are not refined together yet
+_MAX_VECTORS = 48
+_WEAK = 0.1  # of the peaks that are on a lattice of known cell
+_MAX_GRID = 256
+_MAX_SEARCH_PEAKS = 3000
+
+
+def deviations(ub: Floats, g: Floats) -> Floats:
+    """Largest distance (n,) of h, k, l from integers."""
+    hkl = g @ np.linalg.inv(ub).T
+    largest: Floats = np.abs(hkl - np.rint(hkl)).max(axis=1)
+    return largest
+
+
+def is_indexed(ub: Floats, g: Floats, tolerance: float) -> Mask:
+    """Tell which peaks (n,) have h, k and l within a tolerance of integers."""
+    return deviations(ub, g) < tolerance
+
+
+def find_lattice(g: Floats, weights: Floats, tolerance: float, reaches: list[float]) -> Floats:
+    """UB (3, 3) of the primitive lattice that indexes most peaks.
+
+    Parameters
+    ----------
+    g : (n, 3) array
+        Scattering vectors in 1/Å with 2π.
+    weights : (n,) array
+    tolerance : float
+        Largest deviation of h, k and l from integers of an indexed peak.
+    reaches : list of float
+        Lengths in Å up to which lattice vectors are looked for, one search after the other.
+
+    Raises
+    ------
+    HklflowError
+        If no three lattice vectors are found.
+    """
+    near = np.argsort(np.linalg.norm(g, axis=1), kind="stable")[:_MAX_SEARCH_PEAKS]
+    best: Floats = np.eye(3)
+    best_count = 0
+    for reach in reaches:
+        # A longer reach sees the weak superlattice peaks that a shorter one passes over; but
+        # once half is indexed, a cell twice as long is not worth a third search.
+        if best_count > 0.9 * len(g) or (reach > 50 and best_count > 0.5 * len(g)):
+            break
+        vectors = _lattice_vectors(g[near] / (2 * np.pi), reach)
+        triple = _best_triple(vectors, g[near] / (2 * np.pi))
+        if triple is None:
+            continue
+        ub = np.asarray(2 * np.pi * np.linalg.inv(triple), dtype=np.float64)
+        ub = fit(ub, g[near], weights[near], tolerance)
+        ub = fit(_smallest(ub, g, tolerance), g, weights, tolerance)
+        count = int(is_indexed(ub, g, tolerance).sum())
+        # A larger cell must earn its place.
+        if count > 1.05 * best_count:
+            best, best_count = ub, count
+    if best_count == 0:
+        raise HklflowError(
+            f"no lattice was found in {len(g)} peaks (vectors up to {reaches[-1]:.0f} Å); check "
+            "distance, beam centre and wavelength, or raise max_cell"
+        )
+    return reduced_ub(best)
+
+
+def _lattice_vectors(s: Floats, reach: float) -> Floats:
+    """Short vectors (n, 3) in Å of the direct lattice of s (m, 3) in 1/Å without 2π."""
+    amplitude, step = _transform(s, reach)
+    strong = np.argwhere(amplitude > 0.4 * amplitude.max())
+    strong = strong[_is_maximum(amplitude, strong)]
+    vectors: Floats = _signed(strong, len(amplitude)) * step
+    length = np.linalg.norm(vectors, axis=1)
+    vectors = vectors[np.argsort(length.round(9), kind="stable")[: 4 * _MAX_VECTORS]]
+    return _refined_vectors(vectors, s)[:_MAX_VECTORS].reshape(-1, 3)
+
+
+def vectors_of_lengths(s: Floats, lengths: Floats, tolerance: float) -> Floats:
+    """Vectors (n, 3) in Å of some lengths, of any direct lattice in s (m, 3) in 1/Å without 2π.
+
+    Unlike those of one lattice they may be weak: a tenth of the peaks is on it.
+    """
+    amplitude, step = _transform(s, (1 + tolerance) * float(max(lengths)))
+    noise = np.sqrt(0.5 * len(s))
+    strong = np.argwhere(amplitude > max(_WEAK * len(s), 5 * noise))
+    strong = strong[_is_maximum(amplitude, strong)]
+    strong = strong[np.argsort(-amplitude[tuple(strong.T)], kind="stable")]
+    vectors: Floats = _signed(strong, len(amplitude)) * step
+    length = np.linalg.norm(vectors, axis=1)
+    off = np.abs(length[:, None] - lengths).min(axis=1, initial=np.inf)
+    vectors = vectors[off < tolerance * length + step][: 4 * _MAX_VECTORS]
+    return _refined_vectors(vectors, s, least=0.0)
+
+
+def _signed(where: NDArray[np.int64], size: int) -> Floats:
+    signed: Floats = np.where(where > size // 2, where - size, where).astype(np.float64)
+    return signed
+
+
+def _transform(s: Floats, reach: float) -> tuple[NDArray[np.float32], float]:
+    """``Σ cos 2π s·t`` on a grid (n, n, n / 2 + 1) of t, 0 out of reach, and its step in Å."""
+    spacing = 1 / (2 * reach)
+    needed = 2 * int(np.ceil(np.abs(s).max() / spacing)) + 2
+    size = int(scipy.fft.next_fast_len(min(max(needed, 64), _MAX_GRID), real=True))
+    cell = np.rint(s / spacing).astype(np.int64)
+    cell = cell[np.all(np.abs(cell) < size // 2, axis=1)] % size
+    flat = (cell[:, 0] * size + cell[:, 1]) * size + cell[:, 2]
+    density = np.bincount(flat, minlength=size**3).astype(np.float32).reshape(size, size, size)
+    # Σ cos 2π s·t; the last axis holds t >= 0, the other half is the same.
+    amplitude = scipy.fft.rfftn(density).real
+    step = 1 / (size * spacing)
+    position = np.minimum(np.arange(size), size - np.arange(size)) * step
+    squared = position**2
+    r2 = squared[:, None, None] + squared[None, :, None] + squared[None, None, : size // 2 + 1]
+    amplitude[(r2 < _SHORTEST**2) | (r2 > reach**2)] = 0
+    return amplitude, step
+
+
+def _is_maximum(amplitude: NDArray[np.float32], where: NDArray[np.int64]) -> Mask:
+    """Whether voxels (n, 3) are not smaller than their 26 neighbours."""
+    value = amplitude[tuple(where.T)]
+    largest = np.ones(len(where), dtype=np.bool_)
+    n0, n1, n2 = amplitude.shape
+    for offset in np.ndindex(3, 3, 3):
+        i, j, k = (where + np.array(offset) - 1).T
+        # The half axis ends at 0 and at the fold: there the voxel meets itself.
+        largest &= value >= amplitude[i % n0, j % n1, np.clip(k, 0, n2 - 1)]
+    return largest
+
+
+def _refined_vectors(t: Floats, s: Floats, least: float = 0.6) -> Floats:
+    """Vectors that maximise ``Σ cos 2π s·t`` (Newton), distinct ones, shortest first."""
+    length = np.linalg.norm(s, axis=1)
+    # First with the peaks near the origin: the coarse vectors leave their phases within reach.
+    for limit, rounds in ((0.6 * length.max(), 3), (length.max(), 4)):
+        part = s[length <= limit]
+        for _ in range(rounds):
+            phase = 2 * np.pi * t @ part.T
+            weight = np.cos(phase).clip(min=0)
+            slope = (np.sin(phase) * weight) @ part / (2 * np.pi)
+            curvature = np.einsum("kn,ni,nj->kij", weight, part, part, optimize=True)
+            trace = np.trace(curvature, axis1=1, axis2=2)
+            # A vector that no peak near the origin supports stays where it is.
+            curvature += np.where(trace > 0, 1e-6 * trace, 1.0)[:, None, None] * np.eye(3)
+            t = t - np.linalg.solve(curvature, slope[..., None])[..., 0]
+    phase = t @ s.T
+    score = np.mean(np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE, axis=1)
+    keep = (score > least * score.max(initial=0)) & (np.linalg.norm(t, axis=1) > _SHORTEST)
+    t = t[keep]
+    t = t[np.argsort(np.linalg.norm(t, axis=1), kind="stable")]
+    # The first of those that are equal to 5 %, up to sign, stays.
+    near = 0.05 * np.linalg.norm(t, axis=1)[:, None]
+    apart = np.minimum(
+        np.linalg.norm(t[:, None] - t[None], axis=-1), np.linalg.norm(t[:, None] + t[None], axis=-1)
+    )
+    same = np.tril(apart < near, -1)
+    distinct: list[int] = []
+    for i in range(len(t)):
+        if not same[i, distinct].any():
+            distinct.append(i)
+    return t[distinct].reshape(-1, 3)
+
+
+def _best_triple(vectors: Floats, s: Floats) -> Floats | None:
+    """Rows a, b, c (3, 3) in Å, right-handed: most peaks indexed, then least volume."""
+    phase = vectors @ s.T
+    hit = (np.abs(phase - np.rint(phase)) < _SEARCH_TOLERANCE).astype(np.float32)
+    first, second = np.triu_indices(len(vectors), 1)
+    if not len(first):
+        return None
+    counts = (hit[first] * hit[second]) @ hit.T
+    cross = np.cross(vectors[first], vectors[second])
+    volumes = cross @ vectors.T
+    length = np.linalg.norm(vectors, axis=1)
+    # A reduced basis fills at least 1/√2 of its box; less is flat by chance.
+    box = (length[first] * length[second])[:, None] * length[None]
+    counts[np.abs(volumes) < 0.2 * box] = 0
+    most = counts.max()
+    if most < MIN_PEAKS:
+        return None
+    # Chance hits make equal lattices differ by about √n.
+    good = counts >= min(0.96 * most, most - np.sqrt(most))
+    smallest = np.abs(volumes[good]).min()
+    good &= np.abs(volumes) < 1.05 * smallest
+    pair, third = np.unravel_index(np.argmax(np.where(good, counts, 0)), counts.shape)
+    triple: Floats = vectors[[first[pair], second[pair], third]]
+    return triple if np.linalg.det(triple) > 0 else -triple
+
+
+def fit(ub: Floats, g: Floats, weights: Floats, tolerance: float) -> Floats:
+    """Least squares of UB to the indexed peaks, their limit tightened to the peaks' scatter."""
+    limit = tolerance
+    for _ in range(8):
+        hkl = g @ np.linalg.inv(ub).T
+        nearest = np.rint(hkl)
+        deviation = np.abs(hkl - nearest).max(axis=1)
+        used = deviation < limit
+        if used.sum() < MIN_PEAKS // 2 or np.linalg.matrix_rank(nearest[used]) < 3:
+            break
+        w = weights[used, None]
+        ub = np.linalg.lstsq(nearest[used] * w, g[used] * w, rcond=None)[0].T
+        limit = float(np.clip(4 * np.median(deviation[used]), 0.01, tolerance))
+    return ub
+
+
+def _smallest(ub: Floats, g: Floats, tolerance: float) -> Floats:
+    """Drop a basis that is larger than needed: one whose indices all obey ``n·h = 0 mod p``."""
+    for _ in range(6):
+        indexed = is_indexed(ub, g, tolerance)
+        hkl = np.rint(g[indexed] @ np.linalg.inv(ub).T).astype(np.int64)
+        for p in (2, 3, 5):
+            normals = np.array([n for n in np.ndindex(p, p, p) if _leads_with_one(n)])
+            obey = np.mean(hkl @ normals.T % p == 0, axis=0)
+            if obey.max() > 0.95:
+                # Real lattice vector n / p joins the lattice: h_new = M h_old with
+                # rows of M those of a basis of Z³ + (n/p) Z.
+                normal = normals[int(np.argmax(obey))]
+                matrix = np.eye(3)
+                matrix[int(np.argmax(normal != 0))] = normal / p
+                ub = ub @ np.linalg.inv(matrix)
+                break
+        else:
+            return ub
+    return ub
+
+
+def _leads_with_one(n: tuple[int, ...]) -> bool:
+    nonzero = [x for x in n if x]
+    return bool(nonzero) and nonzero[0] == 1

@@ -1,0 +1,180 @@
+"""Observed peaks, and how far a model's predictions are from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import BEAM, Rotation
+from hklflow.geometry.parameters import Parameters
+from hklflow.geometry.prediction import ewald_crossings
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Observed peaks of one rotation.
+
+    Attributes
+    ----------
+    frame, slow, fast : (n,) array
+        Centroids.
+    var_frame, var_slow, var_fast : (n,) array
+        Their variances.
+    """
+
+    frame: Floats
+    slow: Floats
+    fast: Floats
+    var_frame: Floats
+    var_slow: Floats
+    var_fast: Floats
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+            if getattr(self, name).shape != self.frame.shape or self.frame.ndim != 1:
+                raise HklflowError(
+                    f"peaks: {name} has shape {getattr(self, name).shape}, frame "
+                    f"{self.frame.shape}; give one value per peak"
+                )
+        values = np.stack([getattr(self, name) for name in self.__dataclass_fields__])
+        if not np.all(np.isfinite(values)) or np.any(values[3:] <= 0):
+            raise HklflowError(
+                f"peaks: {np.sum(~np.isfinite(values))} values are not finite and "
+                f"{np.sum(values[3:] <= 0)} variances not positive; drop these peaks"
+            )
+
+    @property
+    def position(self) -> Floats:
+        """Centroids (n, 3) in the order (slow, fast, frame)."""
+        return np.stack([self.slow, self.fast, self.frame], axis=1)
+
+    @property
+    def sigma(self) -> Floats:
+        """Standard deviations (n, 3) in the order (slow, fast, frame)."""
+        return np.sqrt(np.stack([self.var_slow, self.var_fast, self.var_frame], axis=1))
+
+
+class Problem:
+    """Peaks of all rotations as one list, and their residuals under a model."""
+
+    def __init__(self, parameters: Parameters, peaks: Sequence[Peaks]) -> None:
+        self.parameters = parameters
+        self.which = np.repeat(np.arange(len(peaks)), [len(p.frame) for p in peaks])
+        self.position = np.concatenate([p.position for p in peaks])
+        self.sigma = np.concatenate([p.sigma for p in peaks])
+
+    def miller(self, values: Floats) -> Floats:
+        """Miller coordinates (n, 3) of all peaks."""
+        hkl = np.empty_like(self.position)
+        ub = self.parameters.ub_of(values)
+        for i in range(len(self.parameters.rotations)):
+            slow, fast, frame = self.position[self.which == i].T
+            hkl[self.which == i] = self.parameters.rotation_of(values, i).hkl(ub, frame, slow, fast)
+        return hkl
+
+    def residuals(
+        self, values: Floats, hkl: Floats, rows: NDArray[np.int64], only: int | None = None
+    ) -> tuple[Floats, Floats]:
+        """Observed minus predicted (m, 3) and zeta (m,) of the peaks ``rows`` (m,).
+
+        With ``only``, those of other rotations stay 0.
+        """
+        difference = np.zeros((len(rows), 3))
+        zeta = np.zeros(len(rows))
+        ub = self.parameters.ub_of(values)
+        for i in range(len(self.parameters.rotations)):
+            mine = self.which[rows] == i
+            if (only is None or only == i) and mine.any():
+                rotation = self.parameters.rotation_of(values, i)
+                difference[mine], zeta[mine] = compare(
+                    rotation,
+                    ub,
+                    hkl[mine],
+                    self.position[rows[mine]],
+                    self.parameters.offset_of(values, i),
+                )
+        return difference, zeta
+
+    def jacobian(self, values: Floats, hkl: Floats, rows: NDArray[np.int64]) -> Floats:
+        """Compute the derivatives (3 m, p) of the weighted residuals, by central differences."""
+        sigma = self.sigma[rows]
+        columns = []
+        for j, step in enumerate(self.parameters.steps()):
+            name = self.parameters.names[j].split("_")
+            # A correction of one rotation moves no peak of the others.
+            only = next((int(part) for part in name if part.isdigit()), None)
+            up, down = values.copy(), values.copy()
+            up[j] += step
+            down[j] -= step
+            change = (
+                self.residuals(up, hkl, rows, only)[0] - self.residuals(down, hkl, rows, only)[0]
+            )
+            columns.append((change / (2 * step) / sigma).ravel())
+        return np.stack(columns, axis=1)
+
+
+def compare(
+    rotation: Rotation,
+    ub: Floats,
+    hkl: Floats,
+    position: Floats,
+    offset: Floats | None = None,
+) -> tuple[Floats, Floats]:
+    """Observed minus predicted (n, 3), in pixels and frames, and |zeta| (n,) of reflections.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array
+        1/Å.
+    hkl : (n, 3) array
+    position : (n, 3) array
+        Observed (slow, fast, frame); NaN comes out where a reflection does not cross the sphere.
+    offset : (3,) array or None
+        By how much the crystal is off the rotation axis, in the goniometer's frame, metres.
+    """
+    angles, q_lab = ewald_crossings(rotation, ub, hkl)
+    observed = rotation.scan.angle(position[:, 2])
+    # The crossing nearest to where the peak was seen, whole turns aside.
+    ahead = (angles - observed[:, None] + np.pi) % (2 * np.pi) - np.pi
+    nearest = np.argmin(np.where(np.isnan(ahead), np.inf, np.abs(ahead)), axis=1)
+    rows = np.arange(len(hkl))
+    q = q_lab[rows, nearest]
+    ray = q + rotation.beam.k * BEAM
+    slow, fast = rotation.detector.intersect(ray)
+    if offset is not None:
+        place = rotation.goniometer.rotation(angles[rows, nearest]) @ offset
+        moved = displacement(rotation, place, ray)
+        slow, fast = slow + moved[:, 0], fast + moved[:, 1]
+    difference = np.stack(
+        [position[:, 0] - slow, position[:, 1] - fast, -ahead[rows, nearest] / rotation.scan.step],
+        axis=1,
+    )
+    normal = np.cross(q, BEAM)
+    length = np.linalg.norm(normal, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / length
+    return difference, np.nan_to_num(zeta)
+
+
+def displacement(rotation: Rotation, place: Floats, ray: Floats) -> Floats:
+    """By how many pixels (n, 2) spots are displaced if rays (n, 3) begin at places (n, 3), m.
+
+    A ray from there ends where one from the origin does, moved by the place less what it has along
+    the detector's normal, taken along the ray.
+    """
+    detector = rotation.detector
+    along = (place @ detector.normal) / (ray @ detector.normal)
+    moved = place - along[:, None] * ray
+    return np.stack(
+        [
+            moved @ detector.slow / detector.pixel_size[0],
+            moved @ detector.fast / detector.pixel_size[1],
+        ],
+        axis=1,
+    )

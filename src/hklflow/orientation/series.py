@@ -1,0 +1,409 @@
+r"""A crystal against temperature: rocking width, relative intensities, departures of the cell.
+
+Each quantity is compared with what the crystal did in the warmer scans or in its
+parent; errors come from the scatter of many reflections or from covariances.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import BEAM, Rotation
+from hklflow.peaks.table import PeakFlag, Peaks
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Key = tuple[str, int, int, int, int, int]
+
+# Peaks whose intensity or width is not that of one whole reflection.
+_UNFIT = (
+    PeakFlag.EDGE
+    | PeakFlag.MASKED
+    | PeakFlag.SCAN_END
+    | PeakFlag.LONG
+    | PeakFlag.OVERLAP
+    | PeakFlag.FIT_FAILED
+    | PeakFlag.OVERLOAD
+    | PeakFlag.MOMENTS
+)
+STRONG = 20.0  # intensity over its standard deviation
+_LEAST_ZETA = 0.2  # below it a reflection grazes the Ewald sphere
+_UNRESOLVED = 0.25  # largest share of strong peaks within one frame
+_MAD = 1.4826  # standard deviation of a normal distribution over its median |deviation|
+_HUBER = 1.345
+FEWEST = 10
+
+# A departure is more than five standard deviations and a strain of 2e-4, ...
+_N_SIGMA = 5.0
+_STRAIN = 2e-4
+# ... beyond what the expansion coefficient of a normal solid changes by, per kelvin
+# (metals between 300 and 100 K: 2e-8 to 8e-8 /K²).
+_CURVATURE = 5e-8
+_NEIGHBOURS = 3
+
+
+# ------------------------------------------------------------------------- one scan
+
+
+def fraction_sigma(fraction: float, n: int) -> float:
+    """Standard deviation of an observed fraction of n.
+
+    That of the Beta(k + ½, n - k + ½) distribution (Jeffreys' prior), which is the
+    binomial one for large n and does not vanish where all or none of n were counted.
+    """
+    a, b = fraction * n + 0.5, (1 - fraction) * n + 0.5
+    return float(np.sqrt(a * b / (n + 1) ** 2 / (n + 2)))
+
+
+@dataclass(frozen=True)
+class Reflections:
+    """Peaks at integer hkl that show one whole reflection; all arrays have the shape (n,).
+
+    Attributes
+    ----------
+    hkl : (n, 3) int array
+    side : int array
+        Sign of ``ê · (ŝ × ẑ)``: which of the two crossings of the Ewald sphere.
+    turn : int array
+        Whole turns of the scan axis.
+    s : array
+        sin θ / λ, 1/Å.
+    zeta : array
+        ``|ê · (ŝ × ẑ)| / |ŝ × ẑ|``, see `hklflow.geometry.prediction`.
+    intensity, var : array
+        Counts over the frame's scale, times the Lorentz factor's inverse and the step in
+        radians, so that sweeps of other speeds and settings compare.
+    width : array
+        Standard deviation about the scan axis times ζ, radians: independent of where the
+        reflection is.
+    single : bool array
+        Contained in one frame: the width is no measurement.
+    """
+
+    hkl: Integers
+    side: Integers
+    turn: Integers
+    s: Floats
+    zeta: Floats
+    intensity: Floats
+    var: Floats
+    width: Floats
+    single: NDArray[np.bool_]
+
+
+def reflections(
+    rotation: Rotation, ub: ArrayLike, peaks: Peaks, scale: ArrayLike, tolerance: float = 0.15
+) -> Reflections:
+    """Select and index the peaks of one rotation that show one whole reflection.
+
+    Parameters
+    ----------
+    rotation : Rotation
+        As refined.
+    ub : (3, 3) array
+        1/Å with 2π.
+    peaks : Peaks
+    scale : (n_frames,) array
+        By which the counts of each frame are divided.
+    tolerance : float
+        Largest deviation from an integer in each of h, k, l.
+    """
+    use = (peaks.flags & int(_UNFIT)) == 0
+    use &= (peaks.intensity > 0) & (peaks.var_intensity > 0)
+    use &= (peaks.frame >= 0) & (peaks.frame < rotation.scan.n_frames)
+    scale = np.asarray(scale, dtype=np.float64)
+    at = np.clip(np.floor(peaks.frame), 0, len(scale) - 1).astype(np.int64)
+    use &= scale[at] > 0
+    peaks, at = peaks.select(use), at[use]
+    exact = rotation.hkl(ub, peaks.frame, peaks.slow, peaks.fast)
+    hkl = np.rint(exact)
+    q = rotation.q_lab(peaks.slow, peaks.fast)
+    normal = np.cross(q, BEAM)
+    signed = normal @ rotation.goniometer.scan_axis_lab()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zeta = np.abs(signed) / np.linalg.norm(normal, axis=1)
+    keep = np.all(np.abs(exact - hkl) < tolerance, axis=1) & np.any(hkl != 0, axis=1)
+    keep &= zeta > _LEAST_ZETA
+    step = abs(rotation.scan.step)
+    # A reflection is in diffracting position for a time ∝ 1 / |ê · (ŝ × ẑ)|.
+    factor = np.abs(signed) / rotation.beam.k * step / scale[at]
+    turn = np.floor(rotation.scan.angle(peaks.frame) / (2 * np.pi))
+    return Reflections(
+        hkl=hkl[keep].astype(np.int64),
+        side=np.sign(signed[keep]).astype(np.int64),
+        turn=turn[keep].astype(np.int64),
+        s=np.linalg.norm(q[keep], axis=1) / (4 * np.pi),
+        zeta=zeta[keep],
+        intensity=(peaks.intensity * factor)[keep],
+        var=(peaks.var_intensity * factor**2)[keep],
+        width=(peaks.width_frame * step * zeta)[keep],
+        single=(peaks.flags[keep] & int(PeakFlag.SINGLE_FRAME)) != 0,
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its standard deviation, and how many observations made it."""
+
+    value: float
+    sigma: float
+    n: int
+
+
+def mosaic_width(observed: Sequence[Reflections]) -> Estimate:
+    """Rocking width of the strong reflections of all rotations: crystal and beam together.
+
+    The median over reflections of the standard deviation about the scan axis times ζ, and
+    the median's standard deviation from the scatter, ``√(π / 2) · 1.4826 MAD / √n``.
+
+    Returns
+    -------
+    Estimate
+        Radians; NaN with fewer than ten strong reflections, or where more than a quarter of
+        them are contained in one frame.
+    """
+    none = np.zeros(0)
+    strong = [r.intensity > STRONG * np.sqrt(r.var) for r in observed]
+    width = np.concatenate([none, *(r.width[s] for r, s in zip(observed, strong, strict=True))])
+    single = np.concatenate([none, *(r.single[s] for r, s in zip(observed, strong, strict=True))])
+    if len(width) < FEWEST or single.mean() > _UNRESOLVED:
+        return Estimate(float("nan"), float("nan"), len(width))
+    middle = float(np.median(width))
+    scatter = _MAD * float(np.median(np.abs(width - middle)))
+    return Estimate(middle, float(np.sqrt(np.pi / 2) * scatter / np.sqrt(len(width))), len(width))
+
+
+# ------------------------------------------------------------------------ two scans
+
+
+@dataclass(frozen=True)
+class RelativeScale:
+    """``I / I_parent = scale · exp(-2 ΔB s²)`` with standard deviations; n reflections.
+
+    ``debye_waller`` is ΔB = B - B_parent in Å²; ``scatter`` the standard deviation of
+    ln(I / I_parent) beyond counting statistics.
+    """
+
+    scale: float
+    scale_sigma: float
+    debye_waller: float
+    debye_waller_sigma: float
+    scatter: float
+    n: int
+
+
+def relative_scale(
+    scan: Mapping[str, Reflections], parent: Mapping[str, Reflections]
+) -> RelativeScale:
+    r"""Scale and Debye-Waller difference of a scan against its parent.
+
+    The same crossing of the same reflection in the rotation of the same name is compared,
+    so that all that depends on the place on the detector cancels. Fitted is
+
+    .. math:: \ln(I / I_p) = \ln k - 2 \Delta B s^2, \qquad s = \sin\theta / \lambda
+
+    by Huber's M-estimator. Its weights are ``1 / (var + τ²)``: τ is what the scatter needs
+    beyond counting statistics (structure factors that change, absorption), found such that
+    the normalised residuals have a median deviation of 1 / 1.4826. The covariance is the
+    sandwich estimate. Only the parent's intensity decides which reflections are strong
+    enough: asking for strength in the scan too would leave out those that were damped.
+
+    Parameters
+    ----------
+    scan, parent : mapping
+        Name of the rotation -> its reflections.
+
+    Returns
+    -------
+    RelativeScale
+        NaN with fewer than ten common reflections.
+    """
+    ours, theirs = _by_key(scan), _by_key(parent)
+    rows = np.array(
+        [
+            (s, mine / strong, mine_var / mine**2 + strong_var / strong**2)
+            for key, (strong, strong_var, s) in theirs.items()
+            if strong > STRONG * np.sqrt(strong_var) and key in ours
+            for mine, mine_var, _ in [ours[key]]
+        ]
+    ).reshape(-1, 3)
+    n = len(rows)
+    if n < FEWEST:
+        nan = float("nan")
+        return RelativeScale(nan, nan, nan, nan, nan, n)
+    design = np.stack([np.ones(n), -2 * rows[:, 0] ** 2], axis=1)
+    fitted, covariance, tau = robust_line(design, np.log(rows[:, 1]), rows[:, 2])
+    sigma = np.sqrt(np.diag(covariance))
+    k = float(np.exp(fitted[0]))
+    return RelativeScale(k, k * float(sigma[0]), float(fitted[1]), float(sigma[1]), tau, n)
+
+
+def _by_key(rotations: Mapping[str, Reflections]) -> dict[Key, tuple[float, float, float]]:
+    """Intensity, variance and s of each crossing that was seen exactly once."""
+    found: dict[Key, tuple[float, float, float]] = {}
+    twice: set[Key] = set()
+    for name, r in rotations.items():
+        for hkl, side, turn, *values in zip(
+            r.hkl.tolist(),
+            r.side.tolist(),
+            r.turn.tolist(),
+            r.intensity.tolist(),
+            r.var.tolist(),
+            r.s.tolist(),
+            strict=True,
+        ):
+            key = (name, *hkl, side, turn)
+            if key in found:
+                twice.add(key)
+            found[key] = (values[0], values[1], values[2])
+    return {key: value for key, value in found.items() if key not in twice}
+
+
+def robust_line(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats, float]:
+    """Linear model by Huber's M-estimator, with additional scatter; see `relative_scale`.
+
+    Parameters
+    ----------
+    design : (n, p) array
+    y, var : (n,) array
+        Observed, and their variances.
+
+    Returns
+    -------
+    parameters : (p,) array
+    covariance : (p, p) array
+        Sandwich estimate.
+    tau : float
+        Standard deviation of what scatters beyond ``var``.
+    """
+    tau2 = 0.0
+    x: Floats = np.array([np.median(y), *np.zeros(design.shape[1] - 1)])
+    for _ in range(50):
+        previous = x
+        for _ in range(100):
+            total = var + tau2
+            u = np.abs(y - design @ x) / np.sqrt(total)
+            weight = np.minimum(1.0, _HUBER / np.maximum(u, 1e-12)) / total
+            before = x
+            normal, right = (design.T * weight) @ design, (design.T * weight) @ y
+            x = np.asarray(np.linalg.solve(normal, right), dtype=np.float64)
+            if np.allclose(x, before, rtol=1e-8, atol=1e-10):
+                break
+        tau2 = _additional_variance(y - design @ x, var)
+        if np.allclose(x, previous, rtol=1e-6, atol=1e-8):
+            break
+    total = var + tau2
+    u = (y - design @ x) / np.sqrt(total)
+    inside = np.abs(u) < _HUBER
+    bread = np.linalg.inv((design.T * (inside / total)) @ design)
+    filling = (design.T * (np.clip(u, -_HUBER, _HUBER) ** 2 / total)) @ design
+    freedom = len(y) / (len(y) - design.shape[1])
+    return x, freedom * bread @ filling @ bread, float(np.sqrt(tau2))
+
+
+def _additional_variance(residual: Floats, var: Floats) -> float:
+    """τ² that gives residual / √(var + τ²) a median size of 1 / 1.4826; 0 if none is needed."""
+
+    def excess(tau2: float) -> float:
+        return float(_MAD * np.median(np.abs(residual) / np.sqrt(var + tau2)) - 1)
+
+    if excess(0.0) <= 0:
+        return 0.0
+    low, high = 0.0, float((_MAD * np.abs(residual).max()) ** 2)
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return high
+
+
+# ----------------------------------------------------------------------- the series
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A value that leaves the course of the warmer ones between two temperatures.
+
+    ``deviation`` is from the range that smooth contraction would have given, with its
+    standard deviation ``sigma``; ``strain`` is the deviation over the value's unit strain.
+    """
+
+    warmer: float
+    colder: float
+    deviation: float
+    sigma: float
+    strain: float
+
+
+def departures(
+    temperature: ArrayLike, value: ArrayLike, sigma: ArrayLike, unit_strain: float
+) -> list[Departure]:
+    """Find jumps and onsets in a cell parameter's dependence on temperature.
+
+    From the highest temperature down, each value is compared with a weighted line through
+    its up to three nearest warmer neighbours. As expansion coefficients of normal solids
+    fall on cooling, a value between the line's and that of the nearest neighbour is no
+    departure. Beyond that range, and beyond what a change of the expansion coefficient by
+    5e-8 /K² adds to it, a departure is more than five standard deviations (the value's own
+    and the line's) and more than a strain of 2e-4. After a departure the course begins anew.
+    The two highest temperatures have too few neighbours for a test.
+
+    Parameters
+    ----------
+    temperature : (n,) array
+        Kelvin, in any order; values at the same temperature are averaged.
+    value, sigma : (n,) arrays
+    unit_strain : float
+        Change of the value for a strain of 1: the length itself, 3 V for a volume, 180/π
+        for an angle in degrees.
+
+    Returns
+    -------
+    list of Departure
+        From high to low temperature.
+    """
+    at, y, error = _averaged(
+        *(np.asarray(a, dtype=np.float64) for a in (temperature, value, sigma))
+    )
+    found = []
+    start = 0
+    for i in range(2, len(at)):
+        near = slice(max(start, i - _NEIGHBOURS), i)
+        distance = at[near] - at[i]
+        if len(distance) < 2:
+            continue
+        # A floor below which errors tell nothing of how well a line describes the course.
+        weight = 1 / (error[near] ** 2 + (_STRAIN * unit_strain / _N_SIGMA) ** 2)
+        share = _extrapolation(distance, weight)
+        line = float(share @ y[near])
+        total = float(np.hypot(error[i], np.sqrt(np.sum((share * error[near]) ** 2))))
+        curved = 0.5 * _CURVATURE * abs(float(share @ distance**2))
+        low, high = sorted((line, float(y[i - 1])))
+        deviation = float(y[i] - np.clip(y[i], low, high))
+        strain = deviation / unit_strain
+        beyond = abs(deviation) - curved * unit_strain
+        if beyond > _N_SIGMA * total and beyond > _STRAIN * unit_strain:
+            found.append(Departure(float(at[i - 1]), float(at[i]), deviation, total, strain))
+            start = i
+    return found
+
+
+def _averaged(at: Floats, y: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
+    """Weighted means at distinct temperatures, from high to low; σ includes their scatter."""
+    levels = np.unique(at)[::-1]
+    rows = []
+    for level in levels:
+        mine, weight = y[at == level], 1 / error[at == level] ** 2
+        mean = float(np.sum(weight * mine) / weight.sum())
+        chi2 = float(np.sum(weight * (mine - mean) ** 2)) / max(len(mine) - 1, 1)
+        rows.append((mean, float(np.sqrt(max(chi2, 1.0) / weight.sum()))))
+    table: Floats = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    return levels, table[:, 0], table[:, 1]
+
+
+def _extrapolation(distance: Floats, weight: Floats) -> Floats:
+    """Shares of the neighbours in the value at distance 0 of a weighted line through them."""
+    design = np.stack([np.ones(len(distance)), distance], axis=1)
+    shares: Floats = np.linalg.solve((design.T * weight) @ design, design.T * weight)[0]
+    return shares

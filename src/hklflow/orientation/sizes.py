@@ -1,0 +1,83 @@
+"""Whether the size of a cell is believed: against the detector's distance, and the cell expected.
+
+A distance or a wavelength that is wrong by a part makes the cell wrong by about as much, with spots
+where they were. The distance shows in how tan 2θ differs from 2θ; the wavelength shows in nothing
+but the cell.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.orientation.refinement import Refined
+
+_SIGNIFICANT = 5.0  # σ of a distance that differs
+
+
+def sizes(
+    refined: Refined,
+    expected: ArrayLike | None,
+    free: Sequence[str],
+    again: Callable[[Sequence[str]], Refined],
+) -> list[Mapping[str, Any]]:
+    """Compare the cell's size with what is expected, and the distance with the calibration.
+
+    Parameters
+    ----------
+    refined : Refined
+    expected : (6,) array or None
+        Cell of the table of samples.
+    free : sequence of str
+        What was refined.
+    again : callable
+        Refines what it is given, as the refinement did.
+
+    Returns
+    -------
+    list of dict
+        ``what`` (``cell``, ``distance``), ``relative`` (its difference) and ``sentence``.
+    """
+    found: list[Mapping[str, Any]] = []
+    if expected is not None:
+        ratio = lattice.volume(refined.cell) / lattice.volume(np.asarray(expected, np.float64))
+        relative = float(np.cbrt(ratio) - 1)
+        sentence = (
+            f"the cell is {abs(relative):.2%} {_larger(relative)} than the cell of the table of "
+            "samples (mean of its lengths): if it is not the temperature, the wavelength or the "
+            "detector's distance is wrong by as much; check them, or give the cell of this "
+            "temperature"
+        )
+        found.append({"what": "cell", "relative": relative, "sentence": sentence})
+    if "detector_z" not in free:
+        found += _distance(refined, [*free, "detector_z"], again)
+    return found
+
+
+def _distance(
+    refined: Refined, free: Sequence[str], again: Callable[[Sequence[str]], Refined]
+) -> list[Mapping[str, Any]]:
+    try:
+        other = again(free)
+    except HklflowError:  # it is not determined
+        return []
+    at = other.names.index("detector_z")
+    moved, sigma = float(other.values[at]), float(other.sigma[at])
+    distance = refined.rotations[0].detector.distance
+    if abs(moved) < _SIGNIFICANT * sigma:
+        return []
+    change = float(np.cbrt(lattice.volume(other.cell) / lattice.volume(refined.cell)) - 1)
+    sentence = (
+        f"the detector seems to be {1e3 * moved:+.3f} ± {1e3 * sigma:.1g} mm along its normal "
+        f"from where the calibration has it ({moved / distance:+.2%} of its distance): the cell "
+        f"would be {abs(change):.2%} {_larger(change)}; check the calibration, or set "
+        "`refine_parent: refine_distance: true`"
+    )
+    return [{"what": "distance", "relative": moved / distance, "sentence": sentence}]
+
+
+def _larger(difference: float) -> str:
+    return "larger" if difference > 0 else "smaller"

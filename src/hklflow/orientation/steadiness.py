@@ -1,0 +1,476 @@
+"""Whether crystal and beam kept still: what the residuals of a refinement say along the scan.
+
+A refinement takes the crystal to be one rigid body on the rotation axis. Each way of breaking that
+moves the spots in its own pattern: a slip turns the crystal from one frame on, a drift or a wobble
+as frames pass, a crystal off the axis shifts its spots round and round. All of them are linear
+where they are small, and are fitted next to the refined parameters, which would take up a part of
+them: the fall of χ² is that of Rao's score test with these as nuisance parameters (Rao, Proc.
+Camb. Phil. Soc. 44, 50, 1948). What explains most is told first, then what else is left.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.geometry import BEAM, Goniometer, Rotation, rotation_matrix, symmetry
+from hklflow.geometry.parameters import across, choose
+from hklflow.orientation.refinement import Refined
+from hklflow.orientation.residuals import Peaks, Problem, compare, displacement
+from hklflow.orientation.transition import systematic
+
+Floats = NDArray[np.float64]
+
+OFF_CENTRE = "off centre"
+
+#: Fall of χ², in units of what is left, below which nothing is told. By chance a slip at any of
+#: some thousand frames reaches it in one scan of a thousand.
+_LEAST = 28.0
+_MOST = 3  # motions of a rotation that are told
+_ECHO = 1e-3  # of the largest: what is left of it where it was not linear
+_FEWEST = 10  # peaks on either side of a slip
+_TELLING = 20  # peaks of a rotation that tell of a motion
+_PROFILE = 7.35  # fall of χ² at the ends of the 95 % interval of a change (1 - exp(-x/2))² = 0.95
+_ALIKE = (
+    1e-6  # part of a motion that the refinement cannot make, below which nothing is known of it
+)
+_AS_WELL = 9.0  # difference of their credits up to which two motions are not told apart: 3 σ
+_TURNS = (1, 2, 3)  # periods of a wobble in a turn of the goniometer
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What moved in one rotation.
+
+    Attributes
+    ----------
+    kind : str
+        ``slip``, ``drift``, ``wobble``, ``off centre``, ``beam position``, ``beam direction`` or
+        ``cell``.
+    rotation : int
+    chi2 : float
+        Fall of χ² over the reduced χ² that is left.
+    values, sigma : (k,) array
+        Degrees for slip and drift (about x, y, z of the goniometer's frame; of a drift over the
+        whole scan), wobble (cosine and sine of each) and beam direction (about lab x and y);
+        metres for off centre (two directions across the axis) and beam position (lab x and y);
+        Å and degrees for the free parameters of the cell, over the whole scan.
+    size : float
+        Length of the values; of a wobble the amplitude, of a cell the largest relative change.
+    size_sigma : float
+    frame : float or None
+        Of a slip.
+    interval : (float, float) or None
+        Frames between which it happened, with 95 % confidence.
+    periods : int or None
+        Of a wobble, in a full turn.
+    shift : (float, float)
+        Rms by which spots are off for it, pixels and frames, after all that was refined.
+    others : tuple of str
+        Kinds of motions that explain the residuals as well.
+    """
+
+    kind: str
+    rotation: int
+    chi2: float
+    values: Floats
+    sigma: Floats
+    size: float
+    size_sigma: float
+    shift: tuple[float, float]
+    frame: float | None = None
+    interval: tuple[float, float] | None = None
+    periods: int | None = None
+    others: tuple[str, ...] = ()
+
+    def of_size(self, values: Floats, covariance: Floats) -> "Motion":
+        """The same with values that were measured otherwise."""
+        size, sigma = length(values, covariance)
+        return replace(
+            self, values=values, sigma=np.sqrt(np.diag(covariance)), size=size, size_sigma=sigma
+        )
+
+
+def length(values: Floats, covariance: Floats) -> tuple[float, float]:
+    """Length of a vector and its standard deviation."""
+    size = _length(values)
+    return size, float(np.sqrt(values @ covariance @ values)) / max(size, np.finfo(float).tiny)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A motion and the columns (3n, k) that it adds to the normal equations."""
+
+    kind: str
+    columns: Floats
+    periods: int | None = None
+
+
+def motions(
+    refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
+) -> list[Motion]:
+    """What moved during the scans of a refinement, what explains most first.
+
+    Parameters
+    ----------
+    refined : Refined
+    peaks : sequence of Peaks
+        That it was given.
+    group : SpaceGroup
+        By whose constraints the cell was refined.
+    free : sequence of str
+        What was refined: these take up what they can.
+    """
+    rows = np.nonzero(refined.used | refined.held_out)[0]
+    if not len(rows):
+        return []
+    hkl = refined.hkl.astype(np.float64)
+    problem = _problem(refined, peaks, group, free)
+    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl[rows], rows))
+    turning = _problem(refined, peaks, group, ["cell", "orientation"])
+    # At the edge of the blind region a reflection may cease to cross: it says nothing.
+    moving = np.nan_to_num(turning.jacobian(turning.parameters.start(), hkl[rows], rows))
+    names = turning.parameters.names
+    of_cell = moving[:, : len(names) - 3]
+    residual = (refined.residuals[rows] / problem.sigma[rows]).ravel()
+    scenes = [
+        _Scene(
+            rotation,
+            i,
+            problem.position[rows][:, 2],
+            problem.sigma[rows],
+            problem.which[rows] == i,
+            f"off_centre_{i}_1" in refined.names,
+        )
+        for i, rotation in enumerate(refined.rotations)
+    ]
+    pairs = [
+        (scene, candidate)
+        for scene in scenes
+        if scene.mine.sum() >= _TELLING
+        for candidate in _candidates(scene, refined.ub, hkl[rows], moving[:, -3:], of_cell)
+    ]
+    found: list[Motion] = []
+    known = nuisance
+    offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
+    while len(found) < _MOST * len(scenes):
+        best = _best(pairs, known, residual, moving[:, -3:], refined.cell, names)
+        if best is None or (found and best[0].chi2 < _ECHO * found[0].chi2):
+            break
+        found.append(best[0])
+        known = np.hstack([known, best[1]])
+    return sorted(offsets + found, key=lambda motion: -motion.chi2)
+
+
+def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Motion:
+    """What is off the axis, of a refinement that had it as a parameter."""
+    own = np.array([name.startswith(f"off_centre_{scene.number}_") for name in refined.names])
+    values, covariance = refined.values[own], refined.covariance[np.ix_(own, own)]
+    basis, _ = np.linalg.qr(nuisance[:, ~own])
+    beside = nuisance[:, own] - basis @ (basis.T @ nuisance[:, own])
+    size, sigma = length(values, covariance)
+    return Motion(
+        OFF_CENTRE,
+        scene.number,
+        float(values @ np.linalg.solve(covariance, values)),
+        values,
+        refined.sigma[own],
+        size,
+        sigma,
+        scene.shift(beside, values),
+    )
+
+
+def _problem(
+    refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
+) -> Problem:
+    constraints = symmetry.cell_constraints(group)
+    chosen = choose(free, constraints, refined.cell, refined.u, refined.rotations)
+    return Problem(chosen, peaks)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One rotation among the peaks (n,) of all: which are its own, when they were seen, and σ."""
+
+    rotation: Rotation
+    number: int
+    frame: Floats
+    sigma: Floats
+    mine: NDArray[np.bool_]
+    centred: bool
+    """Whether the crystal's offset from the axis was refined."""
+
+    @property
+    def time(self) -> Floats:
+        """From 0 at the rotation's first frame to 1 at its last; 0 elsewhere."""
+        return np.where(self.mine, self.frame / self.rotation.scan.n_frames, 0.0)
+
+    def shift(self, columns: Floats, values: Floats) -> tuple[float, float]:
+        """Rms by which values of columns move spots, pixels and frames."""
+        moved = (columns @ values).reshape(-1, 3)[self.mine] * self.sigma[self.mine]
+        squares = np.mean(moved**2, axis=0)
+        return float(np.sqrt(squares[0] + squares[1])), float(np.sqrt(squares[2]))
+
+    def with_time(self, columns: Floats, function: Floats) -> Floats:
+        """Columns (3n, k) times a function of time (n,)."""
+        return columns * np.repeat(function, 3)[:, None]
+
+
+def _candidates(
+    scene: _Scene, ub: Floats, hkl: Floats, turns: Floats, of_cell: Floats
+) -> Iterator[_Candidate]:
+    """All motions but slips, which are one for each frame."""
+    rotation, t = scene.rotation, scene.time
+    yield _Candidate("drift", scene.with_time(turns, t))
+    angle = rotation.scan.angle(scene.frame)
+    # What the goniometer does wrong again and again is fixed in the laboratory.
+    back = np.swapaxes(rotation.goniometer.rotation(angle), 1, 2)
+    in_lab = np.einsum("nia,nab->nib", turns.reshape(-1, 3, 3), back).reshape(-1, 3)
+    for periods in _TURNS:
+        waves = [
+            scene.with_time(in_lab, np.where(scene.mine, wave(periods * angle), 0.0))
+            for wave in (np.cos, np.sin)
+        ]
+        yield _Candidate("wobble", np.hstack(waves), periods)
+    moved = _Moved(scene, ub, hkl)
+    if not scene.centred:
+        columns = [moved.sample(turn_with=o) for o in across(rotation)]
+        yield _Candidate(OFF_CENTRE, np.stack(columns, axis=1))
+    lab = np.eye(3)[:2]
+    shifted = np.stack([moved.sample(fixed=b) for b in lab], axis=1)
+    yield _Candidate("beam position", scene.with_time(shifted, t))
+    turned = np.stack([moved.beam(axis) for axis in lab], axis=1)
+    yield _Candidate("beam direction", scene.with_time(turned, t))
+    if of_cell.shape[1]:
+        yield _Candidate("cell", scene.with_time(of_cell, t))
+
+
+class _Moved:
+    """Derivatives of the weighted residuals of one rotation's peaks by displacements."""
+
+    def __init__(self, scene: _Scene, ub: Floats, hkl: Floats) -> None:
+        self._scene, self._ub, self._hkl = scene, ub, hkl
+
+    def sample(self, *, turn_with: Floats | None = None, fixed: Floats | None = None) -> Floats:
+        """Per metre that what is lit is off, turning with the crystal or fixed in the lab."""
+        rotation, mine = self._scene.rotation, self._scene.mine
+        angle = rotation.scan.angle(self._scene.frame[mine])
+        at = rotation.goniometer.rotation(angle)
+        lab = np.zeros(3) if fixed is None else fixed
+        offset = np.tile(lab, (len(at), 1)) if turn_with is None else at @ turn_with
+        q = np.einsum("nij,nj->ni", at, self._hkl[mine] @ self._ub.T)
+        pixels = np.zeros((len(mine), 3))
+        pixels[mine, :2] = displacement(rotation, offset, q + rotation.beam.k * BEAM)
+        return (-pixels / self._scene.sigma).ravel()
+
+    def beam(self, axis: Floats) -> Floats:
+        """Per radian that the beam turns about a lab axis: all else turns back."""
+        step = 1e-5
+        up, down = (self._with_beam(axis, sign * step) for sign in (1, -1))
+        derivative = np.zeros((len(self._hkl), 3))
+        derivative[self._scene.mine] = (up - down) / (2 * step)
+        return (np.nan_to_num(derivative) / self._scene.sigma).ravel()
+
+    def _with_beam(self, axis: Floats, angle: float) -> Floats:
+        rotation, mine = self._scene.rotation, self._scene.mine
+        back = rotation_matrix(axis, -angle)
+        detector, goniometer = rotation.detector, rotation.goniometer
+        turned = replace(
+            rotation,
+            detector=replace(
+                detector,
+                origin=back @ detector.origin,
+                slow=back @ detector.slow,
+                fast=back @ detector.fast,
+            ),
+            goniometer=Goniometer(
+                ("beam", *goniometer.names),
+                np.vstack([axis, goniometer.axes]),
+                np.append(-angle, goniometer.angles),
+                goniometer.scan + 1,
+            ),
+        )
+        centre = np.zeros((int(mine.sum()), 3))
+        centre[:, 2] = self._scene.frame[mine]
+        return compare(turned, self._ub, self._hkl[mine], centre)[0]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Fall of χ², and the size with its covariance."""
+
+    gain: float
+    values: Floats
+    covariance: Floats
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A motion that was fitted, and what it is worth."""
+
+    credit: float
+    fit: _Fit
+    scene: _Scene
+    candidate: _Candidate
+    frame: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+def _fitted(gram: Floats, gradient: Floats, whole: Floats) -> _Fit:
+    """Fit of columns of which the nuisance parameters' part was taken.
+
+    Parameters
+    ----------
+    gram, gradient
+        Of the columns less that part.
+    whole
+        Gram matrix of the columns as they are: what is far below it was rounding.
+    """
+    scale = np.sqrt(np.maximum(np.diag(whole), np.finfo(float).tiny))
+    eigenvalues, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    good = eigenvalues > _ALIKE
+    inverse = (vectors[:, good] / eigenvalues[good]) @ vectors[:, good].T / np.outer(scale, scale)
+    values = -inverse @ gradient
+    return _Fit(float(gradient @ inverse @ gradient), values, inverse)
+
+
+def _best(
+    pairs: Sequence[tuple[_Scene, _Candidate]],
+    known: Floats,
+    residual: Floats,
+    turns: Floats,
+    cell: Floats,
+    names: Sequence[str],
+) -> tuple[Motion, Floats] | None:
+    """The motion that explains most beyond what is known, and its columns; None: none does."""
+    basis, _ = np.linalg.qr(known / np.maximum(np.linalg.norm(known, axis=0), 1e-300))
+    left = residual - basis @ (basis.T @ residual)
+    chi2, n = float(left @ left), len(residual) - known.shape[1]
+    found = []
+    for scene, candidate in pairs:
+        own = candidate.columns - basis @ (basis.T @ candidate.columns)
+        fit = _fitted(own.T @ own, own.T @ left, candidate.columns.T @ candidate.columns)
+        credit = _credit(fit, candidate.columns.shape[1], chi2, n)
+        found.append(_Found(credit, fit, scene, candidate))
+    for scene in {id(scene): scene for scene, _ in pairs}.values():
+        found += _slip(scene, basis, left, turns, chi2, n)
+    if not found:
+        return None
+    best = max(found, key=lambda one: one.credit)
+    scale = _left(best.fit, best.fit.values.size, chi2, n)
+    if best.fit.gain / scale < _LEAST or best.credit <= 0:
+        return None
+    columns = best.candidate.columns
+    beside = columns - basis @ (basis.T @ columns)
+    motion = _motion(best, scale, best.scene.shift(beside, best.fit.values), cell, names)
+    as_well = {
+        one.candidate.kind
+        for one in found
+        if one.scene is best.scene and best.credit - one.credit < _AS_WELL
+    }
+    return replace(motion, others=tuple(sorted(as_well - {motion.kind}))), columns
+
+
+def _left(fit: _Fit, freedom: int, chi2: float, n: int) -> float:
+    """Variance beside a motion, over that of the peaks' own errors, which is not made smaller.
+
+    What exceeds them is common to neighbouring peaks, as in `orientation.transition`.
+    """
+    reduced = max((chi2 - fit.gain) / max(n - freedom, 1), 1.0)
+    return reduced * systematic(reduced, max(n // 3, 1)) ** 2
+
+
+def _credit(fit: _Fit, freedom: int, chi2: float, n: int) -> float:
+    """Schwarz's criterion: each parameter has to be worth ln n (Ann. Statist. 6, 461, 1978)."""
+    return fit.gain / _left(fit, freedom, chi2, n) - freedom * float(np.log(n))
+
+
+def _slip(
+    scene: _Scene, basis: Floats, left: Floats, turns: Floats, chi2: float, n: int
+) -> list[_Found]:
+    """Best turn of the crystal from some frame on: sums from there to the end, for all frames."""
+    rows = np.nonzero(scene.mine)[0]
+    rows = rows[np.argsort(-scene.frame[rows], kind="stable")]
+    d = turns.reshape(-1, 3, 3)[rows]
+    j = basis.reshape(-1, 3, basis.shape[1])[rows]
+    r = left.reshape(-1, 3)[rows]
+    gram = np.cumsum(np.einsum("nia,nib->nab", d, d), axis=0)
+    cross = np.cumsum(np.einsum("nia,nip->nap", d, j), axis=0)
+    gradient = np.cumsum(np.einsum("nia,ni->na", d, r), axis=0)
+    inner = slice(_FEWEST - 1, len(rows) - _FEWEST)
+    if inner.stop <= inner.start:
+        return []
+    own = gram[inner] - np.einsum("nap,nbp->nab", cross[inner], cross[inner])
+    scale = np.sqrt(np.einsum("naa->na", gram[inner]))
+    eigenvalues, vectors = np.linalg.eigh(own / scale[:, :, None] / scale[:, None, :])
+    along = np.einsum("nab,na->nb", vectors, gradient[inner] / scale)
+    gains = np.where(eigenvalues > _ALIKE, along**2 / np.maximum(eigenvalues, _ALIKE), 0).sum(
+        axis=1
+    )
+    at = int(np.argmax(gains))
+    fit = _fitted(own[at], gradient[inner][at], gram[inner][at])
+    frames = scene.frame[rows]
+    # Between the first peak of the turned part and the last before it.
+    ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
+    as_good = gains > gains[at] - _PROFILE * _left(fit, 3, chi2, n)
+    low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
+    # Beyond the last frame that was looked at it may have been as well.
+    interval = (
+        0.0 if as_good[-1] else low,
+        float(scene.rotation.scan.n_frames) if as_good[0] else high,
+    )
+    frame = float(ends[at].mean())
+    step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
+    candidate = _Candidate("slip", scene.with_time(turns, step))
+    # The frame is a parameter, too.
+    return [_Found(_credit(fit, 4, chi2, n), fit, scene, candidate, frame, interval)]
+
+
+def _motion(
+    found: _Found, scale: float, shift: tuple[float, float], cell: Floats, names: Sequence[str]
+) -> Motion:
+    candidate, fit = found.candidate, found.fit
+    degrees = candidate.kind in ("slip", "drift", "wobble", "beam direction")
+    unit = float(np.degrees(1.0)) if degrees else 1.0
+    values, covariance = unit * fit.values, unit**2 * scale * fit.covariance
+    sizes: dict[str, Callable[[Floats], float]]
+    sizes = {"wobble": _amplitude, "cell": _Change(cell, names[:-3])}
+    size = sizes.get(candidate.kind, _length)
+    step = 1e-6 * float(np.abs(values).max())
+    slope = [(size(values + s) - size(values - s)) / (2 * step) for s in step * np.eye(len(values))]
+    return Motion(
+        candidate.kind,
+        found.scene.number,
+        fit.gain / scale,
+        values,
+        np.sqrt(np.diag(covariance)),
+        size(values),
+        float(np.sqrt(max(slope @ covariance @ np.array(slope), 0.0))),
+        shift,
+        found.frame,
+        found.interval,
+        candidate.periods,
+    )
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Largest relative change of the cell; of angles in radians."""
+
+    cell: Floats
+    names: Sequence[str]
+
+    def __call__(self, values: Floats) -> float:
+        own = [self.cell["abc".index(x)] if x in "abc" else np.degrees(1.0) for x in self.names]
+        return float(np.abs(values / np.array(own)).max())
+
+
+def _length(values: Floats) -> float:
+    return float(np.linalg.norm(values))
+
+
+def _amplitude(values: Floats) -> float:
+    """Largest angle of a turn ``a cos x + b sin x`` about axes a and b."""
+    return float(np.linalg.svd(values.reshape(2, 3), compute_uv=False)[0])

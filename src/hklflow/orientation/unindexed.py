@@ -1,0 +1,178 @@
+"""What peaks are that the crystal's lattice does not index.
+
+They are looked for in turn, each among what the ones before have left: reflections of half the
+wavelength, satellites, rings of a powder around the crystal. The rest is at no place in particular.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from hklflow.geometry import lattice, symmetry
+from hklflow.orientation.satellites import INDEXED, NEAR, satellites
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+FEWEST = 8  # peaks of a kind that is told
+_HALVES = 7 * (2 * NEAR) ** 3  # part of the unit cube that is near half indices
+_ALIKE = 0.4  # rank correlation of the intensities at h/2 with those at h
+_MOST_HALF = 0.2  # of the intensity at h: sources have a few per cent of half the wavelength
+_SIGNIFICANT = 5.0  # σ by which peaks on the rings of a powder exceed those beside them
+_RING = 0.004  # relative half width in |Q| of a ring; cells of powders differ as much with T
+_ON_A_RING = 3  # peaks, of two rings at least
+_ALONE = 25  # peaks of a single ring
+_BESIDE = 4.0  # widths to either side from which the number by chance is taken
+
+# Cells (Å, degrees) of what is around crystals, and the hkl of its rings: ice Ih midway between
+# 100 and 250 K (Röttger et al., Acta Cryst. B 50, 644, 1994), the others at 293 K.
+_CUBIC_F = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1), (2, 2, 2))
+_DIAMOND = ((1, 1, 1), (2, 2, 0), (3, 1, 1), (4, 0, 0), (3, 3, 1))
+_ICE = ((1, 0, 0), (0, 0, 2), (1, 0, 1), (1, 0, 2), (1, 1, 0), (1, 0, 3), (2, 0, 0), (1, 1, 2))
+_POWDERS = {
+    "ice": ((4.507, 4.507, 7.339, 90, 90, 120), _ICE),
+    "aluminium": ((4.0496,) * 3 + (90,) * 3, _CUBIC_F),
+    "copper": ((3.6149,) * 3 + (90,) * 3, _CUBIC_F),
+    "diamond": ((3.567,) * 3 + (90,) * 3, _DIAMOND),
+}
+
+
+@dataclass(frozen=True)
+class Unindexed:
+    """Peaks that are not indexed, of n.
+
+    Attributes
+    ----------
+    fraction : float
+        Of all peaks.
+    half : int
+        At half the indices of reflections, with intensities that follow those.
+    rings : list of (str, int)
+        Powders, and peaks on their rings.
+    satellites : list of (vector, int)
+        Propagation vectors (3,), and peaks on them.
+    rest : int
+    """
+
+    fraction: float
+    half: int
+    rings: list[tuple[str, int]]
+    satellites: list[tuple[list[float], int]]
+    rest: int
+
+
+def unindexed(
+    miller: Floats, length: Floats, intensity: Floats, others: Mask, group: symmetry.SpaceGroup
+) -> Unindexed:
+    """Say what peaks are that have no integer indices.
+
+    Parameters
+    ----------
+    miller : (n, 3) array
+        Miller coordinates.
+    length : (n,) array
+        |Q| in 1/Å with 2π.
+    intensity : (n,) array
+    others : (n,) bool array
+        Peaks of other crystals, which are not asked for.
+    group : SpaceGroup
+    """
+    left: Mask = (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED) & ~others
+    fraction = float(left.mean()) if len(left) else 0.0
+    half = _half_wavelength(miller, length, intensity, left)
+    left &= ~half
+    rational, incommensurate = satellites(miller[left], group)
+    vectors = []
+    for found in (*rational, *incommensurate):
+        on = left & _at(miller, found["vector"], group)
+        vectors.append((list(found["vector"]), int(on.sum())))
+        left &= ~on
+    rings = []
+    for name, (cell, hkl) in _POWDERS.items():
+        q = np.linalg.norm(lattice.b_matrix(cell) @ np.array(hkl).T, axis=0)
+        on = _on_rings(length, left, q)
+        if on.any():
+            rings.append((name, int(on.sum())))
+            left &= ~on
+    return Unindexed(fraction, int(half.sum()), rings, vectors, int(left.sum()))
+
+
+def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:
+    """Peaks (n,) of some that are at a propagation vector from a reciprocal lattice point."""
+    left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
+    on = np.zeros_like(left)
+    for found in (x for kind in satellites(miller[left], group) for x in kind):
+        on |= left & _at(miller, found["vector"], group)
+    return on
+
+
+def _at(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> Mask:
+    """Peaks (n,) at a propagation vector or its mates, from any reciprocal lattice point."""
+    arms = [w @ np.asarray(vector) for w in group.laue_operations]
+    off = miller[:, None] - np.unique(np.round(arms, 6), axis=0)
+    at: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
+    return at
+
+
+def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
+    """Peaks at h/2 whose intensities follow those of the reflections h."""
+    double = np.rint(2 * miller)
+    near: Mask = left & (np.abs(2 * miller - double).max(axis=1) < 2 * NEAR)
+    none = np.zeros_like(left)
+    chance = float(left.sum()) * _HALVES
+    if near.sum() < max(FEWEST, chance + _SIGNIFICANT * np.sqrt(chance)):
+        return none
+    indexed = np.abs(miller - np.rint(miller)).max(axis=1) < INDEXED
+    strength: dict[tuple[int, ...], float] = {}
+    for hkl, counts in zip(np.rint(miller[indexed]).astype(int), intensity[indexed], strict=True):
+        key = _friedel(hkl)
+        strength[key] = max(strength.get(key, 0.0), float(counts))
+    rows = np.flatnonzero(near)
+    pairs = [
+        (length[row], intensity[row], strength[key])
+        for row in rows
+        if (key := _friedel(double[row].astype(int))) in strength
+    ]
+    # Of a superlattice intensities know nothing of the reflections twice as far.
+    if len(pairs) < FEWEST:
+        return none
+    q, ours, theirs = np.array(pairs).T
+    alike = _alike(q, np.maximum(ours, 1.0), np.maximum(theirs, 1.0))
+    return near if alike > _ALIKE and np.median(ours) < _MOST_HALF * np.median(theirs) else none
+
+
+def _alike(q: Floats, ours: Floats, theirs: Floats) -> float:
+    """Rank correlation of intensities (n,), of which both fall off with q."""
+    slopes = np.stack([np.ones_like(q), q**2], axis=1)
+    left = [y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0] for y in np.log([ours, theirs])]
+    return float(spearmanr(*left).statistic)
+
+
+def _friedel(hkl: NDArray[np.int64]) -> tuple[int, ...]:
+    """One name for a reflection and its opposite."""
+    key = tuple(int(x) for x in hkl)
+    return max(key, tuple(-x for x in key))
+
+
+def _on_rings(length: Floats, left: Mask, q: Floats) -> Mask:
+    """Peaks on those rings of a powder that have more than there are beside them."""
+    found = np.zeros_like(left)
+    number = chance = rings = 0.0
+    for centre in q:
+        away = np.abs(length / centre - 1)
+        on = left & (away < _RING)
+        # As many by chance as in equally wide shells to both sides.
+        beside = left & (away >= 2 * _RING) & (away < (2 + _BESIDE) * _RING)
+        expected = max(float(beside.sum()) / _BESIDE, 0.5)
+        if on.sum() - expected > 2 * np.sqrt(expected):
+            found |= on
+            number, chance = number + float(on.sum()), chance + expected
+            rings += on.sum() >= _ON_A_RING
+    # The reflections of a lattice may be as long as one ring's, but not as several.
+    # Where the detector sees but one, it must hold most of what is left.
+    alone = number >= _ALONE and number > 0.5 * left.sum()
+    good = number >= FEWEST and number - chance > _SIGNIFICANT * np.sqrt(chance)
+    good = good and (rings > 1 or alone)
+    return found if good else np.zeros_like(left)

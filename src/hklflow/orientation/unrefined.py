@@ -1,0 +1,84 @@
+"""A model as it is, with the figures that a refinement of it would have: nothing moves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import Rotation, lattice
+from hklflow.orientation.refinement import Refined
+from hklflow.orientation.residuals import Peaks, compare
+
+Floats = NDArray[np.float64]
+
+
+def unrefined(
+    rotations: Sequence[Rotation], peaks: Sequence[Peaks], ub: ArrayLike, tolerance: float
+) -> Refined:
+    """Compare a model with whatever peaks there are, also none.
+
+    Parameters
+    ----------
+    rotations : sequence of Rotation
+    peaks : sequence of Peaks
+        One for each rotation.
+    ub : (3, 3) array
+        1/Å with 2π.
+    tolerance : float
+        Largest deviation from an integer, in each of h, k, l, of an indexed peak.
+
+    Returns
+    -------
+    Refined
+        Without parameters, all standard deviations 0. No peak is used; those that are indexed and
+        cross the Ewald sphere are ``held_out``, and ``rmsd``, ``chi2`` are theirs (NaN if there
+        are none).
+    """
+    ub = np.asarray(ub, dtype=np.float64)
+    u, cell = lattice.decompose_ub(ub)
+    miller = np.concatenate(
+        [r.hkl(ub, p.frame, p.slow, p.fast) for r, p in zip(rotations, peaks, strict=True)]
+    ).reshape(-1, 3)
+    hkl = np.rint(miller)
+    indexed = (np.abs(miller - hkl).max(axis=1) < tolerance) & np.any(hkl != 0, axis=1)
+    starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
+    residuals = np.full(miller.shape, np.nan)
+    for i, (rotation, own) in enumerate(zip(rotations, peaks, strict=True)):
+        mine = np.arange(starts[i], starts[i + 1])
+        rows = mine[indexed[mine]]
+        if len(rows):
+            residuals[rows] = compare(rotation, ub, hkl[rows], own.position[rows - starts[i]])[0]
+    seen = indexed & np.all(np.isfinite(residuals), axis=1)
+    rmsd, chi2 = np.full(3, np.nan), float("nan")
+    if seen.any():
+        rmsd = np.sqrt(np.mean(residuals[seen] ** 2, axis=0))
+        sigma = np.concatenate([p.sigma for p in peaks])
+        chi2 = float(np.mean((residuals[seen] / sigma[seen]) ** 2))
+    none, several = np.zeros(0), np.zeros((0, 0))
+    return Refined(
+        cell=cell,
+        cell_sigma=np.zeros(6),
+        cell_covariance=np.zeros((6, 6)),
+        u=u,
+        ub=ub,
+        orientation_sigma=np.zeros(3),
+        rotations=list(rotations),
+        names=(),
+        values=none,
+        sigma=none,
+        covariance=several,
+        hkl=hkl.astype(np.int64),
+        indexed=indexed,
+        used=np.zeros(len(hkl), dtype=np.bool_),
+        held_out=seen,
+        residuals=residuals,
+        rmsd=rmsd,
+        rmsd_held_out=rmsd if seen.any() else None,
+        fraction_indexed=float(indexed.mean()) if len(indexed) else float("nan"),
+        correlations=[],
+        condition=float("nan"),
+        chi2=chi2,
+        cycles=0,
+        steps=0,
+        warnings=[],
+    )

@@ -1,0 +1,1 @@
+"""Spots in frames: search, fit, links between frames, and the table of peaks."""

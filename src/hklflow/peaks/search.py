@@ -1,0 +1,315 @@
+"""Search for Bragg peaks on rotation frames: one pass, bounded memory, one row per reflection.
+
+1. A frame is packed into narrow counts, and its background found (`frame_store`).
+2. Strong voxels (`peaks_screen`) are connected to blobs across frames, 26 neighbours
+   (`peaks_link`).
+3. A blob that has ended is divided among its significant maxima, and each is fitted with a
+   voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
+   valid voxels of a box around it. First moments of the strong voxels alone would be biased
+   by the noise that selected them, by gaps and by edges; they stand in where no fit converges.
+
+Coordinates are (frame, slow, fast) as `frames` defines them. Frames are handled one at a
+time, so the blocks in which they arrive do not matter. What is kept in memory: the last
+``max_frames + 2 margin_frames`` frames and some, in a little more than one byte per pixel (two
+where the background is high, four for frames of floats), and the voxels of the blobs that have
+not ended.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.images.background import dispersion
+from hklflow.images.frame_store import COLUMNS, ROWS, FrameStore
+from hklflow.images.statistics import FrameStatistics
+from hklflow.peaks.boxes import Scene, as_bytes
+from hklflow.peaks.link import BlobLinker, Blobs, blob_extents
+from hklflow.peaks.screen import DEPTH, SCRATCH
+from hklflow.peaks.segments import FitLimits, fit_blobs
+from hklflow.peaks.strong import find_strong
+from hklflow.peaks.table import FIELDS, PeakFlag, PeakParams, Peaks, significant, without_duplicates
+
+__all__ = ["PeakFlag", "PeakParams", "PeakSearch", "Peaks", "find_peaks"]
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+_REJECTED = ("too_long", "too_large", "too_small", "insignificant", "duplicate")
+_CAP = 0.999  # of the largest width: it stands there
+#: Frames that are tested together, and after which blobs are linked and fitted.
+_TESTED, _LINKED = 8, 16
+
+
+def find_peaks(
+    blocks: Iterable[NDArray[Any]],
+    mask: NDArray[np.bool_],
+    params: PeakParams,
+    *,
+    first_frame: int = 0,
+    scan_frames: int | None = None,
+) -> Peaks:
+    """Find the peaks of a scan.
+
+    Parameters
+    ----------
+    blocks
+        Arrays (n, slow, fast) of counts in scan order. NaN and negative values are flags.
+    mask
+        Bad pixels (slow, fast), True = bad.
+    params
+        See `PeakParams`.
+    first_frame
+        Frame coordinate of the first frame.
+    scan_frames
+        Number of frames that must come; None if it is not known.
+
+    Returns
+    -------
+    Peaks
+
+    Raises
+    ------
+    HklflowError
+        If shapes or number types do not fit, or the number of frames is not `scan_frames`.
+    """
+    search = PeakSearch(mask, params, first_frame=first_frame)
+    for block in blocks:
+        search.add(block)
+    if scan_frames is not None and search.n_frames != scan_frames:
+        raise HklflowError(
+            f"the peak search got {search.n_frames} frames where the scan has {scan_frames}; "
+            "check that the data file is complete"
+        )
+    return search.finish()
+
+
+def _room_for(n: int) -> tuple[I64, I64, F64]:
+    """Places that may be strong in a band of rows; those that are, and their values, of frames."""
+    return np.zeros(n, np.int64), np.zeros((_TESTED, n), np.int64), np.zeros((_TESTED, n, 3))
+
+
+class PeakSearch:
+    """The search as an accumulator: `add` blocks in order, then `finish` once.
+
+    Parameters
+    ----------
+    mask
+        Bad pixels (slow, fast), True = bad.
+    params
+        See `PeakParams`.
+    first_frame
+        Frame coordinate of the first frame.
+    statistics
+        Of the same mask: gets every frame as well, from the same reading of it.
+    """
+
+    def __init__(
+        self,
+        mask: NDArray[np.bool_],
+        params: PeakParams,
+        *,
+        first_frame: int = 0,
+        statistics: FrameStatistics | None = None,
+    ) -> None:
+        if mask.ndim != 2 or mask.dtype != np.bool_:
+            raise HklflowError(
+                f"the mask of the peak search is {mask.dtype} with shape {mask.shape}; "
+                "give booleans (slow, fast), True for bad pixels"
+            )
+        self.params = params
+        self.n_frames = 0
+        self.gain = params.gain
+        self._mask = np.ascontiguousarray(mask)
+        self._first_frame = first_frame
+        self._statistics = statistics
+        self._frames: FrameStore | None = None
+        self._slots = params.max_frames + 2 * params.margin_frames + DEPTH + _LINKED + _TESTED
+        self._found = _room_for(4096)
+        self._strong_at = np.zeros((self._slots, 1024), np.int64)
+        self._strong_number = np.zeros(self._slots, np.int64)
+        self._new_at: list[I64] = []
+        self._new_values: list[F64] = []
+        self._pending = Blobs.none()
+        self._rows: list[F64] = []
+        self._tested = 0  # frames whose strong voxels are known
+        self._counts = dict.fromkeys(("candidates", "blobs", "peaks", *_REJECTED, "frames"), 0)
+        self._finished = False
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Take the next frames (n, slow, fast)."""
+        if self._finished:
+            raise HklflowError("the peak search has finished; start a new one for more frames")
+        if block.ndim != 3 or block.shape[1:] != self._mask.shape:
+            raise HklflowError(
+                f"a block of frames has the shape {block.shape} where the mask has "
+                f"{self._mask.shape}; give (n, slow, fast) and the mask of this detector"
+            )
+        if block.dtype.kind not in "uif":
+            raise HklflowError(f"frames are {block.dtype}; give integer or floating counts")
+        if self._frames is None:
+            self._begin(block.dtype)
+        elif block.dtype != self._dtype:
+            raise HklflowError(
+                f"a block of frames is {block.dtype} after {self._dtype}; "
+                "give all blocks of a scan in one number type"
+            )
+        for frame in block:
+            self._take(frame)
+
+    def _begin(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._frames = FrameStore(
+            self._mask,
+            dtype,
+            self._slots,
+            window=self.params.window,
+            n_sigma=self.params.n_sigma * np.sqrt(self.gain or 1.0),
+            invalid_from=self.params.invalid_from,
+            valid_from=self.params.valid_from,
+            sums=self._statistics is not None,
+        )
+
+    def _take(self, frame: NDArray[Any]) -> None:
+        assert self._frames is not None
+        self._frames.take(frame)
+        if self._statistics is not None:
+            self._statistics.take(frame, self._frames)
+        if self.n_frames == 0:
+            _, rows, width = self._frames.store.counts.shape
+            self._blobs = BlobLinker(rows, width, self.params.max_frames)
+            self._wide = np.zeros(SCRATCH, self._frames.wide)
+        self.n_frames += 1
+        if self.n_frames - DEPTH // 2 - self._tested == _TESTED:
+            self._test(self._tested + _TESTED)
+
+    def _test(self, end: int) -> None:
+        """Find the strong voxels of the frames up to number `end`, which have their neighbours."""
+        assert self._frames is not None
+        frames, begin, p = self._frames, self._tested, self.params
+        if self.gain is None:
+            self.gain = dispersion(*frames.around(begin))
+            frames.n_sigma = p.n_sigma * np.sqrt(self.gain)
+        limits = float(p.n_sigma * np.sqrt(self.gain)), float(p.threshold)
+        most = int(min(frames.most_one, p.threshold)), int(frames.most_sum)
+        shape, numbers = np.array(self._mask.shape), np.zeros(end - begin, np.int64)
+        found = self._found
+        while more := find_strong(
+            frames.store, begin, end, shape, frames.top, limits, most, self._wide, *found, numbers
+        ):
+            found = self._found = _room_for(more)
+        for k, number in enumerate(range(begin, end)):
+            n, slot = numbers[k], number % self._slots
+            at = found[1][k, :n]
+            self._new_at.append(np.stack([np.full(n, number), at, np.full(n, number)], axis=1))
+            self._new_values.append(found[2][k, :n].copy())
+            if n > self._strong_at.shape[1]:
+                more = 2 * n - self._strong_at.shape[1]
+                self._strong_at = np.pad(self._strong_at, ((0, 0), (0, more)))
+            self._strong_at[slot, :n] = at
+            self._strong_number[slot] = n
+        self._tested = end
+        if len(self._new_at) >= _LINKED:
+            self._link()
+            self._fit_pending(everything=False)
+
+    def _link(self) -> None:
+        """Link the new strong voxels and take the blobs that ended."""
+        if self._new_at:
+            new = np.concatenate(self._new_at), np.concatenate(self._new_values)
+            self._take_blobs(self._blobs.add(self._tested - 1, *new))
+            self._new_at, self._new_values = [], []
+
+    def _take_blobs(self, blobs: Blobs) -> None:
+        """Count blobs, and keep those that may be peaks."""
+        frames, pixels, _ = blob_extents(blobs.at, blobs.cuts, self._blobs.width)
+        too_long = frames > self.params.max_frames
+        too_large = (pixels > self.params.max_pixels) & ~too_long
+        self._counts["blobs"] += len(frames)
+        self._counts["candidates"] += int((too_long | too_large).sum())
+        self._counts["too_long"] += int(too_long.sum())
+        self._counts["too_large"] += int(too_large.sum())
+        self._pending = self._pending.join(blobs.select(~too_long & ~too_large))
+
+    def _fit_pending(self, *, everything: bool) -> None:
+        limit = self._tested - 1 - self.params.margin_frames
+        _, _, last = blob_extents(self._pending.at, self._pending.cuts, self._blobs.width)
+        ready = (last <= limit) | everything
+        if not ready.any():
+            return
+        blobs, self._pending = self._pending.select(ready), self._pending.select(~ready)
+        assert self._frames is not None
+        p, gain, width = self.params, self.gain or 1.0, self._blobs.width
+        slow, fast = blobs.at[:, 1] // width - ROWS, blobs.at[:, 1] % width - COLUMNS
+        rows, n_noise = fit_blobs(
+            Scene(
+                as_bytes(self._frames.store),
+                self._frames.store.counts.itemsize,
+                self._strong_at,
+                self._strong_number,
+                np.array(self._mask.shape),
+                float(self._frames.top),
+                float(p.saturation),
+            ),
+            np.stack([blobs.at[:, 0], slow, fast], axis=1),
+            blobs.values,
+            blobs.cuts,
+            self._tested,
+            p.margin_frames,
+            float(p.prominence * np.sqrt(gain)),
+            FitLimits(
+                margin=np.array([p.margin_frames, p.margin_pixels, p.margin_pixels]),
+                max_width=np.array([p.max_frames, p.window, p.window]) / 2.0,
+                gain=float(gain),
+                floor=0.0,  # the stage adds it, of pixels and of frames
+                max_frames=p.max_frames,
+                min_significance=float(p.min_significance),
+            ),
+        )
+        small = rows[:, FIELDS.index("n_pixels")] < p.min_pixels
+        good = significant(rows, p.min_significance)
+        self._counts["candidates"] += len(rows) + n_noise
+        self._counts["too_small"] += int(small.sum())
+        self._counts["insignificant"] += n_noise + int((~small & ~good).sum())
+        self._rows.append(rows[~small & good])
+
+    def finish(self) -> Peaks:
+        """End of the scan: close all blobs and return the table."""
+        if self._finished:
+            raise HklflowError("the peak search has finished already; its table was returned")
+        if self._frames is not None and self.n_frames:
+            for number in range(self.n_frames, self.n_frames + DEPTH // 2):
+                self._frames.clear(number % self._slots)
+            while self._tested < self.n_frames:
+                self._test(min(self._tested + _TESTED, self.n_frames))
+            self._link()
+            self._take_blobs(self._blobs.finish(self.n_frames))
+            self._fit_pending(everything=True)
+        self._finished = True
+        return self._table()
+
+    def _table(self) -> Peaks:
+        rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
+        columns = {name: rows[:, k] for k, name in enumerate(FIELDS)}
+        # a peak that ended early or late on the scan, now that its length is known
+        low = columns["frame"] - 2 * columns["width_frame"]
+        high = columns["frame"] + 2 * columns["width_frame"]
+        ends = (low < 0) | (high > self.n_frames)
+        for name in ("n_pixels", "n_frames", "flags"):
+            columns[name] = columns[name].astype(np.int64)
+        columns["flags"] |= np.where(ends, int(PeakFlag.SCAN_END), 0)
+        widest = np.maximum(columns["width_slow"], columns["width_fast"]) >= _CAP * (
+            self.params.window / 2
+        )
+        columns["flags"] |= np.where(widest, int(PeakFlag.WIDEST), 0)
+        columns["frame"] = columns["frame"] + self._first_frame
+        keep = without_duplicates(columns)
+        order = np.lexsort((columns["fast"], columns["slow"], columns["frame"]))
+        order = order[keep[order]]
+        self._counts["duplicate"] = int((~keep).sum())
+        self._counts["peaks"], self._counts["frames"] = int(keep.sum()), self.n_frames
+        return Peaks(
+            **{name: column[order] for name, column in columns.items()}, counts=self._counts
+        )

@@ -1,0 +1,301 @@
+r"""Gradient and Fisher matrix of a peak's likelihood, in strips of eight columns.
+
+Each derivative of the model of `peaks_fit` is a product of a function of z, one of y and one of
+x, each of which is one of five. So a row of voxels adds to fifteen sums over y of ``w`` (1/mu)
+times a product of two functions of y, for each column apart; a frame multiplies them with its
+functions of z, and the end with those of x. There is no sum across the columns before.
+
+Vectors of eight are written with the builder that Numba hands to an intrinsic.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numpy.typing import NDArray
+
+from hklflow.images.rows import compiled_word
+from hklflow.simd.jit import kernel
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+N_PARAMETERS = 10
+#: Columns of a strip; boxes have a multiple of them.
+STRIP = 8
+LEAST_BACKGROUND = 1e-3
+#: Functions of z (P, dP/dz, P again, dP/d ln s, level), of y and of x (P, dP/dx, dP/d ln s, 1,
+#: distance from the middle) in the derivative by each parameter. All but the first parameter's
+#: and the last one's function of z contain the amplitude.
+_OF_Z = (0, 1, 2, 2, 3, 2, 2, 4, 4, 4)
+_OF_Y = (0, 0, 1, 0, 0, 2, 0, 3, 4, 3)
+_OF_X = (0, 0, 0, 1, 0, 0, 2, 3, 3, 4)
+
+
+def _pair(a: int, b: int) -> int:
+    """Number of a pair of the five functions, in the order of the upper triangle."""
+    a, b = min(a, b), max(a, b)
+    return 5 * a - a * (a - 1) // 2 + b - a
+
+
+#: Pairs of parameters (lower triangle), as the pairs of their functions of z, y and x.
+_ENTRIES = [(a, b) for a in range(N_PARAMETERS) for b in range(a + 1)]
+_PAIRS = [tuple(_pair(table[a], table[b]) for table in (_OF_Z, _OF_Y, _OF_X)) for a, b in _ENTRIES]
+_N_ENTRIES, _N_PAIRS = len(_ENTRIES), 15
+#: Rows of the sums over frames: the matrix, the gradient, chi², -ln L.
+_N_SUMS = _N_ENTRIES + N_PARAMETERS + 2
+#: Their functions of x, as pairs with 1 where there is one; of the last two 1 itself.
+_X_PAIR = np.array([pair[2] for pair in _PAIRS] + [_pair(x, 3) for x in _OF_X] + 2 * [_pair(3, 3)])
+_FIRST = np.array([a for a in range(5) for _ in range(a, 5)])
+_SECOND = np.array([b for a in range(5) for b in range(a, 5)])
+
+_DOUBLE, _I64 = ir.DoubleType(), ir.IntType(64)
+_VECTOR, _WORDS = ir.VectorType(_DOUBLE, STRIP), ir.VectorType(_I64, STRIP)
+_FUSED = ("contract",)
+
+
+def _load(builder: Any, address: Any, offset: Any = 0) -> Any:
+    """Eight numbers from a number's address on."""
+    at = builder.add(address, _I64(8 * offset) if isinstance(offset, int) else offset)
+    return builder.load(builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
+
+
+def _number(builder: Any, address: Any, k: int) -> Any:
+    """One number in all lanes."""
+    at = builder.inttoptr(builder.add(address, _I64(8 * k)), _DOUBLE.as_pointer())
+    nothing = ir.Constant(_VECTOR, ir.Undefined)
+    one = builder.insert_element(nothing, builder.load(at), ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), STRIP), None)
+    return builder.shuffle_vector(one, nothing, zeros)
+
+
+def _same(value: float, kind: Any = _VECTOR) -> Any:
+    return ir.Constant(kind, [ir.Constant(kind.element, value)] * STRIP)
+
+
+def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a b + c``."""
+    return builder.fadd(builder.fmul(a, b, flags=_FUSED), c, flags=_FUSED)
+
+
+def _inverse_and_logarithm(builder: Any, mu: Any) -> tuple[Any, Any]:
+    """``1 / mu`` and ``ln mu`` of numbers above 0, the logarithm to 1e-12.
+
+    mu = 2^e m with m from 0.707 to 1.414; ln m = 2 artanh((m - 1) / (m + 1)).
+    """
+    bits = builder.bitcast(mu, _WORDS)
+    exponent = builder.ashr(builder.sub(bits, _same(0x3FE6A09E667F3BCD, _WORDS)), _same(52, _WORDS))
+    m = builder.bitcast(builder.sub(bits, builder.shl(exponent, _same(52, _WORDS))), _VECTOR)
+    above = builder.fadd(m, _same(1.0))
+    # One division for both.
+    both = builder.fdiv(_same(1.0), builder.fmul(mu, above))
+    s = builder.fmul(builder.fsub(m, _same(1.0)), builder.fmul(both, mu))
+    t = builder.fmul(s, s)
+    series = _same(1 / 13)
+    for k in (11, 9, 7, 5, 3, 1):
+        series = _fused(builder, t, series, _same(1 / k))
+    exponent = builder.sitofp(exponent, _VECTOR)
+    series = builder.fmul(builder.fmul(s, _same(2.0)), series)
+    return builder.fmul(both, above), _fused(builder, exponent, _same(math.log(2.0)), series)
+
+
+@compiled_word
+def _add_strip(
+    typingctx: Any, box: Any, row: Any, n_rows: Any, of_x: Any, of_y: Any, of_z: Any, sums: Any
+) -> Any:
+    """Add eight columns of a frame to its sums.
+
+    Everything is an address. ``box`` holds those of counts, of use, and of the counts of other
+    peaks (first row, rows follow each other ``row`` bytes apart); ``of_x`` the columns' P and
+    distance, 8 each; ``of_y`` for each row the five functions and their 15 products; ``of_z``
+    the 15 products, the 5 functions, ``A P``, and level times the background and its two slopes.
+    """
+    signature = types.void(*[types.int64] * 7)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        box, row, n_rows, of_x, of_y, of_z, sums = args
+        boxes = [
+            builder.load(builder.inttoptr(builder.add(box, _I64(8 * k)), _I64.as_pointer()))
+            for k in range(3)
+        ]
+        profile, along = _load(builder, of_x), _load(builder, of_x, STRIP)
+        height, flat, rise, slope = (_number(builder, of_z, 20 + k) for k in range(4))
+        flat = _fused(builder, slope, along, flat)
+        profile = builder.fmul(height, profile)
+        before = builder.basic_block
+        loop = builder.append_basic_block("rows")
+        done = builder.append_basic_block("done")
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        index = builder.phi(_I64)
+        # Of w with products of functions of y, of the pull with functions; chi²; -ln L.
+        totals = [builder.phi(_VECTOR) for _ in range(_N_PAIRS + 5 + 2)]
+        counts, use, extra = (_load(builder, address, builder.mul(index, row)) for address in boxes)
+        here = builder.add(of_y, builder.mul(index, _I64(8 * 20)))
+        background = _fused(builder, rise, _number(builder, here, 4), flat)
+        least = _same(LEAST_BACKGROUND)
+        enough = builder.fcmp_ordered(">", background, least)
+        background = builder.select(enough, background, least)
+        mu = _fused(builder, profile, _number(builder, here, 0), builder.fadd(background, extra))
+        inverse, logarithm = _inverse_and_logarithm(builder, mu)
+        w = builder.fmul(use, inverse)
+        off = builder.fsub(counts, mu)
+        pull = builder.fmul(w, off)
+        after = [
+            _fused(builder, w, _number(builder, here, 5 + k), totals[k]) for k in range(_N_PAIRS)
+        ]
+        after += [
+            _fused(builder, pull, _number(builder, here, k), totals[_N_PAIRS + k]) for k in range(5)
+        ]
+        after.append(_fused(builder, pull, off, totals[-2]))
+        minus = builder.fsub(mu, builder.fmul(counts, logarithm))
+        after.append(_fused(builder, use, minus, totals[-1]))
+        following = builder.add(index, _I64(1))
+        index.add_incoming(_I64(0), before)
+        index.add_incoming(following, loop)
+        for total, value in zip(totals, after, strict=True):
+            total.add_incoming(_same(0.0), before)
+            total.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, n_rows), loop, done)
+
+        builder.position_at_end(done)
+        terms = [(after[y], z) for z, y, _ in _PAIRS]
+        terms += [(after[_N_PAIRS + y], 15 + z) for z, y in zip(_OF_Z, _OF_Y, strict=True)]
+        for k, (value, z) in enumerate(terms):
+            old = _load(builder, sums, STRIP * k)
+            value = _fused(builder, value, _number(builder, of_z, z), old)
+            at = builder.add(sums, _I64(8 * STRIP * k))
+            builder.store(value, builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
+        for k in range(2):
+            at = _I64(8 * STRIP * (len(terms) + k))
+            value = builder.fadd(after[k - 2], _load(builder, sums, at))
+            pointer = builder.inttoptr(builder.add(sums, at), _VECTOR.as_pointer())
+            builder.store(value, pointer, align=8)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@kernel
+def profile(start: int, centre: float, log_width: float, out: F64, n: int) -> None:
+    """Integral per voxel (row 0), its derivatives by centre (1) and by ln width (2).
+
+    Of the first `n` voxels; rows beyond the third are left alone.
+    """
+    width = math.exp(log_width)
+    inverse, root, norm = 1.0 / width, math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
+    u0 = (start - centre) * inverse
+    e0, g0 = math.erf(u0 * root), math.exp(-0.5 * u0 * u0) * norm
+    for k in range(n):
+        u1 = (start + k + 1 - centre) * inverse
+        e1, g1 = math.erf(u1 * root), math.exp(-0.5 * u1 * u1) * norm
+        out[0, k] = 0.5 * (e1 - e0)
+        out[1, k] = (g0 - g1) * inverse
+        out[2, k] = u0 * g0 - u1 * g1
+        u0, e0, g0 = u1, e1, g1
+
+
+@kernel
+def _products(values: F64) -> None:
+    """Put the 15 products of five numbers in each row behind them."""
+    for k in range(values.shape[0]):
+        n = 5
+        for a in range(5):
+            for b in range(a, 5):
+                values[k, n] = values[k, a] * values[k, b]
+                n += 1
+
+
+@kernel
+def _add_columns(sums: F64, shape: F64, whole: F64) -> None:
+    """Multiply the sums of a strip with their functions of x and add them up."""
+    pairs = np.empty((_N_PAIRS, STRIP))
+    for n in range(_N_PAIRS):
+        a, b = shape[_FIRST[n]], shape[_SECOND[n]]
+        for t in range(STRIP):
+            pairs[n, t] = a[t] * b[t]
+    for n in range(_N_SUMS):
+        total, part, pair = whole[n], sums[n], pairs[_X_PAIR[n]]
+        for t in range(STRIP):
+            total[t] += part[t] * pair[t]
+
+
+@kernel(fastmath=True)
+def _spread(whole: F64, gradient: F64, fisher: F64) -> tuple[float, float]:
+    """Add up the columns and fill the matrix; return chi² and -ln L."""
+    added = np.empty(_N_SUMS)
+    for n in range(_N_SUMS):
+        total = 0.0
+        for t in range(STRIP):
+            total += whole[n, t]
+        added[n] = total
+    n = 0
+    for a in range(N_PARAMETERS):
+        for b in range(a + 1):
+            fisher[a, b] = fisher[b, a] = added[n]
+            n += 1
+        gradient[a] = added[_N_ENTRIES + a]
+    return added[_N_SUMS - 2], added[_N_SUMS - 1]
+
+
+@kernel
+def normal_equations(
+    counts: F64,
+    use: F64,
+    extra: F64,
+    level: F64,
+    origin: I64,
+    p: F64,
+    middle: F64,
+    gradient: F64,
+    fisher: F64,
+) -> tuple[float, float]:
+    """Fill gradient and Fisher matrix; return -ln L and Pearson's chi².
+
+    The parameters are those of `peaks_fit.fit_peak`; ``middle`` is where the slopes of the
+    background are 0.
+    """
+    nz, ny, nx = counts.shape
+    along, shape = np.empty((3, max(nz, ny))), np.zeros((5, nx))
+    of_z, of_y = np.empty((nz, 24)), np.empty((ny, 20))
+    profile(origin[0], p[1], p[4], along, nz)
+    for k in range(nz):
+        values, functions = of_z[k], of_z[k, 15:20]
+        functions[0], functions[1] = along[0, k], p[0] * along[1, k]
+        functions[2], functions[3] = p[0] * along[0, k], p[0] * along[2, k]
+        functions[4] = level[k]
+        n = 0
+        for a in range(5):
+            for b in range(a, 5):
+                values[n] = functions[a] * functions[b]
+                n += 1
+        values[20], values[21] = p[0] * along[0, k], level[k] * p[7]
+        values[22], values[23] = level[k] * p[8], level[k] * p[9]
+    profile(origin[1], p[2], p[5], along, ny)
+    for k in range(ny):
+        of_y[k, 0], of_y[k, 1], of_y[k, 2] = along[0, k], along[1, k], along[2, k]
+        of_y[k, 3], of_y[k, 4] = 1.0, origin[1] + k + 0.5 - middle[1]
+    _products(of_y)
+    profile(origin[2], p[3], p[6], shape, nx)
+    for k in range(nx):
+        shape[3, k], shape[4, k] = 1.0, origin[2] + k + 0.5 - middle[2]
+    sums, of_x = np.empty((_N_SUMS, STRIP)), np.empty((2, STRIP))
+    whole, box = np.zeros((_N_SUMS, STRIP)), np.empty(3, np.int64)
+    row, frame = 8 * nx, 8 * nx * ny
+    for j in range(0, nx, STRIP):
+        of_x[0], of_x[1] = shape[0, j : j + STRIP], shape[4, j : j + STRIP]
+        sums[:] = 0.0
+        for k in range(nz):
+            at = k * frame + 8 * j
+            box[0], box[1] = counts.ctypes.data + at, use.ctypes.data + at
+            box[2] = extra.ctypes.data + at
+            _add_strip(
+                box.ctypes.data, row, ny, of_x.ctypes.data, of_y.ctypes.data,
+                of_z.ctypes.data + k * 8 * 24, sums.ctypes.data,
+            )  # fmt: skip
+        _add_columns(sums, shape[:, j : j + STRIP], whole)
+    chi2, minus_log = _spread(whole, gradient, fisher)
+    return minus_log, chi2

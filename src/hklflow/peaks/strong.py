@@ -1,0 +1,294 @@
+"""Strong voxels of some frames: the test on every pixel, then the exact one.
+
+What makes a voxel strong is told in `peaks_screen`. The exact test takes the true counts, the
+valid voxels alone, and the background between the middles of the cells.
+"""
+
+import math
+
+import numpy as np
+
+from hklflow.images.background import CELL
+from hklflow.images.frame_store import COLUMNS, FLAGGED, ROWS
+from hklflow.images.rows import box_sums
+from hklflow.peaks.screen import BAND, DEPTH, PANEL, band_thresholds, screen_band
+from hklflow.simd.jit import kernel
+
+
+@kernel
+def voxel(store, slot, at, top):  # type: ignore[no-untyped-def]
+    """Counts of a pixel (its place in the image) that is not masked, or `frame_store.FLAGGED`.
+
+    Pixels without a measurement hold what is expected of them: where there are some, the list
+    of odd pixels is asked.
+    """
+    width = store.counts.shape[2]
+    value = float(store.counts[slot, at // width, at % width])
+    if value < top and store.flagged[slot] == 0:
+        return value
+    return listed(store.odd_at, store.odd_value, slot, store.odd_number[slot], at, value)
+
+
+@kernel
+def listed(odd_at, odd_value, slot, number, at, value):  # type: ignore[no-untyped-def]
+    """Counts of a pixel if it is in the list of odd ones, else ``value``."""
+    low, high = 0, number
+    while low < high:
+        middle = (low + high) // 2
+        if odd_at[slot, middle] < at:
+            low = middle + 1
+        else:
+            high = middle
+    if low < number and odd_at[slot, low] == at:
+        return odd_value[slot, low]
+    return value
+
+
+@kernel
+def _between(rate, slot, i, j):  # type: ignore[no-untyped-def]
+    """Background of a pixel, between the middles of four cells, of those where it is known."""
+    rows, columns = rate.shape[1:]
+    y, x = (i - ROWS + 0.5) / CELL - 0.5, (j - COLUMNS + 0.5) / CELL - 0.5
+    r, c = math.floor(y), math.floor(x)
+    y, x = y - r, x - c
+    up, down = max(r, 0), min(r + 1, rows - 1)
+    left, right = max(c, 0), min(c + 1, columns - 1)
+    a, b = float(rate[slot, up, left]), float(rate[slot, up, right])
+    d, e = float(rate[slot, down, left]), float(rate[slot, down, right])
+    wa, wb, wd, we = (1.0 - y) * (1.0 - x), (1.0 - y) * x, y * (1.0 - x), y * x
+    if min(min(a, b), min(d, e)) < 0.0:
+        wa, wb = wa * (a >= 0.0), wb * (b >= 0.0)
+        wd, we = wd * (d >= 0.0), we * (e >= 0.0)
+        weight = wa + wb + wd + we
+        return (wa * a + wb * b + wd * d + we * e) / weight if weight > 0.0 else 0.0
+    return wa * a + wb * b + wd * d + we * e
+
+
+@kernel
+def _cut_box(  # type: ignore[no-untyped-def]
+    counts, keep, rate, flagged, odd_at, odd_value, odd_number, slots, i, j, top, half
+):
+    """Counts and background of a box of ``2 half + 1`` voxels on an edge, and its valid voxels.
+
+    For boxes in which the narrow counts do not tell. It takes arrays one by one: to hand over
+    the whole store costs more than to add up a box.
+    """
+    width = counts.shape[2]
+    total, expected, valid = 0.0, 0.0, 0
+    for z in range(DEPTH // 2 - half, DEPTH // 2 + half + 1):
+        slot, number = slots[z], 0
+        some_flagged = flagged[slot] > 0
+        for a in range(i - half, i + half + 1):
+            for b in range(j - half, j + half + 1):
+                if keep[a, b] == 0:
+                    continue
+                value = float(counts[slot, a, b])
+                if value >= top or some_flagged:
+                    here = a * width + b
+                    value = listed(odd_at, odd_value, slot, odd_number[slot], here, value)
+                if value > FLAGGED:
+                    total += value
+                    number += 1
+        if number > 0:
+            expected += number * _between(rate, slot, i, j)
+            valid += number
+    return total, expected, valid
+
+
+@kernel
+def stands_out(number, expected, n_sigma):  # type: ignore[no-untyped-def]
+    """Whether counts exceed their expectation by the likelihood ratio."""
+    excess = number - expected
+    if excess <= 0.0 or expected <= 0.0 or excess * excess <= n_sigma * n_sigma * expected:
+        return False
+    return 2.0 * (number * math.log(number / expected) - excess) > n_sigma * n_sigma
+
+
+@kernel
+def _corners(rate, slots, r, c, level):  # type: ignore[no-untyped-def]
+    """Background of four cells, from (r, c) on, summed over 1, 3 and 5 frames: `level` (3, 4).
+
+    Returns whether it is known for all; cells beyond the detector repeat those at its edge.
+    """
+    up, down = max(r, 0), min(r + 1, rate.shape[1] - 1)
+    left, right = max(c, 0), min(c + 1, rate.shape[2] - 1)
+    level[:] = 0.0
+    known = True
+    for z in range(DEPTH):
+        slot, first = slots[z], abs(z - DEPTH // 2)
+        a, b = float(rate[slot, up, left]), float(rate[slot, up, right])
+        d, e = float(rate[slot, down, left]), float(rate[slot, down, right])
+        known = known and min(min(a, b), min(d, e)) >= 0.0
+        for k in range(first, 3):
+            level[k, 0] += a
+            level[k, 1] += b
+            level[k, 2] += d
+            level[k, 3] += e
+    return known
+
+
+@kernel
+def _has_flagged(flagged, near, slots, i, j):  # type: ignore[no-untyped-def]
+    """Whether a box around a pixel can hold pixels of a frame that are no measurement."""
+    r, c = (i - ROWS) // CELL, (j - COLUMNS) // CELL
+    found = False
+    for slot in slots:
+        found = found or (flagged[slot] > 0 and near[slot, r, c] != 0)
+    return found
+
+
+@kernel
+def _test_band(store, slots, shape, top, n_sigma, threshold, found, strong, values):  # type: ignore[no-untyped-def]
+    """Test the pixels `found` (places, ascending) of the middle one of five slots.
+
+    See `find_strong`; returns the number of the strong ones.
+    """
+    counts, rate, near, width = store.counts, store.rate, store.near, store.counts.shape[2]
+    keep, flagged, odd_number = store.keep, store.flagged, store.odd_number
+    odd_at, odd_value = store.odd_at, store.odd_value
+    kind, size, line, frame = counts[0, 0, 0], counts.itemsize, counts.strides[1], counts.strides[0]
+    image, mask, slots_at = counts.ctypes.data, keep.ctypes.data, slots.ctypes.data
+    some_flagged = False
+    for slot in slots:
+        some_flagged = some_flagged or flagged[slot] > 0
+    # Of boxes of 1, 3, 5 voxels: sums, then valid pixels of two of them, and the largest count.
+    box, level = np.zeros(6), np.zeros((3, 4))
+    total, expected, valid = np.zeros(3), np.zeros(3), np.zeros(3)
+    row = column = -(1 << 40)
+    known = False
+    n = 0
+    for at in found:
+        i, j = at // width, at % width
+        if i >= ROWS + shape[0] or j >= COLUMNS + shape[1]:
+            continue
+        # Four cells have their middles around the pixel.
+        r, c = (i - ROWS - CELL // 2) // CELL, (j - COLUMNS - CELL // 2) // CELL
+        if r != row or c != column:
+            row, column = r, c
+            known = _corners(rate, slots, r, c, level)
+        corner = (i - 2) * line + (j - 2) * size
+        box_sums(kind, image + corner, slots_at, frame, line, mask + corner, box.ctypes.data)
+        plain = known and box[5] < top
+        if plain and some_flagged:
+            plain = not _has_flagged(flagged, near, slots, i, j)
+        if plain:
+            y, x = (i - ROWS + 0.5) / CELL - 0.5 - r, (j - COLUMNS + 0.5) / CELL - 0.5 - c
+            valid[0], valid[1], valid[2] = 1.0 * (keep[i, j] != 0), 3.0 * box[3], 5.0 * box[4]
+            for k in range(3):
+                total[k] = box[k]
+                here = (1.0 - y) * ((1.0 - x) * level[k, 0] + x * level[k, 1])
+                here += y * ((1.0 - x) * level[k, 2] + x * level[k, 3])
+                expected[k] = here * valid[k] / (2 * k + 1)
+        else:
+            for k in range(3):
+                total[k], expected[k], valid[k] = _cut_box(
+                    counts, keep, rate, flagged, odd_at, odd_value, odd_number, slots, i, j, top, k
+                )
+        yes = expected[0] > 0.0 and total[0] > threshold
+        for k in range(3):
+            yes = yes or stands_out(total[k], expected[k], n_sigma)
+        strong[n] = at
+        values[n, 0], values[n, 1], values[n, 2] = total[1] - expected[1], expected[1], valid[1]
+        n += yes
+    return n
+
+
+@kernel
+def _leave_out(store, slot, strong, top):  # type: ignore[no-untyped-def]
+    """Take the cells with strong voxels out of the mean of a frame.
+
+    The beam and the exposure can change from frame to frame, and a fit must know it. The
+    outskirts of peaks would raise the mean on frames with many peaks.
+    """
+    counts, keep, width = store.counts, store.keep, store.counts.shape[2]
+    loud, some_flagged = store.loud[slot], store.flagged[slot] > 0
+    total, number = 0.0, 0
+    for at in strong:
+        r, c = (at // width - ROWS) // CELL, (at % width - COLUMNS) // CELL
+        if loud[r, c]:
+            continue
+        loud[r, c] = 1
+        for i in range(ROWS + CELL * r, ROWS + CELL * r + CELL):
+            for j in range(COLUMNS + CELL * c, COLUMNS + CELL * c + CELL):
+                if keep[i, j] == 0:
+                    continue
+                value = float(counts[slot, i, j])
+                if value >= top or some_flagged:
+                    value = voxel(store, slot, i * width + j, top)
+                if value > FLAGGED:
+                    total += value
+                    number += 1
+    store.quiet[slot, 0] -= total
+    store.quiet[slot, 1] -= number
+
+
+@kernel
+def find_strong(store, begin, end, shape, top, limits, most, wide, found, strong, values, numbers):  # type: ignore[no-untyped-def]
+    """Find the strong pixels of some frames, and take their cells out of the frames' means.
+
+    The frames are gone through in bands of rows, which stay in a cache for all of them and for
+    both tests.
+
+    Parameters
+    ----------
+    store : Store
+    begin, end : int
+        Numbers of the frames; the two before and the two after them are looked at as well.
+    shape : (2,) int
+        Detector (slow, fast).
+    top : float
+        Counts from which the narrow type does not tell.
+    limits : (n_sigma, threshold)
+        A pixel with more than `threshold` counts is strong by itself.
+    most : (int, int)
+        Largest thresholds of a pixel and of a sum.
+    wide : array
+        Of the type of sums; scratch, of the shape `SCRATCH`.
+    found : (n,) int64
+        Scratch.
+    strong : (end - begin, m) int64
+        Out: places of the strong ones, ascending. An invalid pixel can be one: it then bridges
+        a gap.
+    values : (end - begin, m, 3)
+        Out: counts above background, background, and valid voxels, in the box of 27.
+    numbers : (end - begin,) int64
+        Out: how many there are.
+
+    Returns
+    -------
+    int
+        0, or the length that `found` and a row of `strong` must have: begin again.
+    """
+    counts, rates, near = store.counts, store.rate, store.near
+    n_slots, rows, columns = rates.shape
+    n_sigma, threshold = limits
+    slots = np.zeros((end - begin, DEPTH), np.int64)
+    for f in range(end - begin):
+        for k in range(DEPTH):
+            slots[f, k] = (begin + f + k - DEPTH // 2) % n_slots
+    numbers[:] = 0
+    bits = np.zeros(PANEL // 64, np.uint64)
+    sums = np.zeros((3, 3, columns + 2), np.float32)
+    below = np.zeros((BAND, 3, columns), np.float32)
+    for first in range(0, rows, BAND):
+        last = min(first + BAND, rows)
+        for f in range(end - begin):
+            band_thresholds(rates, near, slots[f], first, last, n_sigma, sums, below)
+            n = 0
+            for panel in range(0, CELL * columns, PANEL):
+                n = screen_band(
+                    counts, slots[f], panel, first, last, below, most[0], most[1], wide, bits,
+                    found, n,
+                )  # fmt: skip
+            done = numbers[f]
+            if n > found.size or done + n > strong.shape[1]:
+                return 2 * (done + n)
+            if CELL * columns > PANEL:
+                found[:n].sort()
+            numbers[f] += _test_band(
+                store, slots[f], shape, top, n_sigma, threshold, found[:n], strong[f, done:],
+                values[f, done:],
+            )  # fmt: skip
+    for f in range(end - begin):
+        _leave_out(store, slots[f, DEPTH // 2], strong[f, : numbers[f]], top)
+    return 0

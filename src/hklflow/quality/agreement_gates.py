@@ -1,0 +1,176 @@
+"""Limits of `merge` and `symmetrise`, and a sentence for each that is missed.
+
+What differs beside the noise is judged twice: by its size as a fraction of S (`volumes.pairs`), and
+by what it makes of the error bars, which know noise alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hklflow.volumes.pairs import SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What rotations, or equivalents, may differ by.
+
+    Attributes
+    ----------
+    told_chi2 : float
+        Reduced χ² from which on it is told: error bars are too small by its root.
+    told_difference, max_difference : float
+        Relative difference of S, rms beside the noise, from which on it is told, and failed.
+    """
+
+    told_chi2: float
+    told_difference: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sentences: of limits that failed, and of doubts."""
+
+    failures: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """Name those that there are, as metrics hold them."""
+        found = {"failures": list(self.failures), "warnings": list(self.doubts)}
+        return {name: sentences for name, sentences in found.items() if sentences}
+
+    def plus(self, *doubts: str) -> "Findings":
+        """Add doubts."""
+        return Findings(self.failures, (*self.doubts, *doubts))
+
+
+def of_rotations(rows: Sequence[Mapping[str, Any]], limits: Limits) -> Findings:
+    """Say which rotation differs from the others.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        From `pairs.Rotations.figures`.
+    """
+    known = [row for row in rows if row["difference"] is not None and row["z"] > SIGNIFICANT]
+    if not known:
+        return Findings()
+    worst = max(known, key=lambda row: row["difference"])
+    size, chi2 = worst["difference"], max(row["reduced chi2"] for row in known)
+    failed = size > limits.max_difference
+    if not failed and size <= limits.told_difference and chi2 <= limits.told_chi2:
+        return Findings()
+    text = (
+        f"the rotations disagree: {worst['rotation']} differs from the others by {size:.1%} of S "
+        f"beside the noise and away from sharp peaks (limits {limits.told_difference:.1%} and "
+        f"{limits.max_difference:.0%}), reduced chi2 {chi2:.2f} (limit {limits.told_chi2:g})"
+    )
+    text += _errors(chi2, limits) + f"; {_cause(worst, rows)}"
+    return Findings((text,), ()) if failed else Findings((), (text,))
+
+
+def _errors(chi2: float, limits: Limits) -> str:
+    if chi2 <= limits.told_chi2:
+        return ""
+    return f": the error bars, which are of noise alone, are about {chi2**0.5:.1f} times too small"
+
+
+def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What explains most of the difference, and what to do."""
+    name, factor = worst["rotation"], worst["factor"]
+    if worst["factor explains"] > 0.5:
+        return (
+            f"{worst['factor explains']:.0%} of it is one factor for the whole rotation, "
+            f"{factor:.3f}: its scale is wrong; check its monitor, attenuators and exposure, and "
+            "`frame_scale: {source, rotation_scale}`, or leave the rotation out"
+        )
+    if worst["smooth explains"] > 0.5:
+        return (
+            f"{worst['smooth explains']:.0%} of it changes slowly with Q: absorption, background "
+            "that is not the sample's, or a scale that drifts; look at the pictures of `scale` "
+            f"and of the coverage of {name}, and see `frame_scale: {{source, window}}`"
+        )
+    return (
+        f"neither a factor ({worst['factor explains']:.0%}) nor what changes slowly with Q "
+        f"({worst['smooth explains']:.0%}) explains it: a crystal that moved, another crystal, or "
+        f"artefacts; compare the planes of {name} with those of the others, and see the "
+        "verdict on the orientation"
+    )
+
+
+def of_operations(
+    found: Mapping[str, Any], laue: str, limits: Limits, told_slow: float
+) -> Findings:
+    """Say which operations of a Laue group S(Q) contradicts, and how far mates differ at all.
+
+    Parameters
+    ----------
+    found : mapping
+        From `laue_pairs.examine`.
+    laue : str
+        The Laue group.
+    told_slow : float
+        Relative difference of mates that changes slowly with Q, from which on it is told.
+    """
+    failures: list[str] = []
+    doubts: list[str] = []
+    if found["contradicted"]:
+        rows = [row for row in found["operations"] if row["of"] in found["contradicted"]]
+        size = max(row["beyond equal S"] for row in rows)
+        text = _contradiction(found, rows, laue, limits)
+        (failures if size > limits.max_difference else doubts).append(text)
+    doubts += _equal(found, told_slow)
+    if found["not tested"]:
+        doubts.append(
+            f"{found['not tested']} operations of the Laue group {laue} were not tested: they take "
+            "voxels to places between others, or too few mates are measured; compare with "
+            "`symmetrise: {symmetry}` of a subgroup"
+        )
+    return Findings(tuple(failures), tuple(doubts))
+
+
+def _contradiction(
+    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], laue: str, limits: Limits
+) -> str:
+    size = max(row["beyond equal S"] for row in rows)
+    floor = [f"{row['of']} {row['rest']:.1%}" for row in found["floor"]]
+    names = [row["of"] for row in rows]
+    told = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    remains = found["Laue group that remains"]
+    symbol = remains.partition("(")[2].rstrip(")") or "P 1"
+    return (
+        f"S(Q) contradicts the Laue group {laue}: mates of (h k l) and ({told}) differ by up to "
+        f"{size:.1%} of S beyond noise and what equal S differs by"
+        + (f" ({', '.join(floor)})" if floor else "")
+        + f" (limits {limits.told_difference:.1%} and {limits.max_difference:.0%}); averages over "
+        f"them are wrong, and so is all that is made of them; the Laue group that remains is "
+        f"{remains}: set `symmetrise: {{symmetry: {symbol}}}`, or the space group of the sample"
+    )
+
+
+def _equal(found: Mapping[str, Any], told_slow: float) -> list[str]:
+    """What changes slowly with Q, of all mates."""
+    rows = [row for row in (*found["floor"], *found["operations"]) if row["z"] > SIGNIFICANT]
+    if not rows:
+        return []
+    worst = max(rows, key=lambda row: row["slow in Q"])
+    if worst["slow in Q"] <= told_slow:
+        return []
+    return [
+        f"mates that should be equal ({worst['of']}) differ by {worst['slow in Q']:.1%} of S in a "
+        f"way that changes slowly with Q (limit {told_slow:.1%}): absorption, scale or "
+        "background differ between them, or the symmetry is lower; averages depend on which of "
+        "them was measured: see `frame_scale: {source, window}` and the coverage"
+    ]
+
+
+def of_equivalents(chi2: float | None, limits: Limits) -> list[str]:
+    """Say that error bars are too small for how equivalents scatter, if so."""
+    if chi2 is None or chi2 <= limits.told_chi2:
+        return []
+    return [
+        f"equivalents scatter more than their noise: reduced chi2 {chi2:.2f} (limit "
+        f"{limits.told_chi2:g})" + _errors(chi2, limits) + "; see which volumes and operations "
+        "differ under `operations compared`"
+    ]

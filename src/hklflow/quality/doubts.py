@@ -1,0 +1,458 @@
+"""What stands against a refined crystal, in figures and in sentences that name the cure.
+
+Motions during the scan (`orientation.steadiness`), and peaks that the crystal does not explain
+(`orientation.leftover`). The figures join those of `orientation.transition`, by which
+`quality.gates` judges.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.geometry import symmetry
+from hklflow.orientation import leftover, slip, steadiness, unindexed
+from hklflow.orientation.lattice_search import is_indexed
+from hklflow.orientation.refinement import Refined
+from hklflow.orientation.residuals import Peaks
+from hklflow.orientation.satellites import INDEXED
+from hklflow.quality.remedies import vector_text
+
+Floats = NDArray[np.float64]
+Record = dict[str, Any]
+
+_OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
+_TURNS = ("slip", "drift", "wobble")
+_SLOW = 0.1  # degrees
+_ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
+_MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
+_LATTICE = 0.1  # of the peaks, that a lattice indexes which is one
+
+
+@dataclass(frozen=True)
+class Named:
+    """How the sentences call a scan: sample, scan, its rotations and their first raw frames."""
+
+    sample: str
+    scan: str
+    rotations: Sequence[str]
+    first: Sequence[int]
+    own: bool = True
+    """True for a parent; satellites of other scans are compared with the parent's by `gates`."""
+
+
+def doubts(
+    refined: Refined,
+    peaks: Sequence[Peaks],
+    intensities: Sequence[NDArray[np.float64]],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    named: Named,
+) -> Record:
+    """Look for what a refinement takes not to be.
+
+    Parameters
+    ----------
+    refined : Refined
+    peaks : sequence of Peaks
+        That it was given.
+    intensities : sequence of (n,) arrays
+        Of the peaks.
+    group : SpaceGroup
+        By whose constraints the cell was refined.
+    free : sequence of str
+        What was refined.
+
+    Returns
+    -------
+    dict
+        ``motions``, ``other crystals``, ``lost``, ``unexplained``, ``unindexed``: lists of dict,
+        each with its ``sentence``. ``unexplained`` has the residuals; motions explain some of
+        them, and peaks that are not indexed, too.
+    """
+    g = np.concatenate(
+        [
+            rotation.q_crystal(own.frame, own.slow, own.fast).reshape(-1, 3)
+            for rotation, own in zip(refined.rotations, peaks, strict=True)
+        ]
+    )
+    which = np.repeat(np.arange(len(peaks)), [len(own.frame) for own in peaks])
+    frame = np.concatenate([own.frame for own in peaks])
+    gone = leftover.lost(refined, peaks)
+    intensity = np.concatenate(intensities)
+    unexplained = leftover.unexplained(refined, group)
+    forbidden = refined.indexed & group.is_absent(refined.hkl)
+    others = _crystals(refined.ub, unexplained, g, intensity, group)
+    slips = {}
+    for part in gone:
+        rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
+        slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
+    # Nobody's lattice but that of the crystal itself elsewhere.
+    taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
+    # Of a part that was lost some peaks fit by chance: they tell of no motion.
+    lost = {part.rotation for part in gone}
+
+    def sized(motion: steadiness.Motion) -> steadiness.Motion:
+        if motion.kind != "slip" or motion.interval is None:
+            return motion
+        about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
+        found = slip.measured(about, refined, peaks, group, free)
+        return motion if found is None else motion.of_size(*found)
+
+    moved = steadiness.motions(refined, peaks, group, free)
+    motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
+    for part in gone:
+        if (crystal := slips[id(part)]) is not None:
+            turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
+            about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
+            found = slip.measured(about, refined, peaks, group, free)
+            n_own = len(peaks[part.rotation].frame)
+            motions.append(_of_slip(part, crystal, found, n_own, refined, named))
+    # What a crystal that turned left behind is indexed by a turn of that size.
+    turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
+    others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
+    left = []
+    if not motions and not gone:  # these leave peaks that are not indexed
+        theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+        miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
+        left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
+    return {
+        "motions": motions,
+        "other crystals": [of_crystal(x, named, int(forbidden[x.peaks].sum())) for x in others],
+        "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "unexplained": [] if motions else [_of_residuals(refined)],
+        "unindexed": left,
+    }
+
+
+def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftover.Crystal | None:
+    """The lattice that is seen on some peaks (n,), and hardly elsewhere."""
+    for crystal in others:
+        if rows[crystal.peaks].mean() > _OF_A_SLIP:
+            return crystal
+    return None
+
+
+def _is(crystal: leftover.Crystal, slipped: leftover.Crystal) -> bool:
+    return bool(np.isin(crystal.peaks, slipped.peaks).mean() > _OF_A_SLIP)
+
+
+def _crystals(
+    ub: Floats,
+    left: NDArray[np.bool_],
+    g: Floats,
+    intensity: Floats,
+    group: symmetry.SpaceGroup,
+) -> list[leftover.Crystal]:
+    """Other crystals, unless satellites are what they index: these may happen to be a lattice."""
+    found = leftover.crystals(ub, left, g, intensity, group)
+    if not found:
+        return found
+    miller = g @ np.linalg.inv(ub).T
+    on = unindexed.on_satellites(miller, left, group)
+    rows = np.concatenate([x.peaks for x in found])
+    satellites = on[rows].mean() > _OF_A_SLIP and on.sum() > _MORE * len(rows)
+    return [] if satellites else found
+
+
+def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Record:
+    rotation = named.rotations[motion.rotation]
+    return {
+        "kind": motion.kind,
+        "rotation": rotation,
+        "size": motion.size,
+        "sigma": motion.size_sigma,
+        "frame": motion.frame,
+        "interval": motion.interval,
+        "periods": motion.periods,
+        "shift in pixels": motion.shift[0],
+        "shift in frames": motion.shift[1],
+        "chi2": motion.chi2,
+        "others": motion.others,
+        "sentence": f"{rotation}: {_TOLD[motion.kind](motion, refined, named)}{_or(motion)}",
+    }
+
+
+def _of_slip(
+    part: leftover.Lost,
+    crystal: leftover.Crystal,
+    found: tuple[Floats, Floats] | None,
+    n_own: int,
+    refined: Refined,
+    named: Named,
+) -> Record:
+    """A slip that was too large to be refined over, in a rotation with ``n_own`` peaks."""
+    size, sigma = (crystal.angle, None) if found is None else steadiness.length(*found)
+    rotation = named.rotations[part.rotation]
+    cut = part.first if part.first > 0 else part.last
+    by = f"{size:.3g}°" if sigma is None else f"{size:.3g} ± {sigma:.1g}°"
+    what = f"the crystal slipped by {by} at {_when(cut, part.interval)}"
+    off = refined.residuals[crystal.peaks]
+    squares = np.sum(off[np.all(np.isfinite(off), axis=1)] ** 2, axis=0) / max(n_own, 1)
+    cure = _in_two(part.rotation, part.interval, refined, named)
+    return {
+        "kind": "slip",
+        "rotation": rotation,
+        "size": size,
+        "sigma": sigma,
+        "frame": cut,
+        "interval": part.interval,
+        "periods": None,
+        "shift in pixels": float(np.sqrt(squares[0] + squares[1])),
+        "shift in frames": float(np.sqrt(squares[2])),
+        "chi2": None,
+        "others": (),
+        "sentence": f"{rotation}: {what}; {cure}",
+    }
+
+
+def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Record:
+    """What is said of another crystal or a twin; some peaks are where the first allows none."""
+    return {
+        "peaks": len(crystal.peaks),
+        "share": crystal.share,
+        "angle": crystal.angle,
+        "axis": crystal.axis,
+        "law": crystal.law,
+        "absent": absent,
+        "sentence": (
+            f"{_whose(crystal)}: S(Q) of {named.scan} contains its scattering; measure a single "
+            "crystal, or mask the reflections of the second lattice"
+        ),
+    }
+
+
+def _whose(crystal: leftover.Crystal) -> str:
+    axis = " ".join(f"{x:.3f}" for x in crystal.axis)
+    kind = f"a twin (two-fold about {crystal.law})" if crystal.law else "a second crystal"
+    return (
+        f"{len(crystal.peaks)} peaks with {crystal.share:.1%} of the intensity are on the lattice "
+        f"of {kind} with the same cell, rotated by {crystal.angle:.2f}° about ({axis})"
+    )
+
+
+def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup) -> list[str]:
+    """Say what the peaks are that a lattice leaves, where it indexes too few to go on.
+
+    Parameters
+    ----------
+    ub : (3, 3) array
+        1/Å with 2π.
+    g : (n, 3) array
+        Scattering vectors of all peaks in the goniometer's frame, 1/Å with 2π.
+    intensity : (n,) array
+
+    Returns
+    -------
+    list of str
+        Empty if the lattice indexes hardly more than any would by chance.
+    """
+    indexed = is_indexed(ub, g, INDEXED)
+    if indexed.mean() < _LATTICE:
+        return []
+    others = _crystals(ub, ~indexed, g, intensity, group)
+    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
+    left = unindexed.unindexed(miller, length, intensity, theirs, group)
+    return [*map(_whose, others), *_parts(left)]
+
+
+def _of_lost(part: leftover.Lost, named: Named) -> Record:
+    rotation = named.rotations[part.rotation]
+    return {
+        "rotation": rotation,
+        "first": part.first,
+        "last": part.last,
+        "interval": part.interval,
+        "inside": part.inside,
+        "outside": part.outside,
+        "sentence": (
+            f"{rotation}: {part.inside:.0%} of the peaks on frames {part.first:.0f} to "
+            f"{part.last:.0f} fit the crystal, compared with {part.outside:.0%} on the other "
+            "frames: the crystal left the beam, turned or broke; look at these frames, and leave "
+            "them out with `import_scan: leave_out`"
+        ),
+    }
+
+
+def _of_residuals(refined: Refined) -> Record:
+    times = float(np.sqrt(refined.chi2))
+    return {
+        "reduced chi2": refined.chi2,
+        "sentence": (
+            f"residuals are {times:.2g} times the peaks' own errors (reduced chi² "
+            f"{refined.chi2:.3g}), and no motion during the scan explains them: some peaks are no "
+            "reflections (maxima of diffuse scattering, overlapping spots), the detector is "
+            "distorted, or the strongest peaks are not as good as their errors say, and outweigh "
+            "all others: raise `find_peaks: sigma_floor` (0.1 pixels and frames is what spots "
+            "narrower than a pixel are good for). The errors of cell and orientation may be larger "
+            "than stated: look at the widths in the picture of the peak search" + _arms(refined)
+        ),
+    }
+
+
+def _arms(refined: Refined) -> str:
+    """Say that one shift is refined for detectors that stand at different angles."""
+    normals = np.array([rotation.detector.normal for rotation in refined.rotations])
+    angle = np.degrees(np.arccos(np.clip((normals @ normals.T).min(), -1, 1)))
+    if angle < _ARM:
+        return ""
+    return (
+        f". The detectors of its rotations stand at angles that differ by {angle:.0f}°, and one "
+        "shift on the arm is refined for all of them, which an arm that sags or turns about "
+        "another point does not keep: reduce the rotations of each angle as a scan of their own"
+    )
+
+
+def _parts(left: unindexed.Unindexed) -> list[str]:
+    """What peaks are that are not indexed, one phrase each."""
+    parts = []
+    if left.half:
+        parts.append(
+            f"{left.half} are reflections of half the wavelength, which also contributes to S(Q) "
+            "(remove it with a mirror, a detuned monochromator or a higher detector threshold)"
+        )
+    parts += [f"{n} are on rings of {name} (mask the rings)" for name, n in left.rings]
+    if left.satellites:
+        vectors = ", ".join(vector_text(vector) for vector, _ in left.satellites)
+        number = sum(n for _, n in left.satellites)
+        parts.append(
+            f"{number} are at {vectors} from reflections: a superlattice or a modulation (a larger "
+            "cell would index them)"
+        )
+    if left.rest:
+        parts.append(
+            f"{left.rest} fit no known pattern: another lattice, noise, or maxima of the "
+            "diffuse scattering (look at the picture of the peak search)"
+        )
+    return parts
+
+
+def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
+    parts = _parts(left)
+    return {
+        "fraction": left.fraction,
+        "named": bool(left.half or left.rings or (left.satellites and named.own)),
+        "half the wavelength": left.half,
+        "rings": dict(left.rings),
+        "satellites": left.satellites,
+        "rest": left.rest,
+        "sentence": (
+            f"{left.fraction:.1%} of the peaks of {named.scan} are not indexed: {'; '.join(parts)}"
+        ),
+    }
+
+
+def _when(frame: float, interval: tuple[float, float]) -> str:
+    return f"frame {frame:.1f} (95 %: {interval[0]:.1f} to {interval[1]:.1f})"
+
+
+def _in_two(i: int, interval: tuple[float, float], refined: Refined, named: Named) -> str:
+    """How the frames before and after become two rotations; those between are left out."""
+    name, first = named.rotations[i], named.first[i]
+    last = refined.rotations[i].scan.n_frames - 1
+    begin, end = max(floor(interval[0]), 1), min(ceil(interval[1]), last)
+    items = f"{name}:{first + begin}-{first + last}, {name}b:{first}-{first + end - 1}"
+    return (
+        f"reduce the frames before and after as two rotations: in scans.tsv copy the row of "
+        f"`{name}` as `{name}b`, and in config.yaml `per_scan: {{{named.sample}/{named.scan}: "
+        f"{{import_scan: {{leave_out: [{items}]}}}}}}`"
+    )
+
+
+def _slip(motion: steadiness.Motion, refined: Refined, named: Named) -> str:
+    assert motion.frame is not None
+    assert motion.interval is not None
+    return (
+        f"the crystal slipped by {_size(motion, '°')} at {_when(motion.frame, motion.interval)}; "
+        f"{_in_two(motion.rotation, motion.interval, refined, named)}"
+    )
+
+
+def _drift(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the crystal turned by {_size(motion, '°')} during the scan{_by(motion)}; the mount "
+        "moved: reduce parts of the scan as separate rotations"
+    )
+
+
+def _wobble(motion: steadiness.Motion, *_: object) -> str:
+    times = {1: "once", 2: "twice"}.get(motion.periods or 0, f"{motion.periods} times")
+    return (
+        f"the crystal wobbles by {_size(motion, '°')} {times} per 360°{_by(motion)}; check the "
+        "directions of rotation axis and beam in the header, and the goniometer's bearing"
+    )
+
+
+def _off_centre(motion: steadiness.Motion, refined: Refined, _: Named) -> str:
+    known = f"off_centre_{motion.rotation}_1" in refined.names
+    what = (
+        "which was refined with cell and detector, but S(Q) is made as if it were on the axis"
+        if known
+        else "which biases cell and detector"
+    )
+    return (
+        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {what}; "
+        "centre the crystal"
+    )
+
+
+def _beam_position(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the illuminated part of the crystal moved by {_size(motion, ' µm', 1e6)} during the "
+        f"scan{_by(motion)}; check that beam and sample are stable"
+    )
+
+
+def _beam_direction(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the direction of the beam changed by {_size(motion, '°')} during the scan{_by(motion)}; "
+        "check the beam's feedback"
+    )
+
+
+def _cell(motion: steadiness.Motion, *_: object) -> str:
+    return (
+        f"the cell changed by {_size(motion, ' %', 100)} during the scan{_by(motion)}; the "
+        "temperature was not stable: reduce parts of the scan as separate rotations"
+    )
+
+
+_TOLD: dict[str, Callable[[steadiness.Motion, Refined, Named], str]] = {
+    "slip": _slip,
+    "drift": _drift,
+    "wobble": _wobble,
+    "off centre": _off_centre,
+    "beam position": _beam_position,
+    "beam direction": _beam_direction,
+    "cell": _cell,
+}
+
+
+_KINDS = {
+    "slip": "a slip of the crystal",
+    "drift": "a slow turn of the crystal",
+    "wobble": "a crystal that turns to and fro",
+    "off centre": "a crystal off the rotation axis",
+    "beam position": "a beam or a sample that moved sideways",
+    "beam direction": "a beam that turned",
+    "cell": "a cell that changed",
+}
+
+
+def _or(motion: steadiness.Motion) -> str:
+    """Name what the peaks do not tell from a motion."""
+    if not motion.others:
+        return ""
+    return f"; these peaks agree with {' or '.join(_KINDS[x] for x in motion.others)} as well"
+
+
+def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
+    return f"{factor * motion.size:.3g} ± {factor * motion.size_sigma:.1g}{unit}"
+
+
+def _by(motion: steadiness.Motion) -> str:
+    return f" (spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames)"

@@ -1,0 +1,318 @@
+"""When a scan no longer fits its parent: limits, and a sentence for each that is missed.
+
+The figures are those of `orientation.transition`, as ``orientation.json`` holds them under
+``symmetry``. Plain Python: the job that decides is small and imports nothing.
+
+No gate sees a transition that leaves the mean of unresolved peaks as it was: domains of lower
+symmetry in equal shares keep, on average, the parent's cell; they show in the rocking width of
+the temperature series, or where the peaks split. Nor is the strength of a forbidden peak asked
+for: multiple scattering or half the wavelength count as far as they exceed the parent's.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hklflow.orientation.limits import CELL_NAMES, Limits
+from hklflow.quality import remedies
+from hklflow.quality.remedies import vector_text
+
+FEWEST = 20
+"""Peaks that a refinement has at least. A fixed orientation may have fewer: too few to judge it."""
+
+
+def failures(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    """Say in which ways a scan does not fit its parent; the last sentence proposes a cure.
+
+    Sizes of the cell are compared only if both temperatures are known: nothing else says how
+    much of a change is thermal expansion.
+
+    Parameters
+    ----------
+    figures, parent_figures : mapping
+        From `orientation.transition.figures`, of the scan and of its parent.
+    identity : mapping
+        ``sample``, ``scan``, ``temperature`` (K or None), ``parent``, ``parent_temperature``,
+        ``space_group`` (the parent's).
+
+    Returns
+    -------
+    sentences : list of str
+        Empty if nothing is wrong, or if there are too few peaks to tell (see `untested`).
+    """
+    if untested(figures, parent_figures, identity) is not None:
+        return []
+    where = f"{identity['sample']} {identity['scan']}"
+    if identity["temperature"] is not None:
+        where += f" at {identity['temperature']:g} K"
+    jumps = _jumps(figures, parent_figures, limits, where, identity)
+    reasons = [
+        *_unindexed(figures, parent_figures, limits, where, identity),
+        *_absences(figures, parent_figures, limits, where, identity),
+        *_relations(figures, limits, where, identity),
+        *jumps,
+    ]
+    if reasons:
+        rise = _rise(figures, parent_figures)
+        fraction = figures["fraction unindexed"]
+        remedy = remedies.proposal(
+            figures,
+            parent_figures,
+            identity,
+            rise=rise if rise > limits.max_unindexed_rise else None,
+            unindexed=fraction if fraction > limits.max_unindexed else None,
+            broken=any(limits.broken(relation) for relation in figures["relations"]),
+            absent=_is_absent(figures, parent_figures, limits),
+            jumped=bool(jumps),
+        )
+        reasons.append(remedy)
+    return [*(f"{where}: {text}" for text in _moved(figures, limits)), *reasons]
+
+
+def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:
+    """Say what `quality.doubts` found that is worth a look, but stops no scan."""
+    return [
+        str(found["sentence"])
+        for found, size, _, told, most in _found(figures, limits)
+        if told < size <= most
+    ]
+
+
+def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
+    """What `quality.doubts` found that is beyond the limits."""
+    return [
+        f"{found['sentence']} ({what}, limit {most:g})"
+        for found, size, what, _, most in _found(figures, limits)
+        if size > most
+    ]
+
+
+def _found(
+    figures: Mapping[str, Any], limits: Limits
+) -> Iterator[tuple[Mapping[str, Any], float, str, float, float]]:
+    """What was found, its size, what that is, and from which sizes on it is told and stops."""
+    shift = (limits.told_shift, limits.max_shift)
+    for motion in figures.get("motions", ()):
+        known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
+        what = f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames"
+        yield motion, max(known), what, *shift
+    for excess in figures.get("unexplained", ()):
+        yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
+    for part in figures.get("lost", ()):
+        yield part, math.inf, "the crystal was lost", *shift
+    for size in figures.get("sizes", ()):
+        most = limits.told_cell if size["what"] == "cell" else limits.told_distance
+        if size["what"] == "distance" and figures.get("motions"):
+            continue  # it would take up a part of them
+        yield size, abs(size["relative"]), "", most, math.inf
+    for left in figures.get("unindexed", ()):
+        told = 0.0 if left["named"] else limits.told_unindexed
+        yield left, left["fraction"], "peaks not indexed", told, limits.max_unindexed
+    for other in figures.get("other crystals", ()):
+        yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
+
+
+def untested(
+    figures: Mapping[str, Any], parent_figures: Mapping[str, Any], identity: Mapping[str, Any]
+) -> str | None:
+    """Say why no gate can be asked: a scan of fixed orientation may have few peaks or none."""
+    counts = {identity["parent"]: parent_figures["peaks"], identity["scan"]: figures["peaks"]}
+    few = [f"{scan} has {n}" for scan, n in counts.items() if n < FEWEST]
+    if not few:
+        return None
+    return (
+        f"no gate was tested: {' and '.join(few)} of the {FEWEST} peaks that the gates need; check "
+        "the orientation by hand"
+    )
+
+
+def hints(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    """Say what a person should look at though it stops no scan: a weak superlattice.
+
+    A few satellites raise the fraction of unindexed peaks by less than its limit, but lie on
+    one propagation vector far more often than by chance.
+    """
+    if untested(figures, parent_figures, identity) is not None:
+        return []
+    if _rise(figures, parent_figures) > limits.max_unindexed_rise:
+        return []
+    return [
+        f"{identity['scan']}: {offset['peaks']} peaks that are not indexed lie at "
+        f"{vector_text(offset['vector'], offset.get('sigma'))} from reflections "
+        f"({offset['expected by chance']:.2g} expected by chance), and no peaks of "
+        f"{_parent(identity)} do: check for a weak superlattice"
+        for offset in (*figures["offsets"], *_incommensurate(figures))
+        if remedies.is_new(offset, parent_figures)
+    ]
+
+
+def own_absences(
+    figures: Mapping[str, Any], limits: Limits, identity: Mapping[str, Any]
+) -> list[str]:
+    """Say that a parent itself has peaks which its space group forbids.
+
+    No gate can: its figures are what those of the children are compared with.
+    """
+    absent = figures["absent reflections"]
+    if absent["number"] < limits.min_absent_peaks or absent["fraction"] <= limits.max_absent:
+        return []
+    # A twin's reflections are at the places that the centring leaves out.
+    twins = sum(other.get("absent", 0) for other in figures.get("other crystals", ()))
+    if absent["number"] - twins <= limits.max_absent * absent["of"]:
+        return []
+    return [
+        f"{identity['scan']}: {absent['number']} of {absent['of']} indexed peaks "
+        f"({absent['fraction']:.1%}) are reflections that {identity['space_group']} forbids, "
+        f"strongest {_listed(absent['strongest'])}: another space group, multiple scattering or "
+        "half the wavelength; as many are accepted of the children"
+    ]
+
+
+def _listed(reflections: Sequence[Sequence[int]]) -> str:
+    return ", ".join("(" + " ".join(str(index) for index in hkl) + ")" for hkl in reflections)
+
+
+def _rise(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> float:
+    """Rise of the fraction of unindexed peaks."""
+    return float(figures["fraction unindexed"] - parent["fraction unindexed"])
+
+
+def _parent(identity: Mapping[str, Any]) -> str:
+    return f"the parent {identity['parent']} ({identity['space_group']})"
+
+
+def _unindexed(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    where: str,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    rise = _rise(figures, parent)
+    if rise <= limits.max_unindexed_rise:
+        return []
+    text = (
+        f"{where}: {figures['fraction unindexed']:.1%} of the peaks are not indexed by the cell of "
+        f"{_parent(identity)}, compared with {parent['fraction unindexed']:.1%} of the parent's "
+        f"(rise {rise:.1%}, limit {limits.max_unindexed_rise:.1%})"
+    )
+    vectors = [*figures["offsets"], *_incommensurate(figures)]
+    for offset in sorted(vectors, key=lambda x: -x["peaks"])[:2]:
+        vector = vector_text(offset["vector"], offset.get("sigma"))
+        text += (
+            f"; {offset['peaks']} of them lie at {vector} from reflections "
+            f"({offset['expected by chance']:.2g} expected by chance)"
+        )
+    return [text]
+
+
+def _incommensurate(figures: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Incommensurate vectors, unless another crystal is what makes them."""
+    return () if figures.get("other crystals") else figures.get("incommensurate", ())
+
+
+def _is_absent(figures: Mapping[str, Any], parent: Mapping[str, Any], limits: Limits) -> bool:
+    absent = figures["absent reflections"]
+    rise = absent["fraction"] - parent["absent reflections"]["fraction"]
+    return bool(absent["number"] >= limits.min_absent_peaks and rise > limits.max_absent)
+
+
+def _absences(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    where: str,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    absent, before = figures["absent reflections"], parent["absent reflections"]
+    if not _is_absent(figures, parent, limits):
+        return []
+    return [
+        f"{where}: {absent['number']} of {absent['of']} indexed peaks ({absent['fraction']:.1%}) "
+        f"are reflections that the space group of {_parent(identity)} forbids, compared with "
+        f"{before['fraction']:.1%} of the parent's (rise limit {limits.max_absent:.1%}, at least "
+        f"{limits.min_absent_peaks} peaks); strongest {_listed(absent['strongest'])}"
+    ]
+
+
+def _relations(
+    figures: Mapping[str, Any], limits: Limits, where: str, identity: Mapping[str, Any]
+) -> list[str]:
+    return [
+        f"{where}: the {figures['crystal system']} relation {relation['relation']} of "
+        f"{_parent(identity)} is broken by {_size(relation)} "
+        f"({relation['z']:.0f} sigma; limits {limits.min_strain:.2%} and {limits.min_z:g} sigma)"
+        for relation in sorted(figures["relations"], key=lambda r: -r["relative"])
+        if limits.broken(relation)
+    ]
+
+
+def _size(relation: Mapping[str, Any]) -> str:
+    if relation["unit"] == "deg":
+        return f"{abs(relation['deviation']):.2g} deg"
+    return f"{relation['relative']:.2%}"
+
+
+def _jumps(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    limits: Limits,
+    where: str,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    step = _step(identity)
+    if step is None:
+        return []
+    sentences = []
+    for name, times, value, sigma, value_0, sigma_0 in _extents(figures, parent):
+        change = math.log(value / value_0)
+        noise = math.hypot(sigma / value, sigma_0 / value_0)
+        limit = times * (limits.max_expansion * step + limits.min_jump) + limits.min_z * noise
+        if abs(change) > limit:
+            sentences.append(
+                f"{where}: {name} differs by {change:+.2%} from that of {_parent(identity)}"
+                f" over {step:g} K: more than thermal expansion of "
+                f"{times * limits.max_expansion:.0e}/K, the uncertainties "
+                f"and an allowance of {times * limits.min_jump:.2%} explain "
+                f"(limit {limit:.2%})"
+            )
+    return sentences
+
+
+def _step(identity: Mapping[str, Any]) -> float | None:
+    """Kelvin between a scan and its parent; None if either is unknown."""
+    temperatures = (identity["temperature"], identity["parent_temperature"])
+    if None in temperatures:
+        return None
+    return abs(float(temperatures[0]) - float(temperatures[1]))
+
+
+def _extents(
+    figures: Mapping[str, Any], parent: Mapping[str, Any]
+) -> list[tuple[str, float, float, float, float, float]]:
+    """Name, multiple of the linear limit, value and σ of axes and volume; of scan and parent."""
+    rows = [
+        (
+            name,
+            1.0,
+            figures["cell"][i],
+            figures["cell_sigma"][i],
+            parent["cell"][i],
+            parent["cell_sigma"][i],
+        )
+        for i, name in enumerate(CELL_NAMES[:3])
+        # Equal axes say the same thing once.
+        if all(abs(figures["cell"][i] - figures["cell"][j]) > 1e-9 for j in range(i))
+    ]
+    volumes = [x[key] for x in (figures, parent) for key in ("volume", "volume_sigma")]
+    return [*rows, ("the volume", 3.0, volumes[0], volumes[1], volumes[2], volumes[3])]

@@ -1,0 +1,173 @@
+"""What to do where a scan no longer fits its parent: a sentence with settings to paste.
+
+Plain Python, as `quality.gates`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SAME = 0.02  # of two propagation vectors, in each component
+_MARGIN = 0.05  # of the fraction of unindexed peaks above what was seen
+
+
+def proposal(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    *,
+    rise: float | None,
+    unindexed: float | None,
+    broken: bool,
+    absent: bool,
+    jumped: bool,
+) -> str:
+    """Return the sentence that says what to do.
+
+    Parameters
+    ----------
+    figures, parent : mapping
+        As of `quality.gates.failures`; so is ``identity``.
+    rise : float or None
+        Of the fraction of unindexed peaks, if it is beyond its limit.
+    unindexed : float or None
+        That fraction, if it is beyond its own.
+    broken, absent, jumped : bool
+        Whether a relation of the cell is broken, reflections are where the group forbids them,
+        an axis or the volume changes by more than it may.
+    """
+    satellites = _modulation(figures, parent)
+    if satellites and rise is not None and not (broken or absent or jumped):
+        return _kept(identity, satellites, rise, unindexed)
+    scan = identity["scan"]
+    at = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
+    group, cell, others, why = _lattice(figures, parent, identity, rise, broken or absent)
+    numbers = [_number(value) for value in cell]
+    settings = f"space_group: {group}, cell: [{', '.join(numbers)}]"
+    alternatives = f" (or {', '.join(others)})" if others else ""
+    copied, more = "", ""
+    if satellites:
+        # Satellites outnumber the main reflections: from nothing their lattice is not found.
+        file = f"{scan}_start.json"
+        copied = f"copy results/{identity['sample']}/{scan}/orientation.json to {file}, "
+        more = f", orientation: {{start: {file}}}"
+        if unindexed is not None:
+            more += f", accept: {{max_unindexed: {_above(unindexed)}}}"
+        why += f"the main reflections without {satellites}; "
+        settings += _main_only(figures)
+    return (
+        f"make {scan} a parent, also of the scans beyond {at}, e.g. {why}space "
+        f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}in scans.tsv put `{scan}` "
+        f"in the column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
+        f"{{refine_parent: {{{settings}}}{more}}}}}`"
+    )
+
+
+def _main_only(figures: Mapping[str, Any]) -> str:
+    """Settings with which only the main reflections are indexed, beside many satellites."""
+    nearest = min(max(map(abs, x["vector"])) for x in figures["incommensurate"])
+    fraction = max(0.6 * (1 - figures["fraction unindexed"]), 0.05)
+    return f", min_indexed: {min(fraction, 0.5):.2f}, hkl_tolerance: {min(0.6 * nearest, 0.25):.2f}"
+
+
+def _lattice(
+    figures: Mapping[str, Any],
+    parent: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    rise: float | None,
+    lower: bool,
+) -> tuple[str, Sequence[float], Sequence[str], str]:
+    """Space group, cell, other groups and, of a superlattice, what it is."""
+    group, cell, others = identity["space_group"], figures["cell"], []
+    if lower and figures["subgroups"]:
+        best, *rest = figures["subgroups"]
+        group, cell = best["space_group"], best["cell"]
+        others = [x["space_group"] for x in rest]
+    offsets = [x for x in figures["offsets"] if rise is not None or is_new(x, parent)]
+    larger = figures.get("superlattice")
+    if larger is not None and (offsets or lower):
+        group, cell, others = larger["space_group"], larger["cell"], larger["others"]
+    if not offsets:
+        return group, cell, others, ""
+    first = vector_text(offsets[0]["vector"])
+    vector = f"a superlattice with the propagation vector {first}, in "
+    if larger is not None:
+        vector += f"{larger['volume']} times the parent's primitive cell; "
+        return group, cell, others, vector
+    # Without a free cell nothing tells which of the vector's arms are there.
+    times = offsets[0]["multiples"]
+    vector += f"the parent's cell multiplied {' x '.join(map(str, times))} or a smaller one; "
+    if lower:
+        return group, cell, others, vector
+    cell = [x * n for x, n in zip(figures["cell"], (*times, 1, 1, 1), strict=True)]
+    return offsets[0]["space_group"], cell, [], vector
+
+
+def is_new(offset: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+    """Return True if the parent has no peaks at a propagation vector."""
+    known = [*parent["offsets"], *parent.get("incommensurate", ())]
+    return not any(
+        all(abs(x - y) < _SAME for x, y in zip(offset["vector"], other["vector"], strict=True))
+        for other in known
+    )
+
+
+def _modulation(figures: Mapping[str, Any], parent: Mapping[str, Any]) -> str:
+    """Name incommensurate satellites, if most of the new peaks are such; empty: they are not."""
+    new = [x for x in figures.get("incommensurate", ()) if is_new(x, parent)]
+    # A twin's peaks are at many such places, each with some of them.
+    if not new or max(x["peaks"] for x in new) < 0.5 * figures["unindexed peaks"]:
+        return ""
+    if figures.get("other crystals"):
+        return ""
+    vectors = " and ".join(vector_text(x["vector"], x["sigma"]) for x in new[:2])
+    return f"the satellites at {vectors}, which are incommensurate: no cell indexes them"
+
+
+def _above(fraction: float) -> str:
+    """Write a limit that a fraction keeps."""
+    return f"{math.ceil(100 * min(fraction + _MARGIN, 1.0)) / 100:.2f}"
+
+
+def _kept(
+    identity: Mapping[str, Any], satellites: str, rise: float, unindexed: float | None
+) -> str:
+    limits = f"max_unindexed_rise: {_above(rise)}"
+    if unindexed is not None:
+        limits += f", max_unindexed: {_above(unindexed)}"
+    name = f"{identity['sample']}/{identity['scan']}"
+    return (
+        f"{identity['scan']} has {satellites}. Its main reflections fit the parent: give it no "
+        f"other cell. To use the parent's cell, with the satellites between its reflections, set "
+        f"in config.yaml `per_scan: {{{name}: {{accept: {{{limits}}}}}}}`"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _denominator(x: float) -> int | None:
+    return next((n for n in (1, 2, 3, 4, 6, 12) if abs(x * n - round(x * n)) < 1e-6), None)
+
+
+def vector_text(vector: Sequence[float], sigma: Sequence[float] | None = None) -> str:
+    """Write a propagation vector with fractions, as ``(1/2, 1/2, 0)`` or ``(0, 0, 0.2876(4))``."""
+    parts = []
+    for i, x in enumerate(vector):
+        n = _denominator(x)
+        if n is None or (sigma is not None and sigma[i] > 0):
+            parts.append(_with_error(x, 0.0 if sigma is None else sigma[i]))
+        else:
+            parts.append(f"{round(x * n)}/{n}" if n > 1 else f"{round(x)}")
+    return f"({', '.join(parts)})"
+
+
+def _with_error(x: float, sigma: float) -> str:
+    """Write a value with its standard uncertainty in its last digits, as ``0.2876(4)``."""
+    if sigma <= 0:
+        return f"{x:.4f}"
+    digits = max(-math.floor(math.log10(sigma)), 0)
+    if round(sigma * 10**digits) < 2:
+        digits += 1
+    return f"{x:.{digits}f}({round(sigma * 10**digits)})"

@@ -1,0 +1,192 @@
+"""The verdict on a scan: passed, doubtful or failed, and the doubts as sentences.
+
+A scan that misses a gate of `quality.gates`, or a limit of another stage, has failed. It is
+doubtful if it goes on, but a person should look first: what stages leave as ``warnings`` in their
+figures. Plain Python, as `quality.gates` is.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from hklflow.base.errors import HklflowError
+from hklflow.orientation.limits import Limits
+from hklflow.quality import gates
+
+Level = Literal["passed", "doubtful", "failed"]
+LEVELS: tuple[Level, ...] = ("passed", "doubtful", "failed")
+
+
+def level(failures: Sequence[str], doubts: Sequence[str]) -> Level:
+    """Give the verdict that the sentences of `gates.failures` and `doubts` make."""
+    if failures:
+        return "failed"
+    return "doubtful" if doubts else "passed"
+
+
+def reasons(accepted: Mapping[str, Any]) -> list[str]:
+    """List the sentences of a verdict, those of failed gates first.
+
+    Parameters
+    ----------
+    accepted : mapping
+        Content of ``accepted.json``.
+    """
+    return [*accepted["sentences"], *accepted["doubts"]]
+
+
+class OfScan(NamedTuple):
+    """Verdict on a scan from all of its stages; ``reasons`` are sentences, the gravest first."""
+
+    verdict: Level
+    reasons: list[str]
+
+
+def of_scan(
+    accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
+) -> OfScan:
+    """Join the verdict on the orientation with what the other stages found.
+
+    Warnings of ``orientation`` are notes: `doubts` has chosen among them.
+
+    Parameters
+    ----------
+    accepted : mapping
+        Content of ``accepted.json``.
+    figures : iterable of (str, mapping)
+        Name of each product, as ``r1, scale``, and its figures, of which ``failures`` and
+        ``warnings`` are sentences. Each sentence is given once, with the first that says it.
+    """
+    failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
+    told = {*failed, *doubts}
+    for name, data in figures:
+        for found, key in ((failed, "failures"), (doubts, "warnings")):
+            for sentence in data.get(key) or ():
+                if sentence not in told and not _is_note(name):
+                    told.add(sentence)
+                    found.append(f"{name}: {sentence}")
+    return OfScan(level(failed, doubts), [*failed, *doubts])
+
+
+def notes(
+    accepted: Mapping[str, Any], figures: Iterable[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
+    """List what the stages of a scan say that is no reason of its verdict; as `of_scan`."""
+    known = {*accepted["sentences"], *accepted["doubts"]}
+    found = {
+        f"{name}: {sentence}": None
+        for name, data in figures
+        for sentence in data.get("warnings") or ()
+        if _is_note(name) and sentence not in known
+    }
+    return list(found)
+
+
+def _is_note(name: str) -> bool:
+    return name == "orientation"
+
+
+def product_name(stem: str, rotation: str = "") -> str:
+    """Name a product for `of_scan`: rotation, if it is of one, and the file without suffix."""
+    return f"{rotation}, {stem}" if rotation else stem
+
+
+def require(accepted: Mapping[str, Any], where: object) -> None:
+    """Refuse the content of an ``accepted.json`` that has no verdict.
+
+    Parameters
+    ----------
+    where : object
+        Its file, for the sentence.
+
+    Raises
+    ------
+    HklflowError
+    """
+    if "verdict" not in accepted:
+        raise HklflowError(f"{where} has no verdict: an older hklflow wrote it; run `accept` again")
+
+
+def counted(levels: Sequence[str]) -> str:
+    """Count verdicts, as ``12 passed, 1 doubtful, 2 failed``; levels that none has are left out."""
+    numbers = [(levels.count(name), name) for name in LEVELS]
+    return ", ".join(f"{n} {name}" for n, name in numbers if n)
+
+
+def doubts(
+    figures: Mapping[str, Any],
+    parent_figures: Mapping[str, Any],
+    limits: Limits,
+    identity: Mapping[str, Any],
+) -> list[str]:
+    """Say what stops no scan, but makes it doubtful, each with its cure.
+
+    Parameters
+    ----------
+    figures, parent_figures : mapping
+        Of the scan and its parent: ``symmetry`` of their ``orientation.json``.
+    limits : Limits
+    identity : mapping
+        As of `gates.failures`.
+    """
+    own = identity["scan"] == identity["parent"]
+    found = gates.doubtful(figures, limits)
+    found += _misplaced(figures, limits)
+    # The parent's refinement asks for more indexed peaks than that of its children.
+    misfit = figures["misfit"]
+    if own and "sizes" not in figures:
+        found += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
+    found += _poorly_indexed(parent_figures.get("misfit", misfit) if own else misfit)
+    found += _too_good(misfit, limits)
+    if own:
+        found += gates.own_absences(figures, limits, identity)
+    else:
+        found += gates.hints(figures, parent_figures, limits, identity)
+    untested = gates.untested(figures, parent_figures, identity)
+    return [*found, untested] if untested is not None else found
+
+
+def _misplaced(figures: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+    """Spots that are not where the model puts them, unless `quality.doubts` has said why."""
+    misfit = figures["misfit"]
+    if misfit["rms in pixels"] is None or figures.get("motions"):
+        return
+    if any(x["reduced chi2"] > limits.told_chi2 for x in figures.get("unexplained", ())):
+        return
+    sizes = (misfit["rms in pixels"], misfit["rms in frames"])
+    if all(size <= most for size, most in zip(sizes, limits.told_rmsd, strict=True)):
+        return
+    cure = "look at the picture of the residuals, and check the calibration and the rotation axis"
+    if misfit["fixed"]:
+        cure = (
+            "check the orientation that was given and the calibration, or let it be refined "
+            "(`orientation: {fixed: false}`)"
+        )
+    yield (
+        f"{misfit['peaks']} indexed peaks are {sizes[0]:.2g} pixels and {sizes[1]:.2g} frames "
+        f"(rms, beyond the peaks' own errors; limits {limits.told_rmsd[0]:g} and "
+        f"{limits.told_rmsd[1]:g}) away from where the {'fixed ' if misfit['fixed'] else ''}"
+        f"orientation predicts them: masks and integration boxes miss the spots; {cure}"
+    )
+
+
+def _poorly_indexed(misfit: Mapping[str, Any]) -> Iterator[str]:
+    """Few indexed peaks of a fixed orientation; a refinement stops by itself."""
+    fraction, least = misfit["fraction indexed"], misfit["least fraction"]
+    if misfit["fixed"] and fraction is not None and fraction < least:
+        yield (
+            f"the fixed orientation indexes only {fraction:.0%} of the peaks (limit {least:.0%}): "
+            "the orientation, the geometry or the cell may be wrong; check them, or index again "
+            "without `orientation: start`"
+        )
+
+
+def _too_good(misfit: Mapping[str, Any], limits: Limits) -> Iterator[str]:
+    """Residuals far below the peaks' errors; of few peaks they may be so by chance."""
+    chi2 = misfit["reduced chi2"]
+    if chi2 is not None and chi2 < limits.min_chi2 and misfit["peaks"] >= gates.FEWEST:
+        yield (
+            f"residuals are only {chi2**0.5:.2g} times the peaks' stated errors (reduced chi² "
+            f"{chi2:.2g}, limit {limits.min_chi2:g}): the errors are too large, strong peaks weigh "
+            "no more than weak ones, and a crystal that moved is not noticed; lower `find_peaks: "
+            "sigma_floor`"
+        )

@@ -1,0 +1,1 @@
+"""Frames, reflections and powders with known truth."""

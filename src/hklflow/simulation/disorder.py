@@ -1,0 +1,221 @@
+"""A binary crystal with short-range order and size-effect displacements, of which all is known.
+
+One site per cell, A or B. Where atoms sit is drawn by cutting a Gaussian random field, so that the
+Warren-Cowley parameters follow from counting; every atom is pushed by its neighbours' species. The
+scattering is computed from all atoms of a periodic supercell, on its own reciprocal grid, and the
+pair distribution counted from the same atoms in direct space: neither knows of the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import factorial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry.grid import Grid
+from hklflow.simd.jit import kernel
+from hklflow.simulation import geometry as sg
+from hklflow.volumes.tapers import Taper
+
+Floats = NDArray[np.float64]
+
+Shell = tuple[tuple[int, int, int], float]
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A periodic supercell of n³ cells.
+
+    Attributes
+    ----------
+    cell : (6,) array
+    species : (n, n, n) array of bool
+        Whether the atom in cell [x, y, z] is an A.
+    steps : (n, n, n, 3) array of int
+        Displacements along a, b, c in units of ``push``.
+    push : float
+        Fraction of a cell.
+    f : (float, float)
+        Scattering powers of A and B.
+    """
+
+    cell: Floats
+    species: NDArray[np.bool_]
+    steps: NDArray[np.int64]
+    push: float
+    f: tuple[float, float]
+
+    @property
+    def n(self) -> int:
+        """Cells along each axis."""
+        return len(self.species)
+
+    @cached_property
+    def powers(self) -> Floats:
+        """Scattering power (n, n, n) of each atom."""
+        return np.where(self.species, *self.f)
+
+    def alpha(self, vector: Sequence[int]) -> float:
+        """Warren-Cowley parameter: 1 where all pairs are alike, negative where unlike prevail."""
+        here = self.species - self.species.mean()
+        there = np.roll(here, [-v for v in vector], axis=(0, 1, 2))
+        return float((here * there).mean() / here.var())
+
+    @property
+    def contrast(self) -> float:
+        """x_A x_B (f_A - f_B)²: the ΔPDF at a vector is α times this times the resolution."""
+        return float(self.species.var()) * (self.f[0] - self.f[1]) ** 2
+
+
+def crystal(
+    cell: ArrayLike,
+    n: int,
+    order: Sequence[Shell],
+    *,
+    share: float = 0.5,
+    f: tuple[float, float] = (2.0, 1.0),
+    push: float = 0.0,
+    seed: int = 0,
+) -> Crystal:
+    """Draw a crystal.
+
+    Parameters
+    ----------
+    n : int
+        Cells of the supercell along each axis.
+    order : list of (vector, strength)
+        Atoms at ``vector`` of each other are alike if its strength is positive: the Gaussian
+        field has the spectrum exp(Σ strength cos 2π h·vector). Equivalent vectors are to be
+        listed.
+    share : float
+        Of A.
+    push : float
+        How far (fraction of a cell) an A pushes its six neighbours away, where the opposite
+        neighbour is a B.
+    """
+    rng = np.random.default_rng(seed)
+    h = np.stack(np.meshgrid(*(np.arange(n) / n,) * 3, indexing="ij"), axis=-1)
+    spectrum = np.exp(sum(s * np.cos(2 * np.pi * (h @ np.array(v))) for v, s in order))
+    field = np.fft.ifftn(np.sqrt(spectrum) * np.fft.fftn(rng.normal(size=(n, n, n)))).real
+    species = field > np.quantile(field, 1 - share)
+    kind = species.astype(np.int64)
+    steps = np.stack([np.roll(kind, 1, axis=i) - np.roll(kind, -1, axis=i) for i in range(3)], -1)
+    return Crystal(np.asarray(cell, float), species, steps, push, f)
+
+
+def intensity(made: Crystal, limit: ArrayLike, terms: int = 12) -> tuple[Grid, Floats, float]:
+    """|F(h)|²/N of a supercell at all points of its reciprocal lattice, Bragg peaks included.
+
+    F(h) = Σ f exp(2πi h·(x + u)) as a series in h·u, every term an FFT of the supercell.
+
+    Parameters
+    ----------
+    limit : (3,) array
+        Of h, k, l.
+    terms : int
+        Highest power of h·u.
+
+    Returns
+    -------
+    grid : Grid
+        Of step 1/n.
+    intensity : (l, k, h) array
+    error : float
+        Bound of the error of an amplitude, in units of that of all atoms in phase.
+    """
+    grid = Grid.symmetric(limit, 1 / made.n)
+    top = 2 * np.pi * made.push * float(np.abs(grid.first).sum())
+    error = top ** (terms + 1) / factorial(terms + 1)
+    powers = [p for p in product(range(terms + 1), repeat=3) if sum(p) <= terms]
+    if made.push == 0:
+        powers, error = [(0, 0, 0)], 0.0
+    total = np.zeros(grid.array_shape, np.complex128)
+    axes = [grid.axis(i) for i in range(3)]
+    index = [np.rint(axis * made.n).astype(np.int64) % made.n for axis in axes]
+    for p in powers:
+        moment = made.powers * np.prod((made.steps * made.push) ** np.array(p), axis=-1)
+        # exp(+2πi h·x): the inverse transform without its 1/n³.
+        table = np.fft.ifftn(moment, norm="forward")
+        factors = [(2j * np.pi * axis) ** q / factorial(q) for axis, q in zip(axes, p, strict=True)]
+        _add(total, table, *index, *factors)
+    return grid, np.abs(total) ** 2 / made.species.size, error
+
+
+@kernel
+def _add(total, table, ih, ik, il, fh, fk, fl):  # type: ignore[no-untyped-def]
+    for l in range(total.shape[0]):  # noqa: E741
+        for k in range(total.shape[1]):
+            factor = fl[l] * fk[k]
+            for h in range(total.shape[2]):
+                total[l, k, h] += table[ih[h], ik[k], il[l]] * (fh[h] * factor)
+
+
+def diffuse(grid: Grid, whole: Floats) -> Floats:
+    """Intensity without what is at integer h, k, l."""
+    bragg = [np.abs(axis - np.rint(axis)) < 1e-6 for axis in (grid.axis(2), grid.axis(1))]
+    at_h = np.abs(grid.axis(0) - np.rint(grid.axis(0))) < 1e-6
+    return np.where(bragg[0][:, None, None] & bragg[1][:, None] & at_h, 0.0, whole)
+
+
+def pair_distribution(
+    made: Crystal, x: ArrayLike, taper: Taper, *, delta: bool = True, reach: float = 12.0
+) -> Floats:
+    """Pairs counted in direct space, seen through the resolution of a taper.
+
+    Per cell: Σ_ij f_i f_j R(x - x_ij) / N over all pairs of atoms, R the resolution function;
+    with ``delta`` less the same of the average structure, in which every site holds all atoms
+    of the supercell, each where it sits.
+
+    Parameters
+    ----------
+    x : (m, 3) array
+        Fractions of a, b, c.
+    reach : float
+        Å: pairs further than this from x do not count.
+
+    Returns
+    -------
+    (m,) array
+        Per Å³.
+    """
+    x = np.asarray(x, dtype=np.float64).reshape(-1, 3)
+    axes = sg.real_axes(made.cell)
+    g = axes @ axes.T
+    size, f = made.species.size, made.powers
+    # Differences of displacements are a few whole steps along each axis: a histogram is exact.
+    shifts = np.array(list(product(range(-2, 3), repeat=3)))
+    kinds = np.array(list(product(range(-1, 2), repeat=3)))
+    per_kind = np.array([f[np.all(made.steps == kind, axis=-1)].sum() for kind in kinds])
+    average = np.zeros(len(shifts))
+    for i, j in product(range(len(kinds)), repeat=2):
+        average[_place(kinds[j] - kinds[i])] += per_kind[i] * per_kind[j] / size**2
+    far = np.ceil(reach * np.sqrt(np.diag(np.linalg.inv(g)))).astype(int)
+    low, high = np.floor(x.min(0)).astype(int) - far, np.ceil(x.max(0)).astype(int) + far
+    fine = np.linspace(0, reach, 6001)
+    resolution = taper.resolution_function(fine)
+    total = np.zeros(len(x))
+    for v in product(*(range(a, b + 1) for a, b in zip(low, high, strict=True))):
+        apart = x - np.array(v)
+        if np.sqrt(np.einsum("mi,ij,mj->m", apart, g, apart)).min() > reach + 1:
+            continue
+        back = tuple(-c for c in v)
+        move = np.roll(made.steps, back, axis=(0, 1, 2)) - made.steps
+        products = (f * np.roll(f, back, axis=(0, 1, 2))).ravel() / size
+        pairs = np.zeros(len(shifts))
+        np.add.at(pairs, _place(move).ravel(), products)
+        if delta:
+            pairs = pairs - average
+        for shift, weight in zip(shifts, pairs, strict=True):
+            if abs(weight) > 1e-14:
+                d = apart - made.push * shift
+                r = np.sqrt(np.einsum("mi,ij,mj->m", d, g, d))
+                total += weight * np.interp(r, fine, resolution, right=0.0)
+    return total
+
+
+def _place(step: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of a whole step from -2 to 2 along each axis in the list of all."""
+    return (step[..., 0] + 2) * 25 + (step[..., 1] + 2) * 5 + step[..., 2] + 2

@@ -1,0 +1,394 @@
+"""What is simulated: crystal, diffuse scattering, background, goniometer, scan.
+
+Plain frozen descriptions with known truth; `simulation.frames` turns them into
+counts. Metres, Å, 1/Å, radians, kelvin; pixel coordinates as in `geometry.frames`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from hklflow.base.errors import HklflowError
+from hklflow.simulation import geometry as sg
+
+Floats = NDArray[np.float64]
+Vector = tuple[float, float, float]
+
+
+def allowed(centring: str, hkl: ArrayLike) -> NDArray[np.bool_]:
+    """Which integer hkl (..., 3) a lattice letter P A B C I F R (obverse) lets diffract."""
+    h, k, l = np.moveaxis(np.rint(np.asarray(hkl)).astype(np.int64), -1, 0)  # noqa: E741
+    rules = {
+        "P": np.ones(h.shape, dtype=bool),
+        "A": (k + l) % 2 == 0,
+        "B": (h + l) % 2 == 0,
+        "C": (h + k) % 2 == 0,
+        "I": (h + k + l) % 2 == 0,
+        "F": ((h + k) % 2 == 0) & ((k + l) % 2 == 0),
+        "R": (-h + k + l) % 3 == 0,
+    }
+    if centring not in rules:
+        raise HklflowError(f"unknown centring {centring!r}; use one of {' '.join(rules)}")
+    result: NDArray[np.bool_] = rules[centring]
+    return result
+
+
+@dataclass(frozen=True)
+class Superlattice:
+    """Satellites at ± `vector` from every allowed reflection, below a transition.
+
+    Their intensity is `ratio` times ``(Σ f)²`` of the atoms times the square of
+    the order parameter ``(1 - T / t_c) ** beta``.
+    """
+
+    vector: Vector
+    t_c: float
+    ratio: float = 0.01
+    beta: float = 0.33
+
+    def strength(self, temperature: float) -> float:
+        """Intensity factor at a temperature in kelvin; 0 above `t_c`."""
+        return float(self.ratio * max(0.0, 1 - temperature / self.t_c) ** (2 * self.beta))
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """A transition at `t_c` that strains the cell and moves the atoms below it.
+
+    The order parameter η obeys ``η² = f + (1 - f) (1 - T / t_c) ** (2 beta)`` below `t_c`,
+    with ``f = first_order``: 0 is a continuous transition, 1 a step. The strain goes with
+    η² (no strain couples to η itself if η breaks the symmetry), the atoms with η.
+
+    Attributes
+    ----------
+    t_c : float
+        K.
+    strain : (3,) tuple
+        Relative changes of a, b, c at η = 1.
+    angles : (3,) tuple
+        Changes of alpha, beta, gamma in degrees at η = 1.
+    beta : float
+    first_order : float
+        Part of η² that is there at once, 0 to 1.
+    shifts : tuple of (x, y, z, f)
+        What is added to position and scattering power of each atom at η = 1: reflections
+        that the atoms above `t_c` extinguish, as by a glide plane, appear. Empty: nothing.
+    """
+
+    t_c: float
+    strain: Vector = (0.0, 0.0, 0.0)
+    angles: Vector = (0.0, 0.0, 0.0)
+    beta: float = 0.5
+    first_order: float = 0.0
+    shifts: tuple[tuple[float, float, float, float], ...] = ()
+
+    def order_squared(self, temperature: float) -> float:
+        """η² at a temperature in kelvin; 0 from `t_c` on."""
+        if temperature >= self.t_c:
+            return 0.0
+        grown = float((1 - temperature / self.t_c) ** (2 * self.beta))
+        return self.first_order + (1 - self.first_order) * grown
+
+
+@dataclass(frozen=True)
+class CrystalModel:
+    """A crystal with Bragg reflections of known position, shape and intensity.
+
+    Attributes
+    ----------
+    cell : (6,) tuple
+        Å and degrees at `temperature`, distortions included.
+    orientation : (3,) tuple
+        Rotation vector in radians of U (crystal to goniometer frame).
+    turn : (3,) tuple
+        Rotation vector in degrees, goniometer frame, of a turn applied after `orientation`:
+        what the crystal drifted between two scans.
+    centring : str
+        Lattice letter.
+    atoms : tuple of (x, y, z, f)
+        Fractional positions and scattering power; ``I ∝ |Σ f exp(2πi h·x)|²``.
+    b_iso : float
+        Debye-Waller ``exp(-2 b_iso (sin θ / λ)²)`` on intensities, Å².
+    scale : float
+        Integral of S over the Q volume of a reflection, per ``|F|²``, 1/Å³.
+    mosaic : float
+        Standard deviation of the mosaic blocks about the scan axis at ζ = 1, radians.
+    spot_sigma : (slow, fast)
+        Standard deviations of a spot on the detector, pixels.
+    expansion : (3,) tuple
+        Linear thermal expansion of a, b, c in 1/K.
+    temperature : float
+        K.
+    superlattice : tuple of Superlattice
+    distortions : tuple of Distortion
+    """
+
+    cell: tuple[float, float, float, float, float, float]
+    orientation: Vector = (0.0, 0.0, 0.0)
+    centring: str = "P"
+    atoms: tuple[tuple[float, float, float, float], ...] = ((0.0, 0.0, 0.0, 1.0),)
+    b_iso: float = 0.5
+    scale: float = 0.0
+    mosaic: float = 1e-3
+    spot_sigma: tuple[float, float] = (1.0, 1.0)
+    expansion: Vector = (0.0, 0.0, 0.0)
+    temperature: float = 300.0
+    superlattice: tuple[Superlattice, ...] = ()
+    turn: Vector = (0.0, 0.0, 0.0)
+    distortions: tuple[Distortion, ...] = ()
+
+    def __post_init__(self) -> None:
+        for distortion in self.distortions:
+            if len(distortion.shifts) not in (0, len(self.atoms)):
+                raise HklflowError(
+                    f"the distortion below {distortion.t_c:g} K has {len(distortion.shifts)} "
+                    f"shifts for {len(self.atoms)} atoms; give one per atom, or none"
+                )
+
+    def at_temperature(self, temperature: float) -> "CrystalModel":
+        """Return the crystal at another temperature in kelvin.
+
+        Its cell expands linearly, and is strained as much as the distortions differ.
+        """
+        cell = np.asarray(self.cell, dtype=np.float64)
+        for distortion in self.distortions:
+            now, then = (distortion.order_squared(t) for t in (self.temperature, temperature))
+            strain = np.asarray(distortion.strain)
+            cell[:3] *= (1 + strain * then) / (1 + strain * now)
+            cell[3:] += np.asarray(distortion.angles) * (then - now)
+        cell[:3] *= 1 + np.asarray(self.expansion) * (temperature - self.temperature)
+        a, b, c, alpha, beta, gamma = (float(x) for x in cell)
+        return replace(self, cell=(a, b, c, alpha, beta, gamma), temperature=temperature)
+
+    @cached_property
+    def current_atoms(self) -> Floats:
+        """Atoms (n, 4) at `temperature`: positions and scattering power, distortions included."""
+        atoms = np.asarray(self.atoms, dtype=np.float64)
+        for distortion in self.distortions:
+            if distortion.shifts:
+                order = np.sqrt(distortion.order_squared(self.temperature))
+                atoms = atoms + order * np.asarray(distortion.shifts)
+        return atoms
+
+    @cached_property
+    def u(self) -> Floats:
+        """U (3, 3), crystal Cartesian to goniometer, `turn` included."""
+        drift = Rotation.from_rotvec(np.radians(self.turn))
+        mounted = Rotation.from_rotvec(self.orientation)
+        return np.asarray((drift * mounted).as_matrix(), dtype=np.float64)
+
+    @cached_property
+    def ub(self) -> Floats:
+        """UB (3, 3) in 1/Å with 2π."""
+        ub: Floats = self.u @ sg.reciprocal_basis(self.cell)
+        return ub
+
+    def reflections(self, q_max: float) -> tuple[Floats, Floats]:
+        """All hkl (n, 3) with 0 < |Q| <= q_max (1/Å) and their intensities (n,) in 1/Å³.
+
+        Satellites of the superlattice have fractional hkl.
+        """
+        lengths = np.linalg.norm(sg.real_axes(self.cell), axis=1)
+        # One index more, so that satellites of reflections just outside are not lost.
+        limit = np.ceil(q_max * lengths / (2 * np.pi)).astype(int) + 1
+        grid = np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij")
+        main = np.stack(grid, axis=-1).reshape(-1, 3).astype(np.float64)
+        main = main[allowed(self.centring, main)]
+        xyz, f = self.current_atoms[:, :3], self.current_atoms[:, 3]
+        power = [np.abs(np.exp(2j * np.pi * main @ xyz.T) @ f) ** 2]
+        # What the atoms extinguish is 0 to rounding only: it is no reflection.
+        power[0][power[0] < 1e-20 * np.abs(f).sum() ** 2] = 0
+        hkl = [main]
+        for satellite in self.superlattice:
+            strength = satellite.strength(self.temperature)
+            q = np.asarray(satellite.vector)
+            rows = np.unique(np.round(np.concatenate([main + q, main - q]), 9), axis=0)
+            on_main = np.all(np.abs(rows - np.rint(rows)) < 1e-6, axis=1)
+            rows = rows[~(on_main & allowed(self.centring, rows))]
+            hkl.append(rows)
+            power.append(np.full(len(rows), strength * f.sum() ** 2))
+        rows, strengths = np.concatenate(hkl), np.concatenate(power)
+        q2 = np.sum((rows @ self.ub.T) ** 2, axis=1)
+        intensity = self.scale * strengths * np.exp(-2 * self.b_iso * q2 / (4 * np.pi) ** 2)
+        keep = (q2 > 1e-12) & (q2 <= q_max**2) & (intensity > 0)
+        return rows[keep], intensity[keep]
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Short-range order: ``amplitude * cos(2π h·vector)``; integer or half-integer vectors."""
+
+    amplitude: float
+    vector: Vector
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Periodic diffuse maxima around lattice points, rods or sheets.
+
+    With ``u = Σ_t (1 - cos 2π (h - centre)·t) / (2π² width²)`` the profile is
+    ``amplitude / (1 + u)`` (lorentzian) or ``amplitude * exp(-u / 2)``
+    (gaussian): this is the acoustic dispersion of a lattice with springs along
+    the vectors t. Three independent lattice vectors give maxima at the lattice
+    points (with centring vectors among them, only at the allowed ones), two
+    give rods along the third direction, one gives sheets. Near a sheet of unit
+    spacing ``u = (δh / width)²``.
+
+    Attributes
+    ----------
+    thermal : bool
+        Grows in proportion to the temperature.
+    q_squared : bool
+        Multiplied with ``|Q|²`` in 1/Å².
+    """
+
+    amplitude: float
+    vectors: tuple[Vector, ...]
+    width: float
+    profile: Literal["lorentzian", "gaussian"] = "lorentzian"
+    centre: Vector = (0.0, 0.0, 0.0)
+    thermal: bool = False
+    q_squared: bool = False
+
+
+@dataclass(frozen=True)
+class Diffuse:
+    """Analytic S(hkl) without Bragg reflections; thermal ridges refer to `temperature`."""
+
+    flat: float = 0.0
+    cosines: tuple[Cosine, ...] = ()
+    ridges: tuple[Ridge, ...] = ()
+    temperature: float = 300.0
+
+    def at_temperature(self, temperature: float) -> "Diffuse":
+        """Scale the thermal ridges to another temperature in kelvin."""
+        factor = temperature / self.temperature
+        ridges = tuple(
+            replace(r, amplitude=r.amplitude * factor) if r.thermal else r for r in self.ridges
+        )
+        return replace(self, ridges=ridges, temperature=temperature)
+
+    def s(self, hkl: ArrayLike, q_squared: ArrayLike) -> Floats:
+        """S (...) at hkl (..., 3); `q_squared` (...) is |Q|² in 1/Å²."""
+        h = np.asarray(hkl, dtype=np.float64)
+        total = np.full(h.shape[:-1], self.flat)
+        for term in self.cosines:
+            total = total + term.amplitude * np.cos(2 * np.pi * h @ np.asarray(term.vector))
+        for ridge in self.ridges:
+            phase = 2 * np.pi * (h - np.asarray(ridge.centre)) @ np.asarray(ridge.vectors).T
+            u = np.sum(1 - np.cos(phase), axis=-1) / (2 * np.pi**2 * ridge.width**2)
+            profile = 1 / (1 + u) if ridge.profile == "lorentzian" else np.exp(-u / 2)
+            weight = np.asarray(q_squared) if ridge.q_squared else 1.0
+            total = total + ridge.amplitude * weight * profile
+        return total
+
+
+@dataclass(frozen=True)
+class Background:
+    """Isotropic background in units of S: air falls with 2θ, Compton rises with Q.
+
+    ``air * exp(-2θ / air_angle) + compton * (1 - exp(-(Q / compton_q)²))``
+    """
+
+    air: float = 0.0
+    air_angle: float = 0.15
+    compton: float = 0.0
+    compton_q: float = 5.0
+
+    def level(self, two_theta: Floats, k: float) -> Floats:
+        """Level (...) at scattering angles (...) in radians, wavenumber k in 1/Å."""
+        q = 2 * k * np.sin(two_theta / 2)
+        return self.air * np.exp(-two_theta / self.air_angle) + self.compton * (
+            1 - np.exp(-((q / self.compton_q) ** 2))
+        )
+
+
+@dataclass(frozen=True)
+class GoniometerModel:
+    """Axes as lab vectors at zero, the one fixed to the laboratory first; angles in radians."""
+
+    axes: tuple[Vector, ...] = ((-1.0, 0.0, 0.0),)
+    angles: tuple[float, ...] = (0.0,)
+    names: tuple[str, ...] = ("phi",)
+    scan: int = 0
+
+    def rotation(self, angle: ArrayLike) -> Floats:
+        """Goniometer-to-lab matrices (n, 3, 3) for angles (n,) of the scanned axis."""
+        outer = sg.chain(self.axes[: self.scan], self.angles[: self.scan])
+        inner = sg.chain(self.axes[self.scan + 1 :], self.angles[self.scan + 1 :])
+        scanned = sg.turn(self.axes[self.scan], np.atleast_1d(np.asarray(angle)))
+        return np.asarray((outer * scanned * inner).as_matrix())
+
+
+@dataclass(frozen=True)
+class ScanModel:
+    """One rotation scan and the beam it was made with.
+
+    Attributes
+    ----------
+    start, step : float
+        Radians.
+    wavelength : float
+        Å.
+    polarization : float or None
+        Fraction with the electric vector along lab x; None switches it off.
+    flux : float
+        Counts per second that S = 1 gives in a pixel at the foot of the normal.
+    exposure : float
+        Seconds per frame.
+    drift : float
+        Relative change of the monitor from the first to the last frame.
+    transmission : tuple of n_frames floats or None
+        Of the sample, frame by frame.
+    attenuator : float
+        Transmission of the attenuators, in N but not seen by the monitor.
+    solid_angle : bool
+        False leaves the solid angle out of N.
+    """
+
+    start: float
+    step: float
+    n_frames: int
+    wavelength: float
+    polarization: float | None = 0.99
+    flux: float = 1.0
+    exposure: float = 1.0
+    drift: float = 0.0
+    transmission: tuple[float, ...] | None = None
+    attenuator: float = 1.0
+    solid_angle: bool = True
+    temperature: float = 300.0
+    seed: int = 0
+
+    @property
+    def k(self) -> float:
+        """Wavenumber 2π/λ in 1/Å."""
+        return 2 * np.pi / self.wavelength
+
+    @cached_property
+    def monitor(self) -> Floats:
+        """Monitor counts (n_frames,): ``flux * exposure`` with the drift."""
+        relative = 1 + self.drift * (np.arange(self.n_frames) + 0.5) / self.n_frames
+        return self.flux * self.exposure * relative
+
+    @cached_property
+    def frame_factor(self) -> Floats:
+        """All of N that depends on the frame only, (n_frames,)."""
+        factor = self.monitor * self.attenuator
+        if self.transmission is None:
+            return factor
+        if len(self.transmission) != self.n_frames:
+            raise HklflowError(
+                f"the simulated scan has {self.n_frames} frames but {len(self.transmission)} "
+                "values of transmission; give one per frame"
+            )
+        result: Floats = factor * np.asarray(self.transmission)
+        return result
+
+    def angle(self, frame: ArrayLike) -> Floats:
+        """Angle of the scanned axis in radians at frame coordinates."""
+        return self.start + np.asarray(frame, dtype=np.float64) * self.step

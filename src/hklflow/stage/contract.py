@@ -1,0 +1,546 @@
+"""The contract of every stage: typed inputs, outputs and parameters, atomic files, provenance.
+
+A stage module has ``VERSION`` (raised when the same input would give a different
+output), ``Inputs``, ``Outputs`` and ``Params``, and ``main(*, inputs, outputs,
+params, threads)``. Kernels that `make setup` does not compile are a group of
+`hklflow.experiment.warm`, named by ``KERNELS``. A stage that reads the frames of scan files
+names the field of its inputs that holds them, ``FRAMES_OF``, which may be a function of
+the parameters. `command` turns ``main`` into a command line; tests call ``main``
+themselves.
+"""
+
+import atexit
+import gc
+import json
+import math
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from hklflow import __version__
+from hklflow.base import identity, kernel_cache, notes, publish, system
+from hklflow.base.errors import HklflowError, printable_lines
+
+T = TypeVar("T")
+Record = dict[str, Any]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Inputs(_Model):
+    """Paths that a stage reads."""
+
+    def paths(self) -> dict[str, list[Path]]:
+        """Name of each field -> the paths that it holds."""
+        return _paths(self)
+
+
+class Outputs(_Model):
+    """Paths that a stage writes."""
+
+    def paths(self) -> dict[str, list[Path]]:
+        """Name of each field -> the paths that it holds."""
+        return _paths(self)
+
+
+class Params(_Model):
+    """Parameters of a stage; also its section of the configuration file."""
+
+    def paths(self, base: Path = Path()) -> dict[str, list[Path]]:
+        """Name of each field -> the paths that it holds, relative to ``base``.
+
+        A stage with a parameter file that names further files adds them: they are read as well.
+        """
+        return _paths(self)
+
+
+def _in_threes(value: Any) -> Any:
+    """Group the numbers of a command line, which come one after the other."""
+    flat = isinstance(value, list) and not any(isinstance(x, list | tuple) for x in value)
+    if not flat or len(value) % 3:
+        return value
+    return [tuple(value[i : i + 3]) for i in range(0, len(value), 3)]
+
+
+Vectors = Annotated[list[tuple[float, float, float]], BeforeValidator(_in_threes)]
+"""Vectors of three numbers; on a command line one after the other."""
+
+
+def _paths(model: BaseModel) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        values = value if isinstance(value, list | tuple) else [value]
+        found[name] = [v for v in values if isinstance(v, Path)]
+    return found
+
+
+Main = Callable[..., None]
+"""``main(*, inputs, outputs, params, threads)`` of a stage module."""
+
+
+def _module(main: Main) -> ModuleType:
+    return sys.modules[main.__module__]
+
+
+# ----------------------------------------------------------------- command line
+
+
+def command(main: Main) -> None:
+    """Parse the command line, run the stage, publish its outputs together.
+
+    Outputs are written under temporary names beside their places and renamed
+    when all of them are complete. `HklflowError` and bad arguments end with one
+    line and exit code 2, everything else with a traceback and exit code 1.
+    """
+    _collect_rarely()
+    from cyclopts import App, CycloptsError, Parameter
+
+    module = vars(_module(main))
+    name = Path(module["__file__"]).stem
+    app = App(
+        name=f"python -m hklflow.stages.{name}",
+        help=module["__doc__"],
+        version=f"{name} {module['VERSION']} (hklflow {__version__})",
+        default_parameter=Parameter(consume_multiple=True, json_dict=True, json_list=True),
+    )
+    flat = Parameter(name="*")
+
+    # cyclopts wants a default where nothing is required.
+    reads = module["Inputs"] if module["Inputs"].model_fields else module["Inputs"] | None
+
+    def run_stage(  # the annotations are the command line
+        *,
+        inputs: Annotated[reads, flat] = None,  # type: ignore[valid-type]
+        outputs: Annotated[module["Outputs"], flat],  # type: ignore[valid-type]
+        params: Annotated[module["Params"] | None, flat] = None,  # type: ignore[valid-type]
+        threads: int = 1,
+    ) -> None:
+        if "KERNELS" in module:
+            kernel_cache.ensure(module["KERNELS"])
+        run(
+            main,
+            inputs=inputs or module["Inputs"](),
+            outputs=outputs,
+            params=params or module["Params"](),
+            threads=threads,
+        )
+
+    app.default(run_stage)
+    try:
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        cause = error.__cause__
+        problem = _told(cause) if isinstance(cause, ValidationError) else str(error)
+        _fail(name, " ".join(problem.split()), 2)
+    except ValidationError as error:
+        _fail(name, _told(error), 2)
+    except HklflowError as error:
+        # A file that could not be opened for want of a number is no damaged file.
+        _fail(name, system.too_many_files(error) or str(error), 2)
+    except Exception as error:  # noqa: BLE001  (the funnel: shown in full, never swallowed)
+        if (lack := system.lack_of_memory(error)) is not None:
+            # Exit code 1: the next try may get more (`mem_mb` grows with every retry).
+            _fail(name, _no_memory(lack, module["Params"]), 1)
+        if (lack := system.sentence(error)) is not None:
+            _fail(name, lack, 2)
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _collect_rarely() -> None:
+    """Look for cycles of objects seldom, and not again as the process ends.
+
+    A job imports a hundred thousand objects that live as long as it does; looking through them
+    again and again took 0.3 s of each.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
+
+
+def _told(error: ValidationError) -> str:
+    """The problems of a validation in one line, each with its flag."""
+    problems = []
+    for item in error.errors():
+        flag = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
+        given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
+        problems.append(f"{flag}: {item['msg']}{given}")
+    return "; ".join(problems)
+
+
+def _no_memory(reason: str, params: type[Params]) -> str:
+    """Say how much memory was wanted, as far as it is known, and what to lower."""
+    details = " ".join(reason.split())
+    if (limit := system.memory_limit_mb()) is not None:
+        details += f"{'; ' if details else ''}a process may have {limit} MB (`ulimit -v`)"
+    settings = [f"`{name}`" for name in ("block", "memory") if name in params.model_fields]
+    lower = f"lower {' or '.join(settings)}, or " if settings else ""
+    return f"not enough memory{f' ({details})' if details else ''}; {lower}give the job more memory"
+
+
+def _fail(name: str, message: str, code: int) -> None:
+    print(printable_lines(f"hklflow {name}: {message}"), file=sys.stderr)
+    sys.exit(code)
+
+
+def run(main: Main, *, inputs: Inputs, outputs: Outputs, params: Params, threads: int) -> None:
+    """Run a stage on temporary outputs, record what was done, publish them.
+
+    Raises
+    ------
+    HklflowError
+        If an input is missing, there is no thread, or whatever the stage raises.
+    """
+    if threads < 1:
+        raise HklflowError(
+            f"threads: {threads} is less than 1; give the number of processor cores to use"
+        )
+    module = _module(main)
+    name = Path(str(module.__file__)).stem
+    # A mask image or a flat field is a parameter and yet a file that is read.
+    read = inputs.paths() | {field: paths for field, paths in params.paths().items() if paths}
+    for field, paths in read.items():
+        for path in paths:
+            # A run of a detector may be a folder.
+            if not path.is_dir():
+                system.require_file(path, f"{field}:", "make it first or mend the path")
+    _require_apart(read, outputs.paths())
+    used = _calibrations([path for paths in read.values() for path in paths])
+    frames_of = getattr(module, "FRAMES_OF", None)
+    watch = _Watch(inputs, params, read, frames_of(params) if callable(frames_of) else frames_of)
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    final = outputs.paths()
+    # A name of this run's own: what a process that was left behind by a killed run still
+    # writes can then never be published as this run's, nor this run's as its.
+    token = secrets.token_hex(4)
+    temporary = {
+        field: [publish.partial(path, token) for path in paths] for field, paths in final.items()
+    }
+    made: list[Path] = []
+    for path in (path for paths in final.values() for path in paths):
+        made += _folder(path.parent)
+        publish.remove_partials(path)
+    try:
+        main(inputs=inputs, outputs=_with_paths(outputs, temporary), params=params, threads=threads)
+        record = {
+            "stage": name,
+            "stage_version": module.VERSION,
+            "program": "hklflow",
+            "version": __version__,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 3),
+            "params": params.model_dump(mode="json"),
+            **watch.ended(),
+            "outputs": {field: [p.name for p in paths] for field, paths in final.items()},
+        }
+        if used:
+            record["calibrations"] = used
+        for field, paths in temporary.items():
+            for source, target in zip(paths, final[field], strict=True):
+                if not source.exists():
+                    raise RuntimeError(f"{name} did not write its output {field}: {target}")
+        _record(record, inputs, [p for paths in temporary.values() for p in paths])
+        publish.publish(
+            [(s, t) for field in final for s, t in zip(temporary[field], final[field], strict=True)]
+        )
+    finally:
+        for paths in temporary.values():
+            for path in paths:
+                path.unlink(missing_ok=True)
+        for folder in reversed(made):
+            with suppress(OSError):  # it is in use
+                folder.rmdir()
+
+
+def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse outputs in the place of what is read: raw data would be gone."""
+    for field, paths in final.items():
+        for path in paths:
+            for other in (one for paths_read in read.values() for one in paths_read):
+                if path.exists() and path.samefile(other):
+                    raise HklflowError(
+                        f"{field}: {path} is a file that is read; give the output another name"
+                    )
+
+
+def _folder(path: Path) -> list[Path]:
+    """Make a folder; gives those that were not there, the outermost first."""
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
+    path.mkdir(parents=True, exist_ok=True)
+    return absent
+
+
+def _calibrations(read: Sequence[Path]) -> list[Record]:
+    """Versions of the calibration store that the inputs belong to.
+
+    Raises
+    ------
+    HklflowError
+        If a file of a version is not as it was published.
+    """
+    if not any((path.parent / "record.json").exists() for path in read):
+        return []
+    from hklflow.calibration.store import calibration_of
+
+    found = [calibration_of(path) for path in read]
+    return [item for item in found if item is not None]
+
+
+def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:
+    update: dict[str, Any] = {}
+    for field in type(outputs).model_fields:
+        value = getattr(outputs, field)
+        if isinstance(value, Path):
+            update[field] = paths[field][0]
+        elif isinstance(value, list | tuple):
+            update[field] = type(value)(paths[field])
+    return outputs.model_copy(update=update)
+
+
+# ------------------------------------------------------------------- provenance
+
+
+class _Watch:
+    """What a run reads: it must be as it was until the end, and as it was imported.
+
+    Raises
+    ------
+    HklflowError
+        If frames are no longer those that were imported.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        params: Params,
+        read: Mapping[str, Sequence[Path]],
+        frames_of: str | None,
+    ) -> None:
+        self._read = read
+        patterns = getattr(params, "patterns", None) or (getattr(params, "pattern", None),)
+        self._sources: dict[str, list[Path]] = {}
+        if "raw" in read:
+            from hklflow.formats.sources import sources
+
+            self._sources = sources(read["raw"], [pattern for pattern in patterns if pattern])
+        # A mask image may be a dataset of a master, which links it.
+        for path in (path for field, paths in read.items() if field != "raw" for path in paths):
+            if path.suffix == ".json":  # most inputs of the smallest jobs
+                continue
+            from hklflow.formats.raw import is_hdf5
+            from hklflow.formats.sources import linked_files
+
+            if is_hdf5(path) and not provenance(path):
+                self._sources |= {str(other): [other] for other in linked_files(path)}
+        self._before = {
+            name: identity.standing(files) for name, files in self._all() if len(files) > 0
+        }
+        self._frames: list[tuple[Path, identity.Entry, list[Path]]] = []
+        for scan in inputs.paths()[frames_of] if frames_of else ():
+            self._frames += [(scan, *found) for found in _imported(scan)]
+        self._require_imported()
+
+    def _all(self) -> Iterator[tuple[str, list[Path]]]:
+        for path in (path for paths in self._read.values() for path in paths):
+            yield str(path), [path]
+        yield from self._sources.items()
+
+    def _require_imported(self) -> None:
+        for scan, entry, files in self._frames:
+            found = identity.compare(entry, files, identity.standing(files))
+            if found is identity.Likeness.CHANGED:
+                raise HklflowError(
+                    f"{entry['path']} is not as it was when {scan} was made of it; run snakemake "
+                    "again: it imports the scan anew"
+                )
+
+    def ended(self) -> Record:
+        """Identities of what was read, for the record.
+
+        Raises
+        ------
+        HklflowError
+            If some of it changed meanwhile.
+        """
+        self._require_imported()
+        entries = {}
+        for name, files in self._all():
+            entries[name] = identity.identify(name, files, product=_is_product(files))
+            before, now = self._before[name], identity.standing(files)
+            # A backup or a link changes the time of the last change, not the file.
+            if before is None or now is None or before[:2] != now[:2]:
+                raise HklflowError(f"{name} changed while it was read; run again")
+        record: Record = {
+            "inputs": {
+                field: [entries[str(p)] for p in paths] for field, paths in self._read.items()
+            }
+        }
+        if self._sources:
+            record["sources"] = [entries[name] for name in self._sources]
+        return record
+
+
+def _imported(scan: Path) -> list[tuple[identity.Entry, list[Path]]]:
+    """Files of the frames of a scan file, as its import recorded them."""
+    from hklflow.formats.sources import files_of
+
+    found = []
+    for record in provenance(scan)[-1:]:
+        entries = [*record["inputs"].get("raw", ()), *record.get("sources", ())]
+        found += [(entry, [Path(f) for f in files_of(entry["path"], Path())]) for entry in entries]
+    return found
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file; of samples of it ("sampled:...") if it is a large product."""
+    return str(identity.identify(str(path), [path], product=_is_product([path]))["sha256"])
+
+
+def _is_product(files: Sequence[Path]) -> bool:
+    """Whether it is a large product of ours, which need not be read as a whole."""
+    (size, *others) = (path.stat().st_size for path in files)
+    return not others and size > identity.LARGE and bool(provenance(files[0]))
+
+
+def _record(record: Record, inputs: Inputs, outputs: Sequence[Path]) -> None:
+    """Append this run, after the history of its inputs, to every product that can hold it.
+
+    A picture or a page holds it only where nothing else does.
+    """
+    history: list[Record] = []
+    alone = not any(path.suffix in _WITH_HISTORY for path in outputs)
+    for paths in inputs.paths().values():
+        for path in paths:
+            if path.suffix in _WITH_HISTORY:
+                history += [r for r in provenance(path) if r not in history]
+    history.append(record)
+    for path in outputs:
+        if not path.exists():
+            continue
+        if path.suffix == ".nxs":
+            from hklflow import nexus
+
+            nexus.write_provenance(path, history)
+        elif path.suffix == ".json":
+            data = json.loads(path.read_text())
+            data["provenance"] = history
+            path.write_text(json.dumps(data, indent=1) + "\n")
+        elif path.suffix in notes.SUFFIXES and alone:
+            notes.write(path, record)
+
+
+_WITH_HISTORY = (".nxs", ".json")
+
+
+def provenance(path: Path) -> list[Record]:
+    """History of a product, oldest first: one record per stage that led to it.
+
+    A picture or a page has its own only.
+    """
+    if path.suffix == ".nxs":
+        from hklflow import nexus
+
+        return nexus.read_provenance(path)
+    if path.suffix == ".json":
+        data = _parse(path)
+        return list(data.get("provenance", [])) if isinstance(data, dict) else []
+    if path.suffix in notes.SUFFIXES:
+        return notes.read(path)
+    return []
+
+
+# ----------------------------------------------------------------- small helpers
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON that diffs well: numpy becomes numbers, what is not finite becomes null."""
+    path.write_text(json.dumps(_plain(data), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON product.
+
+    Raises
+    ------
+    HklflowError
+        If the file is not JSON.
+    """
+    data = _parse(path)
+    if not isinstance(data, dict):
+        raise HklflowError(f"{path} holds a {type(data).__name__}, not a JSON object")
+    return data
+
+
+def _parse(path: Path) -> Any:
+    system.require_no_pipe(path)
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
+        raise HklflowError(f"{path} is not valid JSON ({error}); make it again") from error
+
+
+def progress(
+    items: Iterable[T], total: int, what: str, step: Callable[[T], int] | None = None
+) -> Iterator[T]:
+    """Pass items through, showing progress: a bar on a terminal, log lines in a job.
+
+    Parameters
+    ----------
+    items : iterable
+    total : int
+        Sum of the steps.
+    what : str
+        Short description with the unit, such as "frames".
+    step : callable, optional
+        How much one item counts for (default 1).
+
+    Raises
+    ------
+    OSError
+        If what was written of a product found no room: the stage ends here, not after all items.
+    """
+    from hklflow.formats.hdf5_output import require_written
+
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what) as bar:
+            for item in items:
+                yield item
+                require_written()
+                bar.update(step(item) if step else 1)
+        return
+    done, told, start = 0, 0.0, time.monotonic()
+    for item in items:
+        yield item
+        require_written()
+        done += step(item) if step else 1
+        if time.monotonic() - max(told, start) > 10 or done >= total:
+            told = time.monotonic()
+            print(f"{what}: {done}/{total} after {told - start:.1f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,339 @@
+"""The mask file: an ordered list of steps that mask pixels or free them again, as text.
+
+    - {shape: circle, slow: 840, fast: 730, radius: 25, comment: beam stop}
+    - {shape: circle, slow: 840, fast: 730, radius: 5, op: subtract}
+    - {image: beamline.tif, bad: zero}
+    - {edges: 2, detector: Pilatus 1M}
+
+Paths in it are relative to the file. A step that subtracts frees what steps masked, never
+what the measurement itself flags: a pixel without counts has nothing to give.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from hklflow import stage
+from hklflow.base.errors import HklflowError
+from hklflow.base.system import require_file
+
+if TYPE_CHECKING:
+    from hklflow.images import mask_shapes, masks
+
+    CoreStep = tuple[masks.MaskBit, mask_shapes.Shape]
+
+
+class _Step(stage.Params):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    op: Literal["add", "subtract"] = "add"
+    """`add` masks the pixels, `subtract` frees what steps before it masked."""
+    comment: str = ""
+    """For people."""
+
+
+class Rectangle(_Step):
+    """Pixels slow_min <= slow < slow_max and fast_min <= fast < fast_max."""
+
+    shape: Literal["rectangle"]
+    slow_min: float
+    slow_max: float
+    fast_min: float
+    fast_max: float
+
+
+class Circle(_Step):
+    """Pixels whose centre is within radius of (slow, fast)."""
+
+    shape: Literal["circle"]
+    slow: float
+    fast: float
+    radius: float = Field(gt=0)
+
+
+class Annulus(_Step):
+    """Pixels between two radii of (slow, fast)."""
+
+    shape: Literal["annulus", "ring"]
+    slow: float
+    fast: float
+    inner: float = Field(ge=0)
+    outer: float = Field(gt=0)
+
+
+class Polygon(_Step):
+    """Pixels inside the polygon with the given (slow, fast) corners."""
+
+    shape: Literal["polygon"]
+    corners: tuple[tuple[float, float], ...]
+
+
+class Beamstop(_Step):
+    """Circle with an arm; arm_angle in degrees from +fast towards +slow."""
+
+    shape: Literal["beamstop"]
+    slow: float
+    fast: float
+    radius: float = Field(gt=0)
+    arm_angle: float = 0.0
+    arm_width: float = Field(0.0, ge=0)
+    arm_length: float | None = Field(None, gt=0)
+    """From the centre; None: to the detector's border."""
+
+
+class Edges(_Step):
+    """Pixels along the detector's border, and along the gaps of a detector that is named."""
+
+    edges: int = Field(ge=1)
+    detector: str | None = None
+
+
+class Image(_Step):
+    """Pixels that an image marks as bad."""
+
+    image: str
+    bad: Literal["nonzero", "zero"] = "nonzero"
+
+
+class Gaps(_Step):
+    """Gaps of a detector that pyFAI knows by name."""
+
+    detector: str
+
+
+Shape = Annotated[Rectangle | Circle | Annulus | Polygon | Beamstop, Field(discriminator="shape")]
+Step = Rectangle | Circle | Annulus | Polygon | Beamstop | Edges | Image | Gaps
+# What a step is follows from the first of these keys that it has.
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "shape": TypeAdapter(Shape),
+    "edges": TypeAdapter(Edges),
+    "image": TypeAdapter(Image),
+    "detector": TypeAdapter(Gaps),
+}
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask file that was read: its steps, and the folder to which paths are relative."""
+
+    path: Path
+    steps: tuple[Step, ...]
+
+    def images(self) -> list[Path]:
+        """Files of the images that it imports, relative to the mask file as they stand there."""
+        from hklflow.formats.mask_images import split_name
+
+        return [split_name(step.image)[0] for step in self.steps if isinstance(step, Image)]
+
+    def core_steps(self, shape: tuple[int, int]) -> "list[CoreStep]":
+        """Read images and make the shapes; see `core_steps`.
+
+        Raises
+        ------
+        HklflowError
+            With every problem of the file and its images, one in a line.
+        """
+        return core_steps(self.steps, shape, str(self.path), self.path.parent)
+
+
+def read(path: Path) -> MaskFile:
+    """Read a mask file; one without steps masks nothing.
+
+    Raises
+    ------
+    HklflowError
+        With every problem, one in a line and with the number of its step.
+    """
+    require_file(path, "the mask file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise HklflowError(f"the mask file {path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise HklflowError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    return MaskFile(path, tuple(parse(text, str(path))))
+
+
+def parse(text: str, where: str) -> list[Step]:
+    """Read the steps of a mask file's text.
+
+    Raises
+    ------
+    HklflowError
+        With every problem, one in a line; ``where`` names the file.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise HklflowError(
+            f"{where} is not valid YAML: {' '.join(str(error).split())}; mend the line"
+        ) from error
+    if node is None or data is None:
+        return []
+    if not isinstance(node, yaml.SequenceNode):
+        raise HklflowError(f"{where} is no list; write one step in a line, each after `- `")
+    steps: list[Step] = []
+    problems: list[str] = []
+    for number, (item, value) in enumerate(zip(node.value, data, strict=True), start=1):
+        try:
+            steps.append(step(value, _keys(item)))
+        except HklflowError as error:
+            line = item.start_mark.line + 1
+            problems.append(f"step {number} (line {line}): {error}")
+    _raise(where, problems)
+    return steps
+
+
+def step(value: Any, keys: Sequence[str] = ()) -> Step:
+    """Validate one step.
+
+    Raises
+    ------
+    HklflowError
+        If it is none; all that is wrong with it.
+    """
+    if not isinstance(value, dict):
+        raise HklflowError(f"{value!r} is no step; a step has `key: value` pairs")
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise HklflowError(f"{', '.join(twice)} is given twice; leave one")
+    kind = next((key for key in _KINDS if key in value), None)
+    if kind is None:
+        raise HklflowError(f"{value!r} is no step; a step has one of {', '.join(_KINDS)}")
+    try:
+        found: Step = _KINDS[kind].validate_python(value)
+    except ValidationError as error:
+        raise HklflowError("; ".join(_told(item) for item in error.errors())) from error
+    if not isinstance(found, Edges | Image | Gaps):
+        _core_shape(found)
+    return found
+
+
+def core_steps(
+    steps: Iterable[Step], shape: tuple[int, int], where: str, folder: Path
+) -> "list[CoreStep]":
+    """Make what `hklflow.images.mask_shapes.draw` takes of steps.
+
+    Gaps of a detector have the bit GAP, everything else that of the user's mask.
+
+    Parameters
+    ----------
+    steps : iterable of steps
+    shape : (slow, fast)
+        Of the detector.
+    where : str
+        Name of the list of steps, for messages.
+    folder : Path
+        To which the names of images are relative.
+
+    Raises
+    ------
+    HklflowError
+        If images cannot be read or have another shape: every problem, one in a line.
+    """
+    from hklflow.images.masks import MaskBit
+
+    found: list[CoreStep] = []
+    problems: list[str] = []
+    for number, item in enumerate(steps, start=1):
+        try:
+            bit = MaskBit.GAP if isinstance(item, Gaps) else MaskBit.USER
+            found.append((bit, _core(item, shape, folder)))
+        except HklflowError as error:
+            problems.append(f"step {number} ({name(item)}): {error}")
+    _raise(where, problems)
+    return found
+
+
+def detector_gaps(name: str, shape: tuple[int, int]) -> "masks.BoolImage":
+    """Gaps of a detector that pyFAI knows, for an image of a shape (slow, fast).
+
+    Raises
+    ------
+    HklflowError
+        If pyFAI knows no such detector, or the image has another shape.
+    """
+    from hklflow.calibration.detectors import known_detector
+
+    gaps = known_detector(name).gaps
+    if gaps.shape != shape:
+        sizes = [f"{rows} × {columns}" for rows, columns in (gaps.shape, shape)]
+        raise HklflowError(
+            f"the detector {name} has {sizes[0]} pixels (slow × fast), the image {sizes[1]}; name "
+            "the detector of this image"
+        )
+    return gaps
+
+
+def name(item: Step) -> str:
+    """Describe a step in a few words: what it is, and its comment."""
+    if isinstance(item, Edges):
+        told = f"edges {item.edges}" + (f" of {item.detector}" if item.detector else "")
+    elif isinstance(item, Image):
+        told = f"image {item.image}"
+    elif isinstance(item, Gaps):
+        told = f"gaps of {item.detector}"
+    else:
+        told = item.shape
+    return f"{told}: {item.comment}" if item.comment else told
+
+
+def _core(item: Step, shape: tuple[int, int], folder: Path) -> "mask_shapes.Shape":
+    from hklflow.formats import mask_images
+    from hklflow.images import mask_shapes
+
+    if isinstance(item, Edges):
+        gaps = detector_gaps(item.detector, shape) if item.detector else None
+        return mask_shapes.Edges(shape, item.edges, item.op, gaps)
+    if isinstance(item, Image):
+        bad = mask_images.read_mask_image(str(folder / item.image), item.bad)
+        return mask_shapes.Pixels(shape, bad, item.op)
+    if isinstance(item, Gaps):
+        gaps = detector_gaps(item.detector, shape)
+        return mask_shapes.Pixels(shape, gaps, item.op)
+    return _core_shape(item)
+
+
+def _core_shape(item: Rectangle | Circle | Annulus | Polygon | Beamstop) -> "mask_shapes.Shape":
+    import math
+
+    from hklflow.images import mask_shapes
+
+    values = item.model_dump(exclude={"shape", "comment"})
+    if isinstance(item, Rectangle):
+        return mask_shapes.Rectangle(**values)
+    if isinstance(item, Circle):
+        return mask_shapes.Circle(**values)
+    if isinstance(item, Annulus):
+        return mask_shapes.Annulus(**values)
+    if isinstance(item, Polygon):
+        return mask_shapes.Polygon(**values)
+    values["arm_angle"] = math.radians(item.arm_angle)
+    values["arm_length"] = math.inf if item.arm_length is None else item.arm_length
+    return mask_shapes.Beamstop(**values)
+
+
+def _keys(node: yaml.Node) -> list[str]:
+    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
+def _told(item: Any) -> str:
+    """One problem of a step: key, what is wrong, what was given."""
+    # The first place of a shape is the name of its kind.
+    place = [str(part) for part in item["loc"]]
+    place = place[1:] if len(place) > 1 else place
+    given = (
+        "" if item["type"] in ("missing", "union_tag_invalid") else f" (it is {item['input']!r})"
+    )
+    return f"{'.'.join(place) or 'shape'}: {item['msg']}{given}"
+
+
+def _raise(where: str, problems: Sequence[str]) -> None:
+    if problems:
+        plural = "s" if len(problems) > 1 else ""
+        listed = "\n  ".join(problems)
+        raise HklflowError(f"{len(problems)} problem{plural} in {where}:\n  {listed}")

@@ -1,0 +1,58 @@
+"""The frames of one rotation as integration takes them, from its scan file."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.bragg.measurement import Measurement
+    from hklflow.geometry import Rotation
+    from hklflow.images.scan import RotationScan
+
+
+def measurement(
+    scan: "RotationScan",
+    rotation: "Rotation",
+    pixel_norm: "NDArray[np.float64]",
+    frame_norm: "NDArray[np.float64]",
+    *,
+    block: int,
+    threads: int,
+) -> "Measurement":
+    """Frames of a scan, at the geometry of a model; they are opened anew for each pass.
+
+    Parameters
+    ----------
+    rotation : Rotation
+        As refined.
+    pixel_norm, frame_norm
+        See `hklflow.stage.norms`.
+    block : int
+        Frames read at a time.
+    """
+    import numpy as np
+
+    from hklflow.bragg.measurement import Measurement
+    from hklflow.formats import raw
+    from hklflow.images import masks
+
+    n = rotation.scan.n_frames
+
+    def blocks() -> "Iterator[NDArray[Any]]":
+        with raw.open_scan(scan) as frames:
+            yield from frames.stream(block, scan.first, scan.first + n, threads=threads)
+
+    with raw.open_scan(scan) as frames:
+        flag = masks.flag_value(frames.dtype) or np.inf
+    return Measurement(
+        rotation,
+        pixel_norm,
+        frame_norm,
+        blocks,
+        invalid_from=flag,
+        saturation=scan.saturation or np.inf,
+        valid_from=scan.underload,
+        read_variance=raw.read_variance(scan),
+    )

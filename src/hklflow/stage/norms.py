@@ -1,0 +1,150 @@
+"""What a pixel counts for a given S(Q): the factors of the norm that stages share.
+
+The norm of pixel p in frame z is ``pixel(p) * frame(z)``; the transform to S(Q) and the
+integration of Bragg reflections divide by the same.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hklflow import stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hklflow.geometry import Detector, Rotation
+    from hklflow.images.frame_scale import FrameScale
+    from hklflow.images.pixel_binning import PixelBinning
+
+
+class Corrections(stage.Params):
+    """Which factors the pixels' part of the norm has."""
+
+    solid_angle: bool = True
+    """Correct for the solid angle of the pixels."""
+    polarization: bool = True
+    """Correct for polarisation."""
+    efficiency: bool = True
+    """Correct for the sensor's efficiency (needs the sensor's thickness, and its attenuation or
+    material)."""
+    flat_field: Path | None = None
+    """The pixels' relative response: an image (any format that fabio reads, or .npy), or the
+    constants of a photon counter (.nxs)."""
+
+
+def pixel_norm(
+    mask: Path,
+    corrections: Corrections,
+    first: "Detector",
+    rotation: "Rotation",
+    binning: "PixelBinning | None" = None,
+) -> "tuple[NDArray[np.float64], list[str]]":
+    """The pixels' part of the norm (slow, fast), 0 where masked, and what it corrects for.
+
+    Parameters
+    ----------
+    mask : Path
+        Pixel mask.
+    first : Detector
+        That of the scan's first rotation: solid angles are relative to a pixel of it at the foot
+        of its normal.
+    binning : PixelBinning or None
+        Of the scan: the flat field is of the frames as measured. The norm of a sum of pixels is
+        that of one pixel of its size, as if the detector had such.
+
+    Raises
+    ------
+    HklflowError
+        If the flat field is that of another detector.
+    """
+    import numpy as np
+
+    from hklflow import nexus
+    from hklflow.geometry import corrections as factors
+
+    good = nexus.read_mask(mask) == 0
+    flat = _flat(corrections.flat_field, good.shape, binning) if corrections.flat_field else None
+    norm = np.where(good, 1.0 if flat is None else flat, 0.0).astype(np.float64)
+    if binning is not None and (lost := int(np.count_nonzero(good & (norm == 0)))):
+        print(
+            f"note: {lost} of {np.count_nonzero(good)} good blocks are not measured, for the flat "
+            f"field {corrections.flat_field} is not positive in a pixel of theirs"
+        )
+    sensor = rotation.detector
+    described = None not in (sensor.sensor_thickness, sensor.sensor_attenuation)
+    if corrections.solid_angle:
+        area = factors.pixel_area(sensor) / factors.pixel_area(first)
+        norm *= area * factors.solid_angle(sensor)
+    if corrections.polarization:
+        norm *= factors.polarization(sensor, rotation.beam.polarization)
+    if corrections.efficiency and not described:
+        print("note: the sensor is not described, so its efficiency is not corrected for")
+    if corrections.efficiency:
+        norm *= factors.sensor_efficiency(sensor)
+    done = {
+        "solid angle": corrections.solid_angle,
+        "polarisation": corrections.polarization,
+        "sensor efficiency": corrections.efficiency and described,
+        "flat field": flat is not None,
+    }
+    return norm, [name for name, yes in done.items() if yes]
+
+
+def _flat(
+    path: Path, shape: tuple[int, ...], binning: "PixelBinning | None"
+) -> "NDArray[Any] | None":
+    """Relative response of the pixels (slow, fast); None if constants have none."""
+    from hklflow.base.errors import HklflowError
+    from hklflow.constants.files import open_constants
+    from hklflow.constants.flood import read_flat
+    from hklflow.formats import images
+    from hklflow.images.pixel_binning import bin_mean
+
+    if path.suffix == ".nxs":
+        with open_constants(path) as constants:
+            if not any("flatfield" in constants.group(number) for number in constants.modules):
+                print(f"note: {path} has no flat field, for no flood was measured")
+                return None
+    flat = read_flat(path) if path.suffix == ".nxs" else images.read_image(path)
+    if binning is not None:
+        binning.require(flat.shape, f"the flat field {path}")
+        return bin_mean(flat, binning.factor)
+    if flat.shape != shape:
+        raise HklflowError(
+            f"{path} has {flat.shape} pixels, the frames have {shape}; give the flat field of this "
+            "detector"
+        )
+    return flat
+
+
+def frame_norm(
+    scale: "FrameScale", n_frames: int, where: Path, *, solid_angle: bool
+) -> "NDArray[np.float64]":
+    """The frames' part of the norm (n,).
+
+    Parameters
+    ----------
+    scale : FrameScale
+    n_frames : int
+        Of the scan.
+    where : Path
+        File of the scale, for the sentence of the error.
+    solid_angle : bool
+        Whether the pixels' part holds the solid angle.
+
+    Raises
+    ------
+    HklflowError
+        If the scale is for another number of frames.
+    """
+    from hklflow.base.errors import HklflowError
+
+    if len(scale.scale) != n_frames:
+        raise HklflowError(
+            f"{where} is for {len(scale.scale)} frames but the scan has {n_frames}; run "
+            "frame_scale again"
+        )
+    norm: NDArray[np.float64] = scale.monitor * scale.attenuation * scale.scale
+    # The scale is for equal solid angles; without them, the pixel norm does not hold them.
+    return norm if solid_angle else norm * scale.area

@@ -1,0 +1,400 @@
+r"""Accumulate counts and norm of pixel-frames on a grid of reciprocal space.
+
+The estimator is ``S_v = C_v / M_v``: C is the sum of counts and M the sum of the
+norm N over the (sub-samples of) pixel-frames whose Q falls in voxel v. It is the
+maximum-likelihood estimate for Poisson data, and merging is adding C and M.
+
+Sub-samples. A pixel-frame that is larger than half a voxel is divided in n
+sub-samples, each with N / n. Counted photons are dealt at random (but
+reproducibly) to the sub-samples, one by one: a Poisson number divided like this
+gives independent Poisson numbers, so that C stays an integer, is conserved
+exactly, and ``C / M²`` stays the variance of a voxel. Dividing the counts evenly
+would correlate neighbouring voxels, and C / M² would be wrong by 1.3 to 2 times.
+Data that are not counts (floating point) are divided evenly.
+
+Read noise. What an integrating detector has measured is photons and a normal number of the known
+variance R. The whole photons next to it are dealt, and the rest, whole, to one sub-sample at
+random: a share has the mean λ / n and the variance ``(λ + R) / n``, and shares are not correlated,
+as long as the rest is the noise, which it is for noise below a sixth of a photon. Beyond, noise is
+dealt as photons too, and the variance of a share is larger: 1.18 times for noise of 0.3 photons and
+λ = 0.05. ``C + Σ R / n`` is then an
+unbiased estimate of the variance of C, and takes the place that C has for photons alone.
+
+Whole numbers. What a sub-sample adds to M is rounded to a multiple of a unit: 2⁻²² of a power of
+two that no pixel-frame's N exceeds. Sums of whole numbers do not depend on their order, so that C
+and M are the same to the last bit whatever the blocks of frames, threads and passes; and volumes of
+parts of a rotation add up to that of the whole, if all parts are given the norms of the whole
+rotation. Rounding changes M of a voxel with m sub-samples by √(m / 12) units, which is
+``√(c n / 12) / (2²² a)`` of the voxel's error bar for pixel-frames of c photons whose N is 2²² a
+units: 2 · 10⁻⁷ for c = 1, n = 1, a = 0.3, and 0.04 for c = 1000, n = 4 behind an attenuator of 10⁴
+that other frames lack (a = 10⁻⁴). A sum that exceeds 32 bits is carried to 32 bits more; it takes
+2⁴² pixel-frames in one voxel to exceed these, which no scan has. Sums are given as float64, which
+is exact up to 2³¹ times the largest N.
+
+Floating point. Such frames are added in float64, norms in units of 2⁻³². Photons with read noise
+are rounded to 2⁻²⁶ of a photon, so that their C do not depend on the order either, up to 2²⁷
+photons in a voxel. The scale of other data that are not counts is not known: their C differ by some
+10⁻¹⁶ with the order, M does not.
+
+Threads. Each thread owns some planes of the grid and adds to them what falls there;
+it looks only at the tiles of the detector that may reach them.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation, rays
+from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
+from hklflow.simd.words import LANES
+from hklflow.transform.lanes import DEALT, ROWS
+from hklflow.transform.loops import Lanes, Plain, overflow
+
+__all__ = ["Accumulator", "Grid", "counts_type", "pixel_pitch", "sub_samples", "voxel_bytes"]
+
+Floats = NDArray[np.float64]
+
+# The largest norm of a frame, or of a pixel, over that of the others. The norms of these would be
+# rounded too coarsely beyond.
+_LARGEST_RATIO = 1e4
+
+
+class Box(NamedTuple):
+    """Sums of a box of voxels.
+
+    Attributes
+    ----------
+    first : (l, k, h)
+        First voxel.
+    counts, norm, clean_counts, clean_norm : (l, k, h) arrays
+        Of everything, and without what the artefact mask excluded; the same arrays if it
+        excluded nothing here.
+    variance, clean_variance : (l, k, h) arrays or None
+        Of the counts, where it is not the counts: with read noise.
+    """
+
+    first: tuple[int, int, int]
+    counts: NDArray[Any]
+    norm: NDArray[Any]
+    clean_counts: NDArray[Any]
+    clean_norm: NDArray[Any]
+    variance: NDArray[Any] | None = None
+    clean_variance: NDArray[Any] | None = None
+
+
+class Accumulator:
+    """Sums of counts and norm of one rotation on a grid.
+
+    Counts and norms are kept as uint32, 8 bytes for a voxel that is touched, and 4 more where norms
+    exceed 1024 times the largest N; for frames of floating point, of 64-bit integers, of fewer than
+    16 pixels along fast or with sub-samples that are no power of two up to 32, both are float64.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array
+        1/Å with 2π.
+    grid : Grid
+    pixel_norm : (slow, fast) array
+        The pixel's part of N; 0 for pixels that are not to be used.
+    frame_norm : (n_frames,) array
+        The frame's part of N (monitor, attenuation, transmission, exposure); 0
+        for frames that are not to be used.
+    samples : (frame, slow, fast)
+        Sub-samples, see `sub_samples`.
+    keep_excluded : bool
+        Keep what an artefact mask excludes in volumes of its own, so that the
+        volume without that mask can be had as their sum.
+    invalid_from : float
+        Values from here on are no measurement (flags, saturated pixels).
+    valid_from : float
+        Nor are values below, of floats; of integers negative ones never are.
+    read_variance : (slow, fast) array, optional
+        Variance of the read noise in photons², of frames that are photons and read noise.
+    seed : int
+        Of the dealing of photons, 0 or more. Sweeps whose volumes are added or compared
+        need different seeds: sweeps of the same geometry that share one send the same
+        pixel's photons the same way, and the error of their sum comes out too small.
+    planes : (first, last) or None
+        Only these planes l of the grid; ``first`` is a multiple of 8. None: all.
+    threads : int
+        Threads that add.
+
+    Attributes
+    ----------
+    norm_bound : float
+        A power of two above the norm of every pixel-frame.
+    used, invalid : int
+        Pixel-frames with a measurement and without one, of the pixels that are used.
+    inside : int
+        Sub-samples that fell in the planes.
+    """
+
+    def __init__(
+        self,
+        rotation: Rotation,
+        ub: ArrayLike,
+        grid: Grid,
+        pixel_norm: Floats,
+        frame_norm: Floats,
+        samples: tuple[int, int, int] = (1, 1, 1),
+        keep_excluded: bool = False,
+        invalid_from: float = np.inf,
+        seed: int = 0,
+        planes: tuple[int, int] | None = None,
+        threads: int = 1,
+        valid_from: float = 0.0,
+        read_variance: NDArray[np.floating[Any]] | None = None,
+    ) -> None:
+        if pixel_norm.shape != rotation.detector.shape:
+            raise HklflowError(
+                f"the pixel norm has shape {pixel_norm.shape}, the detector "
+                f"{rotation.detector.shape}; mask, flat field and frames must agree"
+            )
+        if read_variance is not None and read_variance.shape != pixel_norm.shape:
+            raise HklflowError(
+                f"the read noise has shape {read_variance.shape}, the detector {pixel_norm.shape}; "
+                "correct the frames again"
+            )
+        if len(frame_norm) != rotation.scan.n_frames:
+            raise HklflowError(
+                f"the frame norm has {len(frame_norm)} values for {rotation.scan.n_frames} frames"
+            )
+        self.rotation, self.grid, self.samples = rotation, grid, samples
+        self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
+        self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
+        self.valid_from, self.read_variance = valid_from, read_variance
+        # Spread over all bits, so that neighbouring seeds share nothing.
+        self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        # Written so that NaN is left out as well.
+        self.pixel_norm = np.where(pixel_norm > 0, pixel_norm, 0.0)
+        self.frame_norm = np.where(np.asarray(frame_norm) > 0, frame_norm, 0.0)
+        self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm)
+        self._ub = np.asarray(ub, dtype=np.float64)
+        self._live_in_row = np.count_nonzero(self.pixel_norm > 0, axis=1)
+        self._engine: Lanes | Plain | None = None
+        self._has_excluded = False
+        self.used = 0
+        self.invalid = 0
+        self.inside = 0
+
+    @property
+    def n_sub(self) -> int:
+        """Sub-samples of a pixel-frame."""
+        return int(np.prod(self.samples))
+
+    @property
+    def norm_unit(self) -> float:
+        """What all norms are multiples of."""
+        return self.norm_bound * (self._engine or Lanes).UNIT
+
+    @property
+    def outside(self) -> int:
+        """Sub-samples of used pixel-frames that fell outside the planes."""
+        return self.used * self.n_sub - self.inside
+
+    def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+        """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å; sixteen more numbers follow it."""
+        _, sub_slow, sub_fast = self.samples
+        shape = (sub_slow * sub_fast, 3, *self.rotation.detector.shape)
+        table = np.zeros(int(np.prod(shape)) + LANES, dtype)[:-LANES].reshape(shape)
+        for s in range(sub_slow * sub_fast):
+            shift = (s // sub_fast + 0.5) / sub_slow, (s % sub_fast + 0.5) / sub_fast
+            rays.q_lab(self.rotation, shift, table[s])
+        return table
+
+    def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Matrices (n, sub-samples, 3, 3) that take q_lab to voxels on frames, and offset (3,)."""
+        sub = self.samples[0]
+        at = frames[:, None] + (np.arange(sub) + 0.5) / sub
+        turn = self.rotation.goniometer.rotation(self.rotation.scan.angle(at))
+        to_hkl = np.linalg.inv(turn @ self._ub)
+        return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
+
+    def add(
+        self,
+        frames: NDArray[Any],
+        first: int,
+        excluded: NDArray[np.uint8] | None = None,
+        row: int | None = None,
+    ) -> None:
+        """Add a block of frames, or a band of its rows.
+
+        Parameters
+        ----------
+        frames : (n, slow, fast) array
+            Counts; NaN and what is below `valid_from` are flags and add to nothing.
+        first : int
+            Frame number of the block's first frame.
+        excluded : (n, slow, ceil(fast / 8)) uint8 array, optional
+            Bit-packed artefact mask (`numpy.packbits` along fast), of all rows.
+        row : int
+            First row of ``frames``, which then are a band of rows (n, rows, fast); a multiple
+            of 8. Rows must be contiguous in memory, frames need not.
+
+        Raises
+        ------
+        HklflowError
+            If the block does not fit the detector, the scan or its mask, or a voxel's counts
+            exceed 32 bits.
+        """
+        if len(frames) == 0:
+            return
+        if excluded is not None and not self.keep_excluded:
+            raise ValueError("an artefact mask needs keep_excluded=True")
+        self._check(frames.shape, first, None if excluded is None else excluded.shape, row)
+        n_fast, row = frames.shape[2], row or 0
+        rows_contiguous = frames.strides[1:] == (n_fast * frames.itemsize, frames.itemsize)
+        rows_contiguous &= frames.strides[0] >= frames.shape[1] * frames.strides[1]
+        if not (rows_contiguous and frames.dtype.isnative):
+            frames = np.ascontiguousarray(frames, dtype=frames.dtype.newbyteorder("="))
+        if self._engine is None:
+            noisy = self.read_variance is not None
+            fast = voxel_bytes(frames.dtype, n_fast, self.samples, noisy) == 8
+            self._engine = Lanes(self) if fast else Plain(self)
+        rows = slice(row, row + frames.shape[1])
+        if excluded is None or not excluded[:, rows].any():
+            excluded = np.zeros((0, 0, 0), dtype=np.uint8)
+        self._has_excluded |= excluded.size > 0
+        inside, invalid = self._engine.add(frames, first, excluded, row)
+        self.inside += inside
+        self.invalid += invalid
+        used_frames = np.count_nonzero(self.frame_norm[first : first + len(frames)] > 0)
+        self.used += int(self._live_in_row[rows].sum()) * int(used_frames) - invalid
+
+    def _check(
+        self,
+        frames: tuple[int, ...],
+        first: int,
+        excluded: tuple[int, ...] | None,
+        row: int | None,
+    ) -> None:
+        # The kernel does not check bounds: what does not fit would read foreign memory.
+        n_slow, n_fast = self.rotation.detector.shape
+        n_frames = self.rotation.scan.n_frames
+        begin = row or 0
+        end = n_slow if row is None or len(frames) != 3 else begin + frames[1]
+        tiled = begin >= 0 and begin % ROWS == 0 and (end % ROWS == 0 or end == n_slow)
+        if len(frames) != 3 or frames[1:] != (end - begin, n_fast) or end > n_slow or not tiled:
+            raise HklflowError(
+                f"a block of frames has shape {frames}"
+                f"{'' if row is None else f' from row {row} on'}, the detector ({n_slow}, "
+                f"{n_fast}) pixels; use the geometry of this detector"
+            )
+        if first < 0 or first + frames[0] > n_frames:
+            raise HklflowError(
+                f"frames {first} to {first + frames[0] - 1} were given to a scan of {n_frames} "
+                "frames; check its first frame and number of frames"
+            )
+        if excluded is not None and excluded != (frames[0], n_slow, (n_fast + 7) // 8):
+            raise HklflowError(
+                f"the artefact mask of a block has shape {excluded}, not "
+                f"{(frames[0], n_slow, (n_fast + 7) // 8)}; make it again from these frames"
+            )
+
+    def boxes(self, shape: tuple[int, int, int] = (16, 64, 64)) -> Iterator[Box]:
+        """Sums in boxes of voxels, where something was measured.
+
+        Parameters
+        ----------
+        shape : (l, k, h)
+            Of a box, multiples of 8; those at the grid's end are smaller.
+        """
+        engine = self._engine or Lanes(self)
+        kept, excluded = engine.kept, engine.excluded if self._has_excluded else None
+        unit = self.norm_unit
+        _, n_k, n_h = self.grid.array_shape
+        first, last = self.planes
+        for l in range(first, last, shape[0]):  # noqa: E741
+            for k in range(0, n_k, shape[1]):
+                for h in range(0, n_h, shape[2]):
+                    size = (
+                        min(shape[0], last - l),
+                        min(shape[1], n_k - k),
+                        min(shape[2], n_h - h),
+                    )
+                    counts, norm = np.empty(size, kept.counts.dtype), np.empty(size)
+                    measured = kept.box((l, k, h), counts, norm, unit)
+                    clean = (counts, norm)
+                    if excluded is not None:
+                        more = tuple(np.empty_like(a) for a in clean)
+                        if excluded.box((l, k, h), more[0], more[1], unit):
+                            counts, norm, measured = counts + more[0], norm + more[1], True
+                            if counts.dtype.kind == "u" and np.any(counts < clean[0]):
+                                raise overflow()
+                    if not measured:
+                        continue
+                    box = Box((l, k, h), counts, norm, *clean)
+                    if self.read_variance is not None and isinstance(engine, Plain):
+                        own, other = engine.read_noise((l, k, h), size)
+                        variances = counts + own + other, clean[0] + own
+                        box = box._replace(variance=variances[0], clean_variance=variances[1])
+                    yield box
+
+    def total(self) -> tuple[Floats, Floats]:
+        """(C, M) of shape (l, k, h) of everything; all planes must fit into memory."""
+        return self._dense("counts", "norm")
+
+    def clean(self) -> tuple[Floats, Floats]:
+        """(C, M) of shape (l, k, h) without what the artefact mask excluded."""
+        return self._dense("clean_counts", "clean_norm")
+
+    def _dense(self, *names: str) -> tuple[Floats, Floats]:
+        first, last = self.planes
+        counts, norm = np.zeros((2, last - first, *self.grid.array_shape[1:]))
+        for box in self.boxes():
+            begin = (box.first[0] - first, *box.first[1:])
+            at = tuple(slice(i, i + n) for i, n in zip(begin, box.counts.shape, strict=True))
+            counts[at], norm[at] = (getattr(box, name) for name in names)
+        return counts, norm
+
+
+def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
+    """A power of two above the product of the largest norms.
+
+    Raises
+    ------
+    HklflowError
+        If one of them is so much larger than the others that these would be rounded away.
+    """
+    pixels, frames = pixel_norm[pixel_norm > 0], frame_norm[frame_norm > 0]
+    if len(pixels) == 0 or len(frames) == 0:
+        return 1.0
+    for what, norms, used, advice in (
+        ("frame", frame_norm, frames, "its monitor and attenuation, or leave it out"),
+        ("pixel", pixel_norm, pixels, "the flat field, or mask it"),
+    ):
+        typical = np.median(used[:: 1 + len(used) // 100_000])
+        if not (largest := norms.max()) < _LARGEST_RATIO * typical:  # as of infinite ones
+            where = ", ".join(str(i) for i in np.unravel_index(np.argmax(norms), norms.shape))
+            raise HklflowError(
+                f"the norm of {what} {where} is {largest / typical:.1e} times that of the others, "
+                f"which would be rounded away; correct {advice}"
+            )
+    # Not to depend on the last digit of what should be 1.
+    return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max())[1])
+
+
+def voxel_bytes(
+    frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int], read_noise: bool = False
+) -> int:
+    """Bytes of a voxel that is touched: 8; 16 where the fast loop can't be used, 32 with noise."""
+    if read_noise:
+        return 32
+    whole = frames.kind in "ui" and frames.itemsize <= 4
+    fast = whole and n_fast >= LANES and int(np.prod(samples)) in DEALT
+    return 8 if fast else 16
+
+
+def counts_type(frames: np.dtype[Any], n_fast: int, samples: tuple[int, int, int]) -> np.dtype[Any]:
+    """Type in which the counts of an accumulator are stored without loss.
+
+    uint32 of the fast loop, which refuses larger ones; else whole numbers may be larger.
+    """
+    if frames.kind not in "ui":
+        return np.dtype(np.float64)
+    return np.dtype(np.uint32 if voxel_bytes(frames, n_fast, samples) == 8 else np.uint64)

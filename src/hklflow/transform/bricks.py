@@ -1,0 +1,140 @@
+"""Counts and norm of a grid's voxels in bricks of 8 × 8 × 8 voxels.
+
+What a wedge of rotation reaches is a thin shell through the grid. In bricks, neighbours in
+all three directions are neighbours in memory: a brick is one or two pages, and the
+operating system gives memory only to the pages that are written. A wedge of 10° touches
+one twentieth of a volume, a full turn about half.
+"""
+
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry.grid import Grid
+from hklflow.simd.jit import kernel
+
+#: Voxels along an edge of a brick.
+EDGE = 8
+#: Voxels that can be numbered: one bit of 32 marks what is excluded.
+MOST_VOXELS = 2**31
+
+
+class Bricks:
+    """(C, M) of the planes ``first <= l < last`` of a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+    first, last : int
+        Planes; ``first`` is a multiple of 8.
+    counts, norm : numpy dtype
+        Of the same size, 4 or 8 bytes.
+
+    Attributes
+    ----------
+    counts, norm : flat arrays
+        Views of one memory: the counts of voxel v at ``2 v``, its norm at ``2 v + 1``.
+    carry : flat uint32 array
+        Of norms of 32 bits, how many times voxel v has exceeded them, and whether a voxel has, as
+        the last item; else empty. Most pages are never written, so that it takes little memory.
+    strides : (int, int)
+        Of a voxel's number: ``h + (h // 8) 504 + 8 k + (k // 8) strides[0] + 64 l' +
+        (l' // 8) strides[1]`` with ``l' = l - first``.
+
+    Raises
+    ------
+    HklflowError
+        If the planes have more than 2³¹ voxels.
+    """
+
+    def __init__(self, grid: Grid, first: int, last: int, counts: Any, norm: Any) -> None:
+        self.grid, self.first, self.last = grid, first, last
+        n_h, n_k = (-(-n // EDGE) for n in grid.shape[:2])
+        n_l = -(-(last - first) // EDGE)
+        size = n_l * n_k * n_h * EDGE**3
+        if first % EDGE or size > MOST_VOXELS:
+            raise HklflowError(
+                f"planes {first} to {last} of the grid have {size} voxels, more than the "
+                f"{MOST_VOXELS} that are treated at once; lower `memory` of the transform or make "
+                "the grid coarser"
+            )
+        self.strides = (EDGE**3 * n_h - EDGE**2, EDGE**3 * n_h * n_k - EDGE**3)
+        counts, norm = np.dtype(counts), np.dtype(norm)
+        self.counts = np.frombuffer(_memory(2 * size * counts.itemsize), counts)
+        self.norm = self.counts.view(norm)
+        self.carry = np.zeros(0, np.uint32)
+        if norm.kind == "u":
+            self.carry = np.frombuffer(_memory(4 * (size + 1)), np.uint32)
+
+    def box(
+        self,
+        first: tuple[int, int, int],
+        counts: NDArray[Any],
+        norm: NDArray[Any],
+        unit: float = 1.0,
+    ) -> bool:
+        """Take a box of voxels out of the bricks.
+
+        Parameters
+        ----------
+        first : (l, k, h)
+            First voxel, on the grid; multiples of 8.
+        counts, norm : (l, k, h) arrays
+            Filled; of the shape of the box, which lies within the planes. Norms with a carry need
+            float64, which holds them exactly up to 2⁵³.
+        unit : float
+            Factor of the norms.
+
+        Returns
+        -------
+        bool
+            Whether a voxel was measured.
+        """
+        begin = (first[0] - self.first, first[1], first[2])
+        flat = (self.counts, self.norm, self.carry)
+        return bool(_box(*flat, unit, self.strides, begin, counts, norm))
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Zeros; pages of them exist once they are written."""
+    # Private: of shared memory, even pages that are only read would be given out.
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # A huge page would hold 500 bricks of which few are touched.
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
+
+
+@kernel
+def _box(
+    flat_counts: NDArray[Any],
+    flat_norm: NDArray[Any],
+    carry: NDArray[np.uint32],
+    unit: float,
+    strides: tuple[int, int],
+    first: tuple[int, int, int],
+    counts: NDArray[Any],
+    norm: NDArray[Any],
+) -> bool:
+    n_l, n_k, n_h = counts.shape
+    carried, measured = carry.size > 0 and carry[-1] > 0, False
+    for i in range(n_l):
+        l = first[0] + i  # noqa: E741
+        plane = EDGE**2 * l + (l // EDGE) * strides[1]
+        for j in range(n_k):
+            k = first[1] + j
+            row = plane + EDGE * k + (k // EDGE) * strides[0]
+            # Bricks of a row are apart; the voxels of one follow each other.
+            for part in range(0, n_h, EDGE):
+                at = 2 * (row + (first[2] + part) * EDGE**2)
+                for m in range(min(EDGE, n_h - part)):
+                    counts[i, j, part + m] = flat_counts[at + 2 * m]
+                    value = flat_norm[at + 2 * m + 1]
+                    if carried:
+                        value += 4294967296.0 * carry[at // 2 + m]
+                    norm[i, j, part + m] = value * unit
+                    measured |= value > 0
+    return measured

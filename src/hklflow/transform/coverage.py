@@ -1,0 +1,74 @@
+"""How much of a grid a rotation reaches, and in how many passes it fits into memory."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import Rotation
+from hklflow.geometry.grid import Grid, pixel_pitch
+from hklflow.transform.bricks import EDGE, MOST_VOXELS
+
+#: Bytes of a brick whose voxels have 8 bytes each.
+BRICK_BYTES = 8 * EDGE**3
+# Voxels between the pixels and frames that are looked at.
+_SPACING = 3.0
+# Bricks of which only a corner is touched are missed by that.
+_MISSED = 1.15
+
+
+def touched_bricks(
+    rotation: Rotation, ub: ArrayLike, grid: Grid, first: int, last: int
+) -> NDArray[np.int64]:
+    """Bricks that frames ``first <= z < last`` reach, in each layer of 8 planes l.
+
+    An estimate from every few pixels and frames, some percent too large rather than too small.
+    """
+    pitch = pixel_pitch(rotation, ub, grid)
+    frame, slow, fast = (max(1, int(_SPACING / max(p, 1e-9))) for p in pitch)
+    n_slow, n_fast = rotation.detector.shape
+    n_h, n_k, n_l = (-(-n // EDGE) for n in grid.shape)
+    seen = np.zeros((n_l, n_k, n_h), bool)
+    i, j = _every(0, n_slow, slow), _every(0, n_fast, fast)
+    shape = np.array(grid.shape)
+    for z in _every(first, last, frame):
+        hkl = rotation.hkl(ub, z + 0.5, i[:, None] + 0.5, j[None, :] + 0.5)
+        voxel = np.rint((hkl.reshape(-1, 3) - grid.first) / grid.step).astype(np.int64)
+        h, k, l = (voxel[((voxel >= 0) & (voxel < shape)).all(axis=1)] // EDGE).T  # noqa: E741
+        seen[l, k, h] = True
+    return np.ceil(_MISSED * seen.sum(axis=(1, 2))).astype(np.int64)
+
+
+def _every(first: int, last: int, step: int) -> NDArray[np.int64]:
+    return np.unique(np.append(np.arange(first, last, step), last - 1))
+
+
+def passes_needed(
+    rotation: Rotation, ub: ArrayLike, grid: Grid, frames: tuple[int, int], memory: float
+) -> list[tuple[int, int]]:
+    """Ranges of planes (first, last) that need no more than ``memory`` bytes at a time."""
+    voxels = np.prod([EDGE * -(-n // EDGE) for n in grid.shape], dtype=np.int64)
+    if voxels <= MOST_VOXELS and 8 * voxels <= memory:
+        return [(0, grid.shape[2])]
+    return passes(grid, touched_bricks(rotation, ub, grid, *frames), memory)
+
+
+def passes(grid: Grid, bricks: NDArray[np.int64], memory: float) -> list[tuple[int, int]]:
+    """Ranges of planes (first, last), each of which fits into ``memory`` bytes.
+
+    Parameters
+    ----------
+    bricks : (layers,) array
+        See `touched_bricks`.
+    memory : float
+        For voxels of 8 bytes. Sixteen planes are taken even if they need more.
+    """
+    n_h, n_k = (-(-n // EDGE) for n in grid.shape[:2])
+    most_layers = max(1, MOST_VOXELS // (n_h * n_k * EDGE**3))
+    ranges, begin, used = [], 0, 0.0
+    # Cut at every second layer: chunks of the files have 16 planes.
+    for layer in range(0, len(bricks), 2):
+        size = float(bricks[layer : layer + 2].sum() * BRICK_BYTES)
+        if layer > begin and (used + size > memory or layer + 2 - begin > most_layers):
+            ranges.append((begin * EDGE, layer * EDGE))
+            begin, used = layer, 0.0
+        used += size
+    return [*ranges, (begin * EDGE, grid.shape[2])]

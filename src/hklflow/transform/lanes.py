@@ -1,0 +1,433 @@
+"""The transform's loop over the pixels of a block of frames, sixteen at a time.
+
+Strips of eight rows by a thousand pixels go through all frames of a block before the next
+strip begins: their voxels stay in the cache, and a pixel's counts are added up in a
+register until it leaves a voxel.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.simd.jit import kernel
+from hklflow.simd.words import LANES, address, count_at, prefetch
+from hklflow.transform.deal import MOST_DEALT, deal_2, deal_4, deal_8, deal_16, deal_32
+from hklflow.transform.follow import EXCLUDED, NOWHERE, follow
+from hklflow.transform.plain import deal
+
+F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
+I64 = NDArray[np.int64]
+
+#: Rows and groups of pixels of a tile, which is judged as a whole, and of a strip.
+ROWS = 8
+TILE_GROUPS = 2
+_STRIP_GROUPS = 64
+#: Records after which they are added to the volume.
+_ENOUGH = 4096
+#: Records whose voxels are on their way into the cache.
+_AHEAD = 64
+#: Frames of a block: of 2²² units each, what a pixel leaves in a voxel has 32 bits.
+MOST_FRAMES = 512
+#: Sub-samples that photons can be dealt to here.
+DEALT = (1, 2, 4, 8, 16, 32)
+
+
+class Steps(NamedTuple):
+    """The frames of a block that are used, each with its sub-samples in angle.
+
+    Attributes
+    ----------
+    frames : (n_used,) int64
+        Where in the block they stand.
+    to_voxel : (n_steps, 12) float32
+        Rows of the matrices that take q_lab to voxels, each followed by its offset.
+    norm : (n_steps,) float32
+        The frame's part of N, divided by the number of sub-samples and by the unit of the norm.
+    keys : (n_used, 2) uint32
+        What the random numbers of a frame begin with.
+    numbers : (n_used,) int64
+        Of the frames in the scan.
+    """
+
+    frames: I64
+    to_voxel: F32
+    norm: F32
+    keys: U32
+    numbers: I64
+
+
+class Pixels(NamedTuple):
+    """Tables of the detector.
+
+    Attributes
+    ----------
+    q : (sub-samples, 3, slow, fast) float32
+        q_lab in 1/Å; sixteen more numbers follow it in memory.
+    norm : (pixels + 16,) float32
+        The pixel's part of N; 0: not used.
+    tail : (slow, 16) float32
+        Norm of the last group of each row, 0 beyond the row's end.
+    live : (slow, groups) bool
+        Whether a group of sixteen has a pixel that is used.
+    """
+
+    q: F32
+    norm: F32
+    tail: F32
+    live: NDArray[np.bool_]
+
+
+@kernel
+def fill_norm(norm: NDArray[np.float64], pixels: Pixels) -> None:
+    """Fill all but q, which were zeros, from the pixels' norm (slow, fast)."""
+    n_slow, n_fast = norm.shape
+    last = n_fast - pixels.tail.shape[1] * (pixels.live.shape[1] - 1)
+    for i in range(n_slow):
+        row = pixels.norm[i * n_fast : (i + 1) * n_fast]
+        for j in range(n_fast):
+            row[j] = norm[i, j]
+        for g in range(pixels.live.shape[1]):
+            part = row[g * LANES : (g + 1) * LANES]
+            largest = np.float32(0)
+            for j in range(part.size):
+                largest = max(largest, part[j])
+            pixels.live[i, g] = largest > 0
+        pixels.tail[i, :last] = row[n_fast - last :]
+
+
+class Sums(NamedTuple):
+    """Flat memory of `Bricks`, of what is kept and of what the artefact mask excludes."""
+
+    counts: U32
+    norm: U32
+    carry: U32
+    counts_excluded: U32
+    norm_excluded: U32
+    carry_excluded: U32
+
+
+class Part(NamedTuple):
+    """What one thread does.
+
+    Attributes
+    ----------
+    window : (9,) int32
+        See `follow`: voxels outside are left to the other threads.
+    tiles : (tiles along slow, along fast) bool
+        Tiles that may reach into it.
+    counted : (tiles along slow,) bool
+        Rows of tiles in which it counts the invalid pixels.
+    """
+
+    window: NDArray[np.int32]
+    tiles: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+
+
+class _Records(NamedTuple):
+    """Room for the records of `follow`."""
+
+    voxel: U32
+    counts: U32
+    norm: U32
+
+
+class _Tables(NamedTuple):
+    """Addresses of what `follow` reads and writes, and how many steps there are.
+
+    Numbers, for arrays would be counted in and out of use at every call.
+    """
+
+    n_steps: int
+    to_voxel: int
+    step_norm: int
+    window: int
+    voxel: int
+    counts: int
+    norm: int
+    inside: int
+
+
+@kernel(inline="always")
+def _add_norm(v: int, more: np.uint32, norm: U32, carry: U32) -> None:
+    """Add to a voxel's norm; what exceeds 32 bits is rare, and counted elsewhere."""
+    before = norm[2 * v + 1]
+    after = np.uint32(before + more)
+    norm[2 * v + 1] = after
+    if after < before:
+        carry[v] += np.uint32(1)
+        carry[-1] = 1
+
+
+@kernel
+def _add(n: int, records: _Records, sums: Sums) -> int:
+    """Add records to the volumes; whether a voxel's counts have become too many."""
+    voxel, counts, norm = records
+    overflow, marked = 0, 0
+    memory = address(sums.counts)
+    for r in range(n):
+        v = np.int64(voxel[r])
+        prefetch(memory + 8 * np.int64(voxel[r + _AHEAD] & np.uint32(EXCLUDED - 1)))
+        if v >= EXCLUDED:
+            # Put off: with both volumes in one loop, it is three times slower.
+            voxel[marked], counts[marked], norm[marked] = voxel[r], counts[r], norm[r]
+            marked += 1
+            continue
+        before = sums.counts[2 * v]
+        after = np.uint32(before + counts[r])
+        sums.counts[2 * v] = after
+        overflow |= after < before
+        _add_norm(v, norm[r], sums.norm, sums.carry)
+    for r in range(marked):
+        v = np.int64(voxel[r]) - EXCLUDED
+        before = sums.counts_excluded[2 * v]
+        after = np.uint32(before + counts[r])
+        sums.counts_excluded[2 * v] = after
+        overflow |= after < before
+        _add_norm(v, norm[r], sums.norm_excluded, sums.carry_excluded)
+    return overflow
+
+
+@kernel
+def _invalid(
+    frames: NDArray[Any],
+    begin: int,
+    stride: int,
+    row: int,
+    group: int,
+    steps: Steps,
+    pixels: Pixels,
+    limit: np.uint32,
+) -> int:
+    """Pixel-frames of a group that are used but no measurement; its row begins at ``begin``."""
+    n_fast = pixels.q.shape[3]
+    left, right = group * LANES, min((group + 1) * LANES, n_fast)
+    norm = pixels.norm[row * n_fast + left : row * n_fast + right]
+    total = 0
+    for z in steps.frames:
+        values = frames[z * stride + begin + left : z * stride + begin + right]
+        for j in range(values.size):
+            # A negative number becomes one that is too large.
+            total += (np.uint32(values[j]) >= limit) & (norm[j] > 0)
+    return total
+
+
+@kernel
+def _deal_group(
+    like: NDArray[Any],
+    values: int,
+    offsets: int,
+    first: int,
+    n_pixels: int,
+    steps: Steps,
+    limit: np.uint32,
+    seed: np.uint64,
+    shares: U32,
+) -> None:
+    """Fill the shares (pixel sub-samples, steps, 16) of the sixteen pixels from ``first`` on.
+
+    ``values`` and ``offsets`` are addresses, as for `follow`.
+    """
+    n_pix, n_steps = shares.shape[:2]
+    n = steps.frames.size
+    n_phi = n_steps // n
+    n_sub = n_phi * n_pix
+    places = np.empty(n_sub, np.int64)
+    for s in range(n_sub):
+        places[s] = address(shares) + 4 * LANES * ((s % n_pix) * n_steps + s // n_pix)
+    keys, to, stride = address(steps.keys), address(places), 4 * LANES * n_phi
+    if n_sub == 2:
+        above = deal_2(like, values, offsets, n_phi, n, keys, first, limit, to, stride)
+    elif n_sub == 4:
+        above = deal_4(like, values, offsets, n_phi, n, keys, first, limit, to, stride)
+    elif n_sub == 8:
+        above = deal_8(like, values, offsets, n_phi, n, keys, first, limit, to, stride)
+    elif n_sub == 16:
+        above = deal_16(like, values, offsets, n_phi, n, keys, first, limit, to, stride)
+    else:
+        above = deal_32(like, values, offsets, n_phi, n, keys, first, limit, to, stride)
+    if above == 0:
+        return
+    dealt = np.zeros(n_sub)
+    for z in range(n):
+        for lane in range(LANES):
+            value = count_at(like, values, offsets, z * n_phi, lane)
+            if value > MOST_DEALT and value < limit:
+                place = steps.numbers[z] * n_pixels + first + lane
+                deal(np.int64(value), place, seed, dealt)
+                for s in range(n_sub):
+                    shares[s % n_pix, z * n_phi + s // n_pix, lane] = np.uint32(dealt[s])
+
+
+@kernel(inline="always")
+def _follow(
+    like: NDArray[Any],
+    values: int,
+    offsets: int,
+    q: int,
+    plane: int,
+    norm: int,
+    mask: int,
+    mask_offsets: int,
+    limit: np.uint32,
+    to: _Tables,
+    n: int,
+) -> int:
+    """`follow` with q_lab in planes of so many bytes."""
+    return follow(
+        like,
+        values,
+        offsets,
+        to.n_steps,
+        to.to_voxel,
+        to.step_norm,
+        q,
+        q + plane,
+        q + 2 * plane,
+        norm,
+        mask,
+        mask_offsets,
+        to.window,
+        limit,
+        to.voxel,
+        to.counts,
+        to.norm,
+        n,
+        to.inside,
+    )
+
+
+@kernel
+def add_block(
+    frames: NDArray[Any],
+    shape: tuple[int, int, int],
+    stride: int,
+    steps: Steps,
+    pixels: Pixels,
+    sums: Sums,
+    part: Part,
+    excluded: NDArray[np.uint8],
+    limit: np.uint32,
+    seed: np.uint64,
+    first_row: int,
+) -> tuple[int, int, bool]:
+    """Add a block of frames, or a band of its rows.
+
+    Parameters
+    ----------
+    frames : flat contiguous array
+        Integers of up to 32 bits, in which the frames stand.
+    shape : (n, rows, fast)
+        Up to `MOST_FRAMES`, and 16 or more along fast. Rows follow each other.
+    stride : int
+        Items from one frame to the next.
+    steps, pixels, sums, part
+        See there. The number of sub-samples is one of `DEALT`.
+    excluded : (n, slow, ceil(fast / 8)) uint8, or empty
+        Bit-packed along fast.
+    limit : uint32
+        Counts from here on are no measurement.
+    seed : uint64
+    first_row : int
+        Of the band on the detector, a multiple of `ROWS`.
+
+    Returns
+    -------
+    inside : int
+        (Sub-samples of) pixel-frames that were added.
+    invalid : int
+        Pixel-frames that are no measurement, in the tiles that this part counts.
+    overflow : bool
+        Whether a voxel's counts have exceeded 32 bits: the sums are wrong.
+    """
+    n_frames, n_rows, n_fast = shape
+    n_used, n_steps, n_pix = steps.frames.size, steps.norm.size, pixels.q.shape[0]
+    (n_slow, n_groups), n_phi = pixels.live.shape, n_steps // n_used
+    plane, size, q_plane = n_slow * n_fast, frames.itemsize, 4 * n_slow * n_fast
+    masked, row_bytes = excluded.size > 0, excluded.shape[2]
+    # Counts stand in the frames, or in copies for the last group of a row, or in shares.
+    of_step = np.repeat(steps.frames, n_phi)
+    in_frames = of_step * stride
+    in_tail, in_shares = of_step * LANES, np.arange(n_steps) * LANES
+    mask_in_frames, mask_in_tail = of_step * (n_slow * row_bytes), of_step * 2
+    tail = np.zeros((n_frames, LANES), frames.dtype)
+    tail_mask = np.zeros((n_frames, 2), np.uint8)
+    shares = np.zeros((n_pix, n_steps, LANES), np.uint32)
+    room = _ENOUGH + LANES * (n_steps + 2) + _AHEAD
+    records = _Records(
+        np.empty(room, np.uint32), np.empty(room, np.uint32), np.empty(room, np.uint32)
+    )
+    inside = np.zeros(3, np.int64)
+    tables = _Tables(
+        n_steps,
+        address(steps.to_voxel),
+        address(steps.norm),
+        address(part.window),
+        address(records.voxel),
+        address(records.counts),
+        address(records.norm),
+        address(inside),
+    )
+    invalid, overflow = 0, 0
+    for top in range(first_row, first_row + n_rows, ROWS):
+        for left in range(0, n_groups, _STRIP_GROUPS):
+            right = min(left + _STRIP_GROUPS, n_groups)
+            for row in range(top, min(top + ROWS, first_row + n_rows)):
+                i, n = row - first_row, 0
+                for g in range(left, right):
+                    if not pixels.live[row, g]:
+                        continue
+                    if not part.tiles[top // ROWS, g // TILE_GROUPS]:
+                        if part.counted[top // ROWS]:
+                            invalid += _invalid(
+                                frames, i * n_fast, stride, row, g, steps, pixels, limit
+                            )
+                        continue
+                    first = row * n_fast + g * LANES
+                    values = address(frames) + size * (i * n_fast + g * LANES)
+                    offsets = address(in_frames)
+                    norm = address(pixels.norm) + 4 * first
+                    mask = address(excluded) + row * row_bytes + 2 * g
+                    mask_offsets = address(mask_in_frames)
+                    if (g + 1) * LANES > n_fast:
+                        for z in range(n_frames):
+                            at = z * stride + i * n_fast
+                            tail[z, : n_fast - g * LANES] = frames[at + g * LANES : at + n_fast]
+                            if masked:
+                                tail_mask[z, : row_bytes - 2 * g] = excluded[z, row, 2 * g :]
+                        values, offsets = address(tail), address(in_tail)
+                        norm = address(pixels.tail) + 4 * LANES * row
+                        mask, mask_offsets = address(tail_mask), address(mask_in_tail)
+                    mask = mask if masked else 0
+                    q = address(pixels.q) + 4 * first
+                    if n_phi * n_pix == 1:
+                        n = _follow(
+                            frames, values, offsets, q, q_plane, norm, mask, mask_offsets, limit,
+                            tables, n,
+                        )  # fmt: skip
+                    else:
+                        _deal_group(
+                            frames, values, offsets, first, plane, steps, limit, seed, shares
+                        )
+                        for sub in range(n_pix):
+                            if n > _ENOUGH:
+                                overflow |= _add(n, records, sums)
+                                n = 0
+                            values = address(shares) + 4 * LANES * n_steps * sub
+                            n = _follow(
+                                shares, values, address(in_shares), q + 3 * q_plane * sub,
+                                q_plane, norm, mask, mask_offsets, np.uint32(NOWHERE), tables, n,
+                            )  # fmt: skip
+                    if inside[2] > 0:
+                        inside[2] = 0
+                        if part.counted[top // ROWS]:
+                            invalid += _invalid(
+                                frames, i * n_fast, stride, row, g, steps, pixels, limit
+                            )
+                    if n > _ENOUGH:
+                        overflow |= _add(n, records, sums)
+                        n = 0
+                overflow |= _add(n, records, sums)
+    return inside[0], invalid, overflow != 0 or inside[1] > 0

@@ -1,0 +1,212 @@
+"""The two loops of the transform with their tables and volumes; see `binning`."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.simd.words import LANES
+from hklflow.transform import lanes as binning_lanes
+from hklflow.transform import plain as binning_plain
+from hklflow.transform.bricks import Bricks
+from hklflow.transform.lanes import MOST_FRAMES
+from hklflow.transform.plain import COUNTS_UNIT
+from hklflow.transform.tiles import Tiles
+
+if TYPE_CHECKING:
+    from hklflow.transform.binning import Accumulator
+
+Floats = NDArray[np.float64]
+
+
+def overflow() -> HklflowError:
+    """What to say of a voxel with too many counts."""
+    return HklflowError(
+        "a voxel has more than 4294967295 counts; mask the direct beam or use a finer grid"
+    )
+
+
+class Plain:
+    """One pixel at a time, in double precision; see `binning_plain`."""
+
+    #: What norms are multiples of, over `Accumulator.norm_bound`.
+    UNIT = 2.0**-32
+
+    def __init__(self, sums: "Accumulator") -> None:
+        self._sums = sums
+        self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
+        self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
+        self.excluded = (
+            Bricks(sums.grid, *sums.planes, np.float64, np.float64) if sums.keep_excluded else None
+        )
+        self._frame_norm = sums.frame_norm / (sums.n_sub * self.UNIT * sums.norm_bound)
+        self._read_variance = np.zeros((0, 0))
+        self._noise: Bricks | None = None
+        if sums.read_variance is not None:
+            shares = np.asarray(sums.read_variance, np.float64) / sums.n_sub
+            self._read_variance = np.rint(shares / COUNTS_UNIT) * COUNTS_UNIT
+            self._noise = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
+
+    def read_noise(
+        self, first: tuple[int, int, int], shape: tuple[int, int, int]
+    ) -> tuple[Floats, Floats]:
+        """Read variance in a box of voxels, of what is kept and of what is excluded."""
+        kept, excluded = np.zeros((2, *shape))
+        if self._noise is not None:
+            self._noise.box(first, kept, excluded)
+        return kept, excluded
+
+    def add(
+        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
+    ) -> tuple[int, int]:
+        """Add a band; (inside, invalid)."""
+        sums, other = self._sums, self.excluded or self.kept
+        to_voxel, offset = sums.to_voxel(first + np.arange(len(frames)))
+        return binning_plain.add_block(
+            frames,
+            first,
+            row,
+            self._q,
+            sums.pixel_norm,
+            self._frame_norm[first : first + len(frames)],
+            np.ascontiguousarray(to_voxel),
+            offset,
+            _window(sums, self.kept),
+            excluded,
+            bool(np.issubdtype(frames.dtype, np.integer)),
+            sums.seed,
+            float(sums.valid_from),
+            float(sums.invalid_from),
+            self._read_variance,
+            self.kept.counts,
+            self.kept.norm,
+            other.counts,
+            other.norm,
+            (self._noise or self.kept).counts,
+        )
+
+
+def _window(sums: "Accumulator", bricks: Bricks) -> NDArray[np.int32]:
+    (n_h, n_k, _), (first, last) = sums.grid.shape, sums.planes
+    window = [0, n_h, 0, n_k, first, last - first, *bricks.strides, first]
+    return np.array(window, dtype=np.int32)
+
+
+class Lanes:
+    """Sixteen pixels at a time; see `binning_lanes`."""
+
+    #: As of `Plain`: what a pixel adds to a voxel on `MOST_FRAMES` has 32 bits.
+    UNIT = 2.0**-22
+
+    def __init__(self, sums: "Accumulator") -> None:
+        self._sums = sums
+        self._pool = ThreadPoolExecutor(sums.threads) if sums.threads > 1 else None
+        self._block = (-1, -1)
+        self._steps: binning_lanes.Steps | None = None
+        self._parts: list[binning_lanes.Part] = []
+        q = sums.q(np.float32)
+        self._tiles = Tiles(q, sums.pixel_norm > 0)
+        self._pixels = _pixel_tables(q, sums.pixel_norm)
+        self.kept = Bricks(sums.grid, *sums.planes, np.uint32, np.uint32)
+        self.excluded = (
+            Bricks(sums.grid, *sums.planes, np.uint32, np.uint32) if sums.keep_excluded else None
+        )
+        other = self.excluded or self.kept
+        self._volumes = binning_lanes.Sums(
+            self.kept.counts,
+            self.kept.norm,
+            self.kept.carry,
+            other.counts,
+            other.norm,
+            other.carry,
+        )
+
+    def add(
+        self, frames: NDArray[Any], first: int, excluded: NDArray[np.uint8], row: int
+    ) -> tuple[int, int]:
+        """Add a band; (inside, invalid)."""
+        sums = self._sums
+        if len(frames) > MOST_FRAMES:
+            front, rest = slice(0, MOST_FRAMES), slice(MOST_FRAMES, None)
+            done = self.add(frames[front], first, excluded[front], row)
+            more = self.add(frames[rest], first + MOST_FRAMES, excluded[rest], row)
+            return done[0] + more[0], done[1] + more[1]
+        if self._block != (first, len(frames)):
+            self._begin(first, len(frames))
+        if self._steps is None:
+            return 0, 0
+        # Ranges over the type of the frames; every negative number reads as a larger one.
+        bits = 8 * frames.dtype.itemsize - (frames.dtype.kind == "i")
+        limit = np.uint32(min(np.ceil(sums.invalid_from), 2**bits, 2**32 - 1))
+        shape, stride = frames.shape, frames.strides[0] // frames.itemsize
+        # What lies between the rows of two frames is in the same memory.
+        size = (shape[0] - 1) * stride + shape[1] * shape[2]
+        flat = np.lib.stride_tricks.as_strided(frames, (size,), (frames.itemsize,))
+        tables = (flat, shape, stride, self._steps, self._pixels, self._volumes)
+        work = [(*tables, part, excluded, limit, sums.seed, row) for part in self._parts]
+
+        def run(job: Any) -> tuple[int, int, bool]:
+            done: tuple[int, int, bool] = binning_lanes.add_block(*job)
+            return done
+
+        results = list(map(run, work) if self._pool is None else self._pool.map(run, work))
+        if any(overflow for _, _, overflow in results):
+            raise overflow()
+        return sum(r[0] for r in results), sum(r[1] for r in results)
+
+    def _begin(self, first: int, n: int) -> None:
+        """Tables of a block of frames, for all its bands."""
+        sums = self._sums
+        self._block, self._steps, self._parts = (first, n), None, []
+        used = np.flatnonzero(sums.frame_norm[first : first + n] > 0)
+        if len(used) == 0:
+            return
+        matrix, offset = sums.to_voxel(first + used)
+        norm = sums.frame_norm[first + used] / (sums.n_sub * self.UNIT * sums.norm_bound)
+        self._steps = binning_lanes.Steps(
+            used,
+            _rows(matrix, offset),
+            np.repeat(norm, sums.samples[0]).astype(np.float32),
+            _keys(sums.seed, first + used, sums.samples),
+            first + used,
+        )
+        # The planes are divided among the threads so that each has as many tiles to see to.
+        to_voxel = self._steps.to_voxel
+        windows = self._tiles.divide(_window(sums, self.kept), to_voxel, sums.threads)
+        for number, window in enumerate(windows):
+            counted = np.arange(self._tiles.shape[0]) % len(windows) == number
+            reached = self._tiles.reaching(window, to_voxel)
+            self._parts.append(binning_lanes.Part(window, reached, counted))
+
+
+def _rows(matrix: Floats, offset: Floats) -> NDArray[np.float32]:
+    """Matrices (n, sub-samples, 3, 3) and offset (3,) as (steps, 12) rows for `follow`."""
+    rows = np.empty((*matrix.shape[:2], 3, 4), np.float32)
+    rows[..., :3], rows[..., 3] = matrix, offset
+    return rows.reshape(-1, 12)
+
+
+def _keys(
+    seed: np.uint64, frames: NDArray[np.int64], samples: tuple[int, int, int]
+) -> NDArray[np.uint32]:
+    """Two random numbers (n, 2) of each frame, if there is something to deal."""
+    if samples == (1, 1, 1):
+        return np.zeros((len(frames), 2), np.uint32)
+    return np.stack(
+        [np.random.SeedSequence([int(seed), int(z)]).generate_state(2, np.uint32) for z in frames]
+    )
+
+
+def _pixel_tables(q: NDArray[np.float32], norm: Floats) -> binning_lanes.Pixels:
+    n_slow, n_fast = norm.shape
+    n_groups = -(-n_fast // LANES)
+    pixels = binning_lanes.Pixels(
+        q,
+        np.zeros(n_slow * n_fast + LANES, np.float32),
+        np.zeros((n_slow, LANES), np.float32),
+        np.zeros((n_slow, n_groups), np.bool_),
+    )
+    binning_lanes.fill_norm(norm, pixels)
+    return pixels

@@ -1,0 +1,197 @@
+"""The transform's loop one pixel at a time, for what the fast one (`lanes_follow`) can't do.
+
+Floating-point frames (expected counts, images that others corrected, photons with read noise),
+numbers of sub-samples that are no power of two, and pixels with very many photons.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.simd.jit import kernel
+
+Floats = NDArray[np.float64]
+
+#: Photons and read noise, and its variance, are rounded to multiples of it: sums of them are exact
+#: up to 2²⁷ photons, and do not depend on their order.
+COUNTS_UNIT = 2.0**-26
+
+# Above this many photons in a pixel, and this many per sub-sample, the shares are drawn
+# from the normal limit of the binomial distribution: its width is then 8 or more.
+_DEAL_ONE_BY_ONE = 1024
+_NORMAL_SHARE = 64
+
+
+@kernel(inline="always")
+def _next_random(state: np.uint64) -> np.uint64:
+    """One step of the splitmix64 generator (Steele, Lea & Flood, OOPSLA 2014)."""
+    z = state + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@kernel
+def deal(n: int, place: int, seed: np.uint64, dealt: Floats) -> None:
+    """Deal n photons at random to the sub-samples; ``dealt`` is overwritten.
+
+    One by one, or for many photons as the chain of binomial distributions that a
+    multinomial one factors into, each by its normal limit. ``place`` is the number of the
+    pixel-frame in the scan: the same place and seed give the same answer.
+    """
+    n_sub = len(dealt)
+    state = _next_random(seed ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
+    if n <= max(_DEAL_ONE_BY_ONE, _NORMAL_SHARE * n_sub):
+        dealt[:] = 0.0
+        for _ in range(n):
+            state = _next_random(state)
+            # high bits times n: an unbiased choice to 2⁻³²
+            dealt[int(((state >> np.uint64(32)) * np.uint64(n_sub)) >> np.uint64(32))] += 1.0
+        return
+    left = float(n)
+    for s in range(n_sub - 1):
+        p = 1.0 / (n_sub - s)
+        state = _next_random(state)
+        radius = np.sqrt(-2.0 * np.log((float(state >> np.uint64(11)) + 0.5) * 2.0**-53))
+        state = _next_random(state)
+        normal = radius * np.cos(2.0 * np.pi * float(state >> np.uint64(11)) * 2.0**-53)
+        share = np.floor(left * p + np.sqrt(left * p * (1.0 - p)) * normal + 0.5)
+        dealt[s] = min(max(share, 0.0), left)
+        left -= dealt[s]
+    dealt[n_sub - 1] = left
+
+
+@kernel
+def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None:
+    """Deal the whole photons next to a value, and give the rest to one sub-sample; see `deal`."""
+    whole = max(int(np.floor(value + 0.5)), 0)
+    if whole > 0:
+        deal(whole, place, seed, dealt)
+    else:
+        dealt[:] = 0.0
+    # Another stream than that of the photons.
+    other = seed ^ np.uint64(0xA0761D6478BD642F)
+    state = _next_random(other ^ (np.uint64(place) * np.uint64(0xD1342543DE82EF95)))
+    s = int(((_next_random(state) >> np.uint64(32)) * np.uint64(len(dealt))) >> np.uint64(32))
+    dealt[s] += value - whole
+
+
+@kernel
+def add_block(
+    frames: NDArray[Any],
+    first_frame: int,
+    first_row: int,
+    q: Floats,
+    pixel_norm: Floats,
+    frame_norm: Floats,
+    to_voxel: Floats,
+    offset: Floats,
+    window: NDArray[np.int32],
+    excluded: NDArray[np.uint8],
+    deal_photons: bool,
+    seed: np.uint64,
+    valid_from: float,
+    invalid_from: float,
+    read_variance: Floats,
+    counts: Floats,
+    norm: Floats,
+    counts_excluded: Floats,
+    norm_excluded: Floats,
+    noise: Floats,
+) -> tuple[int, int]:
+    """Add a block of frames to the flat memory of `Bricks`; nothing is checked.
+
+    Parameters
+    ----------
+    frames : (n, rows, fast) array
+    first_frame, first_row : int
+        Number of the first one in the scan, and of its first row on the detector.
+    q : (slow, fast, pixel sub-samples, 3) array
+        q_lab in 1/Å.
+    pixel_norm, frame_norm : (slow, fast) and (n,) arrays
+        Parts of N; what is not above 0 is left out. Their product is rounded to an integer.
+    to_voxel : (n, frame sub-samples, 3, 3) array
+        Takes q_lab to voxels, with ``offset`` (3,).
+    window : (9,) int32
+        See `lanes_follow.follow`.
+    excluded : (n, slow, ceil(fast / 8)) uint8, or empty
+        Bit-packed along fast.
+    deal_photons : bool
+        Deal whole photons to the sub-samples instead of dividing the counts.
+    valid_from, invalid_from : float
+        Values below, and from there on, are no measurement.
+    read_variance : (slow, fast) array, or empty
+        Of frames with read noise, whose photons are dealt as well; that of a sub-sample.
+    counts, norm, counts_excluded, norm_excluded
+        See `Bricks`.
+    noise
+        Sums of the read variance: of what is kept at 2 v, of what is excluded at 2 v + 1.
+
+    Returns
+    -------
+    inside : int
+        Sub-samples of pixel-frames that were added.
+    invalid : int
+        Pixel-frames that are no measurement.
+    """
+    n_frames, n_rows, n_fast = frames.shape
+    n_slow = len(pixel_norm)
+    n_phi, n_pix = to_voxel.shape[1], q.shape[2]
+    n_sub = n_phi * n_pix
+    share = 1.0 / n_sub
+    dealt = np.zeros(n_sub, dtype=np.float64)
+    masked, noisy = excluded.size > 0, read_variance.size > 0
+    extra = 0.0
+    inside = 0
+    invalid = 0
+    for z in range(n_frames):
+        if not frame_norm[z] > 0:
+            continue
+        for i in range(first_row, first_row + n_rows):
+            for j in range(n_fast):
+                weight = pixel_norm[i, j]
+                if not weight > 0:
+                    continue
+                n = float(frames[z, i - first_row, j])
+                if not valid_from <= n < invalid_from:  # NaN is a flag
+                    invalid += 1
+                    continue
+                weight = np.rint(weight * frame_norm[z])
+                place = ((first_frame + z) * n_slow + i) * n_fast + j
+                if noisy:
+                    extra = read_variance[i, j]
+                    n = np.rint(n / COUNTS_UNIT) * COUNTS_UNIT
+                if noisy and n_sub > 1:
+                    deal_noisy(n, place, seed, dealt)
+                elif deal_photons and n_sub > 1 and n > 0:
+                    deal(int(n), place, seed, dealt)
+                else:
+                    dealt[:] = n * share
+                is_excluded = masked and (excluded[z, i, j >> 3] >> (7 - (j & 7))) & 1
+                for a in range(n_phi):
+                    m = to_voxel[z, a]
+                    for b in range(n_pix):
+                        x, y, w = q[i, j, b, 0], q[i, j, b, 1], q[i, j, b, 2]
+                        h = int(np.floor(m[0, 0] * x + m[0, 1] * y + m[0, 2] * w + offset[0]))
+                        k = int(np.floor(m[1, 0] * x + m[1, 1] * y + m[1, 2] * w + offset[1]))
+                        l = int(np.floor(m[2, 0] * x + m[2, 1] * y + m[2, 2] * w + offset[2]))  # noqa: E741
+                        if (
+                            not 0 <= h - window[0] < window[1]
+                            or not 0 <= k - window[2] < window[3]
+                            or not 0 <= l - window[4] < window[5]
+                        ):
+                            continue
+                        l -= window[8]  # noqa: E741
+                        v = h + (h >> 3) * 504 + 8 * k + (k >> 3) * window[6]
+                        v += 64 * l + (l >> 3) * window[7]
+                        inside += 1
+                        if is_excluded:
+                            counts_excluded[2 * v] += dealt[a * n_pix + b]
+                            norm_excluded[2 * v + 1] += weight
+                        else:
+                            counts[2 * v] += dealt[a * n_pix + b]
+                            norm[2 * v + 1] += weight
+                        if noisy:
+                            noise[2 * v + is_excluded] += extra
+    return inside, invalid

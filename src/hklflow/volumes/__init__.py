@@ -1,0 +1,1 @@
+"""What is done to volumes: symmetry, holes and their filling, pair distributions, cuts."""

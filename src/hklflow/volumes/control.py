@@ -1,0 +1,149 @@
+"""Control holes: how well a fill tells what was measured, where it was.
+
+They have the shape of the most common hole, at random places beside the holes, and so in the same
+shells of |Q| and near the same diffuse scattering; all of their voxels were measured, and so was
+most of what is around them. No voxel of theirs has an equivalent in its own support.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.volumes import fill_kernels as kernels
+from hklflow.volumes.fill import MODELS, Holes, Pattern, Target, most_of, support_of
+from hklflow.volumes.interpolants import OTHERS
+
+Floats = NDArray[np.float64]
+
+_WANTED, _FEWEST, _TRIALS = 80, 10, 8000
+# Of the support that is measured; less where reflections are so close that none has that much.
+_MEASURED = (0.97, 0.6)
+
+
+@dataclass(frozen=True)
+class Control:
+    """What an interpolant made of the control holes.
+
+    Attributes
+    ----------
+    rms : float
+        Of fill - measured in units of the measured σ, the measured noise taken off in quadrature.
+    bias : float
+        Mean of fill - measured in units of σ.
+    error : float
+        Standard error of the bias, from that of the holes.
+    pull : float
+        Rms of (fill - measured) / sqrt(σ² of both); NaN where an interpolant has no errors.
+    pulls : (n,) array
+        These.
+    holes : int
+    """
+
+    rms: float
+    bias: float
+    error: float
+    pull: float
+    pulls: Floats
+    holes: int
+
+
+def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Control]:
+    """Fill control holes with every interpolant; empty if there is no room for ten of them.
+
+    Parameters
+    ----------
+    holes : list of Holes
+        What `find_holes` found of the punched ones.
+    """
+    if not holes:
+        return {}
+    common = max(holes, key=lambda found: (len(found.bases), len(found.voxels)))
+    edges, voxels = target.edges, common.voxels
+    support = support_of(voxels, edges, most_of(len(voxels), True))
+    for least in _MEASURED:
+        bases = _places(target, common, support, least, np.random.default_rng(seed))
+        if len(bases) >= _FEWEST:
+            break
+    else:
+        return {}
+    truth, sigma = np.empty((2, len(bases), len(voxels)))
+    kernels.gather(target.data, target.errors, target.code, bases, voxels, truth, sigma)
+    found = {}
+    for model in MODELS:
+        pattern = Pattern(voxels, support, edges, model)
+        values, noise = pattern.measured(target, bases)
+        filled = pattern.kriging.fill(values, noise, pattern.twins(target, bases))
+        found[model] = _judge(filled.values, filled.errors, truth, sigma)
+    whole = np.isfinite(values).all(axis=1)
+    if whole.sum() >= _FEWEST:
+        for name, weights in OTHERS.items():
+            others = values[whole] @ weights(voxels, support, edges).T
+            errors = np.full(others.shape, np.nan)
+            found[name] = _judge(others, errors, truth[whole], sigma[whole])
+    return found
+
+
+def best_of(found: dict[str, Control], default: str) -> str:
+    """The kriging with the least rms; the default unless another is better by 2 %."""
+    tried = {name: item.rms for name, item in found.items() if name in MODELS}
+    if default not in tried:
+        return default
+    least = min(tried, key=lambda name: tried[name])
+    return least if tried[least] < 0.98 * tried[default] else default
+
+
+def _judge(filled: Floats, errors: Floats, truth: Floats, sigma: Floats) -> Control:
+    known = np.isfinite(filled).all(axis=1)
+    filled, errors, truth, sigma = (x[known] for x in (filled, errors, truth, sigma))
+    residual = (filled - truth) / sigma
+    pulls = ((filled - truth) / np.sqrt(errors**2 + sigma**2)).ravel()
+    by_hole = residual.mean(axis=1)
+    return Control(
+        rms=float(np.sqrt(max(float(np.mean(residual**2)) - 1, 0.0))),
+        bias=float(residual.mean()),
+        error=float(by_hole.std() / np.sqrt(len(by_hole))),
+        pull=float(np.sqrt(np.mean(pulls**2))),
+        pulls=pulls,
+        holes=len(filled),
+    )
+
+
+def _places(
+    target: Target,
+    common: Holes,
+    support: NDArray[np.int64],
+    least: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """First voxels (n, 3) of control holes."""
+    size = common.voxels.max(axis=0) - common.voxels.min(axis=0) + 1
+    shape = target.data.shape
+    # Holes repeat within some such distance; farther is another diffuse scattering.
+    shift = rng.integers(-3 * size, 3 * size + 1, (_TRIALS, 3))
+    trials = common.bases[rng.integers(len(common.bases), size=_TRIALS)] + shift
+    trials = np.unique(trials, axis=0)
+    rng.shuffle(trials)
+    chosen: list[NDArray[np.int64]] = []
+    for start in range(0, len(trials), 200):
+        bases = trials[start : start + 200]
+        parts = []
+        for offsets in (common.voxels, support):
+            values, sigma = np.empty((2, len(bases), len(offsets)))
+            kernels.gather(target.data, target.errors, target.code, bases, offsets, values, sigma)
+            parts.append(np.isfinite(values) & (sigma > 0))
+        good = parts[0].all(axis=1) & (parts[1].mean(axis=1) >= least)
+        for base in bases[good]:
+            own, around = (
+                kernels.canonical(
+                    np.ravel_multi_index(tuple((base + offsets).T), shape, mode="clip"),
+                    target.images,
+                    shape,
+                )
+                for offsets in (common.voxels, support)
+            )
+            if not np.isin(own, around[around >= 0]).any():
+                chosen.append(base)
+        if len(chosen) >= _WANTED:
+            break
+    return np.array(chosen[:_WANTED], dtype=np.int64).reshape(-1, 3)

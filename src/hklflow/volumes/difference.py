@@ -1,0 +1,133 @@
+r"""Difference of two measurements, how significant it is, and the scale between them.
+
+The scale f minimises the sum of ρ(z) with ``z = (a - f b) / √(σ_a² + f² σ_b²)``. Both a and b
+have errors: a plain least-squares fit of a on b would be drawn to 0 by those of b. In the normal
+equation ``Σ w (a - f b) β = 0``, ``w = ψ(z) / z / (σ_a² + f² σ_b²)``, the place of b is taken by
+its best estimate from both, ``β = (σ_a² b + f σ_b² a) / (σ_a² + f² σ_b²)``, whose error is
+independent of the residual (D. York, Can. J. Phys. 44, 1079, 1966). ψ is Tukey's biweight:
+what differs by more than 4.7 standard deviations (of the residuals, if these are wider) has no
+weight.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.base.errors import HklflowError
+
+Floats = NDArray[np.float64]
+
+_TUKEY = 4.685  # 95 % of the efficiency of least squares where all is normal
+
+
+def subtract(
+    data: Floats, errors: Floats, reference: Floats, reference_errors: Floats, scale: float = 1.0
+) -> tuple[Floats, Floats]:
+    """``data - scale reference`` and its standard deviation; NaN where one is not measured."""
+    difference = data - scale * reference
+    sigma = np.hypot(errors, scale * reference_errors)
+    return difference, np.where(np.isnan(difference), np.nan, sigma)
+
+
+@dataclass
+class Tally:
+    """How large differences are, summed over the parts of a volume.
+
+    Attributes
+    ----------
+    measured, judged : int
+        Voxels where both were measured; those of them that have an error.
+    """
+
+    measured: int = 0
+    judged: int = 0
+    _squares: Floats = field(default_factory=lambda: np.zeros(3))
+
+    def add(self, difference: Floats, sigma: Floats) -> Floats:
+        """Take a part; returns difference over σ, NaN where that is not known."""
+        measured, known = np.isfinite(difference), sigma > 0
+        z = np.divide(difference, sigma, out=np.full(sigma.shape, np.nan), where=known & measured)
+        self.measured += int(measured.sum())
+        self.judged += int(np.isfinite(z).sum())
+        parts = (difference, sigma, z)
+        self._squares += [np.nansum(np.square(part, dtype=np.float64)) for part in parts]
+        return z
+
+    def figures(self) -> dict[str, float | int | None]:
+        """Rms of difference and σ, and reduced χ² of no difference; None without a voxel."""
+        difference, sigma, chi2 = self._squares
+        return {
+            "voxels": self.measured,
+            "rms difference": float(np.sqrt(difference / self.measured)) if self.measured else None,
+            "rms sigma": float(np.sqrt(sigma / self.measured)) if self.measured else None,
+            "reduced chi2 of no difference": float(chi2 / self.judged) if self.judged else None,
+        }
+
+
+def fit_scale(
+    data: Floats, errors: Floats, reference: Floats, reference_errors: Floats
+) -> tuple[float, float]:
+    """Factor that makes most of the reference like the data, and its standard deviation.
+
+    Parameters
+    ----------
+    data, errors, reference, reference_errors : (n,) arrays
+        Independent measurements: of equivalent voxels only one.
+
+    Raises
+    ------
+    HklflowError
+        If there are fewer than 100 measured voxels, or the reference is nothing but noise.
+    """
+    known = np.isfinite(data) & np.isfinite(reference) & (errors > 0) & (reference_errors > 0)
+    a, b, va, vb = (
+        x[known].astype(np.float64) for x in (data, reference, errors**2, reference_errors**2)
+    )
+    if len(a) < 100:
+        raise HklflowError(
+            f"scale of the difference: {len(a)} voxels are measured in both scans, 100 are "
+            "needed; choose a reference that covers the same part of reciprocal space"
+        )
+    factor = _start(a, b, va, vb)
+    for _ in range(100):
+        before = factor
+        weight = 1 / (va + factor**2 * vb)
+        z = (a - factor * b) * np.sqrt(weight)
+        wide = max(1.0, float(1.4826 * np.median(np.abs(z))))
+        trust = np.square(np.clip(1 - (z / (_TUKEY * wide)) ** 2, 0, None))
+        best = weight * (va * b + factor * vb * a)
+        bottom = np.sum(trust * weight * b * best)
+        # Else no factor is better than another.
+        if not bottom > 0:
+            break
+        factor = float(np.sum(trust * weight * a * best) / bottom)
+        if abs(factor - before) <= 1e-10 * abs(factor):
+            break
+    # β² exceeds the square of the true value by the variance of β.
+    true = weight * best**2 - va * vb * weight**2
+    u2 = (z / (_TUKEY * wide)) ** 2
+    slope = np.where(u2 < 1, (1 - u2) * (1 - 5 * u2), 0.0)
+    information = float(np.sum(slope * true))
+    error = float(np.sqrt(np.sum(weight * (trust * z * best) ** 2)))
+    if not factor * information > 3 * error:
+        raise HklflowError(
+            "scale of the difference: the reference is nothing but noise, no factor can be "
+            "fitted; choose another reference"
+        )
+    return factor, error / information
+
+
+def _start(a: Floats, b: Floats, va: Floats, vb: Floats) -> float:
+    """A factor to begin with: the weighted median of the ratios where the reference is strong."""
+    strong = b >= np.quantile(b / np.sqrt(vb), 0.5) * np.sqrt(vb)
+    strong &= b > 0
+    if not strong.any():
+        return 1.0
+    ratio = a[strong] / b[strong]
+    # Weights are bounded, or a few bright reflections would decide.
+    weight = np.minimum(b[strong] / np.sqrt(va[strong] + vb[strong]), 10.0)
+    order = np.argsort(ratio)
+    total = np.cumsum(weight[order])
+    middle = float(ratio[order][np.searchsorted(total, total[-1] / 2)])
+    return middle if middle > 0 else 1.0

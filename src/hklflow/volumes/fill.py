@@ -1,0 +1,390 @@
+"""Fill holes of S(Q): punched Bragg reflections, and what was not measured.
+
+Punched voxels that touch are one hole, filled at once; so are unmeasured voxels that touch. Holes
+of the same shape share a `Pattern`: their voxels, the measured ones around them (support), and
+the `Kriging` between. Where hole and symmetry allow it, one of the holes that are equivalent is
+filled and the others are its images. Holes larger than ``_LARGEST`` voxels, and those that have
+too little around them, take the level of their shell of |Q| plus a smooth correction
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.volumes import fill_kernels as kernels
+from hklflow.volumes.kriging import Kriging
+from hklflow.volumes.symmetrise import index_maps
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+MEASURED, PUNCHED, UNMEASURED, LEFT = 0, 1, 2, 3
+
+#: Kriging that is tried: covariance and drift.
+MODELS = {
+    "kriging (Gaussian, linear drift)": ("gaussian", 1),
+    "kriging (Matérn, linear drift)": ("matern", 1),
+    "kriging (Gaussian, constant drift)": ("gaussian", 0),
+}
+BEST = next(iter(MODELS))
+
+_LARGEST = 3000  # voxels of a hole that is kriged
+_BATCH = 256  # holes at a time
+# Voxels of the support: the decomposition takes their third power, per pattern.
+_FEW, _MANY, _RARE = 400, 800, 8
+_SHAPES = 8  # that have the larger support however rare they are
+_MOSTLY = 0.8  # of the support measured: below, a hole is worth a decomposition of its own
+
+
+@dataclass
+class Target:
+    """What is filled, in place.
+
+    Attributes
+    ----------
+    data, errors : (l, k, h) float32 arrays
+        S and σ, NaN where not measured.
+    code : (l, k, h) uint8 array
+        MEASURED, PUNCHED (to be filled), UNMEASURED (to be filled) or LEFT.
+    grid : Grid
+    cell : (6,) array
+    operations : (n, 3, 3) int array
+        Of the Laue group.
+    images : (m, 3, 4) int array
+        Those that take centres of voxels to centres, on indices (h, k, l, 1).
+    """
+
+    data: NDArray[np.float32]
+    errors: NDArray[np.float32]
+    code: NDArray[np.uint8]
+    grid: Grid
+    cell: Floats
+    operations: NDArray[np.int64]
+    images: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        turns, shifts, whole = index_maps(self.grid, self.operations)
+        maps = np.concatenate([turns, shifts[:, :, None]], axis=2)[whole]
+        self.images = np.rint(maps).astype(np.int64)
+
+    @property
+    def edges(self) -> Floats:
+        """Edges of a voxel (3, 3): rows are steps along l, k, h in 1/Å."""
+        rows: Floats = (lattice.b_matrix(self.cell) * self.grid.step).T[::-1]
+        return rows
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Holes of one shape.
+
+    Attributes
+    ----------
+    voxels : (n, 3) int array
+        Of a hole, (l, k, h) from its first voxel.
+    bases : (m, 3) int array
+        First voxels.
+    """
+
+    voxels: Indices
+    bases: Indices
+
+
+def find_holes(target: Target, mask: NDArray[np.uint8]) -> list[Holes]:
+    """Connected voxels of a mask, sorted by shape; large ones are left out.
+
+    Of holes that are equivalent by symmetry one is returned, if all images are holes too.
+
+    Parameters
+    ----------
+    mask : (l, k, h) uint8 array
+    """
+    from scipy.ndimage import label
+
+    labels = np.empty(mask.shape, np.int32)
+    label(mask, output=labels)
+    voxels = np.flatnonzero(labels)
+    own = labels.ravel()[voxels]
+    del labels
+    order = np.argsort(own, kind="stable")
+    voxels, own = voxels[order], own[order]
+    first = np.flatnonzero(np.diff(own, prepend=0))
+    if not len(first):
+        return []
+    if kernels.is_symmetric(target.code, target.images):
+        least = np.minimum.reduceat(kernels.canonical(voxels, target.images, mask.shape), first)
+        unique = least == voxels[first]
+    else:
+        unique = np.ones(len(first), bool)
+    sizes = np.diff(np.append(first, len(voxels)))
+    found: list[Holes] = []
+    for size in np.unique(sizes[unique & (sizes <= _LARGEST)]):
+        starts = first[unique & (sizes == size)]
+        members = voxels[starts[:, None] + np.arange(size)]
+        # Connected and small, so numbers from the first voxel on tell the shape.
+        shapes, which = np.unique(members - members[:, :1], axis=0, return_inverse=True)
+        which = which.reshape(-1)
+        for i in range(len(shapes)):
+            own_members = members[which == i]
+            corner = np.stack(np.unravel_index(own_members[0], mask.shape), axis=1)
+            bases = np.stack(np.unravel_index(own_members[:, 0], mask.shape), axis=1)
+            found.append(Holes(corner - corner[0], bases))
+    return found
+
+
+def support_of(voxels: Indices, edges: Floats, most: int) -> Indices:
+    """Voxels (m, 3) nearest to a hole, at most so many, all of the same distance or none.
+
+    At least those within the longest edge of a voxel.
+    """
+    from scipy.spatial import cKDTree
+
+    lengths = np.linalg.norm(edges, axis=1)
+    # Wide enough that what is left out is farther than what is taken.
+    reach = lengths.max() * (1 + (most / 4.0) ** (1 / 3))
+    # Planes of a skewed lattice are closer than its edges are long.
+    margin = np.ceil(reach * np.linalg.norm(np.linalg.inv(edges), axis=0)).astype(int)
+    low, high = voxels.min(axis=0) - margin, voxels.max(axis=0) + margin
+    ranges = (np.arange(a, b + 1) for a, b in zip(low, high, strict=True))
+    around = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance, _ = cKDTree(voxels @ edges).query(around @ edges, distance_upper_bound=reach)
+    distance = np.round(distance / lengths.max(), 6)
+    outside = (distance > 0) & np.isfinite(distance)
+    levels, counts = np.unique(distance[outside], return_counts=True)
+    enough = levels[np.cumsum(counts) <= most]
+    width = max(float(enough[-1]) if len(enough) else 0.0, 1.0)
+    return around[outside & (distance <= width)]
+
+
+def most_of(voxels: int, common: bool) -> int:
+    """Voxels that the support of a hole of so many voxels has, at most."""
+    return min(_MANY if common else _FEW, max(120, 3 * voxels))
+
+
+class Pattern:
+    """A shape of hole, its support and their kriging.
+
+    Parameters
+    ----------
+    voxels, support : (n, 3), (m, 3) int arrays
+        (l, k, h) from the hole's first voxel.
+    edges : (3, 3) array
+    model : str
+        One of `MODELS`.
+    """
+
+    def __init__(self, voxels: Indices, support: Indices, edges: Floats, model: str) -> None:
+        self.voxels, self.support = voxels, support
+        covariance, drift = MODELS[model]
+        self.kriging = Kriging(voxels @ edges, support @ edges, covariance, drift)
+
+    def measured(self, target: Target, bases: Indices) -> tuple[Floats, Floats]:
+        """S and σ (holes, m) of the support."""
+        values, sigma = np.empty((2, len(bases), len(self.support)))
+        arrays = target.data, target.errors, target.code
+        kernels.gather(*arrays, bases, self.support, values, sigma)
+        return values, sigma
+
+    def twins(self, target: Target, bases: Indices) -> Indices:
+        """Numbers (holes, m) that equivalent voxels of the support share."""
+        shape = np.array(target.data.shape)
+        at = bases[:, None] + self.support
+        numbers = np.ravel_multi_index(tuple(np.moveaxis(at, -1, 0)), tuple(shape), mode="clip")
+        found = kernels.canonical(numbers.ravel(), target.images, target.data.shape)
+        found = found.reshape(numbers.shape)
+        return np.where(found < 0, numbers, found)
+
+
+def fill(
+    target: Target,
+    model: str = BEST,
+    progress: Callable[[Iterator[int], int], Iterator[int]] | None = None,
+) -> dict[str, int]:
+    """Fill what is PUNCHED and UNMEASURED, in place; symmetric if the support is.
+
+    Parameters
+    ----------
+    model : str
+        One of `MODELS`.
+    progress : function of (iterator over numbers of holes, all), optional
+
+    Returns
+    -------
+    dict
+        Holes that were kriged, their shapes, and voxels that took the level of their shell.
+    """
+    code = target.code
+    work: list[Holes] = []
+    for kind in (PUNCHED, UNMEASURED):
+        work += find_holes(target, (code == kind).view(np.uint8))
+    for kind in (PUNCHED, UNMEASURED):
+        hidden = code == kind
+        target.data[hidden] = target.errors[hidden] = np.nan
+        del hidden
+    done = _krige(target, work, model)
+    total = sum(len(holes.bases) for holes in work)
+    for _ in done if progress is None else progress(done, total):
+        pass
+    kernels.average(target.data, target.errors, code, target.images)
+    rest = _unfilled(target)
+    if len(rest):
+        _level(target, rest)
+        kernels.average(target.data, target.errors, code, target.images)
+    return {"holes": total, "shapes": len(work), "voxels by shell": len(rest)}
+
+
+def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
+    work = sorted(work, key=lambda holes: -len(holes.bases) * len(holes.voxels))
+    for i, holes in enumerate(work):
+        common = i < _SHAPES or len(holes.bases) >= _RARE
+        support = support_of(holes.voxels, target.edges, most_of(len(holes.voxels), common))
+        for bases, rows in _alike(target, holes, support):
+            pattern = Pattern(holes.voxels, support[rows], target.edges, model)
+            for start in range(0, len(bases), _BATCH):
+                batch = bases[start : start + _BATCH]
+                values, sigma = pattern.measured(target, batch)
+                filled = pattern.kriging.fill(values, sigma, pattern.twins(target, batch))
+                at = tuple(np.moveaxis(batch[:, None] + holes.voxels, -1, 0))
+                target.data[at], target.errors[at] = filled.values, filled.errors
+                yield len(batch)
+
+
+def _alike(
+    target: Target, holes: Holes, support: Indices
+) -> Iterator[tuple[Indices, NDArray[np.bool_]]]:
+    """Holes, and which of the support to use for them, so that little of that is missing.
+
+    Neighbouring holes and the grid's edges take the same voxels from many: those are left out for
+    good. What is missing here and there, or anywhere in holes of few, is left to the kriging.
+    """
+    bases = holes.bases
+    measured = np.empty((len(bases), len(support)), bool)
+    for start in range(0, len(bases), _BATCH):
+        own = slice(start, start + _BATCH)
+        values, sigma = np.empty((2, len(bases[own]), len(support)))
+        arrays = target.data, target.errors, target.code
+        kernels.gather(*arrays, bases[own], support, values, sigma)
+        measured[own] = np.isfinite(values)
+    packed, which = np.unique(np.packbits(measured, axis=1), axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    counts = np.bincount(which, minlength=len(packed))
+    sets = np.unpackbits(packed, axis=1, count=len(support)).astype(bool)
+    several = (counts >= _RARE) | (sets.mean(axis=1) < _MOSTLY)
+    several &= sets.any(axis=1)
+    for i in np.flatnonzero(several):
+        yield bases[which == i], sets[i]
+    rest = ~several[which]
+    rest &= measured.any(axis=1)
+    if rest.any():
+        yield bases[rest], np.ones(len(support), bool)
+
+
+def _unfilled(target: Target) -> Indices:
+    wanted = (target.code == PUNCHED) | (target.code == UNMEASURED)
+    wanted &= ~np.isfinite(target.data)
+    return np.flatnonzero(wanted)
+
+
+def radii(target: Target, numbers: Indices) -> Floats:
+    """|Q| (n,) of voxels by number, 1/Å."""
+    at = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)[:, ::-1]
+    q = (target.grid.first + at * target.grid.step) @ lattice.b_matrix(target.cell).T
+    length: Floats = np.linalg.norm(q, axis=1)
+    return length
+
+
+def plane_radii(target: Target, l: int) -> Floats:  # noqa: E741
+    """|Q| (k, h) of a plane, 1/Å."""
+    b = lattice.b_matrix(target.cell)
+    h, k, at_l = (target.grid.axis(i) for i in range(3))
+    # Component by component: the vectors of a plane would not stay in cache.
+    q2 = (b[0, 0] * h + (b[0, 1] * k)[:, None] + b[0, 2] * at_l[l]) ** 2
+    q2 += ((b[1, 1] * k + b[1, 2] * at_l[l]) ** 2)[:, None] + (b[2, 2] * at_l[l]) ** 2
+    length: Floats = np.sqrt(q2)
+    return length
+
+
+def _level(target: Target, numbers: Indices) -> None:
+    """Level of the shell of |Q|, plus what the surroundings differ from theirs (push and pull)."""
+    n_l, n_k, n_h = target.data.shape
+    width = 2 * float(np.linalg.norm(target.edges, axis=1).max())
+    corners = np.array([0, target.data.size - 1])
+    bins = int(max(radii(target, corners).max(), _farthest(target)) / width) + 2
+    sums = np.zeros((3, bins))
+    plane = n_k * n_h
+    for l in range(n_l):  # noqa: E741
+        own = np.flatnonzero((target.code[l] == MEASURED) & np.isfinite(target.data[l]))
+        shell = (radii(target, own + l * plane) / width).astype(int)
+        values = target.data[l].ravel()[own].astype(np.float64)
+        for row, weights in zip(sums, (None, values, values**2), strict=True):
+            row += np.bincount(shell, weights, bins)
+    some = sums[0] > 0
+    if not some.any():
+        return
+    mean = sums[1] / np.maximum(sums[0], 1)
+    scatter = np.sqrt(np.maximum(sums[2] / np.maximum(sums[0], 1) - mean**2, 0))
+    at = np.arange(bins)
+    mean, scatter = (np.interp(at, at[some], x[some]) for x in (mean, scatter))
+    levels = _pyramid(target, mean, width)
+    where = np.stack(np.unravel_index(numbers, target.data.shape), axis=1)
+    correction = _pull(levels, where)
+    shell = (radii(target, numbers) / width).astype(int)
+    target.data.reshape(-1)[numbers] = mean[shell] + correction
+    target.errors.reshape(-1)[numbers] = scatter[shell]
+
+
+def _farthest(target: Target) -> float:
+    n = np.array(target.data.shape) - 1
+    corners = np.array([[i, j, k] for i in (0, n[0]) for j in (0, n[1]) for k in (0, n[2])])
+    numbers = np.ravel_multi_index(tuple(corners.T), target.data.shape)
+    return float(radii(target, numbers).max())
+
+
+def _pyramid(target: Target, mean: Floats, width: float) -> list[tuple[Any, Any]]:
+    """Sums of residuals against the shells, and counts, in ever larger cubes of voxels."""
+    n_l, n_k, n_h = target.data.shape
+    shape = [(n + 1) // 2 for n in target.data.shape]
+    sums, counts = np.zeros((2, *shape), np.float32)
+    for l in range(n_l):  # noqa: E741
+        own = np.flatnonzero((target.code[l] == MEASURED) & np.isfinite(target.data[l]))
+        shell = (radii(target, own + l * n_k * n_h) / width).astype(int)
+        cube = own // n_h // 2 * shape[2] + own % n_h // 2
+        size = shape[1] * shape[2]
+        values = target.data[l].ravel()[own] - mean[shell]
+        sums[l // 2] += np.bincount(cube, values, size).reshape(shape[1:])
+        counts[l // 2] += np.bincount(cube, None, size).reshape(shape[1:])
+    levels = [(sums, counts)]
+    while max(levels[-1][0].shape) > 1:
+        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
+    return levels
+
+
+def _halved(cubes: NDArray[np.float32]) -> NDArray[np.float32]:
+    even = np.pad(cubes, [(0, n % 2) for n in cubes.shape])
+    n_l, n_k, n_h = (n // 2 for n in even.shape)
+    halved: NDArray[np.float32] = even.reshape(n_l, 2, n_k, 2, n_h, 2).sum(axis=(1, 3, 5))
+    return halved
+
+
+def _pull(levels: list[tuple[Any, Any]], where: Indices) -> Floats:
+    """Residual at voxels: of the smallest cubes with eight measured voxels, larger ones for less.
+
+    Interpolated between cubes of each size.
+    """
+    from scipy.ndimage import map_coordinates
+
+    value, trust = np.zeros(len(where)), np.ones(len(where))
+    for i, (sums, counts) in enumerate(levels):
+        edge = 2 ** (i + 1)
+        at = ((where + 0.5) / edge - 0.5).T
+        total, n = (map_coordinates(x, at, order=1, mode="nearest") for x in (sums, counts))
+        # What this size is not sure of is left to the next.
+        share = np.minimum(n / 8.0, 1.0) * trust
+        value += share * np.divide(total, n, out=np.zeros(len(n)), where=n > 1e-6)
+        trust -= share
+    return value

@@ -1,0 +1,256 @@
+"""Does S(Q) have a Laue group: mates of each of its operations, compared on a part of the voxels.
+
+Friedel mates, and one voxel in several volumes, are equal in any crystal: how far these differ is
+what scale, absorption, background and motion make of equal S. Mates of an operation that differ by
+much more contradict it. What changes slowly with Q (a polynomial of third order) is set apart: that
+is how absorption looks, while a symmetry that is not there shows between the reflections.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import lattice, subgroups, symmetry
+from hklflow.volumes import symmetrise_kernels as kernels
+from hklflow.volumes.pairs import SIGNIFICANT, Difference, away_from_bragg, terms
+from hklflow.volumes.symmetrise import Records, index_maps
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Voxels times operations that are compared, about.
+_SAMPLE = 8_000_000
+_FEWEST_BRICKS, _MOST_BRICKS = 300, 1000
+# Pairs below which an operation is not judged.
+_FEWEST = 200
+# Differences twice as large as those of equal S are no longer explained by what makes these.
+TIMES = 2.0
+_FLOOR = ("the same voxels in other volumes", "Friedel mates")
+
+
+def examine(
+    records: Records,
+    group: symmetry.SpaceGroup,
+    cell: ArrayLike,
+    bragg_radius: float,
+    told_difference: float,
+) -> dict[str, Any]:
+    """Compare mates, operation by operation, before they are summed.
+
+    Parameters
+    ----------
+    records : Records
+        As read.
+    bragg_radius : float
+        1/Å; as of `symmetrise.apply`.
+    told_difference : float
+        Relative difference of S, beyond that of equal S, from which on an operation counts as
+        contradicted.
+
+    Returns
+    -------
+    dict
+        ``floor`` and ``operations``, lists of figures; ``contradicted``, triplets; ``not tested``,
+        their number; ``Laue group that remains``, None if none is contradicted.
+    """
+    operations = np.asarray(group.laue_operations)
+    *maps, whole = index_maps(records.grid, operations)
+    turns, shifts = (np.rint(x[whole]).astype(np.int64) for x in maps)
+    exact = operations[whole]
+    voxels = _sample(records, cell, bragg_radius, len(exact))
+    own = _pooled(records, voxels)
+    basis = _polynomial(records, voxels, cell)
+    floor: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    done: set[bytes] = set()
+    if repeated := _repeats(records, voxels, basis):
+        floor.append({"of": _FLOOR[0], **repeated})
+    for operation, turn, shift in zip(exact, turns, shifts, strict=True):
+        inverse = np.rint(np.linalg.inv(operation)).astype(np.int64)
+        if np.array_equal(operation, np.eye(3)) or inverse.tobytes() in done:
+            continue
+        done.add(np.asarray(operation, np.int64).tobytes())
+        mates = voxels @ turn.T + shift
+        inside = np.all((mates >= 0) & (mates < records.grid.shape), axis=1)
+        inside &= np.any(mates != voxels, axis=1)
+        if not inside.any():
+            continue
+        other = _pooled(records, np.where(inside[:, None], mates, 0))
+        found = _row(terms(own, other, inside), basis)
+        name = _FLOOR[1] if np.array_equal(operation, -np.eye(3)) else triplet(operation)
+        (floor if name == _FLOOR[1] else rows).append(
+            {"of": name, **found, "matrix": operation.tolist()}
+        )
+    contradicted = _contradicted(floor, rows, told_difference)
+    return {
+        "floor": floor,
+        "operations": rows,
+        "contradicted": [row["of"] for row in contradicted],
+        "not tested": int(np.sum(~whole)) + sum(row["pairs"] < _FEWEST for row in rows),
+        "Laue group that remains": _remaining(group, contradicted) if contradicted else None,
+    }
+
+
+def triplet(operation: NDArray[Any]) -> str:
+    """Name an operation on hkl, as ``k h -l``."""
+    words = []
+    for row in np.rint(operation).astype(int):
+        word = "".join(
+            f"{'-' if n < 0 else '+' if i else ''}{'' if abs(n) == 1 else abs(n)}{name}"
+            for i, (n, name) in enumerate(zip(row, "hkl", strict=True))
+            if n
+        )
+        words.append(word.removeprefix("+"))
+    return " ".join(words)
+
+
+def _row(
+    found: tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]], basis: Floats
+) -> dict[str, Any]:
+    """Figures of one operation: the difference, what is slow in Q of it, and the rest."""
+    x, v, spread, weight, used = found
+    slow, rank = 0.0, 0
+    if used.sum() > 10 * basis.shape[1]:
+        part = basis[used]
+        normal, right = (part * v[used, None]).T @ part, part.T @ x[used]
+        rank = int(np.linalg.matrix_rank(normal))
+        slow = float(right @ np.linalg.pinv(normal) @ right)
+    chi2 = float(np.sum(x[used] ** 2 / v[used]))
+    n, spread_sum, weight_sum = float(used.sum()), float(spread.sum()), float(weight.sum())
+    # Pairs of an operation that is its own inverse are met twice.
+    one = Difference(n, chi2, 2 * spread_sum, weight_sum)
+    rest = one._replace(chi2=chi2 - slow, pairs=n - rank)
+    slowly = max(slow - rank, 0.0) / weight_sum if weight_sum > 0 else 0.0
+    return {
+        **one.figures(),
+        "z": one.z,
+        "slow in Q": slowly**0.5,
+        "rest": rest.size,
+        "rest squared": rest.square,
+        "rest squared, sigma": rest.square_sigma if weight_sum > 0 else None,
+    }
+
+
+def _sample(records: Records, cell: ArrayLike, radius: float, operations: int) -> Integers:
+    """Indices (n, 3) in h, k, l of voxels of some bricks, away from Bragg reflections."""
+    n_bricks = int(np.prod(records.bricks))
+    wanted = int(np.clip(_SAMPLE // (kernels.BRICK * operations), _FEWEST_BRICKS, _MOST_BRICKS))
+    chosen = np.random.default_rng(0).permutation(n_bricks)
+    found: list[Integers] = []
+    # A brick near a reflection, or outside of what was measured, gives none.
+    for brick in chosen:
+        if len(found) >= wanted:
+            break
+        first = np.array(np.unravel_index(brick, records.bricks, order="F")) * kernels.EDGE
+        last = np.minimum(first + kernels.EDGE, records.grid.shape)
+        region = tuple(slice(a, b) for a, b in zip(first[::-1], last[::-1], strict=True))
+        away = away_from_bragg(records.grid, cell, radius, region)
+        places = np.argwhere(away)[:, ::-1] + first
+        if len(places) and np.any(_pooled(records, places)[1] > 0):
+            found.append(places)
+    return np.concatenate(found) if found else np.empty((0, 3), np.int64)
+
+
+def _words(records: Records, voxels: Integers) -> Integers:
+    """Places (n,) of the voxels' records, as `symmetrise_kernels.number`."""
+    h, k, l = voxels.T  # noqa: E741
+    across, along = records.strides
+    number = h + (h >> 3) * 504 + 8 * k + (k >> 3) * across + 64 * l + (l >> 3) * along
+    return np.asarray(number * records.fields)
+
+
+def _of_volume(records: Records, words: Integers, volume: int) -> tuple[Floats, Floats, Floats]:
+    at = words + volume * records.words
+    counts = records.counts[at].astype(np.float64)
+    norm = records.norm[at + 1].astype(np.float64)
+    if not records.noisy:
+        return counts, norm, np.zeros(len(counts))
+    return counts, norm, np.maximum(records.norm[at + 2] - counts, 0.0)
+
+
+def _pooled(records: Records, voxels: Integers) -> tuple[Floats, Floats, Floats]:
+    """Counts, norm and read variance of all volumes together."""
+    words = _words(records, voxels)
+    parts = [_of_volume(records, words, i) for i in range(records.n_volumes)]
+    counts, norm, read = (np.sum(one, axis=0) for one in zip(*parts, strict=True))
+    records.give_back()
+    return counts, norm, read
+
+
+def _repeats(records: Records, voxels: Integers, basis: Floats) -> dict[str, Any]:
+    """One voxel in each volume against the others, of the volume that differs most."""
+    if records.n_volumes < 2:
+        return {}
+    words, rows = _words(records, voxels), []
+    whole = _pooled(records, voxels)
+    for i in range(records.n_volumes):
+        own = _of_volume(records, words, i)
+        rest = tuple(a - b for a, b in zip(whole, own, strict=True))
+        found = terms(own, rest, rest[1] > 1e-6 * whole[1])  # type: ignore[arg-type]
+        rows.append(_row(found, basis))
+    return max(rows, key=lambda row: row["rest squared"])
+
+
+def _polynomial(records: Records, voxels: Integers, cell: ArrayLike) -> Floats:
+    """Monomials (n, 20) up to third order in Q, of the order of 1."""
+    q = (records.grid.first + records.grid.step * voxels) @ lattice.b_matrix(cell).T
+    q = q / max(float(np.abs(q).max(initial=0.0)), 1e-9)
+    x, y, z = q.T
+    powers = [(i, j, k) for i in range(4) for j in range(4 - i) for k in range(4 - i - j)]
+    return np.stack([x**i * y**j * z**k for i, j, k in powers], axis=1)
+
+
+def floor_of(floor: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Mean square of the differences of equal S, and its σ: the larger of what there is."""
+    known = [row for row in floor if row["pairs"] >= _FEWEST and row["difference"] is not None]
+    if not known:
+        return 0.0, 0.0
+    worst = max(known, key=lambda row: row["rest squared"])
+    return max(worst["rest squared"], 0.0), worst["rest squared, sigma"]
+
+
+def _contradicted(
+    floor: list[dict[str, Any]], rows: list[dict[str, Any]], told: float
+) -> list[dict[str, Any]]:
+    """Operations whose mates differ by far more than equal S does.
+
+    Where neither Friedel mates nor repeats are measured, mates of the operation that agrees best
+    stand for them: they are equal, or nothing is.
+    """
+    known = [row for row in rows if row["pairs"] >= _FEWEST and row["difference"] is not None]
+    if not known:
+        return []
+    has_floor = any(row["pairs"] >= _FEWEST for row in floor)
+    best = min(known, key=lambda row: row["rest squared"])
+    square, sigma = floor_of(floor if has_floor else [best])
+    found = []
+    for row in known:
+        excess = row["rest squared"] - square
+        noise = float(np.hypot(row["rest squared, sigma"], sigma))
+        row["beyond equal S"] = float(max(excess, 0.0) ** 0.5)
+        if (
+            excess > SIGNIFICANT * noise
+            and row["rest squared"] > TIMES**2 * square
+            and row["beyond equal S"] > told
+        ):
+            found.append(row)
+    return found
+
+
+def _remaining(group: symmetry.SpaceGroup, contradicted: list[dict[str, Any]]) -> str:
+    """The largest Laue group whose operations are all among those that agree."""
+    bad = {np.asarray(row["matrix"], np.int64).tobytes() for row in contradicted}
+    bad |= {
+        np.rint(np.linalg.inv(row["matrix"])).astype(np.int64).tobytes() for row in contradicted
+    }
+    left = [
+        sub
+        for sub in subgroups.subgroups(group)
+        if not bad & {np.ascontiguousarray(m, np.int64).tobytes() for m in sub.laue_operations}
+    ]
+    if not left:
+        return "-1"
+    best = max(left, key=lambda sub: len(sub.laue_operations))
+    return f"{symmetry.space_group(f'Hall: {best.hall}').laue} ({best.symbol})"

@@ -1,0 +1,253 @@
+r"""How far two measurements of one S differ beside their noise, as a fraction of S.
+
+χ² alone does not tell: at many counts a difference of 1 % makes any χ², at few counts one of 30 %
+makes none. Two voxels of norms M₁, M₂ that hold T counts together share them binomially if their S
+is one, whatever it is: with ``p = M₁ / (M₁ + M₂)``
+
+.. math:: x = C_1 - p T, \qquad \langle x² \rangle = v = p (1 - p) T,
+
+exactly, for any T. If they differ by a fraction d of S, ``<x> = v d``, and x² / v exceeds 1 by
+``(T - 1) p (1 - p) d²``: the excess of χ² over the sum of these weights is the mean d². Read noise
+adds its variance to v.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_EDGE = 8
+# A voxel that expects this many times its block's rate, and 5 standard deviations more, is a spot.
+_SPOT = 3.0
+# Standard deviations from which on a difference is one.
+SIGNIFICANT = 5.0
+
+
+class Difference(NamedTuple):
+    """Sums over pairs; those of parts add up.
+
+    Attributes
+    ----------
+    pairs : float
+    chi2 : float
+        Σ x² / v, on average ``pairs`` where nothing differs.
+    spread : float
+        Its variance then.
+    weight : float
+        Σ (T - 1) p (1 - p): what d² is multiplied with.
+    """
+
+    pairs: float = 0.0
+    chi2: float = 0.0
+    spread: float = 0.0
+    weight: float = 0.0
+
+    def plus(self, other: "Difference") -> "Difference":
+        """Add the sums of another part."""
+        return Difference(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def reduced(self) -> float:
+        """χ² per pair, NaN without any."""
+        return self.chi2 / self.pairs if self.pairs else float("nan")
+
+    @property
+    def z(self) -> float:
+        """Standard deviations by which χ² exceeds what noise makes."""
+        return (self.chi2 - self.pairs) / self.spread**0.5 if self.spread > 0 else 0.0
+
+    @property
+    def square(self) -> float:
+        """Mean square of the relative difference; below 0 by chance."""
+        return (self.chi2 - self.pairs) / self.weight if self.weight > 0 else 0.0
+
+    @property
+    def square_sigma(self) -> float:
+        """Its standard deviation by noise; infinite where nothing can be known."""
+        return float(self.spread**0.5 / self.weight) if self.weight > 0 else float("inf")
+
+    @property
+    def size(self) -> float:
+        """Relative difference, rms."""
+        return float(max(self.square, 0.0) ** 0.5)
+
+    def figures(self) -> dict[str, float | None]:
+        """JSON-ready."""
+        return {
+            "pairs": self.pairs,
+            "reduced chi2": self.reduced if self.pairs else None,
+            "difference": self.size if self.weight > 0 else None,
+        }
+
+
+def terms(
+    first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
+) -> tuple[Floats, Floats, Floats, Floats, Bools]:
+    """Compare counts pair by pair.
+
+    Parameters
+    ----------
+    first, other : three arrays
+        Counts, norm, and variance of the read noise.
+    use : bool array
+        Pairs to compare, as far as both were measured and hold a count.
+
+    Returns
+    -------
+    x, v, spread, weight : arrays
+        0 in the pairs that were not compared.
+    used : bool array
+    """
+    (c1, m1, r1), (c2, m2, r2) = first, other
+    total = c1 + c2
+    used = use & (m1 > 0) & (m2 > 0) & (total + r1 + r2 >= 1)
+    p = np.divide(m1, m1 + m2, out=np.full(np.shape(total), 0.5), where=used)
+    q = 1 - p
+    photons = np.maximum(total, 0.0)
+    v = np.where(used, p * q * photons + q * q * r1 + p * p * r2, 1.0)
+    x = np.where(used, c1 - p * total, 0.0)
+    # Fourth moment of a binomial; a normal one has 2.
+    spread = np.where(used, np.maximum(2 + photons * p * q * (1 - 6 * p * q) / v**2, 0.0), 0.0)
+    weight = np.where(used, np.maximum(photons - 1, 0.0) * photons * (p * q) ** 2 / v, 0.0)
+    return x, np.where(used, v, 0.0), spread, weight, used
+
+
+def difference(
+    first: tuple[Floats, Floats, Floats], other: tuple[Floats, Floats, Floats], use: Bools
+) -> Difference:
+    """Sum `terms`."""
+    x, v, spread, weight, used = terms(first, other, use)
+    chi2 = np.sum(x[used] ** 2 / v[used])
+    return Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))
+
+
+def away_from_bragg(grid: Grid, cell: ArrayLike, radius: float, region: Any) -> Bools:
+    """Which voxels of a region (l, k, h) do not reach closer than ``radius`` (1/Å) to integer hkl.
+
+    Parameters
+    ----------
+    region : three slices
+        Along l, k, h.
+    """
+    b = lattice.b_matrix(cell)
+    axes = [grid.axis(i)[part] for i, part in enumerate(region[::-1])]
+    if radius <= 0:
+        return np.ones([len(axis) for axis in axes[::-1]], np.bool_)
+    g = b.T @ b
+    diagonals = (grid.step * np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])) @ b.T
+    near = radius + float(np.linalg.norm(diagonals, axis=1).max()) / 2
+    h, k, l = (axis - np.rint(axis) for axis in axes)  # noqa: E741
+    l, k = l[:, None, None], k[None, :, None]  # noqa: E741
+    square = g[0, 0] * h * h + g[1, 1] * k * k + g[2, 2] * l * l
+    square = square + 2 * (g[0, 1] * h * k + g[0, 2] * h * l + g[1, 2] * k * l)
+    return np.asarray(square >= near**2)
+
+
+@dataclass
+class Rotations:
+    """Each rotation against the sum of the others, gathered from parts of a volume.
+
+    Attributes
+    ----------
+    sums : list of Difference
+        Of each rotation.
+    total : (n, 2) array
+        Σ x and Σ v: a factor for the whole rotation.
+    smooth : (n,) array
+        χ² that one factor for each block of 8 × 8 voxels takes away, beyond what noise does.
+    """
+
+    n: int
+    sums: list[Difference] = field(init=False)
+    total: Floats = field(init=False)
+    smooth: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = [Difference()] * self.n
+        self.total = np.zeros((self.n, 2))
+        self.smooth = np.zeros(self.n)
+
+    def add(self, parts: list[NDArray[Any]], away: Bools) -> None:
+        """Take some planes.
+
+        Parameters
+        ----------
+        parts : list of (n, l, k, h) arrays
+            Counts, norm and, with read noise, variance of the counts.
+        away : (l, k, h) bool array
+            Voxels that are not near Bragg reflections.
+        """
+        counts, norm = (np.asarray(part, dtype=np.float64) for part in parts[:2])
+        read = np.maximum(np.asarray(parts[2]) - counts, 0.0) if len(parts) > 2 else 0.0 * counts
+        sums = counts.sum(axis=0), norm.sum(axis=0), read.sum(axis=0)
+        away = away & ~_spots(*sums[:2])
+        for i in range(self.n):
+            own = counts[i], norm[i], read[i]
+            rest = tuple(total - part for total, part in zip(sums, own, strict=True))
+            # What is left of a norm after rounding is none.
+            use = away & (rest[1] > 1e-6 * sums[1])
+            x, v, spread, weight, used = terms(own, rest, use)
+            chi2 = np.sum(x[used] ** 2 / v[used])
+            self.sums[i] = self.sums[i].plus(
+                Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))
+            )
+            self.total[i] += x.sum(), v.sum()
+            by_block = _blocks(x), _blocks(v)
+            found = by_block[1] > 0
+            self.smooth[i] += np.sum(by_block[0][found] ** 2 / by_block[1][found] - 1)
+
+    def figures(self, names: list[str]) -> list[dict[str, Any]]:
+        """Describe each rotation: how far it differs, and how much of that what explains.
+
+        ``factor`` is its mean S over that of the others.
+        """
+        found = []
+        for name, one, (x, v), smooth in zip(
+            names, self.sums, self.total, self.smooth, strict=True
+        ):
+            excess = max(one.chi2 - one.pairs, 0.0)
+            by_factor = max(x * x / v - 1, 0.0) if v > 0 else 0.0
+            shares = [min(part / excess, 1.0) if excess else 0.0 for part in (by_factor, smooth)]
+            found.append(
+                {
+                    "rotation": name,
+                    **one.figures(),
+                    "z": one.z,
+                    "factor": _factor(x, v),
+                    "factor explains": shares[0],
+                    "smooth explains": max(shares[1], shares[0], 0.0),
+                }
+            )
+        return found
+
+
+def _factor(x: float, v: float) -> float | None:
+    """S over that of the others: x = v d, where d is their difference over their mean."""
+    if v <= 0:
+        return None
+    half = float(np.clip(x / v, -1.99, 1.99)) / 2
+    return (1 + half) / (1 - half)
+
+
+def _blocks(values: Floats) -> Floats:
+    """Sums of (l, k, h) over 8 × 8 voxels of each plane."""
+    for axis in (1, 2):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], _EDGE), axis=axis)
+    return values
+
+
+def _spots(counts: Floats, norm: Floats) -> Bools:
+    """Voxels far brighter than their surroundings: sharp maxima fall differently into voxels."""
+    total, measured = _blocks(counts), _blocks(norm)
+    rate = np.divide(total, measured, out=np.zeros_like(total), where=measured > 0)
+    for axis in (1, 2):
+        rate = np.repeat(rate, _EDGE, axis=axis)
+    expected = _SPOT * norm * np.maximum(rate[:, : norm.shape[1], : norm.shape[2]], 0.0)
+    return np.asarray(counts > expected + 5 * np.sqrt(expected) + 5)

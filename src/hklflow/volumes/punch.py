@@ -1,0 +1,286 @@
+"""Where Bragg reflections and satellites are, how far they reach, and the voxels to punch.
+
+An ellipsoid of radii r_i holds the points whose components ``x_i = Δh_i a_i*`` along the reciprocal
+axes (1/Å) obey ``Σ (x_i / r_i) cos(a_i*, a_j*) (x_j / r_j) <= 1``: a sphere that is stretched along
+the axes, which need not be at right angles. Its surface cuts axis i at the distance r_i, and equal
+radii give the sphere. A voxel is punched if its centre is inside.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import lattice
+from hklflow.geometry.grid import Grid
+from hklflow.geometry.symmetry import SpaceGroup
+from hklflow.volumes import punch_kernels
+
+Floats = NDArray[np.float64]
+
+#: Reflections that the measured profile is stacked from, at most, and at least.
+_STRONGEST, _FEWEST = 100, 3
+# Of its bins: the middle, two that fall, two beside.
+_FEWEST_BINS = 5
+# Below this part of its middle a Gaussian peak falls steeper than r⁻⁷; thermal diffuse scattering
+# falls as r⁻², a little faster when the level beside it is taken off.
+_FOOT, _STEEP = 0.02, 5.0
+# What is left of a strong reflection in a voxel, in σ, that does no harm.
+_HARMLESS = 0.3
+_GIVE = "give the radius in 1/Å, such as `fill: {radius: 0.2}`"
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """Shape of what is punched around a position.
+
+    Attributes
+    ----------
+    form : (3, 3) array
+        ``dᵀ form d <= 1`` inside, d in voxels along h, k, l.
+    reach : (3,) array
+        Half-widths of its box, in voxels.
+    """
+
+    form: Floats
+    reach: Floats
+
+    @classmethod
+    def of(cls, grid: Grid, cell: ArrayLike, radii: ArrayLike) -> "Ellipsoid":
+        """Sphere of a radius, or ellipsoid of three along a*, b*, c*, in 1/Å."""
+        lengths = np.broadcast_to(np.asarray(radii, dtype=np.float64), (3,))
+        b = lattice.b_matrix(cell)
+        own = np.linalg.norm(b, axis=0)
+        cosines = (b.T @ b) / np.outer(own, own)
+        scale = own * grid.step / lengths
+        form: Floats = cosines * np.outer(scale, scale)
+        return cls(form, np.sqrt(np.diag(np.linalg.inv(form))) + 1e-6)
+
+
+def bragg_positions(
+    grid: Grid, cell: ArrayLike, group: SpaceGroup, radii: ArrayLike, absences: bool
+) -> Floats:
+    """Positions hkl (n, 3) whose ellipsoids reach into the grid; 000 is one if that does.
+
+    Parameters
+    ----------
+    group : SpaceGroup
+        Its centring says which are allowed.
+    radii : float or (3,)
+        1/Å.
+    absences : bool
+        Leave out what glide planes and screw axes extinguish, too. Multiple scattering and
+        disorder often put intensity there nevertheless.
+    """
+    return _within(grid, cell, radii, _lattice(grid, cell, group, radii, absences, 0.0))
+
+
+def satellite_positions(
+    grid: Grid,
+    cell: ArrayLike,
+    group: SpaceGroup,
+    radii: ArrayLike,
+    vectors: ArrayLike,
+    order: int,
+    operations: ArrayLike,
+) -> Floats:
+    """Satellites G ± m W q (n, 3) of all allowed G that reach into the grid.
+
+    Parameters
+    ----------
+    vectors : (m, 3) array
+        Propagation vectors q in r.l.u., commensurate or not.
+    order : int
+        Largest m.
+    operations : (n, 3, 3) array
+        W, of the Laue group.
+    """
+    q = np.asarray(vectors, dtype=np.float64).reshape(-1, 3)
+    star = np.einsum("wij,qj->wqi", np.asarray(operations, dtype=np.float64), q).reshape(-1, 3)
+    star = np.concatenate([star, -star])
+    star = np.unique(np.round(np.concatenate([m * star for m in range(1, order + 1)]), 9), axis=0)
+    # cctbx is not asked for absences: satellites of extinct reflections are not extinct.
+    main = _lattice(grid, cell, group, radii, False, np.abs(star).max(axis=0))
+    every = (main[:, None] + star[None]).reshape(-1, 3)
+    return _within(grid, cell, radii, np.unique(np.round(every, 9) + 0.0, axis=0))
+
+
+def _margins(grid: Grid, cell: ArrayLike, radii: ArrayLike) -> Floats:
+    return Ellipsoid.of(grid, cell, radii).reach * grid.step
+
+
+def _lattice(
+    grid: Grid,
+    cell: ArrayLike,
+    group: SpaceGroup,
+    radii: ArrayLike,
+    absences: bool,
+    more: ArrayLike,
+) -> Floats:
+    margin = _margins(grid, cell, radii) + np.broadcast_to(np.asarray(more), (3,))
+    last = grid.first + grid.step * (np.array(grid.shape) - 1)
+    low = np.ceil(grid.first - margin - 1e-9).astype(int)
+    high = np.floor(last + margin + 1e-9).astype(int)
+    ranges = (np.arange(a, b + 1) for a, b in zip(low, high, strict=True))
+    hkl = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+    primitive = hkl @ group.to_primitive.T
+    allowed = np.all(np.abs(primitive - np.rint(primitive)) < 1e-6, axis=1)
+    hkl = hkl[allowed]
+    if absences:
+        # 000 is no reflection of the crystal but the direct beam.
+        hkl = hkl[~group.is_absent(hkl) | ~hkl.any(axis=1)]
+    return hkl.astype(np.float64)
+
+
+def shortest(cell: ArrayLike, group: SpaceGroup) -> float:
+    """Shortest distance between positions that the centring allows, 1/Å."""
+    near = Grid.symmetric([3.0] * 3, [1.0] * 3)
+    hkl = _lattice(near, cell, group, 1e-6, False, 0.0)
+    q = np.linalg.norm(hkl @ lattice.b_matrix(cell).T, axis=1)
+    return float(q[q > 0].min())
+
+
+def _within(grid: Grid, cell: ArrayLike, radii: ArrayLike, hkl: Floats) -> Floats:
+    margin = _margins(grid, cell, radii)
+    last = grid.first + grid.step * (np.array(grid.shape) - 1)
+    inside = np.all((hkl >= grid.first - margin) & (hkl <= last + margin), axis=1)
+    return hkl[inside]
+
+
+def punch(
+    mask: NDArray[np.uint8], grid: Grid, cell: ArrayLike, hkl: Floats, radii: ArrayLike
+) -> None:
+    """Set the voxels of a mask (l, k, h) around positions (n, 3) to 1.
+
+    Parameters
+    ----------
+    radii : float or (3,) array
+        1/Å.
+    """
+    shape = Ellipsoid.of(grid, cell, radii)
+    # Rounded, so that equivalent positions have equivalent voxels.
+    centres = np.round((hkl - grid.first) / grid.step, 6)
+    punch_kernels.mark(mask, centres, shape.form, shape.reach)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Stacked radial profile of the strongest reflections.
+
+    Attributes
+    ----------
+    radius : float
+        Where they end, 1/Å.
+    r, value, error : (n,) arrays
+        Upper ends of the bins in 1/Å; median over the reflections of S above what is beside them,
+        relative to each one's middle; its standard error.
+    reflections : int
+        Stacked.
+    """
+
+    radius: float
+    r: Floats
+    value: Floats
+    error: Floats
+    reflections: int
+
+
+def measured_radius(
+    data: NDArray[np.float32], errors: NDArray[np.float32], grid: Grid, cell: ArrayLike, hkl: Floats
+) -> Profile:
+    """Radius of the Bragg reflections from their own radial profile.
+
+    The profiles of the (up to 100) strongest reflections, above the level at 0.35 to 0.45 of the
+    shortest distance between positions, are divided by their middle and stacked by the median.
+    The radius is where the stack sinks in the noise (2 standard errors of the stack, or 0.3 σ of a
+    voxel there, if that is more), or, below 2 % of the middle, falls no steeper than r⁻⁵ over
+    two bins: there the diffuse scattering begins, which is not to be punched, and a Gaussian
+    through the last bins is followed on to the noise. Bins are as wide as the largest voxel edge.
+
+    Raises
+    ------
+    HklflowError
+        If fewer than three reflections stand out, or no radius below 0.35 of that distance does.
+    """
+    metric = lattice.b_matrix(cell)
+    edge = float(np.linalg.norm(metric * grid.step, axis=0).max())
+    limit = 0.45 * _shortest(hkl @ metric.T)
+    bins = int(limit / edge)
+    if bins < _FEWEST_BINS:
+        raise HklflowError(
+            f"radius: voxels of {edge:.3g} 1/Å are too coarse to measure how wide reflections are, "
+            f"with {limit:.3g} 1/Å to what is between them; {_GIVE}"
+        )
+    limit = bins * edge
+    shape = Ellipsoid.of(grid, cell, limit)
+    centres = (hkl - grid.first) / grid.step
+    # Whole neighbourhoods only, and not the direct beam.
+    whole = np.all(centres >= shape.reach, axis=1) & np.any(hkl != 0, axis=1)
+    whole &= np.all(centres <= np.array(grid.shape) - 1 - shape.reach, axis=1)
+    sums, squares, counts = (np.zeros((int(whole.sum()), bins)) for _ in range(3))
+    for i, centre in enumerate(centres[whole]):
+        punch_kernels.profile(
+            data, errors, centre, shape.form, shape.reach, bins, sums[i], squares[i], counts[i]
+        )
+    measured = np.all(counts > 0, axis=1)
+    sums, squares, counts = sums[measured], squares[measured], counts[measured]
+    means, variances = sums / np.maximum(counts, 1), squares / np.maximum(counts, 1) ** 2
+    outer = max(bins // 4, 1)
+    ground = sums[:, -outer:].sum(axis=1) / np.maximum(counts[:, -outer:].sum(axis=1), 1)
+    height = means[:, 0] - ground
+    strong = np.argsort(-height)[:_STRONGEST]
+    strong = strong[height[strong] > 10 * np.sqrt(variances[strong, 0])]
+    if len(strong) < _FEWEST:
+        raise HklflowError(
+            f"radius: measured from {len(strong)} reflections that stand out ({len(sums)} of "
+            f"{len(hkl)} positions have a measured neighbourhood); {_GIVE}"
+        )
+    # Those far weaker than the strongest have tails that are all noise.
+    strong = strong[height[strong] > 0.05 * height[strong[0]]]
+    relative = (means[strong] - ground[strong, None]) / height[strong, None]
+    value = np.median(relative, axis=0)
+    noise = np.median(np.sqrt(variances[strong]) / height[strong, None], axis=0)
+    voxel = np.sqrt(squares / np.maximum(counts, 1))[strong] / height[strong, None]
+    error = 1.25 * noise / np.sqrt(len(strong))
+    floor = np.maximum(2 * error, _HARMLESS * np.median(voxel, axis=0))
+    r: Floats = edge * np.arange(1, bins + 1, dtype=np.float64)
+    return Profile(_end(r, value, floor, bins - outer), r, value, error, len(strong))
+
+
+def _end(r: Floats, value: Floats, floor: Floats, last: int) -> float:
+    middle = r - r[0] / 2
+    for i in range(1, last):
+        if value[i] < floor[i]:
+            # Between this bin and the one before a Gaussian passes the floor.
+            high, low = np.log(value[i - 1] / floor[i]), np.log(max(value[i] / floor[i], 1e-2))
+            squares = middle[i - 1 : i + 1] ** 2
+            return float(np.sqrt(squares[0] + (squares[1] - squares[0]) * high / (high - low)))
+        # Not into the bins of the ground, whose mean is 0 by construction.
+        start, ahead = (i, min(i + 2, last - 1)) if i < last - 1 else (i - 1, i)
+        fall = np.log(value[start] / max(abs(value[ahead]), 1e-12))
+        steep = fall / np.log(middle[ahead] / middle[start])
+        if value[i] < _FOOT and steep < _STEEP:
+            # A Gaussian through the steeper pair of the last bins, on to the floor.
+            pairs = [(j - 1, j) for j in (i - 1, i) if j > 0 and value[j] > 0]
+            falls = [
+                (np.log(value[a] / value[b]) / (middle[b] ** 2 - middle[a] ** 2), a)
+                for a, b in pairs
+            ]
+            fall, start = max(falls)
+            square = middle[start] ** 2 + np.log(value[start] / floor[i]) / fall
+            return float(np.sqrt(min(square, middle[last] ** 2)))
+    raise HklflowError(
+        f"radius: the strongest reflections do not end within {r[last - 1]:.3g} 1/Å of their "
+        f"positions; check cell and centring, or {_GIVE}"
+    )
+
+
+def _shortest(q: Floats) -> float:
+    """Shortest distance between positions (n, 3) in 1/Å."""
+    from scipy.spatial import cKDTree
+
+    if len(q) < 2:
+        raise HklflowError(f"radius: the grid holds a single position; {_GIVE}")
+    distance = np.asarray(cKDTree(q).query(q, k=2)[0])
+    return float(distance[:, 1].min())

@@ -1,0 +1,500 @@
+"""Kernels of `symmetrise`: orbits of voxels, their outliers, and their agreement.
+
+Voxels lie in bricks of 8 × 8 × 8. A voxel's record is one word each for counts, norm and, with
+read noise, variance of every volume; counts may be integers in the same memory.
+"""
+
+import numpy as np
+
+from hklflow.simd.jit import kernel
+
+EDGE = 8
+BRICK = EDGE**3
+
+# Columns of the table by shell: voxels, those measured before and after, ...
+INSIDE, BEFORE, AFTER = 0, 1, 2
+# ... halves of orbits: their number, and weighted sums of 1, x, y, x², y², xy, ...
+PAIRS, W, X, Y, XX, YY, XY = 3, 4, 5, 6, 7, 8, 9
+# ... χ² of equivalents and its degrees of freedom, Σ |C - M S| and Σ C, and observations.
+CHI2, DOF, SPREAD, COUNTS, REJECTED, OBSERVED = 10, 11, 12, 13, 14, 15
+COLUMNS = 16
+
+# Expected counts of the groups of observations that χ² compares.
+_LEAST = 5.0
+# Distance in voxels below which two images are the same.
+_SAME = 1e-4
+
+
+@kernel(inline="always")
+def number(h, k, l, strides):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Place of a voxel in the bricks."""
+    return h + (h >> 3) * 504 + 8 * k + (k >> 3) * strides[0] + 64 * l + (l >> 3) * strides[1]
+
+
+@kernel
+def _members(h, k, l, shape, strides, turns, shifts, members):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Distinct voxels of an orbit if this voxel has the largest number of it, else 0."""
+    n_h, n_k, n_l = shape
+    members[0] = number(h, k, l, strides)
+    n = 1
+    for op in range(1, turns.shape[0]):
+        a, b = turns[op], shifts[op]
+        x = a[0, 0] * h + a[0, 1] * k + a[0, 2] * l + b[0]
+        y = a[1, 0] * h + a[1, 1] * k + a[1, 2] * l + b[1]
+        z = a[2, 0] * h + a[2, 1] * k + a[2, 2] * l + b[2]
+        if 0 <= x < n_h and 0 <= y < n_k and 0 <= z < n_l:
+            mate = number(x, y, z, strides)
+            if mate > members[0]:
+                return 0
+            members[n] = mate
+            n += 1
+    distinct = 1
+    for i in range(1, n):
+        new = True
+        for j in range(distinct):
+            new &= members[i] != members[j]
+        if new:
+            members[distinct] = members[i]
+            distinct += 1
+    return distinct
+
+
+@kernel(error_model="numpy")
+def reject(c, m, r, use, limit, tolerance):  # type: ignore[no-untyped-def]
+    """Take the worst observation out of use until all agree or two remain.
+
+    Given their total, counts of one rate are binomial, ``C_i ~ B(T, M_i / Σ M)``, and the deviance
+    of one against the others bounds the tail: ``P <= exp(-z² / 2)`` for any number of counts
+    (Chernoff). Read noise is a Poisson background of the same variance in all of it.
+
+    Parameters
+    ----------
+    c, m, r : (n,) arrays
+        Counts, norms > 0, read variances.
+    use : (n,) bool array
+        Changed.
+    limit : float
+        z² beyond which an observation goes.
+    tolerance : float
+        Relative difference that is allowed beside the noise: z² is divided by
+        ``1 + tolerance² μ``, with μ what the others let expect.
+
+    Returns
+    -------
+    int
+        Observations taken out.
+    """
+    left, out = 0, 0
+    for i in range(c.size):
+        left += use[i]
+    while left >= 3:
+        counts, norm, read = 0.0, 0.0, 0.0
+        for i in range(c.size):
+            if use[i]:
+                counts += c[i]
+                norm += m[i]
+                read += r[i]
+        rate, total = max(counts, 0.0) / norm, max(counts, 0.0) + read
+        worst, most = -1, limit
+        for i in range(c.size):
+            if not use[i]:
+                continue
+            expected = m[i] * rate + r[i]
+            x = min(max(c[i] + r[i], 0.0), total)
+            # The deviance is never above twice Pearson's χ²: two logarithms saved.
+            if 2 * (x - expected) ** 2 * total <= limit * expected * (total - expected):
+                continue
+            deviance = 0.0
+            if x > 0:
+                deviance += 2 * x * np.log(x / expected)
+            if x < total:
+                deviance += 2 * (total - x) * np.log((total - x) / (total - expected))
+            others = max(m[i] * (counts - c[i]) / (norm - m[i]), 0.0)
+            z2 = deviance / (1 + tolerance**2 * others)
+            if z2 > most:
+                worst, most = i, z2
+        if worst < 0:
+            break
+        use[worst] = False
+        left -= 1
+        out += 1
+    return out
+
+
+@kernel(error_model="numpy")
+def disagreement(c, m, r, use):  # type: ignore[no-untyped-def]
+    """χ² of observations around their common rate, and its expectation.
+
+    Observations are joined, in their order, until 5 counts are expected: norms alone decide, so
+    that the expectation holds for few counts. Of photons it is the number of groups less one; with
+    read noise, ``n - 2 + (V / M²) Σ M_g² / V_g``. 0, 0 if there are fewer than two groups.
+
+    Parameters
+    ----------
+    c, m, r, use
+        As in `reject`.
+    """
+    counts, norm = 0.0, 0.0
+    for i in range(c.size):
+        if use[i]:
+            counts += c[i]
+            norm += m[i]
+    rate = max(counts, 0.0) / norm if norm > 0 else 0.0
+    groups, chi2, shares, variance = 0, 0.0, 0.0, 0.0
+    # The group before, which takes what is left at the end, and the one that grows.
+    c0, m0, v0, c1, m1, v1 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(c.size):
+        if not use[i]:
+            continue
+        c1 += c[i]
+        m1 += m[i]
+        v1 += m[i] * rate + r[i]
+        variance += m[i] * rate + r[i]
+        if v1 >= _LEAST:
+            if groups:
+                chi2 += (c0 - m0 * rate) ** 2 / v0
+                shares += m0 * m0 / v0
+            groups += 1
+            c0, m0, v0, c1, m1, v1 = c1, m1, v1, 0.0, 0.0, 0.0
+    if groups < 2:
+        return 0.0, 0.0
+    c0, m0, v0 = c0 + c1, m0 + m1, v0 + v1
+    chi2 += (c0 - m0 * rate) ** 2 / v0
+    shares += m0 * m0 / v0
+    return chi2, groups - 2 + variance * shares / norm**2
+
+
+@kernel(error_model="numpy")
+def _halves(c, m, use, seed, row):  # type: ignore[no-untyped-def]
+    """Add an orbit to the correlation of halves, which a hash makes equally large."""
+    order = np.empty(c.size, np.int64)
+    n = 0
+    for i in range(c.size):
+        if use[i]:
+            order[n] = i
+            n += 1
+    if n < 2:
+        return
+    state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
+    sums = np.zeros((2, 2))
+    side = 0
+    for i in range(n):
+        state ^= state >> np.uint64(29)
+        state = state * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(0x94D049BB133111EB)
+        drawn = int(state >> np.uint64(33))
+        if i == 0:
+            side = (drawn >> 20) & 1
+        other = i + drawn % (n - i)
+        chosen = order[other]
+        order[other] = order[i]
+        sums[(side + i) & 1, 0] += c[chosen]
+        sums[(side + i) & 1, 1] += m[chosen]
+    x, y = sums[0, 0] / sums[0, 1], sums[1, 0] / sums[1, 1]
+    # Of the norm, never of the counts: those with few would weigh more.
+    w = sums[0, 1] * sums[1, 1] / (sums[0, 1] + sums[1, 1])
+    row[PAIRS] += 1
+    row[W] += w
+    row[X] += w * x
+    row[Y] += w * y
+    row[XX] += w * x * x
+    row[YY] += w * y * y
+    row[XY] += w * x * y
+
+
+@kernel
+def _near_bragg(q, metric, radius):  # type: ignore[no-untyped-def]
+    a, b, c = q[0] - np.rint(q[0]), q[1] - np.rint(q[1]), q[2] - np.rint(q[2])
+    return _square(a, b, c, metric) < radius * radius
+
+
+@kernel
+def _shell(h, k, l, axes, metric, per_q, n, q):  # type: ignore[no-untyped-def]  # noqa: E741
+    """Number of the shell that a voxel is in; q becomes its hkl."""
+    q[0] = axes[0][0] + axes[1][0] * h
+    q[1] = axes[0][1] + axes[1][1] * k
+    q[2] = axes[0][2] + axes[1][2] * l
+    return min(int(np.sqrt(max(_square(q[0], q[1], q[2], metric), 0.0)) * per_q), n - 1)
+
+
+@kernel(inline="always")
+def _square(a, b, c, g):  # type: ignore[no-untyped-def]
+    return (
+        g[0, 0] * a * a
+        + g[1, 1] * b * b
+        + g[2, 2] * c * c
+        + 2 * (g[0, 1] * a * b + g[0, 2] * a * c + g[1, 2] * b * c)
+    )
+
+
+@kernel(error_model="numpy")
+def combine(  # type: ignore[no-untyped-def]
+    counts,
+    norm,
+    fields,
+    noisy,
+    chi2_map,
+    multiplicity,
+    bricks,
+    shape,
+    strides,
+    turns,
+    shifts,
+    axes,
+    metric,
+    per_q,
+    radius,
+    limit,
+    tolerance,
+    table,
+    rejected,
+):
+    """Sum the orbits whose voxel of largest number is in some bricks, in place.
+
+    Parameters
+    ----------
+    counts, norm : flat arrays
+        Two views of the records, ``fields`` words each. The sums go to the first volume's words.
+    noisy : bool
+        Whether the third word of a volume is the variance of its counts.
+    chi2_map, multiplicity : flat arrays
+        One word a voxel; filled.
+    bricks : (int, int)
+        From, to.
+    shape, strides
+        Voxels along h, k, l, and of `number`.
+    turns, shifts : (n, 3, 3), (n, 3) int arrays
+        Voxel i has its mate at ``turns i + shifts``; the identity comes first.
+    axes : (first, step)
+    metric : (3, 3) array
+        Reciprocal, 1/Å².
+    per_q : float
+        Shells per 1/Å.
+    radius : float
+        Nothing is judged or left out this close (1/Å) to integer hkl.
+    limit, tolerance
+        Of `reject`.
+    table : (shells, COLUMNS) array
+    rejected : (volumes,) array
+        Both are added to.
+    """
+    n_h, n_k, n_l = shape
+    words = 3 if noisy else 2
+    n_volumes = rejected.size
+    members = np.empty(turns.shape[0], np.int64)
+    room = turns.shape[0] * n_volumes
+    all_c, all_m, all_r = np.empty(room), np.empty(room), np.zeros(room)
+    all_use, volume = np.empty(room, np.bool_), np.empty(room, np.int64)
+    q = np.empty(3)
+    across_h = (n_h + EDGE - 1) >> 3
+    across_k = (n_k + EDGE - 1) >> 3
+    for brick in range(bricks[0], bricks[1]):
+        h0 = brick % across_h * EDGE
+        k0 = brick // across_h % across_k * EDGE
+        l0 = brick // (across_h * across_k) * EDGE
+        for at in range(BRICK):
+            h, k, l = h0 + (at & 7), k0 + ((at >> 3) & 7), l0 + (at >> 6)  # noqa: E741
+            if h >= n_h or k >= n_k or l >= n_l:
+                continue
+            distinct = _members(h, k, l, shape, strides, turns, shifts, members)
+            if distinct == 0:
+                continue
+            row = table[_shell(h, k, l, axes, metric, per_q, table.shape[0], q)]
+            row[INSIDE] += distinct
+            n = 0
+            for i in range(distinct):
+                seen = False
+                for v in range(n_volumes):
+                    word = members[i] * fields + v * words
+                    exposed = float(norm[word + 1])
+                    if exposed > 0:
+                        all_c[n], all_m[n] = float(counts[word]), exposed
+                        if noisy:
+                            all_r[n] = max(float(norm[word + 2]) - all_c[n], 0.0)
+                        all_use[n], volume[n] = True, v
+                        n += 1
+                        seen = True
+                row[BEFORE] += seen
+            if n == 0:
+                for i in range(distinct):
+                    chi2_map[members[i]] = np.nan
+                continue
+            c, m, r, use = all_c[:n], all_m[:n], all_r[:n], all_use[:n]
+            judged = not _near_bragg(q, metric, radius)
+            out = 0
+            if judged:
+                out = reject(c, m, r, use, limit, tolerance)
+                if out:
+                    for i in range(n):
+                        rejected[volume[i]] += not use[i]
+            chi2, dof = disagreement(c, m, r, use)
+            sum_c, sum_m, sum_v = 0.0, 0.0, 0.0
+            for i in range(n):
+                if use[i]:
+                    sum_c += c[i]
+                    sum_m += m[i]
+                    sum_v += c[i] + r[i]
+            row[AFTER] += distinct
+            if judged:
+                row[REJECTED] += out
+                row[OBSERVED] += n
+                row[CHI2] += chi2
+                row[DOF] += dof
+                _halves(c, m, use, members[0], row)
+                if n - out >= 2:
+                    for i in range(n):
+                        if use[i]:
+                            row[SPREAD] += abs(c[i] - m[i] * sum_c / sum_m)
+                    row[COUNTS] += sum_c
+            for i in range(distinct):
+                word = members[i] * fields
+                counts[word], norm[word + 1] = sum_c, sum_m
+                if noisy:
+                    norm[word + 2] = sum_v
+                chi2_map[members[i]] = chi2 / dof if dof > 0 else np.nan
+                multiplicity[members[i]] = min(n - out, 255)
+
+
+@kernel(error_model="numpy")
+def deal(  # type: ignore[no-untyped-def]
+    values,
+    fields,
+    words,
+    bricks,
+    shape,
+    strides,
+    turns,
+    shifts,
+    turns_dealt,
+    shifts_dealt,
+    axes,
+    metric,
+    per_q,
+    table,
+):
+    """Add the images that lie between voxels, for the orbits led from some bricks.
+
+    Of each, the 8 voxels around it give their words, times their trilinear weights: counts and
+    norm alike, so that S is an average, weighted with the exposure. The sums go to the second
+    ``words`` words of the records.
+
+    Parameters
+    ----------
+    values : flat float array
+    turns, shifts : int arrays
+        Of the operations that have been applied exactly, as in `combine`.
+    turns_dealt, shifts_dealt : (n, 3, 3), (n, 3) float arrays
+        One operation of each further coset.
+    axes, metric, per_q
+        As in `combine`.
+    table : (shells, COLUMNS) array
+        Voxels with a norm are added to it.
+    """
+    n_h, n_k, n_l = shape
+    members = np.empty(turns.shape[0], np.int64)
+    images = np.empty((turns_dealt.shape[0] + 1, 3))
+    image, sums, q = np.empty(3), np.empty(words), np.empty(3)
+    across_h = (n_h + EDGE - 1) >> 3
+    across_k = (n_k + EDGE - 1) >> 3
+    for brick in range(bricks[0], bricks[1]):
+        h0 = brick % across_h * EDGE
+        k0 = brick // across_h % across_k * EDGE
+        l0 = brick // (across_h * across_k) * EDGE
+        for at in range(BRICK):
+            h, k, l = h0 + (at & 7), k0 + ((at >> 3) & 7), l0 + (at >> 6)  # noqa: E741
+            if h >= n_h or k >= n_k or l >= n_l:
+                continue
+            distinct = _members(h, k, l, shape, strides, turns, shifts, members)
+            if distinct == 0:
+                continue
+            images[0, 0], images[0, 1], images[0, 2] = h, k, l
+            for word in range(words):
+                sums[word] = values[members[0] * fields + word]
+            n = 1
+            for op in range(turns_dealt.shape[0]):
+                a, b = turns_dealt[op], shifts_dealt[op]
+                for i in range(3):
+                    image[i] = a[i, 0] * h + a[i, 1] * k + a[i, 2] * l + b[i]
+                if _is_new(image, images[:n], turns, shifts):
+                    images[n] = image
+                    n += 1
+                    _gather(image, values, fields, shape, strides, turns, shifts, sums)
+            shell = _shell(h, k, l, axes, metric, per_q, table.shape[0], q)
+            table[shell, AFTER] += distinct * (sums[1] > 0)
+            for i in range(distinct):
+                for word in range(words):
+                    values[members[i] * fields + words + word] = sums[word]
+
+
+@kernel
+def _is_new(image, images, turns, shifts):  # type: ignore[no-untyped-def]
+    """Whether no exact operation takes one of the images to this one."""
+    for n in range(images.shape[0]):
+        for op in range(turns.shape[0]):
+            away = 0.0
+            for i in range(3):
+                there = shifts[op, i] - image[i]
+                for j in range(3):
+                    there += turns[op, i, j] * images[n, j]
+                away = max(away, abs(there))
+            if away < _SAME:
+                return False
+    return True
+
+
+@kernel
+def _fixing(x, y, z, turns, shifts):  # type: ignore[no-untyped-def]
+    """How many exact operations leave a place where it is."""
+    n = 0
+    for op in range(turns.shape[0]):
+        a, b = turns[op], shifts[op]
+        away = abs(a[0, 0] * x + a[0, 1] * y + a[0, 2] * z + b[0] - x)
+        away = max(away, abs(a[1, 0] * x + a[1, 1] * y + a[1, 2] * z + b[1] - y))
+        away = max(away, abs(a[2, 0] * x + a[2, 1] * y + a[2, 2] * z + b[2] - z))
+        n += away < _SAME
+    return n
+
+
+@kernel
+def _gather(image, values, fields, shape, strides, turns, shifts, sums):  # type: ignore[no-untyped-def]
+    # A voxel on a mirror has been summed once, and is beside images on both sides of it.
+    alone = _fixing(image[0], image[1], image[2], turns, shifts)
+    # A place that rounding puts just below a voxel is that voxel's.
+    h, k, l = (  # noqa: E741
+        int(np.floor(image[0] + 1e-9)),
+        int(np.floor(image[1] + 1e-9)),
+        int(np.floor(image[2] + 1e-9)),
+    )
+    for corner in range(8):
+        i, j, m = corner & 1, (corner >> 1) & 1, corner >> 2
+        x, y, z = h + i, k + j, l + m
+        weight = (1 - abs(image[0] - x)) * (1 - abs(image[1] - y)) * (1 - abs(image[2] - z))
+        inside = 0 <= x < shape[0] and 0 <= y < shape[1] and 0 <= z < shape[2]
+        if inside and weight > 1e-9:
+            weight *= _fixing(x, y, z, turns, shifts) / alone
+            here = number(x, y, z, strides) * fields
+            for word in range(sums.size):
+                sums[word] += weight * values[here + word]
+
+
+@kernel
+def put(parts, target, fields, words, word, first, strides):  # type: ignore[no-untyped-def]
+    """Take a strip (n, l, k, h) of one word of all volumes into the records; its largest value."""
+    largest = 0.0
+    for v in range(parts.shape[0]):
+        for l in range(parts.shape[1]):  # noqa: E741
+            for k in range(parts.shape[2]):
+                for h in range(parts.shape[3]):
+                    value = parts[v, l, k, h]
+                    place = number(h, first[1] + k, first[0] + l, strides)
+                    target[place * fields + v * words + word] = value
+                    largest = max(largest, value)
+    return largest
+
+
+@kernel
+def take(source, fields, word, first, strides, target):  # type: ignore[no-untyped-def]
+    """Fill planes (l, k, h), the first of which is ``first``, with one word of the records."""
+    for l in range(target.shape[0]):  # noqa: E741
+        for k in range(target.shape[1]):
+            for h in range(target.shape[2]):
+                target[l, k, h] = source[number(h, k, first + l, strides) * fields + word]

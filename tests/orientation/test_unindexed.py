@@ -1,0 +1,101 @@
+"""What peaks are that the lattice does not index, in worlds that somebody else wrote."""
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.orientation.test_steadiness import Case
+from tests.truth import worlds
+
+from hklflow.geometry import symmetry
+from hklflow.orientation.unindexed import unindexed
+from hklflow.quality import gates
+from hklflow.stage.scan_limits import ScanLimits
+
+
+@cache
+def found(kind: str, seed: int) -> tuple[dict[str, Any], Counter[int]]:
+    """What was said of a world, and how many peaks of each origin it has."""
+    systems = worlds.systems_of(*kind.partition(":")[::2])
+    case = Case(kind, systems[seed % len(systems)], seed, None)
+    return case.doubts(), Counter(case.world.peaks["origin"].tolist())
+
+
+def told(record: dict[str, Any]) -> list[str]:
+    limits = ScanLimits(max_unindexed=1).limits()
+    return [s for s in gates.doubtful(record, limits) if "not indexed" in s]
+
+
+@pytest.mark.parametrize("seed", [20, 21, 25])
+def test_half_the_wavelength(seed: int) -> None:
+    record, there = found("half_wavelength", seed)
+    (left,) = record["unindexed"]
+    assert left["half the wavelength"] == pytest.approx(there[worlds.HALF], rel=0.1)
+    assert left["satellites"] == []
+    assert left["rings"] == {}
+    (sentence,) = told(record)
+    assert "half the wavelength" in sentence
+
+
+@pytest.mark.parametrize(("what", "name"), [("ice", "ice"), ("aluminium", "aluminium")])
+@pytest.mark.parametrize("seed", [21, 23, 26])
+def test_rings_are_called_by_what_they_are_of(what: str, name: str, seed: int) -> None:
+    record, there = found(f"rings:{what}", seed)
+    (left,) = record["unindexed"]
+    assert list(left["rings"]) == [name]
+    assert 0.5 * there[worlds.RING] < left["rings"][name] <= there[worlds.RING]
+    assert f"on rings of {name}" in told(record)[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "vector"), [("1/2,1/2,1/2", (0.5, 0.5, 0.5)), ("1/2,0,0", (0.5, 0, 0))]
+)
+@pytest.mark.parametrize("seed", [20, 22])
+def test_a_superlattice_is_not_half_the_wavelength(
+    what: str, vector: tuple[float, ...], seed: int
+) -> None:
+    record, there = found(f"superlattice:{what}", seed)
+    (left,) = record["unindexed"]
+    assert left["half the wavelength"] == 0
+    assert sum(n for _, n in left["satellites"]) > 0.8 * there[worlds.SUPER]
+    assert sorted(np.abs(left["satellites"][0][0])) == sorted(vector)
+
+
+@pytest.mark.parametrize("seed", [20, 21, 25])
+def test_noise_is_at_no_place_in_particular(seed: int) -> None:
+    record, there = found("noise", seed)
+    (left,) = record["unindexed"]
+    assert left["rest"] == pytest.approx(there[worlds.NOISE], rel=0.1)
+    assert (left["half the wavelength"], left["rings"], left["satellites"]) == (0, {}, [])
+
+
+@pytest.mark.parametrize("seed", range(30, 37))
+def test_nothing_is_told_of_a_world_without(seed: int) -> None:
+    record, _ = found("plain", seed)
+    assert told(record) == []
+
+
+def test_a_single_ring_is_enough_where_it_holds_what_is_left() -> None:
+    """The detector sees no further than one ring of diamond."""
+    record, there = found("rings:diamond", 50001)
+    (left,) = record["unindexed"]
+    assert list(left["rings"]) == ["diamond"]
+    assert left["rings"]["diamond"] > 0.9 * there[worlds.RING]
+
+
+def test_satellites_that_fall_off_as_reflections_do_are_not_half_the_wavelength() -> None:
+    case = Case("superlattice:1/2,0,0", "hexagonal", 50011, None)
+    (left,) = case.doubts()["unindexed"]
+    assert left["half the wavelength"] == 0
+    assert left["satellites"]
+
+
+def test_few_peaks_and_none() -> None:
+    group = symmetry.space_group("P m -3 m")
+    nothing = unindexed(np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0, np.bool_), group)
+    assert (nothing.fraction, nothing.rest) == (0.0, 0)
+    one = np.array([[0.5, 0.5, 0.5], [1.0, 0, 0]])
+    left = unindexed(one, np.ones(2), np.ones(2), np.zeros(2, np.bool_), group)
+    assert (left.half, left.satellites, left.rest) == (0, [], 1)

@@ -1,0 +1,328 @@
+"""Each gate trips on the figure that it is about, and only then."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hklflow.orientation.limits import Limits
+from hklflow.quality.gates import doubtful, failures, hints, own_absences, vector_text
+from hklflow.stage.scan_limits import ScanLimits
+
+IDENTITY = {
+    "sample": "perov",
+    "scan": "150K",
+    "temperature": 150.0,
+    "parent": "300K",
+    "parent_temperature": 300.0,
+    "space_group": "P 4/m m m",
+}
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    good = {
+        "space group": "P 4/m m m",
+        "crystal system": "tetragonal",
+        "peaks": 400,
+        "fraction unindexed": 0.05,
+        "offsets": [],
+        "absent reflections": {"number": 0, "of": 400, "fraction": 0.0, "strongest": []},
+        "cell": [3.99, 3.99, 4.05, 90.0, 90.0, 90.0],
+        "cell_sigma": [2e-4, 2e-4, 3e-4, 0.0, 0.0, 0.0],
+        "volume": 64.5,
+        "volume_sigma": 0.01,
+        "relations": [relation()],
+        "subgroups": [],
+    }
+    return good | changes
+
+
+def relation(**changes: Any) -> dict[str, Any]:
+    return {
+        "relation": "a = b",
+        "deviation": 1e-4,
+        "sigma": 2e-4,
+        "unit": "A",
+        "z": 0.5,
+        "relative": 2.5e-5,
+        **changes,
+    }
+
+
+ORTHORHOMBIC = [
+    {"space_group": "P m m m", "cell": [3.98, 4.0123, 4.05, 90.0, 90.0, 90.0]},
+    {"space_group": "P 2/m 1 1", "cell": [3.98, 4.0123, 4.05, 90.0, 90.0, 90.0]},
+]
+
+
+def judge(changes: dict[str, Any], limits: Limits | None = None, **identity: Any) -> list[str]:
+    return failures(
+        figures(**changes), figures(), limits or ScanLimits().limits(), IDENTITY | identity
+    )
+
+
+def test_a_crystal_like_its_parents_passes() -> None:
+    assert judge({}) == []
+
+
+def test_a_broken_relation_is_told_with_temperature_number_limit_and_proposal() -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    sentences = judge({"relations": [broken], "subgroups": ORTHORHOMBIC})
+    assert sentences == [
+        "perov 150K at 150 K: the tetragonal relation a = b of the parent 300K (P 4/m m m) is "
+        "broken by 0.31% (62 sigma; limits 0.02% and 5 sigma)",
+        "make 150K a parent, also of the scans beyond 150 K, e.g. space group "
+        "P m m m (or P 2/m 1 1), cell 3.98 4.0123 4.05 90 90 90: in scans.tsv put `150K` in the "
+        "column `parent`, and in config.yaml `per_scan: {perov/150K: {refine_parent: "
+        "{space_group: P m m m, cell: [3.98, 4.0123, 4.05, 90, 90, 90]}}}`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("z", "relative", "n"), [(62.0, 1.9e-4, 0), (4.9, 0.0031, 0), (5.1, 2.1e-4, 2)]
+)
+def test_a_relation_must_be_broken_significantly_and_visibly(
+    z: float, relative: float, n: int
+) -> None:
+    assert len(judge({"relations": [relation(z=z, relative=relative)]})) == n
+
+
+@pytest.mark.parametrize(("fraction", "n"), [(0.19, 0), (0.21, 2)])
+def test_unindexed_peaks(fraction: float, n: int) -> None:
+    sentences = judge({"fraction unindexed": fraction})
+    assert len(sentences) == n
+    if n:
+        assert "perov 150K at 150 K: 21.0% of the peaks are not indexed" in sentences[0]
+        assert "compared with 5.0%" in sentences[0]
+        assert "limit 15.0%" in sentences[0]
+
+
+def test_a_superlattice_is_proposed_by_its_vector() -> None:
+    offset = {
+        "vector": [1 / 3, 1 / 3, 0.0],
+        "arms": 2,
+        "peaks": 90,
+        "expected by chance": 0.31,
+        "multiples": [3, 3, 1],
+        "space_group": "P 6/m m m",
+    }
+    sentences = judge({"fraction unindexed": 0.4, "offsets": [offset]})
+    assert "90 of them lie at (1/3, 1/3, 0) from reflections (0.31 expected" in sentences[0]
+    assert (
+        "propagation vector (1/3, 1/3, 0), in the parent's cell multiplied 3 x 3 x 1"
+        in (sentences[1])
+    )
+    assert "{space_group: P 6/m m m, cell: [11.97, 11.97, 4.05, 90, 90, 90]}" in sentences[1]
+
+
+DOUBLED = {
+    "vector": [0.5, 0.0, 0.0],
+    "arms": 2,
+    "peaks": 90,
+    "expected by chance": 0.31,
+    "multiples": [2, 2, 1],
+    "space_group": "P 4/m m m",
+}
+
+
+@pytest.mark.parametrize("fraction", [0.4, 0.1])
+def test_a_superlattice_of_a_broken_cell_is_proposed_as_one_lattice(fraction: float) -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    larger = {
+        "space_group": "P m m m",
+        "cell": [7.96, 4.0123, 4.05, 90.0, 90.0, 90.0],
+        "others": [],
+        "volume": 2,
+    }
+    changes = {
+        "fraction unindexed": fraction,
+        "relations": [broken],
+        "subgroups": ORTHORHOMBIC,
+        "offsets": [DOUBLED],
+        "superlattice": larger,
+    }
+    remedy = judge(changes)[-1]
+    assert "propagation vector (1/2, 0, 0), in 2 times the parent's primitive cell" in remedy
+    assert "{space_group: P m m m, cell: [7.96, 4.0123, 4.05, 90, 90, 90]}" in remedy
+
+
+MODULATED = {
+    "vector": [0.0, 0.0, 0.28761],
+    "sigma": [0.0, 0.0, 0.00042],
+    "arms": 2,
+    "peaks": 120,
+    "expected by chance": 0.31,
+}
+
+
+def test_incommensurate_satellites_keep_the_parents_cell() -> None:
+    changes = {
+        "fraction unindexed": 0.4,
+        "unindexed peaks": 160,
+        "incommensurate": [MODULATED],
+    }
+    told, remedy = judge(changes)
+    assert "120 of them lie at (0, 0, 0.2876(4)) from reflections" in told
+    assert "refine_parent" not in remedy
+    assert "`per_scan: {perov/150K: {accept: {max_unindexed_rise: 0.40}}}`" in remedy
+    # Most of the new peaks are something else.
+    assert "accept:" not in judge(changes | {"unindexed peaks": 300})[-1]
+    # A twin has peaks at such places too.
+    twin = {"sentence": "a twin", "share": 0.05}
+    assert "incommensurate" not in " ".join(judge(changes | {"other crystals": [twin]}))
+
+
+def test_with_a_broken_cell_the_main_reflections_are_the_new_parents() -> None:
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    changes = {
+        "fraction unindexed": 0.4,
+        "unindexed peaks": 160,
+        "incommensurate": [MODULATED],
+        "relations": [broken],
+        "subgroups": ORTHORHOMBIC,
+    }
+    remedy = judge(changes)[-1]
+    assert "copy results/perov/150K/orientation.json to 150K_start.json" in remedy
+    assert (
+        "{refine_parent: {space_group: P m m m, cell: [3.98, 4.0123, 4.05, 90, 90, 90], "
+        "min_indexed: 0.36, hkl_tolerance: 0.17}, orientation: {start: 150K_start.json}}" in remedy
+    )
+
+
+@pytest.mark.parametrize(("number", "of", "n"), [(2, 50, 0), (3, 50, 2), (3, 400, 0)])
+def test_absent_reflections(number: int, of: int, n: int) -> None:
+    absent = {"number": number, "of": of, "fraction": number / of, "strongest": [[1, 0, 0]]}
+    sentences = judge({"absent reflections": absent})
+    assert len(sentences) == n
+    if n:
+        assert "3 of 50 indexed peaks (6.0%)" in sentences[0]
+        assert sentences[0].endswith("strongest (1 0 0)")
+
+
+@pytest.mark.parametrize(
+    # 1e-4/K × 150 K + 1e-4 + 5 × √2 × 2e-4 / 3.99 = 0.015454 in ln a
+    ("factor", "n"),
+    [(1.01540, 0), (1.01570, 2), (1 / 1.01540, 0), (1 / 1.01570, 2)],
+)
+def test_a_jump_of_an_axis_beyond_expansion_and_error(factor: float, n: int) -> None:
+    a = 3.99 * factor
+    sentences = judge({"cell": [a, a, 4.05, 90.0, 90.0, 90.0], "cell_sigma": [2e-4 * factor] * 3})
+    assert len(sentences) == n
+    if n:
+        # b is a: said once.
+        assert sentences[0].startswith("perov 150K at 150 K: a differs by ")
+        assert "over 150 K" in sentences[0]
+        assert "space_group: P 4/m m m" in sentences[1]
+
+
+def test_at_equal_temperature_only_the_rest_is_allowed() -> None:
+    longer = [3.99 * 1.001, 3.99 * 1.001, 4.05, 90.0, 90.0, 90.0]
+    assert judge({"cell": longer}) == []
+    assert judge({"cell": longer}, temperature=300.0)
+
+
+@pytest.mark.parametrize("unknown", ["temperature", "parent_temperature"])
+def test_without_a_temperature_no_size_is_a_jump_but_a_broken_relation_is_told(
+    unknown: str,
+) -> None:
+    longer = [3.99 * 1.01, 3.99 * 1.01, 4.05, 90.0, 90.0, 90.0]
+    assert judge({"cell": longer}, **{unknown: None}) == []
+    broken = relation(deviation=0.0124, sigma=2e-4, z=62.0, relative=0.0031)
+    told = judge({"cell": longer, "relations": [broken]}, temperature=None)
+    assert told[0].startswith("perov 150K: the tetragonal relation a = b")
+
+
+def test_a_weak_superlattice_is_hinted_at_unless_the_parent_has_it() -> None:
+    offset = {
+        "vector": [0.5, 0.5, 0.0],
+        "arms": 1,
+        "peaks": 20,
+        "expected by chance": 0.1,
+        "multiples": [2, 2, 1],
+        "space_group": "P 4/m m m",
+    }
+    weak = figures(**{"fraction unindexed": 0.1, "offsets": [offset]})
+    assert failures(weak, figures(), ScanLimits().limits(), IDENTITY) == []
+    (told,) = hints(weak, figures(), ScanLimits().limits(), IDENTITY)
+    assert told.startswith("150K: 20 peaks that are not indexed lie at (1/2, 1/2, 0)")
+    assert hints(weak, figures(offsets=[offset]), ScanLimits().limits(), IDENTITY) == []
+    modulated = figures(**{"fraction unindexed": 0.1, "incommensurate": [MODULATED]})
+    (told,) = hints(modulated, figures(), ScanLimits().limits(), IDENTITY)
+    assert "(0, 0, 0.2876(4))" in told
+    moved = MODULATED | {"vector": [0.0, 0.0, 0.29]}  # the modulation follows the temperature
+    assert hints(modulated, figures(incommensurate=[moved]), ScanLimits().limits(), IDENTITY) == []
+    # Told by the gate already.
+    strong = weak | {"fraction unindexed": 0.3}
+    assert hints(strong, figures(), ScanLimits().limits(), IDENTITY) == []
+
+
+@pytest.mark.parametrize(("number", "of", "n"), [(2, 50, 0), (3, 50, 1), (3, 400, 0)])
+def test_a_parents_own_violated_absences_are_told(number: int, of: int, n: int) -> None:
+    absent = {"number": number, "of": of, "fraction": number / of, "strongest": [[1, 0, -1]]}
+    own = figures(**{"absent reflections": absent})
+    told = own_absences(own, ScanLimits().limits(), IDENTITY | {"scan": "300K"})
+    assert len(told) == n
+    assert failures(own, own, ScanLimits().limits(), IDENTITY) == []
+    if n:
+        assert "3 of 50 indexed peaks (6.0%) are reflections that P 4/m m m forbids" in told[0]
+        assert "(1 0 -1)" in told[0]
+
+
+def test_the_volume_has_three_times_the_limit() -> None:
+    assert judge({"volume": 64.5 * 1.045}) == []
+    (told, _) = judge({"volume": 64.5 * 1.048})
+    assert "the volume differs by +4.69%" in told
+
+
+def test_limits_are_the_callers() -> None:
+    strict = replace(ScanLimits().limits(), max_expansion=0.0)
+    assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}) == []
+    assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}, strict)
+
+
+def test_vectors_read_as_fractions() -> None:
+    assert vector_text([0.5, -1 / 3, 0.0]) == "(1/2, -1/3, 0)"
+    assert vector_text([1 / 6, 0.25, 1.0]) == "(1/6, 1/4, 1)"
+
+
+def test_the_gates_import_nothing_heavy() -> None:
+    code = (
+        "import sys; import hklflow.stages.accept; "
+        "print(sorted({'cctbx', 'h5py', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def motion(pixels: float, frames: float) -> dict[str, Any]:
+    return {"sentence": "r1: it moved", "shift in pixels": pixels, "shift in frames": frames}
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "stops"),
+    [
+        ({"motions": [motion(0.008, 0.005)]}, False, False),
+        ({"motions": [motion(0.06, 0.01)]}, True, False),
+        ({"motions": [motion(0.01, 0.4)]}, True, False),
+        ({"motions": [motion(0.01, 0.6)]}, False, True),
+        ({"motions": [motion(1.2, 0.0)]}, False, True),
+        ({"lost": [{"sentence": "r1: it is gone"}]}, False, True),
+        ({"other crystals": [{"sentence": "a twin", "share": 0.03}]}, True, False),
+        ({"other crystals": [{"sentence": "a twin", "share": 0.12}]}, False, True),
+    ],
+)
+def test_what_moved_or_is_another_crystal_is_told_or_stops_the_scan(
+    found: dict[str, Any], told: bool, stops: bool
+) -> None:
+    limits = ScanLimits().limits()
+    own = figures() | found
+    assert bool(doubtful(own, limits)) == told
+    sentences = failures(own, figures(), limits, IDENTITY)
+    assert bool(sentences) == stops
+    if stops:
+        # Nothing about the lattice is wrong: no parent is proposed.
+        assert len(sentences) == 1
+        assert "scans.tsv" not in sentences[0]
+        assert "limit" in sentences[0]
