@@ -21,6 +21,7 @@ from hklflow import experiment as config
 from hklflow import stage, stages
 from hklflow.base.errors import HklflowError
 from hklflow.experiment.cost import Estimate
+from hklflow.stage import contract
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -743,7 +744,7 @@ def _parsed(name: str, flags: str, monkeypatch: pytest.MonkeyPatch) -> stage.Par
         parsed.append(params)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "run", run)
+        patch.setattr(contract, "run", run)
         patch.setattr(sys, "argv", [name, *words, *shlex.split(flags)])
         with pytest.raises(SystemExit) as ended:
             stage.command(module.main)

@@ -442,7 +442,8 @@ def test_a_default_stands_with_the_stage_alone() -> None:
 def test_a_double_would_be_found(tmp_path: Path) -> None:
     path = tmp_path / "stage.py"
     path.write_text(
-        "from hklflow.core import corrections\nfrom hklflow.orientation.refinement import Limits\n"
+        "from hklflow.geometry import corrections\n"
+        "from hklflow.orientation.refinement import Limits\n"
         "Limits(params.hkl_tolerance, 0.5, params.outlier)\nLimits(**params.model_dump())\n"
     )
     found = list(_doubles(path, {"zeta", "hkl"}))

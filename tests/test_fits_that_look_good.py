@@ -20,11 +20,11 @@ from tests.truth.worlds import World
 
 CASES = {
     "1 broad maxima refined as reflections": (
-        "core.test_sharpness.test_cell_and_orientation_among_maxima",
+        "orientation.test_sharpness.test_cell_and_orientation_among_maxima",
     ),
     "2 a slip of 0.1°": (
         "test_unsteady_scans.test_a_slip_of_the_parent_is_told_and_a_large_one_not_accepted",
-        "core.test_steadiness.test_the_remedy_of_a_slip_cures_it",
+        "orientation.test_steadiness.test_the_remedy_of_a_slip_cures_it",
     ),
     "3 a second lattice of 10 %": (
         "test_unsteady_scans.test_a_second_crystal_of_the_parent_is_not_accepted",
@@ -56,7 +56,7 @@ CASES = {
     ),
     "10 a mosaic spread of 1°": (
         "test_frame_scans.test_a_mosaic_crystal_has_its_cell",
-        "core.test_arcs.test_centroids_of_arcs_are_moved_to_the_mean_block",
+        "orientation.test_arcs.test_centroids_of_arcs_are_moved_to_the_mean_block",
     ),
 }
 

@@ -12,6 +12,7 @@ import pytest
 from hklflow import experiment as config
 from hklflow import stage
 from hklflow.base import identity
+from hklflow.base.errors import HklflowError
 from hklflow.cli import main
 from hklflow.experiment.freshness import MEMORY, Freshness, Verdict, sentences
 from hklflow.stages import import_scan, pixel_mask, refine
@@ -296,7 +297,7 @@ def test_frames_that_were_not_imported(base: Path, tmp_path: Path) -> None:
     """A stage that reads frames stops, if they are not those of its scan file."""
     write_value(base / "raw/r1.nxs", "entry/data/data", 7)
     at = Path("results/quartz/300K/r1")
-    with chdir(base), pytest.raises(stage.HklflowError, match="is not as it was when"):
+    with chdir(base), pytest.raises(HklflowError, match="is not as it was when"):
         stage.run(
             pixel_mask.main,
             inputs=pixel_mask.Inputs(scan=at / "scan.nxs"),
@@ -319,10 +320,10 @@ def test_frames_of_which_dials_searches_the_peaks(
     (tmp_path / "parent.json").write_text("{}")
 
     def main(**_: object) -> None:
-        raise stage.HklflowError("no peak")
+        raise HklflowError("no peak")
 
     main.__module__ = refine.__name__
-    with chdir(base), pytest.raises(stage.HklflowError, match=said):
+    with chdir(base), pytest.raises(HklflowError, match=said):
         stage.run(
             main,
             inputs=refine.Inputs(parent=tmp_path / "parent.json", scans=[scan], peaks=[scan]),
@@ -343,7 +344,7 @@ def test_an_input_that_changes_while_it_is_read(
         os.utime(base / "raw/r1.nxs")
 
     slow.__module__ = whole.__module__
-    with chdir(base), pytest.raises(stage.HklflowError, match="changed while it was read"):
+    with chdir(base), pytest.raises(HklflowError, match="changed while it was read"):
         stage.run(
             slow,
             inputs=import_scan.Inputs(raw=[Path("raw/r1.nxs")]),

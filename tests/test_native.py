@@ -51,16 +51,16 @@ def test_cctbx_before_and_after_all_the_others() -> None:
 def test_too_late_is_an_import_error_not_a_crash() -> None:
     done = run(
         "import scipy.optimize\nimport hklflow\n"
-        "from hklflow.core import symmetry\nsymmetry.space_group('P1')"
+        "from hklflow.geometry import symmetry\nsymmetry.space_group('P1')"
     )
     assert done.returncode == 1, done
     assert "ImportError: scipy.linalg" in done.stderr
     assert "put `import hklflow` first" in done.stderr
 
 
-def test_core_without_symmetry_needs_no_cctbx() -> None:
+def test_geometry_without_symmetry_needs_no_cctbx() -> None:
     done = run(
-        "import sys, hklflow\nfrom hklflow.core import geometry, lattice, symmetry\n"
+        "import sys, hklflow\nfrom hklflow.geometry import lattice, symmetry\n"
         "print('cctbx' in sys.modules)"
     )
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr

@@ -17,6 +17,7 @@ import pytest
 
 from hklflow import __version__, stage
 from hklflow.base.errors import HklflowError
+from hklflow.stage import contract
 from tests.patience import PATIENCE
 
 TOY = '''\
@@ -497,7 +498,7 @@ def test_progress_logs_at_intervals(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(start=1000, step=7)  # every look at the clock is 7 s later
-    monkeypatch.setattr(stage.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(contract.time, "monotonic", lambda: next(clock))
     assert list(stage.progress(range(6), 6, "items")) == list(range(6))
     told = capsys.readouterr().err.splitlines()
     assert told[-1].startswith("items: 6/6")
@@ -604,7 +605,7 @@ def test_the_line_of_lacking_memory_names_the_setting_to_lower(
     main.__module__ = Params.__module__ = toy.module.main.__module__
     monkeypatch.setattr(toy.module, "main", main)
     monkeypatch.setattr(toy.module, "Params", Params)
-    monkeypatch.setattr(stage.system, "memory_limit_mb", lambda: 900)
+    monkeypatch.setattr(contract.system, "memory_limit_mb", lambda: 900)
     code, line = command(*toy.flags())
     assert code == 1
     assert line == (
