@@ -92,7 +92,7 @@ def make_products(folder: Path) -> None:
     from hklflow.experiment import load, read_yaml
     from hklflow.experiment.jobs import jobs_of
     from hklflow.experiment.tables import is_series
-    from hklflow.formats.raw import find_files
+    from hklflow.formats.series import find_files
 
     experiment = load(read_yaml(folder / "config/config.yaml"), folder, {})
     entries: dict[str, identity.Entry] = {}

@@ -11,7 +11,7 @@ from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.formats import assemble
 from hklflow.formats.assemble import Said
-from hklflow.formats.raw import Header
+from hklflow.formats.header import Header
 from hklflow.geometry import Beam, Detector, Goniometer
 from hklflow.images.scan import RotationScan
 

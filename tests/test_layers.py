@@ -18,7 +18,7 @@ from hklflow.cli.check import _grid_problems
 from hklflow.experiment.cost import Estimate, job_counts
 from hklflow.experiment.layers import merged
 from hklflow.formats import raw
-from hklflow.formats.raw import Header
+from hklflow.formats.header import Header
 from hklflow.geometry import Detector
 
 from .test_config import CONFIG, _problems, _with_scan, base  # noqa: F401  (base is a fixture)

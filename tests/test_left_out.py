@@ -15,7 +15,8 @@ import pytest
 
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.formats.raw import Frames, open_frames, open_scan
+from hklflow.formats.raw import open_frames, open_scan
+from hklflow.formats.raw_frames import Frames
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.geometry import left_out
 from hklflow.geometry.grid import Grid

@@ -16,8 +16,8 @@ from hklflow.base import identity
 from hklflow.base.errors import HklflowError
 from hklflow.experiment import shared_frames
 from hklflow.experiment.tables import FrameFiles
+from hklflow.formats.header import Header
 from hklflow.formats.light import write_light
-from hklflow.formats.raw import Header
 
 N, SHAPE = 6, (8, 9)
 HEAD = "sample\tscan\ttemperature\tparent\trotation\traw\tgoniometer\tcalibration\n"

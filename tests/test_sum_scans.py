@@ -14,7 +14,8 @@ import pytest
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
-from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.formats.header import Header
+from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.sum_raw import _angles
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter

@@ -19,7 +19,9 @@ from hklflow.beamlines import Beamline, Found, Request, Unmatched, beamline, kno
 from hklflow.cli import main
 from hklflow.cli.folder import read_table
 from hklflow.experiment.tables import check_name, is_series
-from hklflow.formats.raw import Frames, find_files, is_hdf5, open_frames, read_header
+from hklflow.formats.raw import is_hdf5, open_frames, read_header
+from hklflow.formats.raw_frames import Frames
+from hklflow.formats.series import find_files
 
 from .examples import EXAMPLES
 

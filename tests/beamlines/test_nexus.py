@@ -8,8 +8,9 @@ import pytest
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Request
 from hklflow.beamlines.nexus import eiger, nxmx
+from hklflow.formats.header import Header
 from hklflow.formats.light import write_light
-from hklflow.formats.raw import Header, open_frames
+from hklflow.formats.raw import open_frames
 from hklflow.formats.write_raw import NXmxWriter
 
 from .examples import Example, example

@@ -22,7 +22,8 @@ from hklflow.beamlines import Found, Request
 from hklflow.beamlines.spec import plugin
 from hklflow.cli import app
 from hklflow.cli.import_scans import import_scans
-from hklflow.formats.raw import Header, open_frames
+from hklflow.formats.header import Header
+from hklflow.formats.raw import open_frames
 from hklflow.formats.write_images import write_image
 from hklflow.geometry.grid import Grid
 from hklflow.stages import import_scan, refine_parent

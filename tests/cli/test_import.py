@@ -19,8 +19,9 @@ from hklflow import beamlines
 from hklflow import experiment as config
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched
+from hklflow.formats.header import Header
 from hklflow.formats.models import read_model
-from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.formats.raw import open_frames, read_header
 from hklflow.geometry import Detector, Goniometer
 from tests.patience import PATIENCE
 

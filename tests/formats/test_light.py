@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation as Turn
 
 from hklflow.base.errors import HklflowError
 from hklflow.experiment import tables
+from hklflow.formats.header import Header
 from hklflow.formats.light import SUFFIX, is_light, sources_of, write_light
-from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.formats.raw import open_frames, read_header
 from hklflow.geometry import Detector, Goniometer
 from hklflow.stages import bin_frames
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hklflow.base.errors import HklflowError
-from hklflow.formats.raw import find_files, open_frames, read_header
+from hklflow.formats.raw import open_frames, read_header
+from hklflow.formats.series import find_files
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter
 

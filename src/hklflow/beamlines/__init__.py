@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.formats.raw import Header
+from hklflow.formats.header import Header
 from hklflow.geometry import Beam, Rotation, Scan
 
 GROUP = "hklflow.beamlines"

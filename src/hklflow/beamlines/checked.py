@@ -14,7 +14,8 @@ import numpy as np
 
 from hklflow.base.errors import HklflowError, shortened
 from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
-from hklflow.formats.raw import MOST_PIXELS, Header
+from hklflow.formats.header import Header
+from hklflow.formats.raw_frames import MOST_PIXELS
 from hklflow.geometry import Detector, Goniometer, plausible
 from hklflow.images.pixel_binning import PixelBinning
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from hklflow.beamlines import FoundScan, Request, name, scan_name
 from hklflow.beamlines.tree import Guess, guess
-from hklflow.formats.raw import Header
+from hklflow.formats.header import Header
 
 _SAME_TEMPERATURE = 0.5  # K; control is better than that, and series have wider steps
 _NOMINAL = 1.0  # K, by which a temperature may be off the one in the name

@@ -17,7 +17,8 @@ from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
 from hklflow.formats.frame_log import FrameLog, read_log
-from hklflow.formats.raw import Header, open_frames, read_header
+from hklflow.formats.header import Header
+from hklflow.formats.raw import open_frames, read_header
 
 _OPTIONS = {
     "log": "text log of the frames, columns with units in the header line; {series} in its name "

@@ -13,9 +13,11 @@ from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundScan, Request, Unmatched, joined
 from hklflow.beamlines.grouping import Single, grouped, stated
 from hklflow.beamlines.tree import folders, is_experiment, looks_like_no_scan
+from hklflow.formats.hdf5_file import open_file
+from hklflow.formats.header import Header
 from hklflow.formats.light import is_light
-from hklflow.formats.nxfile import find, find_entry, find_group, numbers, open_file, word
-from hklflow.formats.raw import HDF5_SUFFIXES, Header, open_frames, read_header
+from hklflow.formats.nxfile import find, find_entry, find_group, numbers, word
+from hklflow.formats.raw import HDF5_SUFFIXES, open_frames, read_header
 
 _MASTER = "_master"
 

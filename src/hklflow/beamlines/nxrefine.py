@@ -21,10 +21,10 @@ from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched,
 from hklflow.beamlines.nxrefine_parent import Parent, ini_of, is_parent, read_parent, setting
 from hklflow.beamlines.tree import folders, is_experiment
 from hklflow.formats import nxrefine_fields as fields
+from hklflow.formats.header import Header
 from hklflow.formats.nxrefine import UNPOLARIZED, read_rotation
 from hklflow.formats.nxrefine_header import read_cell, read_formula, read_measurement
 from hklflow.formats.nxrefine_settings import KEYS
-from hklflow.formats.raw import Header
 
 Floats = NDArray[np.float64]
 

@@ -39,7 +39,8 @@ from hklflow.beamlines.spec_counters import (
 from hklflow.beamlines.spec_images import Images, NotFoundError
 from hklflow.beamlines.tree import folders
 from hklflow.formats import spec
-from hklflow.formats.raw import Header, is_hdf5, open_frames
+from hklflow.formats.header import Header
+from hklflow.formats.raw import is_hdf5, open_frames
 from hklflow.formats.spec import Counter, Floats, SpecScan
 from hklflow.geometry import BEAM, Detector
 

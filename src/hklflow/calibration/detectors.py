@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.module_gaps import modules_from_gaps
+from hklflow.geometry.modules import Modules
 
 Bools = NDArray[np.bool_]
 
@@ -49,8 +51,6 @@ class KnownDetector:
     @property
     def modules(self) -> list[tuple[int, int, int, int]]:
         """Rectangles (slow start, stop, fast start, stop) between the gaps."""
-        from hklflow.calibration.module_gaps import modules_from_gaps
-
         return [tuple(box) for box in modules_from_gaps(self.gaps).tolist()]
 
     def check(
@@ -128,3 +128,17 @@ def known_detector(name: str) -> KnownDetector:
     mask = found.mask
     gaps = np.zeros(shape, bool) if mask is None else np.asarray(mask) != 0
     return KnownDetector(name, (float(found.pixel1), float(found.pixel2)), gaps)
+
+
+def detector_modules(name: str) -> Modules:
+    """Modules of a detector that pyFAI knows, where they should be.
+
+    Raises
+    ------
+    HklflowError
+        If pyFAI does not know the name, or knows no gaps of this detector.
+    """
+    known = known_detector(name)
+    if not known.gaps.any():
+        raise HklflowError(f"pyFAI knows no gaps of detector {name!r}; give a mask of them instead")
+    return Modules.ideal(modules_from_gaps(known.gaps), known.pixel_size[1] / known.pixel_size[0])

@@ -4,8 +4,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.calibration.detectors import known_detector
-from hklflow.geometry.modules import Modules
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -57,17 +55,3 @@ def _between_gaps(full: Mask, smallest: int) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[1], gap.astype(np.int8), [1]])))
     runs = edges.reshape(-1, 2).tolist()
     return [(a, b) for a, b in runs if b - a >= smallest]
-
-
-def detector_modules(name: str) -> Modules:
-    """Modules of a detector that pyFAI knows, where they should be.
-
-    Raises
-    ------
-    HklflowError
-        If pyFAI does not know the name, or knows no gaps of this detector.
-    """
-    known = known_detector(name)
-    if not known.gaps.any():
-        raise HklflowError(f"pyFAI knows no gaps of detector {name!r}; give a mask of them instead")
-    return Modules.ideal(modules_from_gaps(known.gaps), known.pixel_size[1] / known.pixel_size[0])

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hklflow.base.errors import HklflowError
+from hklflow.calibration.detectors import detector_modules
 from hklflow.calibration.module_data import (
     Bragg,
     BraggPeaks,
@@ -32,7 +33,7 @@ from hklflow.calibration.module_data import (
     bragg_peaks,
     ring_image,
 )
-from hklflow.calibration.module_gaps import detector_modules, modules_from_gaps
+from hklflow.calibration.module_gaps import modules_from_gaps
 from hklflow.calibration.module_table import ModuleRow, table
 from hklflow.geometry import Detector
 from hklflow.geometry.modules import Modules

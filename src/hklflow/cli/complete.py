@@ -108,7 +108,8 @@ def _begun(path: Path) -> bool:
 
 
 def _missing(path: Path, raw: str, frames: str, settling: Settling) -> str:
-    from hklflow.formats.raw import find_files, open_frames
+    from hklflow.formats.raw import open_frames
+    from hklflow.formats.series import find_files
 
     try:
         files = find_files(path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.formats.raw import Frames
+    from hklflow.formats.raw_frames import Frames
     from hklflow.geometry.grid import Grid
     from hklflow.nexus.plottable import Plottable
     from hklflow.plots.drawing import Drawing, Screen

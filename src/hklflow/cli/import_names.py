@@ -105,7 +105,8 @@ def _sample_of(raw: Path) -> str:
     """Name of the sample by a raw file's header, else by the file's name."""
     from hklflow.beamlines.nexus import sample_name, stem
     from hklflow.beamlines.tree import guess
-    from hklflow.formats.nxfile import find_entry, open_file
+    from hklflow.formats.hdf5_file import open_file
+    from hklflow.formats.nxfile import find_entry
     from hklflow.formats.raw import is_hdf5
 
     if is_hdf5(raw):

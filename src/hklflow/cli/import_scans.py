@@ -95,7 +95,7 @@ def import_scans(
     """
     from hklflow.beamlines import Request, beamline, known
     from hklflow.cli import import_names, import_write
-    from hklflow.formats.raw import Header
+    from hklflow.formats.header import Header
 
     folder = experiment(directory)
     _require_possible(polarization, saturation, temperature)

@@ -136,7 +136,7 @@ def _sources(one: "FoundScan") -> list[Source]:
 def _source(file: str | Path, inside: str) -> Source:
     """Frames in a form that can be compared: a series by its first image, whatever its pattern."""
     from hklflow.experiment.tables import is_series
-    from hklflow.formats.raw import find_files
+    from hklflow.formats.series import find_files
 
     if is_series(Path(file).name):
         with suppress(HklflowError):  # who reads it tells what is wrong

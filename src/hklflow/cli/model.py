@@ -157,7 +157,7 @@ def _scans(paths: Sequence[Path], names: Sequence[str]) -> "list[RotationScan]":
 
 def _refuse_absent(path: Path, scan: "RotationScan") -> None:
     """Refuse images that are not where the scan file says, seen from here."""
-    from hklflow.formats.raw import find_files
+    from hklflow.formats.series import find_files
 
     try:
         find_files(scan.raw)
@@ -194,7 +194,8 @@ def _images(scan: "RotationScan") -> tuple[str, int]:
     """File, or pattern with # for the digits, and the number of the first image."""
     import re
 
-    from hklflow.formats.raw import HDF5_SUFFIXES, find_files
+    from hklflow.formats.raw import HDF5_SUFFIXES
+    from hklflow.formats.series import find_files
 
     if Path(scan.raw).suffix.lower() in HDF5_SUFFIXES and not any(c in scan.raw for c in "#*%?"):
         return str(Path(scan.raw).resolve()), scan.first + 1

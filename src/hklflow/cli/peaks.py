@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from hklflow.bragg.tune import Block, Index, Trial, Tuning
     from hklflow.experiment import Experiment
-    from hklflow.formats.raw import Frames
+    from hklflow.formats.raw_frames import Frames
     from hklflow.geometry import Rotation
     from hklflow.images.scan import RotationScan
     from hklflow.peaks.search import PeakParams

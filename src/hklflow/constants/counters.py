@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.files import Quantity, read_part
-from hklflow.formats.raw import Frames, Header, is_hdf5, open_frames, read_header
+from hklflow.formats.header import Header
+from hklflow.formats.raw import is_hdf5, open_frames, read_header
+from hklflow.formats.raw_frames import Frames
 from hklflow.images.masks import Bits, BoolImage, MaskBit, flag_value, flagged
 from hklflow.images.pixel_moments import Moments, PixelMoments
 
@@ -126,7 +128,7 @@ def known_bits(source: str, frames: Frames) -> Bits:
     are pixels that the vendor excludes (DEAD).
     """
     if is_hdf5(source):
-        from hklflow.formats.nxmx import read_mask_bits
+        from hklflow.formats.raw import read_mask_bits
 
         bits = read_mask_bits(Path(source))
         return np.zeros(frames.shape[1:], np.uint32) if bits is None else bits

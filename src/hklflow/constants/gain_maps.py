@@ -78,7 +78,7 @@ def _read(path: Path, detector: Integrating) -> NDArray[Any]:
 def _hdf5(path: Path) -> NDArray[Any]:
     import h5py
 
-    from hklflow.formats.nxfile import open_file
+    from hklflow.formats.hdf5_file import open_file
 
     with open_file(path) as file:
         found: list[h5py.Dataset] = []

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.gathered import About, GatheredWriter
-from hklflow.constants.layouts import Images, Read, open_part, read_parts
+from hklflow.constants.layout import Images, Read
+from hklflow.constants.layouts import open_part, read_parts
 from hklflow.constants.preprocess import Run
 from hklflow.constants.raw_frames import Frames, Ints, Part, Trains, valid_frames
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
-from hklflow.constants.layouts import Images, Layout, Read, require_shape
+from hklflow.constants.layout import Images, Layout, Read, require_shape
 from hklflow.constants.raw_frames import Part
 
 _SOURCES = {

@@ -19,7 +19,7 @@ import numpy as np
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants.detectors import Integrating
-from hklflow.constants.layouts import Images, Layout, Read, require_shape
+from hklflow.constants.layout import Images, Layout, Read, require_shape
 from hklflow.constants.raw_frames import Part, one_frame_each
 
 _ADC = np.uint16(0x3FFF)

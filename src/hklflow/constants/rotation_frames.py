@@ -21,7 +21,9 @@ from hklflow.base.errors import HklflowError
 from hklflow.constants import layouts
 from hklflow.constants.detectors import Integrating
 from hklflow.constants.raw_frames import one_more, outlier_trains, valid_frames
-from hklflow.formats.raw import Frames, Header, open_frames, read_header
+from hklflow.formats.header import Header
+from hklflow.formats.raw import open_frames, read_header
+from hklflow.formats.raw_frames import Frames
 
 _ADC, _GAIN_BIT = np.uint16(0x3FFF), np.uint16(14)
 

@@ -333,7 +333,7 @@ _SET_POINTS = {
 
 
 def _counter_problems(where: str, entry: PhotonCounter, base: Path) -> Iterator[str]:
-    from hklflow.formats.raw import find_files
+    from hklflow.formats.series import find_files
 
     runs = entry.runs
     if not counter_runs(entry):

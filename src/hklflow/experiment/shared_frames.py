@@ -84,7 +84,7 @@ class _Part:
     @property
     def images(self) -> list[Path]:
         """All images of a series."""
-        from hklflow.formats.raw import find_files
+        from hklflow.formats.series import find_files
 
         return find_files(self.base / (self.given.pattern or ""), gaps=True)
 
@@ -301,7 +301,7 @@ def _may_share(a: _Part, b: _Part) -> bool:
 
 def _matches(a: _Part, b: _Part) -> bool:
     """Return True if an end of series `b` is also an image of `a`, of the same folder."""
-    from hklflow.formats.raw import number_pattern
+    from hklflow.formats.series import number_pattern
 
     template = number_pattern(Path(a.given.pattern or "").name)
     names = [path.name for path, _ in (*a.files, *b.files)]

@@ -363,7 +363,7 @@ def series_ends(pattern: str, base: Path) -> list[str]:
 @lru_cache(maxsize=10_000)
 def _ends(path: Path, base: Path, state: tuple[int, ...]) -> tuple[str, str]:
     """Ends of a series while its folder is as it is: a plan asks for them several times."""
-    from hklflow.formats.raw import find_names
+    from hklflow.formats.series import find_names
 
     names = find_names(str(path), gaps=True)
     ends = (path.with_name(names[0]), path.with_name(names[-1]))

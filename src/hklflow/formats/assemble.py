@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow import geometry
 from hklflow.base.errors import HklflowError
-from hklflow.formats.raw import Header
+from hklflow.formats.header import Header
 from hklflow.geometry import left_out, plausible
 from hklflow.images.scan import RotationScan
 

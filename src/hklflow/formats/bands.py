@@ -7,17 +7,16 @@ by band: bitshuffle's blocks of two thousand pixels can be decoded by themselves
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.formats.chunks import DamagedFrameError
-
-if TYPE_CHECKING:
-    from hklflow.formats.raw import Frames
+from hklflow.formats.stream import Decoded
 
 #: Bytes of a band, decoded: a part of a processor's last cache.
 BAND_BYTES = 6_000_000
@@ -135,7 +134,17 @@ class PackedFrames:
         return view.reshape(self.n, rows, n_fast)
 
 
-def bands(frames: "Frames", size: int, first: int, last: int, threads: int) -> Bands:
+class Packed(Decoded, Protocol):
+    """What `bands` needs of `raw_frames.Frames`."""
+
+    def _pack(
+        self, start: int, stop: int, memory: NDArray[np.uint8]
+    ) -> tuple[PackedFrames | None, NDArray[np.uint8]]: ...
+
+    def _told(self) -> AbstractContextManager[None]: ...
+
+
+def bands(frames: Packed, size: int, first: int, last: int, threads: int) -> Bands:
     """Bands of `Frames.bands`, whose arguments were checked."""
     n_slow, n_fast = frames.shape[1:]
     rows = BAND_BYTES // (size * n_fast * frames.dtype.itemsize) // ROWS * ROWS
@@ -166,7 +175,7 @@ class _Now:
 
 
 def _bands(
-    frames: "Frames", spans: list[tuple[int, int]], tops: range, pool: Any, threads: int
+    frames: Packed, spans: list[tuple[int, int]], tops: range, pool: Any, threads: int
 ) -> Bands:
     n_slow = frames.shape[1]
     rows = [min(tops.step, n_slow - row) for row in tops]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.formats.nxfile import open_file
+from hklflow.formats.hdf5_file import open_file
 
 BITSHUFFLE, LZ4 = 32008, 2  # the filter's number, its code of the compression
 

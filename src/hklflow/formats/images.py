@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
-from hklflow.formats.raw import Frames, Header, Raw, find_files, require_frame_size
+from hklflow.formats.header import Header
+from hklflow.formats.raw_frames import Frames, require_frame_size
+from hklflow.formats.series import Raw, find_files
 from hklflow.geometry import Detector
 
 FAST, SLOW = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.formats.raw import Frames
+from hklflow.formats.raw_frames import Frames
 from hklflow.images.masks import flag_value
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
-from hklflow.formats.nxfile import find, find_group, open_file, word
-from hklflow.formats.raw import Header
+from hklflow.formats.hdf5_file import open_file
+from hklflow.formats.header import Header
+from hklflow.formats.nxfile import find, find_group, word
 from hklflow.formats.write_raw import IMAGE_FILES, NXmxWriter, described
 
 SUFFIX = ".scan.nxs"

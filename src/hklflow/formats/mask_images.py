@@ -65,7 +65,8 @@ def read_mask_image(name: str, bad: str = "nonzero") -> BoolImage:
 
 
 def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
-    from hklflow.formats.nxfile import find, open_file, read_values
+    from hklflow.formats.hdf5_file import open_file
+    from hklflow.formats.nxfile import find, read_values
 
     with open_file(path) as file:
         node = find(file, dataset)

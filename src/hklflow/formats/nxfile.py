@@ -1,14 +1,12 @@
 """NeXus files of others: opening them, finding groups, values in hklflow's units."""
 
 import posixpath
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.base.system import require_file
 
 Floats = NDArray[np.float64]
 
@@ -28,21 +26,6 @@ UNITS = {
     },
     "time": {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6},
 }
-
-
-def open_file(path: Path) -> Any:
-    """Open an HDF5 file with the compressions of detectors; raises if it is none."""
-    import h5py
-    import hdf5plugin  # noqa: F401  (registers bitshuffle, LZ4, zstd)
-
-    require_file(path, "raw file", "check the path in scans.tsv")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise HklflowError(
-            f"{path} cannot be opened as HDF5 ({error}); it is truncated or still being "
-            "written: copy it again"
-        ) from error
 
 
 def text(value: Any) -> str:
@@ -129,7 +112,7 @@ def read_values(node: Any) -> Any:
     """
     from hklflow.formats.chunk_sizes import require_sizes
     from hklflow.formats.chunks import DamagedFrameError
-    from hklflow.formats.raw import MOST_PIXELS
+    from hklflow.formats.raw_frames import MOST_PIXELS
 
     where = located(node)
     if not hasattr(node, "dtype"):

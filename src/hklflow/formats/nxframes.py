@@ -32,8 +32,9 @@ from hklflow.formats.chunks import (
     pack_chunks,
     read_chunks,
 )
-from hklflow.formats.nxfile import find_entry, member, open_file
-from hklflow.formats.raw import MOST_PIXELS, Frames, require_frame_size
+from hklflow.formats.hdf5_file import open_file
+from hklflow.formats.nxfile import find_entry, member
+from hklflow.formats.raw_frames import MOST_PIXELS, Frames, require_frame_size
 
 #: Frames of a virtual dataset, which takes no room in a file.
 MOST_FRAMES = 10_000_000

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.formats.hdf5_file import open_file
+from hklflow.formats.header import Header
 from hklflow.formats.nxfile import (
     constant,
     find,
@@ -19,7 +21,6 @@ from hklflow.formats.nxfile import (
     find_group,
     located,
     numbers,
-    open_file,
     read_values,
     scaled,
     text,
@@ -33,7 +34,7 @@ from hklflow.formats.nxtransformations import (
     is_rotation,
     placement,
 )
-from hklflow.formats.raw import Header, open_frames
+from hklflow.formats.raw_frames import Frames
 from hklflow.formats.write_raw import BINNING, READ_VARIANCE
 from hklflow.geometry import Detector, Goniometer
 from hklflow.images.pixel_binning import PixelBinning
@@ -298,7 +299,7 @@ def _clock_doubt(times: Floats, log: Any) -> str | None:
     )
 
 
-def read_nexus_header(path: Path) -> Header:
+def read_nexus_header(path: Path, frames: Frames) -> Header:
     """Read what an NXmx, Eiger or plain HDF5 file says.
 
     Raises
@@ -307,7 +308,7 @@ def read_nexus_header(path: Path) -> Header:
         If units are unknown, chains of axes are broken, or the geometry is one that
         hklflow cannot hold (curved detectors, two moving axes).
     """
-    with open_frames(path) as frames, open_file(path) as file:
+    with open_file(path) as file:
         n, shape = frames.shape[0], (frames.shape[1], frames.shape[2])
         entry = find_entry(file)
         fields: dict[str, Any] = {"n_frames": n, **_read_beam(entry)}
@@ -333,10 +334,9 @@ def read_nexus_header(path: Path) -> Header:
         return Header(**fields)
 
 
-def read_mask_bits(path: Path) -> NDArray[np.uint32] | None:
+def read_mask_bits(path: Path, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     """Bits of the pixel mask (slow, fast) of the one detector of a file; None if it has none."""
-    with open_frames(path) as frames, open_file(path) as file:
-        shape = (frames.shape[1], frames.shape[2])
+    with open_file(path) as file:
         detectors = _detectors(find_entry(file), path)
         return _mask_bits(detectors[0], shape) if detectors else None
 

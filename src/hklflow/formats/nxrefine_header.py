@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.formats.header import Header
 from hklflow.formats.nxrefine_fields import DETECTOR, find, is_group, number, numbers, words
-from hklflow.formats.raw import Header
 
 Floats = NDArray[np.float64]
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")

@@ -8,13 +8,8 @@ from typing import Any
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.light import images_of
-from hklflow.formats.raw import (
-    HDF5_SUFFIXES,
-    find_files,
-    find_names,
-    is_hdf5,
-    number_pattern,
-)
+from hklflow.formats.raw import HDF5_SUFFIXES, is_hdf5
+from hklflow.formats.series import find_files, find_names, number_pattern
 
 
 def sources(raw: Sequence[Path], patterns: Sequence[str]) -> dict[str, list[Path]]:

@@ -7,18 +7,26 @@ page by page.
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from hklflow.formats.raw import Frames
-
 Blocks = Generator[NDArray[Any], None, None]
 
 
-def stream(frames: "Frames", size: int, first: int, last: int, threads: int) -> Blocks:
+class Decoded(Protocol):
+    """What `stream` needs of `raw_frames.Frames`."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+
+    def _fill(self, start: int, stop: int, out: NDArray[Any]) -> None: ...
+
+    def _announce(self, start: int, stop: int) -> None: ...
+
+
+def stream(frames: Decoded, size: int, first: int, last: int, threads: int) -> Blocks:
     """Blocks of `Frames.stream`, whose arguments were checked."""
     spans = [(start, min(start + size, last)) for start in range(first, last, size)]
     if threads > 1:
@@ -26,11 +34,11 @@ def stream(frames: "Frames", size: int, first: int, last: int, threads: int) -> 
     return _plain(frames, spans)
 
 
-def _buffer(frames: "Frames", spans: list[tuple[int, int]]) -> NDArray[Any]:
+def _buffer(frames: Decoded, spans: list[tuple[int, int]]) -> NDArray[Any]:
     return np.empty((spans[0][1] - spans[0][0], *frames.shape[1:]), frames.dtype)
 
 
-def _plain(frames: "Frames", spans: list[tuple[int, int]]) -> Blocks:
+def _plain(frames: Decoded, spans: list[tuple[int, int]]) -> Blocks:
     """The caller decodes; the kernel is told to read the next block from the disk meanwhile."""
     if not spans:
         return
@@ -43,7 +51,7 @@ def _plain(frames: "Frames", spans: list[tuple[int, int]]) -> Blocks:
         yield out
 
 
-def _ahead(frames: "Frames", spans: list[tuple[int, int]], threads: int) -> Blocks:
+def _ahead(frames: Decoded, spans: list[tuple[int, int]], threads: int) -> Blocks:
     """Threads decode the next block, cut among them, while the caller has this one."""
     if not spans:
         return

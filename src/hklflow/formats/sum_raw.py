@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.formats.raw import Frames, Header, find_files, is_hdf5, open_frames, read_header
+from hklflow.formats.header import Header
+from hklflow.formats.raw import is_hdf5, open_frames, read_header
+from hklflow.formats.raw_frames import Frames
+from hklflow.formats.series import find_files
 from hklflow.formats.write_raw import NXmxWriter, described
 from hklflow.geometry import Detector
 from hklflow.images.frame_sum import FrameSum, SumType, largest_count, sum_types
@@ -95,7 +98,7 @@ def _open(name: str, stack: ExitStack) -> Repeat:
     frames = stack.enter_context(open_frames(name))
     header = read_header(name)
     if is_hdf5(name):
-        from hklflow.formats.nxmx import read_mask_bits
+        from hklflow.formats.raw import read_mask_bits
 
         return Repeat(name, frames, header, read_mask_bits(Path(name)))
     bad = header.pixel_mask

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.hdf5_output import hdf5_output
-from hklflow.formats.raw import Header
+from hklflow.formats.header import Header
 from hklflow.formats.write_images import partial
 from hklflow.images.pixel_binning import PixelBinning
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.formats.raw import Header
+    from hklflow.formats.header import Header
     from hklflow.images.masks import Bits
 
 VERSION = 2
@@ -103,8 +103,7 @@ def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
     """Bits of the raw file's mask, of the blocks; None if it has none."""
     import numpy as np
 
-    from hklflow.formats.nxmx import read_mask_bits
-    from hklflow.formats.raw import is_hdf5
+    from hklflow.formats.raw import is_hdf5, read_mask_bits
     from hklflow.images.pixel_binning import bin_bits
 
     if header.pixel_mask is None:

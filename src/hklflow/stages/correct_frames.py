@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.constants.correct import Correction
     from hklflow.constants.detectors import Integrating
     from hklflow.constants.rotation_frames import RotationFrames
-    from hklflow.formats.raw import Header
+    from hklflow.formats.header import Header
 
 VERSION = 2
 KERNELS = "constants"

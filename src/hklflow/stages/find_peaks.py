@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.formats.raw import Frames
+    from hklflow.formats.raw_frames import Frames
     from hklflow.images.scan import RotationScan
     from hklflow.images.statistics import FrameStatistics, StatisticsResult
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.formats.raw import Header
+    from hklflow.formats.header import Header
     from hklflow.geometry import Detector
     from hklflow.images.pixel_binning import PixelBinning
 

@@ -1,7 +1,7 @@
 """The two loops of the transform with their tables and volumes; see `binning`."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,8 @@ from hklflow.transform import plain as binning_plain
 from hklflow.transform.bricks import Bricks
 from hklflow.transform.lanes import MOST_FRAMES
 from hklflow.transform.plain import COUNTS_UNIT
+from hklflow.transform.sums import Sums
 from hklflow.transform.tiles import Tiles
-
-if TYPE_CHECKING:
-    from hklflow.transform.binning import Accumulator
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +29,10 @@ def overflow() -> HklflowError:
 class Plain:
     """One pixel at a time, in double precision; see `binning_plain`."""
 
-    #: What norms are multiples of, over `Accumulator.norm_bound`.
+    #: What norms are multiples of, over `Sums.norm_bound`.
     UNIT = 2.0**-32
 
-    def __init__(self, sums: "Accumulator") -> None:
+    def __init__(self, sums: Sums) -> None:
         self._sums = sums
         self._q = np.ascontiguousarray(np.moveaxis(sums.q(np.float64), (0, 1), (2, 3)))
         self.kept = Bricks(sums.grid, *sums.planes, np.float64, np.float64)
@@ -88,7 +86,7 @@ class Plain:
         )
 
 
-def _window(sums: "Accumulator", bricks: Bricks) -> NDArray[np.int32]:
+def _window(sums: Sums, bricks: Bricks) -> NDArray[np.int32]:
     (n_h, n_k, _), (first, last) = sums.grid.shape, sums.planes
     window = [0, n_h, 0, n_k, first, last - first, *bricks.strides, first]
     return np.array(window, dtype=np.int32)
@@ -100,7 +98,7 @@ class Lanes:
     #: As of `Plain`: what a pixel adds to a voxel on `MOST_FRAMES` has 32 bits.
     UNIT = 2.0**-22
 
-    def __init__(self, sums: "Accumulator") -> None:
+    def __init__(self, sums: Sums) -> None:
         self._sums = sums
         self._pool = ThreadPoolExecutor(sums.threads) if sums.threads > 1 else None
         self._block = (-1, -1)

@@ -1,0 +1,150 @@
+"""What is added up in a transform: the measurement, its norms, and the grid."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hklflow.base.errors import HklflowError
+from hklflow.geometry import Rotation, rays
+from hklflow.geometry.grid import Grid
+from hklflow.simd.words import LANES
+
+Floats = NDArray[np.float64]
+
+# The largest norm of a frame, or of a pixel, over that of the others. The norms of these would be
+# rounded too coarsely beyond.
+_LARGEST_RATIO = 1e4
+
+
+class Sums:
+    """Geometry, norms and limits of one rotation whose counts and norm are summed on a grid.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    ub : (3, 3) array
+        1/Å with 2π.
+    grid : Grid
+    pixel_norm : (slow, fast) array
+        The pixel's part of N; 0 for pixels that are not to be used.
+    frame_norm : (n_frames,) array
+        The frame's part of N (monitor, attenuation, transmission, exposure); 0
+        for frames that are not to be used.
+    samples : (frame, slow, fast)
+        Sub-samples, see `sub_samples`.
+    keep_excluded : bool
+        Keep what an artefact mask excludes in volumes of its own, so that the
+        volume without that mask can be had as their sum.
+    invalid_from : float
+        Values from here on are no measurement (flags, saturated pixels).
+    valid_from : float
+        Nor are values below, of floats; of integers negative ones never are.
+    read_variance : (slow, fast) array, optional
+        Variance of the read noise in photons², of frames that are photons and read noise.
+    seed : int
+        Of the dealing of photons, 0 or more. Sweeps whose volumes are added or compared
+        need different seeds: sweeps of the same geometry that share one send the same
+        pixel's photons the same way, and the error of their sum comes out too small.
+    planes : (first, last) or None
+        Only these planes l of the grid; ``first`` is a multiple of 8. None: all.
+    threads : int
+        Threads that add.
+
+    Attributes
+    ----------
+    norm_bound : float
+        A power of two above the norm of every pixel-frame.
+    """
+
+    def __init__(
+        self,
+        rotation: Rotation,
+        ub: ArrayLike,
+        grid: Grid,
+        pixel_norm: Floats,
+        frame_norm: Floats,
+        samples: tuple[int, int, int] = (1, 1, 1),
+        keep_excluded: bool = False,
+        invalid_from: float = np.inf,
+        seed: int = 0,
+        planes: tuple[int, int] | None = None,
+        threads: int = 1,
+        valid_from: float = 0.0,
+        read_variance: NDArray[np.floating[Any]] | None = None,
+    ) -> None:
+        if pixel_norm.shape != rotation.detector.shape:
+            raise HklflowError(
+                f"the pixel norm has shape {pixel_norm.shape}, the detector "
+                f"{rotation.detector.shape}; mask, flat field and frames must agree"
+            )
+        if read_variance is not None and read_variance.shape != pixel_norm.shape:
+            raise HklflowError(
+                f"the read noise has shape {read_variance.shape}, the detector {pixel_norm.shape}; "
+                "correct the frames again"
+            )
+        if len(frame_norm) != rotation.scan.n_frames:
+            raise HklflowError(
+                f"the frame norm has {len(frame_norm)} values for {rotation.scan.n_frames} frames"
+            )
+        self.rotation, self.grid, self.samples = rotation, grid, samples
+        self.planes: tuple[int, int] = (0, grid.shape[2]) if planes is None else planes
+        self.invalid_from, self.threads, self.keep_excluded = invalid_from, threads, keep_excluded
+        self.valid_from, self.read_variance = valid_from, read_variance
+        # Spread over all bits, so that neighbouring seeds share nothing.
+        self.seed = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        # Written so that NaN is left out as well.
+        self.pixel_norm = np.where(pixel_norm > 0, pixel_norm, 0.0)
+        self.frame_norm = np.where(np.asarray(frame_norm) > 0, frame_norm, 0.0)
+        self.norm_bound = _norm_bound(self.pixel_norm, self.frame_norm)
+        self._ub = np.asarray(ub, dtype=np.float64)
+
+    @property
+    def n_sub(self) -> int:
+        """Sub-samples of a pixel-frame."""
+        return int(np.prod(self.samples))
+
+    def q(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+        """q_lab (sub-samples of a pixel, 3, slow, fast) in 1/Å; sixteen more numbers follow it."""
+        _, sub_slow, sub_fast = self.samples
+        shape = (sub_slow * sub_fast, 3, *self.rotation.detector.shape)
+        table = np.zeros(int(np.prod(shape)) + LANES, dtype)[:-LANES].reshape(shape)
+        for s in range(sub_slow * sub_fast):
+            shift = (s // sub_fast + 0.5) / sub_slow, (s % sub_fast + 0.5) / sub_fast
+            rays.q_lab(self.rotation, shift, table[s])
+        return table
+
+    def to_voxel(self, frames: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Matrices (n, sub-samples, 3, 3) that take q_lab to voxels on frames, and offset (3,)."""
+        sub = self.samples[0]
+        at = frames[:, None] + (np.arange(sub) + 0.5) / sub
+        turn = self.rotation.goniometer.rotation(self.rotation.scan.angle(at))
+        to_hkl = np.linalg.inv(turn @ self._ub)
+        return to_hkl / self.grid.step[:, None], 0.5 - self.grid.first / self.grid.step
+
+
+def _norm_bound(pixel_norm: Floats, frame_norm: Floats) -> float:
+    """A power of two above the product of the largest norms.
+
+    Raises
+    ------
+    HklflowError
+        If one of them is so much larger than the others that these would be rounded away.
+    """
+    pixels, frames = pixel_norm[pixel_norm > 0], frame_norm[frame_norm > 0]
+    if len(pixels) == 0 or len(frames) == 0:
+        return 1.0
+    for what, norms, used, advice in (
+        ("frame", frame_norm, frames, "its monitor and attenuation, or leave it out"),
+        ("pixel", pixel_norm, pixels, "the flat field, or mask it"),
+    ):
+        typical = np.median(used[:: 1 + len(used) // 100_000])
+        if not (largest := norms.max()) < _LARGEST_RATIO * typical:  # as of infinite ones
+            where = ", ".join(str(i) for i in np.unravel_index(np.argmax(norms), norms.shape))
+            raise HklflowError(
+                f"the norm of {what} {where} is {largest / typical:.1e} times that of the others, "
+                f"which would be rounded away; correct {advice}"
+            )
+    # Not to depend on the last digit of what should be 1.
+    return math.ldexp(1.0, math.frexp(1.001 * pixels.max() * frames.max())[1])
