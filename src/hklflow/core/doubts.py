@@ -27,7 +27,8 @@ _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
 _ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
 _MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
-_LATTICE = 0.1  # of the peaks, that a lattice indexes which is one
+LEAST_INDEXED = 0.1
+"""Of the peaks, that a lattice indexes of which something can be said."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
         Empty if the lattice indexes hardly more than any would by chance.
     """
     indexed = is_indexed(ub, g, INDEXED)
-    if indexed.mean() < _LATTICE:
+    if indexed.mean() < LEAST_INDEXED:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
     theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))

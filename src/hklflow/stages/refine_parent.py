@@ -32,8 +32,6 @@ FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
 _FARTHEST = 1e5
-# Of the peaks, that a lattice indexes of which something can be said.
-_LEAST_INDEXED = 0.1
 Index = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
 Range = tuple[Index, Index]
 Limit = Annotated[float, Field(gt=0, le=_FARTHEST)]
@@ -317,6 +315,7 @@ def _begin(
     import numpy as np
 
     from hklflow import orientation
+    from hklflow.core import doubts
     from hklflow.core.indexing import index_peaks
     from hklflow.dials import orient
 
@@ -342,7 +341,7 @@ def _begin(
         group=group,
         tolerance=params.hkl_tolerance,
         cell_tolerance=tolerance,
-        min_fraction=min(_LEAST_INDEXED, params.min_indexed),
+        min_fraction=min(doubts.LEAST_INDEXED, params.min_indexed),
         strength=strength,
     )
     if indexing.fraction < params.min_indexed:
