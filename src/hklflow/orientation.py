@@ -42,7 +42,6 @@ _ON = 8.0  # times the median of χ² of three residuals, within which a peak is
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _BETTER = 0.7  # of that: well beyond chance for the thirty peaks that a class has at least
 _UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
-_BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 _WHY = {
@@ -52,6 +51,7 @@ _WHY = {
     "as wide as the fit allows": PeakFlag.WIDEST,
 }
 _BROADER = "broader than reflections"
+_UNKNOWN = "without a place or its error"
 _OTHER = "of the other domain of a twin"
 _COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
 
@@ -163,9 +163,8 @@ def observe(
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(_usable(table))
         off = _displaced(scan.rotation, fit)
-        sharp = _sharp(off.width, fit.intensity)
-        usable.append(_placed(fit, off).select(sharp))
-        widths.append(off.width[sharp])
+        usable.append(_placed(fit, off))
+        widths.append(off.width)
     return Observed(
         tuple(names),
         tuple(scans),
@@ -173,7 +172,7 @@ def observe(
         sum(len(table) for table in tables),
         tuple(usable),
         tuple(widths),
-        _left_out_of(tables, usable),
+        _left_out_of(tables),
     )
 
 
@@ -194,17 +193,17 @@ def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
     return replace(table, **moved, **unsure)
 
 
-def _left_out_of(tables: Sequence[Peaks], usable: Sequence[Peaks]) -> dict[str, int]:
+def _left_out_of(tables: Sequence[Peaks]) -> dict[str, int]:
     """Count the peaks that are not usable by the first reason that holds."""
-    counts = dict.fromkeys([*_WHY, _BROADER], 0)
-    for table, left in zip(tables, usable, strict=True):
+    counts = dict.fromkeys([*_WHY, _UNKNOWN], 0)
+    for table in tables:
         rest = np.ones(len(table), np.bool_)
         for why, flag in _WHY.items():
             own = rest & (table.flags & int(flag) != 0)
             own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
             counts[why] += int(own.sum())
             rest &= ~own
-        counts[_BROADER] += int(rest.sum()) - len(left)
+        counts[_UNKNOWN] += int(np.sum(rest & ~_usable(table)))
     return {why: number for why, number in counts.items() if number}
 
 
@@ -222,18 +221,6 @@ def _usable(table: Peaks) -> NDArray[np.bool_]:
     if _widest_are_left_out(table.flags):
         use &= (table.flags & int(PeakFlag.WIDEST)) == 0
     return use
-
-
-def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
-    """Tell Bragg reflections from maxima of the diffuse scattering by their width (n,)."""
-    if not len(width):
-        return np.ones(0, np.bool_)
-    # Half of the peaks' intensity is in narrower ones: the strong peaks are Bragg peaks.
-    order = np.argsort(width)
-    share = np.cumsum(np.maximum(intensity, 0.0)[order])
-    typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
-    sharp: NDArray[np.bool_] = width <= _BROAD * typical
-    return sharp
 
 
 def without_maxima(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-VERSION = 3
+VERSION = 4
 FRAMES_OF = "scans"
 
 
