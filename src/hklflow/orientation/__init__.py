@@ -1,0 +1,36 @@
+"""The orientation product: from peak tables to ``orientation.json`` and its picture.
+
+What the parent's and the children's refinements share. The product holds the cell,
+U and UB with their uncertainties, the refined geometry of every rotation, the hkl
+grid, and the figures by which a person judges the refinement.
+"""
+
+from hklflow.orientation.observed import Observed, named, observe, read, read_scans
+from hklflow.orientation.product import picture, product
+from hklflow.orientation.selection import separated, without_maxima
+from hklflow.orientation.start import (
+    Start,
+    as_given,
+    constraints_kept,
+    inherited,
+    reconciled,
+    started,
+)
+
+__all__ = [
+    "Observed",
+    "Start",
+    "as_given",
+    "constraints_kept",
+    "inherited",
+    "named",
+    "observe",
+    "picture",
+    "product",
+    "read",
+    "read_scans",
+    "reconciled",
+    "separated",
+    "started",
+    "without_maxima",
+]
