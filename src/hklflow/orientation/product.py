@@ -64,6 +64,7 @@ def product(
             "peaks found": observed.n_found,
             "peaks": len(refined.indexed),
             "peaks left out": dict(observed.left_out),
+            # Within the `hkl_tolerance` of this refinement: no figure to compare scans by.
             "fraction indexed": refined.fraction_indexed,
             "used in refinement": int(refined.used.sum()),
             "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
@@ -96,7 +97,8 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
         arrays = {kind: refined.residuals[rows, at][use] for kind, at in kinds.items()}
         per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
     cell_names = ("a", "b", "c", "alpha", "beta", "gamma")
-    metrics = data["metrics"]
+    metrics, unindexed = data["metrics"], data["symmetry"]["fraction unindexed"]
+    indexed = None if unindexed is None else 100 * (1 - unindexed)
     free = "" if data["cell_constraints"] else ", cell without its constraints"
     lines = [f"space group {data['space_group']}{free}", ""]
     lines += ["the orientation is fixed: nothing was refined", ""] if data.get("fixed") else []
@@ -108,7 +110,7 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
     lines += [
         f"U       ± {turn[0]:.5f} {turn[1]:.5f} {turn[2]:.5f} deg",
         "",
-        f"{metrics['peaks']} peaks, {_known(100 * metrics['fraction indexed'], '.1f')} % indexed",
+        f"{metrics['peaks']} peaks, {_known(indexed, '.1f')} % indexed",
         f"{metrics['used in refinement']} used",
         f"rmsd {_known(metrics['rmsd in pixels'])} px, {_known(metrics['rmsd in frames'])} frames",
         "median |residual| {} {} px, {} fr".format(

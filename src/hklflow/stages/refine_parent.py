@@ -270,7 +270,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks indexed; cell "
+        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
+        f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )
