@@ -27,7 +27,7 @@ class Case:
         self.world = worlds.world(kind, system, seed, size, **more)
         numbers = range(len(self.world.scans))
         tables = [table_of(self.world, i) for i in numbers]
-        tables = [table.select(orientation._usable(table)) for table in tables]
+        tables = [table.select(orientation.usable(table)) for table in tables]
         self.peaks = [refinement.Peaks(*(getattr(t, n) for n in COLUMNS)) for t in tables]
         self.intensities = [table.intensity for table in tables]
         self.group = symmetry.space_group(self.world.space_group)

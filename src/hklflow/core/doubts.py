@@ -340,8 +340,8 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
         "satellites": left.satellites,
         "rest": left.rest,
         "sentence": (
-            f"{left.fraction:.1%} of the peaks of {named.scan} are not indexed (h, k or l is off an "
-            f"integer by {INDEXED:g} or more): {'; '.join(parts)}"
+            f"{left.fraction:.1%} of the peaks of {named.scan} are not indexed (h, k or l is "
+            f"{INDEXED:g} or more off an integer): {'; '.join(parts)}"
         ),
     }
 

@@ -5,8 +5,8 @@ U and UB with their uncertainties, the refined geometry of every rotation, the h
 grid, and the figures by which a person judges the refinement.
 """
 
-from hklflow.orientation.observed import Observed, named, observe, read, read_scans
-from hklflow.orientation.product import picture, product
+from hklflow.orientation.observed import Observed, named, observe, read, read_scans, usable
+from hklflow.orientation.results import picture, product
 from hklflow.orientation.selection import separated, without_maxima
 from hklflow.orientation.start import (
     Start,
@@ -32,5 +32,6 @@ __all__ = [
     "reconciled",
     "separated",
     "started",
+    "usable",
     "without_maxima",
 ]

@@ -136,18 +136,18 @@ def observe(
     names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
 ) -> Observed:
     """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
-    usable, widths = [], []
+    chosen, widths = [], []
     for scan, table in zip(scans, tables, strict=True):
-        fit = table.select(_usable(table))
+        fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
-        usable.append(_placed(fit, off))
+        chosen.append(_placed(fit, off))
         widths.append(off.width)
     return Observed(
         tuple(names),
         tuple(scans),
-        tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in usable),
+        tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in chosen),
         sum(len(table) for table in tables),
-        tuple(usable),
+        tuple(chosen),
         tuple(widths),
         _left_out_of(tables),
     )
@@ -180,7 +180,7 @@ def _left_out_of(tables: Sequence[Peaks]) -> dict[str, int]:
             own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
             counts[why] += int(own.sum())
             rest &= ~own
-        counts[_UNKNOWN] += int(np.sum(rest & ~_usable(table)))
+        counts[_UNKNOWN] += int(np.sum(rest & ~usable(table)))
     return {why: number for why, number in counts.items() if number}
 
 
@@ -189,7 +189,8 @@ def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
     return bool(len(flags)) and bool(np.mean(flags & int(PeakFlag.WIDEST) != 0) < _COMMON)
 
 
-def _usable(table: Peaks) -> NDArray[np.bool_]:
+def usable(table: Peaks) -> NDArray[np.bool_]:
+    """Return the peaks (n,) whose place can be trusted."""
     values = np.stack([getattr(table, name) for name in _CENTROID])
     use: NDArray[np.bool_] = ((table.flags & int(_UNUSABLE)) == 0) & np.all(
         np.isfinite(values), axis=0
