@@ -364,13 +364,18 @@ def _too_few(
         f"the expected cell indexes {indexing.indexed.sum()} of {len(g)} peaks "
         f"({indexing.fraction:.0%}, limit {params.min_indexed:.0%})"
     )
+    check = (
+        "check the cell, the distance, the beam centre, the wavelength, and the rotation axis with "
+        "its sense"
+    )
     causes = doubts.causes(indexing.ub, g, strength, group)
     if not causes:
         relation = f"{indexing.relation}; " if indexing.relation else ""
-        return f"{found}; {relation}check the cell, the distance, the beam centre and wavelength"
+        return f"{found}; {relation}{check}"
+    # Of a wrong geometry a few peaks are at such places by chance.
     return (
-        f"{found}; of the others {'; '.join(causes)}; to go on all the same, lower "
-        "`refine_parent: min_indexed`"
+        f"{found}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
+        "on all the same, lower `refine_parent: min_indexed`"
     )
 
 
