@@ -15,6 +15,7 @@ from hklflow import nexus, stage
 from hklflow.errors import HklflowError
 from hklflow.stages import (
     accept,
+    converge,
     find_peaks,
     frame_scale,
     import_scan,
@@ -89,7 +90,8 @@ def reduced(world: FrameWorld, folder: Path, *, volume: bool = True) -> Reduced:
 def _run(module: ModuleType, folder: Path, inputs: dict[str, Any], **params: Any) -> None:
     """Run a stage; its outputs have the names of their fields."""
     endings = {"picture": "png", "slices": "png", "coverage": "png", "statistics_picture": "png"}
-    endings |= dict.fromkeys(("metrics", "statistics_metrics", "orientation", "accepted"), "json")
+    of_json = ("metrics", "statistics_metrics", "orientation", "accepted")
+    endings |= dict.fromkeys((*of_json, "converged", "history", "modules"), "json")
     name = module.__name__.rpartition(".")[2]
     outputs = {
         n: folder / f"{name}_{n}.{endings.get(n, 'nxs')}" for n in module.Outputs.model_fields
@@ -162,6 +164,25 @@ def _orientation(world: FrameWorld, folder: Path) -> None:
 def _accept(world: FrameWorld, folder: Path) -> None:
     path = folder / "refine_parent_orientation.json"
     _run(accept, folder, {"orientation": path, "parent": path})
+
+
+def _converge(world: FrameWorld, folder: Path) -> None:
+    owns = [_own(folder, r) for r in range(len(world.beam))]
+    _run(
+        converge,
+        folder,
+        {
+            "orientation": folder / "refine_parent_orientation.json",
+            "accepted": folder / "accept_accepted.json",
+            "scans": [own / "import_scan_scan.nxs" for own in owns],
+            "masks": [own / "pixel_mask_mask.nxs" for own in owns],
+            "scales": [own / "frame_scale_scale.nxs" for own in owns],
+            "peaks": [own / "find_peaks_peaks.nxs" for own in owns],
+        },
+        sample="world",
+        scan="scan",
+        rotations=[own.name for own in owns],
+    )
 
 
 def _transform(world: FrameWorld, folder: Path) -> None:
@@ -268,12 +289,22 @@ def _absorbed(world: FrameWorld, r: int) -> Floats:
 
 def _judge_orientation(world: FrameWorld, found: Reduced) -> float:
     """Largest pull of cell and orientation."""
-    data = stage.read_json(found.folder / "refine_parent_orientation.json")
+    return _model(world, found, "refine_parent_orientation", "")
+
+
+def _judge_converged(world: FrameWorld, found: Reduced) -> float:
+    """The same of the converged model."""
+    return _model(world, found, "converge_converged", " converged")
+
+
+def _model(world: FrameWorld, found: Reduced, name: str, which: str) -> float:
+    data = stage.read_json(found.folder / f"{name}.json")
     header, group = world.draft.header_scans[0], world.draft.space_group
     answer = compared_with(world.sample, header, group, data)
     found.figures |= {
-        "pulls of cell and orientation": np.r_[answer.cell_pulls, answer.turn_pulls],
-        "misorientation": answer.turn,
+        f"pulls of cell and orientation{which}": np.r_[answer.cell_pulls, answer.turn_pulls],
+        f"error of the cell{which}": answer.cell_off,
+        f"misorientation{which}": answer.turn,
     }
     return answer.worst / FAR
 
@@ -339,6 +370,7 @@ _KNOWING = {
     "find_peaks": ("import_scan", "pixel_mask", "find_peaks", "refine", "accept"),
     "frame_scale": ("import_scan", "find_peaks", "frame_scale", "merge", "symmetrise"),
     "refine": ("import_scan", "find_peaks", "refine", "accept"),
+    "converge": ("import_scan", "find_peaks", "refine", "accept", "converge"),
     "merge": ("import_scan", "pixel_mask", "frame_scale", "accept", "merge", "symmetrise"),
 }
 """Stages whose sentences count for each that is judged."""
@@ -353,6 +385,7 @@ _STEPS: dict[str, tuple[Step, Callable[[FrameWorld, Reduced], float] | None]] = 
     "frame_scale": (_scale, _judge_scale),
     "refine": (_orientation, _judge_orientation),
     "accept": (_accept, None),
+    "converge": (_converge, _judge_converged),
     "transform": (_transform, None),
     "merge": (_merge, _judge_volume),
     "symmetrise": (_symmetrise, None),
