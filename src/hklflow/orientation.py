@@ -41,7 +41,6 @@ _DOMAIN_ROUNDS = 4
 _ON = 8.0  # times the median of χ² of three residuals, within which a peak is on a lattice
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _BETTER = 0.7  # of that: well beyond chance for the thirty peaks that a class has at least
-_UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
 _BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
@@ -68,6 +67,8 @@ class Observed:
     """The same peaks with all that is known of them."""
     widths: tuple[Floats, ...] = ()
     """Their widths in pixels, see `core.arcs.Displaced`."""
+    spreads: tuple[float | None, ...] = ()
+    """Mosaic spread by each rotation's peaks, radian²; None: they are too few to tell."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Peaks that are not among these, by the reason."""
 
@@ -159,13 +160,14 @@ def observe(
     names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
 ) -> Observed:
     """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
-    usable, widths = [], []
+    usable, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(_usable(table))
         off = _displaced(scan.rotation, fit)
         sharp = _sharp(off.width, fit.intensity)
         usable.append(_placed(fit, off).select(sharp))
         widths.append(off.width[sharp])
+        spreads.append(off.spread)
     return Observed(
         tuple(names),
         tuple(scans),
@@ -173,6 +175,7 @@ def observe(
         sum(len(table) for table in tables),
         tuple(usable),
         tuple(widths),
+        tuple(spreads),
         _left_out_of(tables, usable),
     )
 
@@ -186,9 +189,8 @@ def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
     """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
     names = ("slow", "fast", "frame")
     moved = {name: getattr(table, name) - getattr(off, name) for name in names}
-    # Fits weigh the middle of a skew curve, and of an arc, more than their means do.
     unsure = {
-        f"var_{name}": getattr(table, f"var_{name}") + (_UNSURE * getattr(off, name)) ** 2
+        f"var_{name}": getattr(table, f"var_{name}") + (arcs.UNSURE * getattr(off, name)) ** 2
         for name in names
     }
     return replace(table, **moved, **unsure)

@@ -5,11 +5,14 @@ refinements: neither they nor the integrated reflections that they belong to are
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.bragg import boxes
+from hklflow.bragg.profiles import Widths
+from hklflow.core import arcs
 from hklflow.core.geometry import Rotation
 from hklflow.core.reflections import ReflectionFlag, Reflections
 from hklflow.core.residuals import Peaks, compare
@@ -110,6 +113,29 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
     return found
 
 
+def placed(
+    table: Reflections, rotation: Rotation, widths: Widths, n_sigma: float, spread: float
+) -> Reflections:
+    """Move centroids from where arcs have them to the spots of the crystal's mean block.
+
+    Parameters
+    ----------
+    widths : Widths
+        With which they were integrated.
+    n_sigma : float
+        Half axes of the foregrounds in these.
+    spread : float
+        Mosaic spread, radian².
+    """
+    half = boxes.half_axes(widths.at(table.zeta, table.slow, table.fast), n_sigma)[:, 1:]
+    off = arcs.within(rotation, table.slow, table.fast, half, spread, widths.mosaic)
+    changed = {}
+    for name, by in zip(("slow", "fast", "frame"), off, strict=True):
+        changed[f"observed_{name}"] = getattr(table, f"observed_{name}") - by
+        changed[f"var_{name}"] = getattr(table, f"var_{name}") + (arcs.UNSURE * by) ** 2
+    return replace(table, **changed)
+
+
 def judge(
     table: Reflections,
     rotation: Rotation,
@@ -117,6 +143,7 @@ def judge(
     found: Integers,
     held: Integers,
     accept: Acceptance,
+    offset: Floats | None = None,
 ) -> Integers:
     """Fate (n,) of each integrated reflection, an index of `FATES`.
 
@@ -128,6 +155,8 @@ def judge(
         1/Å.
     found, held : int arrays
         Rows that are in the peaks fitted, and in those held out.
+    offset : (3,) array or None
+        By how much the crystal is off the axis, see `core.residuals.compare`.
     """
     n = len(table)
     observed = np.stack([table.observed_slow, table.observed_fast, table.observed_frame], axis=1)
@@ -139,7 +168,7 @@ def judge(
     like = np.nan_to_num(table.correlation) >= accept.correlation
     like &= ~table.has(ReflectionFlag.UNLIKE)
     at = np.where(measured[:, None], observed, np.stack([table.slow, table.fast, table.frame], 1))
-    off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at)
+    off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at, offset)
     in_found, in_held = (np.isin(np.arange(n), rows) for rows in (found, held))
     bad = [table.has(flag) for flag in _UNFIT]
     bad += [~(measured & (significance >= accept.significance)), ~like, in_held, in_found]
