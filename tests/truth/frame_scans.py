@@ -69,13 +69,20 @@ class Reduced:
         return "reported" if heard or self.refused else "silently wrong"
 
 
-def reduced(world: FrameWorld, folder: Path, *, volume: bool = True) -> Reduced:
-    """Write the frames, run the stages one after the other, and judge each."""
+def reduced(
+    world: FrameWorld, folder: Path, *, volume: bool = True, convergence: bool = True
+) -> Reduced:
+    """Write the frames, run the stages one after the other, and judge each.
+
+    Without `volume` it ends before the transform; `convergence` reads the frames twice more.
+    """
     frames_write.write(world, folder)
     found = Reduced(folder)
     for name, (step, judge) in _STEPS.items():
         if name == "transform" and not volume:
             break
+        if name == "converge" and not convergence:
+            continue
         try:
             step(world, folder)
         except HklflowError as error:
