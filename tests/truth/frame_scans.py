@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 
 _MORE = ("broad", "superlattice", "half_wavelength", "second_lattice", "twin_nonmerohedral")
 """Kinds that add to S(Q) what the analytic S has not."""
+_ASIDE = ("converge",)
+"""Stages whose refusal is no end: nothing that follows takes what they make."""
 FAR = 5.0  # σ from which on a figure is wrong
 RIGHT = {"peaks": 1.6, "frame_scale": 0.003, "volume": 0.005}
 """From which on a stage is wrong: width of the pulls of the centroids (1: their errors are right),
@@ -66,7 +68,7 @@ class Reduced:
         if not self.wrong[name] > 1:
             return "right"
         heard = any(self.said.get(n) for n in _KNOWING[name])
-        return "reported" if heard or self.refused else "silently wrong"
+        return "reported" if heard or set(self.refused) - {*_ASIDE} else "silently wrong"
 
 
 def reduced(
@@ -87,6 +89,8 @@ def reduced(
             step(world, folder)
         except HklflowError as error:
             found.refused[name] = str(error)
+            if name in _ASIDE:
+                continue
             break
         found.said[name] = list(_sentences(name, folder))
         if judge is not None:
