@@ -1,7 +1,9 @@
 """Which spots a refinement is given: found peaks, and centroids of integrated reflections.
 
-A reflection that was found as a peak is used once, as the peak. Peaks that are held out judge the
-refinements: neither they nor the integrated reflections that they belong to are ever fitted.
+A reflection that was found as a peak is used once, as the peak; one whose peak was left out as a
+maximum of the diffuse scattering is not, for that draws the centroid to its side. Peaks that are
+held out judge the refinements: neither they nor the integrated reflections that they belong to are
+ever fitted.
 """
 
 from collections.abc import Sequence
@@ -36,6 +38,7 @@ FATES = (
     "unlike the profile",
     "held out",
     "found as a peak",
+    "found as a maximum",
     "far from its prediction",
     "grazing",
     "given to the refinement",
@@ -84,6 +87,12 @@ def hold_out(peaks: Sequence[Peaks]) -> list[Mask]:
 def part(peaks: Peaks, keep: Mask) -> Peaks:
     """Some of the peaks."""
     return Peaks(*(getattr(peaks, name)[keep] for name in Peaks.__dataclass_fields__))
+
+
+def without(peaks: Peaks, fewer: Peaks) -> Peaks:
+    """Peaks that are not among others of the same list."""
+    left = {tuple(row) for row in fewer.position.tolist()}
+    return part(peaks, np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
 
 
 def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
@@ -144,6 +153,7 @@ def judge(
     held: Integers,
     accept: Acceptance,
     offset: Floats | None = None,
+    maxima: Integers | None = None,
 ) -> Integers:
     """Fate (n,) of each integrated reflection, an index of `FATES`.
 
@@ -157,6 +167,8 @@ def judge(
         Rows that are in the peaks fitted, and in those held out.
     offset : (3,) array or None
         By how much the crystal is off the axis, see `core.residuals.compare`.
+    maxima : int array or None
+        Rows whose peaks were left out, being maxima of the diffuse scattering.
     """
     n = len(table)
     observed = np.stack([table.observed_slow, table.observed_fast, table.observed_frame], axis=1)
@@ -169,9 +181,18 @@ def judge(
     like &= ~table.has(ReflectionFlag.UNLIKE)
     at = np.where(measured[:, None], observed, np.stack([table.slow, table.fast, table.frame], 1))
     off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at, offset)
-    in_found, in_held = (np.isin(np.arange(n), rows) for rows in (found, held))
+    none = np.zeros(0, np.int64)
+    in_found, in_held, in_maxima = (
+        np.isin(np.arange(n), rows) for rows in (found, held, none if maxima is None else maxima)
+    )
     bad = [table.has(flag) for flag in _UNFIT]
-    bad += [~(measured & (significance >= accept.significance)), ~like, in_held, in_found]
+    bad += [
+        ~(measured & (significance >= accept.significance)),
+        ~like,
+        in_held,
+        in_found,
+        in_maxima,
+    ]
     still = ~np.any(bad, axis=0) & np.isfinite(off).all(axis=1) & (zeta > accept.zeta)
     far = np.zeros(n, dtype=np.bool_)
     if still.any():

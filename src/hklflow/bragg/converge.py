@@ -252,6 +252,8 @@ class Loop:
         Of the refinement.
     rest : Rest
     accept : Acceptance
+    maxima : sequence of Peaks
+        Found in each rotation, but left out as maxima of the diffuse scattering; empty: none.
     """
 
     peaks: Sequence[Peaks]
@@ -261,6 +263,7 @@ class Loop:
     limits: Limits
     rest: Rest
     accept: Acceptance
+    maxima: Sequence[Peaks] = ()
 
     def __post_init__(self) -> None:
         self.held = hold_out(self.peaks)
@@ -337,12 +340,14 @@ class Loop:
             own = {} if offset is None else {0: offset}
             one = Model([model.rotations[i]], model.ub, model.cell, model.cell_sigma, own)
             rows = []
-            for peaks in (self.fitted[i], self.judges[i]):
+            for peaks in (self.fitted[i], self.judges[i], *self.maxima[i : i + 1]):
                 under = seen(one, [peaks], self.limits)
                 at = same_reflection(under.hkl[under.indexed], peaks.position[under.indexed], table)
                 rows.append(at[at >= 0])
-            found, held = rows
-            fate = judge(table, model.rotations[i], model.ub, found, held, self.accept, offset)
+            found, held, *maxima = rows
+            fate = judge(
+                table, model.rotations[i], model.ub, found, held, self.accept, offset, *maxima
+            )
             use = fate == len(FATES) - 1
             given.append(joined(self.fitted[i], table, use, self.floor))
             fates.append(fate)

@@ -134,7 +134,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import __version__, orientation, plots
     from hklflow.bragg import converge, convergence, residual_map
-    from hklflow.bragg.centroids import Acceptance
+    from hklflow.bragg.centroids import Acceptance, without
     from hklflow.core import geometry, refinement, symmetry
     from hklflow.core.grid import Grid
     from hklflow.plots.convergence import convergence as draw
@@ -157,6 +157,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     group = symmetry.space_group(start["space_group"])
     constraints = symmetry.space_group(start["cell_constraints"] or "P 1")
     limits = refinement.Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    everything = observed
     observed, left_out = _reflections_only(observed, model, constraints, free, limits)
     integrate, reads, rocking = _integrator(inputs, params, group, observed.spreads, threads)
     loop = converge.Loop(
@@ -175,6 +176,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             params.reintegrate,
         ),
         Acceptance(params.min_significance, params.min_correlation),
+        [without(a, b) for a, b in zip(everything.peaks, observed.peaks, strict=True)],
     )
     outcome = loop.run(model)
     modules, notes = _modules(inputs.masks, params, observed)
