@@ -194,6 +194,37 @@ def test_arcs_that_no_peaks_tell_of_are_doubtful() -> None:
     assert told(observed, {0: np.radians(1.0), 1: np.radians(1.0)}) == []
 
 
+def test_centroids_that_maxima_draw_are_told_and_with_their_peaks_left_out() -> None:
+    """Reflections without a peak are seen 0.4 pixels from their places, all outward."""
+    truth = scan("P 6/m m m")
+    tables, maxima = [], []
+    for t, p in zip(truth.tables, truth.peaks, strict=True):
+        out = np.stack([t.slow, t.fast], axis=1) - np.array(made.SHAPE) / 2
+        out /= np.linalg.norm(out, axis=1)[:, None]
+        drawn = t.counts <= made.ENOUGH
+        by = 0.4 * drawn[:, None] * out
+        seen = {
+            "observed_slow": t.observed_slow + by[:, 0],
+            "observed_fast": t.observed_fast + by[:, 1],
+        }
+        tables.append(replace(t, **seen))
+        use = drawn & np.isfinite(t.observed_slow)
+        rows = [getattr(tables[-1], f"observed_{x}")[use] for x in ("frame", "slow", "fast")]
+        more = [getattr(t, f"var_{x}")[use] for x in ("frame", "slow", "fast")]
+        maxima.append(type(p)(*rows, *more))
+    truth = replace(truth, tables=tables)
+    run = made.loop(truth, truth.integrate)
+    outcome = run.run(made.start(truth))
+    drawn = [text for text in convergence._drawn(outcome) if "max_integrations: 0" in text]
+    assert len(drawn) == 1
+    run.maxima = maxima
+    outcome = run.run(made.start(truth))
+    assert convergence._drawn(outcome) == []
+    assert outcome.iterations[-1].reflections["found as a maximum"] > 50
+    assert made.judged(truth, outcome)["worst pull"] < 3
+    counts_add_up(outcome, truth)
+
+
 def told_of(run: converge.Loop, outcome: converge.Outcome, truth: made.Scan) -> dict[str, Any]:
     intensities = [np.arange(len(p.frame)) + 1.0 for p in truth.peaks]
     return convergence.section(run, outcome, ["r1", "r2"], intensities, run.total + 7)

@@ -11,7 +11,9 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from hklflow import nexus, stage
+from hklflow import nexus, orientation, stage
+from hklflow.bragg import centroids
+from hklflow.core import geometry, refinement, symmetry
 from hklflow.errors import HklflowError
 from hklflow.stages import (
     accept,
@@ -28,7 +30,7 @@ from hklflow.stages import (
 )
 from tests.truth import frames_write
 from tests.truth.frames_world import FrameWorld
-from tests.truth.world_scans import compared_with
+from tests.truth.world_scans import Answer, compared_with
 
 Floats = NDArray[np.float64]
 
@@ -178,22 +180,50 @@ def _accept(world: FrameWorld, folder: Path) -> None:
 
 
 def _converge(world: FrameWorld, folder: Path) -> None:
+    inputs, params = _of_convergence(world, folder)
+    _run(converge, folder, inputs, **params)
+
+
+def _of_convergence(world: FrameWorld, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     owns = [_own(folder, r) for r in range(len(world.beam))]
-    _run(
-        converge,
-        folder,
-        {
-            "orientation": folder / "refine_parent_orientation.json",
-            "accepted": folder / "accept_accepted.json",
-            "scans": [own / "import_scan_scan.nxs" for own in owns],
-            "masks": [own / "pixel_mask_mask.nxs" for own in owns],
-            "scales": [own / "frame_scale_scale.nxs" for own in owns],
-            "peaks": [own / "find_peaks_peaks.nxs" for own in owns],
-        },
-        sample="world",
-        scan="scan",
-        rotations=[own.name for own in owns],
-    )
+    inputs = {
+        "orientation": folder / "refine_parent_orientation.json",
+        "accepted": folder / "accept_accepted.json",
+        "scans": [own / "import_scan_scan.nxs" for own in owns],
+        "masks": [own / "pixel_mask_mask.nxs" for own in owns],
+        "scales": [own / "frame_scale_scale.nxs" for own in owns],
+        "peaks": [own / "find_peaks_peaks.nxs" for own in owns],
+    }
+    names = [own.name for own in owns]
+    return inputs, {"sample": "world", "scan": "scan", "rotations": names}
+
+
+def centroids_alone(world: FrameWorld, folder: Path) -> Answer:
+    """Refine a reduced world by the centroids of its integrated reflections, without peaks."""
+    files, told = _of_convergence(world, folder)
+    inputs, params = converge.Inputs(**files), converge.Params(**told)
+    data = stage.read_json(inputs.orientation)
+    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
+    group = symmetry.space_group(data["space_group"])
+    rotations = [geometry.from_dict(data["rotations"][name]) for name in params.rotations]
+    ub = np.array(data["UB"])
+    integrate = converge._integrator(inputs, params, group, observed.spreads, 1)[0]
+    none = np.zeros(0, np.int64)
+    accept = centroids.Acceptance(params.min_significance, params.min_correlation)
+    given = []
+    for r, table in enumerate(integrate(rotations, ub)):
+        fate = centroids.judge(table, rotations[r], ub, none, none, accept)
+        peaks = observed.peaks[r]
+        nobody = centroids.part(peaks, np.zeros(len(peaks.frame), bool))
+        use = fate == len(centroids.FATES) - 1
+        given.append(centroids.joined(nobody, table, use, peaks.sigma.min(axis=0) ** 2))
+    free = converge._free(data["refined_parameters"], params)
+    limits = refinement.Limits(params.hkl_tolerance, params.min_indexed)
+    refined = refinement.refine(rotations, given, ub, group, free=free, limits=limits)
+    found = {"cell": refined.cell, "cell_sigma": refined.cell_sigma, "U": refined.u}
+    found["orientation_sigma_deg"] = np.degrees(refined.orientation_sigma)
+    header = world.draft.header_scans[0]
+    return compared_with(world.sample, header, world.draft.space_group, found)
 
 
 def _transform(world: FrameWorld, folder: Path) -> None:
