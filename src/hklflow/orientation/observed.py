@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
-_UNSURE = 0.3  # of how far the centroid of an arc is off the mean block's spot
 # Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
 _UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 _WHY = {
@@ -45,6 +44,8 @@ class Observed:
     """The same peaks with all that is known of them."""
     widths: tuple[Floats, ...] = ()
     """Their widths in pixels, see `core.arcs.Displaced`."""
+    spreads: tuple[float | None, ...] = ()
+    """Mosaic spread by each rotation's peaks, radian²; None: they are too few to tell."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Peaks that are not among these, by the reason."""
 
@@ -136,12 +137,13 @@ def observe(
     names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
 ) -> Observed:
     """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
-    chosen, widths = [], []
+    chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
         chosen.append(_placed(fit, off))
         widths.append(off.width)
+        spreads.append(off.spread)
     return Observed(
         tuple(names),
         tuple(scans),
@@ -149,6 +151,7 @@ def observe(
         sum(len(table) for table in tables),
         tuple(chosen),
         tuple(widths),
+        tuple(spreads),
         _left_out_of(tables),
     )
 
@@ -162,9 +165,8 @@ def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
     """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
     names = ("slow", "fast", "frame")
     moved = {name: getattr(table, name) - getattr(off, name) for name in names}
-    # Fits weigh the middle of a skew curve, and of an arc, more than their means do.
     unsure = {
-        f"var_{name}": getattr(table, f"var_{name}") + (_UNSURE * getattr(off, name)) ** 2
+        f"var_{name}": getattr(table, f"var_{name}") + (arcs.UNSURE * getattr(off, name)) ** 2
         for name in names
     }
     return replace(table, **moved, **unsure)
