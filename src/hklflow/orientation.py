@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow import nexus
-from hklflow.core import arcs, geometry, lattice, reduction, refinement, sharpness, symmetry
+from hklflow.core import (
+    afterglow,
+    arcs,
+    geometry,
+    lattice,
+    reduction,
+    refinement,
+    sharpness,
+    symmetry,
+)
 from hklflow.core.grid import Grid
 from hklflow.core.model import Model
 from hklflow.core.model_compare import detector_of, on_geometry
@@ -175,6 +184,16 @@ def observe(
         tuple(widths),
         _left_out_of(tables, usable),
     )
+
+
+def afterglows(names: Sequence[str], tables: Sequence[Peaks]) -> list[dict[str, Any]]:
+    """List the afterglow in the peaks of each rotation where it matters, with its sentence."""
+    said = {n: (t, afterglow.sentence(t)) for n, t in zip(names, tables, strict=True)}
+    return [
+        {"rotation": name, **(table.afterglow or {}), "sentence": f"{name}: {text}"}
+        for name, (table, text) in said.items()
+        if text
+    ]
 
 
 def _displaced(rotation: geometry.Rotation, table: Peaks) -> arcs.Displaced:

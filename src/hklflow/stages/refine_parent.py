@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -259,6 +259,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         least=params.min_indexed,
         fixed=params.fixed,
     )
+    figures["afterglow"] = orientation.afterglows(params.rotations, tables)
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed, own=True)
         figures["sizes"] = compared
