@@ -52,6 +52,15 @@ def test_a_detector_that_keeps_nothing_is_not_blamed(width: float) -> None:
     assert abs(found.share) < 4 * found.sigma + 0.001
 
 
+def test_spots_early_in_a_frame_weigh_what_those_late_in_it_do() -> None:
+    """Weights that knew the direction of time saw an afterglow of 3.6 σ where there is none."""
+    made = [spots(0.0, width, n=150) for width in (0.15, 0.2, 0.25, 0.3, 0.4)]
+    every = [spot for ours, _ in made for spot in ours]
+    found = afterglow.measured(every, np.concatenate([sense for _, sense in made]))
+    assert found is not None
+    assert abs(found.share) < 3 * found.sigma
+
+
 def test_skew_curves_and_a_second_crystal_are_no_afterglow() -> None:
     for options in ({"skew": 0.1}, {"second": 0.1}):
         found = afterglow.measured(*spots(0.0, 0.5, **options))

@@ -172,9 +172,13 @@ def _without(counts: Floats, share: float) -> Floats:
 def _of_spots(fit: "_Fit", number: NDArray[np.int64], sense: Floats) -> Afterglow | None:
     """Join the shares that pixels of spots `number` (m,) have."""
     # Where a spot fills hardly more than a frame, its centre and width take up a part of what is
-    # kept: the fit of a course with a known share tells how much.
-    again = np.where(fit.known, fit.model + _LEVEL * fit.shifted, np.nan)
-    response = _fitted(again, fit.centre, fit.width).share / _LEVEL
+    # kept: the fit of a course with a known share tells how much. Counts that come before and
+    # after are taken alike, or weights would prefer spots early in a frame to those late in it.
+    answers = [
+        side * _fitted(_marked(fit, more), fit.centre, fit.width).share / _LEVEL
+        for side, more in ((1, fit.after), (-1, fit.before))
+    ]
+    response = 0.5 * (answers[0] + answers[1])
     use = (fit.sigma > 0) & np.isfinite(fit.sigma) & np.isfinite(response) & (fit.chi2 > 0)
     number, response = number[use], response[use]
     sigma = fit.sigma[use] * np.sqrt(np.maximum(fit.chi2[use], 1.0))
@@ -189,6 +193,11 @@ def _of_spots(fit: "_Fit", number: NDArray[np.int64], sense: Floats) -> Afterglo
     return _common(total[good] / weight[good], 1 / np.sqrt(weight[good]), skew)
 
 
+def _marked(fit: "_Fit", more: Floats) -> Floats:
+    """Return the model of a fit with a known share of later or earlier counts."""
+    return np.where(fit.known, fit.model + _LEVEL * more, np.nan)
+
+
 class _Fit(NamedTuple):
     known: NDArray[np.bool_]
     share: Floats
@@ -197,7 +206,8 @@ class _Fit(NamedTuple):
     centre: Floats
     width: Floats
     model: Floats
-    shifted: Floats
+    after: Floats
+    before: Floats
 
 
 def _gaussian(centre: Floats, width: Floats, n: int) -> Floats:
@@ -258,7 +268,7 @@ def _fitted(counts: Floats, centre: Floats, width: Floats) -> _Fit:
     chi2 = np.sum(left**2 * known / np.maximum(model, 0.1), axis=1)
     chi2 /= np.maximum(known.sum(axis=1) - 5, 1)
     sigma = np.sqrt(np.maximum(covariance[:, 4, 4], 0.0))
-    return _Fit(known, step[:, 4], sigma, chi2, centre, width, model, after)
+    return _Fit(known, step[:, 4], sigma, chi2, centre, width, model, after, before)
 
 
 def _common(share: Floats, sigma: Floats, skew: Floats) -> Afterglow:
