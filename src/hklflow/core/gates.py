@@ -174,6 +174,8 @@ def _found(
         yield motion, max(known), what, *shift
     for excess in figures.get("unexplained", ()):
         yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
+    for kept in figures.get("afterglow", ()):
+        yield kept, kept["share"], "", 0.0, math.inf
     for part in figures.get("lost", ()):
         yield part, math.inf, "the crystal was lost", *shift
     for size in figures.get("sizes", ()):

@@ -5,7 +5,15 @@ U and UB with their uncertainties, the refined geometry of every rotation, the h
 grid, and the figures by which a person judges the refinement.
 """
 
-from hklflow.orientation.observed import Observed, named, observe, read, read_scans, usable
+from hklflow.orientation.observed import (
+    Observed,
+    afterglows,
+    named,
+    observe,
+    read,
+    read_scans,
+    usable,
+)
 from hklflow.orientation.results import picture, product
 from hklflow.orientation.selection import separated, without_maxima
 from hklflow.orientation.start import (
@@ -20,6 +28,7 @@ from hklflow.orientation.start import (
 __all__ = [
     "Observed",
     "Start",
+    "afterglows",
     "as_given",
     "constraints_kept",
     "inherited",

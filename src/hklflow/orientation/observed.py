@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import nexus
-from hklflow.core import arcs, geometry, refinement
+from hklflow.core import afterglow, arcs, geometry, refinement
 from hklflow.core.peaks_table import PeakFlag, Peaks
 from hklflow.core.scan import RotationScan
 from hklflow.errors import HklflowError
@@ -154,6 +154,16 @@ def observe(
         tuple(spreads),
         _left_out_of(tables),
     )
+
+
+def afterglows(names: Sequence[str], tables: Sequence[Peaks]) -> list[dict[str, Any]]:
+    """List the afterglow in the peaks of each rotation where it matters, with its sentence."""
+    said = {n: (t, afterglow.sentence(t)) for n, t in zip(names, tables, strict=True)}
+    return [
+        {"rotation": name, **(table.afterglow or {}), "sentence": f"{name}: {text}"}
+        for name, (table, text) in said.items()
+        if text
+    ]
 
 
 def _displaced(rotation: geometry.Rotation, table: Peaks) -> arcs.Displaced:

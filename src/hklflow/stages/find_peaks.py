@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hklflow.core import afterglow
     from hklflow.core.scan import RotationScan
     from hklflow.core.statistics import FrameStatistics, StatisticsResult
     from hklflow.formats.raw import Frames
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -95,7 +96,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.core import masks
+    from hklflow.core import afterglow, masks
     from hklflow.core.peaks import PeakFlag, PeakParams, PeakSearch
     from hklflow.formats import raw
 
@@ -143,8 +144,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         at = np.clip(np.stack([peaks.slow, peaks.fast], axis=1).astype(int), 0, last)
         under = noise[at[:, 0], at[:, 1]]
         peaks = replace(peaks, background=peaks.background - under, maximum=peaks.maximum - under)
+    peaks = replace(peaks, afterglow=_afterglow(search.followed(peaks), scan))
+    warning = afterglow.sentence(peaks)
     nexus.write_peaks(outputs.peaks, peaks)
-    figures = {"peaks": len(peaks.frame), "blobs": peaks.counts}
+    figures: dict[str, Any] = {"peaks": len(peaks.frame), "blobs": peaks.counts}
+    figures |= {"afterglow": peaks.afterglow, "warnings": [warning] if warning else []}
     widest = int(np.count_nonzero(peaks.flags & int(PeakFlag.WIDEST)))
     stage.write_json(outputs.metrics, {**figures, "as wide as the fit allows": widest})
     picture = plots.peaks(
@@ -159,8 +163,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     _record(outputs, scan, bad, result, q_bins)
-    print(f"{len(peaks.frame)} peaks; {peaks.counts}")
+    print(f"{len(peaks.frame)} peaks; {peaks.counts}" + (f"; {warning}" if warning else ""))
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
+
+
+def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[str, Any] | None:
+    """Measure what the detector keeps of a frame, by spots that are alone."""
+    import numpy as np
+
+    from hklflow.core import afterglow
+    from hklflow.core.geometry import BEAM
+
+    if not spots:
+        return None
+    slow, fast = (np.array([spot.centre[k] for spot in spots]) for k in (1, 2))
+    q = scan.rotation.q_lab(slow, fast)
+    # Of the crossing: how fast a reflection turns through the Ewald sphere has this sign.
+    sense = np.sign(np.cross(q, BEAM) @ scan.rotation.goniometer.scan_axis_lab())
+    found = afterglow.measured(spots, sense)
+    return None if found is None else vars(found)
 
 
 def _statistics(

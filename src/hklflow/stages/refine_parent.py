@@ -257,6 +257,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         least=params.min_indexed,
         fixed=params.fixed,
     )
+    figures["afterglow"] = orientation.afterglows(params.rotations, tables)
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed, own=True)
         figures["sizes"] = compared
