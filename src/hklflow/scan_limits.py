@@ -31,6 +31,9 @@ class ScanLimits(stage.Params):
     """Rms, in pixels or frames, by which a slip, a drift, a crystal off the axis or another motion
     during the scan leaves spots off the model, from which on it is told: what centroids are good
     for."""
+    told_bias: float = Field(3.0, gt=0)
+    """Standard deviations by which cell or orientation are off for such a motion, from which on it
+    is told also where spots are off by less: what differs by three is taken to be different."""
     max_shift: float = Field(0.5, gt=0)
     """Likewise, from which on the scan is not accepted: half a pixel or frame blurs S(Q), and cell
     and orientation are off by many of their errors."""

@@ -168,6 +168,7 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
         "periods": motion.periods,
         "shift in pixels": motion.shift[0],
         "shift in frames": motion.shift[1],
+        "bias in sigma": motion.bias,
         "chi2": motion.chi2,
         "others": motion.others,
         "sentence": f"{rotation}: {_TOLD[motion.kind](motion, refined, named)}{_or(motion)}",
@@ -201,6 +202,7 @@ def _of_slip(
         "periods": None,
         "shift in pixels": float(np.sqrt(squares[0] + squares[1])),
         "shift in frames": float(np.sqrt(squares[2])),
+        "bias in sigma": 0.0,
         "chi2": None,
         "others": (),
         "sentence": f"{rotation}: {what}; {cure}",
@@ -365,7 +367,8 @@ def _slip(motion: steadiness.Motion, refined: Refined, named: Named) -> str:
     assert motion.frame is not None
     assert motion.interval is not None
     return (
-        f"the crystal slipped by {_size(motion, '°')} at {_when(motion.frame, motion.interval)}; "
+        f"the crystal slipped by {_size(motion, '°')} at {_when(motion.frame, motion.interval)}"
+        f"{_by(motion)}; "
         f"{_in_two(motion.rotation, motion.interval, refined, named)}"
     )
 
@@ -453,4 +456,7 @@ def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
 
 
 def _by(motion: steadiness.Motion) -> str:
-    return f" (spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames)"
+    spots = f"spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
+    if motion.bias < 1:  # errors of the cell allow for it
+        return f" ({spots})"
+    return f" ({spots}, cell and orientation by up to {motion.bias:.1f} of their errors)"

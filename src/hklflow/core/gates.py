@@ -52,6 +52,8 @@ class Limits:
     told_shift, max_shift : float
         Rms, in pixels or frames, by which a motion during the scan may move spots before it is
         told, and before the scan is not accepted.
+    told_bias : float
+        Standard deviations by which cell or orientation may be off for it before it is told.
     max_crystal : float
         Share of the peaks' intensity that may be on a second lattice of the same cell.
     told_chi2 : float
@@ -77,6 +79,7 @@ class Limits:
     max_expansion: float
     min_jump: float
     told_shift: float
+    told_bias: float
     max_shift: float
     max_crystal: float
     told_chi2: float
@@ -171,7 +174,9 @@ def _found(
     for motion in figures.get("motions", ()):
         known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
         what = f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames"
-        yield motion, max(known), what, *shift
+        # Cell and orientation take most of a small one up: its spots are not off, they are.
+        far = motion.get("bias in sigma", 0.0) > limits.told_bias
+        yield motion, max(known), what, 0.0 if far else limits.told_shift, limits.max_shift
     for excess in figures.get("unexplained", ()):
         yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
     for part in figures.get("lost", ()):
