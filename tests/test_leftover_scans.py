@@ -99,7 +99,7 @@ def test_of_two_cells_of_a_lattice_the_expected_one_stays(tmp_path: Path) -> Non
 def test_an_unknown_fifth_of_the_peaks_is_judged_by_the_configuration(tmp_path: Path) -> None:
     found, _ = of(tmp_path, "noise", "cubic", 21, 0.18)
     (sentence,) = found.said
-    assert "17.8% of the peaks of a are not indexed" in sentence
+    assert "17.8 ± 0.6 % of the peaks of a are not indexed" in sentence
     own = tmp_path / "parent.json"
 
     def verdict(**limits: float) -> str:

@@ -67,9 +67,9 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``unexplained``, ``unindexed``: lists of dict,
-        each with its ``sentence``. ``unexplained`` has the residuals; motions explain some of
-        them, and peaks that are not indexed, too.
+        ``motions``, ``other crystals``, ``lost``, ``outward``, ``unexplained``, ``unindexed``:
+        lists of dict, each with its ``sentence``. ``unexplained`` has the residuals; motions
+        explain some of them, and peaks that are not indexed, too.
     """
     g = np.concatenate(
         [
@@ -112,15 +112,19 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    left = []
+    left, outward = [], None
     if not motions and not gone:  # these leave peaks that are not indexed
+        outward = steadiness.outward(refined, peaks, group, free)
         theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
-        left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
+        sure = unindexed.telling(refined, peaks)
+        odd = unindexed.unindexed(miller, length, intensity, theirs, group, sure)
+        left = [_of_unindexed(odd, named)]
     return {
         "motions": motions,
         "other crystals": [of_crystal(x, named, int(forbidden[x.peaks].sum())) for x in others],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "outward": [] if outward is None else [_of_outward(outward, named)],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
     }
@@ -278,6 +282,22 @@ def _of_lost(part: leftover.Lost, named: Named) -> Record:
     }
 
 
+def _of_outward(found: steadiness.Outward, named: Named) -> Record:
+    where = "farther from" if found.size > 0 else "nearer to"
+    return {
+        "size": found.size,
+        "sigma": found.sigma,
+        "bias in sigma": found.bias,
+        "sentence": (
+            f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
+            "the origin than their reflections, at any |Q| alike, as maxima of diffuse scattering "
+            f"are: cell and orientation are off by up to {found.bias:.1f} of their errors; look at "
+            "the widths in the picture of the peak search, and raise `find_peaks: "
+            "min_significance` until Bragg reflections alone are left"
+        ),
+    }
+
+
 def _of_residuals(refined: Refined) -> Record:
     times = float(np.sqrt(refined.chi2))
     return {
@@ -335,13 +355,15 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
     parts = _parts(left)
     return {
         "fraction": left.fraction,
+        "error": left.error,
         "named": bool(left.half or left.rings or (left.satellites and named.own)),
         "half the wavelength": left.half,
         "rings": dict(left.rings),
         "satellites": left.satellites,
         "rest": left.rest,
         "sentence": (
-            f"{left.fraction:.1%} of the peaks of {named.scan} are not indexed: {'; '.join(parts)}"
+            f"{100 * left.fraction:.1f} ± {100 * left.error:.1f} % of the peaks of {named.scan} "
+            f"are not indexed: {'; '.join(parts)}"
         ),
     }
 

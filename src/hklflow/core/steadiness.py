@@ -27,8 +27,10 @@ from hklflow.core.transition import systematic
 Floats = NDArray[np.float64]
 
 OFF_CENTRE = "off centre"
+_CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
 
 _BY_CHANCE = 1e-3  # of the scans at rest something is told
+_OUTWARD_BY_CHANCE = 1e-4  # and in so many, that peaks are displaced along Q
 _MOST = 3  # motions of a rotation that are told
 _ECHO = 1e-3  # of the largest: what is left of it where it was not linear
 _FEWEST = 10  # peaks on either side of a slip
@@ -132,14 +134,11 @@ def motions(
     if not len(rows):
         return []
     hkl = refined.hkl.astype(np.float64)
-    problem = _problem(refined, peaks, group, free)
-    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl[rows], rows))
+    problem, nuisance, residual = _taken_up(refined, peaks, group, free, rows)
     turning = _problem(refined, peaks, group, ["cell", "orientation"])
-    # At the edge of the blind region a reflection may cease to cross: it says nothing.
     moving = np.nan_to_num(turning.jacobian(turning.parameters.start(), hkl[rows], rows))
     names = turning.parameters.names
     of_cell = moving[:, : len(names) - 3]
-    residual = (refined.residuals[rows] / problem.sigma[rows]).ravel()
     scenes = [
         _Scene(
             rotation,
@@ -165,8 +164,7 @@ def motions(
         if best is None or (found and best[0].chi2 < _ECHO * found[0].chi2):
             break
         motion, columns, moved = best
-        crystal = np.isin(problem.parameters.names, names)
-        found.append(replace(motion, bias=_bias(nuisance, moved, crystal, refined.chi2)))
+        found.append(replace(motion, bias=_bias(problem, nuisance, moved, refined.chi2)))
         known = np.hstack([known, columns])
     return sorted(offsets + found, key=lambda motion: -motion.chi2)
 
@@ -190,12 +188,75 @@ def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Moti
     )
 
 
-def _bias(nuisance: Floats, moved: Floats, crystal: NDArray[np.bool_], chi2: float) -> float:
-    """By how many σ the refined values of the crystal make up for what moved the spots (3n,)."""
+@dataclass(frozen=True)
+class Outward:
+    """By how much all peaks are farther from the origin than their reflections.
+
+    A cell that is too small moves reflections in proportion to Q. Maxima of diffuse scattering are
+    displaced by a part of their width at any Q, and the cell takes up what it can.
+
+    Attributes
+    ----------
+    size, sigma : float
+        1/Å.
+    bias : float
+        As of `Motion`.
+    """
+
+    size: float
+    sigma: float
+    bias: float
+
+
+def outward(
+    refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
+) -> Outward | None:
+    """How far peaks are displaced along Q; None if that may be chance. Arguments of `motions`."""
+    rows = np.nonzero(refined.used | refined.held_out)[0]
+    if not len(rows):
+        return None
+    problem, nuisance, residual = _taken_up(refined, peaks, group, free, rows)
+    hkl = refined.hkl[rows].astype(np.float64)
+    q = hkl @ refined.ub.T
+    step = 1e-4  # 1/Å
+    along = step * (q / np.linalg.norm(q, axis=1)[:, None]) @ np.linalg.inv(refined.ub).T
+    start = problem.parameters.start()
+    up, down = (problem.residuals(start, hkl + s * along, rows)[0] for s in (1, -1))
+    column = (np.nan_to_num(up - down) / (2 * step) / problem.sigma[rows]).reshape(-1, 1)
+    basis, _ = np.linalg.qr(nuisance / np.maximum(np.linalg.norm(nuisance, axis=0), 1e-300))
+    own, left = (x - basis @ (basis.T @ x) for x in (column, residual))
+    fit = _fitted(own.T @ own, own.T @ left, column.T @ column)
+    scale = _left(fit, 1, float(left @ left), len(left) - nuisance.shape[1])
+    if log_chance(fit.gain / scale, 1) > np.log(_OUTWARD_BY_CHANCE):
+        return None
+    bias = _bias(problem, nuisance, column @ fit.values, refined.chi2)
+    return Outward(float(fit.values[0]), float(np.sqrt(scale * fit.covariance[0, 0])), bias)
+
+
+def _taken_up(
+    refined: Refined,
+    peaks: Sequence[Peaks],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    rows: NDArray[np.int64],
+) -> tuple[Problem, Floats, Floats]:
+    """What was refined, its derivatives (3n, p) for some peaks (n,), and their residuals (3n,)."""
+    problem = _problem(refined, peaks, group, free)
+    hkl = refined.hkl[rows].astype(np.float64)
+    # At the edge of the blind region a reflection may cease to cross: it says nothing.
+    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl, rows))
+    return problem, nuisance, (refined.residuals[rows] / problem.sigma[rows]).ravel()
+
+
+def _bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> float:
+    """By how many σ cell and orientation make up for what moves the spots by ``moved`` (3n,)."""
+    crystal = np.isin(problem.parameters.names, _CRYSTAL)
+    if not crystal.any():
+        return 0.0
     scale = np.maximum(np.linalg.norm(nuisance, axis=0), np.finfo(float).tiny)
-    inverse = np.linalg.pinv(nuisance / scale, rcond=_ALIKE)
+    inverse = np.linalg.pinv(nuisance / scale, rcond=_ALIKE)[crystal]
     sigma = np.sqrt(chi2) * np.linalg.norm(inverse, axis=1)
-    return float(np.abs(inverse @ moved / np.maximum(sigma, np.finfo(float).tiny))[crystal].max())
+    return float(np.abs(inverse @ moved / np.maximum(sigma, np.finfo(float).tiny)).max())
 
 
 def _problem(

@@ -14,7 +14,7 @@ from hklflow.core import gates, verdict
 from hklflow.errors import HklflowError
 from hklflow.scan_limits import ScanLimits
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):

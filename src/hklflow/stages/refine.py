@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.core.refinement import Refined
     from hklflow.orientation import Observed
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = frames_of
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.dials.engine import Engine
     from hklflow.orientation import Observed, Start
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
