@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.core import leftover, slip, steadiness, symmetry, unindexed
+from hklflow.core import displacement, leftover, slip, steadiness, symmetry, unindexed
 from hklflow.core.lattice_search import is_indexed
 from hklflow.core.refinement import Refined
 from hklflow.core.remedies import vector_text
@@ -112,9 +112,10 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
+    displaced = displacement.Displacement(refined, peaks, group, free)
     left, outward = [], None
     if not motions and not gone:  # these leave peaks that are not indexed
-        outward = steadiness.outward(refined, peaks, group, free)
+        outward = displaced.outward()
         theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
         sure = unindexed.telling(refined, peaks)
@@ -122,7 +123,10 @@ def doubts(
         left = [_of_unindexed(odd, named)]
     return {
         "motions": motions,
-        "other crystals": [of_crystal(x, named, int(forbidden[x.peaks].sum())) for x in others],
+        "other crystals": [
+            of_crystal(x, named, int(forbidden[x.peaks].sum()), displaced.towards(x.ub))
+            for x in others
+        ],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "outward": [] if outward is None else [_of_outward(outward, named)],
         "unexplained": [] if motions else [_of_residuals(refined)],
@@ -213,8 +217,14 @@ def _of_slip(
     }
 
 
-def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Record:
+def of_crystal(
+    crystal: leftover.Crystal,
+    named: Named,
+    absent: int = 0,
+    merged: displacement.Merged | None = None,
+) -> Record:
     """What is said of another crystal or a twin; some peaks are where the first allows none."""
+    bias = 0.0 if merged is None else merged.bias
     return {
         "peaks": len(crystal.peaks),
         "share": crystal.share,
@@ -222,11 +232,24 @@ def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Reco
         "axis": crystal.axis,
         "law": crystal.law,
         "absent": absent,
+        "bias in sigma": bias,
         "sentence": (
-            f"{_whose(crystal)}: S(Q) of {named.scan} contains its scattering; measure a single "
-            "crystal, or mask the reflections of the second lattice"
+            f"{_whose(crystal)}: S(Q) of {named.scan} contains its scattering"
+            f"{_pulled(merged)}; measure a single crystal, or mask the reflections of the second "
+            "lattice"
         ),
     }
+
+
+def _pulled(merged: displacement.Merged | None) -> str:
+    """Say what merged spots of two lattices do to the first, where its errors do not cover it."""
+    if merged is None or merged.bias < 1:
+        return ""
+    return (
+        f", and {merged.peaks} of the refined peaks are within {merged.reach:g} pixels and frames "
+        "of its reflections and pulled towards them: cell and orientation are off by up to "
+        f"{merged.bias:.1f} of their errors"
+    )
 
 
 def _whose(crystal: leftover.Crystal) -> str:
@@ -282,7 +305,7 @@ def _of_lost(part: leftover.Lost, named: Named) -> Record:
     }
 
 
-def _of_outward(found: steadiness.Outward, named: Named) -> Record:
+def _of_outward(found: displacement.Outward, named: Named) -> Record:
     where = "farther from" if found.size > 0 else "nearer to"
     return {
         "size": found.size,

@@ -30,7 +30,6 @@ OFF_CENTRE = "off centre"
 _CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
 
 _BY_CHANCE = 1e-3  # of the scans at rest something is told
-_OUTWARD_BY_CHANCE = 1e-4  # and in so many, that peaks are displaced along Q
 _MOST = 3  # motions of a rotation that are told
 _ECHO = 1e-3  # of the largest: what is left of it where it was not linear
 _FEWEST = 10  # peaks on either side of a slip
@@ -134,7 +133,7 @@ def motions(
     if not len(rows):
         return []
     hkl = refined.hkl.astype(np.float64)
-    problem, nuisance, residual = _taken_up(refined, peaks, group, free, rows)
+    problem, nuisance, residual = taken_up(refined, peaks, group, free, rows)
     turning = _problem(refined, peaks, group, ["cell", "orientation"])
     moving = np.nan_to_num(turning.jacobian(turning.parameters.start(), hkl[rows], rows))
     names = turning.parameters.names
@@ -164,7 +163,7 @@ def motions(
         if best is None or (found and best[0].chi2 < _ECHO * found[0].chi2):
             break
         motion, columns, moved = best
-        found.append(replace(motion, bias=_bias(problem, nuisance, moved, refined.chi2)))
+        found.append(replace(motion, bias=bias(problem, nuisance, moved, refined.chi2)))
         known = np.hstack([known, columns])
     return sorted(offsets + found, key=lambda motion: -motion.chi2)
 
@@ -188,52 +187,7 @@ def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Moti
     )
 
 
-@dataclass(frozen=True)
-class Outward:
-    """By how much all peaks are farther from the origin than their reflections.
-
-    A cell that is too small moves reflections in proportion to Q. Maxima of diffuse scattering are
-    displaced by a part of their width at any Q, and the cell takes up what it can.
-
-    Attributes
-    ----------
-    size, sigma : float
-        1/Å.
-    bias : float
-        As of `Motion`.
-    """
-
-    size: float
-    sigma: float
-    bias: float
-
-
-def outward(
-    refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
-) -> Outward | None:
-    """How far peaks are displaced along Q; None if that may be chance. Arguments of `motions`."""
-    rows = np.nonzero(refined.used | refined.held_out)[0]
-    if not len(rows):
-        return None
-    problem, nuisance, residual = _taken_up(refined, peaks, group, free, rows)
-    hkl = refined.hkl[rows].astype(np.float64)
-    q = hkl @ refined.ub.T
-    step = 1e-4  # 1/Å
-    along = step * (q / np.linalg.norm(q, axis=1)[:, None]) @ np.linalg.inv(refined.ub).T
-    start = problem.parameters.start()
-    up, down = (problem.residuals(start, hkl + s * along, rows)[0] for s in (1, -1))
-    column = (np.nan_to_num(up - down) / (2 * step) / problem.sigma[rows]).reshape(-1, 1)
-    basis, _ = np.linalg.qr(nuisance / np.maximum(np.linalg.norm(nuisance, axis=0), 1e-300))
-    own, left = (x - basis @ (basis.T @ x) for x in (column, residual))
-    fit = _fitted(own.T @ own, own.T @ left, column.T @ column)
-    scale = _left(fit, 1, float(left @ left), len(left) - nuisance.shape[1])
-    if log_chance(fit.gain / scale, 1) > np.log(_OUTWARD_BY_CHANCE):
-        return None
-    bias = _bias(problem, nuisance, column @ fit.values, refined.chi2)
-    return Outward(float(fit.values[0]), float(np.sqrt(scale * fit.covariance[0, 0])), bias)
-
-
-def _taken_up(
+def taken_up(
     refined: Refined,
     peaks: Sequence[Peaks],
     group: symmetry.SpaceGroup,
@@ -248,7 +202,7 @@ def _taken_up(
     return problem, nuisance, (refined.residuals[rows] / problem.sigma[rows]).ravel()
 
 
-def _bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> float:
+def bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> float:
     """By how many σ cell and orientation make up for what moves the spots by ``moved`` (3n,)."""
     crystal = np.isin(problem.parameters.names, _CRYSTAL)
     if not crystal.any():
@@ -433,14 +387,14 @@ def _best(
         own = candidate.columns - basis @ (basis.T @ candidate.columns)
         fit = _fitted(own.T @ own, own.T @ left, candidate.columns.T @ candidate.columns)
         freedom = candidate.columns.shape[1]
-        credit = -2 * log_chance(fit.gain / _left(fit, freedom, chi2, n), freedom)
+        credit = -2 * log_chance(fit.gain / variance_left(fit.gain, freedom, chi2, n), freedom)
         found.append(_Found(credit, fit, scene, candidate))
     for scene in {id(scene): scene for scene, _ in pairs}.values():
         found += _slip(scene, basis, left, turns, chi2, n)
     if not found:
         return None
     best = max(found, key=lambda one: one.credit)
-    scale = _left(best.fit, best.fit.values.size, chi2, n)
+    scale = variance_left(best.fit.gain, best.fit.values.size, chi2, n)
     # Bonferroni: one of as many trials may reach it.
     if best.credit < -2 * np.log(_BY_CHANCE / len(found)):
         return None
@@ -456,12 +410,12 @@ def _best(
     return motion, columns, columns @ best.fit.values
 
 
-def _left(fit: _Fit, freedom: int, chi2: float, n: int) -> float:
-    """Variance beside a motion, over that of the peaks' own errors, which is not made smaller.
+def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
+    """Variance beside what explains a part of χ²; the peaks' own errors are not made smaller.
 
     What exceeds them is common to neighbouring peaks, as in `core.transition`.
     """
-    reduced = max((chi2 - fit.gain) / max(n - freedom, 1), 1.0)
+    reduced = max((chi2 - gain) / max(n - freedom, 1), 1.0)
     return reduced * systematic(reduced, max(n // 3, 1)) ** 2
 
 
@@ -515,7 +469,7 @@ def _slip(
     frames = scene.frame[rows]
     # Between the first peak of the turned part and the last before it.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
-    as_good = gains > gains[at] - _PROFILE * _left(fit, 3, chi2, n)
+    as_good = gains > gains[at] - _PROFILE * variance_left(fit.gain, 3, chi2, n)
     low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
     # Beyond the last frame that was looked at it may have been as well.
     interval = (
@@ -525,7 +479,7 @@ def _slip(
     frame = float(ends[at].mean())
     step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
     candidate = _Candidate("slip", scene.with_time(turns, step))
-    credit = -2 * log_chance_of_slip(fit.gain / _left(fit, 3, chi2, n), 3, len(rows))
+    credit = -2 * log_chance_of_slip(fit.gain / variance_left(fit.gain, 3, chi2, n), 3, len(rows))
     return [_Found(credit, fit, scene, candidate, frame, interval)]
 
 
