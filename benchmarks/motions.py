@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +92,13 @@ def most(world: World, beside: Sequence[Motion] = ()) -> Bound:
 
 
 def asked(world: World) -> Answer:
-    """Index and refine a world."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    """Index and refine a world, without the picture."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        patch("hklflow.orientation.picture"),
+        patch("hklflow.plots.save"),
+    ):
         return answered(world, Path(folder))
 
 
