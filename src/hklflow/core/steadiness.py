@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 OFF_CENTRE = "off centre"
 _CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
 
-_BY_CHANCE = 1e-3  # of the scans at rest something is told
+_BY_CHANCE = 5e-4  # of the scans at rest something is told: with all other doubts one in a thousand
 _MOST = 3  # motions of a rotation that are told
 _ECHO = 1e-3  # of the largest: what is left of it where it was not linear
 _FEWEST = 10  # peaks on either side of a slip
