@@ -52,13 +52,16 @@ class Limits:
     told_shift, max_shift : float
         Rms, in pixels or frames, by which a motion during the scan may move spots before it is
         told, and before the scan is not accepted.
+    told_bias : float
+        Standard deviations by which cell or orientation may be off for it, or for peaks that are
+        displaced along Q, before it is told.
     max_crystal : float
         Share of the peaks' intensity that may be on a second lattice of the same cell.
     told_chi2 : float
         Reduced χ² of a refinement from which on it is told, if no motion explains it.
     told_unindexed, max_unindexed : float
-        Fraction of unindexed peaks from which on it is told (those that have a name always are),
-        and from which on the scan is not accepted, also a parent.
+        Fraction of unindexed peaks, less its standard deviation, from which on it is told (those
+        that have a name always are), and from which on the scan is not accepted, also a parent.
     told_cell, told_distance : float
         Relative differences of a parent's cell and of the detector's distance from what was given,
         from which on they are told.
@@ -77,6 +80,7 @@ class Limits:
     max_expansion: float
     min_jump: float
     told_shift: float
+    told_bias: float
     max_shift: float
     max_crystal: float
     told_chi2: float
@@ -171,7 +175,11 @@ def _found(
     for motion in figures.get("motions", ()):
         known = [motion[f"shift in {unit}"] for unit in ("pixels", "frames")]
         what = f"spots are off by {known[0]:.2g} pixels and {known[1]:.2g} frames"
-        yield motion, max(known), what, *shift
+        # Cell and orientation take most of a small one up: its spots are not off, they are.
+        far = motion.get("bias in sigma", 0.0) > limits.told_bias
+        yield motion, max(known), what, 0.0 if far else limits.told_shift, limits.max_shift
+    for displaced in figures.get("outward", ()):
+        yield displaced, displaced["bias in sigma"], "", limits.told_bias, math.inf
     for excess in figures.get("unexplained", ()):
         yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
     for kept in figures.get("afterglow", ()):
@@ -185,7 +193,9 @@ def _found(
         yield size, abs(size["relative"]), "", most, math.inf
     for left in figures.get("unindexed", ()):
         told = 0.0 if left["named"] else limits.told_unindexed
-        yield left, left["fraction"], "peaks not indexed", told, limits.max_unindexed
+        # Of few peaks three odd ones are more than that by chance.
+        size = left["fraction"] - (0.0 if left["named"] else left["error"])
+        yield left, size, "peaks not indexed", told, limits.max_unindexed
     for other in figures.get("other crystals", ()):
         yield other, other["share"], f"a share of {other['share']:.2g}", 0.0, limits.max_crystal
 

@@ -328,7 +328,10 @@ def _expected(
     distinct: list[Candidate] = []
     for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
-            distinct.append(_candidate(setting.ub, g, group, indexed))
+            # But those of the lattice, which may have absences elsewhere (Pa-3): the fewest.
+            mates = [x for x in ranked if np.allclose(setting.cell, x[2].cell, rtol=2e-3)]
+            _, _, best = min(mates, key=lambda x: x[:2])
+            distinct.append(_candidate(best.ub, g, group, indexed))
     return distinct, relation
 
 
