@@ -3,7 +3,8 @@
 ``python -m benchmarks.frame_worlds [N] [FIRST]`` makes N worlds (default 60) with seeds from FIRST
 on (default 0), reduces each from raw frames to S(Q), and counts for each stage and kind: right,
 reported, refused, silently wrong. ``python -m benchmarks.frame_worlds cells N FIRST`` makes N
-crystals with spots and maxima of all widths, and prints the pulls of cell and orientation.
+crystals with spots and maxima of all widths, and prints the pulls of cell and orientation,
+refined and converged.
 """
 
 import contextlib
@@ -57,7 +58,7 @@ def table(number: int = 60, first: int = 0) -> None:
 
 def cells(number: int = 50, first: int = 0) -> None:
     """Print the pulls of cell and orientation of crystals of all systems, from frames."""
-    pulls = []
+    pulls: dict[str, list[np.ndarray]] = {"refine": [], "converge": []}
     for seed in range(first, first + number):
         rng = np.random.default_rng(seed)
         kind = ("plain", "broad")[seed % 2]
@@ -67,16 +68,18 @@ def cells(number: int = 50, first: int = 0) -> None:
         world = frames.frame_world(kind, system, seed, mosaic=mosaic, strong=strong)
         found = _reduced(world, volume=False)
         text = f"{kind} {system} {seed} mosaic {mosaic:.2f} strong {strong:.2g}: "
-        if "refine" in found.wrong:
-            own = found.figures["pulls of cell and orientation"]
-            pulls += [own[own != 0]]
-            text += f"worst {np.abs(own).max():.2f}, {found.verdict('refine')}"
+        for name, which in (("refine", ""), ("converge", " converged")):
+            if name in found.wrong:
+                own = found.figures[f"pulls of cell and orientation{which}"]
+                pulls[name] += [own[own != 0]]
+                text += f"{name} worst {np.abs(own).max():.2f}, {found.verdict(name)}; "
         print(text + f" {found.refused or found.said.get('accept', '')}", flush=True)
-    every = np.concatenate(pulls)
-    print(
-        f"{len(pulls)} of {number} refined: pulls {every.mean():.2f} ± {every.std():.2f}, largest "
-        f"{np.abs(every).max():.2f}"
-    )
+    for name, own in pulls.items():
+        every = np.concatenate([np.zeros(0), *own])
+        print(
+            f"{name}: {len(own)} of {number}: pulls {every.mean():.2f} ± {every.std():.2f}, "
+            f"largest {np.abs(every).max(initial=0):.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from tests.truth.world_scans import Answer, answered
 from tests.truth.worlds import BRAGG, DIFFUSE, SYSTEMS, World, world
 from tests.truth.worlds_physics import Motion, rotation
 
+from benchmarks.leftovers import told
 from hklflow import geometry
 from hklflow.geometry.parameters import rotation_vector
 from hklflow.stages import find_peaks
@@ -90,8 +92,13 @@ def most(world: World, beside: Sequence[Motion] = ()) -> Bound:
 
 
 def asked(world: World) -> Answer:
-    """Index and refine a world."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    """Index and refine a world, without the picture."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        patch("hklflow.stage.orientation.picture"),
+        patch("hklflow.plots.save"),
+    ):
         return answered(world, Path(folder))
 
 
@@ -288,8 +295,9 @@ def cells(number: int = 200, first: int = 40000, minutes: int = 600) -> None:
 
 
 def plain(number: int = 1000, first: int = 40000, minutes: int = 600) -> None:
-    """Print the sentences on worlds in which nothing is wrong."""
+    """Print the sentences on worlds in which nothing is wrong, and the pulls."""
     table: Counter[str] = Counter()
+    pulls: dict[str, list[Floats]] = {"cell": [], "orientation": []}
     for i in within(minutes, range(number)):
         seed = first + i
         options = drawn(seed)
@@ -304,11 +312,16 @@ def plain(number: int = 1000, first: int = 40000, minutes: int = 600) -> None:
         if answer.refusal:
             table["refused"] += 1
             continue
-        table["false alarm" if answer.said else "quiet"] += 1
+        said = told(answer)
+        table["false alarm" if said else "quiet"] += 1
         table["beyond 5 sigma"] += answer.worst > FAR
-        if answer.said or answer.worst > FAR:
-            print(f"{made.system} {seed}: {answer.worst:.1f} sigma; {answer.said}", flush=True)
+        pulls["cell"].append(answer.cell_pulls[answer.cell_pulls != 0])
+        pulls["orientation"].append(answer.turn_pulls)
+        if said or answer.worst > FAR:
+            print(f"{made.system} {seed}: {answer.worst:.1f} sigma; {said}", flush=True)
     print(dict(table))
+    for name, values in pulls.items():
+        spread(name, np.concatenate(values))
 
 
 if __name__ == "__main__":

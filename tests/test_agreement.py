@@ -5,6 +5,7 @@ test makes them.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,64 @@ def test_rotations_that_agree_pass(tmp_path: Path) -> None:
     assert [row["reduced chi2"] for row in found["rotations compared"]] == pytest.approx(
         [1, 1, 1], abs=0.03
     )
+
+
+def of_files(folder: Path, paths: list[Path], **settings: Any) -> dict[str, Any]:
+    """Merge volumes that there are; the metrics."""
+    out = {name: folder / f"m.{name}" for name in ("volume", "slices", "coverage", "metrics")}
+    out |= {name: out[name].with_suffix(f".{name}.png") for name in ("slices", "coverage")}
+    outputs = merge.Outputs(**out)
+    inputs = merge.Inputs(volumes=paths)
+    merge.main(inputs=inputs, outputs=outputs, params=merge.Params(**settings))
+    found: dict[str, Any] = json.loads(outputs.metrics.read_text())
+    return found
+
+
+# From less than a count per voxel, where most have none, to many.
+@pytest.mark.parametrize("level", [0.3, 3.0, 100.0])
+def test_a_copied_rotation_fails_and_the_two_are_named(tmp_path: Path, level: float) -> None:
+    mean = diffuse(level=level)
+    paths = [write(tmp_path / f"r{i}/transform.nxs", mean, i) for i in range(3)]
+    assert "failures" not in of_files(tmp_path, paths)
+    shutil.copytree(tmp_path / "r0", tmp_path / "copy")
+    four = [*paths, tmp_path / "copy/transform.nxs"]
+    sentence = only(of_files(tmp_path, four), "failures")
+    assert sentence.startswith("r0 and copy are one measurement that counts twice")
+    assert "take the row of copy out of the table of scans" in sentence
+    with pytest.raises(HklflowError, match="r0 and copy are one measurement"):
+        of_files(tmp_path, four, on_failure="stop")
+
+
+def test_one_sweep_measured_twice_is_no_copy(tmp_path: Path) -> None:
+    """The same voxels with the same norm: at few counts many are equal by chance."""
+    for level in (0.3, 1.0, 3.0):
+        mean = diffuse(level=level)
+        rng = np.random.default_rng(7)
+        paths = [tmp_path / f"{level}r{i}/transform.nxs" for i in range(2)]
+        for path in paths:
+            path.parent.mkdir()
+            with nexus.VolumeWriter(path, GRID, CELL, "t", np.uint32, False, fast=True) as writer:
+                counts = rng.poisson(mean).astype(np.uint32)
+                writer.write(0, counts=counts, norm=np.ones(mean.shape, np.float32))
+                writer.note({})
+        assert "failures" not in of_files(tmp_path, paths)
+
+
+def test_rotations_that_agree_too_well_without_being_equal_are_doubtful(tmp_path: Path) -> None:
+    """Means of five frames: errors are 2.2 times too large, and both were measured."""
+    mean = diffuse(level=100)
+    rng = np.random.default_rng(8)
+    paths = [tmp_path / f"r{i}/transform.nxs" for i in range(2)]
+    for path in paths:
+        path.parent.mkdir()
+        norm = rng.uniform(1, 3, mean.shape).astype(np.float32)
+        with nexus.VolumeWriter(path, GRID, CELL, "t", np.float64, False, fast=True) as writer:
+            writer.write(0, counts=rng.poisson(5 * norm * mean) / 5, norm=norm)
+            writer.note({})
+    found = of_files(tmp_path, paths)
+    assert "failures" not in found
+    assert "agree better than independent counts can" in only(found, "warnings")
+    assert found["rotations' reduced chi2"] == pytest.approx(0.2, abs=0.01)
 
 
 def test_a_wrong_scale_is_told_with_its_size(tmp_path: Path) -> None:

@@ -347,6 +347,28 @@ def test_diffuse_scattering_that_turns_with_the_crystal_is_told(
     assert stage.read_json(made / "none.json")["warnings"] == []
 
 
+def test_too_few_parts_are_told_where_the_curve_could_be_wrong_by_it(
+    clear: Made, absorbing: Made, tmp_path: Path
+) -> None:
+    """Of a detector that has a background in five parts only; a flat curve changes nothing."""
+    for made, told in ((clear, False), (absorbing, True)):
+        few = Made(tmp_path / made.folder.name, made.simulation, made.mask)
+        shutil.copytree(made.folder, few.folder)
+        with h5py.File(few / "statistics.nxs", "r+") as file:
+            file["entry/parts/data"][:, 5:] = np.nan
+        scale_of(few, few)
+        figures = stage.read_json(few / "scale.json")
+        assert figures["error by parts of the detector that differ"] is None
+        assert len(figures["warnings"]) == told
+        if told:
+            sentence = figures["warnings"][0]
+            assert "could not be judged: fewer than 6 parts" in sentence
+            size = float(sentence.split("%")[0].split()[-1]) / 100
+            assert size == pytest.approx(np.std(SMOOTH) / np.median(SMOOTH), rel=0.1)
+        scale_of(few, few, "none", source="none")
+        assert stage.read_json(few / "none.json")["warnings"] == []
+
+
 def test_the_counters_add_up(absorbing: Made) -> None:
     scale_of(absorbing, absorbing)
     metrics = stage.read_json(absorbing / "scale.json")

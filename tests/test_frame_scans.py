@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.truth.frame_scans import reduced
+from hklflow import stage
+from tests.truth.frame_scans import centroids_alone, reduced
 from tests.truth.frames import frame_world
 
 
@@ -16,13 +17,56 @@ def test_a_mosaic_crystal_has_its_cell(tmp_path: Path) -> None:
     found = reduced(world, tmp_path, volume=False)
     assert found.refused == {}
     assert np.abs(found.figures["pulls of cell and orientation"]).max() < 4
+    assert np.abs(found.figures["pulls of cell and orientation converged"]).max() < 4
     assert found.said["accept"] == []
+
+
+@pytest.mark.slow
+def test_integrated_centroids_of_arcs_have_the_cell(tmp_path: Path) -> None:
+    """By these alone it is 130 ppm (7 σ) too large as they are seen."""
+    world = frame_world("plain", "orthorhombic", 522, mosaic=1.0, strong=3e4, n_frames=160)
+    found = reduced(world, tmp_path, volume=False, convergence=False)
+    assert found.refused == {}
+    by_centroids = centroids_alone(world, tmp_path)
+    assert np.abs(by_centroids.cell_off).max() < 5e-5
+    assert np.abs(by_centroids.cell_pulls).max() < 3
 
 
 @pytest.mark.slow
 def test_diffuse_scattering_that_turns_makes_the_scale_doubtful(tmp_path: Path) -> None:
     """Its error is known, and no larger than is said."""
-    found = reduced(frame_world("plain", "triclinic", 506, mosaic=0.1), tmp_path, volume=False)
+    found = reduced(
+        frame_world("plain", "triclinic", 506, mosaic=0.1),
+        tmp_path,
+        volume=False,
+        convergence=False,
+    )
     assert found.said["frame_scale"]
     assert found.figures["error of the scale"] < 2 * found.figures["claimed"]
     assert found.figures["error of the scale"] > 0.2 * found.figures["claimed"]
+
+
+@pytest.mark.slow
+def test_a_detector_that_keeps_counts_makes_the_scan_doubtful(tmp_path: Path) -> None:
+    """Late centroids leave no residual: only the frames say that the orientation is off."""
+    world = frame_world("afterglow", "tetragonal", 503, 0.02, n_frames=120)
+    found = reduced(world, tmp_path, volume=False)
+    assert np.abs(found.figures["pulls of cell and orientation"]).max() > 5
+    for name in ("find_peaks", "accept"):
+        assert any("the detector keeps" in text for text in found.said[name])
+    own = tmp_path / "world" / "scan" / "r1" / "find_peaks_metrics.json"
+    kept = stage.read_json(own)["afterglow"]
+    assert abs(kept["share"] - 0.02) < 0.002
+    assert stage.read_json(tmp_path / "accept_accepted.json")["verdict"] == "doubtful"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "system"),
+    [("plain", "orthorhombic"), ("drift", "orthorhombic"), ("coarse_steps", "triclinic")],
+)
+def test_a_detector_that_keeps_nothing_is_not_said_to(
+    kind: str, system: str, tmp_path: Path
+) -> None:
+    found = reduced(frame_world(kind, system, 533, n_frames=120), tmp_path, volume=False)
+    assert not any("the detector keeps" in text for text in found.said["find_peaks"])

@@ -99,7 +99,7 @@ def test_of_two_cells_of_a_lattice_the_expected_one_stays(tmp_path: Path) -> Non
 def test_an_unknown_fifth_of_the_peaks_is_judged_by_the_configuration(tmp_path: Path) -> None:
     found, _ = of(tmp_path, "noise", "cubic", 21, 0.18)
     (sentence,) = found.said
-    assert "17.8% of the peaks of a are not indexed" in sentence
+    assert "17.8 ± 0.6 % of the peaks of a are not indexed" in sentence
     own = tmp_path / "parent.json"
 
     def verdict(**limits: float) -> str:
@@ -111,3 +111,10 @@ def test_an_unknown_fifth_of_the_peaks_is_judged_by_the_configuration(tmp_path: 
     with pytest.raises(HklflowError, match=r"are not indexed.*limit 0[.]15"):
         judged(own, own, max_unindexed=0.15, on_failure="stop")
     assert ScanLimits().max_unindexed == 0.5
+
+
+def test_of_orientations_that_the_lattice_allows_the_absences_choose(tmp_path: Path) -> None:
+    """Of 25 peaks of Pa-3 three were forbidden in the first orientation, none in the other."""
+    world = worlds.world("plain", "cubic", 43491, mosaic=0.20447545808, strong=41.1151327628)
+    found = answered(world, tmp_path)
+    assert found.data["symmetry"]["absent reflections"]["number"] == 0

@@ -131,7 +131,7 @@ def test_slabs_are_as_the_whole_volume(
     assert out.coverage.stat().st_size > 10000
 
 
-def test_one_measurement_that_is_counted_twice_is_told(tmp_path: Path) -> None:
+def test_one_measurement_that_is_counted_twice_fails(tmp_path: Path) -> None:
     """Two rotations of the same counts, the second on a scale that is 1 % off."""
     paths = [tmp_path / "0.nxs", tmp_path / "1.nxs"]
     counts, norm = rotation(paths[0], 0, np.uint32)
@@ -144,9 +144,10 @@ def test_one_measurement_that_is_counted_twice_is_told(tmp_path: Path) -> None:
     merge.main(inputs=merge.Inputs(volumes=paths), outputs=out, params=merge.Params())
     metrics = json.loads(out.metrics.read_text())
     assert metrics["rotations' reduced chi2"] < 0.01
-    (warning,) = metrics["warnings"]
-    assert "agree better than independent counts can" in warning
-    assert "`hklflow check`" in warning
+    assert "warnings" not in metrics  # one fact, one sentence
+    (failure,) = metrics["failures"]
+    assert failure.startswith(f"{paths[0]} and {paths[1]} are one measurement that counts twice")
+    assert "`hklflow check`" in failure
 
 
 def test_error_bars_that_are_a_little_too_large_are_no_copies() -> None:

@@ -64,8 +64,8 @@ def _accepted(scan: str, **figures: float) -> dict[str, Any]:
 def _orientation(scan: str, warnings: list[str]) -> dict[str, Any]:
     return {
         "scan": scan, "space_group": "P 6/m m m", "parent": "300K", "cell": CELL,
-        "cell_sigma": SIGMA, "symmetry": _symmetry(), "warnings": warnings,
-        "metrics": {"peaks": 1369, "fraction indexed": 0.991, "rmsd in pixels": 0.5364,
+        "cell_sigma": SIGMA, "symmetry": _symmetry(0.009), "warnings": warnings,
+        "metrics": {"peaks": 1369, "fraction indexed": 0.997, "rmsd in pixels": 0.5364,
                     "rmsd in frames": 0.0119},
     }  # fmt: skip
 

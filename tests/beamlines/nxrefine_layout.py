@@ -105,7 +105,11 @@ class Layout:
                 expansion=(1.2e-5, 1.2e-5, 2e-5),
                 turn=self.turns.get(scan, (0.0, 0.0, 0.0)),
             ),
-            diffuse=Diffuse(flat=0.4, cosines=(Cosine(0.1, (1, 0, 0)),)),
+            # Neighbours along a, b and a + b: all six-fold copies, as 6/mmm demands.
+            diffuse=Diffuse(
+                flat=0.4,
+                cosines=tuple(Cosine(0.1, v) for v in ((1, 0, 0), (0, 1, 0), (1, 1, 0))),
+            ),
             background=Background(air=1.0),
         )
 

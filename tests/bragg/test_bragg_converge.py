@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hklflow import geometry
 from hklflow.base.errors import HklflowError
 from hklflow.bragg import converge, convergence
 from hklflow.bragg.centroids import (
@@ -20,8 +22,11 @@ from hklflow.bragg.centroids import (
 from hklflow.bragg.congruence import congruence, halves
 from hklflow.bragg.reflections import ReflectionFlag, Reflections, concatenated
 from hklflow.bragg.residual_map import by_module
+from hklflow.geometry import parameters
 from hklflow.geometry.modules import Modules
+from hklflow.orientation import residuals
 from hklflow.plots.convergence import convergence as picture
+from hklflow.stages import converge as stages_converge
 from tests.truth import convergence as made
 from tests.truth.defaults import acceptance, limits, rest
 
@@ -125,6 +130,101 @@ def test_a_second_lattice_is_told_by_the_peaks_without_index() -> None:
     (warning,) = convergence.warnings(outcome, told, 0.1)
     assert "of the peaks have no index" in warning
     assert convergence.warnings(outcome, told, 0.5) == []
+
+
+def test_a_crystal_off_the_axis_is_refined_with_its_place() -> None:
+    """Peaks and centroids move round and round by 0.3 pixels; without it the model is wrong."""
+    truth = scan("P -1")
+    offset = np.array([1.5, -1.0]) * 1e-4
+
+    def moved(i: int, slow: np.ndarray, fast: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        rotation = truth.rotations[i]
+        ray = rotation.q_lab(slow, fast) + rotation.beam.k * geometry.BEAM
+        turns = [rotation.goniometer.rotation(angle) for angle in rotation.scan.angle(frame)]
+        place = np.array(turns) @ (offset @ parameters.across(rotation))
+        return residuals.displacement(rotation, place, ray)
+
+    peaks, tables = [], []
+    for i, (p, t) in enumerate(zip(truth.peaks, truth.tables, strict=True)):
+        by = moved(i, p.slow, p.fast, p.frame)
+        peaks.append(replace(p, slow=p.slow + by[:, 0], fast=p.fast + by[:, 1]))
+        by = moved(i, t.slow, t.fast, t.frame)
+        seen = {"observed_slow": t.observed_slow + by[:, 0]}
+        tables.append(replace(t, observed_fast=t.observed_fast + by[:, 1], **seen))
+    truth = replace(truth, peaks=peaks, tables=tables)
+    run = made.loop(truth, truth.integrate)
+    start = made.start(truth)
+    without = run.run(start).kept
+    run.free = [*run.free, "off_centre_0", "off_centre_1"]
+    outcome = run.run(start)
+    kept = outcome.kept
+    assert outcome.converged, outcome.reason
+    assert np.all(kept.rmsd_held_out[:2] < 0.8 * without.rmsd_held_out[:2])
+    assert made.judged(truth, outcome)["worst pull"] < 3.5
+    for i in (0, 1):
+        true = offset @ parameters.across(truth.rotations[i])
+        np.testing.assert_allclose(kept.model.offsets[i], true, atol=3e-5)
+    assert kept.reflections["far from its prediction"] < 0.05 * kept.reflections["used"]
+
+
+def test_what_was_refined_before_is_refined_again() -> None:
+    names = [
+        "a",
+        "gamma",
+        "u_x",
+        "detector_x",
+        "detector_rotation_z",
+        "misorientation_1_x",
+        "off_centre_2_1",
+    ]
+    assert parameters.groups_of(names) == [
+        "cell", "detector_rotation", "detector_x", "misorientation", "off_centre_2", "orientation",
+    ]  # fmt: skip
+
+
+def test_arcs_that_no_peaks_tell_of_are_doubtful() -> None:
+    """Rocking curves of 1°, and too few peaks to say whether these are mosaic spread."""
+    truth = scan()
+    outcome = made.loop(truth, truth.integrate).run(made.start(truth))
+    observed: Any = SimpleNamespace(names=("r1", "r2"), spreads=(1e-4, None))
+    told = partial(stages_converge._doubtful_arcs, outcome)
+    (sentence,) = told(observed, {0: np.radians(0.3), 1: np.radians(1.0)})
+    assert "152 ppm too large" in sentence
+    assert "the peaks of r2 are too few" in sentence
+    assert told(observed, {0: np.radians(1.0), 1: np.radians(0.05)}) == []
+    observed.spreads = (1e-4, 0.0)
+    assert told(observed, {0: np.radians(1.0), 1: np.radians(1.0)}) == []
+
+
+def test_centroids_that_maxima_draw_are_told_and_with_their_peaks_left_out() -> None:
+    """Reflections without a peak are seen 0.4 pixels from their places, all outward."""
+    truth = scan("P 6/m m m")
+    tables, maxima = [], []
+    for t, p in zip(truth.tables, truth.peaks, strict=True):
+        out = np.stack([t.slow, t.fast], axis=1) - np.array(made.SHAPE) / 2
+        out /= np.linalg.norm(out, axis=1)[:, None]
+        drawn = t.counts <= made.ENOUGH
+        by = 0.4 * drawn[:, None] * out
+        seen = {
+            "observed_slow": t.observed_slow + by[:, 0],
+            "observed_fast": t.observed_fast + by[:, 1],
+        }
+        tables.append(replace(t, **seen))
+        use = drawn & np.isfinite(t.observed_slow)
+        rows = [getattr(tables[-1], f"observed_{x}")[use] for x in ("frame", "slow", "fast")]
+        more = [getattr(t, f"var_{x}")[use] for x in ("frame", "slow", "fast")]
+        maxima.append(type(p)(*rows, *more))
+    truth = replace(truth, tables=tables)
+    run = made.loop(truth, truth.integrate)
+    outcome = run.run(made.start(truth))
+    drawn = [text for text in convergence._drawn(outcome) if "max_integrations: 0" in text]
+    assert len(drawn) == 1
+    run.maxima = maxima
+    outcome = run.run(made.start(truth))
+    assert convergence._drawn(outcome) == []
+    assert outcome.iterations[-1].reflections["found as a maximum"] > 50
+    assert made.judged(truth, outcome)["worst pull"] < 3
+    counts_add_up(outcome, truth)
 
 
 def told_of(run: converge.Loop, outcome: converge.Outcome, truth: made.Scan) -> dict[str, Any]:

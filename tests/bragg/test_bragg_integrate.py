@@ -191,6 +191,28 @@ def test_centroids_scatter_as_their_variances_say(axis: str) -> None:
 # ------------------------------------------------------------------------------ flags
 
 
+def test_centroids_are_where_spots_are_and_not_where_the_model_has_them() -> None:
+    """By a detector that is 0.4 pixels beside its place, as learned profiles are then, too."""
+    crystal, setting, _, more = CASES["hexagonal"]
+    simulation = simulated.scan(crystal, setting=setting, **more)
+    right = simulated.measurement(simulation, 0.0)
+    detector = right.rotation.detector
+    beside = detector.origin - 0.4 * detector.pixel_size[1] * detector.fast
+    wrong = replace(right.rotation, detector=replace(detector, origin=beside))
+    found = integrate(
+        replace(right, rotation=wrong),
+        simulation.ub,
+        simulated.group(crystal),
+        None,
+        IntegrationSettings().chosen(),
+    )
+    table = found.reflections
+    use = np.isfinite(table.observed_fast) & ~table.has(UNFIT)
+    use &= table.intensity_sum > 20 * table.sigma_sum
+    assert use.sum() > 100
+    assert np.median((table.observed_fast - table.fast)[use]) == pytest.approx(-0.4, abs=0.02)
+
+
 def test_cut_reflections_tell_what_was_recorded() -> None:
     one = case("read noise")
     table = one.table

@@ -5,7 +5,7 @@ import pytest
 from tests.truth.defaults import transmission
 
 from hklflow.base.errors import HklflowError
-from hklflow.images.frame_scale import FrameScale, Status, compare, constant, uneven
+from hklflow.images.frame_scale import FrameScale, Status, change, compare, constant, uneven
 from hklflow.images.statistics import FrameStatistics
 from hklflow.simulation.frames import (
     Background,
@@ -260,3 +260,17 @@ def test_few_parts_tell_nothing() -> None:
     parts = np.full((N, 16), np.nan)
     parts[:, :5] = 1.0
     assert uneven(parts, np.full((N, 16), 0.01), 31) is None
+
+
+@pytest.mark.parametrize("window", [None, 31])
+def test_a_curve_changes_by_more_than_its_noise(window: int | None) -> None:
+    """Counting alone makes no change; a swing has the rms of a sine."""
+    flat, swing = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        noise = 1 + 0.02 * rng.normal(size=N)
+        sine = 1 + 0.05 * np.sin(2 * np.pi * np.arange(N) / N)
+        flat.append(change(transmission(noise, np.ones(N), window), window))
+        swing.append(change(transmission(noise * sine, np.ones(N), window), window))
+    assert flat == [0.0] * 20
+    assert swing == pytest.approx([0.05 / np.sqrt(2)] * 20, abs=0.008)

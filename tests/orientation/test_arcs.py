@@ -33,9 +33,12 @@ def model(inst: Instrument) -> geometry.Rotation:
     )
 
 
-def clouds(inst: Instrument, spread: float, n: int, seed: int) -> tuple[Floats, Floats, Floats]:
+def clouds(
+    inst: Instrument, spread: float, n: int, seed: int, half: float = np.inf
+) -> tuple[Floats, Floats, Floats]:
     """Mean blocks' spots (n, 3), centroids (n, 3) and squared widths (n, 3): slow, fast, frame.
 
+    Seen is what is nearer than `half` (pixels) to the mean block's spot.
     Every block is turned about all axes and then by the goniometer until it diffracts; the slower
     it passes, the more it counts.
     """
@@ -60,6 +63,7 @@ def clouds(inst: Instrument, spread: float, n: int, seed: int) -> tuple[Floats, 
         y, x, _ = inst.pixel(np.zeros(3), turned / inst.k + [0, 0, 1])
         seen = np.stack([y, x, np.degrees(angle) / 0.5], axis=1)
         weight = 1 / np.abs(np.cross(AXIS, turned)[:, 2])
+        weight *= np.hypot(y - slow, x - fast) < half
         places.append((slow, fast, 0.0))
         centres.append(np.average(seen, axis=0, weights=weight))
         about = np.average((seen - centres[-1]) ** 2, axis=0, weights=weight)
@@ -85,6 +89,21 @@ def test_centroids_of_arcs_are_moved_to_the_mean_block(degrees: float) -> None:
     assert abs(after[0].mean()) < 0.07 * abs(before[0].mean())
     for was, found in zip(before, after, strict=True):
         assert np.sqrt(np.mean(found**2)) < 0.35 * np.sqrt(np.mean(was**2))
+
+
+@pytest.mark.parametrize("half", [40.0, 6.0, 2.5])
+def test_centroids_in_a_foreground_are_moved_by_as_much_of_an_arc_as_it_has(half: float) -> None:
+    inst, spread = instrument(9), np.radians(1.0)
+    places, centres, _ = clouds(inst, spread, 300, seed=10, half=half)
+    at = centres[:, :2].T
+    off = arcs.within(model(inst), *at, np.full((300, 2), half), spread**2, spread)
+    found = centres - np.stack([*off], axis=1)
+    before, after = (_off(inst, x, places) for x in (centres, found))
+    assert abs(after[0].mean()) < 0.07 * abs(before[0].mean())
+    # By all of an arc they would be moved too far.
+    off = arcs.within(model(inst), *at, np.full((300, 2), 100.0), spread**2, spread)
+    far = _off(inst, centres - np.stack([*off], axis=1), places)
+    assert (far[0].mean() > 0.3 * abs(before[0].mean())) == (half < 10)
 
 
 def _off(inst: Instrument, found: Floats, places: Floats) -> tuple[Floats, Floats, Floats]:

@@ -13,6 +13,7 @@ from hklflow.orientation import pseudosymmetry
 from hklflow.orientation.refinement import Refined, refine
 
 
+@pytest.mark.slow
 def test_a_rhombohedral_crystal_that_is_nearly_cubic_is_laid_along_the_right_diagonal(
     tmp_path: Path,
 ) -> None:
@@ -23,7 +24,7 @@ def test_a_rhombohedral_crystal_that_is_nearly_cubic_is_laid_along_the_right_dia
     assert not any("only intensities can tell" in text for text in answer.data["warnings"])
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 2])
+@pytest.mark.parametrize("wrong", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
 def test_from_any_diagonal_the_same_is_found(wrong: int) -> None:
     case = Case("plain", "trigonal", 20115, None)
     right = case.refined

@@ -10,7 +10,7 @@ from tests.orientation.test_steadiness import Case
 from tests.truth import worlds
 
 from hklflow.geometry import symmetry
-from hklflow.orientation.unindexed import unindexed
+from hklflow.orientation.unindexed import telling, unindexed
 from hklflow.quality import gates
 from hklflow.stage.scan_limits import ScanLimits
 
@@ -75,6 +75,32 @@ def test_noise_is_at_no_place_in_particular(seed: int) -> None:
 def test_nothing_is_told_of_a_world_without(seed: int) -> None:
     record, _ = found("plain", seed)
     assert told(record) == []
+
+
+@pytest.mark.parametrize(("system", "seed"), [("triclinic", 40013), ("cubic", 40013)])
+def test_weak_spots_of_a_broad_mosaic_are_indexed_within_their_errors(
+    system: str, seed: int
+) -> None:
+    """Of 1.4° and 20 counts: 5 and 10 % of the spots are off by more than 0.1 in h, k or l."""
+    case = Case("plain", system, seed, None, mosaic=1.3952932140178393, strong=616.7846873290929)
+    off, tell = telling(case.refined, case.peaks)
+    assert np.mean(off) < 0.003
+    assert np.mean(tell) > 0.9
+    record = case.doubts()
+    assert record["unindexed"][0]["fraction"] < 0.003
+    assert told(record) == []
+
+
+def test_of_few_peaks_three_odd_ones_are_not_told() -> None:
+    """3 of 30 are 10 ± 5.5 %."""
+
+    def said(odd: int, of: int) -> list[str]:
+        share = odd / of
+        left = {"named": False, "fraction": share, "error": np.sqrt(share * (1 - share) / of)}
+        return gates.doubtful({"unindexed": [left | {"sentence": "odd"}]}, ScanLimits().limits())
+
+    assert said(3, 30) == []
+    assert said(30, 300) == ["odd"]
 
 
 def test_a_single_ring_is_enough_where_it_holds_what_is_left() -> None:

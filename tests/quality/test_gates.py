@@ -276,6 +276,18 @@ def test_the_volume_has_three_times_the_limit() -> None:
     assert "the volume differs by +4.69%" in told
 
 
+def test_a_motion_is_told_where_spots_or_the_cell_are_off() -> None:
+    """The cell takes most of a small drift up: spots are off by less than can be measured."""
+
+    def said(pixels: float, bias: float) -> list[str]:
+        off = {"shift in pixels": pixels, "shift in frames": 0.0, "bias in sigma": bias}
+        return doubtful({"motions": [off | {"sentence": "moved"}]}, ScanLimits().limits())
+
+    assert said(0.008, 2.0) == []
+    assert said(0.008, 4.0) == ["moved"]
+    assert said(0.012, 0.0) == ["moved"]
+
+
 def test_limits_are_the_callers() -> None:
     strict = replace(ScanLimits().limits(), max_expansion=0.0)
     assert judge({"cell": [4.0, 4.0, 4.05, 90.0, 90.0, 90.0]}) == []

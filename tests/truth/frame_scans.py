@@ -11,10 +11,15 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from hklflow import nexus, stage
+from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
+from hklflow.bragg import centroids
+from hklflow.geometry import symmetry
+from hklflow.orientation import refinement
+from hklflow.stage import orientation
 from hklflow.stages import (
     accept,
+    converge,
     find_peaks,
     frame_scale,
     import_scan,
@@ -27,12 +32,14 @@ from hklflow.stages import (
 )
 from tests.truth import frames_write
 from tests.truth.frames_world import FrameWorld
-from tests.truth.world_scans import compared_with
+from tests.truth.world_scans import Answer, compared_with
 
 Floats = NDArray[np.float64]
 
 _MORE = ("broad", "superlattice", "half_wavelength", "second_lattice", "twin_nonmerohedral")
 """Kinds that add to S(Q) what the analytic S has not."""
+_ASIDE = ("converge",)
+"""Stages whose refusal is no end: nothing that follows takes what they make."""
 FAR = 5.0  # σ from which on a figure is wrong
 RIGHT = {"peaks": 1.6, "frame_scale": 0.003, "volume": 0.005}
 """From which on a stage is wrong: width of the pulls of the centroids (1: their errors are right),
@@ -65,20 +72,29 @@ class Reduced:
         if not self.wrong[name] > 1:
             return "right"
         heard = any(self.said.get(n) for n in _KNOWING[name])
-        return "reported" if heard or self.refused else "silently wrong"
+        return "reported" if heard or set(self.refused) - {*_ASIDE} else "silently wrong"
 
 
-def reduced(world: FrameWorld, folder: Path, *, volume: bool = True) -> Reduced:
-    """Write the frames, run the stages one after the other, and judge each."""
+def reduced(
+    world: FrameWorld, folder: Path, *, volume: bool = True, convergence: bool = True
+) -> Reduced:
+    """Write the frames, run the stages one after the other, and judge each.
+
+    Without `volume` it ends before the transform; `convergence` reads the frames twice more.
+    """
     frames_write.write(world, folder)
     found = Reduced(folder)
     for name, (step, judge) in _STEPS.items():
         if name == "transform" and not volume:
             break
+        if name == "converge" and not convergence:
+            continue
         try:
             step(world, folder)
         except HklflowError as error:
             found.refused[name] = str(error)
+            if name in _ASIDE:
+                continue
             break
         found.said[name] = list(_sentences(name, folder))
         if judge is not None:
@@ -89,7 +105,8 @@ def reduced(world: FrameWorld, folder: Path, *, volume: bool = True) -> Reduced:
 def _run(module: ModuleType, folder: Path, inputs: dict[str, Any], **params: Any) -> None:
     """Run a stage; its outputs have the names of their fields."""
     endings = {"picture": "png", "slices": "png", "coverage": "png", "statistics_picture": "png"}
-    endings |= dict.fromkeys(("metrics", "statistics_metrics", "orientation", "accepted"), "json")
+    of_json = ("metrics", "statistics_metrics", "orientation", "accepted")
+    endings |= dict.fromkeys((*of_json, "converged", "history", "modules"), "json")
     name = module.__name__.rpartition(".")[2]
     outputs = {
         n: folder / f"{name}_{n}.{endings.get(n, 'nxs')}" for n in module.Outputs.model_fields
@@ -162,6 +179,53 @@ def _orientation(world: FrameWorld, folder: Path) -> None:
 def _accept(world: FrameWorld, folder: Path) -> None:
     path = folder / "refine_parent_orientation.json"
     _run(accept, folder, {"orientation": path, "parent": path})
+
+
+def _converge(world: FrameWorld, folder: Path) -> None:
+    inputs, params = _of_convergence(world, folder)
+    _run(converge, folder, inputs, **params)
+
+
+def _of_convergence(world: FrameWorld, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    owns = [_own(folder, r) for r in range(len(world.beam))]
+    inputs = {
+        "orientation": folder / "refine_parent_orientation.json",
+        "accepted": folder / "accept_accepted.json",
+        "scans": [own / "import_scan_scan.nxs" for own in owns],
+        "masks": [own / "pixel_mask_mask.nxs" for own in owns],
+        "scales": [own / "frame_scale_scale.nxs" for own in owns],
+        "peaks": [own / "find_peaks_peaks.nxs" for own in owns],
+    }
+    names = [own.name for own in owns]
+    return inputs, {"sample": "world", "scan": "scan", "rotations": names}
+
+
+def centroids_alone(world: FrameWorld, folder: Path) -> Answer:
+    """Refine a reduced world by the centroids of its integrated reflections, without peaks."""
+    files, told = _of_convergence(world, folder)
+    inputs, params = converge.Inputs(**files), converge.Params(**told)
+    data = stage.read_json(inputs.orientation)
+    observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
+    group = symmetry.space_group(data["space_group"])
+    rotations = [geometry.from_dict(data["rotations"][name]) for name in params.rotations]
+    ub = np.array(data["UB"])
+    integrate = converge._integrator(inputs, params, group, observed.spreads, 1)[0]
+    none = np.zeros(0, np.int64)
+    accept = centroids.Acceptance(params.min_significance, params.min_correlation)
+    given = []
+    for r, table in enumerate(integrate(rotations, ub)):
+        fate = centroids.judge(table, rotations[r], ub, none, none, accept)
+        peaks = observed.peaks[r]
+        nobody = centroids.part(peaks, np.zeros(len(peaks.frame), bool))
+        use = fate == len(centroids.FATES) - 1
+        given.append(centroids.joined(nobody, table, use, peaks.sigma.min(axis=0) ** 2))
+    free = converge._free(data["refined_parameters"], params)
+    limits = refinement.Limits(params.hkl_tolerance, params.min_indexed)
+    refined = refinement.refine(rotations, given, ub, group, free=free, limits=limits)
+    found = {"cell": refined.cell, "cell_sigma": refined.cell_sigma, "U": refined.u}
+    found["orientation_sigma_deg"] = np.degrees(refined.orientation_sigma)
+    header = world.draft.header_scans[0]
+    return compared_with(world.sample, header, world.draft.space_group, found)
 
 
 def _transform(world: FrameWorld, folder: Path) -> None:
@@ -268,12 +332,22 @@ def _absorbed(world: FrameWorld, r: int) -> Floats:
 
 def _judge_orientation(world: FrameWorld, found: Reduced) -> float:
     """Largest pull of cell and orientation."""
-    data = stage.read_json(found.folder / "refine_parent_orientation.json")
+    return _model(world, found, "refine_parent_orientation", "")
+
+
+def _judge_converged(world: FrameWorld, found: Reduced) -> float:
+    """The same of the converged model."""
+    return _model(world, found, "converge_converged", " converged")
+
+
+def _model(world: FrameWorld, found: Reduced, name: str, which: str) -> float:
+    data = stage.read_json(found.folder / f"{name}.json")
     header, group = world.draft.header_scans[0], world.draft.space_group
     answer = compared_with(world.sample, header, group, data)
     found.figures |= {
-        "pulls of cell and orientation": np.r_[answer.cell_pulls, answer.turn_pulls],
-        "misorientation": answer.turn,
+        f"pulls of cell and orientation{which}": np.r_[answer.cell_pulls, answer.turn_pulls],
+        f"error of the cell{which}": answer.cell_off,
+        f"misorientation{which}": answer.turn,
     }
     return answer.worst / FAR
 
@@ -339,6 +413,7 @@ _KNOWING = {
     "find_peaks": ("import_scan", "pixel_mask", "find_peaks", "refine", "accept"),
     "frame_scale": ("import_scan", "find_peaks", "frame_scale", "merge", "symmetrise"),
     "refine": ("import_scan", "find_peaks", "refine", "accept"),
+    "converge": ("import_scan", "find_peaks", "refine", "accept", "converge"),
     "merge": ("import_scan", "pixel_mask", "frame_scale", "accept", "merge", "symmetrise"),
 }
 """Stages whose sentences count for each that is judged."""
@@ -353,6 +428,7 @@ _STEPS: dict[str, tuple[Step, Callable[[FrameWorld, Reduced], float] | None]] = 
     "frame_scale": (_scale, _judge_scale),
     "refine": (_orientation, _judge_orientation),
     "accept": (_accept, None),
+    "converge": (_converge, _judge_converged),
     "transform": (_transform, None),
     "merge": (_merge, _judge_volume),
     "symmetrise": (_symmetrise, None),

@@ -62,7 +62,11 @@ CONFIG: dict[str, Any] = {
                 },
                 "diffuse": {
                     "flat": 0.4,
-                    "cosines": [{"amplitude": 0.1, "vector": [1, 0, 0]}],
+                    # Neighbours along a, b and a + b: all six-fold copies, as 6/mmm demands.
+                    "cosines": [
+                        {"amplitude": 0.1, "vector": vector}
+                        for vector in ([1, 0, 0], [0, 1, 0], [1, 1, 0])
+                    ],
                 },
             }
         },

@@ -260,6 +260,20 @@ def test_the_volume_is_the_simulated_scattering(finished: Path) -> None:
     assert 0.9 < pulls.std() < 1.2
 
 
+def test_the_verdict_is_doubtful_for_what_is_true_of_coarse_voxels_and_diffuse_that_turns(
+    finished: Path,
+) -> None:
+    """S(Q) has the symmetry of its space group: no scan fails."""
+    with (finished / "results/overview/summary.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["verdict"] for row in rows] == ["doubtful", "doubtful"]
+    for row in rows:
+        stages = [reason.partition(":")[0] for reason in row["reasons"].split(" | ")]
+        assert stages == ["filled_masked_transform", "r1, scale", "r2, scale"]
+        assert "too coarse" in row["reasons"]
+        assert row["reasons"].count("differently on parts of the detector") == 2
+
+
 def test_the_master_file_links_everything(finished: Path) -> None:
     master = finished / "results/hexa/100K/hexa_100K.nxs"
     with h5py.File(master) as file:

@@ -1,17 +1,22 @@
 """Which spots a refinement is given: found peaks, and centroids of integrated reflections.
 
-A reflection that was found as a peak is used once, as the peak. Peaks that are held out judge the
-refinements: neither they nor the integrated reflections that they belong to are ever fitted.
+A reflection that was found as a peak is used once, as the peak; one whose peak was left out as a
+maximum of the diffuse scattering is not, for that draws the centroid to its side. Peaks that are
+held out judge the refinements: neither they nor the integrated reflections that they belong to are
+ever fitted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hklflow.bragg import boxes
+from hklflow.bragg.profiles import Widths
 from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.geometry import Rotation
+from hklflow.orientation import arcs
 from hklflow.orientation.residuals import Peaks, compare
 
 Floats = NDArray[np.float64]
@@ -33,6 +38,7 @@ FATES = (
     "unlike the profile",
     "held out",
     "found as a peak",
+    "found as a maximum",
     "far from its prediction",
     "grazing",
     "given to the refinement",
@@ -83,6 +89,12 @@ def part(peaks: Peaks, keep: Mask) -> Peaks:
     return Peaks(*(getattr(peaks, name)[keep] for name in Peaks.__dataclass_fields__))
 
 
+def without(peaks: Peaks, fewer: Peaks) -> Peaks:
+    """Peaks that are not among others of the same list."""
+    left = {tuple(row) for row in fewer.position.tolist()}
+    return part(peaks, np.array([tuple(x) not in left for x in peaks.position.tolist()], np.bool_))
+
+
 def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
     """Rows (n,) of the reflections that peaks belong to, -1 for none.
 
@@ -110,6 +122,29 @@ def same_reflection(hkl: Integers, at: Floats, table: Reflections) -> Integers:
     return found
 
 
+def placed(
+    table: Reflections, rotation: Rotation, widths: Widths, n_sigma: float, spread: float
+) -> Reflections:
+    """Move centroids from where arcs have them to the spots of the crystal's mean block.
+
+    Parameters
+    ----------
+    widths : Widths
+        With which they were integrated.
+    n_sigma : float
+        Half axes of the foregrounds in these.
+    spread : float
+        Mosaic spread, radian².
+    """
+    half = boxes.half_axes(widths.at(table.zeta, table.slow, table.fast), n_sigma)[:, 1:]
+    off = arcs.within(rotation, table.slow, table.fast, half, spread, widths.mosaic)
+    changed = {}
+    for name, by in zip(("slow", "fast", "frame"), off, strict=True):
+        changed[f"observed_{name}"] = getattr(table, f"observed_{name}") - by
+        changed[f"var_{name}"] = getattr(table, f"var_{name}") + (arcs.UNSURE * by) ** 2
+    return replace(table, **changed)
+
+
 def judge(
     table: Reflections,
     rotation: Rotation,
@@ -117,6 +152,8 @@ def judge(
     found: Integers,
     held: Integers,
     accept: Acceptance,
+    offset: Floats | None = None,
+    maxima: Integers | None = None,
 ) -> Integers:
     """Fate (n,) of each integrated reflection, an index of `FATES`.
 
@@ -128,6 +165,10 @@ def judge(
         1/Å.
     found, held : int arrays
         Rows that are in the peaks fitted, and in those held out.
+    offset : (3,) array or None
+        By how much the crystal is off the axis, see `orientation.residuals.compare`.
+    maxima : int array or None
+        Rows whose peaks were left out, being maxima of the diffuse scattering.
     """
     n = len(table)
     observed = np.stack([table.observed_slow, table.observed_fast, table.observed_frame], axis=1)
@@ -139,10 +180,19 @@ def judge(
     like = np.nan_to_num(table.correlation) >= accept.correlation
     like &= ~table.has(ReflectionFlag.UNLIKE)
     at = np.where(measured[:, None], observed, np.stack([table.slow, table.fast, table.frame], 1))
-    off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at)
-    in_found, in_held = (np.isin(np.arange(n), rows) for rows in (found, held))
+    off, zeta = compare(rotation, ub, table.hkl.astype(np.float64), at, offset)
+    none = np.zeros(0, np.int64)
+    in_found, in_held, in_maxima = (
+        np.isin(np.arange(n), rows) for rows in (found, held, none if maxima is None else maxima)
+    )
     bad = [table.has(flag) for flag in _UNFIT]
-    bad += [~(measured & (significance >= accept.significance)), ~like, in_held, in_found]
+    bad += [
+        ~(measured & (significance >= accept.significance)),
+        ~like,
+        in_held,
+        in_found,
+        in_maxima,
+    ]
     still = ~np.any(bad, axis=0) & np.isfinite(off).all(axis=1) & (zeta > accept.zeta)
     far = np.zeros(n, dtype=np.bool_)
     if still.any():

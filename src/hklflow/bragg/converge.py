@@ -5,8 +5,8 @@ model that no other beats, the start being one of them: so the result is never w
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from hklflow.bragg.centroids import (
 from hklflow.bragg.reflections import Reflections
 from hklflow.bragg.residual_map import Spots, used
 from hklflow.geometry import Rotation, lattice
+from hklflow.geometry.parameters import across
 from hklflow.geometry.symmetry import SpaceGroup
 from hklflow.orientation.refinement import Limits, Refined, refine
 from hklflow.orientation.residuals import Peaks, compare
@@ -81,17 +82,22 @@ class Model:
         1/Å.
     cell, cell_sigma : (6,) array
         Å and degrees.
+    offsets : mapping
+        By how much the crystal is off the axis (3,), m, in the rotations (by number) of which it
+        was refined; see `orientation.residuals.compare`.
     """
 
     rotations: Sequence[Rotation]
     ub: Floats
     cell: Floats
     cell_sigma: Floats
+    offsets: Mapping[int, Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, refined: Refined) -> "Model":
-        """Model of a refinement."""
-        return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma)
+    def of(cls, refined: Refined, start: Sequence[Rotation]) -> "Model":
+        """Model of a refinement, and the rotations it began with."""
+        offsets = offsets_of(dict(zip(refined.names, refined.values, strict=True)), start)
+        return cls(refined.rotations, refined.ub, refined.cell, refined.cell_sigma, offsets)
 
 
 @dataclass(frozen=True)
@@ -113,14 +119,24 @@ class Seen:
     sharp: Mask
 
 
+def offsets_of(values: Mapping[str, float], start: Sequence[Rotation]) -> dict[int, Floats]:
+    """By how much the crystal is off the axis, by refined parameters from these rotations on."""
+    found = {}
+    for i, rotation in enumerate(start):
+        two = [values.get(f"off_centre_{i}_{n}") for n in (1, 2)]
+        if None not in two:
+            found[i] = np.array(two, dtype=np.float64) @ across(rotation)
+    return found
+
+
 def seen(model: Model, peaks: Sequence[Peaks], limits: Limits) -> Seen:
     """Compare peaks with a model as it is."""
     parts = []
-    for rotation, p in zip(model.rotations, peaks, strict=True):
+    for i, (rotation, p) in enumerate(zip(model.rotations, peaks, strict=True)):
         miller = rotation.hkl(model.ub, p.frame, p.slow, p.fast)
         hkl = np.rint(miller)
         near = (np.abs(miller - hkl).max(axis=1) < limits.hkl) & np.any(hkl != 0, axis=1)
-        off, zeta = compare(rotation, model.ub, hkl, p.position)
+        off, zeta = compare(rotation, model.ub, hkl, p.position, model.offsets.get(i))
         sharp = near & np.isfinite(off).all(axis=1) & (zeta > limits.zeta)
         parts.append((hkl.astype(np.int64), off, near, sharp))
     return Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -235,6 +251,8 @@ class Loop:
         Of the refinement.
     rest : Rest
     accept : Acceptance
+    maxima : sequence of Peaks
+        Found in each rotation, but left out as maxima of the diffuse scattering; empty: none.
     """
 
     peaks: Sequence[Peaks]
@@ -244,6 +262,7 @@ class Loop:
     limits: Limits
     rest: Rest
     accept: Acceptance
+    maxima: Sequence[Peaks] = ()
 
     def __post_init__(self) -> None:
         self.held = hold_out(self.peaks)
@@ -286,14 +305,14 @@ class Loop:
                 reason = f"refinement {number} failed: {error}"
                 break
             if not iterations:
-                self._set_scatter(Model.of(refined))
+                self._set_scatter(Model.of(refined, model.rotations))
                 iterations.append(self._start(start))
-            before, model = model, Model.of(refined)
+            before, model = model, Model.of(refined, model.rotations)
             moved = self._moved(model, integrated_with)
             stale = tables is None or moved > self.rest.reintegrate
             again = self.integrate is not None and integrations < self.rest.integrations and stale
             now = self._iteration(
-                number, refined, given, fates, integrations, before, iterations[-1]
+                number, refined, model, given, fates, integrations, before, iterations[-1]
             )
             converged = number > 1 and not again and self._rests(now.change)
             if again and not converged and number < self.rest.cycles:
@@ -316,14 +335,18 @@ class Loop:
             return self.fitted, None
         given, fates = [], []
         for i, table in enumerate(tables):
-            one = Model([model.rotations[i]], model.ub, model.cell, model.cell_sigma)
+            offset = model.offsets.get(i)
+            own = {} if offset is None else {0: offset}
+            one = Model([model.rotations[i]], model.ub, model.cell, model.cell_sigma, own)
             rows = []
-            for peaks in (self.fitted[i], self.judges[i]):
+            for peaks in (self.fitted[i], self.judges[i], *self.maxima[i : i + 1]):
                 under = seen(one, [peaks], self.limits)
                 at = same_reflection(under.hkl[under.indexed], peaks.position[under.indexed], table)
                 rows.append(at[at >= 0])
-            found, held = rows
-            fate = judge(table, model.rotations[i], model.ub, found, held, self.accept)
+            found, held, *maxima = rows
+            fate = judge(
+                table, model.rotations[i], model.ub, found, held, self.accept, offset, *maxima
+            )
             use = fate == len(FATES) - 1
             given.append(joined(self.fitted[i], table, use, self.floor))
             fates.append(fate)
@@ -352,13 +375,13 @@ class Loop:
         self,
         number: int,
         refined: Refined,
+        model: Model,
         given: Sequence[Peaks],
         fates: Integers | None,
         integrations: int,
         before: Model,
         last: Iteration,
     ) -> Iteration:
-        model = Model.of(refined)
         spots = used(refined, given)
         fraction = self._fraction(model)
         change = {

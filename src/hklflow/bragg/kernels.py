@@ -252,9 +252,11 @@ def fit_centre(
     intensity: float,
     out: F64,
 ) -> None:
-    """Centroid (3) and its variances (3) by fit of the profile's place; NaN if it runs away.
+    """Centroid (3) and its variances (3) by fit of a Gaussian's place; NaN if it runs away.
 
-    The profile is moved as its Gaussian moves; the background is known.
+    The background is known. It is no learned profile, for that is where reflections are seen about
+    predicted centres: by its place an error of the prediction, or the arc of a mosaic crystal, that
+    all reflections of a region share would be none.
     """
     p = centre.copy()
     covariance = np.empty((4, 4))
@@ -262,11 +264,9 @@ def fit_centre(
     for step in range(12):
         value = np.zeros((3, max(shape[0], shape[1], shape[2])))
         slope = np.zeros_like(value)
-        first = np.zeros_like(value)
         for a in range(3):
             n = shape[a]
             add_profile(start[a], p[a], sigma[a], value[a, :n])
-            add_profile(start[a], centre[a], sigma[a], first[a, :n])
             for k in range(n):
                 low = (start[a] + k - p[a]) / sigma[a]
                 high = (start[a] + k + 1 - p[a]) / sigma[a]
@@ -278,14 +278,12 @@ def fit_centre(
         chi2 = 0.0
         for r in range(m):
             k, i, j = at[r, 0], at[r, 1], at[r, 2]
-            was = first[0, k] * first[1, i] * first[2, j]
-            ratio = rows[r, V_SHARE] / was if was > 1e-12 else 0.0
             norm = rows[r, V_NORM]
             level = level_at(background, rows[r, V_Z], rows[r, V_Y], rows[r, V_X])
-            x[0] = ratio * value[0, k] * value[1, i] * value[2, j]
-            x[1] = intensity * ratio * slope[0, k] * value[1, i] * value[2, j]
-            x[2] = intensity * ratio * value[0, k] * slope[1, i] * value[2, j]
-            x[3] = intensity * ratio * value[0, k] * value[1, i] * slope[2, j]
+            x[0] = value[0, k] * value[1, i] * value[2, j]
+            x[1] = intensity * slope[0, k] * value[1, i] * value[2, j]
+            x[2] = intensity * value[0, k] * slope[1, i] * value[2, j]
+            x[3] = intensity * value[0, k] * value[1, i] * slope[2, j]
             mean = norm * (max(level, 0.0) + intensity * x[0])
             var = mean + rows[r, V_READ] + 1e-3
             off = rows[r, V_COUNTS] - norm * (level + intensity * x[0])

@@ -180,7 +180,7 @@ def _predicted_peaks() -> Peaks:
     seen = _predicted(_geometry())
     n = len(seen.frame)
     one, counts = np.ones(n), np.full(n, _COUNTS)
-    at = {"frame": seen.frame, "slow": seen.slow, "fast": seen.fast}
+    at: dict[str, Any] = {"frame": seen.frame, "slow": seen.slow, "fast": seen.fast}
     at |= {f"var_{axis}": 0.01 * one for axis in ("frame", "slow", "fast")}
     at |= {f"width_{axis}": one for axis in ("frame", "slow", "fast")}
     return Peaks(

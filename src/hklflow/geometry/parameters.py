@@ -31,6 +31,7 @@ GROUPS = (
 )
 
 _OFF_CENTRE = "off_centre_"
+_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 #: Name of the axis of a refined head.
 HEAD = "misorientation"
@@ -198,6 +199,20 @@ def without_head(goniometer: Goniometer) -> Goniometer:
         axes=goniometer.axes[:-1],
         angles=goniometer.angles[:-1],
     )
+
+
+def groups_of(names: Sequence[str]) -> list[str]:
+    """Groups that parameters of these names belong to, see `Parameters`."""
+    found = {
+        "cell" if name in _CELL else "orientation" if name.startswith("u_") else _group(name)
+        for name in names
+    }
+    return sorted(found)
+
+
+def _group(name: str) -> str:
+    own = [group for group in GROUPS if name == group or name.startswith(f"{group}_")]
+    return own[0] if own else name.rpartition("_")[0]  # off_centre_1 of other rotations
 
 
 def choose(

@@ -228,11 +228,29 @@ def uneven(parts: Floats, errors: Floats, window: int | None) -> Uneven | None:
     if len(off) < FEWEST_PARTS:
         return None
     d, v = np.concatenate(off), np.concatenate(variance)
-    independent = len(d) if window is None else 3 * len(d) / window
     # Of noise alone this is 1, with that standard deviation.
-    chi2, noise = float(np.mean(d**2) / np.mean(v)), float(np.sqrt(2 / independent))
+    chi2, noise = float(np.mean(d**2) / np.mean(v)), _chance(len(d), window)
     spread = float(np.sqrt(max(float(np.mean(d**2) - np.mean(v)), 0.0)))
     return Uneven(spread, spread / float(np.sqrt(len(off) / 2 - 1)), chi2 > 1 + 5 * noise)
+
+
+def change(own: Transmission, window: int | None) -> float:
+    """Rms of a curve about its mean, relative, beyond its errors; 0 where these alone may make it.
+
+    Parameters
+    ----------
+    window
+        As of `transmission`.
+    """
+    square, noise = float(np.var(own.transmission)), float(np.mean(own.errors**2))
+    if square <= noise * (1 + 5 * _chance(own.errors.size, window)):
+        return 0.0
+    return float(np.sqrt(square - noise))
+
+
+def _chance(n: int, window: int | None) -> float:
+    """Return the standard deviation of a reduced χ² of n values of smooth curves."""
+    return float(np.sqrt(2 / (n if window is None else 3 * n / window)))
 
 
 def _curve(own: Floats, poisson: Floats, window: int | None) -> tuple[Floats, Floats]:

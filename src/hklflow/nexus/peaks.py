@@ -48,6 +48,6 @@ def read_peaks(path: Path) -> Peaks:
             name = _NX_REFLECTIONS.get(column.name, column.name)
             if name in table:
                 columns[column.name] = table[name][()]
-            else:
+            elif column.name in table.attrs:
                 columns[column.name] = json.loads(table.attrs[column.name])
         return Peaks(**columns)

@@ -15,7 +15,8 @@ the beam: the part of the ray across the beam is shorter by the mean of cos,
 are curved in φ, the centroid is beside the mean block and comes late.
 
 The spread is taken from how wide spots are along the arcs, beyond what they are in all directions,
-and along the radius, where wavelengths spread them; that in φ from the rocking curves.
+and along the radius, where wavelengths spread them; that in φ from the rocking curves. Centroids of
+integrated reflections are of as much of an arc as is in their foregrounds.
 """
 
 from typing import NamedTuple
@@ -38,6 +39,7 @@ _ROUNDS = 10
 _POINT = 0.1  # pixels²: no spot is smaller
 _LONGEST = 0.2  # radian: widest rocking curve over its rate
 _STEP = 1e-4  # radian, of derivatives
+UNSURE = 0.3  #: of a displacement: fits weigh the middle of a curve, or an arc, more than means do
 
 
 class _Directions(NamedTuple):
@@ -66,12 +68,15 @@ class Displaced(NamedTuple):
         Frames.
     width : Floats
         Of spots, pixels; of arcs that of spots as much broader as the arcs are than they should be.
+    spread : float or None
+        Of the crystal, radian²; None: too few peaks tell.
     """
 
     slow: Floats
     fast: Floats
     frame: Floats
     width: Floats
+    spread: float | None
 
 
 def displaced(
@@ -100,25 +105,83 @@ def displaced(
     squares = np.stack([width_slow, width_fast], axis=1) ** 2
     ray = _rays(rotation, slow, fast)
     rocking = width_frame * abs(rotation.scan.step) * _rate(rotation, ray)
-    spot, spread, radial = _widths(spots, squares, rocking**2, significance)
+    widths = _widths(spots, squares, rocking**2, significance)
+    spot, spread, radial = widths or (_POINT, 0.0, 0.0)
     long = np.maximum(np.sum(spots.along**2, axis=1), 1e-12)
     own = np.sum(squares - spot, axis=1) / long
     expected = 2 * spot + spread * long + radial * np.sum(spots.out**2, axis=1)
     square = np.clip(np.nan_to_num(own), 0, spread) / _cos_theta(ray) ** 2
+    there, late = _mean(rotation, ray, square, rocking, spread)
+    return Displaced(
+        there[0] - slow,
+        there[1] - fast,
+        late,
+        np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
+        None if widths is None else spread,
+    )
+
+
+def within(
+    rotation: Rotation, slow: Floats, fast: Floats, half: Floats, spread: float, rocking: float
+) -> tuple[Floats, Floats, Floats]:
+    """Return how far centroids of the counts in foregrounds are from the mean block's spots.
+
+    Parameters
+    ----------
+    rotation : Rotation
+    slow, fast : (n,) array
+        Pixels.
+    half : (n, 2) array
+        Half axes of the foregrounds along slow and fast, pixels.
+    spread : float
+        Of the crystal, radian², see `Displaced`.
+    rocking : float
+        Standard deviation of rocking curves at ζ = 1, radian.
+
+    Returns
+    -------
+    slow, fast, frame : (n,) array
+    """
+    ray = _rays(rotation, slow, fast)
+    along = _directions(rotation, slow, fast).along
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The ellipsoid ends where |d · along / half| = 1: d is the turn of the block there.
+        reach = 1 / np.sqrt(np.sum((along / half) ** 2, axis=1) * max(spread, 1e-12))
+    square = spread * _cut(reach) / _cos_theta(ray) ** 2
+    there, late = _mean(rotation, ray, square, np.full(len(ray), rocking), spread)
+    return there[0] - slow, there[1] - fast, late
+
+
+def _cut(reach: Floats) -> Floats:
+    """Return the mean square (n,) of a Gaussian of width 1 that is cut at ± reach."""
+    from scipy.special import erf
+
+    a = np.clip(np.nan_to_num(reach, nan=10.0), 1e-3, 10.0)
+    square: Floats = 1 - a * np.sqrt(2 / np.pi) * np.exp(-(a**2) / 2) / erf(a / np.sqrt(2))
+    return square
+
+
+def _mean(
+    rotation: Rotation, ray: Floats, square: Floats, rocking: Floats, spread: float
+) -> tuple[tuple[Floats, Floats], Floats]:
+    """Return where means of arcs of the mean blocks' rays are: pixels, and frames late.
+
+    Parameters
+    ----------
+    ray : (n, 3) array
+    square : (n,) array
+        Mean square of the azimuth, radian².
+    rocking : (n,) array
+        Standard deviations, radian of the crystal.
+    """
     # Rocking curves are broad for other reasons, too: what the arcs show is mosaic spread.
-    mosaic = np.minimum(rocking, np.sqrt(spread))
-    late, turned = _rocked(rotation, ray, mosaic)
+    late, turned = _rocked(rotation, ray, np.minimum(rocking, np.sqrt(spread)))
     across = ray - np.outer(ray @ BEAM, BEAM)
     aside = np.cross(BEAM, across)
     mean = (np.cos(turned) * np.exp(-square / 2))[:, None] * across
     mean += np.sin(turned)[:, None] * aside
-    there = rotation.detector.intersect(ray + mean - across)
-    return Displaced(
-        np.asarray(there[0]) - slow,
-        np.asarray(there[1]) - fast,
-        late,
-        np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
-    )
+    slow, fast = rotation.detector.intersect(ray + mean - across)
+    return (np.asarray(slow), np.asarray(fast)), late
 
 
 def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Floats]:
@@ -177,8 +240,10 @@ def _rate(rotation: Rotation, ray: Floats) -> Floats:
 
 def _widths(
     spots: _Directions, squares: Floats, rocking: Floats, significance: Floats
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float] | None:
     """Find what spots are: in all directions (pixels²), along arcs and along the radius (radian²).
+
+    None: there are too few peaks to tell.
 
     Parameters
     ----------
@@ -199,7 +264,7 @@ def _widths(
         keep = (significance > _WELL) & (oblique < _OBLIQUE) & np.isfinite(squares).all(axis=1)
     keep &= np.isfinite(design).all(axis=(1, 2))
     if keep.sum() < _FEWEST:
-        return _POINT, 0.0, 0.0
+        return None
     rows, wide = design[keep], squares[keep]
     # Maxima of the diffuse scattering are broad in all directions, and may be the most: begin with
     # the lower edge of the widths, then go by the narrowest class.

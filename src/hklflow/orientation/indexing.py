@@ -183,8 +183,8 @@ def _best_lattice(
     if indexed.mean() < min_fraction:
         raise HklflowError(
             f"the best lattice indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
-            f"limit {min_fraction:.0%}); check distance, beam centre and wavelength, or raise "
-            "max_cell"
+            f"limit {min_fraction:.0%}); check distance, beam centre, wavelength and "
+            "the rotation axis with its sense, or raise max_cell"
         )
     return ub
 
@@ -299,8 +299,8 @@ def _expected(
     if not settings:
         raise HklflowError(
             f"the peaks show a lattice with the reduced cell {_text(reduced)}, not the expected "
-            f"{_text(symmetry.niggli(cell, group)[0])} (reduced); check the cell, the wavelength "
-            "and the distance"
+            f"{_text(symmetry.niggli(cell, group)[0])} (reduced); check the cell, the wavelength, "
+            "the distance, and the rotation axis with its sense"
         )
     ratio = settings[0].ratio
     relation = ""
@@ -328,7 +328,10 @@ def _expected(
     distinct: list[Candidate] = []
     for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
-            distinct.append(_candidate(setting.ub, g, group, indexed))
+            # But those of the lattice, which may have absences elsewhere (Pa-3): the fewest.
+            mates = [x for x in ranked if np.allclose(setting.cell, x[2].cell, rtol=2e-3)]
+            _, _, best = min(mates, key=lambda x: x[:2])
+            distinct.append(_candidate(best.ub, g, group, indexed))
     return distinct, relation
 
 

@@ -39,13 +39,16 @@ class Limits:
     told_shift, max_shift : float
         Rms, in pixels or frames, by which a motion during the scan may move spots before it is
         told, and before the scan is not accepted.
+    told_bias : float
+        Standard deviations by which cell or orientation may be off for it, or for peaks that are
+        displaced along Q, before it is told.
     max_crystal : float
         Share of the peaks' intensity that may be on a second lattice of the same cell.
     told_chi2 : float
         Reduced χ² of a refinement from which on it is told, if no motion explains it.
     told_unindexed, max_unindexed : float
-        Fraction of unindexed peaks from which on it is told (those that have a name always are),
-        and from which on the scan is not accepted, also a parent.
+        Fraction of unindexed peaks, less its standard deviation, from which on it is told (those
+        that have a name always are), and from which on the scan is not accepted, also a parent.
     told_cell, told_distance : float
         Relative differences of a parent's cell and of the detector's distance from what was given,
         from which on they are told.
@@ -64,6 +67,7 @@ class Limits:
     max_expansion: float
     min_jump: float
     told_shift: float
+    told_bias: float
     max_shift: float
     max_crystal: float
     told_chi2: float

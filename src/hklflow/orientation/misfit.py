@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
@@ -35,7 +36,7 @@ def misfit(
     -------
     dict
         ``fixed``; ``peaks``: how many were compared; ``rms in pixels``, ``rms in frames``: of
-        what the peaks' own errors leave of their deviations; ``reduced chi2``;
+        what the peaks' own errors leave of their deviations, see `_excess`; ``reduced chi2``;
         ``fraction indexed`` and ``least fraction``. None where no peak is indexed.
     """
     rows = np.flatnonzero(refined.held_out if fixed else refined.used)
@@ -55,12 +56,29 @@ def misfit(
     if fixed:
         near = _without_chance(refined, np.sum(squares / variances, axis=1), tolerance)
         squares, variances = squares[near], variances[near]
-    slow, fast, frame = np.mean(squares - variances, axis=0)
+    slow, fast, frame = (_excess(*pair) for pair in zip(squares.T, variances.T, strict=True))
     return found | {
-        "rms in pixels": float(np.sqrt(max(slow + fast, 0.0))),
-        "rms in frames": float(np.sqrt(max(frame, 0.0))),
+        "rms in pixels": float(np.sqrt(slow + fast)),
+        "rms in frames": float(np.sqrt(frame)),
         "reduced chi2": refined.chi2,
     }
+
+
+def _excess(squares: NDArray[Any], variances: NDArray[Any]) -> float:
+    """Variance that deviations (n,) have beyond their own variances (n,), common to all.
+
+    That with which the sum of ``squares / (variances + excess)`` is n (Paule and Mandel, J. Res.
+    Natl. Bur. Stand. 87, 377, 1982). The mean of the differences would be that of the few peaks
+    near the rotation axis which are known to some ten frames only.
+    """
+
+    def beyond(excess: float) -> float:
+        return float(np.mean(squares / (variances + excess))) - 1
+
+    if beyond(0.0) <= 0:
+        return 0.0
+    # Where all variances are 0 it is the mean square.
+    return float(brentq(beyond, 0.0, 1.001 * float(np.mean(squares))))
 
 
 def _without_chance(refined: Refined, size: NDArray[Any], tolerance: float) -> NDArray[Any]:

@@ -5,7 +5,9 @@ moves the spots in its own pattern: a slip turns the crystal from one frame on, 
 as frames pass, a crystal off the axis shifts its spots round and round. All of them are linear
 where they are small, and are fitted next to the refined parameters, which would take up a part of
 them: the fall of χ² is that of Rao's score test with these as nuisance parameters (Rao, Proc.
-Camb. Phil. Soc. 44, 50, 1948). What explains most is told first, then what else is left.
+Camb. Phil. Soc. 44, 50, 1948). Motions have one to six parameters, and a slip may be at any frame:
+they are compared by how probable their falls of χ² are in a scan at rest. What is least probable is
+told first, then what else is left.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaincc, gammaln
 
 from hklflow.geometry import BEAM, Goniometer, Rotation, rotation_matrix, symmetry
 from hklflow.geometry.parameters import across, choose
@@ -23,10 +26,9 @@ from hklflow.orientation.transition import systematic
 Floats = NDArray[np.float64]
 
 OFF_CENTRE = "off centre"
+_CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
 
-#: Fall of χ², in units of what is left, below which nothing is told. By chance a slip at any of
-#: some thousand frames reaches it in one scan of a thousand.
-_LEAST = 28.0
+_BY_CHANCE = 5e-4  # of the scans at rest something is told: with all other doubts one in a thousand
 _MOST = 3  # motions of a rotation that are told
 _ECHO = 1e-3  # of the largest: what is left of it where it was not linear
 _FEWEST = 10  # peaks on either side of a slip
@@ -35,7 +37,8 @@ _PROFILE = 7.35  # fall of χ² at the ends of the 95 % interval of a change (1 
 _ALIKE = (
     1e-6  # part of a motion that the refinement cannot make, below which nothing is known of it
 )
-_AS_WELL = 9.0  # difference of their credits up to which two motions are not told apart: 3 σ
+_AS_WELL = 9.0  # difference of their -2 ln p up to which two motions are not told apart: 3 σ
+_LARGE = 1000.0  # fall of χ² beyond which its probability underflows
 _TURNS = (1, 2, 3)  # periods of a wobble in a turn of the goniometer
 
 
@@ -67,6 +70,8 @@ class Motion:
         Of a wobble, in a full turn.
     shift : (float, float)
         Rms by which spots are off for it, pixels and frames, after all that was refined.
+    bias : float
+        By how many of their standard deviations cell and orientation are off for it, the largest.
     others : tuple of str
         Kinds of motions that explain the residuals as well.
     """
@@ -79,6 +84,7 @@ class Motion:
     size: float
     size_sigma: float
     shift: tuple[float, float]
+    bias: float = 0.0
     frame: float | None = None
     interval: tuple[float, float] | None = None
     periods: int | None = None
@@ -126,14 +132,11 @@ def motions(
     if not len(rows):
         return []
     hkl = refined.hkl.astype(np.float64)
-    problem = _problem(refined, peaks, group, free)
-    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl[rows], rows))
+    problem, nuisance, residual = taken_up(refined, peaks, group, free, rows)
     turning = _problem(refined, peaks, group, ["cell", "orientation"])
-    # At the edge of the blind region a reflection may cease to cross: it says nothing.
     moving = np.nan_to_num(turning.jacobian(turning.parameters.start(), hkl[rows], rows))
     names = turning.parameters.names
     of_cell = moving[:, : len(names) - 3]
-    residual = (refined.residuals[rows] / problem.sigma[rows]).ravel()
     scenes = [
         _Scene(
             rotation,
@@ -158,8 +161,9 @@ def motions(
         best = _best(pairs, known, residual, moving[:, -3:], refined.cell, names)
         if best is None or (found and best[0].chi2 < _ECHO * found[0].chi2):
             break
-        found.append(best[0])
-        known = np.hstack([known, best[1]])
+        motion, columns, moved = best
+        found.append(replace(motion, bias=bias(problem, nuisance, moved, refined.chi2)))
+        known = np.hstack([known, columns])
     return sorted(offsets + found, key=lambda motion: -motion.chi2)
 
 
@@ -180,6 +184,32 @@ def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Moti
         sigma,
         scene.shift(beside, values),
     )
+
+
+def taken_up(
+    refined: Refined,
+    peaks: Sequence[Peaks],
+    group: symmetry.SpaceGroup,
+    free: Sequence[str],
+    rows: NDArray[np.int64],
+) -> tuple[Problem, Floats, Floats]:
+    """What was refined, its derivatives (3n, p) for some peaks (n,), and their residuals (3n,)."""
+    problem = _problem(refined, peaks, group, free)
+    hkl = refined.hkl[rows].astype(np.float64)
+    # At the edge of the blind region a reflection may cease to cross: it says nothing.
+    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl, rows))
+    return problem, nuisance, (refined.residuals[rows] / problem.sigma[rows]).ravel()
+
+
+def bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> float:
+    """By how many σ cell and orientation make up for what moves the spots by ``moved`` (3n,)."""
+    crystal = np.isin(problem.parameters.names, _CRYSTAL)
+    if not crystal.any():
+        return 0.0
+    scale = np.maximum(np.linalg.norm(nuisance, axis=0), np.finfo(float).tiny)
+    inverse = np.linalg.pinv(nuisance / scale, rcond=_ALIKE)[crystal]
+    sigma = np.sqrt(chi2) * np.linalg.norm(inverse, axis=1)
+    return float(np.abs(inverse @ moved / np.maximum(sigma, np.finfo(float).tiny)).max())
 
 
 def _problem(
@@ -308,7 +338,7 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Found:
-    """A motion that was fitted, and what it is worth."""
+    """A motion that was fitted, and -2 ln of the probability that it explains so much by chance."""
 
     credit: float
     fit: _Fit
@@ -343,8 +373,11 @@ def _best(
     turns: Floats,
     cell: Floats,
     names: Sequence[str],
-) -> tuple[Motion, Floats] | None:
-    """The motion that explains most beyond what is known, and its columns; None: none does."""
+) -> tuple[Motion, Floats, Floats] | None:
+    """The motion that explains most beyond what is known, its columns, and by what it moves spots.
+
+    None: none does. The last (3n,) is weighted as the residuals are.
+    """
     basis, _ = np.linalg.qr(known / np.maximum(np.linalg.norm(known, axis=0), 1e-300))
     left = residual - basis @ (basis.T @ residual)
     chi2, n = float(left @ left), len(residual) - known.shape[1]
@@ -352,15 +385,17 @@ def _best(
     for scene, candidate in pairs:
         own = candidate.columns - basis @ (basis.T @ candidate.columns)
         fit = _fitted(own.T @ own, own.T @ left, candidate.columns.T @ candidate.columns)
-        credit = _credit(fit, candidate.columns.shape[1], chi2, n)
+        freedom = candidate.columns.shape[1]
+        credit = -2 * log_chance(fit.gain / variance_left(fit.gain, freedom, chi2, n), freedom)
         found.append(_Found(credit, fit, scene, candidate))
     for scene in {id(scene): scene for scene, _ in pairs}.values():
         found += _slip(scene, basis, left, turns, chi2, n)
     if not found:
         return None
     best = max(found, key=lambda one: one.credit)
-    scale = _left(best.fit, best.fit.values.size, chi2, n)
-    if best.fit.gain / scale < _LEAST or best.credit <= 0:
+    scale = variance_left(best.fit.gain, best.fit.values.size, chi2, n)
+    # Bonferroni: one of as many trials may reach it.
+    if best.credit < -2 * np.log(_BY_CHANCE / len(found)):
         return None
     columns = best.candidate.columns
     beside = columns - basis @ (basis.T @ columns)
@@ -370,21 +405,40 @@ def _best(
         for one in found
         if one.scene is best.scene and best.credit - one.credit < _AS_WELL
     }
-    return replace(motion, others=tuple(sorted(as_well - {motion.kind}))), columns
+    motion = replace(motion, others=tuple(sorted(as_well - {motion.kind})))
+    return motion, columns, columns @ best.fit.values
 
 
-def _left(fit: _Fit, freedom: int, chi2: float, n: int) -> float:
-    """Variance beside a motion, over that of the peaks' own errors, which is not made smaller.
+def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
+    """Variance beside what explains a part of χ²; the peaks' own errors are not made smaller.
 
     What exceeds them is common to neighbouring peaks, as in `orientation.transition`.
     """
-    reduced = max((chi2 - fit.gain) / max(n - freedom, 1), 1.0)
+    reduced = max((chi2 - gain) / max(n - freedom, 1), 1.0)
     return reduced * systematic(reduced, max(n // 3, 1)) ** 2
 
 
-def _credit(fit: _Fit, freedom: int, chi2: float, n: int) -> float:
-    """Schwarz's criterion: each parameter has to be worth ln n (Ann. Statist. 6, 461, 1978)."""
-    return fit.gain / _left(fit, freedom, chi2, n) - freedom * float(np.log(n))
+def log_chance(gain: float, freedom: int) -> float:
+    """Logarithm of the probability that χ² of so many parameters exceeds a value by chance."""
+    a, y = freedom / 2, gain / 2
+    if gain < _LARGE:
+        return float(np.log(gammaincc(a, max(y, 0.0))))
+    return float((a - 1) * np.log(y) - y - gammaln(a) + np.log1p((a - 1) / y))
+
+
+def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
+    """Logarithm of the probability that a slip at one of all frames exceeds a value by chance.
+
+    Of the largest of χ² before and after every peak but the outer `_FEWEST` (Vostrikova, Theory
+    Probab. Appl. 26, 356, 1981): ``x^{d/2} exp(-x/2) / (2^{d/2} Γ(d/2)) (T - d T / x + 4 / x)``,
+    T = 2 ln((1 - h) / h) where h is the part of the peaks before the first.
+    """
+    h = _FEWEST / n_peaks
+    whole, a, y = 2 * np.log((1 - h) / h), freedom / 2, gain / 2
+    if y <= a:  # it is far in the tail that this holds
+        return 0.0
+    trials = whole * (1 - a / y) + 2 / y
+    return float(min(a * np.log(y) - y - gammaln(a) + np.log(trials), 0.0))
 
 
 def _slip(
@@ -414,7 +468,7 @@ def _slip(
     frames = scene.frame[rows]
     # Between the first peak of the turned part and the last before it.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
-    as_good = gains > gains[at] - _PROFILE * _left(fit, 3, chi2, n)
+    as_good = gains > gains[at] - _PROFILE * variance_left(fit.gain, 3, chi2, n)
     low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
     # Beyond the last frame that was looked at it may have been as well.
     interval = (
@@ -424,8 +478,8 @@ def _slip(
     frame = float(ends[at].mean())
     step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
     candidate = _Candidate("slip", scene.with_time(turns, step))
-    # The frame is a parameter, too.
-    return [_Found(_credit(fit, 4, chi2, n), fit, scene, candidate, frame, interval)]
+    credit = -2 * log_chance_of_slip(fit.gain / variance_left(fit.gain, 3, chi2, n), 3, len(rows))
+    return [_Found(credit, fit, scene, candidate, frame, interval)]
 
 
 def _motion(
@@ -449,9 +503,9 @@ def _motion(
         size(values),
         float(np.sqrt(max(slope @ covariance @ np.array(slope), 0.0))),
         shift,
-        found.frame,
-        found.interval,
-        candidate.periods,
+        frame=found.frame,
+        interval=found.interval,
+        periods=candidate.periods,
     )
 
 

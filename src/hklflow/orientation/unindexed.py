@@ -4,13 +4,16 @@ They are looked for in turn, each among what the ones before have left: reflecti
 wavelength, satellites, rings of a powder around the crystal. The rest is at no place in particular.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from hklflow.geometry import lattice, symmetry
+from hklflow.geometry import Rotation, lattice, symmetry
+from hklflow.orientation.refinement import Refined
+from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.satellites import INDEXED, NEAR, satellites
 
 Floats = NDArray[np.float64]
@@ -24,6 +27,9 @@ _SIGNIFICANT = 5.0  # σ by which peaks on the rings of a powder exceed those be
 _RING = 0.004  # relative half width in |Q| of a ring; cells of powders differ as much with T
 _ON_A_RING = 3  # peaks, of two rings at least
 _ALONE = 25  # peaks of a single ring
+_BY_ERROR = 16.27  # χ² of three coordinates that errors exceed in one of a thousand peaks
+_TOO_FAR = 0.5 / 3  # σ of h, k or l beyond which a peak is near a lattice point wherever it is: 3 σ
+_SINGULAR = 1e-12  # variance of h, k, l that is none: of a peak on the rotation axis
 _BESIDE = 4.0  # widths to either side from which the number by chance is taken
 
 # Cells (Å, degrees) of what is around crystals, and the hkl of its rings: ice Ih midway between
@@ -45,8 +51,8 @@ class Unindexed:
 
     Attributes
     ----------
-    fraction : float
-        Of all peaks.
+    fraction, error : float
+        Of the peaks that tell, see `telling`; and its binomial standard deviation.
     half : int
         At half the indices of reflections, with intensities that follow those.
     rings : list of (str, int)
@@ -57,14 +63,58 @@ class Unindexed:
     """
 
     fraction: float
+    error: float
     half: int
     rings: list[tuple[str, int]]
     satellites: list[tuple[list[float], int]]
     rest: int
 
 
+def telling(refined: Refined, peaks: Sequence[Peaks]) -> tuple[Mask, Mask]:
+    """Peaks (n,) that are farther from their lattice points than errors allow, and all that tell.
+
+    Near a lattice point is a peak whose own error is as large as the lattice. Weak spots of a broad
+    mosaic are known to a few frames only: a tenth of them may be off by 0.1 in h, k or l.
+
+    Parameters
+    ----------
+    refined : Refined
+    peaks : sequence of Peaks
+        That it was given.
+    """
+    off, tell = [], []
+    for rotation, own in zip(refined.rotations, peaks, strict=True):
+        at, steps = own.position, own.sigma[:, :, None] * np.eye(3)
+        miller = _miller(rotation, refined.ub, at)
+        by_sigma = np.stack(
+            [
+                0.5
+                * (_miller(rotation, refined.ub, at + x) - _miller(rotation, refined.ub, at - x))
+                for x in np.moveaxis(steps, 1, 0)
+            ],
+            axis=2,
+        )
+        covariance = max(refined.chi2, 1.0) * by_sigma @ np.swapaxes(by_sigma, 1, 2)
+        away = miller - np.rint(miller)
+        weighted = np.linalg.solve(covariance + _SINGULAR * np.eye(3), away[:, :, None])[:, :, 0]
+        off.append(np.sum(away * weighted, axis=1) > _BY_ERROR)
+        tell.append(np.sqrt(np.einsum("nii->ni", covariance).max(axis=1)) < _TOO_FAR)
+    known: Mask = np.concatenate(tell)
+    return np.concatenate(off) & known, known
+
+
+def _miller(rotation: Rotation, ub: Floats, position: Floats) -> Floats:
+    slow, fast, frame = position.T
+    return rotation.hkl(ub, frame, slow, fast)
+
+
 def unindexed(
-    miller: Floats, length: Floats, intensity: Floats, others: Mask, group: symmetry.SpaceGroup
+    miller: Floats,
+    length: Floats,
+    intensity: Floats,
+    others: Mask,
+    group: symmetry.SpaceGroup,
+    told: tuple[Mask, Mask] | None = None,
 ) -> Unindexed:
     """Say what peaks are that have no integer indices.
 
@@ -78,9 +128,16 @@ def unindexed(
     others : (n,) bool array
         Peaks of other crystals, which are not asked for.
     group : SpaceGroup
+    told : two (n,) bool arrays or None
+        As of `telling`; None: errors are not known.
     """
     left: Mask = (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED) & ~others
-    fraction = float(left.mean()) if len(left) else 0.0
+    n = len(left)
+    if told is not None:
+        left &= told[0]
+        n = int(told[1].sum())
+    fraction = float(left.sum()) / max(n, 1)
+    error = float(np.sqrt(fraction * (1 - fraction) / max(n, 1)))
     half = _half_wavelength(miller, length, intensity, left)
     left &= ~half
     rational, incommensurate = satellites(miller[left], group)
@@ -96,7 +153,7 @@ def unindexed(
         if on.any():
             rings.append((name, int(on.sum())))
             left &= ~on
-    return Unindexed(fraction, int(half.sum()), rings, vectors, int(left.sum()))
+    return Unindexed(fraction, error, int(half.sum()), rings, vectors, int(left.sum()))
 
 
 def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mask:

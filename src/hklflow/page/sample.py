@@ -231,7 +231,8 @@ def _lattices(page: Page) -> Html:
         row += [with_error(data["cell"][i], data["cell_sigma"][i]) if data else "–" for i in shown]
         row.append(_volume(data))
         row.append(_format(metrics.get("peaks"), "{:,}"))
-        row.append(_format(metrics.get("fraction indexed"), "{:.1%}"))
+        unindexed = data.get("symmetry", {}).get("fraction unindexed")
+        row.append(_format(None if unindexed is None else 1 - unindexed, "{:.1%}"))
         rmsd = [_format(metrics.get(f"rmsd in {unit}"), "{:.3f}") for unit in ("pixels", "frames")]
         row.append(", ".join(rmsd))
         row.append(_format(page.one(scan, "transform").get("coverage"), "{:.1%}"))

@@ -92,7 +92,9 @@ STEPS = (
             Product("orientation|accepted|converged|modules"),
         ),
         (
-            Figure("peaks indexed", "orientation", ("metrics", "fraction indexed"), "{:.1%}"),
+            Figure(
+                "peaks not indexed", "orientation", ("symmetry", "fraction unindexed"), "{:.1%}"
+            ),
             Figure("rmsd (pixel)", "orientation", ("metrics", "rmsd in pixels"), "{:.3f}"),
             Figure("rmsd (frame)", "orientation", ("metrics", "rmsd in frames"), "{:.3f}"),
         ),

@@ -16,6 +16,7 @@ not ended.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from hklflow.base.errors import HklflowError
 from hklflow.images.background import dispersion
 from hklflow.images.frame_store import COLUMNS, ROWS, FrameStore
 from hklflow.images.statistics import FrameStatistics
-from hklflow.peaks.boxes import Scene, as_bytes
+from hklflow.peaks import afterglow
+from hklflow.peaks.boxes import OVERLOAD, VALID, Scene, as_bytes, cut_box
 from hklflow.peaks.link import BlobLinker, Blobs, blob_extents
 from hklflow.peaks.screen import DEPTH, SCRATCH
 from hklflow.peaks.segments import FitLimits, fit_blobs
@@ -134,6 +136,7 @@ class PeakSearch:
         self._new_values: list[F64] = []
         self._pending = Blobs.none()
         self._rows: list[F64] = []
+        self._followed: list[afterglow.Followed] = []
         self._tested = 0  # frames whose strong voxels are known
         self._counts = dict.fromkeys(("candidates", "blobs", "peaks", *_REJECTED, "frames"), 0)
         self._finished = False
@@ -243,16 +246,17 @@ class PeakSearch:
         assert self._frames is not None
         p, gain, width = self.params, self.gain or 1.0, self._blobs.width
         slow, fast = blobs.at[:, 1] // width - ROWS, blobs.at[:, 1] % width - COLUMNS
+        scene = Scene(
+            as_bytes(self._frames.store),
+            self._frames.store.counts.itemsize,
+            self._strong_at,
+            self._strong_number,
+            np.array(self._mask.shape),
+            float(self._frames.top),
+            float(p.saturation),
+        )
         rows, n_noise = fit_blobs(
-            Scene(
-                as_bytes(self._frames.store),
-                self._frames.store.counts.itemsize,
-                self._strong_at,
-                self._strong_number,
-                np.array(self._mask.shape),
-                float(self._frames.top),
-                float(p.saturation),
-            ),
+            scene,
             np.stack([blobs.at[:, 0], slow, fast], axis=1),
             blobs.values,
             blobs.cuts,
@@ -274,6 +278,51 @@ class PeakSearch:
         self._counts["too_small"] += int(small.sum())
         self._counts["insignificant"] += n_noise + int((~small & ~good).sum())
         self._rows.append(rows[~small & good])
+        self._follow(scene, rows[~small & good])
+
+    def _follow(self, scene: Scene, rows: F64) -> None:
+        """Keep the courses of the pixels of strong spots, while their frames are there."""
+        column = {name: rows[:, k] for k, name in enumerate(FIELDS)}
+        strong = (column["flags"] == 0) & (column["significance"] >= afterglow.SIGNIFICANT)
+        strong &= (column["width_frame"] <= afterglow.WIDEST) & np.isfinite(column["frame"])
+        reach = np.array([afterglow.FRAMES, afterglow.REACH, afterglow.REACH])
+        end = np.array([self.n_frames, *self._mask.shape])
+        start = np.array([max(self.n_frames - self._slots, 0), 0, 0])
+        nothing = np.zeros((0, 3), np.int64)
+        for k in np.flatnonzero(strong):
+            centre, width = (
+                np.array([column[f"{begin}{name}"][k] for name in ("frame", "slow", "fast")])
+                for begin in ("", "width_")
+            )
+            low = np.floor(centre).astype(np.int64) - reach
+            high = low + 2 * reach + 1
+            # As many frames before the middle as after it: all are there that count.
+            middle = low[0] + afterglow.FRAMES
+            half = min(afterglow.FRAMES, middle - start[0], end[0] - 1 - middle)
+            first, last = middle - half, middle + half + 1
+            if half < 1 or np.any(low[1:] < 0) or np.any(high[1:] > end[1:]):
+                continue
+            box = np.array([first, *low[1:]]), np.array([last, *high[1:]])
+            counts, kind, _ = cut_box(scene, *box, nothing)
+            n = 2 * afterglow.REACH + 1
+            measured = (kind[:, :, :n] & (VALID | OVERLOAD)) == VALID
+            part = np.full((high[0] - low[0], n * n), np.nan, np.float32)
+            inner = slice(first - low[0], last - low[0])
+            part[inner] = np.where(measured, counts[:, :, :n], np.nan).reshape(-1, n * n)
+            near = part[afterglow.FRAMES - 1 : afterglow.FRAMES + 2]
+            use = np.all(np.isfinite(near), axis=0) & (near.max(axis=0) >= afterglow.LEAST)
+            if use.any():
+                spot = afterglow.Followed(
+                    centre, width, column["significance"][k], int(low[0]), part[:, use].T
+                )
+                self._followed.append(spot)
+        if len(self._followed) > 2 * afterglow.MOST:
+            self._followed = afterglow.strongest(self._followed)
+
+    def followed(self, peaks: Peaks) -> list[afterglow.Followed]:
+        """Return the strongest spots that are alone among the peaks of the whole scan."""
+        own = replace(peaks, frame=peaks.frame - self._first_frame)
+        return afterglow.strongest(afterglow.alone(self._followed, own))
 
     def finish(self) -> Peaks:
         """End of the scan: close all blobs and return the table."""
@@ -292,7 +341,7 @@ class PeakSearch:
 
     def _table(self) -> Peaks:
         rows = np.concatenate([np.zeros((0, len(FIELDS))), *self._rows])
-        columns = {name: rows[:, k] for k, name in enumerate(FIELDS)}
+        columns: dict[str, Any] = {name: rows[:, k] for k, name in enumerate(FIELDS)}
         # a peak that ended early or late on the scan, now that its length is known
         low = columns["frame"] - 2 * columns["width_frame"]
         high = columns["frame"] + 2 * columns["width_frame"]

@@ -167,6 +167,8 @@ class Peaks:
         ``candidates = peaks + too_long + too_large + too_small + insignificant +
         duplicate``; ``blobs`` is the number of connected blobs, ``candidates - blobs`` the
         number that splitting added, ``frames`` the number of frames seen.
+    afterglow
+        Fields of `peaks.afterglow.Afterglow`; None where it was not measured.
     """
 
     frame: F64
@@ -188,14 +190,16 @@ class Peaks:
     chi2: F64
     flags: I64
     counts: dict[str, int]
+    afterglow: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return int(self.frame.size)
 
     def select(self, keep: NDArray[np.bool_] | I64) -> "Peaks":
-        """Rows chosen by a mask or by indices; `counts` stays that of the search."""
-        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name != "counts"}
-        return Peaks(**columns, counts=dict(self.counts))
+        """Rows chosen by a mask or by indices; what is of the search stays."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen = {n: x[keep] for n, x in columns.items() if isinstance(x, np.ndarray)}
+        return Peaks(**columns | chosen | {"counts": dict(self.counts)})
 
 
 def significant(rows: F64, least: float) -> NDArray[np.bool_]:

@@ -99,6 +99,28 @@ def _cause(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def of_copies(copies: Sequence[Mapping[str, Any]]) -> Findings:
+    """Say which rotations are one measurement: S is not wrong by it, but its errors are.
+
+    A low χ² alone is no proof: errors may be too large for another reason (`estimator.dependence`).
+
+    Parameters
+    ----------
+    copies : sequence of mapping
+        From `pairs.Rotations.copies`.
+    """
+    return Findings(
+        tuple(
+            f"{first} and {second} are one measurement that counts twice: {row['equal']} of "
+            f"{row['of']} voxels have exactly the same counts, where independent ones have at most "
+            f"half of them: see whether one is a copy of the other's files (`hklflow check`), and "
+            f"take the row of {second} out of the table of scans"
+            for row in copies
+            for first, second in [row["rotations"]]
+        )
+    )
+
+
 def of_operations(
     found: Mapping[str, Any], laue: str, limits: Limits, told_slow: float
 ) -> Findings:

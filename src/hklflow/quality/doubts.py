@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import symmetry
-from hklflow.orientation import leftover, slip, steadiness, unindexed
+from hklflow.orientation import displacement, leftover, slip, steadiness, unindexed
 from hklflow.orientation.lattice_search import is_indexed
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
@@ -29,7 +29,8 @@ _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
 _ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
 _MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
-_LATTICE = 0.1  # of the peaks, that a lattice indexes which is one
+LEAST_INDEXED = 0.1
+"""Of the peaks, that a lattice indexes of which something can be said."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``unexplained``, ``unindexed``: lists of dict,
-        each with its ``sentence``. ``unexplained`` has the residuals; motions explain some of
-        them, and peaks that are not indexed, too.
+        ``motions``, ``other crystals``, ``lost``, ``outward``, ``unexplained``, ``unindexed``:
+        lists of dict, each with its ``sentence``. ``unexplained`` has the residuals; motions
+        explain some of them, and peaks that are not indexed, too.
     """
     g = np.concatenate(
         [
@@ -114,15 +115,23 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    left = []
+    displaced = displacement.Displacement(refined, peaks, group, free)
+    left, outward = [], None
     if not motions and not gone:  # these leave peaks that are not indexed
+        outward = displaced.outward()
         theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
-        left = [_of_unindexed(unindexed.unindexed(miller, length, intensity, theirs, group), named)]
+        sure = unindexed.telling(refined, peaks)
+        odd = unindexed.unindexed(miller, length, intensity, theirs, group, sure)
+        left = [_of_unindexed(odd, named)]
     return {
         "motions": motions,
-        "other crystals": [of_crystal(x, named, int(forbidden[x.peaks].sum())) for x in others],
+        "other crystals": [
+            of_crystal(x, named, int(forbidden[x.peaks].sum()), displaced.towards(x.ub))
+            for x in others
+        ],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "outward": [] if outward is None else [_of_outward(outward, named)],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
     }
@@ -170,6 +179,7 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
         "periods": motion.periods,
         "shift in pixels": motion.shift[0],
         "shift in frames": motion.shift[1],
+        "bias in sigma": motion.bias,
         "chi2": motion.chi2,
         "others": motion.others,
         "sentence": f"{rotation}: {_TOLD[motion.kind](motion, refined, named)}{_or(motion)}",
@@ -203,14 +213,21 @@ def _of_slip(
         "periods": None,
         "shift in pixels": float(np.sqrt(squares[0] + squares[1])),
         "shift in frames": float(np.sqrt(squares[2])),
+        "bias in sigma": 0.0,
         "chi2": None,
         "others": (),
         "sentence": f"{rotation}: {what}; {cure}",
     }
 
 
-def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Record:
+def of_crystal(
+    crystal: leftover.Crystal,
+    named: Named,
+    absent: int = 0,
+    merged: displacement.Merged | None = None,
+) -> Record:
     """What is said of another crystal or a twin; some peaks are where the first allows none."""
+    bias = 0.0 if merged is None else merged.bias
     return {
         "peaks": len(crystal.peaks),
         "share": crystal.share,
@@ -218,11 +235,24 @@ def of_crystal(crystal: leftover.Crystal, named: Named, absent: int = 0) -> Reco
         "axis": crystal.axis,
         "law": crystal.law,
         "absent": absent,
+        "bias in sigma": bias,
         "sentence": (
-            f"{_whose(crystal)}: S(Q) of {named.scan} contains its scattering; measure a single "
-            "crystal, or mask the reflections of the second lattice"
+            f"{_whose(crystal)}: S(Q) of {named.scan} contains its scattering"
+            f"{_pulled(merged)}; measure a single crystal, or mask the reflections of the second "
+            "lattice"
         ),
     }
+
+
+def _pulled(merged: displacement.Merged | None) -> str:
+    """Say what merged spots of two lattices do to the first, where its errors do not cover it."""
+    if merged is None or merged.bias < 1:
+        return ""
+    return (
+        f", and {merged.peaks} of the refined peaks are within {merged.reach:g} pixels and frames "
+        "of its reflections and pulled towards them: cell and orientation are off by up to "
+        f"{merged.bias:.1f} of their errors"
+    )
 
 
 def _whose(crystal: leftover.Crystal) -> str:
@@ -251,7 +281,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
         Empty if the lattice indexes hardly more than any would by chance.
     """
     indexed = is_indexed(ub, g, INDEXED)
-    if indexed.mean() < _LATTICE:
+    if indexed.mean() < LEAST_INDEXED:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
     theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
@@ -274,6 +304,22 @@ def _of_lost(part: leftover.Lost, named: Named) -> Record:
             f"{part.last:.0f} fit the crystal, compared with {part.outside:.0%} on the other "
             "frames: the crystal left the beam, turned or broke; look at these frames, and leave "
             "them out with `import_scan: leave_out`"
+        ),
+    }
+
+
+def _of_outward(found: displacement.Outward, named: Named) -> Record:
+    where = "farther from" if found.size > 0 else "nearer to"
+    return {
+        "size": found.size,
+        "sigma": found.sigma,
+        "bias in sigma": found.bias,
+        "sentence": (
+            f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
+            "the origin than their reflections, at any |Q| alike, as maxima of diffuse scattering "
+            f"are: cell and orientation are off by up to {found.bias:.1f} of their errors; look at "
+            "the widths in the picture of the peak search, and raise `find_peaks: "
+            "min_significance` until Bragg reflections alone are left"
         ),
     }
 
@@ -335,13 +381,16 @@ def _of_unindexed(left: unindexed.Unindexed, named: Named) -> Record:
     parts = _parts(left)
     return {
         "fraction": left.fraction,
+        "error": left.error,
         "named": bool(left.half or left.rings or (left.satellites and named.own)),
         "half the wavelength": left.half,
         "rings": dict(left.rings),
         "satellites": left.satellites,
         "rest": left.rest,
         "sentence": (
-            f"{left.fraction:.1%} of the peaks of {named.scan} are not indexed: {'; '.join(parts)}"
+            f"{100 * left.fraction:.1f} ± {100 * left.error:.1f} % of the peaks of {named.scan} "
+            f"are not indexed (h, k or l is off an integer by {INDEXED:g} or more, and by more "
+            f"than its error): {'; '.join(parts)}"
         ),
     }
 
@@ -367,7 +416,8 @@ def _slip(motion: steadiness.Motion, refined: Refined, named: Named) -> str:
     assert motion.frame is not None
     assert motion.interval is not None
     return (
-        f"the crystal slipped by {_size(motion, '°')} at {_when(motion.frame, motion.interval)}; "
+        f"the crystal slipped by {_size(motion, '°')} at {_when(motion.frame, motion.interval)}"
+        f"{_by(motion)}; "
         f"{_in_two(motion.rotation, motion.interval, refined, named)}"
     )
 
@@ -455,4 +505,7 @@ def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
 
 
 def _by(motion: steadiness.Motion) -> str:
-    return f" (spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames)"
+    spots = f"spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
+    if motion.bias < 1:  # errors of the cell allow for it
+        return f" ({spots})"
+    return f" ({spots}, cell and orientation by up to {motion.bias:.1f} of their errors)"

@@ -31,6 +31,10 @@ class ScanLimits(stage.Params):
     """Rms, in pixels or frames, by which a slip, a drift, a crystal off the axis or another motion
     during the scan leaves spots off the model, from which on it is told: what centroids are good
     for."""
+    told_bias: float = Field(3.0, gt=0)
+    """Standard deviations by which cell or orientation are off for such a motion, or for peaks that
+    are displaced along Q, from which on it is told also where spots are off by less: what differs
+    by three is taken to be different."""
     max_shift: float = Field(0.5, gt=0)
     """Likewise, from which on the scan is not accepted: half a pixel or frame blurs S(Q), and cell
     and orientation are off by many of their errors."""
@@ -49,8 +53,9 @@ class ScanLimits(stage.Params):
     their places before a scan is doubtful: farther spots are masked and integrated beside their
     places. For orientations that are fixed; a refinement is judged by `told_chi2` before."""
     told_unindexed: float = Field(0.05, ge=0, le=1)
-    """Fraction of the peaks that the refined lattice does not index, from which on it is told. Half
-    the wavelength, powder rings and a parent's satellites are told always."""
+    """Fraction of the peaks that the refined lattice does not index, less its standard deviation,
+    from which on it is told. Peaks that are no farther from the lattice than their errors count as
+    indexed. Half the wavelength, powder rings and a parent's satellites are told always."""
     max_unindexed: float = Field(0.5, ge=0, le=1)
     """Fraction of the peaks that the refined lattice does not index, from which on a scan is not
     accepted, also a parent: most of what was measured is something else."""

@@ -4,7 +4,7 @@ One job per scan: a graph of rules cannot turn in circles. Detectors' modules th
 are told and written as a proposal for the calibration store; the geometry of this reduction stays.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.bragg.converge import Integrate, Loop, Outcome
+    from hklflow.bragg.converge import Integrate, Loop, Model, Outcome
     from hklflow.bragg.measurement import Measurement
+    from hklflow.bragg.reflections import Reflections
     from hklflow.bragg.residual_map import Row
     from hklflow.geometry import Rotation
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
+    from hklflow.orientation.refinement import Limits, Refined
     from hklflow.stage.orientation import Observed
 
 Record = dict[str, Any]
 
 
-VERSION = 3
+VERSION = 4
 FRAMES_OF = "scans"
 
 
@@ -133,7 +135,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     from hklflow import __version__, geometry, plots
     from hklflow.bragg import converge, convergence, residual_map
-    from hklflow.bragg.centroids import Acceptance
+    from hklflow.bragg.centroids import Acceptance, without
     from hklflow.geometry import symmetry
     from hklflow.geometry.grid import Grid
     from hklflow.orientation import refinement
@@ -145,21 +147,28 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         _as_given(outputs, params, start)
         return
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
+    before = {name: own["value"] for name, own in start["refined_parameters"].items()}
+    ub, cell, sigma = (np.asarray(start[name]) for name in ("UB", "cell", "cell_sigma"))
     model = converge.Model(
         [geometry.from_dict(start["rotations"][name]) for name in params.rotations],
-        *(np.asarray(start[name], dtype=np.float64) for name in ("UB", "cell", "cell_sigma")),
+        ub,
+        cell,
+        sigma,
+        converge.offsets_of(before, observed.rotations),
     )
-    free = ["cell", "orientation"]
-    if params.refine_goniometer and len(observed.names) > 1:
-        free.append("misorientation")
+    free = _free(before, params)
     group = symmetry.space_group(start["space_group"])
-    integrate, reads = _integrator(inputs, params, group, threads)
+    constraints = symmetry.space_group(start["cell_constraints"] or "P 1")
+    limits = refinement.Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    everything = observed
+    observed, left_out = _reflections_only(observed, model, constraints, free, limits)
+    integrate, reads, rocking = _integrator(inputs, params, group, observed.spreads, threads)
     loop = converge.Loop(
         observed.peaks,
-        symmetry.space_group(start["cell_constraints"] or "P 1"),
+        constraints,
         free,
         integrate if params.max_integrations else None,
-        refinement.Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed),
+        limits,
         converge.Rest(
             params.cell_change,
             params.orientation_change,
@@ -170,9 +179,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             params.reintegrate,
         ),
         Acceptance(params.min_significance, params.min_correlation),
+        [without(a, b) for a, b in zip(everything.peaks, observed.peaks, strict=True)],
     )
     outcome = loop.run(model)
     modules, notes = _modules(inputs.masks, params, observed)
+    notes += left_out + _doubtful_arcs(outcome, observed, rocking)
     tables = [
         [] if item.spots is None else residual_map.by_module(item.spots, modules)
         for item in outcome.iterations
@@ -255,33 +266,103 @@ def _as_given(outputs: Outputs, params: Params, start: Record) -> None:
     print(reason)
 
 
+def _free(refined: "Mapping[str, float]", params: Params) -> list[str]:
+    """What the refinement before moved: what it held too many would be told too certain here."""
+    from hklflow.geometry.parameters import groups_of
+
+    free = {"cell", "orientation", *groups_of(list(refined))} - {"misorientation"}
+    if params.refine_goniometer and len(params.rotations) > 1 and "scan_offset" not in free:
+        free.add("misorientation")
+    return sorted(free)
+
+
+def _reflections_only(
+    observed: "Observed",
+    model: "Model",
+    group: "SpaceGroup",
+    free: Sequence[str],
+    limits: "Limits",
+) -> "tuple[Observed, list[str]]":
+    """Peaks without maxima of the diffuse scattering, which the refinement before left out, too."""
+    from hklflow.orientation.refinement import refine
+    from hklflow.stage import orientation
+
+    def refined(some: "Observed") -> "Refined":
+        return refine(model.rotations, some.peaks, model.ub, group, free=free, limits=limits)
+
+    fewer, _, notes = orientation.without_maxima(observed, refined(observed), refined)
+    return fewer, notes
+
+
+def _doubtful_arcs(
+    outcome: "Outcome", observed: "Observed", widths: "Mapping[int, float]"
+) -> list[str]:
+    """Say that centroids may be those of arcs, where that would change the cell."""
+    import numpy as np
+
+    untold = [i for i, spread in enumerate(observed.spreads) if spread is None]
+    refined = outcome.kept.refined
+    if not untold or not widths or refined is None or not outcome.kept.reflections.get("used"):
+        return []
+    rocking = max(widths[i] for i in untold)
+    size, sigma = refined.cell[:3], refined.cell_sigma[:3]
+    off = rocking**2 / 2  # of the radius across the beam, see `orientation.arcs`
+    if not np.any(off * size > sigma):
+        return []
+    return [
+        f"rocking curves of {np.degrees(rocking):.2g}° may be mosaic spread, by which centroids of "
+        f"arcs make the cell up to {1e6 * off:.0f} ppm too large (its error is "
+        f"{1e6 * np.min(sigma[sigma > 0] / size[sigma > 0]):.0f} ppm), and the peaks of "
+        f"{', '.join(observed.names[i] for i in untold)} are too few to tell: find more of them "
+        "(`find_peaks: min_significance`) or take the cell of the refinement before"
+    ]
+
+
 def _integrator(
-    inputs: Inputs, params: Params, group: "SpaceGroup", threads: int
-) -> "tuple[Integrate, list[str]]":
-    """What integrates all rotations with a model, and a list that grows with each read rotation."""
+    inputs: Inputs,
+    params: Params,
+    group: "SpaceGroup",
+    spreads: "Sequence[float | None]",
+    threads: int,
+) -> "tuple[Integrate, list[str], dict[int, float]]":
+    """What integrates all rotations with a model, and what it fills.
+
+    These are a list that grows with each read rotation, and the widths of their rocking curves.
+    """
     from hklflow import nexus
+    from hklflow.bragg.centroids import placed
     from hklflow.bragg.integrate import integrate
 
     reads: list[str] = []
+    rocking: dict[int, float] = {}
 
     def frames_of(i: int, rotations: "Sequence[Rotation]") -> "Measurement":
         return _measurement(inputs, params, i, rotations, threads, reads)
 
-    def integrated(rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]") -> "list[Any]":
-        return [
-            integrate(
-                frames_of(i, rotations),
-                ub,
-                group,
-                nexus.read_peaks(path),
-                params.integrate.chosen(threads),
-                d_min=params.d_min,
-                shown=partial(_shown, rotations[i].scan.n_frames),
-            ).reflections
-            for i, path in enumerate(inputs.peaks)
-        ]
+    chosen = params.integrate.chosen(threads)
 
-    return integrated, reads
+    def one(i: int, rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]") -> "Reflections":
+        found = integrate(
+            frames_of(i, rotations),
+            ub,
+            group,
+            nexus.read_peaks(inputs.peaks[i]),
+            chosen,
+            d_min=params.d_min,
+            shown=partial(_shown, rotations[i].scan.n_frames),
+        )
+        rocking[i] = found.widths.mosaic
+        spread = spreads[i]
+        if not spread:
+            return found.reflections
+        return placed(found.reflections, rotations[i], found.widths, chosen.n_sigma, spread)
+
+    def integrated(
+        rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
+    ) -> "list[Reflections]":
+        return [one(i, rotations, ub) for i in range(len(rotations))]
+
+    return integrated, reads, rocking
 
 
 def _shown(n_frames: int, blocks: "Iterable[NDArray[Any]]", told: str) -> "Iterable[NDArray[Any]]":
@@ -364,14 +445,16 @@ def _module_level(
         return {"why not": "no module is off by as much as `module_ratio` or `module_offset` say"}
     model = outcome.kept.model
     given = outcome.data
+    # What all modules do together is the detector's motion, which is held.
+    free = [group for group in loop.free if not group.startswith("detector")]
     try:
         level = module_level(
-            model.rotations, given, model.ub, loop.group, modules, free=loop.free,
+            model.rotations, given, model.ub, loop.group, modules, free=free,
             limits=loop.limits,
         )  # fmt: skip
     except HklflowError as error:
         return {"why not": str(error)}
-    after = converge.Model.of(level.refined)
+    after = converge.Model.of(level.refined, model.rotations)
     try:
         agree: Record = halves_agree(level.refined.rotations, halves(given), after.ub,
                                      level.fit.modules)  # fmt: skip

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from hklflow.formats.raw_frames import Frames
     from hklflow.images.scan import RotationScan
     from hklflow.images.statistics import FrameStatistics, StatisticsResult
+    from hklflow.peaks import afterglow
 
-VERSION = 5
+VERSION = 6
 FRAMES_OF = "scan"
 
 _RADIAL_BINS = 100
@@ -97,6 +98,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.formats import raw
     from hklflow.images import masks
+    from hklflow.peaks import afterglow
     from hklflow.peaks.search import PeakFlag, PeakParams, PeakSearch
 
     scan = nexus.read_scan(inputs.scan)
@@ -143,8 +145,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         at = np.clip(np.stack([peaks.slow, peaks.fast], axis=1).astype(int), 0, last)
         under = noise[at[:, 0], at[:, 1]]
         peaks = replace(peaks, background=peaks.background - under, maximum=peaks.maximum - under)
+    peaks = replace(peaks, afterglow=_afterglow(search.followed(peaks), scan))
+    warning = afterglow.sentence(peaks)
     nexus.write_peaks(outputs.peaks, peaks)
-    figures = {"peaks": len(peaks.frame), "blobs": peaks.counts}
+    figures: dict[str, Any] = {"peaks": len(peaks.frame), "blobs": peaks.counts}
+    figures |= {"afterglow": peaks.afterglow, "warnings": [warning] if warning else []}
     widest = int(np.count_nonzero(peaks.flags & int(PeakFlag.WIDEST)))
     stage.write_json(outputs.metrics, {**figures, "as wide as the fit allows": widest})
     picture = plots.peaks(
@@ -159,8 +164,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     _record(outputs, scan, bad, result, q_bins)
-    print(f"{len(peaks.frame)} peaks; {peaks.counts}")
+    print(f"{len(peaks.frame)} peaks; {peaks.counts}" + (f"; {warning}" if warning else ""))
     print(f"maximum {result.maximum} at (frame, slow, fast) {result.maximum_at}")
+
+
+def _afterglow(spots: "list[afterglow.Followed]", scan: "RotationScan") -> dict[str, Any] | None:
+    """Measure what the detector keeps of a frame, by spots that are alone."""
+    import numpy as np
+
+    from hklflow.geometry import BEAM
+    from hklflow.peaks import afterglow
+
+    if not spots:
+        return None
+    slow, fast = (np.array([spot.centre[k] for spot in spots]) for k in (1, 2))
+    q = scan.rotation.q_lab(slow, fast)
+    # Of the crossing: how fast a reflection turns through the Ewald sphere has this sign.
+    sense = np.sign(np.cross(q, BEAM) @ scan.rotation.goniometer.scan_axis_lab())
+    found = afterglow.measured(spots, sense)
+    return None if found is None else vars(found)
 
 
 def _statistics(

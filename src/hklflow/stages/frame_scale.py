@@ -13,10 +13,10 @@ from pydantic import Field
 from hklflow import stage
 
 if TYPE_CHECKING:
-    from hklflow.images.frame_scale import Uneven
+    from hklflow.images.frame_scale import Transmission, Uneven
     from hklflow.images.scan import RotationScan
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -120,7 +120,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     plots.save(picture, outputs.picture)
     curve = own.transmission
-    warnings = [*_scale_doubts(rotation, scan, first, params), *_curve_doubts(uneven, params)]
+    warnings = [*_scale_doubts(rotation, scan, first, params), *_curve_doubts(own, uneven, params)]
     metrics = {
         "frames": len(curve),
         "counts": own.counts,
@@ -141,9 +141,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
 
 
-def _curve_doubts(uneven: "Uneven | None", params: Params) -> list[str]:
-    """Say that the background changes differently on parts of the detector, if so."""
-    if uneven is None or not uneven.significant or uneven.error <= params.told_error:
+def _curve_doubts(own: "Transmission", uneven: "Uneven | None", params: Params) -> list[str]:
+    """Say that the background changes differently on parts of the detector, or may do so unseen."""
+    if uneven is None:
+        return _unjudged(own, params)
+    if not uneven.significant or uneven.error <= params.told_error:
         return []
     return [
         f"the background changes by {uneven.spread:.2%} (rms) differently on parts of the "
@@ -151,6 +153,26 @@ def _curve_doubts(uneven: "Uneven | None", params: Params) -> list[str]:
         "depends on direction, so that the transmission, and S(Q) with it, is known to "
         f"{uneven.error:.1%} only (limit {params.told_error:.1%}), in common for neighbouring "
         "frames; if the beam is larger than the crystal, and the crystal absorbs little, set "
+        "`frame_scale: {source: none}`"
+    ]
+
+
+def _unjudged(own: "Transmission", params: Params) -> list[str]:
+    """Say that parts of the detector were not compared, where the curve could be wrong by it.
+
+    A curve that is flat changes nothing, whatever the background is of.
+    """
+    from hklflow.images import frame_scale
+
+    change = frame_scale.change(own, params.window if params.smooth else None)
+    if params.source == "none" or change <= params.told_error:
+        return []
+    return [
+        f"the transmission changes by {change:.1%} (rms), and whether the background that shows it "
+        "changes alike on all parts of the detector could not be judged: fewer than "
+        f"{frame_scale.FEWEST_PARTS} parts have a background; it may be diffuse scattering that "
+        "turns with the crystal, and then S(Q) is wrong by as much: widen `find_peaks: annulus`, "
+        "or, if the beam is larger than the crystal, and the crystal absorbs little, set "
         "`frame_scale: {source: none}`"
     ]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hklflow.transform import estimator
     from hklflow.volumes.pairs import Rotations
 
-VERSION = 2
+VERSION = 3
 
 
 class Inputs(stage.Inputs):
@@ -129,14 +129,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "rotations' reduced chi2": chi2 / dof if dof else None,
             "rotations' degrees of freedom": dof,
         }
-        compared = between.figures([path.absolute().parent.name for path in inputs.volumes])
+        names = [path.absolute().parent.name for path in inputs.volumes]
+        if len(set(names)) < len(names):
+            names = [str(path) for path in inputs.volumes]
+        compared, copies = between.figures(names), between.copies(names)
         limits = agreement_gates.Limits(
             params.told_chi2, params.told_difference, params.max_difference
         )
-        findings = agreement_gates.of_rotations(compared, limits)
+        # Beside a copy nothing is independent, and χ² is of that.
+        of_rotations, of_copies = agreement_gates.of_rotations, agreement_gates.of_copies
+        findings = of_copies(copies) if copies else of_rotations(compared, limits)
         if findings.failures and params.on_failure == "stop":
             raise HklflowError(". ".join(findings.failures))
-        if doubt is not None:
+        if doubt is not None and not copies:
             findings = findings.plus(doubt)
         if len(volumes) > 1:
             metrics["rotations compared"] = compared

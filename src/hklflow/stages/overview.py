@@ -7,7 +7,7 @@ from pydantic import Field
 
 from hklflow import stage
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):
@@ -58,8 +58,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             name: float("nan") if value is None else value
             for name, value in orientation["metrics"].items()
         }
+        unindexed = orientation["symmetry"]["fraction unindexed"]
         row |= {
-            "indexed": found["fraction indexed"],
+            # Of the verdict: `hkl_tolerance` of the refinements may differ from scan to scan.
+            "indexed": float("nan") if unindexed is None else 1 - unindexed,
             "peaks": found["peaks"],
             "rmsd_px": found["rmsd in pixels"],
             "rmsd_frames": found["rmsd in frames"],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = frames_of
 
 
@@ -132,6 +132,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         least=params.min_indexed,
         fixed=params.fixed,
     )
+    figures["afterglow"] = orientation.afterglows(params.rotations, tables)
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed, own=False)
         figures |= doubts.doubts(
@@ -158,7 +159,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks indexed; cell "
+        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
+        f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )

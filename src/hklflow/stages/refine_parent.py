@@ -27,13 +27,11 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed, Start
 
-VERSION = 7
+VERSION = 8
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
 _FARTHEST = 1e5
-# Of the peaks, that a lattice indexes of which something can be said.
-_LEAST_INDEXED = 0.1
 Index = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
 Range = tuple[Index, Index]
 Limit = Annotated[float, Field(gt=0, le=_FARTHEST)]
@@ -252,6 +250,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         least=params.min_indexed,
         fixed=params.fixed,
     )
+    figures["afterglow"] = orientation.afterglows(params.rotations, tables)
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed, own=True)
         figures["sizes"] = compared
@@ -265,7 +264,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     stage.write_json(outputs.orientation, data)
     plots.save(orientation.picture(refined, observed, data), outputs.picture)
     print(
-        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks indexed; cell "
+        f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
+        f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
         + "".join(f"; {warning}" for warning in data["warnings"])
     )
@@ -311,6 +311,7 @@ def _begin(
 
     from hklflow.dials import orient
     from hklflow.orientation.indexing import index_peaks
+    from hklflow.quality import doubts
     from hklflow.stage import orientation
 
     rotations, tolerance = observed.rotations, params.max_cell_deviation
@@ -335,7 +336,7 @@ def _begin(
         group=group,
         tolerance=params.hkl_tolerance,
         cell_tolerance=tolerance,
-        min_fraction=min(_LEAST_INDEXED, params.min_indexed),
+        min_fraction=min(doubts.LEAST_INDEXED, params.min_indexed),
         strength=strength,
     )
     if indexing.fraction < params.min_indexed:
@@ -357,13 +358,18 @@ def _too_few(
         f"the expected cell indexes {indexing.indexed.sum()} of {len(g)} peaks "
         f"({indexing.fraction:.0%}, limit {params.min_indexed:.0%})"
     )
+    check = (
+        "check the cell, the distance, the beam centre, the wavelength, and the rotation axis with "
+        "its sense"
+    )
     causes = doubts.causes(indexing.ub, g, strength, group)
     if not causes:
         relation = f"{indexing.relation}; " if indexing.relation else ""
-        return f"{found}; {relation}check the cell, the distance, the beam centre and wavelength"
+        return f"{found}; {relation}{check}"
+    # Of a wrong geometry a few peaks are at such places by chance.
     return (
-        f"{found}; of the others {'; '.join(causes)}; to go on all the same, lower "
-        "`refine_parent: min_indexed`"
+        f"{found}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
+        "on all the same, lower `refine_parent: min_indexed`"
     )
 
 

@@ -11,7 +11,7 @@ from hklflow.base.errors import HklflowError
 if TYPE_CHECKING:
     from hklflow.page.steps import Place
 
-VERSION = 4
+VERSION = 5
 
 
 class Inputs(stage.Inputs):

@@ -14,7 +14,7 @@ from hklflow import stage
 if TYPE_CHECKING:
     from hklflow.orientation.series import Departure, Floats, Reflections
 
-VERSION = 1
+VERSION = 2
 
 _CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _SETTING = 0.02  # rad; settings of the goniometer that are the same but for small corrections
@@ -204,7 +204,8 @@ def _row(
         "space_group": scan["space_group"],
     }
     # A scan of fixed orientation may have no peaks.
-    indexed = float("nan") if metrics["peaks"] == 0 else metrics["fraction indexed"]
+    unindexed = scan["symmetry"]["fraction unindexed"]
+    indexed = float("nan") if unindexed is None else 1 - unindexed
     for key, value, sigma in zip(_CELL, scan["cell"], scan["cell_sigma"], strict=True):
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {

@@ -162,17 +162,23 @@ class Rotations:
         Σ x and Σ v: a factor for the whole rotation.
     smooth : (n,) array
         χ² that one factor for each block of 8 × 8 voxels takes away, beyond what noise does.
+    equal, compared : (n, n) arrays
+        Voxels that two rotations measured and in which they have the same counts, not 0, and
+        all in which one of them has counts.
     """
 
     n: int
     sums: list[Difference] = field(init=False)
     total: Floats = field(init=False)
     smooth: Floats = field(init=False)
+    equal: NDArray[np.int64] = field(init=False)
+    compared: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sums = [Difference()] * self.n
         self.total = np.zeros((self.n, 2))
         self.smooth = np.zeros(self.n)
+        self.equal, self.compared = np.zeros((2, self.n, self.n), np.int64)
 
     def add(self, parts: list[NDArray[Any]], away: Bools) -> None:
         """Take some planes.
@@ -202,6 +208,25 @@ class Rotations:
             by_block = _blocks(x), _blocks(v)
             found = by_block[1] > 0
             self.smooth[i] += np.sum(by_block[0][found] ** 2 / by_block[1][found] - 1)
+            for j in range(i):
+                both = away & (norm[i] > 0) & (norm[j] > 0)
+                some = both & ((counts[i] != 0) | (counts[j] != 0))
+                self.compared[i, j] += np.count_nonzero(some)
+                self.equal[i, j] += np.count_nonzero(some & (counts[i] == counts[j]))
+
+    def copies(self, names: list[str]) -> list[dict[str, Any]]:
+        """Describe pairs of rotations that hold one measurement twice.
+
+        Two independent Poisson numbers of sum T > 0 are equal with a chance of at most 1/2, which
+        is that of T = 2, whatever their norms; for odd T they never are. Error bars of the wrong
+        size make no equal counts.
+        """
+        found = []
+        for j, i in np.argwhere(2 * self.equal.T > self.compared.T):
+            equal, compared = int(self.equal[i, j]), int(self.compared[i, j])
+            if equal - compared / 2 > SIGNIFICANT * (compared / 4) ** 0.5:
+                found.append({"rotations": [names[j], names[i]], "equal": equal, "of": compared})
+        return found
 
     def figures(self, names: list[str]) -> list[dict[str, Any]]:
         """Describe each rotation: how far it differs, and how much of that what explains.

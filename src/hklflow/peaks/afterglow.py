@@ -1,0 +1,291 @@
+r"""Afterglow: what a detector keeps of the counts of one frame and shows again on the next.
+
+With a share a of the counts kept, a pixel of which a spot makes the counts s(z) in frame z shows
+s(z) + a s(z - 1): all strong spots come late by a frames, and the crystal's orientation is off by
+a steps about the rotation axis. No residual shows it; but a crossing of the Ewald sphere has no
+sense of time. If its rocking curve is symmetric, so is a pixel's course over the frames, and what
+comes after the middle exceeds what came before, mirrored, by the afterglow only. To the course of
+each pixel
+
+.. math:: \mu(z) = A g(z) + b + a A [g(z - 1) - g(z + 1)] / 2
+
+is fitted by weighted least squares, g the integral of a Gaussian over a frame. All errors of this
+shape that are symmetric in time leave a alone. An asymmetric rocking curve (mosaic spread turns
+spots along their powder rings) changes its sense with that of the crossing, into the sphere or out
+of it, and goes with the third power of the width, as third cumulants do: it is fitted with the
+mean, and spots that differ by more than their errors (blocks of the crystal, a second crystal)
+make the mean as uncertain as they do.
+
+Asymmetry of curves is measured by the third power of their widths: of crystals whose spots are
+wider than a frame (one standard deviation) an afterglow of per cents cannot be seen.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow.peaks.table import Peaks
+
+Floats = NDArray[np.float64]
+
+#: Pixels on each side of a spot's middle, and frames, that are followed.
+REACH, FRAMES = 2, 9
+#: Widest spots that are followed, frames: of wider ones the window does not hold the ends.
+WIDEST = 2.0
+#: Least significance of a spot, and least counts of a pixel where it is highest.
+SIGNIFICANT, LEAST = 30.0, 300.0
+#: Spots: the strongest, which know most.
+MOST = 1000
+_FEWEST = 25  # of which a scatter can be told
+_SURE = 4.0  # standard deviations: by chance once in 30000 scans
+_BIASED = 2.0  # errors of the mean centroid: less is chance in the orientation as well
+_LEAST_DELAY = 1e-3  # frames: no goniometer keeps its angles to less
+_STEPS, _PASSES = 20, 3
+_TAILS = 3.0  # widths in which a spot is, for whether others are near
+_HUBER = 2.0  # standard deviations from which on a spot weighs less
+_LEVEL = 0.01  # share at which the fit's response is found
+
+
+class Followed(NamedTuple):
+    """The courses of the pixels of one spot.
+
+    Attributes
+    ----------
+    centre : (3,) array
+        Frame, slow, fast.
+    width : (3,) array
+    significance : float
+    first : int
+        Frame of the first column of `counts`.
+    counts : (pixels, 2 FRAMES + 1) float32 array
+        NaN where there is no measurement.
+    """
+
+    centre: Floats
+    width: Floats
+    significance: float
+    first: int
+    counts: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Afterglow:
+    """A share of the counts of the frame before, as `measured` has it.
+
+    Attributes
+    ----------
+    share, sigma : float
+        And its standard deviation, from the scatter of the spots.
+    scatter : float
+        Of the spots beyond their errors.
+    spots : int
+    """
+
+    share: float
+    sigma: float
+    scatter: float
+    spots: int
+
+    @property
+    def seen(self) -> bool:
+        """True if it is beyond its error, and one and the same for most spots."""
+        return self.share > max(_SURE * self.sigma, self.scatter, _LEAST_DELAY)
+
+
+def sentence(peaks: Peaks) -> str | None:
+    """Say what an afterglow does to the centroids of peaks, if it is seen and matters to them."""
+    if peaks.afterglow is None:
+        return None
+    found = Afterglow(**peaks.afterglow)
+    known = peaks.var_frame[np.isfinite(peaks.var_frame) & (peaks.var_frame > 0)]
+    mean = 1 / np.sqrt(max(float(np.sum(1 / known)), np.finfo(float).tiny))
+    if not found.seen or found.share < _BIASED * mean:
+        return None
+    share = f"{100 * found.share:.3g} ± {100 * found.sigma:.1g} %"
+    return (
+        f"the detector keeps {share} of a pixel's counts for the next frame ({found.spots} spots): "
+        f"centroids of strong spots are late by up to {found.share:.2g} frames, where their mean "
+        f"is known to {mean:.1g}, and the orientation is off about the rotation axis by as much; "
+        "take this share of each frame from the next before the import, or measure with longer "
+        "frames"
+    )
+
+
+def strongest(spots: list[Followed], most: int = MOST) -> list[Followed]:
+    """Return the most significant of spots."""
+    return sorted(spots, key=lambda spot: -spot.significance)[:most]
+
+
+def alone(spots: list[Followed], peaks: Peaks) -> list[Followed]:
+    """Return the spots near which there is no other peak in the frames that are followed."""
+    at = np.stack([peaks.frame, peaks.slow, peaks.fast], axis=1)
+    reach = _TAILS * np.stack([peaks.width_frame, peaks.width_slow, peaks.width_fast], axis=1)
+    found = []
+    for spot in spots:
+        own = np.array([FRAMES, REACH + 0.5, REACH + 0.5])
+        near = np.all(np.abs(at - spot.centre) < own + reach, axis=1)
+        if np.count_nonzero(near) <= 1:
+            found.append(spot)
+    return found
+
+
+def measured(spots: list[Followed], sense: Floats) -> Afterglow | None:
+    """Measure the afterglow on spots that are `alone`; None if they are too few.
+
+    Parameters
+    ----------
+    spots : list of Followed
+    sense : (spots,) array
+        1 where a reflection enters the Ewald sphere, -1 where it leaves it.
+    """
+    if len(spots) < _FEWEST:
+        return None
+    pixels = [len(spot.counts) for spot in spots]
+    counts = np.concatenate([spot.counts for spot in spots]).astype(np.float64)
+    centre = np.repeat([spot.centre[0] - spot.first for spot in spots], pixels)
+    width = np.repeat([spot.width[0] for spot in spots], pixels)
+    number = np.repeat(np.arange(len(spots)), pixels)
+    share, found = 0.0, None
+    for _ in range(_PASSES):
+        # The share is found when the frames without it show none.
+        fit = _fitted(_without(counts, share), centre, width)
+        found = _of_spots(fit, number, sense)
+        if found is None:
+            return None
+        share = share + found.share
+        centre, width = fit.centre, fit.width
+    assert found is not None
+    return replace(found, share=share)
+
+
+def _without(counts: Floats, share: float) -> Floats:
+    """Take a share of the frame before from each frame of courses (m, n), in their order."""
+    found = counts.copy()
+    for z in range(1, counts.shape[1]):
+        before = found[:, z - 1]
+        found[:, z] -= share * np.where(np.isfinite(before), before, 0.0)
+    return found
+
+
+def _of_spots(fit: "_Fit", number: NDArray[np.int64], sense: Floats) -> Afterglow | None:
+    """Join the shares that pixels of spots `number` (m,) have."""
+    # Where a spot fills hardly more than a frame, its centre and width take up a part of what is
+    # kept: the fit of a course with a known share tells how much. Counts that come before and
+    # after are taken alike, or weights would prefer spots early in a frame to those late in it.
+    answers = [
+        side * _fitted(_marked(fit, more), fit.centre, fit.width).share / _LEVEL
+        for side, more in ((1, fit.after), (-1, fit.before))
+    ]
+    response = 0.5 * (answers[0] + answers[1])
+    use = (fit.sigma > 0) & np.isfinite(fit.sigma) & np.isfinite(response) & (fit.chi2 > 0)
+    number, response = number[use], response[use]
+    sigma = fit.sigma[use] * np.sqrt(np.maximum(fit.chi2[use], 1.0))
+    n = len(sense)
+    weight = np.bincount(number, (response / sigma) ** 2, n)
+    total = np.bincount(number, response * fit.share[use] / sigma**2, n)
+    good = weight > 0
+    if good.sum() < _FEWEST:
+        return None
+    wide = np.bincount(number, fit.width[use], n)[good] / np.bincount(number, None, n)[good]
+    skew = sense[good] * wide**3
+    return _common(total[good] / weight[good], 1 / np.sqrt(weight[good]), skew)
+
+
+def _marked(fit: "_Fit", more: Floats) -> Floats:
+    """Return the model of a fit with a known share of later or earlier counts."""
+    return np.where(fit.known, fit.model + _LEVEL * more, np.nan)
+
+
+class _Fit(NamedTuple):
+    known: NDArray[np.bool_]
+    share: Floats
+    sigma: Floats
+    chi2: Floats
+    centre: Floats
+    width: Floats
+    model: Floats
+    after: Floats
+    before: Floats
+
+
+def _gaussian(centre: Floats, width: Floats, n: int) -> Floats:
+    """Integrals (m, n) over the frames 0 to n of Gaussians (m,)."""
+    from scipy.special import ndtr  # jobs that only read the share do without it
+
+    edges = np.arange(n + 1)
+    return np.diff(ndtr((edges - centre[:, None]) / width[:, None]), axis=1)
+
+
+def _fitted(counts: Floats, centre: Floats, width: Floats) -> _Fit:
+    """Fit a Gaussian and a background to each course (m, n), then the share."""
+    n, h = counts.shape[1], 1e-4
+    known = np.isfinite(counts)
+    counts = np.where(known, counts, 0.0)
+    low = np.where(known, counts, np.inf).min(axis=1)
+    background = np.maximum(low, 0.1)
+    height = np.maximum(np.sum((counts - background[:, None]) * known, axis=1), 10.0)
+    centre, log_width = centre.copy(), np.log(np.maximum(width, 0.3))
+
+    def derivatives() -> tuple[Floats, Floats]:
+        w = np.exp(log_width)
+        g = _gaussian(centre, w, n)
+        by_centre = (_gaussian(centre + h, w, n) - _gaussian(centre - h, w, n)) / (2 * h)
+        larger, smaller = (_gaussian(centre, w * np.exp(x), n) for x in (h, -h))
+        by_width = (larger - smaller) / (2 * h)
+        scaled = [height[:, None] * x for x in (by_centre, by_width)]
+        columns = np.stack([g, *scaled, np.ones_like(g)], axis=2)
+        return columns, height[:, None] * g + background[:, None]
+
+    def equations(columns: Floats, model: Floats) -> tuple[Floats, Floats]:
+        weight = known / np.maximum(model, 0.1)
+        weighted = columns * weight[..., None]
+        matrix = np.swapaxes(weighted, 1, 2) @ columns
+        right = np.einsum("mni,mn->mi", weighted, counts - model)
+        # Small beside all that is measured: a course without its flanks leaves the width open.
+        matrix += 1e-9 * np.eye(matrix.shape[1])
+        return matrix, right
+
+    for _ in range(_STEPS):
+        columns, model = derivatives()
+        matrix, right = equations(columns, model)
+        matrix += 1e-3 * matrix * np.eye(4)
+        step = np.linalg.solve(matrix, right[..., None])[..., 0]
+        height = np.maximum(height + step[:, 0], 0.2 * height)
+        centre = centre + np.clip(step[:, 1], -0.4, 0.4)
+        log_width = log_width + np.clip(step[:, 2], -0.4, 0.4)
+        log_width = np.clip(log_width, np.log(0.12), np.log(2 * WIDEST))
+        background = np.maximum(background + step[:, 3], 0.05)
+    columns, model = derivatives()
+    width = np.exp(log_width)
+    after, before = (_gaussian(centre + x, width, n) * height[:, None] for x in (1, -1))
+    columns = np.concatenate([columns, 0.5 * (after - before)[..., None]], axis=2)
+    matrix, right = equations(columns, model)
+    covariance = np.linalg.inv(matrix)
+    step = np.einsum("mij,mj->mi", covariance, right)
+    left = counts - model - np.einsum("mni,mi->mn", columns, step)
+    chi2 = np.sum(left**2 * known / np.maximum(model, 0.1), axis=1)
+    chi2 /= np.maximum(known.sum(axis=1) - 5, 1)
+    sigma = np.sqrt(np.maximum(covariance[:, 4, 4], 0.0))
+    return _Fit(known, step[:, 4], sigma, chi2, centre, width, model, after, before)
+
+
+def _common(share: Floats, sigma: Floats, skew: Floats) -> Afterglow:
+    """Robust mean of the spots' shares (n,), with a term that goes with their skewness."""
+    columns = np.stack([np.ones(len(share)), skew / max(np.abs(skew).max(), 1e-9)], axis=1)
+    values, scatter2 = np.array([np.median(share), 0.0]), 0.0
+    for _ in range(50):
+        off = (share - columns @ values) ** 2
+        variance = sigma**2 + scatter2
+        weight = 1 / (variance * np.maximum(1.0, np.sqrt(off / variance) / _HUBER))
+        matrix = columns.T @ (weight[:, None] * columns) + 1e-12 * np.eye(2)
+        values = np.linalg.solve(matrix, columns.T @ (weight * share))
+        # The median of squares of normal errors is 0.455 of their variance.
+        excess = np.median(off / variance) / 0.4549 - 1
+        scatter2 = max(scatter2 + 0.5 * excess * float(np.median(variance)), 0.0)
+    inverse = np.linalg.inv(matrix)
+    off = (share - columns @ values) ** 2
+    covariance = inverse @ (columns.T @ ((weight**2 * off)[:, None] * columns)) @ inverse
+    sigma_mean = float(np.sqrt(covariance[0, 0]))
+    return Afterglow(float(values[0]), sigma_mean, float(np.sqrt(scatter2)), len(share))

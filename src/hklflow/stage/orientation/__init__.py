@@ -1,0 +1,46 @@
+"""The orientation product: from peak tables to ``orientation.json`` and its picture.
+
+What the parent's and the children's refinements share. The product holds the cell,
+U and UB with their uncertainties, the refined geometry of every rotation, the hkl
+grid, and the figures by which a person judges the refinement.
+"""
+
+from hklflow.stage.orientation.observed import (
+    Observed,
+    afterglows,
+    named,
+    observe,
+    read,
+    read_scans,
+    usable,
+)
+from hklflow.stage.orientation.results import picture, product
+from hklflow.stage.orientation.selection import separated, without_maxima
+from hklflow.stage.orientation.start import (
+    Start,
+    as_given,
+    constraints_kept,
+    inherited,
+    reconciled,
+    started,
+)
+
+__all__ = [
+    "Observed",
+    "Start",
+    "afterglows",
+    "as_given",
+    "constraints_kept",
+    "inherited",
+    "named",
+    "observe",
+    "picture",
+    "product",
+    "read",
+    "read_scans",
+    "reconciled",
+    "separated",
+    "started",
+    "usable",
+    "without_maxima",
+]

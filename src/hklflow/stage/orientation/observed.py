@@ -1,0 +1,214 @@
+"""The rotations of a scan with the peaks that are fit for refinement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hklflow import geometry, nexus
+from hklflow.base.errors import HklflowError
+from hklflow.images.scan import RotationScan
+from hklflow.orientation import arcs, refinement
+from hklflow.peaks import afterglow
+from hklflow.peaks.table import PeakFlag, Peaks
+
+if TYPE_CHECKING:
+    from hklflow.quality.doubts import Named
+
+Floats = NDArray[np.float64]
+
+_CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
+# Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
+_UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
+_WHY = {
+    "no fit": PeakFlag.FIT_FAILED,
+    "cut by the scan's end": PeakFlag.SCAN_END,
+    "overloaded": PeakFlag.OVERLOAD,
+    "as wide as the fit allows": PeakFlag.WIDEST,
+}
+_UNKNOWN = "without a place or its error"
+_COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The rotations of one scan with the peaks that are fit for refinement."""
+
+    names: tuple[str, ...]
+    scans: tuple[RotationScan, ...]
+    peaks: tuple[refinement.Peaks, ...]
+    n_found: int
+    tables: tuple[Peaks, ...]
+    """The same peaks with all that is known of them."""
+    widths: tuple[Floats, ...] = ()
+    """Their widths in pixels, see `orientation.arcs.Displaced`."""
+    spreads: tuple[float | None, ...] = ()
+    """Mosaic spread by each rotation's peaks, radian²; None: they are too few to tell."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Peaks that are not among these, by the reason."""
+
+    @property
+    def intensities(self) -> tuple[Floats, ...]:
+        """Counts of the peaks."""
+        return tuple(table.intensity for table in self.tables)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the peaks."""
+        widest = sum(int(np.sum(t.flags & int(PeakFlag.WIDEST) != 0)) for t in self.tables)
+        if not widest:
+            return []
+        return [
+            f"{widest} of {sum(len(t) for t in self.tables)} peaks are as wide as the fit allows: "
+            "centres and errors are doubtful; set a larger `find_peaks: window`"
+        ]
+
+    def select(self, keep: NDArray[np.bool_], why: str) -> "Observed":
+        """Fewer peaks, of all (n,) one after the other, and why the others are left out."""
+        ends = np.cumsum([len(table) for table in self.tables])[:-1]
+        parts = np.split(keep, ends)
+        tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
+        peaks = [
+            refinement.Peaks(*(getattr(one, name)[part] for name in _CENTROID))
+            for one, part in zip(self.peaks, parts, strict=True)
+        ]
+        left_out = dict(self.left_out)
+        left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
+        widths = tuple(one[part] for one, part in zip(self.widths, parts, strict=True))
+        return replace(
+            self, peaks=tuple(peaks), tables=tuple(tables), widths=widths, left_out=left_out
+        )
+
+    @property
+    def rotations(self) -> list[geometry.Rotation]:
+        """Geometry as imported."""
+        return [scan.rotation for scan in self.scans]
+
+    def q_crystal(self, rotations: Sequence[geometry.Rotation]) -> Floats:
+        """Scattering vectors (n, 3) of all peaks in the goniometer's frame, 1/Å."""
+        return np.concatenate(
+            [
+                rotation.q_crystal(peaks.frame, peaks.slow, peaks.fast)
+                for rotation, peaks in zip(rotations, self.peaks, strict=True)
+            ]
+        )
+
+
+def named(sample: str, scan: str, observed: Observed, *, own: bool) -> "Named":
+    """How sentences call a scan and its frames; ``own``: it is a parent."""
+    from hklflow.quality.doubts import Named
+
+    return Named(sample, scan, observed.names, [one.first for one in observed.scans], own)
+
+
+def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> Observed:
+    """Read the scan files and peak tables of one scan's rotations.
+
+    Raises
+    ------
+    HklflowError
+        If the numbers of names and files differ.
+    """
+    read = read_scans(names, scans, peaks)
+    return observe(names, read, [nexus.read_peaks(path) for path in peaks])
+
+
+def read_scans(
+    names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]
+) -> list[RotationScan]:
+    """Read the scan files of one scan's rotations.
+
+    Raises
+    ------
+    HklflowError
+        If the numbers of names, scan files and peak tables differ.
+    """
+    if not len(names) == len(scans) == len(peaks):
+        raise HklflowError(
+            f"{len(names)} rotations, {len(scans)} scan files and {len(peaks)} peak tables; "
+            "give one of each for every rotation"
+        )
+    return [nexus.read_scan(path) for path in scans]
+
+
+def observe(
+    names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
+) -> Observed:
+    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
+    chosen, widths, spreads = [], [], []
+    for scan, table in zip(scans, tables, strict=True):
+        fit = table.select(usable(table))
+        off = _displaced(scan.rotation, fit)
+        chosen.append(_placed(fit, off))
+        widths.append(off.width)
+        spreads.append(off.spread)
+    return Observed(
+        tuple(names),
+        tuple(scans),
+        tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in chosen),
+        sum(len(table) for table in tables),
+        tuple(chosen),
+        tuple(widths),
+        tuple(spreads),
+        _left_out_of(tables),
+    )
+
+
+def afterglows(names: Sequence[str], tables: Sequence[Peaks]) -> list[dict[str, Any]]:
+    """List the afterglow in the peaks of each rotation where it matters, with its sentence."""
+    said = {n: (t, afterglow.sentence(t)) for n, t in zip(names, tables, strict=True)}
+    return [
+        {"rotation": name, **(table.afterglow or {}), "sentence": f"{name}: {text}"}
+        for name, (table, text) in said.items()
+        if text
+    ]
+
+
+def _displaced(rotation: geometry.Rotation, table: Peaks) -> arcs.Displaced:
+    widths = (table.width_slow, table.width_fast, table.width_frame)
+    return arcs.displaced(rotation, table.slow, table.fast, *widths, table.significance)
+
+
+def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
+    """Peaks at the places of the mean block of the crystal, of which spots are the arcs."""
+    names = ("slow", "fast", "frame")
+    moved = {name: getattr(table, name) - getattr(off, name) for name in names}
+    unsure = {
+        f"var_{name}": getattr(table, f"var_{name}") + (arcs.UNSURE * getattr(off, name)) ** 2
+        for name in names
+    }
+    return replace(table, **moved, **unsure)
+
+
+def _left_out_of(tables: Sequence[Peaks]) -> dict[str, int]:
+    """Count the peaks that are not usable by the first reason that holds."""
+    counts = dict.fromkeys([*_WHY, _UNKNOWN], 0)
+    for table in tables:
+        rest = np.ones(len(table), np.bool_)
+        for why, flag in _WHY.items():
+            own = rest & (table.flags & int(flag) != 0)
+            own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
+            counts[why] += int(own.sum())
+            rest &= ~own
+        counts[_UNKNOWN] += int(np.sum(rest & ~usable(table)))
+    return {why: number for why, number in counts.items() if number}
+
+
+def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
+    """Return False if most peaks are as wide as the fit allows."""
+    return bool(len(flags)) and bool(np.mean(flags & int(PeakFlag.WIDEST) != 0) < _COMMON)
+
+
+def usable(table: Peaks) -> NDArray[np.bool_]:
+    """Return the peaks (n,) whose place can be trusted."""
+    values = np.stack([getattr(table, name) for name in _CENTROID])
+    use: NDArray[np.bool_] = ((table.flags & int(_UNUSABLE)) == 0) & np.all(
+        np.isfinite(values), axis=0
+    )
+    use &= np.all(values[3:] > 0, axis=0)
+    if _widest_are_left_out(table.flags):
+        use &= (table.flags & int(PeakFlag.WIDEST)) == 0
+    return use

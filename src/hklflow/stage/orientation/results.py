@@ -1,0 +1,135 @@
+"""Content of ``orientation.json``, and its picture."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hklflow import geometry
+from hklflow.geometry.grid import Grid
+from hklflow.orientation import refinement
+from hklflow.stage.orientation.observed import Observed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def product(
+    refined: refinement.Refined,
+    observed: Observed,
+    grid: Grid,
+    identity: Mapping[str, Any],
+    warnings: Sequence[str],
+    symmetry: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Content of ``orientation.json``.
+
+    Parameters
+    ----------
+    identity : mapping
+        ``sample``, ``scan``, ``space_group``, ``parent``, the temperatures of both in K,
+        ``cell_constraints``: the space group whose relations the cell obeys, None for none,
+        ``fixed``: whether the orientation was taken as it is, and ``engine``: see `engine`.
+    symmetry : mapping
+        Figures of `orientation.transition`.
+    """
+    # Of a model that was not refined, the figures are those of the peaks that agree with it.
+    shown = refined.used if refined.used.any() else refined.held_out
+    untested = (
+        [f"whether the cell obeys the space group was not tested: {symmetry['why not']}"]
+        if symmetry["free cell"] is None
+        else []
+    )
+    return {
+        **identity,
+        "cell": refined.cell,
+        "cell_sigma": refined.cell_sigma,
+        "cell_covariance": refined.cell_covariance,
+        "U": refined.u,
+        "UB": refined.ub,
+        "orientation_sigma_deg": np.degrees(refined.orientation_sigma),
+        "rotations": {
+            name: geometry.to_dict(rotation)
+            for name, rotation in zip(observed.names, refined.rotations, strict=True)
+        },
+        "calibrated_detectors": {
+            name: geometry.detector_to_dict(scan.rotation.detector)
+            for name, scan in zip(observed.names, observed.scans, strict=True)
+        },
+        "grid": grid.to_dict(),
+        "refined_parameters": {
+            name: {"value": value, "sigma": sigma}
+            for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
+        },
+        "metrics": {
+            "peaks found": observed.n_found,
+            "peaks": len(refined.indexed),
+            "peaks left out": dict(observed.left_out),
+            # Within the `hkl_tolerance` of this refinement: no figure to compare scans by.
+            "fraction indexed": refined.fraction_indexed,
+            "used in refinement": int(refined.used.sum()),
+            "rmsd in pixels": float(np.hypot(refined.rmsd[0], refined.rmsd[1])),
+            "rmsd in frames": float(refined.rmsd[2]),
+            "median residual (slow, fast, frame)": np.median(
+                np.abs(refined.residuals[shown]), axis=0
+            )
+            if shown.any()
+            else [None] * 3,
+            "rmsd of held-out peaks (slow, fast, frame)": refined.rmsd_held_out,
+            "reduced chi2": refined.chi2,
+            "condition number": refined.condition,
+            "correlations above 0.95": refined.correlations,
+        },
+        "symmetry": symmetry,
+        "warnings": [*warnings, *observed.notes, *untested, *refined.warnings],
+    }
+
+
+def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, Any]) -> "Figure":
+    """Residuals of all rotations, and the numbers beside them."""
+    from hklflow import plots
+
+    starts = np.cumsum([0, *(len(p.frame) for p in observed.peaks)])
+    kinds = {"slow": 0, "fast": 1, "frame": 2}
+    per_rotation = {}
+    for i, (name, peaks) in enumerate(zip(observed.names, observed.peaks, strict=True)):
+        rows = slice(starts[i], starts[i + 1])
+        use = refined.used[rows] | refined.held_out[rows]
+        arrays = {kind: refined.residuals[rows, at][use] for kind, at in kinds.items()}
+        per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
+    cell_names = ("a", "b", "c", "alpha", "beta", "gamma")
+    metrics, unindexed = data["metrics"], data["symmetry"]["fraction unindexed"]
+    indexed = None if unindexed is None else 100 * (1 - unindexed)
+    free = "" if data["cell_constraints"] else ", cell without its constraints"
+    lines = [f"space group {data['space_group']}{free}", ""]
+    lines += ["the orientation is fixed: nothing was refined", ""] if data.get("fixed") else []
+    lines += [
+        f"{n:5s} {v:9.5f} ± {s:.5f}"
+        for n, v, s in zip(cell_names, refined.cell, refined.cell_sigma, strict=True)
+    ]
+    turn = np.degrees(refined.orientation_sigma)
+    lines += [
+        f"U       ± {turn[0]:.5f} {turn[1]:.5f} {turn[2]:.5f} deg",
+        "",
+        f"{metrics['peaks']} peaks, {_known(indexed, '.1f')} % indexed",
+        f"{metrics['used in refinement']} used",
+        f"rmsd {_known(metrics['rmsd in pixels'])} px, {_known(metrics['rmsd in frames'])} frames",
+        "median |residual| {} {} px, {} fr".format(
+            *map(_known, metrics["median residual (slow, fast, frame)"])
+        ),
+        f"reduced chi2 {_known(metrics['reduced chi2'], '.2f')}",
+        "",
+    ]
+    lines += [
+        f"{name:22s} {value:.3g} ± {sigma:.1g}"
+        for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
+        if name not in cell_names
+    ]
+    units = {"slow": "pixel", "fast": "pixel", "frame": "frame"}
+    title = f"{data['sample']} {data['scan']}: observed minus predicted"
+    return plots.residuals(per_rotation, units, lines, title)
+
+
+def _known(value: float | None, form: str = ".3f") -> str:
+    """Figure as text; a dash where there were no peaks to make it of."""
+    return "–" if value is None or np.isnan(value) else format(value, form)
