@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/base/native.py.
 from tests.truth.defaults import peak_params
 import hklflow  # noqa: F401
 import numpy as np

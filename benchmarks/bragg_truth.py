@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/base/native.py.
 import hklflow  # noqa: F401
 import numpy as np
 from scipy.spatial import cKDTree

@@ -7,7 +7,7 @@ compared. Each scan is indexed and refined by hklflow and by DIALS, with the spo
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import argparse

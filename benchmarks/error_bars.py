@@ -13,7 +13,7 @@ and of the sum, for 12 sub-samples per pixel-frame and few or many photons in it
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 from dataclasses import replace

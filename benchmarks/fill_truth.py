@@ -14,7 +14,7 @@ have all interpolants.
 import time
 from collections.abc import Callable
 
-# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/base/native.py.
 from tests.truth.defaults import bragg_positions
 import hklflow  # noqa: F401
 import numpy as np

@@ -6,7 +6,7 @@ The peaks, and when an answer counts: see `tests/truth/lattices.py`.
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import sys

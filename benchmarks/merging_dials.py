@@ -11,7 +11,7 @@ a² (σ² + (b I)²), outliers at 6 σ.
 
 # isort: off
 from tests.truth.defaults import gather, merge, scaling_settings, shell_statistics
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import argparse

@@ -10,7 +10,7 @@ on PATH, its predictions for what we write are compared with ours.
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import json

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/_native.py.
+# hklflow comes before scipy: it makes cctbx safe to import, see hklflow/base/native.py.
 from tests.truth.defaults import made_taper
 import hklflow  # noqa: F401
 import h5py

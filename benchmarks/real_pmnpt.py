@@ -9,7 +9,7 @@ The reductions and their reference are those of `tests/truth/pmnpt.py`.
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import argparse

@@ -7,7 +7,7 @@ pictures and figures go to FOLDER. The reduction is that of `tests/truth/snase.p
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import argparse

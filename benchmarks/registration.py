@@ -8,7 +8,7 @@ voxels that were measured (weights M); the phase is the shift of the volume agai
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 from collections.abc import Iterable

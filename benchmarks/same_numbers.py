@@ -10,7 +10,7 @@ cells of tables. Names, sentences, times and versions may differ. Exit code 1 if
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import json

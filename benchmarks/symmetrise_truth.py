@@ -12,7 +12,7 @@ of what it needs, in processes of their own: seconds, and largest anonymous and 
 """
 
 # isort: off
-import hklflow  # noqa: F401  (first, see hklflow/_native.py)
+import hklflow  # noqa: F401  (first, see hklflow/base/native.py)
 # isort: on
 
 import argparse

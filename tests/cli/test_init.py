@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hklflow.experiment import Config, templates
+from hklflow import templates
+from hklflow.experiment import Config
 
 from ..privilege import without_privilege_to_read_all
 from .conftest import REPOSITORY, Hklflow, shell, write_raw
@@ -164,6 +165,6 @@ def test_a_built_wheel_brings_the_workflow(tmp_path: Path) -> None:
     done = shell("snakemake", "--dry-run", cwd=base, **where)
     assert done.returncode == 2
     assert "config/scans.tsv has no scans" in done.stderr
-    where_from = "import hklflow.experiment.templates as t; print(t.snakefile())"
+    where_from = "import hklflow.templates as t; print(t.snakefile())"
     told = shell("python", "-c", where_from, cwd=tmp_path, **where)
     assert told.stdout.startswith(str(tmp_path / "site/hklflow/_workflow"))

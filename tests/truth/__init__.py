@@ -3,5 +3,5 @@
 Tests and benchmarks use it; a benchmark imports nothing else of tests.
 """
 
-# It comes first: it makes cctbx safe to import, see hklflow/_native.py.
+# It comes first: it makes cctbx safe to import, see hklflow/base/native.py.
 import hklflow  # noqa: F401

@@ -83,7 +83,8 @@ def marker(group: str) -> Path | None:
     from llvmlite.binding import get_host_cpu_name
 
     folder = os.environ.get("NUMBA_CACHE_DIR")
-    words = group, _state(Path(__file__).parent), sys.implementation.cache_tag, get_host_cpu_name()
+    state = _state(Path(__file__).parents[1])
+    words = group, state, sys.implementation.cache_tag, get_host_cpu_name()
     return Path(folder) / f"{'-'.join(words)}.done" if folder else None
 
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hklflow import templates
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import templates
 
 SNAKEFILE = """\
 # The workflow is part of the installed hklflow; this file makes `snakemake` find it here.

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hklflow import templates
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import templates
 
 
 def default_command(base: Path) -> list[str]:

@@ -270,7 +270,7 @@ class _Report:
         if (base / "Snakefile").is_file() or (base / "workflow/Snakefile").is_file():
             command = ["snakemake"]
         else:
-            from hklflow.experiment import templates
+            from hklflow import templates
 
             command = ["snakemake", "--snakefile", str(templates.root() / "Snakefile")]
         return shlex.join([*command, *(["--config", *self.config] if self.config else [])])
