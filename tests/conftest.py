@@ -9,7 +9,7 @@ from pathlib import Path
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-# As in a job, see hklflow/stage/contract.py: most objects of a test process live as long as it does.
+# As in a job, see stage/contract.py: most objects of a test process live as long as it does.
 gc.set_threshold(100_000)
 
 # hklflow comes first: it makes cctbx safe to import, see hklflow/base/native.py.

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from hklflow import config as hklconfig, stages
+from hklflow import experiment as hklconfig, stages
 from hklflow.base.errors import HklflowError, printable_lines
 from hklflow.experiment.cost import Estimate
 from hklflow.experiment.freshness import Freshness, no_collection, outdated, sentences
