@@ -89,7 +89,7 @@ def make_products(folder: Path) -> None:
     import importlib
 
     from hklflow.base import identity
-    from hklflow.experiment import load, read_yaml
+    from hklflow.experiment.config import load, read_yaml
     from hklflow.experiment.jobs import jobs_of
     from hklflow.experiment.tables import is_series
     from hklflow.formats.series import find_files

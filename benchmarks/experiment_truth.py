@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from hklflow import experiment as config
 from hklflow import stage
+from hklflow.experiment import config
 from hklflow.geometry import lattice
 from hklflow.geometry.symmetry import space_group
 from hklflow.stages.simulate import build

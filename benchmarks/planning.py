@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from hklflow import experiment as config
+from hklflow.experiment import config
 from hklflow.experiment.cost import COSTS, Estimate, Shape, job_counts
 
 ROTATIONS = {"r1": 0.0, "r2": 35.0, "r3": -30.0}

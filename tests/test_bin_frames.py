@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import experiment as config
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.build import bragg_products
+from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate, Shape, job_counts
 from hklflow.formats.raw import open_frames, read_header, read_variance
 from hklflow.formats.write_images import write_cbf_series

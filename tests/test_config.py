@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hklflow import experiment as config
 from hklflow import stage, stages
 from hklflow.base.errors import HklflowError
+from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate
 from hklflow.stage import contract
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from hklflow import experiment as config
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import constants
+from hklflow.experiment import config, constants
 from hklflow.experiment.cost import job_counts
 
 RUNS: dict[str, Any] = {f"dark_{stage}": f"raw/{stage}" for stage in ("high", "medium", "low")}

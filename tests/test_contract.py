@@ -177,7 +177,7 @@ def test_importing_stages_and_configuration_is_cheap() -> None:
     code += f"for name in {NAMES!r}:\n"
     code += "    importlib.import_module('hklflow.stages.' + name)\n"
     code += "    print(name, *sorted(heavy & set(sys.modules)))\n"
-    code += "import hklflow.experiment\nprint('config', *sorted(heavy & set(sys.modules)))\n"
+    code += "import hklflow.experiment.config\nprint('config', *sorted(heavy & set(sys.modules)))\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import experiment as config
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
+from hklflow.experiment import config
 from hklflow.experiment.flags import flags
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid

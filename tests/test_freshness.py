@@ -9,11 +9,11 @@ from pathlib import Path
 import h5py
 import pytest
 
-from hklflow import experiment as config
 from hklflow import stage
 from hklflow.base import identity
 from hklflow.base.errors import HklflowError
 from hklflow.cli import main
+from hklflow.experiment import config
 from hklflow.experiment.freshness import MEMORY, Freshness, Verdict, sentences
 from hklflow.stages import import_scan, pixel_mask, refine
 from tests.bad_input.experiment import make

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hklflow import experiment as config
 from hklflow.cli import main
 from hklflow.cli.check import _grid_problems
+from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate, job_counts
 from hklflow.experiment.layers import merged
 from hklflow.formats import raw

@@ -11,10 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from hklflow import experiment as config
 from hklflow.base import identity
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import shared_frames
+from hklflow.experiment import config, shared_frames
 from hklflow.experiment.tables import FrameFiles
 from hklflow.formats.header import Header
 from hklflow.formats.light import write_light

@@ -342,10 +342,10 @@ def test_what_cannot_be_stacked_is_refused(
 
 
 def test_reflections_pass_through_a_command_line() -> None:
-    from hklflow.experiment import flags
+    from hklflow.experiment.config import flags
 
     given = stack.Params(scans=["a"], temperatures=[1.0], reflections=[(1, 0, 0), (-0.5, 0, 1)])
-    words = flags.flags(given).split()
+    words = flags(given).split()
     at = words.index("--reflections") + 1
     numbers = words[at : at + 6]
     again = stack.Params.model_validate(

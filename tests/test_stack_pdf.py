@@ -368,10 +368,10 @@ def test_an_hkl_volume_is_refused(volumes: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_vectors_pass_through_a_command_line() -> None:
-    from hklflow.experiment import flags
+    from hklflow.experiment.config import flags
 
     given = stack_pdf.Params(scans=["a"], temperatures=[1.0], vectors=[(1, 0, 0), (-0.5, 0, 1)])
-    words = flags.flags(given).split()
+    words = flags(given).split()
     at = words.index("--vectors") + 1
     again = stack_pdf.Params.model_validate(
         {"scans": ["a"], "temperatures": [1.0], "vectors": words[at : at + 6]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hklflow import experiment as config
+from hklflow.experiment import config
 from tests.patience import PATIENCE
 
 from .conftest import REPOSITORY, Hklflow, environment, write_raw

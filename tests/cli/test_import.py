@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from hklflow import beamlines
-from hklflow import experiment as config
 from hklflow.base.errors import HklflowError
 from hklflow.beamlines import Found, FoundSample, FoundScan, Request, Unmatched
+from hklflow.experiment import config
 from hklflow.formats.header import Header
 from hklflow.formats.models import read_model
 from hklflow.formats.raw import open_frames, read_header

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hklflow.cli.import_ini import KEYS, used
-from hklflow.experiment import Config
+from hklflow.experiment.config import Config
 
 from .conftest import Hklflow
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hklflow import templates
-from hklflow.experiment import Config
+from hklflow.experiment.config import Config
 
 from ..privilege import without_privilege_to_read_all
 from .conftest import REPOSITORY, Hklflow, shell, write_raw

@@ -14,7 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.bragg import tune
 from hklflow.cli.config_edit import lines_for, with_values
 from hklflow.cli.lock import only_one
-from hklflow.experiment import read_yaml
+from hklflow.experiment.config import read_yaml
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.images.scan import RotationScan
 from hklflow.simulation.frames import (

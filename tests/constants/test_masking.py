@@ -16,7 +16,7 @@ from hklflow.constants.combine import combine
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.masking import range_names
 from hklflow.constants.status import Bit, bad
-from hklflow.experiment import flags
+from hklflow.experiment.config import flags
 from hklflow.images.masks import MaskBit
 from hklflow.stage import command
 from hklflow.stages import mask_constants as stage
@@ -282,7 +282,7 @@ def test_ranges_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     files.write_part(tmp_path / "all.nxs", "combined", constants)
     params = stage.Params(gain_high=(1.0, 8.0), n_sigma=50, default_ranges=False, stages=("high",))
     words = ["mask_constants", f"--combined={tmp_path / 'all.nxs'}"]
-    words += [f"--constants={tmp_path / 'masked.nxs'}", *shlex.split(flags.flags(params))]
+    words += [f"--constants={tmp_path / 'masked.nxs'}", *shlex.split(flags(params))]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit) as ended:
         command(stage.main)

@@ -19,7 +19,7 @@ from hklflow.constants.gathered import About, CellFrames
 from hklflow.constants.ramp_process import FitStatus
 from hklflow.constants.simulate import Truth
 from hklflow.constants.status import Bit
-from hklflow.experiment import flags
+from hklflow.experiment.config import flags
 from hklflow.stage import command
 from hklflow.stages import process_pulse_capacitor as stage
 
@@ -110,7 +110,7 @@ def test_a_ramp_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     simulate_ramps.write_ramp(ramp, truth, source, "pulse_capacitor", segments, rng, repeats=2)
     params = stage.Params(ramp=segments, limits_mh=(-1.0, 1.0), settling=3.0)
     words = ["process_pulse_capacitor", f"--gathered={ramp}", f"--constants={tmp_path / 'a.nxs'}"]
-    monkeypatch.setattr("sys.argv", words + shlex.split(flags.flags(params)))
+    monkeypatch.setattr("sys.argv", words + shlex.split(flags(params)))
     with pytest.raises(SystemExit) as ended:
         command(stage.main)
     assert ended.value.code == 0

@@ -18,7 +18,7 @@ from hklflow.constants.simulate import Truth, agipd
 from hklflow.constants.simulate_photons import Foil
 from hklflow.constants.simulate_runs import Campaign, write_campaign
 from hklflow.constants.status import Bit
-from hklflow.experiment import load, read_yaml
+from hklflow.experiment.config import load, read_yaml
 from hklflow.experiment.freshness import Freshness
 from hklflow.experiment.jobs_constants import constants_jobs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hklflow.experiment import flags, load, read_yaml
+from hklflow.experiment.config import flags, load, read_yaml
 from hklflow.experiment.jobs_constants import constants_jobs
 
 from .conftest import snakemake

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hklflow.experiment import flags, load, read_yaml
+from hklflow.experiment.config import flags, load, read_yaml
 from hklflow.experiment.freshness import Freshness
 from hklflow.experiment.jobs import Job, jobs_of
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hklflow import experiment as config
 from hklflow import nexus, stage
+from hklflow.experiment import config
 from hklflow.experiment.cost import job_counts
 from hklflow.formats import raw
 from hklflow.geometry.lattice import rotation_angle

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hklflow.cli.folder import experiment as folder_of
 
 if TYPE_CHECKING:
-    from hklflow.experiment import Experiment
+    from hklflow.experiment.config import Experiment
     from hklflow.experiment.cost import Estimate
 
 
@@ -45,7 +45,7 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
     import shutil
 
     from hklflow.base.errors import HklflowError
-    from hklflow.experiment import load, require_own_frames
+    from hklflow.experiment.config import load, require_own_frames
     from hklflow.experiment.cost import Estimate, job_counts
     from hklflow.experiment.load import report
 

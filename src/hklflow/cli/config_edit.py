@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import merged
+from hklflow.experiment.config import merged
 
 _INDENT = 2
 

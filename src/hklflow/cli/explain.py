@@ -30,7 +30,7 @@ def explain(
     """
     import json
 
-    from hklflow.experiment import Config, load, setters, value_in
+    from hklflow.experiment.config import Config, load, setters, value_in
     from hklflow.experiment.resolve import among
 
     if scan is not None and sample is None:

@@ -141,7 +141,7 @@ class Folder:
 
     def table(self, name: str) -> Path:
         """Path of the table ``samples`` or ``scans``, as the configuration has it."""
-        from hklflow.experiment import Config, merged
+        from hklflow.experiment.config import Config, merged
         from hklflow.experiment.resolve import layers_of_experiment
 
         problems: list[str] = []
@@ -153,7 +153,7 @@ class Folder:
 
     def data(self) -> dict[str, Any]:
         """Content of the configuration file."""
-        from hklflow.experiment import read_yaml
+        from hklflow.experiment.config import read_yaml
 
         return read_yaml(self.config)
 
@@ -163,7 +163,7 @@ class Folder:
         """Problems of configuration and tables; ``instead`` and ``config`` are other ones."""
         import yaml
 
-        from hklflow.experiment import load
+        from hklflow.experiment.config import load
 
         other = {name: str(path) for name, path in (instead or {}).items()}
         data = self.data() if config is None else yaml.safe_load(config)

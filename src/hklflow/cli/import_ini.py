@@ -88,7 +88,7 @@ def _check(text: str, file: Path) -> None:
     import yaml
     from pydantic import ValidationError
 
-    from hklflow.experiment import Config
+    from hklflow.experiment.config import Config
 
     try:
         Config.model_validate(yaml.safe_load(used(text)) or {})

@@ -204,7 +204,7 @@ def _settings(
     folder: Folder, found: "Found", fresh: "list[FoundScan]"
 ) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """Keys and values of the configuration; what a person set stays."""
-    from hklflow.experiment import value_in
+    from hklflow.experiment.config import value_in
 
     new = {f"{one.sample}/{one.scan}" for one in fresh}
     wanted = [([section], inner) for section, inner in found.general.items()]
@@ -277,7 +277,7 @@ def _orientations(
     """Write the starts of parents that have none; gives scan and path."""
     from hklflow import geometry
     from hklflow.beamlines import rotation_of
-    from hklflow.experiment import value_in
+    from hklflow.experiment.config import value_in
 
     scans: dict[str, list[FoundScan]] = {}
     for one in fresh:

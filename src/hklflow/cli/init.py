@@ -100,7 +100,7 @@ def _reference(facility: Path, directory: Path) -> str:
 
 def _check_facility(facility: Path, directory: Path) -> None:
     """Refuse a facility file that cannot be read, or that a present config.yaml does not name."""
-    from hklflow.experiment import read_yaml
+    from hklflow.experiment.config import read_yaml
 
     read_yaml(facility)
     config = directory / "config/config.yaml"

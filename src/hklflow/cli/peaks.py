@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hklflow.bragg.tune import Block, Index, Trial, Tuning
-    from hklflow.experiment import Experiment
+    from hklflow.experiment.config import Experiment
     from hklflow.formats.raw_frames import Frames
     from hklflow.geometry import Rotation
     from hklflow.images.scan import RotationScan
@@ -72,7 +72,7 @@ def tune(
     from hklflow import plots
     from hklflow.base import publish
     from hklflow.bragg.tune import tune as search
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
     from hklflow.plots.tuning import tuning
 
     folder = folder_of(directory)

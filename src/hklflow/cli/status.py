@@ -32,7 +32,7 @@ from hklflow.cli.verdicts import lines as lines_of_verdicts
 from hklflow.cli.verdicts import verdicts_of
 
 if TYPE_CHECKING:
-    from hklflow.experiment import Experiment
+    from hklflow.experiment.config import Experiment
     from hklflow.experiment.jobs import Job
 
 _WORST = (FAIL, LOST, RUN, HELD, WAIT, OLD, DONE)  # what a group of jobs is called
@@ -72,7 +72,7 @@ def show_status(
         Print every job with its state, and every verdict, for scripts.
     """
     from hklflow.cli.verify import orphans
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
     from hklflow.experiment.freshness import Freshness, sampled_sentence, sentences
 
     folder = folder_of(directory)

@@ -40,7 +40,7 @@ def verify(
         64 MiB, of which the records hold samples.
     """
     from hklflow.cli.progress import run_of
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
     from hklflow.experiment.freshness import Freshness, sampled_sentence, sentences
 
     folder = folder_of(directory)
@@ -139,7 +139,7 @@ def remove(paths: list[Path], /, *, directory: Path = Path()) -> None:
         Folder of the experiment.
     """
     from hklflow.cli.progress import run_of
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import Experiment, PoniFile, PowderImage, simulation_description
+from hklflow.experiment.config import Experiment, PoniFile, PowderImage, simulation_description
 from hklflow.experiment.constants import PhotonCounter, counter_runs
 from hklflow.experiment.constants import branch as constants_branch
 from hklflow.geometry import plausible

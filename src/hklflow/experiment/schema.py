@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
-from hklflow.experiment import Config
+from hklflow.experiment.config import Config
 
 Schema = dict[str, Any]
 

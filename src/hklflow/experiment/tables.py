@@ -1,7 +1,7 @@
 """Tables of samples and scans: read, and every value checked.
 
 Each function adds the problems that it finds to a list, with table and row, and goes on:
-`hklflow.experiment` tells all of them together.
+`experiment.load` tells all of them together.
 """
 
 import csv

@@ -10,7 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.target import in_words, target
 
 if TYPE_CHECKING:
-    from hklflow.experiment import Experiment
+    from hklflow.experiment.config import Experiment
 
 
 def list_all(
@@ -101,7 +101,7 @@ def apply(scan: str | None = None, /, *, json_: bool = False, directory: Path = 
         Folder of the experiment.
     """
     from hklflow.cli.folder import experiment as folder_of
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
@@ -195,7 +195,7 @@ def states(*, json_: bool = False, directory: Path = Path()) -> None:
     """
     from hklflow.calibration.states import read_schema
     from hklflow.cli.folder import experiment as folder_of
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)

@@ -12,7 +12,7 @@ from hklflow.cli.folder import experiment as folder_of
 if TYPE_CHECKING:
     from hklflow.calibration.states import Schema, State
     from hklflow.calibration.store import Candidate, Store, Version
-    from hklflow.experiment import Experiment, StoredGeometry
+    from hklflow.experiment.config import Experiment, StoredGeometry
     from hklflow.experiment.constants import Stored
 
 
@@ -45,7 +45,7 @@ class Target:
     @property
     def geometry(self) -> "StoredGeometry":
         """Entry of `calibrations`; errors as in `require`."""
-        from hklflow.experiment import StoredGeometry
+        from hklflow.experiment.config import StoredGeometry
 
         self.require("geometry")
         found = self.experiment.config.calibrations[self.name]
@@ -114,7 +114,7 @@ def target(directory: Path, name: str | None) -> Target:
     HklflowError
         If there is none or it is not clear which.
     """
-    from hklflow.experiment import load
+    from hklflow.experiment.config import load
 
     folder = folder_of(directory)
     experiment = load(folder.data(), folder.base)
