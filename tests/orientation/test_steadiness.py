@@ -1,5 +1,6 @@
 """Motions during a scan and peaks of other lattices, in worlds that somebody else wrote."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -119,6 +120,65 @@ def test_what_moved_by_five_or_six_sigma_is_told(
     (motion, *_) = record["motions"]
     assert name in (motion["kind"], *motion["others"])
     assert motion["sentence"] in gates.doubtful(record, ScanLimits().limits())
+
+
+def displaced(made: Case, of: Callable[[refinement.Peaks], Any]) -> list[steadiness.Motion]:
+    """Motions of a case of one rotation, its centroids (slow, fast, frame) displaced by σ."""
+    (peaks,) = made.peaks
+    slow, fast, frame = (of(peaks) * peaks.sigma).T
+    moved = replace(
+        peaks, slow=peaks.slow + slow, fast=peaks.fast + fast, frame=peaks.frame + frame
+    )
+    refined = refinement.refine(
+        made.refined.rotations, [moved], made.world.UB, made.group, free=made.free, limits=LIMITS
+    )
+    assert refined.chi2 > 1.5
+    return steadiness.motions(refined, [moved], made.group, made.free)
+
+
+@pytest.mark.parametrize(("system", "seed"), [("tetragonal", 61), ("orthorhombic", 64)])
+def test_errors_that_are_too_small_hide_no_motion(system: str, seed: int) -> None:
+    """Taken to be common to nine regions, they made a hundredth of a wobble's fall of χ²."""
+    made, rng = case("wobble", system, seed, 0.04), np.random.default_rng(seed)
+    first = displaced(made, lambda peaks: rng.normal(size=(len(peaks.frame), 3)))[0]
+    assert (first.kind, first.periods) == ("wobble", made.world.effects[0]["periods"])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize(("system", "seed"), [("tetragonal", 61), ("triclinic", 62)])
+def test_a_detector_whose_regions_are_displaced_is_no_motion(
+    system: str, seed: int, parts: int
+) -> None:
+    made, rng = case("plain", system, seed), np.random.default_rng(seed)
+    by = np.dstack([rng.normal(size=(parts, parts, 2)) * 2, np.zeros((parts, parts))])
+
+    def of(peaks: refinement.Peaks) -> Any:
+        slow, fast = np.stack([peaks.slow / 480, peaks.fast / 512]) * parts
+        return by[np.clip(slow, 0, parts - 1).astype(int), np.clip(fast, 0, parts - 1).astype(int)]
+
+    assert displaced(made, of) == []
+
+
+def test_sums_over_blocks_measure_the_variance_of_a_fit() -> None:
+    """Of residuals beside a fit, independent ones and such that have a part in common."""
+    rng = np.random.default_rng(5)
+    block = np.repeat(np.arange(9), 40)
+    fitted, _ = np.linalg.qr(rng.normal(size=(len(block), 8)))
+    unit = fitted[:, 5:]
+    ratios = []
+    for common in (0.0, 1.0):
+        squares = 0.0
+        for _ in range(300):
+            x = rng.normal(size=len(block)) + common * rng.normal(size=9)[block]
+            left = x - fitted @ (fitted.T @ x)
+            square, expected, freedom = steadiness._block_sums(
+                unit * left[:, None], unit, fitted, block
+            )
+            squares += square / 300
+        ratios.append(squares / expected)
+    assert ratios[0] == pytest.approx(1.0, abs=0.1)
+    assert ratios[1] > 1.5
+    assert 7 < freedom < 9.5
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 6])

@@ -8,6 +8,10 @@ them: the fall of χ² is that of Rao's score test with these as nuisance parame
 Camb. Phil. Soc. 44, 50, 1948). Motions have one to six parameters, and a slip may be at any frame:
 they are compared by how probable their falls of χ² are in a scan at rest. What is least probable is
 told first, then what else is left.
+
+Where residuals exceed their errors beside a motion, the variance of its size is measured by sums
+over blocks of neighbouring peaks (`_Left.weighed`): errors that are too small, of each peak for
+itself, are not taken for those of a region.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +34,7 @@ _CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
 
 _BY_CHANCE = 5e-4  # of the scans at rest something is told: with all other doubts one in a thousand
 _MOST = 3  # motions of a rotation that are told
-_ECHO = 1e-3  # of the largest: what is left of it where it was not linear
+_ECHO = 1e-3  # of the largest fall of χ²: what is left of it where it was not linear
 _FEWEST = 10  # peaks on either side of a slip
 _TELLING = 20  # peaks of a rotation that tell of a motion
 _PROFILE = 7.35  # fall of χ² at the ends of the 95 % interval of a change (1 - exp(-x/2))² = 0.95
@@ -40,6 +44,7 @@ _ALIKE = (
 _AS_WELL = 9.0  # difference of their -2 ln p up to which two motions are not told apart: 3 σ
 _LARGE = 1000.0  # fall of χ² beyond which its probability underflows
 _TURNS = (1, 2, 3)  # periods of a wobble in a turn of the goniometer
+_PARTS = 3  # of the detector's sides; its square of a scan: as many regions as in `transition`
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Motion:
         ``cell``.
     rotation : int
     chi2 : float
-        Fall of χ² over the reduced χ² that is left.
+        Fall of χ² over the variance that is left.
     values, sigma : (k,) array
         Degrees for slip and drift (about x, y, z of the goniometer's frame; of a drift over the
         whole scan), wobble (cosine and sine of each) and beam direction (about lab x and y);
@@ -156,12 +161,17 @@ def motions(
     ]
     found: list[Motion] = []
     known = nuisance
+    blocks = _blocks(scenes, problem.position[rows])
+    largest = 0.0
     offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
     while len(found) < _MOST * len(scenes):
-        best = _best(pairs, known, residual, moving[:, -3:], refined.cell, names)
-        if best is None or (found and best[0].chi2 < _ECHO * found[0].chi2):
+        left = _Left.of(residual, known, blocks)
+        best = _best(pairs, left, moving[:, -3:], refined.cell, names)
+        # Where a motion is not linear it leaves a part of its χ², whatever the errors are.
+        if best is None or best[1] < _ECHO * largest:
             break
-        motion, columns, moved = best
+        motion, gain, columns, moved = best
+        largest = max(largest, gain)
         found.append(replace(motion, bias=bias(problem, nuisance, moved, refined.chi2)))
         known = np.hstack([known, columns])
     return sorted(offsets + found, key=lambda motion: -motion.chi2)
@@ -329,11 +339,12 @@ class _Moved:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Fall of χ², and the size with its covariance."""
+    """Fall of χ², the size with its covariance, and a factor (k, r) of that: ``f fᵀ``."""
 
     gain: float
     values: Floats
     covariance: Floats
+    factor: Floats
 
 
 @dataclass(frozen=True)
@@ -341,6 +352,7 @@ class _Found:
     """A motion that was fitted, and -2 ln of the probability that it explains so much by chance."""
 
     credit: float
+    variance: float
     fit: _Fit
     scene: _Scene
     candidate: _Candidate
@@ -361,52 +373,157 @@ def _fitted(gram: Floats, gradient: Floats, whole: Floats) -> _Fit:
     scale = np.sqrt(np.maximum(np.diag(whole), np.finfo(float).tiny))
     eigenvalues, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
     good = eigenvalues > _ALIKE
-    inverse = (vectors[:, good] / eigenvalues[good]) @ vectors[:, good].T / np.outer(scale, scale)
-    values = -inverse @ gradient
-    return _Fit(float(gradient @ inverse @ gradient), values, inverse)
+    factor = vectors[:, good] / np.sqrt(eigenvalues[good]) / scale[:, None]
+    inverse = factor @ factor.T
+    return _Fit(float(gradient @ inverse @ gradient), -inverse @ gradient, inverse, factor)
+
+
+def _blocks(scenes: Sequence[_Scene], position: Floats) -> tuple[NDArray[np.int64], ...]:
+    """Blocks of neighbouring peaks (n,): regions of the detector, parts of the scans, and both.
+
+    Parameters
+    ----------
+    position : (n, 3) array
+        Slow, fast, frame.
+    """
+    region, part = np.zeros((2, len(position)), np.int64)
+    for i, scene in enumerate(scenes):
+        slow, fast, frame = position[scene.mine].T
+        shape, n = scene.rotation.detector.shape, _PARTS**2
+        at = [
+            np.clip(np.floor(k * x / whole), 0, k - 1).astype(np.int64)
+            for x, k, whole in zip(
+                (slow, fast, frame),
+                (_PARTS, _PARTS, n),
+                (*shape, scene.rotation.scan.n_frames),
+                strict=True,
+            )
+        ]
+        region[scene.mine], part[scene.mine] = _PARTS * at[0] + at[1], n * i + at[2]
+    return region, part, region + (region.max() + 1) * part
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What is left (3n,) of the residuals beside what is known, of which ``basis`` (3n, p) is one.
+
+    ``blocks`` are those of `_blocks`.
+    """
+
+    basis: Floats
+    residual: Floats
+    blocks: tuple[NDArray[np.int64], ...]
+
+    @classmethod
+    def of(cls, residual: Floats, known: Floats, blocks: tuple[NDArray[np.int64], ...]) -> "_Left":
+        basis, _ = np.linalg.qr(known / np.maximum(np.linalg.norm(known, axis=0), 1e-300))
+        return cls(basis, residual - basis @ (basis.T @ residual), blocks)
+
+    def beside(self, columns: Floats) -> Floats:
+        """Columns without what is known."""
+        beside: Floats = columns - self.basis @ (self.basis.T @ columns)
+        return beside
+
+    def weighed(self, own: Floats, fit: _Fit) -> tuple[float, float]:
+        """Fall of χ² over the variance, and the variance, of columns beside what is known (3n, k).
+
+        The variance is the mean square of the score's sums over blocks, of residuals beside the
+        fit too, over what it is of independent residuals of variance one (White, Econometrica 48,
+        817, 1980, of clusters; the largest of all kinds of blocks counts). It is at most what it
+        were if all that exceeds the errors were common to regions.
+
+        Few blocks do not tell it well: of ν degrees of freedom, the fall is that of χ² which is
+        as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
+        ``(ν + k/2 - 1) ln(1 + x / ν)``.
+        """
+        k, chi2 = fit.values.size, float(self.residual @ self.residual)
+        n = len(self.residual) - self.basis.shape[1]
+        most = variance_left(fit.gain, k, chi2, n)
+        least = max((chi2 - fit.gain) / max(n - k, 1), 1.0)
+        if most <= least:
+            return fit.gain / most, most
+        unit = own @ fit.factor
+        score = unit * (self.residual + own @ fit.values)[:, None]
+        fitted = np.hstack([self.basis, unit])
+        variances, falls = [], []
+        for block in self.blocks:
+            square, expected, freedom = _block_sums(score, unit, fitted, np.repeat(block, 3))
+            if expected < _ALIKE:  # all peaks that tell of it are in one block
+                return fit.gain / most, most
+            variances.append(max(square / expected, least))
+            x = fit.gain / variances[-1]
+            falls.append((freedom + k / 2 - 1) * np.log1p(x / freedom))
+        return max(fit.gain / most, min(falls)), min(most, max(variances))
+
+
+def _block_sums(
+    score: Floats, unit: Floats, fitted: Floats, block: NDArray[np.int64]
+) -> tuple[float, float, float]:
+    """Sum of squares of a score's sums over blocks, what it is by chance, and degrees of freedom.
+
+    Parameters
+    ----------
+    score : (m, r) array
+        Orthonormal columns ``unit`` (m, r) times residuals.
+    fitted : (m, p) array
+        Orthonormal basis of all that was fitted: residuals beside it have covariance ``1 - f fᵀ``.
+    block : (m,) array
+
+    Returns
+    -------
+    square, expected, freedom : float
+        With ``C_b`` the covariance (r, r) of the sum over a block, ``Σ tr C_b`` and
+        ``(Σ tr C_b)² / (r Σ tr C_b²)`` (Satterthwaite, Biometrics Bull. 2, 110, 1946), of one
+        column: what is common to a block may be so along one of them only.
+    """
+    square, expected, second = 0.0, 0.0, 0.0
+    order = np.argsort(block, kind="stable")
+    for rows in np.split(order, np.nonzero(np.diff(block[order]))[0] + 1):
+        with_fitted = unit[rows].T @ fitted[rows]
+        own = unit[rows].T @ unit[rows] - with_fitted @ with_fitted.T
+        square += float(np.sum(score[rows].sum(axis=0) ** 2))
+        expected += float(np.trace(own))
+        second += float(np.sum(own**2))
+    freedom = expected**2 / max(unit.shape[1] * second, np.finfo(float).tiny)
+    return square, expected, freedom
 
 
 def _best(
     pairs: Sequence[tuple[_Scene, _Candidate]],
-    known: Floats,
-    residual: Floats,
+    left: _Left,
     turns: Floats,
     cell: Floats,
     names: Sequence[str],
-) -> tuple[Motion, Floats, Floats] | None:
-    """The motion that explains most beyond what is known, its columns, and by what it moves spots.
+) -> tuple[Motion, float, Floats, Floats] | None:
+    """What explains most beyond what is known, its fall of χ², columns, and how it moves spots.
 
     None: none does. The last (3n,) is weighted as the residuals are.
     """
-    basis, _ = np.linalg.qr(known / np.maximum(np.linalg.norm(known, axis=0), 1e-300))
-    left = residual - basis @ (basis.T @ residual)
-    chi2, n = float(left @ left), len(residual) - known.shape[1]
     found = []
     for scene, candidate in pairs:
-        own = candidate.columns - basis @ (basis.T @ candidate.columns)
-        fit = _fitted(own.T @ own, own.T @ left, candidate.columns.T @ candidate.columns)
-        freedom = candidate.columns.shape[1]
-        credit = -2 * log_chance(fit.gain / variance_left(fit.gain, freedom, chi2, n), freedom)
-        found.append(_Found(credit, fit, scene, candidate))
+        own = left.beside(candidate.columns)
+        fit = _fitted(own.T @ own, own.T @ left.residual, candidate.columns.T @ candidate.columns)
+        fall, variance = left.weighed(own, fit)
+        credit = -2 * log_chance(fall, candidate.columns.shape[1])
+        found.append(_Found(credit, variance, fit, scene, candidate))
     for scene in {id(scene): scene for scene, _ in pairs}.values():
-        found += _slip(scene, basis, left, turns, chi2, n)
+        found += _slip(scene, left, turns)
     if not found:
         return None
     best = max(found, key=lambda one: one.credit)
-    scale = variance_left(best.fit.gain, best.fit.values.size, chi2, n)
     # Bonferroni: one of as many trials may reach it.
     if best.credit < -2 * np.log(_BY_CHANCE / len(found)):
         return None
     columns = best.candidate.columns
-    beside = columns - basis @ (basis.T @ columns)
-    motion = _motion(best, scale, best.scene.shift(beside, best.fit.values), cell, names)
+    shift = best.scene.shift(left.beside(columns), best.fit.values)
+    motion = _motion(best, shift, cell, names)
     as_well = {
         one.candidate.kind
         for one in found
         if one.scene is best.scene and best.credit - one.credit < _AS_WELL
     }
     motion = replace(motion, others=tuple(sorted(as_well - {motion.kind})))
-    return motion, columns, columns @ best.fit.values
+    return motion, best.fit.gain, columns, columns @ best.fit.values
 
 
 def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
@@ -441,15 +558,13 @@ def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
     return float(min(a * np.log(y) - y - gammaln(a) + np.log(trials), 0.0))
 
 
-def _slip(
-    scene: _Scene, basis: Floats, left: Floats, turns: Floats, chi2: float, n: int
-) -> list[_Found]:
+def _slip(scene: _Scene, left: _Left, turns: Floats) -> list[_Found]:
     """Best turn of the crystal from some frame on: sums from there to the end, for all frames."""
     rows = np.nonzero(scene.mine)[0]
     rows = rows[np.argsort(-scene.frame[rows], kind="stable")]
     d = turns.reshape(-1, 3, 3)[rows]
-    j = basis.reshape(-1, 3, basis.shape[1])[rows]
-    r = left.reshape(-1, 3)[rows]
+    j = left.basis.reshape(-1, 3, left.basis.shape[1])[rows]
+    r = left.residual.reshape(-1, 3)[rows]
     gram = np.cumsum(np.einsum("nia,nib->nab", d, d), axis=0)
     cross = np.cumsum(np.einsum("nia,nip->nap", d, j), axis=0)
     gradient = np.cumsum(np.einsum("nia,ni->na", d, r), axis=0)
@@ -468,24 +583,25 @@ def _slip(
     frames = scene.frame[rows]
     # Between the first peak of the turned part and the last before it.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
-    as_good = gains > gains[at] - _PROFILE * variance_left(fit.gain, 3, chi2, n)
+    frame = float(ends[at].mean())
+    step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
+    candidate = _Candidate("slip", scene.with_time(turns, step))
+    fall, variance = left.weighed(left.beside(candidate.columns), fit)
+    as_good = gains > gains[at] - _PROFILE * variance
     low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
     # Beyond the last frame that was looked at it may have been as well.
     interval = (
         0.0 if as_good[-1] else low,
         float(scene.rotation.scan.n_frames) if as_good[0] else high,
     )
-    frame = float(ends[at].mean())
-    step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
-    candidate = _Candidate("slip", scene.with_time(turns, step))
-    credit = -2 * log_chance_of_slip(fit.gain / variance_left(fit.gain, 3, chi2, n), 3, len(rows))
-    return [_Found(credit, fit, scene, candidate, frame, interval)]
+    credit = -2 * log_chance_of_slip(fall, 3, len(rows))
+    return [_Found(credit, variance, fit, scene, candidate, frame, interval)]
 
 
 def _motion(
-    found: _Found, scale: float, shift: tuple[float, float], cell: Floats, names: Sequence[str]
+    found: _Found, shift: tuple[float, float], cell: Floats, names: Sequence[str]
 ) -> Motion:
-    candidate, fit = found.candidate, found.fit
+    candidate, fit, scale = found.candidate, found.fit, found.variance
     degrees = candidate.kind in ("slip", "drift", "wobble", "beam direction")
     unit = float(np.degrees(1.0)) if degrees else 1.0
     values, covariance = unit * fit.values, unit**2 * scale * fit.covariance

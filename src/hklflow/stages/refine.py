@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
 
-VERSION = 8
+VERSION = 9
 FRAMES_OF = frames_of
 
 
