@@ -67,6 +67,7 @@ class Displaced:
     def told(self) -> str:
         """Say which module is off, and by how much."""
         s0, s1, f0, f1 = self.rectangle
+        # No error is told smaller than the rounding of the value.
         parts = [
             f"{value:+.2f} ± {max(sigma, 0.005):.1g} pixels along {axis}"
             for value, sigma, axis in zip(self.shift, self.sigma, ("slow", "fast"), strict=True)

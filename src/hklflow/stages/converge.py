@@ -101,8 +101,8 @@ class Settings(stage.Params):
     detector: str | None = None
     """pyFAI's name of the detector, which tells its modules; None: they are found by the gaps in
     the pixel mask."""
-    module_spots: int = Field(50, ge=10)
-    """Spots that a module must have to be judged."""
+    module_spots: int = Field(20, ge=10)
+    """Spots that a module must have to be judged: fewer do not tell their own scatter."""
     module_offset: float = Field(0.1, gt=0)
     """Shift of a module against the others in pixels, from which on it is told and the module level
     is fitted, if it is no chance either: by less, the places of strong spots are not known (the
@@ -404,24 +404,19 @@ def _modules(
     masks: Sequence[Path], params: Params, observed: "Observed"
 ) -> "tuple[Modules | None, list[str]]":
     """Modules of the detector that all rotations share, where the geometry has them or ideal."""
-    from hklflow import nexus
-    from hklflow.calibration.modules import detector_modules, modules_from_gaps
-    from hklflow.geometry.modules import Modules
+    from hklflow.calibration.modules import detector_modules
     from hklflow.images.pixel_binning import bin_modules
+    from hklflow.stage import orientation
 
     detectors = [rotation.detector for rotation in observed.rotations]
     shapes = {detector.shape for detector in detectors}
     if len(shapes) > 1:
         told = ", ".join(str(shape) for shape in sorted(shapes))
         return None, [f"residuals by module were not made: rotations have detectors of {told}"]
-    if detectors[0].modules is not None:
-        return detectors[0].modules, []
-    if params.detector is not None:
+    if detectors[0].modules is None and params.detector is not None:
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
-    size = detectors[0].pixel_size
-    gaps = nexus.read_mask(masks[0]) != 0
-    return Modules.ideal(modules_from_gaps(gaps), size[1] / size[0]), []
+    return orientation.modules_of(observed, masks), []
 
 
 def _displaced(
