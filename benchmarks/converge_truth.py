@@ -14,6 +14,7 @@ from tests.truth.convergence import (
     BOXES,
     CELLS,
     FREE,
+    Scan,
     converge_files,
     judged,
     loop,
@@ -28,10 +29,11 @@ from tests.truth.convergence import (
 
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.congruence import congruence, halves
-from hklflow.bragg.converge import Model
-from hklflow.bragg.residual_map import by_module, displaced
+from hklflow.bragg.converge import Model, Outcome
 from hklflow.calibration.bragg_level import halves_agree
 from hklflow.geometry.modules import Modules
+from hklflow.orientation.displaced_modules import Displaced, displaced
+from hklflow.stages import converge
 
 
 def main() -> None:
@@ -91,7 +93,7 @@ def _frames(seeds: int) -> None:
                 congruent.append(section["odd and even frames"]["figure"])
                 print(
                     f"{told}U off by {turn:.5f} deg, cell pull {np.sqrt(np.mean(pulls[-1])):.2f}, "
-                    f"signs of displaced modules {len(section['modules']['displaced'])}"
+                    f"displaced modules {len(section['modules']['displaced'])}"
                 )
                 continue
             fit = made["modules"]["fit"]
@@ -135,20 +137,26 @@ def _wrong_starts(seeds: int) -> None:
         )
 
 
+def _displaced(made: Scan, outcome: Outcome) -> list[Displaced]:
+    defaults = converge.Params(sample="", scan="", rotations=[])
+    return displaced(
+        outcome.kept.refined, outcome.data, made.group, FREE, Modules.ideal(BOXES),
+        least=defaults.module_offset, spots=defaults.module_spots,
+    )  # fmt: skip
+
+
 def _modules(seeds: int) -> None:
     ideal = 0
     starts, errors, pulls, agree, before, after = [], [], [], [], [], []
     for seed in range(seeds):
         made = scan(seed=seed)
         outcome = loop(made, made.integrate).run(start(made))
-        rows = by_module(outcome.kept.spots, Modules.ideal(BOXES))
-        ideal += bool(displaced(rows, ratio=1.5, offset=0.2, spots=50))
+        ideal += bool(_displaced(made, outcome))
         true = shifts_of(seed)
         made = scan(seed=seed, shifts=true)
         run = loop(made, made.integrate)
         outcome = run.run(start(made))
-        rows = by_module(outcome.kept.spots, Modules.ideal(BOXES))
-        told = displaced(rows, ratio=1.5, offset=0.2, spots=50)
+        told = _displaced(made, outcome)
         level = modules_found(made, outcome, run)
         off = level.fit.modules.shift - true
         starts.append(np.sqrt(np.mean(true**2)))
@@ -160,7 +168,7 @@ def _modules(seeds: int) -> None:
         before.append(np.hypot(*outcome.kept.rmsd_held_out[:2]))
         after.append(np.hypot(*run.rmsd_held_out(Model.of(level.refined, made.rotations))[:2]))
         print(
-            f"  modules off by {starts[-1]:.3f} px rms: {len(told)} signs; found to "
+            f"  modules off by {starts[-1]:.3f} px rms: {len(told)} told; found to "
             f"{errors[-1]:.4f} px rms with {level.fit.points} spots in {level.cycles} fits; "
             f"held-out rmsd {before[-1]:.3f} -> {after[-1]:.3f} px"
         )

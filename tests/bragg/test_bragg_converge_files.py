@@ -110,7 +110,7 @@ def test_the_stage_integrates_comes_to_rest_and_tells_the_displaced_modules(
     assert made.turned(np.array(found["UB"]), made.simulation("P 6/m m m", 0).ub) < 0.02
     assert (reduced.scan / "convergence.png").stat().st_size > 30_000
     told = reduced.products["modules"]
-    assert any("displaced modules" in word for word in found["warnings"])
+    assert any("hklflow calibration propose" in word for word in found["warnings"])
     assert len(told["displaced"]) >= 2
     off = np.array([row["median_px"] for row in told["residuals"][1:]])
     assert np.abs(off + SHIFTS).max() < 0.15  # the model took up a part

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hklflow.bragg.converge import Model, seen
-from hklflow.bragg.residual_map import Spots, by_frame, by_module, displaced
+from hklflow.bragg.residual_map import Spots, by_frame, by_module
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.geometry.modules import Modules
 from tests.truth import convergence as made
@@ -111,44 +111,12 @@ def test_distance_and_turn_of_a_module_are_told_with_their_errors() -> None:
 
 def test_few_spots_tell_no_turn_and_none_tell_nothing() -> None:
     given = spots(40)
-    whole, first, second = by_module(given, Modules.ideal(BOXES, 2.0))
+    whole = by_module(given, Modules.ideal(BOXES, 2.0))[0]
     assert whole.z_um is None
     assert whole.median_px is not None
     none = given.select(np.zeros(40, bool))
     row = by_module(none, Modules.ideal(BOXES, 2.0))[1]
     assert (row.spots, row.median_px, row.rmsd_px) == (0, None, 0.0)
-    assert displaced([whole, first, second], ratio=1.5, offset=0.2, spots=50) == []
-
-
-def test_the_module_level_is_asked_for_by_offset_or_width_of_modules_with_enough_spots() -> None:
-    limits = {"ratio": 1.5, "offset": 0.2, "spots": 50}
-    modules = Modules.ideal(BOXES, 2.0)
-    assert displaced(by_module(spots(noise=0.1), modules), **limits) == []
-    given = spots(noise=0.1)
-    second = given.position[:, 0] >= 100
-    given.off[second, 1] -= 0.25
-    told = displaced(by_module(given, modules), **limits)
-    assert len(told) == 1
-    assert "module 1: median residual -0.2" in told[0]
-    assert displaced(by_module(given, modules), **{**limits, "offset": 0.3}) == []
-    given = spots(noise=0.1)
-    # Half of the module's spots up, half down: no median.
-    given.off[second, 0] += np.where(np.arange(second.sum()) % 2, 0.6, -0.6)
-    # Of few spots, so that all of them together are not wider.
-    few = given.select(~second | (np.cumsum(second) < 80))
-    told = displaced(by_module(few, modules), **limits)
-    assert any("module 1: rms residual" in word for word in told)
-    fewer = given.select(~second | (np.cumsum(second) < 45))
-    assert displaced(by_module(fewer, modules), **limits) == []
-
-
-def test_outliers_do_not_make_a_module_displaced() -> None:
-    given = spots(noise=0.1)
-    second = given.position[:, 0] >= 100
-    given = given.select(~second | (np.cumsum(second) <= 200))
-    given.off[np.flatnonzero(given.position[:, 0] >= 100)[:10], 0] += 8.0
-    assert displaced(by_module(given, Modules.ideal(BOXES, 2.0)), ratio=1.5, offset=0.2,
-                     spots=50) == []  # fmt: skip
 
 
 def test_blocks_of_frames_hold_every_spot_once() -> None:

@@ -166,6 +166,7 @@ def _orientation(world: FrameWorld, folder: Path) -> None:
         {
             "scans": [own / "import_scan_scan.nxs" for own in owns],
             "peaks": [own / "find_peaks_peaks.nxs" for own in owns],
+            "masks": [own / "pixel_mask_mask.nxs" for own in owns],
         },
         sample="world",
         scan="scan",

@@ -404,13 +404,6 @@ def used_flat(wildcards):
     return constants(wildcards) if own.flat_field else []
 
 
-@known
-def masks_for_dials(wildcards):
-    """Pixel masks of the scan at hand, if DIALS searches its peaks."""
-    own = experiment.settings(wildcards.sample, wildcards.scan).orientation
-    return of_rotations("mask.nxs")(wildcards) if own.spots == "dials" else []
-
-
 @outside
 def start_of_parent(wildcards):
     """Orientation from which the refinement of the parent at hand starts, if one is given."""

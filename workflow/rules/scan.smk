@@ -208,7 +208,7 @@ rule refine_parent:
     input:
         scans=of_rotations("scan.nxs"),
         peaks=of_rotations("peaks.nxs"),
-        masks=masks_for_dials,
+        masks=of_rotations("mask.nxs"),
         start=start_of_parent,
     output:
         orientation=paths.scan("parent.json"),
@@ -246,7 +246,7 @@ rule refine:
         parent=of_parent("parent.json"),
         scans=of_rotations("scan.nxs"),
         peaks=of_rotations("peaks.nxs"),
-        masks=masks_for_dials,
+        masks=of_rotations("mask.nxs"),
     output:
         orientation=paths.scan("orientation.json"),
         picture=report(

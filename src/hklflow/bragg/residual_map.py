@@ -1,4 +1,4 @@
-"""Residuals of the spots by module and by frame, and whether they ask for displaced modules.
+"""Residuals of the spots by module and by frame.
 
 What a module's spots have in common is a motion of the module: along slow and fast, and with
 enough spots a turn in its plane and a distance (its pattern is larger or smaller than predicted).
@@ -215,34 +215,3 @@ def by_frame(spots: Spots, names: Sequence[str], blocks: int = 24) -> list[dict[
                 }
             )
     return rows
-
-
-def displaced(rows: Sequence[Row], *, ratio: float, offset: float, spots: int) -> list[str]:
-    """Why the module level should be fitted; empty if modules are where they should be.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of `by_module`.
-    ratio : float
-        Of a module's rms residual to that of all, from which on it is told.
-    offset : float
-        Median residual along slow or fast in pixels, from which on it is told.
-    spots : int
-        Spots that a module must have to be judged.
-    """
-    whole, reasons = rows[0], []
-    for row in rows[1:]:
-        if row.spots < spots or row.median_px is None:
-            continue
-        if row.rmsd_px > ratio * whole.rmsd_px:
-            reasons.append(
-                f"module {row.module}: rms residual {row.rmsd_px:.3f} px, "
-                f"{row.rmsd_px / whole.rmsd_px:.2f} times that of all (limit {ratio:g})"
-            )
-        largest = max(row.median_px, key=abs)
-        if abs(largest) > offset:
-            reasons.append(
-                f"module {row.module}: median residual {largest:+.3f} px (limit {offset:g})"
-            )
-    return reasons

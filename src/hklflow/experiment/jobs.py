@@ -462,9 +462,7 @@ class _Table:
             made = _recipe(rule, lambda: (params(sample, scan, **more), (*inputs, *files)))
             return Job(rule, column, (sample, scan), products, tuple(inputs), logs, made)
 
-        peaks = each("scan.nxs", "peaks.nxs")
-        if own.orientation.spots == "dials":
-            peaks += each("mask.nxs")
+        peaks = each("scan.nxs", "peaks.nxs", "mask.nxs")
         if parent == scan:
             yield job(
                 "refine_parent",

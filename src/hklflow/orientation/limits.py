@@ -44,6 +44,9 @@ class Limits:
         displaced along Q, before it is told.
     max_crystal : float
         Share of the peaks' intensity that may be on a second lattice of the same cell.
+    told_module : float
+        Pixels by which a module of the detector is shifted against the others, from which on it is
+        told.
     told_chi2 : float
         Reduced χ² of a refinement from which on it is told, if no motion explains it.
     told_unindexed, max_unindexed : float
@@ -70,6 +73,7 @@ class Limits:
     told_bias: float
     max_shift: float
     max_crystal: float
+    told_module: float
     told_chi2: float
     told_unindexed: float
     max_unindexed: float

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.geometry import symmetry
+from hklflow.geometry.modules import Modules
 from hklflow.orientation import displacement, leftover, slip, steadiness, unindexed
+from hklflow.orientation.displaced_modules import Displaced
+from hklflow.orientation.displaced_modules import displaced as displaced_modules
 from hklflow.orientation.lattice_search import is_indexed
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
@@ -28,6 +31,7 @@ _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
 _ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
+_OF_MODULE = 20  # spots of a module, of which their scatter can be told
 _MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
 LEAST_INDEXED = 0.1
 """Of the peaks, that a lattice indexes of which something can be said."""
@@ -52,6 +56,7 @@ def doubts(
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     named: Named,
+    modules: Modules | None = None,
 ) -> Record:
     """Look for what a refinement takes not to be.
 
@@ -66,13 +71,16 @@ def doubts(
         By whose constraints the cell was refined.
     free : sequence of str
         What was refined.
+    named : Named
+    modules : Modules, optional
+        Of the detector; None: they are not known.
 
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``outward``, ``unexplained``, ``unindexed``:
-        lists of dict, each with its ``sentence``. ``unexplained`` has the residuals; motions
-        explain some of them, and peaks that are not indexed, too.
+        ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``,
+        ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
+        has the residuals; motions explain some of them, and peaks that are not indexed, too.
     """
     g = np.concatenate(
         [
@@ -116,9 +124,13 @@ def doubts(
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
     displaced = displacement.Displacement(refined, peaks, group, free)
-    left, outward = [], None
+    left, outward, shifted = [], None, []
     if not motions and not gone:  # these leave peaks that are not indexed
         outward = displaced.outward()
+        if modules is not None:  # what moves spots as frames pass may move those of a module more
+            shifted = displaced_modules(
+                refined, peaks, group, free, modules, least=0.0, spots=_OF_MODULE
+            )
         theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
         sure = unindexed.telling(refined, peaks)
@@ -131,6 +143,7 @@ def doubts(
             for x in others
         ],
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
+        "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
@@ -304,6 +317,18 @@ def _of_lost(part: leftover.Lost, named: Named) -> Record:
             f"{part.last:.0f} fit the crystal, compared with {part.outside:.0%} on the other "
             "frames: the crystal left the beam, turned or broke; look at these frames, and leave "
             "them out with `import_scan: leave_out`"
+        ),
+    }
+
+
+def _of_module(module: Displaced, named: Named) -> Record:
+    return module.to_dict() | {
+        "size": module.size,
+        "sentence": (
+            f"{module.told()}: cell and orientation may be off by more than their errors, and its "
+            "part of S(Q) is displaced; calibrate the modules: `hklflow calibration propose "
+            f"{named.sample}-{named.scan} --level module --bragg {named.sample}/{named.scan} "
+            '--author "..."`'
         ),
     }
 

@@ -105,6 +105,8 @@ def _found(
         yield motion, max(known), what, 0.0 if far else limits.told_shift, limits.max_shift
     for displaced in figures.get("outward", ()):
         yield displaced, displaced["bias in sigma"], "", limits.told_bias, math.inf
+    for module in figures.get("displaced modules", ()):
+        yield module, module["size"], "", limits.told_module, math.inf
     for excess in figures.get("unexplained", ()):
         yield excess, excess["reduced chi2"], "", limits.told_chi2, math.inf
     for kept in figures.get("afterglow", ()):

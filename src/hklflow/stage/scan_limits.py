@@ -41,6 +41,9 @@ class ScanLimits(stage.Params):
     max_crystal: float = Field(0.1, ge=0, le=1)
     """Share of the peaks' intensity on a second lattice of the same cell, from which on the scan is
     not accepted."""
+    told_module: float = Field(0.1, ge=0)
+    """Shift of a module of the detector against the others in pixels, from which on it is told if
+    it is no chance: what spots narrower than a pixel are good for."""
     told_chi2: float = Field(10.0, gt=1)
     """Reduced χ² of the refinement from which on it is told, where no motion explains it: residuals
     of three times the peaks' errors."""

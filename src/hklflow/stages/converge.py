@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from hklflow.geometry import Rotation
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
+    from hklflow.orientation.displaced_modules import Displaced
     from hklflow.orientation.refinement import Limits, Refined
     from hklflow.stage.orientation import Observed
 
 Record = dict[str, Any]
 
 
-VERSION = 4
+VERSION = 5
 FRAMES_OF = "scans"
 
 
@@ -100,13 +101,12 @@ class Settings(stage.Params):
     detector: str | None = None
     """pyFAI's name of the detector, which tells its modules; None: they are found by the gaps in
     the pixel mask."""
-    module_spots: int = Field(50, ge=10)
-    """Spots that a module must have to be judged."""
-    module_ratio: float = Field(1.5, gt=1)
-    """The module level is fitted if the rms residual of a module is this many times that of
-    all."""
-    module_offset: float = Field(0.2, gt=0)
-    """The module level is fitted if the median residual of a module is larger, in pixels."""
+    module_spots: int = Field(20, ge=10)
+    """Spots that a module must have to be judged: fewer do not tell their own scatter."""
+    module_offset: float = Field(0.1, gt=0)
+    """Shift of a module against the others in pixels, from which on it is told and the module level
+    is fitted, if it is no chance either: by less, the places of strong spots are not known (the
+    floor under the errors of peaks)."""
     block: int = Field(32, gt=0, le=512)
     """Frames held in memory at a time."""
 
@@ -191,9 +191,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     spots = outcome.kept.spots or outcome.iterations[1].spots
     rows = tables[outcome.best or 1]
     assert spots is not None
-    displaced = residual_map.displaced(
-        rows, ratio=params.module_ratio, offset=params.module_offset, spots=params.module_spots
-    )
+    displaced = _displaced(loop, outcome, modules, params)
     level = _module_level(loop, outcome, modules, displaced, params)
     section = convergence.section(
         loop, outcome, observed.names, observed.intensities, observed.n_found
@@ -201,14 +199,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     judged = inputs.accepted is not None and stage.read_json(inputs.accepted)["accepted"]
     section["accepted"] = judged if inputs.accepted is not None else "not judged"
     section["passes over the frames"] = len(reads) / len(observed.names)
-    section["modules"] = {"displaced": displaced, "fitted": "why not" not in level}
+    told = [module.told() for module in displaced]
+    section["modules"] = {"displaced": told, "fitted": "why not" not in level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
     notes += convergence.warnings(outcome, section, params.max_unindexed)
-    if displaced:
-        fitted = level.get("why not", "modules.json has a proposal")
-        notes.append(
-            f"{len(displaced)} signs of displaced modules (such as {displaced[0]}); {fitted}"
-        )
+    notes += _of_displaced(displaced, level, params)
     data: Record = {key: value for key, value in start.items() if key != "provenance"}
     refined = outcome.kept.refined
     if refined is None:
@@ -409,40 +404,75 @@ def _modules(
     masks: Sequence[Path], params: Params, observed: "Observed"
 ) -> "tuple[Modules | None, list[str]]":
     """Modules of the detector that all rotations share, where the geometry has them or ideal."""
-    from hklflow import nexus
-    from hklflow.calibration.modules import detector_modules, modules_from_gaps
-    from hklflow.geometry.modules import Modules
+    from hklflow.calibration.modules import detector_modules
     from hklflow.images.pixel_binning import bin_modules
+    from hklflow.stage import orientation
 
     detectors = [rotation.detector for rotation in observed.rotations]
     shapes = {detector.shape for detector in detectors}
     if len(shapes) > 1:
         told = ", ".join(str(shape) for shape in sorted(shapes))
         return None, [f"residuals by module were not made: rotations have detectors of {told}"]
-    if detectors[0].modules is not None:
-        return detectors[0].modules, []
-    if params.detector is not None:
+    if detectors[0].modules is None and params.detector is not None:
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
-    size = detectors[0].pixel_size
-    gaps = nexus.read_mask(masks[0]) != 0
-    return Modules.ideal(modules_from_gaps(gaps), size[1] / size[0]), []
+    return orientation.modules_of(observed, masks), []
+
+
+def _displaced(
+    loop: "Loop", outcome: "Outcome", modules: "Modules | None", params: Params
+) -> "list[Displaced]":
+    """Modules that are shifted, by the spots of the refinement that is kept, or the first."""
+    from hklflow.orientation.displaced_modules import displaced
+
+    kept = outcome.kept.refined
+    refined = kept or outcome.iterations[1].refined
+    if modules is None or refined is None:
+        return []
+    given = loop.fitted if kept is None else outcome.data
+    return displaced(
+        refined, given, loop.group, loop.free, modules,
+        least=params.module_offset, spots=params.module_spots,
+    )  # fmt: skip
+
+
+def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Params) -> list[str]:
+    """Say which modules are displaced, and what helps."""
+    if not displaced:
+        return []
+    cure = f"`{_propose(params)}` makes the displacements in modules.json part of the calibration"
+    if "why not" in level:
+        cure = (
+            f"they could not be fitted ({level['why not']}): calibrate the modules, with "
+            "`hklflow calibration propose NAME --level module` and a scan or powder images that "
+            "cover them"
+        )
+    told = "; ".join(module.told() for module in displaced)
+    return [f"{told}: spots on them are integrated beside their places; {cure}"]
+
+
+def _propose(params: Params) -> str:
+    """Command by which the calibration takes the modules of this scan."""
+    return (
+        f"hklflow calibration propose {params.sample}-{params.scan} --level module "
+        f'--bragg {params.sample}/{params.scan} --author "..."'
+    )
 
 
 def _module_level(
     loop: "Loop",
     outcome: "Outcome",
     modules: "Modules | None",
-    displaced: Sequence[str],
+    displaced: "Sequence[Displaced]",
     params: Params,
 ) -> Record:
-    """Displacements of the modules if the residuals ask for them, else why there are none."""
+    """Displacements of the modules if some are displaced, else why there are none."""
     from hklflow.bragg import converge, residual_map
     from hklflow.bragg.congruence import halves
     from hklflow.calibration.bragg_level import halves_agree, module_level
 
     if modules is None or not displaced:
-        return {"why not": "no module is off by as much as `module_ratio` or `module_offset` say"}
+        return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
     model = outcome.kept.model
     given = outcome.data
     # What all modules do together is the detector's motion, which is held.
@@ -482,23 +512,19 @@ def _modules_product(
     params: Params,
     modules: "Modules | None",
     rows: "Sequence[Row]",
-    displaced: Sequence[str],
+    displaced: "Sequence[Displaced]",
     level: Record,
 ) -> Record:
     """Content of ``modules.json``."""
-    name = f"{params.sample}-{params.scan}"
     return {
         "sample": params.sample,
         "scan": params.scan,
         "start": None if modules is None else modules.to_dict(),
         "residuals": [row.to_dict() for row in rows],
-        "displaced": list(displaced),
+        "displaced": [module.to_dict() for module in displaced],
         "fit": None if "why not" in level else level,
         "why not": level.get("why not"),
-        "propose with": None
-        if "why not" in level
-        else f"hklflow calibration propose {name} --level module "
-        f'--bragg {params.sample}/{params.scan} --author "..."',
+        "propose with": None if "why not" in level else _propose(params),
     }
 
 

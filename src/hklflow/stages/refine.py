@@ -30,7 +30,8 @@ class Inputs(stage.Inputs):
     peaks: list[Path]
     """Peak tables of the rotations."""
     masks: list[Path] = Field([])
-    """Pixel masks of the rotations; needed where DIALS searches the peaks."""
+    """Pixel masks of the rotations: their gaps tell the detector's modules; needed where DIALS
+    searches the peaks."""
 
 
 class Outputs(stage.Outputs):
@@ -136,7 +137,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed, own=False)
         figures |= doubts.doubts(
-            refined, observed.peaks, observed.intensities, none if loose else group, free, named
+            refined,
+            observed.peaks,
+            observed.intensities,
+            none if loose else group,
+            free,
+            named,
+            orientation.modules_of(observed, inputs.masks),
         )
     # Of a fixed orientation, those that it happens to keep.
     constraints = parent["cell_constraints"] if params.fixed else parent["space_group"]

@@ -44,7 +44,8 @@ class Inputs(stage.Inputs):
     peaks: list[Path]
     """Peak tables of the rotations."""
     masks: list[Path] = Field([])
-    """Pixel masks of the rotations; needed where DIALS searches the peaks."""
+    """Pixel masks of the rotations: their gaps tell the detector's modules; needed where DIALS
+    searches the peaks."""
     start: Path | None = None
     """Orientation that another program found: refinement starts there, nothing is indexed; with
     `fixed` nothing is refined either."""
@@ -254,7 +255,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     if not params.fixed:
         named = orientation.named(params.sample, params.scan, observed, own=True)
         figures["sizes"] = compared
-        figures |= doubts.doubts(refined, observed.peaks, observed.intensities, group, free, named)
+        modules = orientation.modules_of(observed, inputs.masks)
+        figures |= doubts.doubts(
+            refined, observed.peaks, observed.intensities, group, free, named, modules
+        )
         figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
         if figures["other crystals"]:  # a twin's lattices make a larger one together
             warnings = [text for text in warnings if "supercell" not in text]

@@ -8,6 +8,7 @@ grid, and the figures by which a person judges the refinement.
 from hklflow.stage.orientation.observed import (
     Observed,
     afterglows,
+    modules_of,
     named,
     observe,
     read,
@@ -32,6 +33,7 @@ __all__ = [
     "as_given",
     "constraints_kept",
     "inherited",
+    "modules_of",
     "named",
     "observe",
     "picture",

@@ -16,6 +16,7 @@ from hklflow.peaks import afterglow
 from hklflow.peaks.table import PeakFlag, Peaks
 
 if TYPE_CHECKING:
+    from hklflow.geometry.modules import Modules
     from hklflow.quality.doubts import Named
 
 Floats = NDArray[np.float64]
@@ -102,6 +103,23 @@ def named(sample: str, scan: str, observed: Observed, *, own: bool) -> "Named":
     from hklflow.quality.doubts import Named
 
     return Named(sample, scan, observed.names, [one.first for one in observed.scans], own)
+
+
+def modules_of(observed: Observed, masks: Sequence[Path]) -> "Modules | None":
+    """Modules of the detector that all rotations share; of an ideal one, between a mask's gaps.
+
+    None where rotations have detectors of different shapes, or nothing tells the modules.
+    """
+    from hklflow.calibration.module_gaps import modules_from_gaps
+    from hklflow.geometry.modules import Modules
+
+    detectors = [rotation.detector for rotation in observed.rotations]
+    if len({detector.shape for detector in detectors}) > 1:
+        return None
+    if detectors[0].modules is not None or not masks:
+        return detectors[0].modules
+    size = detectors[0].pixel_size
+    return Modules.ideal(modules_from_gaps(nexus.read_mask(masks[0]) != 0), size[1] / size[0])
 
 
 def read(names: Sequence[str], scans: Sequence[Path], peaks: Sequence[Path]) -> Observed:
