@@ -9,7 +9,7 @@ from pathlib import Path
 from hklflow.base.errors import HklflowError
 
 _IN_WHEEL = Path(__file__).parent / "_workflow"
-_IN_CLONE = Path(__file__).parents[3]
+_IN_CLONE = Path(__file__).parents[2]
 
 
 def root() -> Path:
