@@ -4,6 +4,7 @@ import numpy as np
 
 from hklflow.peaks.table import PeakFlag, Peaks
 from hklflow.stage.orientation import observe
+from hklflow.stage.orientation.observed import _sharp
 from tests.truth import worlds
 from tests.truth.world_scans import scan_of
 
@@ -24,6 +25,14 @@ def peaks(widths: np.ndarray, intensity: np.ndarray) -> Peaks:
         flags=np.zeros(n, np.int64),
         counts={},
     )
+
+
+def test_many_weak_and_broad_maxima_do_not_make_the_few_strong_reflections_odd() -> None:
+    # What is narrowest is noise.
+    widths = np.repeat([0.1, 1.0, 4.0, 5.0], [2, 10, 40, 5])
+    intensity = np.repeat([30.0, 1000.0, 50.0, -20.0], [2, 10, 40, 5])
+    kept = _sharp(widths, intensity)
+    assert kept.tolist() == [True] * 12 + [False] * 45
 
 
 def test_peaks_as_wide_as_the_fit_allows_are_left_out_and_counted() -> None:

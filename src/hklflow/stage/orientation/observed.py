@@ -31,6 +31,8 @@ _WHY = {
     "as wide as the fit allows": PeakFlag.WIDEST,
 }
 _UNKNOWN = "without a place or its error"
+_BROAD = 1.8  # times the typical width of strong peaks: the diffuse scattering's own maxima
+BROADER = "broader than reflections"
 _COMMON = 0.5  # of all peaks as wide as the fit allows: these are the reflections
 
 
@@ -160,8 +162,9 @@ def observe(
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
-        chosen.append(_placed(fit, off))
-        widths.append(off.width)
+        sharp = _sharp(off.width, fit.intensity)
+        chosen.append(_placed(fit, off).select(sharp))
+        widths.append(off.width[sharp])
         spreads.append(off.spread)
     return Observed(
         tuple(names),
@@ -171,7 +174,7 @@ def observe(
         tuple(chosen),
         tuple(widths),
         tuple(spreads),
-        _left_out_of(tables),
+        _left_out_of(tables, chosen),
     )
 
 
@@ -201,17 +204,19 @@ def _placed(table: Peaks, off: arcs.Displaced) -> Peaks:
     return replace(table, **moved, **unsure)
 
 
-def _left_out_of(tables: Sequence[Peaks]) -> dict[str, int]:
-    """Count the peaks that are not usable by the first reason that holds."""
-    counts = dict.fromkeys([*_WHY, _UNKNOWN], 0)
-    for table in tables:
+def _left_out_of(tables: Sequence[Peaks], chosen: Sequence[Peaks]) -> dict[str, int]:
+    """Count the peaks that are not among the chosen by the first reason that holds."""
+    counts = dict.fromkeys([*_WHY, _UNKNOWN, BROADER], 0)
+    for table, left in zip(tables, chosen, strict=True):
         rest = np.ones(len(table), np.bool_)
         for why, flag in _WHY.items():
             own = rest & (table.flags & int(flag) != 0)
             own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
             counts[why] += int(own.sum())
             rest &= ~own
-        counts[_UNKNOWN] += int(np.sum(rest & ~usable(table)))
+        fit = usable(table)
+        counts[_UNKNOWN] += int(np.sum(rest & ~fit))
+        counts[BROADER] += int(fit.sum()) - len(left)
     return {why: number for why, number in counts.items() if number}
 
 
@@ -230,3 +235,19 @@ def usable(table: Peaks) -> NDArray[np.bool_]:
     if _widest_are_left_out(table.flags):
         use &= (table.flags & int(PeakFlag.WIDEST)) == 0
     return use
+
+
+def _sharp(width: Floats, intensity: Floats) -> NDArray[np.bool_]:
+    """Return the peaks (n,) that are not far broader than those with half of the intensity.
+
+    `selection.without_maxima` tells classes of widths apart, but by a first refinement, which the
+    broadest maxima may ruin: of one L-cysteine sweep they reject all reflections.
+    """
+    if not len(width):
+        return np.ones(0, np.bool_)
+    # Half of the peaks' intensity is in narrower ones: the strong peaks are Bragg peaks.
+    order = np.argsort(width)
+    share = np.cumsum(np.maximum(intensity, 0.0)[order])
+    typical = width[order][np.searchsorted(share, 0.5 * share[-1])]
+    sharp: NDArray[np.bool_] = width <= _BROAD * typical
+    return sharp

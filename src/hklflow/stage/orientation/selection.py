@@ -11,7 +11,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice, symmetry
 from hklflow.orientation import refinement, sharpness
 from hklflow.orientation.unrefined import unrefined
-from hklflow.stage.orientation.observed import Observed
+from hklflow.stage.orientation.observed import BROADER, Observed
 
 if TYPE_CHECKING:
     from hklflow.orientation import leftover
@@ -23,7 +23,6 @@ _DOMAIN_ROUNDS = 4
 _ON = 8.0  # times the median of χ² of three residuals, within which a peak is on a lattice
 _STRAYING = 1.5  # reduced χ² below which all peaks are where they should be
 _BETTER = 0.7  # of that: well beyond chance for the thirty peaks that a class has at least
-_BROADER = "broader than reflections"
 _OTHER = "of the other domain of a twin"
 
 
@@ -59,7 +58,7 @@ def without_maxima(
     if core is None or core.all():
         return observed, refined, []
     try:
-        by_core = again(observed.select(core, _BROADER))
+        by_core = again(observed.select(core, BROADER))
         if by_core.chi2 > _BETTER * refined.chi2:
             return observed, refined, []  # they are no better placed: it is something else
         found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
@@ -67,7 +66,7 @@ def without_maxima(
         keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
         if keep.all():
             return observed, refined, []
-        fewer = observed.select(keep, _BROADER)
+        fewer = observed.select(keep, BROADER)
         best = again(fewer)
     except HklflowError:
         return observed, refined, []  # too few are narrow
@@ -90,7 +89,7 @@ def _within(
             "measure longer, or take them from another scan (`orientation: start`, `fixed`)"
         )
         return observed, refined, [note]
-    fewer = observed.select(keep, _BROADER)
+    fewer = observed.select(keep, BROADER)
     try:
         best = again(fewer)
     except HklflowError:
