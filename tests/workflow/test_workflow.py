@@ -422,7 +422,7 @@ def test_structure_factors(finished: Path, tmp_path: Path) -> None:
     # One scale: the transmission is known relative to its median over the scan only.
     scale = np.median(found / expected_intensity)
     assert scale == pytest.approx(np.median(truth.scan.transmission), rel=0.03)
-    # The transmission is taken from the background, which the crystal modulates: 1.8 % by scale.json.
+    # The transmission is of a background that the crystal modulates: 1.8 % by scale.json.
     off = np.abs(found / (scale * expected_intensity) - 1)
     assert np.median(off) < 0.01
     assert off.max() < 0.03
