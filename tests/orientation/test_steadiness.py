@@ -70,7 +70,7 @@ def test_nothing_moves_in_a_world_at_rest(system: str, seed: int) -> None:
     assert left["fraction"] < 0.01
     assert not left["named"]
     nothing = ("motions", "other crystals", "lost", "outward", "displaced modules")
-    assert found == dict.fromkeys(nothing, [])
+    assert found == {name: [] for name in nothing}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from hklflow import stages
-from hklflow.experiment import (config as hklconfig)
+from hklflow.experiment import config as hklconfig
 from hklflow.base.errors import HklflowError, printable_lines
 from hklflow.experiment.cost import Estimate
 from hklflow.experiment.freshness import Freshness, no_collection, outdated, sentences

@@ -1,5 +1,5 @@
 # What the rules of the constants share: which jobs there are, and functions that find their inputs.
-from hklflow.experiment import (constants as hklconstants)
+from hklflow.experiment import constants as hklconstants
 from hklflow.constants.runs import raw_files as files_of_run
 from hklflow.experiment.tables import is_series, raw_ends
 
