@@ -36,6 +36,9 @@ _OF_THE_RUN = re.compile(
 """Names of figures that belong to a run, not to its result."""
 
 
+_FOLDERS = re.compile(r"^/.*/(?=[^/]*/[^/]*$)")
+
+
 def make(data: Path, out: Path) -> None:
     """Make the products of all cases below `out`, which must not exist."""
     out.mkdir(parents=True)
@@ -127,11 +130,12 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, item in value.items():
             if not _OF_THE_RUN.search(key):
-                yield from _leaves(item, f"{name}/{key}")
+                # Products are named by their paths, which are those of a folder.
+                yield from _leaves(item, f"{name}/{_FOLDERS.sub('', key)}")
     elif isinstance(value, list):
         for i, item in enumerate(value):
             yield from _leaves(item, f"{name}/{i}")
-    elif isinstance(value, int | float) and value is not None:
+    elif isinstance(value, int | float):
         yield name, value
 
 

@@ -13,7 +13,7 @@ from tests.truth import worlds
 from tests.truth.world_scans import answered, rotation_of, table_of
 
 from hklflow.geometry import symmetry
-from hklflow.orientation import leftover, refinement, steadiness
+from hklflow.orientation import leftover, refinement, score, steadiness
 from hklflow.quality import gates
 from hklflow.quality.doubts import Named, doubts
 from hklflow.stage import orientation
@@ -172,9 +172,7 @@ def test_sums_over_blocks_measure_the_variance_of_a_fit() -> None:
         for _ in range(300):
             x = rng.normal(size=len(block)) + common * rng.normal(size=9)[block]
             left = x - fitted @ (fitted.T @ x)
-            square, expected, freedom = steadiness._block_sums(
-                unit * left[:, None], unit, fitted, block
-            )
+            square, expected, freedom = score.block_sums(unit * left[:, None], unit, fitted, block)
             squares += square / 300
         ratios.append(squares / expected)
     assert ratios[0] == pytest.approx(1.0, abs=0.1)
@@ -185,10 +183,10 @@ def test_sums_over_blocks_measure_the_variance_of_a_fit() -> None:
 @pytest.mark.parametrize("freedom", [1, 2, 3, 6])
 def test_the_chance_of_a_motion_is_that_of_chi2(freedom: int) -> None:
     for gain in (0.5, 20.0, 500.0):
-        assert steadiness.log_chance(gain, freedom) == pytest.approx(
+        assert score.log_chance(gain, freedom) == pytest.approx(
             scipy.stats.chi2.logsf(gain, freedom), rel=1e-6
         )
-    ends = [steadiness.log_chance(gain, freedom) for gain in (999.99, 1000.01)]
+    ends = [score.log_chance(gain, freedom) for gain in (999.99, 1000.01)]
     assert ends[0] == pytest.approx(ends[1], abs=0.02)
 
 

@@ -64,7 +64,7 @@ CONFIG: dict[str, Any] = {
                     "flat": 0.4,
                     # Neighbours along a, b and a + b: all six-fold copies, as 6/mmm demands.
                     "cosines": [
-                        {"amplitude": 0.1, "vector": vector}
+                        {"amplitude": 0.02, "vector": vector}
                         for vector in ([1, 0, 0], [0, 1, 0], [1, 1, 0])
                     ],
                 },

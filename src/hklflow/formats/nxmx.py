@@ -334,7 +334,7 @@ def read_nexus_header(path: Path, frames: Frames) -> Header:
         return Header(**fields)
 
 
-def read_mask_bits(path: Path, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
+def mask_bits(path: Path, shape: tuple[int, int]) -> NDArray[np.uint32] | None:
     """Bits of the pixel mask (slow, fast) of the one detector of a file; None if it has none."""
     with open_file(path) as file:
         detectors = _detectors(find_entry(file), path)

@@ -116,7 +116,7 @@ def read_variance(scan: RotationScan) -> NDArray[np.float32] | None:
 
 def read_mask_bits(raw: Raw) -> NDArray[np.uint32] | None:
     """Read the bits of the pixel mask (slow, fast) of an HDF5 file; None if it has none."""
-    from hklflow.formats.nxmx import read_mask_bits
+    from hklflow.formats.nxmx import mask_bits
 
     with open_frames(raw) as frames:
-        return read_mask_bits(Path(str(raw)), (frames.shape[1], frames.shape[2]))
+        return mask_bits(Path(str(raw)), (frames.shape[1], frames.shape[2]))

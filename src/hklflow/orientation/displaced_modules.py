@@ -17,7 +17,7 @@ from hklflow.geometry import symmetry
 from hklflow.geometry.modules import Modules
 from hklflow.orientation.refinement import Limits, Refined
 from hklflow.orientation.residuals import Peaks
-from hklflow.orientation.steadiness import taken_up
+from hklflow.orientation.score import taken_up
 from hklflow.orientation.transition import systematic
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hklflow.geometry import symmetry
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks, Problem
-from hklflow.orientation.steadiness import bias, log_chance, taken_up, variance_left
+from hklflow.orientation.score import Left, bias, blocks, fitted, log_chance, taken_up
 
 Floats = NDArray[np.float64]
 
@@ -88,9 +88,8 @@ class Displacement:
         self._hkl = refined.hkl[self._rows].astype(np.float64)
         self._problem: Problem
         self._problem, self._nuisance, residual = taken_up(refined, peaks, group, free, self._rows)
-        scale = np.maximum(np.linalg.norm(self._nuisance, axis=0), np.finfo(float).tiny)
-        self._basis, _ = np.linalg.qr(self._nuisance / scale)
-        self._left = self._beside(residual)
+        at = self._problem.which[self._rows], self._problem.position[self._rows]
+        self._left = Left.of(residual, self._nuisance, blocks(refined.rotations, *at))
 
     def outward(self) -> Outward | None:
         """How far peaks are displaced along Q; None if that may be chance."""
@@ -135,24 +134,19 @@ class Displacement:
         known = best is not None and best[0] <= np.log(_BY_CHANCE / len(_REACHES))
         return best[1] if best is not None and known else None
 
-    def _beside(self, column: Floats) -> Floats:
-        beside: Floats = column - self._basis @ (self._basis.T @ column)
-        return beside
-
     def _score(self, moved: Floats, common: bool) -> tuple[float, float, float, float]:
         """Logarithm of chance, size, σ and bias of what changes residuals by ``moved`` (n, 3).
 
-        With ``common``, what residuals have beyond their errors is common to neighbouring peaks.
+        With ``common``, what residuals have beyond their errors may be common to neighbours.
         """
-        column = (np.nan_to_num(moved) / self._problem.sigma[self._rows]).ravel()
-        own = self._beside(column)
-        square, along = float(own @ own), float(own @ self._left)
-        if square <= 1e-12 * float(column @ column):  # the refinement takes all of it up
+        column = (np.nan_to_num(moved) / self._problem.sigma[self._rows]).reshape(-1, 1)
+        own, residual = self._left.beside(column), self._left.residual
+        fit = fitted(own.T @ own, own.T @ residual, column.T @ column)
+        if not fit.factor.size:  # the refinement takes all of it up
             return 0.0, 0.0, 0.0, 0.0
-        gain, chi2 = along**2 / square, float(self._left @ self._left)
-        n = len(self._left) - self._nuisance.shape[1]
-        reduced = max((chi2 - gain) / max(n - 1, 1), 1.0)
-        scale = variance_left(gain, 1, chi2, n) if common else reduced
-        size = -along / square
-        off = bias(self._problem, self._nuisance, size * column, self._refined.chi2)
-        return log_chance(gain / scale, 1), size, float(np.sqrt(scale / square)), off
+        n = len(residual) - self._nuisance.shape[1]
+        reduced = max((float(residual @ residual) - fit.gain) / max(n - 1, 1), 1.0)
+        fall, variance = self._left.weighed(own, fit) if common else (fit.gain / reduced, reduced)
+        size = float(fit.values[0])
+        off = bias(self._problem, self._nuisance, size * column[:, 0], self._refined.chi2)
+        return log_chance(fall, 1), size, float(np.sqrt(variance * fit.covariance[0, 0])), off

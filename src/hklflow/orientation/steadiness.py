@@ -2,16 +2,10 @@
 
 A refinement takes the crystal to be one rigid body on the rotation axis. Each way of breaking that
 moves the spots in its own pattern: a slip turns the crystal from one frame on, a drift or a wobble
-as frames pass, a crystal off the axis shifts its spots round and round. All of them are linear
-where they are small, and are fitted next to the refined parameters, which would take up a part of
-them: the fall of χ² is that of Rao's score test with these as nuisance parameters (Rao, Proc.
-Camb. Phil. Soc. 44, 50, 1948). Motions have one to six parameters, and a slip may be at any frame:
+as frames pass, a crystal off the axis shifts its spots round and round. Each is asked for by the
+test of `orientation.score`. Motions have one to six parameters, and a slip may be at any frame:
 they are compared by how probable their falls of χ² are in a scan at rest. What is least probable is
-told first, then what else is left.
-
-Where residuals exceed their errors beside a motion, the variance of its size is measured by sums
-over blocks of neighbouring peaks (`_Left.weighed`): errors that are too small, of each peak for
-itself, are not taken for those of a region.
+reported first, then what else is left.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,18 +13,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincc, gammaln
+from scipy.special import gammaln
 
 from hklflow.geometry import BEAM, Goniometer, Rotation, rotation_matrix, symmetry
-from hklflow.geometry.parameters import across, choose
+from hklflow.geometry.parameters import across
 from hklflow.orientation.refinement import Refined
-from hklflow.orientation.residuals import Peaks, Problem, compare, displacement
-from hklflow.orientation.transition import systematic
+from hklflow.orientation.residuals import Peaks, compare, displacement
+from hklflow.orientation.score import (
+    ALIKE,
+    Fit,
+    Left,
+    bias,
+    blocks,
+    fitted,
+    log_chance,
+    problem_of,
+    taken_up,
+)
 
 Floats = NDArray[np.float64]
 
 OFF_CENTRE = "off centre"
-_CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
 
 _BY_CHANCE = 5e-4  # of the scans at rest something is told: with all other doubts one in a thousand
 _MOST = 3  # motions of a rotation that are told
@@ -38,13 +41,8 @@ _ECHO = 1e-3  # of the largest fall of χ²: what is left of it where it was not
 _FEWEST = 10  # peaks on either side of a slip
 _TELLING = 20  # peaks of a rotation that tell of a motion
 _PROFILE = 7.35  # fall of χ² at the ends of the 95 % interval of a change (1 - exp(-x/2))² = 0.95
-_ALIKE = (
-    1e-6  # part of a motion that the refinement cannot make, below which nothing is known of it
-)
 _AS_WELL = 9.0  # difference of their -2 ln p up to which two motions are not told apart: 3 σ
-_LARGE = 1000.0  # fall of χ² beyond which its probability underflows
 _TURNS = (1, 2, 3)  # periods of a wobble in a turn of the goniometer
-_PARTS = 3  # of the detector's sides; its square of a scan: as many regions as in `transition`
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def motions(
         return []
     hkl = refined.hkl.astype(np.float64)
     problem, nuisance, residual = taken_up(refined, peaks, group, free, rows)
-    turning = _problem(refined, peaks, group, ["cell", "orientation"])
+    turning = problem_of(refined, peaks, group, ["cell", "orientation"])
     moving = np.nan_to_num(turning.jacobian(turning.parameters.start(), hkl[rows], rows))
     names = turning.parameters.names
     of_cell = moving[:, : len(names) - 3]
@@ -161,11 +159,11 @@ def motions(
     ]
     found: list[Motion] = []
     known = nuisance
-    blocks = _blocks(scenes, problem.position[rows])
+    own = blocks(refined.rotations, problem.which[rows], problem.position[rows])
     largest = 0.0
     offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
     while len(found) < _MOST * len(scenes):
-        left = _Left.of(residual, known, blocks)
+        left = Left.of(residual, known, own)
         best = _best(pairs, left, moving[:, -3:], refined.cell, names)
         # Where a motion is not linear it leaves a part of its χ², whatever the errors are.
         if best is None or best[1] < _ECHO * largest:
@@ -194,40 +192,6 @@ def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Moti
         sigma,
         scene.shift(beside, values),
     )
-
-
-def taken_up(
-    refined: Refined,
-    peaks: Sequence[Peaks],
-    group: symmetry.SpaceGroup,
-    free: Sequence[str],
-    rows: NDArray[np.int64],
-) -> tuple[Problem, Floats, Floats]:
-    """What was refined, its derivatives (3n, p) for some peaks (n,), and their residuals (3n,)."""
-    problem = _problem(refined, peaks, group, free)
-    hkl = refined.hkl[rows].astype(np.float64)
-    # At the edge of the blind region a reflection may cease to cross: it says nothing.
-    nuisance = np.nan_to_num(problem.jacobian(problem.parameters.start(), hkl, rows))
-    return problem, nuisance, (refined.residuals[rows] / problem.sigma[rows]).ravel()
-
-
-def bias(problem: Problem, nuisance: Floats, moved: Floats, chi2: float) -> float:
-    """By how many σ cell and orientation make up for what moves the spots by ``moved`` (3n,)."""
-    crystal = np.isin(problem.parameters.names, _CRYSTAL)
-    if not crystal.any():
-        return 0.0
-    scale = np.maximum(np.linalg.norm(nuisance, axis=0), np.finfo(float).tiny)
-    inverse = np.linalg.pinv(nuisance / scale, rcond=_ALIKE)[crystal]
-    sigma = np.sqrt(chi2) * np.linalg.norm(inverse, axis=1)
-    return float(np.abs(inverse @ moved / np.maximum(sigma, np.finfo(float).tiny)).max())
-
-
-def _problem(
-    refined: Refined, peaks: Sequence[Peaks], group: symmetry.SpaceGroup, free: Sequence[str]
-) -> Problem:
-    constraints = symmetry.cell_constraints(group)
-    chosen = choose(free, constraints, refined.cell, refined.u, refined.rotations)
-    return Problem(chosen, peaks)
 
 
 @dataclass(frozen=True)
@@ -338,159 +302,21 @@ class _Moved:
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """Fall of χ², the size with its covariance, and a factor (k, r) of that: ``f fᵀ``."""
-
-    gain: float
-    values: Floats
-    covariance: Floats
-    factor: Floats
-
-
-@dataclass(frozen=True)
 class _Found:
     """A motion that was fitted, and -2 ln of the probability that it explains so much by chance."""
 
     credit: float
     variance: float
-    fit: _Fit
+    fit: Fit
     scene: _Scene
     candidate: _Candidate
     frame: float | None = None
     interval: tuple[float, float] | None = None
 
 
-def _fitted(gram: Floats, gradient: Floats, whole: Floats) -> _Fit:
-    """Fit of columns of which the nuisance parameters' part was taken.
-
-    Parameters
-    ----------
-    gram, gradient
-        Of the columns less that part.
-    whole
-        Gram matrix of the columns as they are: what is far below it was rounding.
-    """
-    scale = np.sqrt(np.maximum(np.diag(whole), np.finfo(float).tiny))
-    eigenvalues, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
-    good = eigenvalues > _ALIKE
-    factor = vectors[:, good] / np.sqrt(eigenvalues[good]) / scale[:, None]
-    inverse = factor @ factor.T
-    return _Fit(float(gradient @ inverse @ gradient), -inverse @ gradient, inverse, factor)
-
-
-def _blocks(scenes: Sequence[_Scene], position: Floats) -> tuple[NDArray[np.int64], ...]:
-    """Blocks of neighbouring peaks (n,): regions of the detector, parts of the scans, and both.
-
-    Parameters
-    ----------
-    position : (n, 3) array
-        Slow, fast, frame.
-    """
-    region, part = np.zeros((2, len(position)), np.int64)
-    for i, scene in enumerate(scenes):
-        slow, fast, frame = position[scene.mine].T
-        shape, n = scene.rotation.detector.shape, _PARTS**2
-        at = [
-            np.clip(np.floor(k * x / whole), 0, k - 1).astype(np.int64)
-            for x, k, whole in zip(
-                (slow, fast, frame),
-                (_PARTS, _PARTS, n),
-                (*shape, scene.rotation.scan.n_frames),
-                strict=True,
-            )
-        ]
-        region[scene.mine], part[scene.mine] = _PARTS * at[0] + at[1], n * i + at[2]
-    return region, part, region + (region.max() + 1) * part
-
-
-@dataclass(frozen=True)
-class _Left:
-    """What is left (3n,) of the residuals beside what is known, of which ``basis`` (3n, p) is one.
-
-    ``blocks`` are those of `_blocks`.
-    """
-
-    basis: Floats
-    residual: Floats
-    blocks: tuple[NDArray[np.int64], ...]
-
-    @classmethod
-    def of(cls, residual: Floats, known: Floats, blocks: tuple[NDArray[np.int64], ...]) -> "_Left":
-        basis, _ = np.linalg.qr(known / np.maximum(np.linalg.norm(known, axis=0), 1e-300))
-        return cls(basis, residual - basis @ (basis.T @ residual), blocks)
-
-    def beside(self, columns: Floats) -> Floats:
-        """Columns without what is known."""
-        beside: Floats = columns - self.basis @ (self.basis.T @ columns)
-        return beside
-
-    def weighed(self, own: Floats, fit: _Fit) -> tuple[float, float]:
-        """Fall of χ² over the variance, and the variance, of columns beside what is known (3n, k).
-
-        The variance is the mean square of the score's sums over blocks, of residuals beside the
-        fit too, over what it is of independent residuals of variance one (White, Econometrica 48,
-        817, 1980, of clusters; the largest of all kinds of blocks counts). It is at most what it
-        were if all that exceeds the errors were common to regions.
-
-        Few blocks do not tell it well: of ν degrees of freedom, the fall is that of χ² which is
-        as probable as F (Bartlett, Proc. R. Soc. A 160, 268, 1937):
-        ``(ν + k/2 - 1) ln(1 + x / ν)``.
-        """
-        k, chi2 = fit.values.size, float(self.residual @ self.residual)
-        n = len(self.residual) - self.basis.shape[1]
-        most = variance_left(fit.gain, k, chi2, n)
-        least = max((chi2 - fit.gain) / max(n - k, 1), 1.0)
-        if most <= least:
-            return fit.gain / most, most
-        unit = own @ fit.factor
-        score = unit * (self.residual + own @ fit.values)[:, None]
-        fitted = np.hstack([self.basis, unit])
-        variances, falls = [], []
-        for block in self.blocks:
-            square, expected, freedom = _block_sums(score, unit, fitted, np.repeat(block, 3))
-            if expected < _ALIKE:  # all peaks that tell of it are in one block
-                return fit.gain / most, most
-            variances.append(max(square / expected, least))
-            x = fit.gain / variances[-1]
-            falls.append((freedom + k / 2 - 1) * np.log1p(x / freedom))
-        return max(fit.gain / most, min(falls)), min(most, max(variances))
-
-
-def _block_sums(
-    score: Floats, unit: Floats, fitted: Floats, block: NDArray[np.int64]
-) -> tuple[float, float, float]:
-    """Sum of squares of a score's sums over blocks, what it is by chance, and degrees of freedom.
-
-    Parameters
-    ----------
-    score : (m, r) array
-        Orthonormal columns ``unit`` (m, r) times residuals.
-    fitted : (m, p) array
-        Orthonormal basis of all that was fitted: residuals beside it have covariance ``1 - f fᵀ``.
-    block : (m,) array
-
-    Returns
-    -------
-    square, expected, freedom : float
-        With ``C_b`` the covariance (r, r) of the sum over a block, ``Σ tr C_b`` and
-        ``(Σ tr C_b)² / (r Σ tr C_b²)`` (Satterthwaite, Biometrics Bull. 2, 110, 1946), of one
-        column: what is common to a block may be so along one of them only.
-    """
-    square, expected, second = 0.0, 0.0, 0.0
-    order = np.argsort(block, kind="stable")
-    for rows in np.split(order, np.nonzero(np.diff(block[order]))[0] + 1):
-        with_fitted = unit[rows].T @ fitted[rows]
-        own = unit[rows].T @ unit[rows] - with_fitted @ with_fitted.T
-        square += float(np.sum(score[rows].sum(axis=0) ** 2))
-        expected += float(np.trace(own))
-        second += float(np.sum(own**2))
-    freedom = expected**2 / max(unit.shape[1] * second, np.finfo(float).tiny)
-    return square, expected, freedom
-
-
 def _best(
     pairs: Sequence[tuple[_Scene, _Candidate]],
-    left: _Left,
+    left: Left,
     turns: Floats,
     cell: Floats,
     names: Sequence[str],
@@ -502,7 +328,7 @@ def _best(
     found = []
     for scene, candidate in pairs:
         own = left.beside(candidate.columns)
-        fit = _fitted(own.T @ own, own.T @ left.residual, candidate.columns.T @ candidate.columns)
+        fit = fitted(own.T @ own, own.T @ left.residual, candidate.columns.T @ candidate.columns)
         fall, variance = left.weighed(own, fit)
         credit = -2 * log_chance(fall, candidate.columns.shape[1])
         found.append(_Found(credit, variance, fit, scene, candidate))
@@ -526,23 +352,6 @@ def _best(
     return motion, best.fit.gain, columns, columns @ best.fit.values
 
 
-def variance_left(gain: float, freedom: int, chi2: float, n: int) -> float:
-    """Variance beside what explains a part of χ²; the peaks' own errors are not made smaller.
-
-    What exceeds them is common to neighbouring peaks, as in `orientation.transition`.
-    """
-    reduced = max((chi2 - gain) / max(n - freedom, 1), 1.0)
-    return reduced * systematic(reduced, max(n // 3, 1)) ** 2
-
-
-def log_chance(gain: float, freedom: int) -> float:
-    """Logarithm of the probability that χ² of so many parameters exceeds a value by chance."""
-    a, y = freedom / 2, gain / 2
-    if gain < _LARGE:
-        return float(np.log(gammaincc(a, max(y, 0.0))))
-    return float((a - 1) * np.log(y) - y - gammaln(a) + np.log1p((a - 1) / y))
-
-
 def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
     """Logarithm of the probability that a slip at one of all frames exceeds a value by chance.
 
@@ -558,7 +367,7 @@ def log_chance_of_slip(gain: float, freedom: int, n_peaks: int) -> float:
     return float(min(a * np.log(y) - y - gammaln(a) + np.log(trials), 0.0))
 
 
-def _slip(scene: _Scene, left: _Left, turns: Floats) -> list[_Found]:
+def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
     """Best turn of the crystal from some frame on: sums from there to the end, for all frames."""
     rows = np.nonzero(scene.mine)[0]
     rows = rows[np.argsort(-scene.frame[rows], kind="stable")]
@@ -575,11 +384,9 @@ def _slip(scene: _Scene, left: _Left, turns: Floats) -> list[_Found]:
     scale = np.sqrt(np.einsum("naa->na", gram[inner]))
     eigenvalues, vectors = np.linalg.eigh(own / scale[:, :, None] / scale[:, None, :])
     along = np.einsum("nab,na->nb", vectors, gradient[inner] / scale)
-    gains = np.where(eigenvalues > _ALIKE, along**2 / np.maximum(eigenvalues, _ALIKE), 0).sum(
-        axis=1
-    )
+    gains = np.where(eigenvalues > ALIKE, along**2 / np.maximum(eigenvalues, ALIKE), 0).sum(axis=1)
     at = int(np.argmax(gains))
-    fit = _fitted(own[at], gradient[inner][at], gram[inner][at])
+    fit = fitted(own[at], gradient[inner][at], gram[inner][at])
     frames = scene.frame[rows]
     # Between the first peak of the turned part and the last before it.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)

@@ -22,6 +22,7 @@ from hklflow.orientation.lattice_search import is_indexed
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.satellites import INDEXED
+from hklflow.quality import remedies
 from hklflow.quality.remedies import vector_text
 
 Floats = NDArray[np.float64]
@@ -326,9 +327,8 @@ def _of_module(module: Displaced, named: Named) -> Record:
         "size": module.size,
         "sentence": (
             f"{module.told()}: cell and orientation may be off by more than their errors, and its "
-            "part of S(Q) is displaced; calibrate the modules: `hklflow calibration propose "
-            f"{named.sample}-{named.scan} --level module --bragg {named.sample}/{named.scan} "
-            '--author "..."`'
+            f"part of S(Q) is displaced; calibrate the modules: "
+            f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
     }
 

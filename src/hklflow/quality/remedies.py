@@ -11,6 +11,14 @@ _SAME = 0.02  # of two propagation vectors, in each component
 _MARGIN = 0.05  # of the fraction of unindexed peaks above what was seen
 
 
+def module_calibration(sample: str, scan: str) -> str:
+    """Return the command by which a calibration takes its modules from the peaks of a scan."""
+    return (
+        f"hklflow calibration propose {sample}-{scan} --level module --bragg {sample}/{scan} "
+        '--author "..."'
+    )
+
+
 def proposal(
     figures: Mapping[str, Any],
     parent: Mapping[str, Any],

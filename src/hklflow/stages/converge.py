@@ -14,6 +14,7 @@ from pydantic import Field
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.quality import remedies
 from hklflow.stage import measured, norms
 from hklflow.stage.integration_settings import IntegrationSettings
 
@@ -440,7 +441,8 @@ def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Param
     """Say which modules are displaced, and what helps."""
     if not displaced:
         return []
-    cure = f"`{_propose(params)}` makes the displacements in modules.json part of the calibration"
+    command = remedies.module_calibration(params.sample, params.scan)
+    cure = f"`{command}` makes the displacements in modules.json part of the calibration"
     if "why not" in level:
         cure = (
             f"they could not be fitted ({level['why not']}): calibrate the modules, with "
@@ -449,14 +451,6 @@ def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Param
         )
     told = "; ".join(module.told() for module in displaced)
     return [f"{told}: spots on them are integrated beside their places; {cure}"]
-
-
-def _propose(params: Params) -> str:
-    """Command by which the calibration takes the modules of this scan."""
-    return (
-        f"hklflow calibration propose {params.sample}-{params.scan} --level module "
-        f'--bragg {params.sample}/{params.scan} --author "..."'
-    )
 
 
 def _module_level(
@@ -524,7 +518,9 @@ def _modules_product(
         "displaced": [module.to_dict() for module in displaced],
         "fit": None if "why not" in level else level,
         "why not": level.get("why not"),
-        "propose with": None if "why not" in level else _propose(params),
+        "propose with": None
+        if "why not" in level
+        else remedies.module_calibration(params.sample, params.scan),
     }
 
 

@@ -88,6 +88,7 @@ class Accumulator(Sums):
     Counts and norms are kept as uint32, 8 bytes for a voxel that is touched, and 4 more where norms
     exceed 1024 times the largest N; for frames of floating point, of 64-bit integers, of fewer than
     16 pixels along fast or with sub-samples that are no power of two up to 32, both are float64.
+
     Parameters are those of `sums.Sums`.
 
     Attributes
