@@ -116,8 +116,8 @@ NXmx with bitshuffle-LZ4 at {facts["bits per pixel"]:.1f} bits per pixel, in the
 Grids of ± 6.4, 6.9, 9.7 r.l.u.: a voxel is 4 pixels wide at 301³, 2.4 at 501³.
 
 **Rates** are millions of raw detector pixels (masked ones included) per CPU second (user and system
-time of all threads and processes): the median of {results["rounds"]} rounds, with quartiles. In every
-round all programs run once, in random order, each in its own process. The time of compilation
+time of all threads and processes): the median of {results["rounds"]} rounds, with quartiles. In
+every round all programs run once, in random order, each in its own process. The time of compilation
 (numba) and imports is not counted; for the other programs, neither tables of Q nor the first touch
 of their memory is counted; for the DIALS programs, the cost of the same command on four frames is
 subtracted. All programs use one thread unless stated otherwise, also in BLAS and OpenMP. Slow
@@ -204,9 +204,7 @@ def _roofline(results: Results) -> str:
             row += [f"{1e3 / sum(cost):.0f}"]
             rows.append([*row, f"{sum(cost) * own / 10:.0f} %" if own else "–"])
     head = ["roofline", "additions per pixel", "decode, ns", "index, ns", "additions, ns"]
-    text += (
-        "\n\nA pixel stays in a voxel for some frames, and is added once when it leaves the voxel.\n\n"
-    )
+    text += "\n\nA pixel stays in a voxel for some frames, and is added once when it leaves.\n\n"
     return text + _table([*head, "Mpixel per CPU s", "hklflow reaches"], rows)
 
 
