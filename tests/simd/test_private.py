@@ -11,9 +11,6 @@ import pytest
 from hklflow.simd import private
 
 REPOSITORY = Path(__file__).parents[2]
-#: What of numba other packages may rely on.
-PUBLIC = {"numba", "numba.extending"}
-SIMD = REPOSITORY / "src/hklflow/simd"
 
 
 def test_private_interfaces_of_numba_are_as_they_were() -> None:
@@ -56,40 +53,30 @@ def test_nothing_of_numba_is_imported_to_ask() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _imported(path: Path) -> Iterator[str]:
-    """Modules that a file imports, at its top or within functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _is_within(name: str, package: str) -> bool:
-    return f"{name}.".startswith(f"{package}.")
-
-
-def _files() -> list[Path]:
-    return [p for d in ("src", "benchmarks") for p in sorted((REPOSITORY / d).rglob("*.py"))]
+def _imports() -> Iterator[tuple[str, str]]:
+    """Files, with the modules of numba and llvmlite that they import anywhere."""
+    for path in (p for d in ("src", "benchmarks") for p in sorted((REPOSITORY / d).rglob("*.py"))):
+        text = path.read_text()
+        if "numba" not in text and "llvmlite" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            yield from ((str(path.relative_to(REPOSITORY)), module) for module in modules)
 
 
 def test_llvmlite_and_private_numba_are_for_simd() -> None:
-    users: dict[str, set[str]] = {"llvmlite": set(), "numba.core": set(), "numba.extending": set()}
-    for path in _files():
-        for name in _imported(path):
-            for package, found in users.items():
-                if _is_within(name, package):
-                    found.add(str(path.relative_to(REPOSITORY)))
-    assert users["numba.core"] == {"src/hklflow/simd/private.py"}
-    assert users["numba.extending"] == {"src/hklflow/simd/define.py"}
-    assert all(Path(user).parent == Path("src/hklflow/simd") for user in users["llvmlite"])
-    assert users["llvmlite"]
-
-
-def test_no_other_module_of_numba_is_used() -> None:
-    for path in _files():
-        for name in _imported(path):
-            if _is_within(name, "numba") and not _is_within(name, "numba.core"):
-                # `from numba import njit` and `numba.extending`, but no module below numba.
-                module = name.rpartition(".")[0] or name
-                assert module in PUBLIC, f"{path.name} imports {name}"
+    for path, name in _imports():
+        if name.startswith("numba.core"):
+            assert path == "src/hklflow/simd/private.py", f"{path} imports {name}"
+        elif name.startswith(("llvmlite", "numba.extending")):
+            assert path.startswith("src/hklflow/simd/"), f"{path} imports {name}"
+        elif name.startswith("numba."):
+            # `from numba import njit`, but nothing of a module below numba.
+            assert name.count(".") == 1, f"{path} imports {name}"
+    files = {path for path, name in _imports() if name.startswith("llvmlite")}
+    assert "src/hklflow/simd/value.py" in files

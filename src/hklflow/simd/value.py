@@ -65,7 +65,8 @@ class Value:
         name = of_floats if self.kind.is_float else of_integers
         if not name:
             raise TypeError(f"{self.kind} has no such operation")
-        written = getattr(builder(), name)(self.llvm, _same(self, other).llvm)
+        other = _same(self, other)
+        written = getattr(builder(), name)(self.llvm, other.llvm)
         return Value(written, self.kind, self.lanes)
 
     def _compare(self, how: str, other: Any) -> "Value":
