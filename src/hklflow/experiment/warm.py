@@ -7,7 +7,7 @@ Numba compiles a kernel when it is first called and keeps it on disk: beside the
 that can be written to, else in the user's cache; ``NUMBA_CACHE_DIR`` says where else. This
 reduces a tiny rotation of each usual type of frame by the stages themselves, so that what they
 use is there. Without it every job that starts at first compiles for itself; the stages of
-integrating detectors ask for their kernels when they start (`hklflow.base.kernel_cache.ensure`).
+integrating detectors ask for their kernels when they start (`hklflow.stage.kernels.ensure`).
 """
 
 import io
@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import geometry, stage
-from hklflow.base import kernel_cache
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.prediction import Prediction, predict
 from hklflow.peaks.table import Peaks
+from hklflow.stage import kernels
 
 #: Types of frames that photon counters write. What does not depend on it comes with the first.
 DTYPES = ("uint32", "uint16", "int32")
@@ -115,7 +115,7 @@ def warm(*groups: str, jobs: int | None = None) -> None:
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     print(f"{running.pop(done)}: {done.result():.0f} s", flush=True)
     for group in groups:
-        if (done_before := kernel_cache.marker(group)) is not None:
+        if (done_before := kernels.marker(group)) is not None:
             done_before.touch()
 
 
