@@ -19,7 +19,7 @@ from hklflow.constants.status import Bit
 from hklflow.constants.write_layouts import RawFrames, write_run
 from hklflow.formats.nxmx import HC
 from hklflow.formats.raw import open_frames, read_header
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.stages import correct_frames, import_scan
 
 ENERGY, N, MODULE = 12.0, 5, (32, 64)
@@ -75,7 +75,7 @@ def jungfrau(folder: Path, photons: np.ndarray, **header: Any) -> tuple[Path, Pa
         "temperature": 90.0,
         "dtype": np.uint16,
     }
-    with NXmxWriter(folder / "raw.nxs", **given | header) as writer:
+    with NXmxWriter(folder / "raw.nxs", NXmxHeader(**given | header)) as writer:
         writer.append(raw)
     modules = [constants_of(t, "jungfrau", m) for m, t in enumerate(made)]
     return folder / "raw.nxs", write_constants(folder / "constants.nxs", modules)
