@@ -5,11 +5,13 @@ All of it or nothing, under the lock of the tables: what was there before a fail
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError, printable
 from hklflow.cli.folder import Folder, commented_rows, read_table
@@ -28,15 +30,21 @@ def say(line: str) -> None:
     print(printable(line))
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class Stated:
-    """What the user states of all rows; empty or None: not said."""
+    """Options that the user states for all rows; empty or None: not stated."""
 
     space_group: str | None = None
-    cell: Sequence[float] | None = None
+    """Space group of a new row of samples."""
+    cell: tuple[float, float, float, float, float, float] | None = None
+    """Approximate cell of a new row of samples, in Å and degrees."""
     formula: str = ""
+    """Chemical formula of a new row of samples."""
     parent: str = ""
+    """Scan of the same sample from whose orientation all start; else what the files say."""
     calibration: str = ""
+    """Detector geometry of the configuration; else what the files say."""
 
     def sample_row(self, name: str, found: "FoundSample | None") -> dict[str, str]:
         """Row of the table of samples."""
