@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from hklflow import geometry, nexus, stage
+from hklflow.base.values import HC
 from hklflow.constants import simulate as asics
-from hklflow.formats.nxmx import HC
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
 from hklflow.peaks.search import Peaks

@@ -12,12 +12,12 @@ from tests.constants.true_constants import constants_of, write_constants
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import HC
 from hklflow.constants import simulate
 from hklflow.constants.detectors import integrating
 from hklflow.constants.rotation_frames import Run
 from hklflow.constants.status import Bit
 from hklflow.constants.write_layouts import RawFrames, write_run
-from hklflow.formats.nxmx import HC
 from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.stages import correct_frames, import_scan

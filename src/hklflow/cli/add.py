@@ -6,10 +6,9 @@ from pathlib import Path
 from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.cli.folder import experiment
 from hklflow.cli.options import Directory
-
-CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
 def add_sample(
@@ -45,7 +44,7 @@ def add_sample(
     known(space_group)
     row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}
     if cell is not None:
-        row |= {axis: f"{value:.10g}" for axis, value in zip(CELL, cell, strict=True)}
+        row |= {axis: f"{value:.10g}" for axis, value in zip(CELL_NAMES, cell, strict=True)}
     folder = experiment(directory)
     folder.add("samples", [row])
     print(f"{name} added to {folder.table('samples')}")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError, printable
+from hklflow.base.values import CELL_NAMES
 from hklflow.cli.folder import Folder, commented_rows, read_table
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
 
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 Source = tuple[str, str]
 """Frames: a file or the pattern of a series, and the path in an HDF5 file (or nothing)."""
@@ -54,7 +54,7 @@ class Stated:
             "space_group": self.space_group or (found and found.space_group) or "P 1",
             "formula": self.formula or (found.formula if found else ""),
         }
-        given = {} if cell is None else dict(zip(_CELL, cell, strict=True))
+        given = {} if cell is None else dict(zip(CELL_NAMES, cell, strict=True))
         return row | {axis: f"{value:.10g}" for axis, value in given.items()}
 
     def scan_row(self, one: "FoundScan", raw: str) -> dict[str, str]:

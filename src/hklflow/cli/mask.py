@@ -16,6 +16,7 @@ from cyclopts import App, Parameter
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
+from hklflow.base.values import MOST_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ app = App(name="mask", help="Mask files: steps, in order, that mask pixels or fr
 Kind = Literal["rectangle", "circle", "annulus", "ring", "polygon", "beamstop", "edges", "detector"]
 Op = Literal["add", "subtract"]
 
-_MOST_PIXELS = 1_000_000_000  # of a detector
 _NEW = """\
 # Pixels to mask or to free: one step in a line, in this order; (slow, fast) in pixels.
 # Used with `pixel_mask: {mask_file: ...}` in the configuration; see `hklflow mask --help`.
@@ -319,7 +319,7 @@ def _blank(text: str) -> "NDArray[np.float64]":
         rows, columns = (int(part) for part in text.split(","))
     except ValueError:
         rows = columns = 0
-    if rows < 1 or columns < 1 or rows * columns > _MOST_PIXELS:
+    if rows < 1 or columns < 1 or rows * columns > MOST_PIXELS:
         raise HklflowError(f"--shape {text!r} is no shape; give rows,columns, such as 1043,981")
     return np.zeros((rows, columns))
 

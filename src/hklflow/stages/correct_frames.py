@@ -83,9 +83,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
+    from hklflow.base.values import HC
     from hklflow.constants.correct import Tally
     from hklflow.constants.correct_kernels import NO_STAGE
-    from hklflow.formats.nxmx import HC
     from hklflow.formats.write_raw import NXmxWriter, described
 
     detector, modules, known = _described(inputs.constants, params)
@@ -204,7 +204,7 @@ def _step(variance: "NDArray[np.float64]", path: Path) -> float:
 
 def _require_energy(energy: float, header: "Header", path: Path) -> None:
     from hklflow.base.errors import HklflowError
-    from hklflow.formats.nxmx import HC
+    from hklflow.base.values import HC
 
     if header.wavelength is None:
         return
