@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import geometry, stage
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.prediction import Prediction, predict
@@ -145,19 +145,11 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
     gap[:, 70:74] = 1
     unknown = {"i": -1, "f": np.nan}
     counts[:, gap != 0] = unknown[dtype.kind] if dtype.kind in unknown else np.iinfo(dtype).max
-    detector, goniometer = rotation.detector, rotation.goniometer
-    with NXmxWriter(
-        path,
+    header = NXmxHeader(
+        **geometry_facts(rotation.detector, rotation.goniometer),
         shape=_SHAPE,
         n_frames=_N_FRAMES,
-        pixel_size=detector.pixel_size,
-        origin=detector.origin,
-        slow=detector.slow,
-        fast=detector.fast,
         wavelength=rotation.beam.wavelength,
-        axis_names=goniometer.names,
-        axes=goniometer.axes,
-        angles=goniometer.angles,
         start=rotation.scan.start,
         step=rotation.scan.step,
         exposure=0.1,
@@ -166,7 +158,8 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
         pixel_mask=gap,
         saturation=29000,
         dtype=dtype,
-    ) as writer:
+    )
+    with NXmxWriter(path, header) as writer:
         writer.append(counts)
 
 
