@@ -111,8 +111,8 @@ def combine(
     for bit, image in parts:
         if image.shape != shape or bits.shape != shape:
             raise HklflowError(
-                f"the mask {bit.name} has shape {image.shape}, but the image {shape}; give the mask "
-                "of this detector"
+                f"the mask {bit.name} has shape {image.shape}, but the image {shape}; give the "
+                "mask of this detector"
             )
         bits[image] |= np.uint32(bit)
     return bits

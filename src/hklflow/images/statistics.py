@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 _PATCHES = 16  # patches along each side of the detector, but at most one for each pair of cells
 _PARTS = 4  # parts along each side whose backgrounds are compared
 _SPILL = 256  # number of frames whose sum fits the narrow sums
-#: Half size of the window of the background, pixels, and limit of loud cells, for statistics that do
-#: not share the frame store of the peak search.
+#: Half size of the window of the background, pixels, and limit of loud cells, for statistics that
+#: do not share the frame store of the peak search.
 _WINDOW, _N_SIGMA = 9, 4.5
 _TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64)
 
