@@ -234,7 +234,7 @@ def test_volumes_of_other_stages_are_refused(
     with GridWriter(filled, GRID, CELL, "t", types, fast=True) as writer:
         writer.write_block((0, 0), data=ones, data_errors=ones, punched=ones)
         writer.note({"operations": GROUP.laue_operations.tolist(), "space_group": "P -1"})
-    for path, what in ((merged, "is not symmetrised"), (filled, "was filled already")):
+    for path, what in ((merged, "is not symmetrised"), (filled, "is filled already")):
         own = fill.Inputs(symmetrised=path, orientation=given.orientation)
         with pytest.raises(HklflowError, match=what):
             fill.main(inputs=own, outputs=out, params=fill.Params())

@@ -276,7 +276,7 @@ def test_the_onset_is_named_between_its_two_temperatures(findings: dict[str, Any
 
 def test_sentences_of_the_scans_and_of_what_is_missing(findings: dict[str, Any]) -> None:
     told = findings["sentences"]
-    assert "lost has no temperature and is in the table but not in the plots" in told
+    assert "lost has no temperature: it is in the table, but not in the plots" in told
     assert "tetra s150 at 150 K: gate" in told
     assert "s100: too cold" in told
     assert len(told) == 4
@@ -429,4 +429,4 @@ def test_narrow_reflections_and_strangers_are_said(tmp_path: Path) -> None:
     stage.write_json(given.orientations[1], orientation)
     told = stage.read_json(run(given, tmp_path).findings)["sentences"]
     assert any("cold: no rocking width" in sentence for sentence in told)
-    assert any("cold: no scale; it has 0 reflections" in sentence for sentence in told)
+    assert any("cold: no scale, because it has only 0 reflections" in sentence for sentence in told)

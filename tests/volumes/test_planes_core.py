@@ -36,7 +36,7 @@ MONOCLINIC = np.array([5.0, 7.0, 6.0, 90.0, 112.0, 90.0])
 )
 def test_planes_are_read(text: str, origin: Any, first: Any, second: Any) -> None:
     if origin is None:
-        with pytest.raises(HklflowError, match="two free letters, this has 3"):
+        with pytest.raises(HklflowError, match="it has 3 free letters"):
             planes.parse(text, "hkl")
         return
     plane = planes.parse(text, "hkl")
@@ -54,13 +54,13 @@ def test_planes_are_read(text: str, origin: Any, first: Any, second: Any) -> Non
         ("h k", "there are 2 expressions"),
         ("h k 0 0", "there are 4 expressions"),
         ("h+k 2h+2k 0", "parallel"),
-        ("x y 0", "'x' is no linear expression of h, k, l"),
-        ("h k* 0", "no linear expression"),
-        ("h*k k 0", "no linear expression"),
-        ("hh k 0", "no linear expression"),
-        ("h k .", "no linear expression"),
-        ("h/0 k 0", "no linear expression"),
-        ("h,,k", "'' is no linear expression"),
+        ("x y 0", "'x' is not a linear expression of h, k, l"),
+        ("h k* 0", "not a linear expression"),
+        ("h*k k 0", "not a linear expression"),
+        ("hh k 0", "not a linear expression"),
+        ("h k .", "not a linear expression"),
+        ("h/0 k 0", "not a linear expression"),
+        ("h,,k", "'' is not a linear expression"),
         ("h^2k0", "cannot be read"),
         ("", "there are 0"),
     ],

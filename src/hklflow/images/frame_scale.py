@@ -280,8 +280,8 @@ def _smooth(ratio: Floats, weight: Floats, window: int) -> tuple[Floats, Floats,
     blocks = _fit_blocks(ratio, weight, window)
     frames = np.arange(n)
     last = n - window
-    around = np.clip(frames - window // 2, 0, last)
-    enough = blocks.usable[around]
+    centred = np.clip(frames - window // 2, 0, last)
+    enough = blocks.usable[centred]
     if not enough.any():
         return np.full(n, np.nan), np.full(n, np.nan), np.full(n, Status.INTERPOLATED, np.uint8)
     before, after = np.clip(frames - window + 1, 0, last), np.clip(frames, 0, last)
@@ -289,8 +289,8 @@ def _smooth(ratio: Floats, weight: Floats, window: int) -> tuple[Floats, Floats,
     cost = [blocks.misfit[b] + (blocks.tukey[b, frames - b] < 0.5) for b in (before, after)]
     side = np.where(cost[0] < cost[1], before, after)
     # A misfit above 2 is not one parabola; a side with less than half of it is beyond a step.
-    step = (blocks.misfit[around] > 2) & (blocks.misfit[side] < 0.5 * blocks.misfit[around])
-    choice = np.where(step & known, side, around)
+    step = (blocks.misfit[centred] > 2) & (blocks.misfit[side] < 0.5 * blocks.misfit[centred])
+    choice = np.where(step & known, side, centred)
     value, error, kept = blocks.at(frames, choice)
     status = np.where(kept, Status.USED, Status.REPLACED).astype(np.uint8)
     status[~known | ~enough] = Status.INTERPOLATED

@@ -239,18 +239,18 @@ class _Masker:
         """Grow the region of the oldest unfinished frame, and return its mask."""
         window = self.windows.popleft()
         oldest = min(self.n_done, 1)
-        own = self.seeds[oldest]
+        own_seeds = self.seeds[oldest]
         others = [seeds for i, seeds in enumerate(self.seeds) if i != oldest]
-        other = np.concatenate(others) if others else own[:0]
-        cells = own[:0]
-        if len(own) or len(other):
+        other = np.concatenate(others) if others else own_seeds[:0]
+        cells = own_seeds[:0]
+        if len(own_seeds) or len(other):
             memory, reach = self._memory(), math.floor((self.p.reach / self.p.cell) ** 2)
             size = kernels.grow(
-                window, self.rules, memory, reach, own, other, self.met, *self.lists
+                window, self.rules, memory, reach, own_seeds, other, self.met, *self.lists
             )
             cells = self.lists[2][:size]
         cells = np.concatenate([cells, *self.glow])
-        self.glow.append(own)
+        self.glow.append(own_seeds)
         if self.n_done > 0:
             self.seeds.popleft()
         self.n_done += 1

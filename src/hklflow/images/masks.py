@@ -1,7 +1,7 @@
 """Pixel masks of one detector image: their bits, gaps and flagged pixels.
 
-A mask is a bool array (slow, fast), True = bad. The reasons are stored in an array of
-bits, those of NXmx ``pixel_mask`` (see :class:`MaskBit`); ``bad = bits != 0``.
+A mask is a bool array (slow, fast), True = bad. The reasons are stored in an array with
+the bits of NXmx ``pixel_mask`` (see :class:`MaskBit`); ``bad = bits != 0``.
 """
 
 from collections.abc import Iterable

@@ -139,8 +139,10 @@ class PairDispersion:
         share = 0.5
         # The beam may change between both frames: find the first frame's share of it.
         for calm in (math.inf, _CALM, _CALM):
-            one, two = _sums(first, second, self._bad, self._flag, share, calm)
-            share = one / (one + two) if one > 0 and two > 0 else 0.5
+            sum_first, sum_second = _sums(first, second, self._bad, self._flag, share, calm)
+            share = (
+                sum_first / (sum_first + sum_second) if sum_first > 0 and sum_second > 0 else 0.5
+            )
         arrays = self._total, self._largest, self._pairs
         _add_pair(first, second, self._bad, self._flag, share, *arrays)
 

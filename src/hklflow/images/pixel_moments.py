@@ -145,13 +145,13 @@ def local_outliers(
     side = 2 * radius + 1
     known = np.where(bad | ~np.isfinite(values), np.inf, values)
     padded = np.pad(known, radius, constant_values=np.inf)
-    around = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))
     others = np.ones(side * side, bool)
     others[side * side // 2] = False
     below, above = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for start in range(0, values.shape[0], _ROWS):
         rows = slice(start, start + _ROWS)
-        near = around[rows].reshape(-1, values.shape[1], side * side)[..., others]
+        near = windows[rows].reshape(-1, values.shape[1], side * side)[..., others]
         centre = _middle(near)
         apart = np.abs(np.where(np.isfinite(near), near - centre[..., None], np.inf))
         scatter = 1.4826 * _middle(apart)

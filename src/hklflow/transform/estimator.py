@@ -154,7 +154,7 @@ def add(
 
 
 def add_noisy(parts: list[NDArray[Any]], sums: list[Floats], at: tuple[int, int] = (0, 0)) -> Sums:
-    """Do `add` for volumes of which at least one has read noise.
+    """Do `add` for volumes if at least one of them has read noise.
 
     Parameters
     ----------

@@ -86,9 +86,9 @@ def controls(target: Target, holes: list[Holes], seed: int = 0) -> dict[str, Con
     return judged
 
 
-def best_of(found: dict[str, Control], default: str) -> str:
+def best_of(judged: dict[str, Control], default: str) -> str:
     """Return the kriging with the smallest rms; the default unless another is better by 2 %."""
-    rms = {name: item.rms for name, item in found.items() if name in MODELS}
+    rms = {name: item.rms for name, item in judged.items() if name in MODELS}
     if default not in rms:
         return default
     least = min(rms, key=lambda name: rms[name])

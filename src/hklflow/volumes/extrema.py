@@ -76,20 +76,20 @@ class Strongest:
         if self._before is None:
             self._before = np.zeros((1, *planes.shape[1:]), np.float32)
         self._next += len(planes)
-        held = [self._before, planes]
+        parts = [self._before, planes]
         last = self._next == self._grid.array_shape[0]
         if last:
-            held.append(np.zeros((1, *planes.shape[1:]), np.float32))
-        whole = np.concatenate(held)
+            parts.append(np.zeros((1, *planes.shape[1:]), np.float32))
+        stack = np.concatenate(parts)
         # The last plane can be searched only with the plane after it.
-        self._search(whole, self._next + last - len(whole))
-        self._before = whole[-2:]
+        self._search(stack, self._next + last - len(stack))
+        self._before = stack[-2:]
 
-    def _search(self, whole: NDArray[np.float32], first: int) -> None:
+    def _search(self, stack: NDArray[np.float32], first: int) -> None:
         from scipy.ndimage import maximum_filter
 
-        inner = whole[1:-1]
-        highest = maximum_filter(whole, size=3, mode="constant", cval=0.0)[1:-1]
+        inner = stack[1:-1]
+        highest = maximum_filter(stack, size=3, mode="constant", cval=0.0)[1:-1]
         place = np.flatnonzero((inner == highest) & (inner > 0))
         values = inner.ravel()[place]
         if len(place) > self._keep:
@@ -164,8 +164,8 @@ def simplest(point: Floats, operations: Floats, grid: Grid) -> Floats:
     """
 
     def on_grid(other: Floats) -> bool:
-        around = trilinear(grid, other)
-        return around is not None and around[1].size == 1
+        voxels = trilinear(grid, other)
+        return voxels is not None and voxels[1].size == 1
 
     def plainness(other: Floats) -> tuple[float, ...]:
         return (-np.count_nonzero(other), -np.count_nonzero(other < 0), *other)
@@ -188,12 +188,12 @@ def trilinear(grid: Grid, point: ArrayLike) -> tuple[tuple[slice, slice, slice],
     """
     place = (np.asarray(point, dtype=np.float64) - grid.first) / grid.step
     low = np.floor(place + 1e-6).astype(int)
-    rest = np.where(place - low < 1e-6, 0.0, place - low)
-    high = low + (rest > 0)
+    fraction = np.where(place - low < 1e-6, 0.0, place - low)
+    high = low + (fraction > 0)
     if np.any(low < 0) or np.any(high >= np.array(grid.shape)):
         return None
     h, k, l = (  # noqa: E741
-        np.array([1 - r, r]) if r else np.ones(1) for r in rest
+        np.array([1 - r, r]) if r else np.ones(1) for r in fraction
     )
     region = tuple(slice(int(a), int(b) + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
     return (region[0], region[1], region[2]), l[:, None, None] * k[:, None] * h

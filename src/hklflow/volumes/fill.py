@@ -236,11 +236,11 @@ def fill(
     for _ in done if progress is None else progress(done, total):
         pass
     kernels.average(target.data, target.errors, code, target.images)
-    rest = _unfilled(target)
-    if len(rest):
-        _level(target, rest)
+    unfilled = _unfilled(target)
+    if len(unfilled):
+        _level(target, unfilled)
         kernels.average(target.data, target.errors, code, target.images)
-    return {"holes": total, "shapes": len(work), "voxels by shell": len(rest)}
+    return {"holes": total, "shapes": len(work), "voxels by shell": len(unfilled)}
 
 
 def _krige(target: Target, work: list[Holes], model: str) -> Iterator[int]:
@@ -284,16 +284,16 @@ def _alike(
     several &= sets.any(axis=1)
     for i in np.flatnonzero(several):
         yield bases[which == i], sets[i]
-    rest = ~several[which]
-    rest &= measured.any(axis=1)
-    if rest.any():
-        yield bases[rest], np.ones(len(support), bool)
+    others = ~several[which]
+    others &= measured.any(axis=1)
+    if others.any():
+        yield bases[others], np.ones(len(support), bool)
 
 
 def _unfilled(target: Target) -> Indices:
-    wanted = (target.code == PUNCHED) | (target.code == UNMEASURED)
-    wanted &= ~np.isfinite(target.data)
-    return np.flatnonzero(wanted)
+    unfilled = (target.code == PUNCHED) | (target.code == UNMEASURED)
+    unfilled &= ~np.isfinite(target.data)
+    return np.flatnonzero(unfilled)
 
 
 def radii(target: Target, numbers: Indices) -> Floats:

@@ -21,9 +21,9 @@ def _laplacian(voxels: Indices, edges: Floats) -> Floats:
     for axis in range(3):
         weight = float(1 / np.sum(edges[axis] ** 2))
         for (l, k, h), i in list(number.items()):  # noqa: E741
-            there = [l, k, h]
-            there[axis] += 1
-            j = number.get((there[0], there[1], there[2]))
+            neighbour = [l, k, h]
+            neighbour[axis] += 1
+            j = number.get((neighbour[0], neighbour[1], neighbour[2]))
             if j is not None:
                 matrix[[i, j], [i, j]] += weight
                 matrix[[i, j], [j, i]] -= weight

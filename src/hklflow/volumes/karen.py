@@ -43,7 +43,10 @@ def outliers(
     at_l, at_k, at_h = nodes
     karen_kernels.windows(data, at_l, at_k, at_h, half, stride, level, scatter)
     flagged = np.zeros(data.shape, np.uint8)
-    across = [_weights(np.arange(n), at) for n, at in zip(data.shape[1:], nodes[1:], strict=True)]
+    across = [
+        _weights(np.arange(n), axis_nodes)
+        for n, axis_nodes in zip(data.shape[1:], nodes[1:], strict=True)
+    ]
     for l in range(data.shape[0]):  # noqa: E741
         centre, width = (_plane(field, l, nodes[0], across) for field in (level, 1.4826 * scatter))
         with np.errstate(invalid="ignore"):

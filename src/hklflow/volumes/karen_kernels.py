@@ -7,7 +7,7 @@ from hklflow.simd.jit import kernel
 
 @kernel
 def windows(data, nodes_l, nodes_k, nodes_h, half, stride, level, scatter):  # type: ignore[no-untyped-def]
-    """Median and MAD of the measured voxels in windows around the nodes; NaN for too few voxels.
+    """Compute median and MAD of measured voxels in windows around nodes; NaN for too few voxels.
 
     ``half`` (l, k, h) are the half-widths; every ``stride``-th voxel along each axis is read.
     """

@@ -218,7 +218,7 @@ class Kriging:
         by_missing = cho_solve(factor, weights[:, r].T).T
         by_measured = weights[:, o] - by_missing @ p[np.ix_(r, o)]
         b, s = self._bases[pair[0]], RATIOS[pair[1]]
-        # Total variance, minus the variance of the assumed noise, plus that of the measured noise.
+        # Total variance, minus the variance of assumed noise, plus the variance of measured noise.
         total = s * b.spread + np.einsum("vs,vs->v", self._drift, self._drift)
         total -= (s**2 * b.onto**2 / (1 + s * b.eigenvalues)).sum(axis=1)
         total += np.einsum("vr,vr->v", weights[:, r], by_missing)

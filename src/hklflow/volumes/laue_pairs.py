@@ -26,7 +26,7 @@ _SAMPLE = 8_000_000
 _FEWEST_BRICKS, _MOST_BRICKS = 300, 1000
 # Fewest pairs with which an operation is judged.
 _FEWEST = 200
-# An operation is contradicted if its differences exceed this multiple of those of equal S.
+# An operation is contradicted if its difference exceeds this multiple of the one of equal S.
 TIMES = 2.0
 _FLOOR = ("the same voxels in other volumes", "Friedel mates")
 
@@ -60,9 +60,9 @@ def examine(
         operation is contradicted.
     """
     operations = np.asarray(group.laue_operations)
-    *maps, whole = index_maps(records.grid, operations)
-    matrices, shifts = (np.rint(x[whole]).astype(np.int64) for x in maps)
-    exact = operations[whole]
+    *maps, is_exact = index_maps(records.grid, operations)
+    matrices, shifts = (np.rint(x[is_exact]).astype(np.int64) for x in maps)
+    exact = operations[is_exact]
     voxels = _sample(records, cell, bragg_radius, len(exact))
     first = _pooled(records, voxels)
     basis = _polynomial(records, voxels, cell)
@@ -92,7 +92,7 @@ def examine(
         "floor": floor,
         "operations": rows,
         "contradicted": [row["of"] for row in contradicted],
-        "not tested": int(np.sum(~whole)) + sum(row["pairs"] < _FEWEST for row in rows),
+        "not tested": int(np.sum(~is_exact)) + sum(row["pairs"] < _FEWEST for row in rows),
         "Laue group that remains": _remaining(group, contradicted) if contradicted else None,
     }
 
@@ -191,8 +191,8 @@ def _repeats(records: Records, voxels: Integers, basis: Floats) -> dict[str, Any
     total = _pooled(records, voxels)
     for i in range(records.n_volumes):
         volume = _of_volume(records, words, i)
-        rest = tuple(a - b for a, b in zip(total, volume, strict=True))
-        compared = terms(volume, rest, rest[1] > 1e-6 * total[1])  # type: ignore[arg-type]
+        others = tuple(a - b for a, b in zip(total, volume, strict=True))
+        compared = terms(volume, others, others[1] > 1e-6 * total[1])  # type: ignore[arg-type]
         rows.append(_row(compared, basis))
     return max(rows, key=lambda row: row["rest squared"])
 

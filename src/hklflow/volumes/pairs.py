@@ -199,10 +199,10 @@ class Rotations:
         away = away & ~_spots(*sums[:2])
         for i in range(self.n):
             rotation = counts[i], norm[i], read[i]
-            rest = tuple(total - part for total, part in zip(sums, rotation, strict=True))
+            others = tuple(total - part for total, part in zip(sums, rotation, strict=True))
             # A smaller remainder of the norm is only rounding.
-            use = away & (rest[1] > 1e-6 * sums[1])
-            x, v, spread, weight, used = terms(rotation, rest, use)
+            use = away & (others[1] > 1e-6 * sums[1])
+            x, v, spread, weight, used = terms(rotation, others, use)
             chi2 = np.sum(x[used] ** 2 / v[used])
             self.sums[i] = self.sums[i].plus(
                 Difference(float(used.sum()), float(chi2), float(spread.sum()), float(weight.sum()))

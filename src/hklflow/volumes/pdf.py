@@ -289,7 +289,7 @@ class Found:
 
 
 def blocks(
-    made: Plan, data: Transform, errors: Errors, planes: int, low: float, found: Found
+    made: Plan, data: Transform, errors: Errors, planes: int, low: float, extrema: Found
 ) -> Iterator[tuple[int, Singles, Singles]]:
     """Yield PDF and σ block by block.
 
@@ -303,7 +303,7 @@ def blocks(
         Planes of a block.
     low : float
         Smallest |PDF| of a feature.
-    found : Found
+    extrema : Found
         Filled by this function.
 
     Yields
@@ -320,26 +320,26 @@ def blocks(
         wide = data.planes(first - 1, last + 1)
         wide *= np.float32(made.scale * data.unit)
         pdf, sigma = wide[1:-1], errors.planes(first, last)
-        found.squares += float(np.einsum("zyx,zyx->", pdf, pdf, dtype=np.float64))
+        extrema.squares += float(np.einsum("zyx,zyx->", pdf, pdf, dtype=np.float64))
         if last > n_z // 2:
             n = min(pdf_kernels.extrema(wide, low, places), len(places))
             for z, y, x in places[:n]:
                 index = np.array([x, y, first + z - 1])
                 if index[2] >= n_z // 2:
                     value, error = float(wide[z, y, x]), float(sigma[z - 1, y, x])
-                    found.features.append((index, value, error))
+                    extrema.features.append((index, value, error))
         yield first, pdf, sigma
 
 
 def strongest(
-    made: Plan, found: Found, beyond: float, number: int
+    made: Plan, extrema: Found, beyond: float, number: int
 ) -> list[tuple[Floats, float, float, float]]:
     """Return the strongest extrema, one of each set of equivalents.
 
     Parameters
     ----------
     made : Plan
-    found : Found
+    extrema : Found
     beyond : float
         Smallest distance from the origin, Å.
     number : int
@@ -354,7 +354,7 @@ def strongest(
     axes = [made.direct.axis(i) for i in range(3)]
     chosen: list[tuple[Floats, float, float, float]] = []
     known: list[Floats] = []
-    for index, value, sigma in sorted(found.features, key=lambda f: -abs(f[1])):
+    for index, value, sigma in sorted(extrema.features, key=lambda f: -abs(f[1])):
         x = np.array([axis[i] for axis, i in zip(axes, index, strict=True)])
         length = float(np.sqrt(x @ g @ x))
         if length < beyond or any(np.abs(np.array(e) - x).max() < 1e-6 for e in known):

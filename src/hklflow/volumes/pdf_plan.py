@@ -162,17 +162,17 @@ def plan(
                 "Laue group, or the identity alone for data that were not symmetrised"
             )
         group = np.stack([-inversion, inversion])
-    held = np.maximum(zero, np.array(grid.shape) - 1 - zero)
+    on_grid = np.maximum(zero, np.array(grid.shape) - 1 - zero)
     # |h| <= q_max a / 2π, because h = a · Q / 2π.
     sphere = np.floor(taper.q_max * cell[:3] / (2 * np.pi) / grid.step + 1e-6).astype(np.int64)
-    reach = np.minimum(held, sphere)
-    wanted = [int(n) for n in (_sizes(grid, held, group) if sizes is None else sizes)]
-    if math.prod(wanted) > _MOST_VOXELS:
+    reach = np.minimum(on_grid, sphere)
+    n_voxels = [int(n) for n in (_sizes(grid, on_grid, group) if sizes is None else sizes)]
+    if math.prod(n_voxels) > _MOST_VOXELS:
         raise HklflowError(
-            f"sizes: {wanted} along x, y, z are {math.prod(wanted):.3g} voxels, more than the "
+            f"sizes: {n_voxels} along x, y, z are {math.prod(n_voxels):.3g} voxels, more than the "
             f"limit of {_MOST_VOXELS:.3g}; give smaller sizes"
         )
-    chosen = np.array(wanted, dtype=np.int64)
+    chosen = np.array(n_voxels, dtype=np.int64)
     if np.any(chosen < 2 * reach + 1):
         raise HklflowError(
             f"sizes: {chosen.tolist()} voxels along x, y, z are fewer than the "
@@ -183,10 +183,10 @@ def plan(
     return Plan(grid, cell, taper, group, symmetrised, zero, reach, (n_x, n_y, n_z))
 
 
-def _sizes(grid: Grid, held: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sizes(grid: Grid, on_grid: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return fast sizes with lattice vectors on voxels, the same for axes mixed by symmetry."""
     sizes = np.array(
-        [_size(2 * int(n) + 1, float(s)) for n, s in zip(held, grid.step, strict=True)]
+        [_size(2 * int(n) + 1, float(s)) for n, s in zip(on_grid, grid.step, strict=True)]
     )
     for _ in range(2):
         for w in group:

@@ -221,10 +221,10 @@ def measured_radius(
     shape = Ellipsoid.of(grid, cell, limit)
     centres = (hkl - grid.first) / grid.step
     # Only reflections with a complete neighbourhood, without the direct beam.
-    whole = np.all(centres >= shape.reach, axis=1) & np.any(hkl != 0, axis=1)
-    whole &= np.all(centres <= np.array(grid.shape) - 1 - shape.reach, axis=1)
-    sums, squares, counts = (np.zeros((int(whole.sum()), bins)) for _ in range(3))
-    for i, centre in enumerate(centres[whole]):
+    complete = np.all(centres >= shape.reach, axis=1) & np.any(hkl != 0, axis=1)
+    complete &= np.all(centres <= np.array(grid.shape) - 1 - shape.reach, axis=1)
+    sums, squares, counts = (np.zeros((int(complete.sum()), bins)) for _ in range(3))
+    for i, centre in enumerate(centres[complete]):
         punch_kernels.profile(
             data, errors, centre, shape.form, shape.reach, bins, sums[i], squares[i], counts[i]
         )

@@ -83,22 +83,22 @@ def index_maps(grid: Grid, operations: NDArray[Any]) -> tuple[Floats, Floats, ND
 
 def images(grid: Grid, operations: NDArray[Any]) -> Images:
     """Return the maps of voxel indices of operations (n, 3, 3) on hkl; the identity comes first."""
-    turns, shifts, whole = index_maps(grid, operations)
-    exact = operations[whole]
+    turns, shifts, is_exact = index_maps(grid, operations)
+    exact = operations[is_exact]
     reached = {op.tobytes() for op in exact}
-    rest = []
-    for i in np.flatnonzero(~whole):
+    cosets = []
+    for i in np.flatnonzero(~is_exact):
         if operations[i].tobytes() not in reached:
-            rest.append(i)
+            cosets.append(i)
             reached |= {np.ascontiguousarray(op @ operations[i]).tobytes() for op in exact}
     # The inversion comes next: it decides for half of all voxels.
     order = np.argsort([np.abs(op + np.eye(3)).sum() for op in exact], kind="stable")
     order = np.concatenate([[0], order[order != 0]])
     return Images(
-        np.rint(turns[whole]).astype(np.int64)[order],
-        np.rint(shifts[whole]).astype(np.int64)[order],
-        turns[rest],
-        shifts[rest],
+        np.rint(turns[is_exact]).astype(np.int64)[order],
+        np.rint(shifts[is_exact]).astype(np.int64)[order],
+        turns[cosets],
+        shifts[cosets],
     )
 
 
