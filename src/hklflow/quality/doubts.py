@@ -19,6 +19,7 @@ from hklflow.orientation import displacement, leftover, slip, steadiness, uninde
 from hklflow.orientation.displaced_modules import Displaced
 from hklflow.orientation.displaced_modules import displaced as displaced_modules
 from hklflow.orientation.lattice_search import is_indexed
+from hklflow.orientation.limits import MODULE_SPOTS
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.satellites import INDEXED
@@ -32,7 +33,6 @@ _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
 _ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
-_OF_MODULE = 20  # spots of a module, of which their scatter can be told
 _MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
 LEAST_INDEXED = 0.1
 """Of the peaks, that a lattice indexes of which something can be said."""
@@ -130,7 +130,7 @@ def doubts(
         outward = displaced.outward()
         if modules is not None:  # what moves spots as frames pass may move those of a module more
             shifted = displaced_modules(
-                refined, peaks, group, free, modules, least=0.0, spots=_OF_MODULE
+                refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
             )
         theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)

@@ -8,8 +8,8 @@ same memory.
 import numpy as np
 
 from hklflow.simd.jit import kernel
+from hklflow.transform.bricks import EDGE
 
-EDGE = 8
 BRICK = EDGE**3
 
 # Columns of the table by shell: all voxels, voxels measured before and after symmetrising, ...
