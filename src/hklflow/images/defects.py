@@ -64,8 +64,8 @@ def find_defects(
     """Find dead, under-responding and hot pixels in a long summed image.
 
     A pixel is compared with the median m of its good neighbours in a square of
-    ``2 radius + 1`` pixels. Its σ is the larger of the Poisson sqrt(m + 1) and the scatter
-    (1.4826 MAD) of those neighbours, which covers steep background.
+    ``2 radius + 1`` pixels. The σ of a pixel is the larger of the Poisson error sqrt(m + 1) and
+    the scatter (1.4826 MAD) of these neighbours, which is larger on a steep background.
 
     * hot: ``x - m > n_sigma σ`` and ``x - m > contrast (x3 - m)``, where x3 is the third highest
       of the eight nearest neighbours. A Bragg spot fails the second test because it extends over

@@ -6,8 +6,8 @@ A pixel counts ``n ~ Poisson(N S)``; the part of N that belongs to frame z is
 
 Monitor and attenuators are measured. The transmission of the sample is estimated from a signal
 that changes with the frame only by absorption: the background between the Bragg peaks, divided by
-the incident intensity. It is known only relative to its median over the rotation; the factor
-``rotation`` scales it to the median of the scan's first rotation.
+the incident intensity. The transmission is known only relative to its median over the
+rotation; the factor ``rotation`` scales it to the median of the scan's first rotation.
 """
 
 from dataclasses import dataclass

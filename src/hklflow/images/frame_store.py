@@ -275,8 +275,8 @@ class FrameStore:
         Values of floating-point frames below this value are invalid; negative integers are always
         invalid.
     sums
-        True: make the images ``total`` (sum of the narrow counts) and ``most`` (maximum). They are
-        made only for integers, without the odd pixels, and have the borders.
+        True: make the images ``total`` (sum of the narrow counts) and ``most`` (maximum), only for
+        integers; both images have the borders, and odd pixels are left out.
     """
 
     def __init__(

@@ -63,8 +63,8 @@ class SumType:
 def sum_types(dtypes: list[np.dtype[Any]], saturation: float | None) -> list[SumType]:
     """Return the types to try for the sum of scans of types ``dtypes``, smallest first.
 
-    If 16 or 32 bits hold all possible counts of the scans, this type is the only one. Else the
-    first type has 32 bits, which hold real counts, and the second has 64 bits.
+    If 16 or 32 bits hold all possible counts of the scans, this type is the only one. If no
+    such type exists, the first type has 32 bits, enough for real counts, and the second 64 bits.
     """
     bound = sum(largest_count(dtype, saturation) for dtype in dtypes)
     saturated = None if saturation is None else len(dtypes) * (_threshold(saturation) - 1) + 1

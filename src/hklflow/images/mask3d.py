@@ -284,8 +284,8 @@ def flag_frames(
         Frames (n, slow, fast) in order, any real type; negative and non-finite values are
         invalid. A block is not used after the next block is requested.
     mask
-        Bad pixels (slow, fast), True = bad, or None. They are not summed; their values in the
-        result have no meaning.
+        Bad pixels (slow, fast), True = bad, or None. Bad pixels are not summed, and their values
+        in the result have no meaning.
     params
         See :class:`Mask3dParams`.
 

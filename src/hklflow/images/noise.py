@@ -196,8 +196,8 @@ def dispersion_limit(pairs: int, chance: float) -> float:
 
     By Hoeffding's lemma x1 - E(x1) is sub-Gaussian with the variance n / 4, so that E exp(s t) <=
     (1 - 2 s)^(-1/2), with equality for χ². Therefore Chernoff's bound of χ² holds for every n:
-    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. It is solved for x by
-    Newton's method.
+    P(sum > x) <= (x / m)^(m/2) exp((m - x) / 2) for m pairs and x > m. Newton's method solves for
+    x.
     """
     if not (pairs > 0 and 0 < chance < 1):
         raise HklflowError(

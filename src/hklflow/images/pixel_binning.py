@@ -88,8 +88,8 @@ def bin_sum(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
 def bin_mean(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
     """Return the mean of each block; 0 if a pixel's value is not positive or not finite.
 
-    This is for a flat field: a block's counts are the sum over all its pixels, so that a block with
-    a pixel of unknown response has no norm.
+    The rule is made for flat fields: the counts of a block are the sum over all its pixels, so that
+    a block with a pixel of unknown response has no norm.
     """
     bad = ~(np.isfinite(image) & (image > 0))
     total = bin_sum(np.where(bad, 0.0, image), factor)

@@ -72,7 +72,8 @@ class Moments:
     def dispersion(self) -> Floats:
         """Index of dispersion: χ² against the frames' levels over N - 1; NaN without counts.
 
-        For levels of 1 it is variance / mean (Fano factor). It is 1 for photon counts.
+        For levels of 1 the index is variance / mean (Fano factor). The index is 1 for photon
+        counts.
         """
         enough = (self.frames > 1) & (self.total > 0)
         rate = np.divide(self.total, self.light, where=enough, out=_nan(self.total))

@@ -4,8 +4,8 @@ Integer frames are summed in 64-bit integers, exactly: 2^32 counts on 2^22 pixel
 fit. Floating-point frames are summed in 64-bit floats in the order (frame, slow, fast), which is
 exact for integer counts. The result does not depend on the blocks in which frames are read.
 
-The sums are made from the narrow counts of a `FrameStore`. It may be the store of the peak search,
-so that frames are read once.
+The sums are made from the narrow counts of a `FrameStore`, which may be the store of the peak
+search, so that frames are read once.
 """
 
 import math

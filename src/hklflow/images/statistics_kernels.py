@@ -142,7 +142,7 @@ def _bounds(largest, cells, size, rate, ring, low, top):  # type: ignore[no-unty
 def _surely_calm(low, top, state):  # type: ignore[no-untyped-def]
     """Set the state of pairs of columns: 1: `_is_calm` is surely True; 0: no used cell; else 2.
 
-    This is a fast test with the lowest mean, which is not above the middle of the means.
+    The test is fast: instead of the middle of the means, it takes the lowest mean or background.
     """
     for q in range(state.size):
         least, most = min(low[2 * q], low[2 * q + 1]), max(top[2 * q], top[2 * q + 1])

@@ -310,7 +310,7 @@ def _radius(
         radius = min(max(_USUAL_RADIUS, edge), 0.35 * punch.shortest(cell, group))
         return {
             "radius in 1/Å": radius,
-            "warnings": [f"{error}; until then, the radius is {radius:.3g} 1/Å"],
+            "warnings": [f"{error}; a radius of {radius:.3g} 1/Å is used instead"],
         }
     return {
         "radius in 1/Å": profile.radius,

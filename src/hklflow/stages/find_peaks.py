@@ -4,8 +4,8 @@ Frames of an integrating detector are photons plus read noise. The variance of t
 added to the frames, so that variance and mean are equal, as for counted photons, and the search and
 the fits need no change. The added counts are background; they are subtracted again in the peak
 table, and the statistics are computed without them. In a pixel that has switched its gain, the
-added variance is the variance of the most sensitive gain stage. This causes no bias, but the
-variance is too small, by less than a tenth of the variance of the photons in such a pixel.
+added variance is the variance of the most sensitive gain stage. Counts are not biased by
+this, but the variance is too small, by less than a tenth of the variance of the photons.
 """
 
 from pathlib import Path

@@ -46,9 +46,9 @@ class Settings(stage.Params):
     number: int = Field(6, ge=1, le=100)
     """Number of reflections that are chosen if none are given."""
     box: Hkl = (0.2, 0.2, 0.2)
-    """Half-width of the box of integration along h, k, l, in r.l.u. It should be at least four
-    standard deviations of the reflections: tails outside are lost, and tails in the shell count as
-    background."""
+    """Half-width of the box of integration along h, k, l, in r.l.u. A box should extend to at least
+    four standard deviations of the reflections: tails outside are lost, and tails in the shell
+    count as background."""
     shell: int = Field(2, ge=1, le=20)
     """Thickness in voxels of the shell around the box, in which the background is measured."""
     min_measured: float = Field(0.95, gt=0, le=1)

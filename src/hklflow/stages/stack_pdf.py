@@ -2,7 +2,7 @@
 
 The value at a vector is interpolated linearly between the voxels around it. Vectors chosen by this
 stage are voxel centres and have the value and the error of this voxel. For other vectors, σ is the
-weighted mean of the voxels' σ. This is an upper limit: the noise of neighbouring voxels is
+weighted mean of the voxels' σ. The true error may be smaller: the noise of neighbouring voxels is
 correlated over the resolution, and the correlations are not stored. Values are not averaged over
 the resolution, because the error of a mean would need these correlations, and because a voxel is
 about as large as the resolution.

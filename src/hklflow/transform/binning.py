@@ -1,8 +1,8 @@
 r"""Accumulate counts and norm of pixel-frames on a grid of reciprocal space.
 
 The estimator is ``S_v = C_v / M_v``: C is the sum of counts and M the sum of the
-norm N over the (sub-samples of) pixel-frames whose Q falls in voxel v. It is the
-maximum-likelihood estimate for Poisson data. Volumes are merged by adding C and M.
+norm N over the (sub-samples of) pixel-frames whose Q falls in voxel v. This estimator
+has the maximum likelihood for Poisson data. Volumes are merged by adding C and M.
 
 Sub-samples. A pixel-frame that is larger than half a voxel is divided into n
 sub-samples, each with N / n. Counted photons are dealt at random (but
@@ -25,16 +25,16 @@ that is larger than N of every pixel-frame. Sums of whole numbers do not depend 
 Therefore C and M are the same to the last bit for any blocks of frames, threads and passes, and the
 volumes of parts of a rotation add up exactly to the volume of the whole rotation, if the norms of
 the whole rotation are given for all parts. Rounding changes M of a voxel with m sub-samples by
-√(m / 12) units. This is ``√(c n / 12) / (2²² a)`` of the voxel's error bar for pixel-frames of c
-photons whose N is 2²² a units: 2 · 10⁻⁷ for c = 1, n = 1, a = 0.3, and 0.04 for c = 1000, n = 4
-behind an attenuator of 10⁴ that other frames do not have (a = 10⁻⁴). A sum above 32 bits is carried
-to 32 more bits; an overflow of these would need 2⁴² pixel-frames in one voxel. Sums are returned as
-float64, which is exact up to 2³¹ times the largest N.
+√(m / 12) units. This change is ``√(c n / 12) / (2²² a)`` of the voxel's error bar for pixel-frames
+of c photons whose N is 2²² a units: 2 · 10⁻⁷ for c = 1, n = 1, a = 0.3, and 0.04 for c = 1000,
+n = 4 behind an attenuator of 10⁴ that other frames do not have (a = 10⁻⁴). A sum above 32 bits is
+carried to 32 more bits; an overflow of these would need 2⁴² pixel-frames in one voxel. Sums are
+returned as float64, which is exact up to 2³¹ times the largest N.
 
-Floating point. Such frames are added in float64, norms in units of 2⁻³². Photons with read noise
-are rounded to 2⁻²⁶ of a photon, so that C does not depend on the order either, up to 2²⁷ photons in
-a voxel. The scale of other data that are not counts is not known: C depends on the order by about
-10⁻¹⁶, M does not.
+Floating point. Floating-point frames are added in float64, norms in units of 2⁻³². Photons with
+read noise are rounded to 2⁻²⁶ of a photon, so that C does not depend on the order either, up to 2²⁷
+photons in a voxel. The scale of other data that are not counts is not known: C depends on the order
+by about 10⁻¹⁶, M does not.
 
 Threads. Each thread owns some planes of the grid and adds the sub-samples in these planes;
 it reads only the tiles of the detector that may reach them.
@@ -88,7 +88,7 @@ class Accumulator(Sums):
     """Sums of counts and norm of one rotation on a grid.
 
     Counts and norms are stored as uint32: 8 bytes per touched voxel, and 4 more bytes where a norm
-    exceeds 1024 times the largest N. They are float64 for frames of floating point, of 64-bit
+    exceeds 1024 times the largest N. Both are float64 for frames of floating point, of 64-bit
     integers or with fewer than 16 pixels along fast, and if the number of sub-samples is not a
     power of two up to 32.
 

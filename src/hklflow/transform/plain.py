@@ -1,7 +1,8 @@
 """Plain loop of the transform, one pixel at a time, for data that the fast loop cannot transform.
 
-These are floating-point frames (expected counts, images corrected by other programs, photons with
-read noise), numbers of sub-samples that are not a power of two, and pixels with very many photons.
+The plain loop is for floating-point frames (expected counts, images corrected by other programs,
+photons with read noise), numbers of sub-samples that are not a power of two, and pixels with very
+many photons.
 """
 
 from typing import Any
@@ -115,7 +116,7 @@ def add_block(
     to_voxel : (n, frame sub-samples, 3, 3) array
         Matrices from q_lab to voxels; ``offset`` (3,) is added.
     window : (9,) int32
-        See `lanes_follow.follow`.
+        See `follow.follow`.
     excluded : (n, slow, ceil(fast / 8)) uint8, or empty
         Bit-packed along fast.
     deal_photons : bool

@@ -15,7 +15,7 @@ norm has a step (a gap, the end of a scan, a second crossing), voxels beyond the
 enter: they would change the mean by tens of per cent.
 
 The variance is ``ΔV² (Σ μ / M̄² + (Σ M / M̄)² var(B))`` over the measured voxels of the box, with
-the expected counts μ of `transform.estimator`. It is the variance of the counts alone. For
+the expected counts μ of `transform.estimator`. Only counts contribute to this variance. For
 reflections sharper than a voxel the norm adds an error (`Sums.roughness`): below one per cent
 where the norm is even, up to ten per cent where it has a step within the reflection.
 

@@ -2,8 +2,8 @@ r"""Difference of two measurements, its significance, and the scale between them
 
 The scale f minimises the sum of ρ(z) with ``z = (a - f b) / √(σ_a² + f² σ_b²)``. Both a and b
 have errors: in a plain least-squares fit of a on b, the errors of b would make f too small. The
-normal equation is ``Σ w (a - f b) β = 0``, ``w = ψ(z) / z / (σ_a² + f² σ_b²)``. It holds, instead
-of b, the best estimate of b from both measurements,
+normal equation is ``Σ w (a - f b) β = 0``, ``w = ψ(z) / z / (σ_a² + f² σ_b²)``. The equation holds,
+instead of b, the best estimate of b from both measurements,
 ``β = (σ_a² b + f σ_b² a) / (σ_a² + f² σ_b²)``, whose error is independent of the residual
 (D. York, Can. J. Phys. 44, 1079, 1966). ψ is Tukey's biweight: voxels that differ by more than 4.7
 standard deviations (of the residuals, if the residuals scatter more) have no weight.

@@ -12,7 +12,7 @@ contrasts ``z = Vᵀ Cᵀ y`` of the measured y are independent, with variance `
 that the likelihoods for all s² and the predictions are simple sums.
 
 Missing voxels of the support, r, take the values expected from the other voxels, o:
-``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. This is exact: predictions,
+``y_r = -P_rr⁻¹ P_ro y_o`` with the precision P of the contrasts. The method is exact: predictions,
 likelihood and variance (with ``A_r P_rr⁻¹ A_rᵀ``, A the weights) are the same as without r.
 """
 

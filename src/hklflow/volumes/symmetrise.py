@@ -1,10 +1,10 @@
 """Sums of counts and norm over voxels that a Laue group makes equivalent.
 
-An operation W of the group that maps voxel centres onto voxel centres is exact. It is applied as a
-map of indices, ``i' = (step⁻¹ W step) i + step⁻¹ (W first - first)``. The exact operations form a
-group; each of its orbits is summed once over the distinct voxels, and all these voxels get the sum.
-The other operations map voxels between voxel centres: each sum takes the counts and norms of the
-eight voxels around with trilinear weights. Voxels outside the grid are left out.
+An operation W of the group that maps voxel centres onto voxel centres is exact. An exact operation
+is a map of indices, ``i' = (step⁻¹ W step) i + step⁻¹ (W first - first)``. The exact operations
+form a group; each of its orbits is summed once over the distinct voxels, and all these voxels get
+the sum. The other operations map voxels between voxel centres: each sum takes the counts and norms
+of the eight voxels around with trilinear weights. Voxels outside the grid are left out.
 
 Memory holds one record for each voxel, with all volumes, in bricks of 8 × 8 × 8 voxels. The voxels
 of an orbit and their neighbours are then on a few pages of memory (or of a file, if the memory is
