@@ -279,7 +279,7 @@ def test_other_reaches_of_the_pdfs_are_told(
     data, errors = arrays(scans.reference_pdf, "pdf")
     other = write(tmp_path / "other.nxs", DIRECT, data, errors, {"q_max": 12.0, "kind": "delta"})
     run(scans.model_copy(update={"reference_pdf": other}), tmp_path)
-    assert "reach to 10 and 12 1/Å" in capsys.readouterr().out
+    assert "q_max of the pair distributions is 10 and 12 1/Å" in capsys.readouterr().out
 
 
 def test_without_common_voxels_there_is_no_scale(

@@ -388,7 +388,9 @@ def test_rotations_at_other_settings_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_series_is_refused(inputs: temperature_series.Inputs, tmp_path: Path) -> None:
-    with pytest.raises(HklflowError, match="16 rotations in 8 orientations, 15 peak tables"):
+    with pytest.raises(
+        HklflowError, match="8 orientations have 16 rotations, but there are 15 peak tables"
+    ):
         run(inputs.model_copy(update={"peaks": inputs.peaks[1:]}), tmp_path)
     lone = temperature_series.Inputs(
         orientations=inputs.orientations[:1], peaks=inputs.peaks[:2], scales=inputs.scales[:2]

@@ -190,7 +190,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["volume.nxs", "--plane", "hk9"], "plane h k 9 is outside the volume (h from -2 to 2"),
     (["volume.nxs", "--plane", "hkl"], "it has 3 free letters (h, k, l), a plane needs two"),
     (["volume.nxs", "--plane", "xy0"], "letters h, k, l"),
-    (["volume.nxs", "--plane", "h k"], "there are 2 expressions, not three"),
+    (["volume.nxs", "--plane", "h k"], "it has 2 expressions, a plane needs three"),
     (["volume.nxs", "--plane", "hk0", "--width", "-1"], "the width of the slab is -1"),
     (["volume.nxs", "--plane", "hk0", "--range", "3", "2"], "--range 3 2 is empty"),
     (["volume.nxs", "--plane", "hk0", "--range", "0", "2"], "begin above 0"),
