@@ -266,7 +266,7 @@ class Drawn:
         are not masked.
     freed
         bool (slow, fast), True for pixels in a shape that subtracts, unless a later step masked
-        them again. No earlier step needs to have masked them.
+        them again; also for pixels that no earlier step had masked.
     changes
         Number of added and freed pixels of each step.
     """

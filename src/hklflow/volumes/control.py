@@ -1,8 +1,8 @@
 """Control holes: compare the filled values with measured values.
 
 A control hole has the shape of the most common hole, at a random place near the holes, in the same
-shells of |Q| and near the same diffuse scattering. All its voxels were measured, and most
-of its support. No voxel of a control hole has an equivalent in the support of this hole.
+shells of |Q| and near the same diffuse scattering. All voxels of a control hole, and most of its
+support, were measured. No voxel of a control hole has an equivalent in the support of this hole.
 """
 
 from dataclasses import dataclass
