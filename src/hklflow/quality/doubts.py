@@ -54,6 +54,7 @@ def doubts(
     refined: Refined,
     peaks: Sequence[Peaks],
     intensities: Sequence[NDArray[np.float64]],
+    widths: Sequence[NDArray[np.float64]],
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     named: Named,
@@ -66,8 +67,8 @@ def doubts(
     refined : Refined
     peaks : sequence of Peaks
         That it was given.
-    intensities : sequence of (n,) arrays
-        Of the peaks.
+    intensities, widths : sequence of (n,) arrays
+        Of the peaks; widths in pixels.
     group : SpaceGroup
         By whose constraints the cell was refined.
     free : sequence of str
@@ -124,7 +125,7 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    displaced = displacement.Displacement(refined, peaks, group, free)
+    displaced = displacement.Displacement(refined, peaks, group, free, widths)
     left, outward, shifted = [], None, []
     if not motions and not gone:  # these leave peaks that are not indexed
         outward = displaced.outward()
@@ -335,16 +336,24 @@ def _of_module(module: Displaced, named: Named) -> Record:
 
 def _of_outward(found: displacement.Outward, named: Named) -> Record:
     where = "farther from" if found.size > 0 else "nearer to"
+    stage = "refine_parent" if named.own else "refine"
+    cure = (
+        "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
+        "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
+        if found.max_width is None
+        else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
+        f"{found.max_width:.2f}}}`"
+    )
     return {
         "size": found.size,
         "sigma": found.sigma,
         "bias in sigma": found.bias,
+        "max_width": found.max_width,
         "sentence": (
             f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
-            "the origin than their reflections, at any |Q| alike, as maxima of diffuse scattering "
-            f"are: cell and orientation are off by up to {found.bias:.1f} of their errors; look at "
-            "the widths in the picture of the peak search, and raise `find_peaks: "
-            "min_significance` until Bragg reflections alone are left"
+            "the origin than their reflections on average, the broader the more, at any |Q| "
+            "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
+            f"{found.bias:.1f} of their errors; {cure}"
         ),
     }
 

@@ -153,14 +153,21 @@ def read_scans(
 
 
 def observe(
-    names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
+    names: Sequence[str],
+    scans: Sequence[RotationScan],
+    tables: Sequence[Peaks],
+    max_width: float | None = None,
 ) -> Observed:
-    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
+    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block.
+
+    Of peaks with a ``max_width`` (pixels) those that are broader are left out.
+    """
     chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
         sharp = _sharp(off.width, fit.intensity)
+        sharp &= off.width <= (np.inf if max_width is None else max_width)
         chosen.append(_placed(fit, off).select(sharp))
         widths.append(off.width[sharp])
         spreads.append(off.spread)
