@@ -202,7 +202,9 @@ def test_spheres_that_meet_are_refused(
 ) -> None:
     out = fill.Outputs(filled=tmp_path / "f", picture=tmp_path / "p", metrics=tmp_path / "m")
     # a* = 2π/5.
-    with pytest.raises(HklflowError, match=r"more than half of 1\.257 1/Å"):
+    with pytest.raises(
+        HklflowError, match=r"more than half of the shortest distance between reflections, 1\.257"
+    ):
         fill.main(inputs=inputs[0], outputs=out, params=fill.Params(**params))
 
 

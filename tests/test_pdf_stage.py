@@ -295,7 +295,7 @@ def test_the_settings_are_used(tmp_path: Path) -> None:
 
 
 def test_inputs_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    with pytest.raises(HklflowError, match="has no q_max among its notes"):
+    with pytest.raises(HklflowError, match="has no q_max in its notes"):
         run(tmp_path / "out", inputs(tmp_path, q_max=None))
     with pytest.raises(HklflowError, match="has no operations"):
         run(tmp_path / "out", inputs(tmp_path, operations=None))

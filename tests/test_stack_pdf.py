@@ -314,7 +314,7 @@ def test_a_reach_that_is_not_known_is_asked_for(volumes: dict[str, Path], tmp_pa
     [
         ({"temperatures": [300.0, None]}, "scan cold has no temperature"),
         ({"temperatures": [300.0]}, "2 volumes, 2 scans and 1 temperatures"),
-        ({"vectors": [(1, 0, 0), (0, 2.5, 0)]}, "0 2.5 0 is not inside"),
+        ({"vectors": [(1, 0, 0), (0, 2.5, 0)]}, "0 2.5 0 is outside"),
     ],
 )
 def test_what_cannot_be_stacked_is_refused(
