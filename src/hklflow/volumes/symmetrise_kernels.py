@@ -4,7 +4,10 @@ Voxels lie in bricks of 8 × 8 × 8. A voxel's record is one word each for count
 read noise, variance of every volume; counts may be integers in the same memory.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hklflow.simd.jit import kernel
 from hklflow.transform.bricks import EDGE
@@ -226,57 +229,88 @@ def _square(a, b, c, g):  # type: ignore[no-untyped-def]
     )
 
 
+class Words(NamedTuple):
+    """Records of voxels as two views of one memory, ``fields`` words each."""
+
+    counts: NDArray[Any]
+    norm: NDArray[Any]
+    fields: int
+    noisy: bool
+    """True if the third word of a volume is the variance of its counts."""
+
+
+class Maps(NamedTuple):
+    """One word a voxel."""
+
+    chi2: NDArray[np.float32]
+    multiplicity: NDArray[np.uint8]
+
+
+class Orbits(NamedTuple):
+    """Voxels along h, k, l and of `number`; voxel i has its mate at ``turns i + shifts``."""
+
+    shape: tuple[int, int, int]
+    strides: tuple[int, int]
+    turns: NDArray[np.int64]
+    """(n, 3, 3), the identity first."""
+    shifts: NDArray[np.int64]
+
+
+class Dealt(NamedTuple):
+    """Float arrays (n, 3, 3), (n, 3) of one operation of each further coset."""
+
+    turns: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+
+
+class Shells(NamedTuple):
+    """How a voxel finds its shell of |Q|."""
+
+    axes: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """First and step of h, k, l."""
+    metric: NDArray[np.float64]
+    """Reciprocal (3, 3), 1/Å²."""
+    per_q: float
+    """Shells per 1/Å."""
+
+
+class Judge(NamedTuple):
+    """What is judged, and how."""
+
+    radius: float
+    """Nothing is judged or left out this close (1/Å) to integer hkl."""
+    limit: float
+    """Of `reject`."""
+    tolerance: float
+    """Of `reject`."""
+
+
 @kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
-    counts,
-    norm,
-    fields,
-    noisy,
-    chi2_map,
-    multiplicity,
-    bricks,
-    shape,
-    strides,
-    turns,
-    shifts,
-    axes,
-    metric,
-    per_q,
-    radius,
-    limit,
-    tolerance,
-    table,
-    rejected,
+    records, maps, bricks, orbits, shells, judge, table, rejected
 ):
     """Sum the orbits whose voxel of largest number is in some bricks, in place.
 
     Parameters
     ----------
-    counts, norm : flat arrays
-        Two views of the records, ``fields`` words each. The sums go to the first volume's words.
-    noisy : bool
-        Whether the third word of a volume is the variance of its counts.
-    chi2_map, multiplicity : flat arrays
-        One word a voxel; filled.
+    records : Words
+        The sums go to the first volume's words.
+    maps : Maps
+        Filled.
     bricks : (int, int)
         From, to.
-    shape, strides
-        Voxels along h, k, l, and of `number`.
-    turns, shifts : (n, 3, 3), (n, 3) int arrays
-        Voxel i has its mate at ``turns i + shifts``; the identity comes first.
-    axes : (first, step)
-    metric : (3, 3) array
-        Reciprocal, 1/Å².
-    per_q : float
-        Shells per 1/Å.
-    radius : float
-        Nothing is judged or left out this close (1/Å) to integer hkl.
-    limit, tolerance
-        Of `reject`.
+    orbits : Orbits
+    shells : Shells
+    judge : Judge
     table : (shells, COLUMNS) array
     rejected : (volumes,) array
         Both are added to.
     """
+    counts, norm, fields, noisy = records
+    chi2_map, multiplicity = maps
+    shape, strides, turns, shifts = orbits
+    axes, metric, per_q = shells
+    radius, limit, tolerance = judge
     n_h, n_k, n_l = shape
     words = 3 if noisy else 2
     n_volumes = rejected.size
@@ -356,20 +390,7 @@ def combine(  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def deal(  # type: ignore[no-untyped-def]
-    values,
-    fields,
-    words,
-    bricks,
-    shape,
-    strides,
-    turns,
-    shifts,
-    turns_dealt,
-    shifts_dealt,
-    axes,
-    metric,
-    per_q,
-    table,
+    values, fields, words, bricks, orbits, dealt, shells, table
 ):
     """Add the images that lie between voxels, for the orbits led from some bricks.
 
@@ -380,15 +401,18 @@ def deal(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     values : flat float array
-    turns, shifts : int arrays
-        Of the operations that have been applied exactly, as in `combine`.
-    turns_dealt, shifts_dealt : (n, 3, 3), (n, 3) float arrays
-        One operation of each further coset.
-    axes, metric, per_q
-        As in `combine`.
+    bricks : (int, int)
+        From, to.
+    orbits : Orbits
+        Of the operations that have been applied exactly.
+    dealt : Dealt
+    shells : Shells
     table : (shells, COLUMNS) array
         Voxels with a norm are added to it.
     """
+    shape, strides, turns, shifts = orbits
+    turns_dealt, shifts_dealt = dealt
+    axes, metric, per_q = shells
     n_h, n_k, n_l = shape
     members = np.empty(turns.shape[0], np.int64)
     images = np.empty((turns_dealt.shape[0] + 1, 3))
