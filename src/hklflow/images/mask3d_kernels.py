@@ -60,15 +60,16 @@ def bin_any(  # type: ignore[no-untyped-def]
 
 @kernel
 def bin_integers(  # type: ignore[no-untyped-def]
-    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, counts, valid,
-    overloaded,
-):  # fmt: skip
+    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, cells
+):
     """Sum one frame of integers over cells: as `bin_any`, but fast.
 
     ``words`` are the frame's values, unsigned; ``keep`` has all bits of good pixels set, none of
     bad ones; ``n_good`` is the number of good pixels of each cell. Values below ``limit`` are
     valid, and those of a cell do not overflow uint32. ``sums`` (fast,) is working space.
+    ``cells`` are counts, valid pixels and overloaded pixels, filled.
     """
+    counts, valid, overloaded = cells
     n_slow, n_fast = frame.shape
     for a in range(n_good.shape[0]):
         rows = (a * cell, min((a + 1) * cell, n_slow))
