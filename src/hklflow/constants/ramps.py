@@ -7,7 +7,7 @@ of a stage, the frames next to a switch are left out, for the output settles the
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ Floats = NDArray[np.float64]
 Segments = Sequence[tuple[int, float]]
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """How lines are fitted.
 
     Attributes
@@ -147,8 +146,7 @@ def fit_lines(
     counts = np.zeros((3, 3, len(analog)), np.int64)
     curved = np.zeros((3, len(analog)), np.bool_)
     fit_pixels(
-        np.ascontiguousarray(x[order], np.float64), analog, levels, limits, digital == "stage",
-        fit.stages, fit.trim, fit.floor, fit.ceiling, fit.least, fit.settling, fit.linearity,
+        np.ascontiguousarray(x[order], np.float64), analog, levels, limits, digital == "stage", fit,
         values, counts, curved,
     )  # fmt: skip
     slope, slope_errors, intercept, intercept_errors, residual = values.reshape(5, 3, *shape)

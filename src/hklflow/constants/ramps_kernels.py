@@ -18,10 +18,10 @@ _LEVEL = 5
 
 @kernel(error_model="numpy")
 def fit_pixels(  # type: ignore[no-untyped-def]
-    x, analog, levels, limits, is_stage, stages, trim, floor, ceiling, least, settling, linearity,
-    values, counts, curved,
-):  # fmt: skip
-    """Fill values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels)."""
+    x, analog, levels, limits, is_stage, fit, values, counts, curved
+):
+    """Fill values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels); see `ramps.Fit`."""
+    stages, trim, settling, linearity, floor, ceiling, least = fit
     n = len(x)
     g = np.empty(n, np.int8)
     xs, ys, es = np.empty(n), np.empty(n), np.empty(n)

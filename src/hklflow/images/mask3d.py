@@ -150,7 +150,7 @@ class _Binner:
             top = min(self.over, float(np.iinfo(frame.dtype).max), 2.0**32 // self.cell**2)
             self.limit = np.uint64(max(math.floor(top), 0))
         binned = (self.keep, self.n_good, self.sums, self.limit, self.cell, self.flag, self.over)
-        kernels.bin_integers(frame, words, *binned, *cells)
+        kernels.bin_integers(frame, words, *binned, cells)
 
 
 def _ring(size: int, grid: tuple[int, int], dtype: Any) -> NDArray[Any]:

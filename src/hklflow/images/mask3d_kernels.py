@@ -61,15 +61,16 @@ def bin_any(  # type: ignore[no-untyped-def]
 
 @kernel
 def bin_integers(  # type: ignore[no-untyped-def]
-    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, counts, valid,
-    overloaded,
-):  # fmt: skip
+    frame, words, keep, n_good, sums, limit, cell, flag_from, overload_from, cells
+):
     """Sum one frame of integers over cells, like `bin_any` but faster.
 
     ``words``: values of the frame, unsigned. ``keep``: all bits set for good pixels, 0 for bad
     pixels. ``n_good``: number of good pixels of each cell. Values below ``limit`` are valid, and
-    their sum over a cell does not overflow uint32. ``sums`` (fast,): working array.
+    their sum over a cell does not overflow uint32. ``sums`` (fast,): working array. ``cells``:
+    counts, valid pixels and overloaded pixels; filled.
     """
+    counts, valid, overloaded = cells
     n_slow, n_fast = frame.shape
     for a in range(n_good.shape[0]):
         rows = (a * cell, min((a + 1) * cell, n_slow))

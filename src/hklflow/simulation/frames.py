@@ -326,21 +326,29 @@ class Simulation:
             out,
             np.linalg.inv(turned),
             self.scan.k,
-            detector.origin,
-            detector.slow * detector.pixel_size[0],
-            detector.fast * detector.pixel_size[1],
+            kernels.Plane(
+                detector.origin,
+                detector.slow * detector.pixel_size[0],
+                detector.fast * detector.pixel_size[1],
+            ),
             self.n_sub,
             float(model.flat),
-            np.ascontiguousarray(table[:, :3]),
-            np.ascontiguousarray(table[:, 3]),
-            np.array(cosine_wave, dtype=np.int64),
-            np.array([c.amplitude for c in model.cosines], dtype=np.float64),
-            np.array(ridge_wave, dtype=np.int64),
-            np.array(first, dtype=np.int64),
-            np.array([r.amplitude for r in model.ridges], dtype=np.float64),
-            np.array([1 / (2 * np.pi**2 * r.width**2) for r in model.ridges], dtype=np.float64),
-            np.array([r.profile == "gaussian" for r in model.ridges], dtype=np.bool_),
-            np.array([r.q_squared for r in model.ridges], dtype=np.bool_),
+            kernels.Waves(
+                np.ascontiguousarray(table[:, :3]),
+                np.ascontiguousarray(table[:, 3]),
+            ),
+            kernels.Cosines(
+                np.array(cosine_wave, dtype=np.int64),
+                np.array([c.amplitude for c in model.cosines], dtype=np.float64),
+            ),
+            kernels.Ridges(
+                np.array(ridge_wave, dtype=np.int64),
+                np.array(first, dtype=np.int64),
+                np.array([r.amplitude for r in model.ridges], dtype=np.float64),
+                np.array([1 / (2 * np.pi**2 * r.width**2) for r in model.ridges], dtype=np.float64),
+                np.array([r.profile == "gaussian" for r in model.ridges], dtype=np.bool_),
+                np.array([r.q_squared for r in model.ridges], dtype=np.bool_),
+            ),
         )
 
     def _kernels(self, spots: Spots) -> list[tuple[Floats, float | None]]:

@@ -5,6 +5,7 @@ loaded the OpenMP of its wheel, two threads take each other's part and spots are
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -43,33 +44,52 @@ def _cos_turns(x):  # type: ignore[no-untyped-def]
     return value * t + _SERIES[0]
 
 
+class Plane(NamedTuple):
+    """Outer corner of a detector's pixel (0, 0), and the steps from pixel to pixel, metres."""
+
+    origin: Floats
+    slow: Floats
+    fast: Floats
+
+
+class Waves(NamedTuple):
+    """Waves ``cos 2π(h·vectors[w] - shifts[w])``."""
+
+    vectors: Floats
+    shifts: Floats
+
+
+class Cosines(NamedTuple):
+    """Terms that are a wave, by its index, times an amplitude."""
+
+    wave: NDArray[np.int64]
+    amplitude: Floats
+
+
+class Ridges(NamedTuple):
+    """Ridges; the waves of ridge r are ``wave[first[r] : first[r + 1]]``."""
+
+    wave: NDArray[np.int64]
+    first: NDArray[np.int64]
+    amplitude: Floats
+    scale: Floats
+    gaussian: NDArray[np.bool_]
+    q_squared: NDArray[np.bool_]
+
+
 @kernel(fastmath={"contract"}, error_model="numpy")
 def diffuse(  # type: ignore[no-untyped-def]
-    out,
-    to_hkl,
-    k,
-    origin,
-    slow_step,
-    fast_step,
-    n_sub,
-    flat,
-    vectors,
-    shifts,
-    cosine_wave,
-    cosine_amplitude,
-    ridge_wave,
-    ridge_first,
-    ridge_amplitude,
-    ridge_scale,
-    ridge_gaussian,
-    ridge_q2,
+    out, to_hkl, k, plane, n_sub, flat, sources, cosines, ridges
 ):
     """Fill out (n, slow, fast) with the mean of S over sub-samples of each pixel and frame.
 
-    ``to_hkl`` (n * n_sub[0], 3, 3) takes Q in the lab to hkl at each sub-frame.
-    Wave w is ``cos 2π(h·vectors[w] - shifts[w])``; cosines and ridges refer to waves
-    by index, those of ridge r from ``ridge_first[r]`` to ``ridge_first[r + 1]``.
+    ``to_hkl`` (n * n_sub[0], 3, 3) takes Q in the lab to hkl at each sub-frame. ``plane`` is a
+    `Plane`, ``sources`` are `Waves`; `Cosines` and `Ridges` refer to them.
     """
+    origin, slow_step, fast_step = plane
+    vectors, shifts = sources
+    cosine_wave, cosine_amplitude = cosines
+    ridge_wave, ridge_first, ridge_amplitude, ridge_scale, ridge_gaussian, ridge_q2 = ridges
     n, n_slow, n_fast = out.shape
     sub_frame, sub_slow, sub_fast = n_sub
     share = 1.0 / (sub_frame * sub_slow * sub_fast)

@@ -2,13 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
 from hklflow import stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hklflow.images.masks import Bits
 
 VERSION = 1
@@ -63,7 +66,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.base.errors import HklflowError
     from hklflow.calibration.module_gaps import modules_from_gaps
     from hklflow.constants import count_rate, counters, files
-    from hklflow.stage import mask_steps
 
     names = list(params.patterns) or [str(path) for path in inputs.raw]
     if len(names) != len(params.transmission):
@@ -71,33 +73,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"transmission has {len(params.transmission)} values for {len(names)} runs; give one "
             "for each run, in their order"
         )
-    exposures: dict[str, float | None] = {}
-    totals, numbers = [], []
-    bits: Bits | None = None
-    for name in names:
-        run = counters.measure(
-            name,
-            params.block,
-            threads,
-            trusted=True,
-            saturation=params.saturation,
-            shown=lambda blocks, n: stage.progress(blocks, n, "frames", len),
-        )
-        if bits is not None and bits.shape != run.bits.shape:
-            raise HklflowError(
-                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; give runs of one "
-                "detector"
-            )
-        bits = run.bits if bits is None else bits | run.bits
-        exposures[name] = run.header.exposure_time
-        totals.append(run.moments.total)
-        numbers.append(run.moments.frames.astype(np.int32))
-    exposure = counters.common_exposure(exposures, params.exposure)
-    assert bits is not None
-    if params.detector is not None:
-        bits[mask_steps.detector_gaps(params.detector, bits.shape)] |= 1
+    counts, frames, bits, exposure = _summed(names, params, threads)
     good = bits == 0
-    counts, frames = np.stack(totals), np.stack(numbers)
 
     def fitted(part: tuple[slice, slice]) -> count_rate.DeadTime:
         at = (slice(None), *part)
@@ -153,6 +130,54 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         f"{whole.lost():.2%} are lost at {whole.largest_rate:.3g} photons/s per pixel"
     )
     print(f"up to {limit:.3g} photons/s per pixel less than 1 % is lost or added")
+
+
+class _Summed(NamedTuple):
+    """Sums of all runs."""
+
+    counts: "NDArray[Any]"
+    """Counts (runs, slow, fast)."""
+    frames: "NDArray[np.int32]"
+    """Frames (runs, slow, fast) that have them."""
+    bits: "Bits"
+    """Mask of all runs and of the detector's gaps."""
+    exposure: float
+
+
+def _summed(names: list[str], params: Params, threads: int) -> _Summed:
+    """Sum the frames of each run, and join their masks."""
+    import numpy as np
+
+    from hklflow.base.errors import HklflowError
+    from hklflow.constants import counters
+    from hklflow.stage import mask_steps
+
+    exposures: dict[str, float | None] = {}
+    totals, numbers = [], []
+    bits: Bits | None = None
+    for name in names:
+        run = counters.measure(
+            name,
+            params.block,
+            threads,
+            trusted=True,
+            saturation=params.saturation,
+            shown=lambda blocks, n: stage.progress(blocks, n, "frames", len),
+        )
+        if bits is not None and bits.shape != run.bits.shape:
+            raise HklflowError(
+                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; give runs of one "
+                "detector"
+            )
+        bits = run.bits if bits is None else bits | run.bits
+        exposures[name] = run.header.exposure_time
+        totals.append(run.moments.total)
+        numbers.append(run.moments.frames.astype(np.int32))
+    exposure = counters.common_exposure(exposures, params.exposure)
+    assert bits is not None
+    if params.detector is not None:
+        bits[mask_steps.detector_gaps(params.detector, bits.shape)] |= 1
+    return _Summed(np.stack(totals), np.stack(numbers), bits, exposure)
 
 
 if __name__ == "__main__":

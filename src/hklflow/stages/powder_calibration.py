@@ -10,10 +10,12 @@ from hklflow.geometry import plausible
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from hklflow.calibration.calibrants import Calibrant
     from hklflow.calibration.detectors import KnownDetector
+    from hklflow.calibration.powder import PowderCalibration
     from hklflow.geometry import Detector, Floats
 
 VERSION = 2
@@ -100,8 +102,6 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     """Refine, judge, write."""
     from dataclasses import asdict, replace
 
-    import numpy as np
-
     from hklflow import geometry, plots
     from hklflow.base.errors import HklflowError
     from hklflow.calibration import assess, powder
@@ -112,13 +112,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         counts,
         bad,
         calibrant=calibrant_of(params),
-        wavelength=params.wavelength,
-        pixel_size=params.pixel_size,
-        orientation=params.orientation,
-        distance=params.distance,
-        beam_centre=params.beam_centre,
-        polarization=params.polarization,
-        min_rings=params.min_rings,
+        **fit_options(params),
     )
     if found.rms_deg > params.max_rms:
         raise HklflowError(
@@ -161,6 +155,32 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     poni.write_poni(outputs.poni, found.poni)
 
+    title = (
+        f"{found.calibrant.name}: distance {1e3 * found.poni.dist:.4f}"
+        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg"
+        f" on {len(found.rings)} rings"
+    )
+    picture = _picture(counts, bad, found, detector, title)
+    plots.save(picture, outputs.picture)
+    print(title)
+    print(metrics["wavelength"]["source"])
+    for gate in gates:
+        if not gate["passed"]:
+            print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def _picture(
+    counts: "Floats",
+    bad: "NDArray[np.bool_]",
+    found: "PowderCalibration",
+    detector: "Detector",
+    title: str,
+) -> "Figure":
+    """Draw the image with the rings, the mean counts against 2θ, and the residuals."""
+    import numpy as np
+
+    from hklflow import geometry, plots
+
     two_theta = np.degrees(geometry.two_theta(detector))
     edges = np.linspace(two_theta.min(), two_theta.max(), 1001)
     weight, _ = np.histogram(two_theta[~bad], edges)
@@ -169,12 +189,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     lines = np.array(list(found.two_theta_deg.values()))
     observed = np.array([found.two_theta_deg[int(ring)] for ring in found.points.ring])
     residual = np.degrees(found.points.residual)
-    title = (
-        f"{found.calibrant.name}: distance {1e3 * found.poni.dist:.4f}"
-        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg"
-        f" on {len(found.rings)} rings"
-    )
-    picture = plots.powder(
+    return plots.powder(
         counts,
         bad,
         [_ring(detector, line) for line in np.radians(lines)],
@@ -184,12 +199,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         (observed, residual),
         title,
     )
-    plots.save(picture, outputs.picture)
-    print(title)
-    print(metrics["wavelength"]["source"])
-    for gate in gates:
-        if not gate["passed"]:
-            print(f"gate {gate['name']}: {gate['sentence']}")
+
+
+def fit_options(params: Params) -> dict[str, Any]:
+    """Return the parameters that a fit of rings takes as they are."""
+    return params.model_dump(
+        include={
+            "wavelength", "pixel_size", "orientation", "distance", "beam_centre", "polarization",
+            "min_rings",
+        }
+    )  # fmt: skip
 
 
 def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], KnownDetector | None]":

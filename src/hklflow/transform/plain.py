@@ -5,7 +5,7 @@ photons with read noise), numbers of sub-samples that are not a power of two, an
 many photons.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,57 +78,72 @@ def deal_noisy(value: float, place: int, seed: np.uint64, dealt: Floats) -> None
     dealt[s] += value - whole
 
 
+class Tables(NamedTuple):
+    """Where pixels of frames lie in reciprocal space, and how much they count."""
+
+    q: Floats
+    """(slow, fast, pixel sub-samples, 3), q_lab in 1/Å."""
+    pixel_norm: Floats
+    """(slow, fast)."""
+    frame_norm: Floats
+    """(n,); with the pixel norm a part of N. What is not above 0 is left out."""
+    to_voxel: Floats
+    """(n, frame sub-samples, 3, 3), takes q_lab to voxels."""
+    offset: Floats
+    """(3,), of the voxels."""
+    window: NDArray[np.int32]
+    """(9,), see `lanes_follow.follow`."""
+
+
+class Rules(NamedTuple):
+    """What is a measurement, and how it is divided."""
+
+    deal_photons: bool
+    """Deal whole photons to the sub-samples instead of dividing the counts."""
+    seed: np.uint64
+    valid_from: float
+    """Values below are no measurement."""
+    invalid_from: float
+    """Nor are values from there on."""
+
+
+class Volumes(NamedTuple):
+    """Flat memory of `Bricks`."""
+
+    counts: Floats
+    norm: Floats
+    counts_excluded: Floats
+    norm_excluded: Floats
+    noise: Floats
+    """Sums of the read variance: of what is kept at 2 v, of what is excluded at 2 v + 1."""
+
+
 @kernel
 def add_block(
     frames: NDArray[Any],
     first_frame: int,
     first_row: int,
-    q: Floats,
-    pixel_norm: Floats,
-    frame_norm: Floats,
-    to_voxel: Floats,
-    offset: Floats,
-    window: NDArray[np.int32],
+    tables: Tables,
     excluded: NDArray[np.uint8],
-    deal_photons: bool,
-    seed: np.uint64,
-    valid_from: float,
-    invalid_from: float,
     read_variance: Floats,
-    counts: Floats,
-    norm: Floats,
-    counts_excluded: Floats,
-    norm_excluded: Floats,
-    noise: Floats,
+    rules: Rules,
+    volumes: Volumes,
 ) -> tuple[int, int]:
-    """Add a block of frames to the flat memory of `Bricks`; nothing is checked.
+    """Add a block of frames to the volumes; nothing is checked.
 
     Parameters
     ----------
     frames : (n, rows, fast) array
     first_frame, first_row : int
         Number of the first frame in the scan, and of the first row on the detector.
-    q : (slow, fast, pixel sub-samples, 3) array
-        q_lab in 1/Å.
-    pixel_norm, frame_norm : (slow, fast) and (n,) arrays
-        Parts of N; pixels and frames with 0, negative or NaN are left out. The product of both is
-        rounded to an integer.
-    to_voxel : (n, frame sub-samples, 3, 3) array
-        Matrices from q_lab to voxels; ``offset`` (3,) is added.
-    window : (9,) int32
-        See `follow.follow`.
+    tables : Tables
+        The product of both norms is rounded to an integer.
     excluded : (n, slow, ceil(fast / 8)) uint8, or empty
         Bit-packed along fast.
-    deal_photons : bool
-        Deal whole photons to the sub-samples instead of dividing the counts.
-    valid_from, invalid_from : float
-        Values below ``valid_from``, and from ``invalid_from`` on, are invalid.
     read_variance : (slow, fast) array, or empty
         Variance of the read noise of a sub-sample; photons with read noise are dealt as well.
-    counts, norm, counts_excluded, norm_excluded
-        See `Bricks`.
-    noise
-        Sums of the read variance: of kept pixels at 2 v, of excluded pixels at 2 v + 1.
+    rules : Rules
+    volumes : Volumes
 
     Returns
     -------
@@ -137,6 +152,9 @@ def add_block(
     invalid : int
         Number of invalid pixel-frames.
     """
+    q, pixel_norm, frame_norm, to_voxel, offset, window = tables
+    deal_photons, seed, valid_from, invalid_from = rules
+    counts, norm, counts_excluded, norm_excluded, noise = volumes
     n_frames, n_rows, n_fast = frames.shape
     n_slow = len(pixel_norm)
     n_phi, n_pix = to_voxel.shape[1], q.shape[2]

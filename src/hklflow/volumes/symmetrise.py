@@ -366,43 +366,24 @@ def apply(
     edges = np.linspace(0, far * (1 + 1e-9), n_shells + 1)
     n_bricks = int(np.prod(records.bricks))
     tasks = [(i, min(i + _TASK, n_bricks)) for i in range(0, n_bricks, _TASK)]
-    place = (grid.shape, records.strides, maps.turns, maps.shifts)
-    where = ((grid.first, grid.step), b.T @ b, 1 / edges[1])
+    words = kernels.Words(records.counts, records.norm, records.fields, records.noisy)
+    filled = kernels.Maps(records.disagreement, records.multiplicity)
+    orbits = kernels.Orbits(grid.shape, records.strides, maps.turns, maps.shifts)
+    dealt = kernels.Dealt(maps.dealt_turns, maps.dealt_shifts)
+    shells = kernels.Shells((grid.first, grid.step), b.T @ b, 1 / edges[1])
+    judge = kernels.Judge(near, n_sigma**2, tolerance)
 
     def combine(bricks: tuple[int, int]) -> tuple[Floats, Integers]:
         table = np.zeros((n_shells, kernels.COLUMNS))
         rejected = np.zeros(records.n_volumes, np.int64)
-        kernels.combine(
-            records.counts,
-            records.norm,
-            records.fields,
-            records.noisy,
-            records.disagreement,
-            records.multiplicity,
-            bricks,
-            *place,
-            *where,
-            near,
-            n_sigma**2,
-            tolerance,
-            table,
-            rejected,
-        )
+        kernels.combine(words, filled, bricks, orbits, shells, judge, table, rejected)
         records.give_back()
         return table, rejected
 
     def deal(bricks: tuple[int, int]) -> Floats:
         table = np.zeros((n_shells, kernels.COLUMNS))
         kernels.deal(
-            records.norm,
-            records.fields,
-            records.words,
-            bricks,
-            *place,
-            maps.dealt_turns,
-            maps.dealt_shifts,
-            *where,
-            table,
+            records.norm, records.fields, records.words, bricks, orbits, dealt, shells, table
         )
         records.give_back()
         return table

@@ -5,7 +5,10 @@ counts, one for the norm and, with read noise, one for the variance; counts may 
 same memory.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hklflow.simd.jit import kernel
 from hklflow.transform.bricks import EDGE
@@ -232,59 +235,89 @@ def _square(a, b, c, g):  # type: ignore[no-untyped-def]
     )
 
 
+class Words(NamedTuple):
+    """Records of voxels as two views of one memory, ``fields`` words each."""
+
+    counts: NDArray[Any]
+    norm: NDArray[Any]
+    fields: int
+    noisy: bool
+    """True if the third word of a volume is the variance of its counts."""
+
+
+class Maps(NamedTuple):
+    """One word a voxel."""
+
+    chi2: NDArray[np.float32]
+    multiplicity: NDArray[np.uint8]
+
+
+class Orbits(NamedTuple):
+    """Voxels along h, k, l and of `number`; voxel i has its mate at ``turns i + shifts``."""
+
+    shape: tuple[int, int, int]
+    strides: tuple[int, int]
+    turns: NDArray[np.int64]
+    """(n, 3, 3), the identity first."""
+    shifts: NDArray[np.int64]
+
+
+class Dealt(NamedTuple):
+    """Float arrays (n, 3, 3), (n, 3) of one operation of each further coset."""
+
+    turns: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+
+
+class Shells(NamedTuple):
+    """How a voxel finds its shell of |Q|."""
+
+    axes: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """First and step of h, k, l."""
+    metric: NDArray[np.float64]
+    """Reciprocal (3, 3), 1/Å²."""
+    per_q: float
+    """Shells per 1/Å."""
+
+
+class Judge(NamedTuple):
+    """What is judged, and how."""
+
+    radius: float
+    """Nothing is judged or left out this close (1/Å) to integer hkl."""
+    limit: float
+    """Of `reject`."""
+    tolerance: float
+    """Of `reject`."""
+
+
 @kernel(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
-    counts,
-    norm,
-    fields,
-    noisy,
-    chi2_map,
-    multiplicity,
-    bricks,
-    shape,
-    strides,
-    turns,
-    shifts,
-    axes,
-    metric,
-    per_q,
-    radius,
-    limit,
-    tolerance,
-    table,
-    rejected,
+    records, maps, bricks, orbits, shells, judge, table, rejected
 ):
     """Sum, in place, the orbits whose last voxel (largest place) is in some bricks.
 
     Parameters
     ----------
-    counts, norm : flat arrays
-        Two views of the records, ``fields`` words each. The sums replace the first volume's words.
-    noisy : bool
-        True if the third word of a volume is the variance of its counts.
-    chi2_map, multiplicity : flat arrays
-        One word per voxel; filled.
+    records : Words
+        The sums replace the first volume's words.
+    maps : Maps
+        Filled.
     bricks : (int, int)
         First brick, and the brick after the last.
-    shape, strides
-        Number of voxels along h, k, l, and strides of `number`.
-    turns, shifts : (n, 3, 3), (n, 3) int arrays
-        The mate of voxel i is voxel ``turns i + shifts``; the identity comes first.
-    axes : (first, step)
-        First value and step of h, k, l.
-    metric : (3, 3) array
-        Metric tensor of reciprocal space, 1/Å².
-    per_q : float
-        Shells per 1/Å.
-    radius : float
-        Voxels closer than this (1/Å) to integer hkl are not judged, and nothing is rejected.
-    limit, tolerance
-        See `reject`.
+    orbits : Orbits
+    shells : Shells
+    judge : Judge
     table : (shells, COLUMNS) array
         Sums of this call are added.
     rejected : (volumes,) array
         Numbers of observations rejected by this call are added.
     """
+    counts, norm, fields, noisy = records
+    chi2_map, multiplicity = maps
+    shape, strides, turns, shifts = orbits
+    axes, metric, per_q = shells
+    radius, limit, tolerance = judge
     n_h, n_k, n_l = shape
     words = 3 if noisy else 2
     n_volumes = rejected.size
@@ -364,20 +397,7 @@ def combine(  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def deal(  # type: ignore[no-untyped-def]
-    values,
-    fields,
-    words,
-    bricks,
-    shape,
-    strides,
-    turns,
-    shifts,
-    turns_dealt,
-    shifts_dealt,
-    axes,
-    metric,
-    per_q,
-    table,
+    values, fields, words, bricks, orbits, dealt, shells, table
 ):
     """Add the images that lie between voxel centres, for the orbits of some bricks (see `combine`).
 
@@ -388,15 +408,18 @@ def deal(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     values : flat float array
-    turns, shifts : int arrays
-        Maps of the exact operations, see `combine`.
-    turns_dealt, shifts_dealt : (n, 3, 3), (n, 3) float arrays
-        Maps of one operation of each further coset.
-    axes, metric, per_q
-        See `combine`.
+    bricks : (int, int)
+        From, to.
+    orbits : Orbits
+        Of the operations that have been applied exactly.
+    dealt : Dealt
+    shells : Shells
     table : (shells, COLUMNS) array
         The number of voxels with a norm is added to it.
     """
+    shape, strides, turns, shifts = orbits
+    turns_dealt, shifts_dealt = dealt
+    axes, metric, per_q = shells
     n_h, n_k, n_l = shape
     members = np.empty(turns.shape[0], np.int64)
     images = np.empty((turns_dealt.shape[0] + 1, 3))
