@@ -6,7 +6,6 @@ variance the error bars would be 15 % too small.
 """
 
 import itertools
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hklflow import geometry, nexus, stage
+from hklflow import nexus, stage
 from hklflow.constants import simulate as asics
 from hklflow.formats.nxmx import HC
 from hklflow.formats.write_raw import NXmxWriter
@@ -44,6 +43,7 @@ from hklflow.stages import (
 from hklflow.transform import estimator
 from hklflow.volumes import boxes
 from tests.constants.true_constants import constants_of, write_constants
+from tests.truth.orientations import write_orientation
 
 pytestmark = pytest.mark.slow
 
@@ -153,15 +153,7 @@ def reduce_scan(scan: Scan, measured: str, simulated: Simulation, name: str) -> 
     frame_mask = {"frame_mask": at("frame_mask.nxs"), "picture": at("frame_mask.png")}
     run(mask_3d, both, frame_mask, seed_counts=150.0)
     rotation = nexus.read_scan(at("scan.nxs")).rotation
-    orientation = {
-        "sample": "s",
-        "scan": "300K",
-        "rotations": {name: geometry.to_dict(rotation)},
-        "grid": GRID.to_dict(),
-        "UB": simulated.ub.tolist(),
-        "cell": list(CELL),
-    }
-    at("orientation.json").write_text(json.dumps(orientation))
+    write_orientation(at("orientation.json"), {name: rotation}, simulated.ub, grid=GRID)
     inputs = both | {
         "scale": at("scale.nxs"),
         "frame_mask": at("frame_mask.nxs"),

@@ -20,6 +20,7 @@ from hklflow.images.scan import RotationScan
 from hklflow.nexus.chunks import pack
 from hklflow.nexus.volume import SideBySide
 from hklflow.peaks.search import Peaks
+from tests.truth.orientations import orientation
 
 N, SLOW, FAST = 7, 12, 19
 CELL = np.array([4.8, 4.8, 7.15, 90.0, 90.0, 120.0])
@@ -499,17 +500,13 @@ def _master(folder: Path) -> Path:
         }
     for name in ("transform", "masked_transform"):
         nexus.write_volume(top / f"{name}.nxs", _volume(), f"S(Q) {name}")
-    orientation = {
-        "cell": CELL.tolist(),
-        "cell_sigma": [0.001] * 6,
-        "space_group": "P 6/m m m",
-        "temperature": 300.0,
-        "U": np.eye(3).tolist(),
-        "UB": np.diag([1.0, 2.0, 3.0]).tolist(),
-    }
+    known = orientation(
+        ub=np.diag([1.0, 2.0, 3.0]), group="P 6/m m m", cell=CELL, cell_sigma=np.full(6, 0.001),
+        temperature=300.0,
+    )  # fmt: skip
     path = top / "hexa_300K.nxs"
     volumes = {name: top / f"{name}.nxs" for name in ("transform", "masked_transform")}
-    nexus.write_master(path, "hexa 300K", volumes, rotations, orientation)
+    nexus.write_master(path, "hexa 300K", volumes, rotations, known)
     return path
 
 

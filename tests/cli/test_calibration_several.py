@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hklflow import geometry, nexus, stage
+from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import read_calibrant
 from hklflow.cli.calibration import several
@@ -21,6 +21,7 @@ from hklflow.images.masks import MaskBit
 from hklflow.images.scan import RotationScan
 from hklflow.peaks.table import Peaks
 from hklflow.stages import powder_calibration
+from tests.truth.orientations import write_orientation
 
 Floats = NDArray[np.float64]
 
@@ -129,8 +130,7 @@ def _reduced(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     nexus.write_peaks(folder / "peaks.nxs", Peaks(**table, counts={}))
     bits = np.where(GAPS, np.uint32(MaskBit.GAP), np.uint32(0))
     nexus.write_mask(folder / "mask.nxs", bits)
-    refined = {"rotations": {"r1": geometry.to_dict(rotation)}, "UB": ub}
-    stage.write_json(folder / "orientation.json", refined)
+    write_orientation(folder / "orientation.json", {"r1": rotation}, ub)
     return {
         "detector": geometry.detector_to_dict(detector),
         "beam": {"wavelength_A": WAVELENGTH, "polarization": 0.99},

@@ -34,6 +34,7 @@ from hklflow.formats.write_raw import NXmxWriter
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.prediction import Prediction, predict
+from hklflow.orientation.product import Orientation
 from hklflow.peaks.table import Peaks
 
 #: Types of frames that photon counters write. What does not depend on it comes with the first.
@@ -241,16 +242,14 @@ def make_masked(folder: Path, dtype: str) -> None:
     scale = FrameScale(ones, ones, ones, transmission, 1.0, 1.0, "none")
     nexus.write_scale(folder / "scale.nxs", scale, np.arange(_N_FRAMES))
     rotation = nexus.read_scan(folder / "scan.nxs").rotation
-    orientation = {
-        "sample": "warm",
-        "scan": "warm",
-        "rotations": {"one": geometry.to_dict(rotation)},
-        "grid": Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1)).to_dict(),
-        "UB": _UB,
-        "cell": _CELL,
-        "space_group": "P 2 2 2",
-    }
-    stage.write_json(folder / "orientation.json", orientation)
+    grid = Grid.symmetric((2.0, 2.0, 2.0), (0.1, 0.1, 0.1))
+    _write_orientation(folder, {"one": rotation}, _UB, "P 2 2 2", grid)
+
+
+def _write_orientation(folder: Path, *known: Any) -> None:
+    """Write the orientation of a known crystal, see `Orientation.known`."""
+    orientation = Orientation.known("warm", *known)
+    stage.write_json(folder / "orientation.json", orientation.to_dict())
 
 
 def make_peaks(folder: Path) -> None:
@@ -306,7 +305,7 @@ def transform_volume(folder: Path) -> None:
 
     grid = Grid.symmetric((1.6, 1.6, 1.6), (0.1, 0.1, 0.1))
     cell = np.array([5.0, 5.0, 5.0, 90.0, 90.0, 90.0])
-    stage.write_json(folder / "orientation.json", {"space_group": "P m m m", "cell": cell})
+    _write_orientation(folder, {}, np.eye(3) * 2 * np.pi / cell[0], "P m m m", grid)
     rng = np.random.default_rng(1)
     told = {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
     of_scan = {"orientation": folder / "orientation.json"}

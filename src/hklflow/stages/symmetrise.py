@@ -100,7 +100,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     symbol = params.symmetry
     if symbol is None:
-        symbol = stage.read_json(inputs.orientation)["space_group"]
+        symbol = stage.read_orientation(inputs.orientation).space_group
     group = space_group(symbol)
     _require_distinct(inputs.volumes)
     with ExitStack() as stack:
