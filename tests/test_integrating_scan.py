@@ -19,7 +19,7 @@ from hklflow.constants import simulate as asics
 from hklflow.formats.nxmx import HC
 from hklflow.formats.write_raw import NXmxWriter
 from hklflow.geometry.grid import Grid
-from hklflow.peaks.search import Peaks
+from hklflow.peaks.search import PeakTable
 from hklflow.simulation.frames import (
     GAP_VALUE,
     CrystalModel,
@@ -237,7 +237,7 @@ def test_masks_and_statistics_agree_with_the_photon_counter(scans: list[Scan]) -
         assert abs(off.mean()) < 5 * off.std() / np.sqrt(off.size)
 
 
-def pairs(scan: Scan) -> tuple[Peaks, Peaks, np.ndarray]:
+def pairs(scan: Scan) -> tuple[PeakTable, PeakTable, np.ndarray]:
     """Peaks of both, and for each of the counter's the nearest of the other's; -1: none."""
     one, other = (nexus.read_peaks(scan.at(m, "peaks.nxs")) for m in MEASURED)
     places = [np.stack([p.frame, p.slow, p.fast], axis=1) for p in (one, other)]

@@ -13,7 +13,7 @@ from hklflow import geometry, nexus, plots, stage
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice, prediction
 from hklflow.images.frame_scale import FrameScale, Transmission
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 from hklflow.stages import temperature_series
 from tests.truth.orientations import write_orientation
 
@@ -78,7 +78,7 @@ def ub_of(truth: Truth, turn: float) -> np.ndarray:
     return u @ lattice.b_matrix(truth.cell)
 
 
-def peaks_of(where: Rotation, truth: Truth, ub: np.ndarray, rng: np.random.Generator) -> Peaks:
+def peaks_of(where: Rotation, truth: Truth, ub: np.ndarray, rng: np.random.Generator) -> PeakTable:
     """Every reflection as the scan shows it, with the scatter of its counts."""
     hkl = lattice.indices_within(truth.cell, 6.5)
     found = prediction.predict(where, ub, hkl)
@@ -98,7 +98,7 @@ def peaks_of(where: Rotation, truth: Truth, ub: np.ndarray, rng: np.random.Gener
     columns = dict.fromkeys(("width_slow", "width_fast", "background", "chi2"), np.ones(n))
     columns |= {f"var_{name}": np.full(n, 1e-4) for name in ("frame", "slow", "fast")}
     whole = {name: np.ones(n, np.int64) for name in ("n_pixels", "n_frames")}
-    return Peaks(
+    return PeakTable(
         frame=frame[seen],
         slow=slow[seen],
         fast=fast[seen],

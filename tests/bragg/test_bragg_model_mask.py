@@ -17,7 +17,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.images import mask3d
 from hklflow.images.masks import MaskBit
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.search import Peaks, find_peaks
+from hklflow.peaks.search import PeakTable, find_peaks
 from hklflow.simulation.frames import GAP_VALUE, Cosine, Diffuse, Simulation
 from hklflow.stages import mask_3d
 from hklflow.transform.binning import Accumulator
@@ -119,7 +119,7 @@ def test_masks_of_another_detector_are_refused() -> None:
 
 
 @cache
-def measured(crystal: str) -> tuple[Simulation, np.ndarray, Peaks]:
+def measured(crystal: str) -> tuple[Simulation, np.ndarray, PeakTable]:
     """A scan with strong reflections on structured diffuse scattering, and its peaks."""
     diffuse = Diffuse(0.5, cosines=(Cosine(0.2, (1, 0, 0)), Cosine(0.15, (0, 1, 1))))
     simulation = simulated.scan(crystal, n_frames=120, diffuse=diffuse)

@@ -221,7 +221,7 @@ def centroids_alone(world: FrameWorld, folder: Path) -> Answer:
         use = fate == len(centroids.FATES) - 1
         given.append(centroids.joined(nobody, table, use, peaks.sigma.min(axis=0) ** 2))
     free = converge._free(data["refined_parameters"], params)
-    limits = refinement.Limits(params.hkl_tolerance, params.min_indexed)
+    limits = refinement.RefinementLimits(params.hkl_tolerance, params.min_indexed)
     refined = refinement.refine(rotations, given, ub, group, free=free, limits=limits)
     found = {"cell": refined.cell, "cell_sigma": refined.cell_sigma, "U": refined.u}
     found["orientation_sigma_deg"] = np.degrees(refined.orientation_sigma)

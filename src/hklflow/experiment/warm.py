@@ -35,7 +35,7 @@ from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.prediction import Prediction, predict
 from hklflow.orientation.product import Orientation
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 #: Types of frames that photon counters write. What does not depend on it comes with the first.
 DTYPES = ("uint32", "uint16", "int32")
@@ -176,7 +176,7 @@ def _predicted(rotation: geometry.Rotation) -> Prediction:
     return predict(rotation, _UB, hkl, margin=-4.0)
 
 
-def _predicted_peaks() -> Peaks:
+def _predicted_peaks() -> PeakTable:
     """Return the peaks that the search would give."""
     seen = _predicted(_geometry())
     n = len(seen.frame)
@@ -184,7 +184,7 @@ def _predicted_peaks() -> Peaks:
     at: dict[str, Any] = {"frame": seen.frame, "slow": seen.slow, "fast": seen.fast}
     at |= {f"var_{axis}": 0.01 * one for axis in ("frame", "slow", "fast")}
     at |= {f"width_{axis}": one for axis in ("frame", "slow", "fast")}
-    return Peaks(
+    return PeakTable(
         **at,
         intensity=counts,
         var_intensity=counts,

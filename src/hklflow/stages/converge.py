@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from hklflow.bragg.converge import Integrate, Loop, Model, Outcome
+    from hklflow.bragg.converge import Integrate, Loop, Outcome, RefinedModel
     from hklflow.bragg.measurement import Measurement
     from hklflow.bragg.reflections import Reflections
     from hklflow.bragg.residual_map import Row
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
     from hklflow.geometry.symmetry import SpaceGroup
     from hklflow.orientation.displaced_modules import Displaced
-    from hklflow.orientation.refinement import Limits, Refined
+    from hklflow.orientation.refinement import Refined, RefinementLimits
     from hklflow.stage.orientation import Observed
 
 Record = dict[str, Any]
@@ -145,7 +145,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         return
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
     before = {name: own.value for name, own in start.refined_parameters.items()}
-    model = converge.Model(
+    model = converge.RefinedModel(
         [start.rotation(name) for name in params.rotations],
         start.ub,
         start.cell,
@@ -154,7 +154,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     free = _free(before, params)
     constraints = start.constraints
-    limits = refinement.Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    limits = refinement.RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     everything = observed
     observed, left_out = _reflections_only(observed, model, constraints, free, limits)
     integrate, reads, rocking = _integrator(inputs, params, start.group, observed.spreads, threads)
@@ -271,10 +271,10 @@ def _free(refined: "Mapping[str, float]", params: Params) -> list[str]:
 
 def _reflections_only(
     observed: "Observed",
-    model: "Model",
+    model: "RefinedModel",
     group: "SpaceGroup",
     free: Sequence[str],
-    limits: "Limits",
+    limits: "RefinementLimits",
 ) -> "tuple[Observed, list[str]]":
     """Peaks without maxima of the diffuse scattering, which the refinement before left out, too."""
     from hklflow.orientation.refinement import refine
@@ -475,7 +475,7 @@ def _module_level(
         )  # fmt: skip
     except HklflowError as error:
         return {"why not": str(error)}
-    after = converge.Model.of(level.refined, model.rotations)
+    after = converge.RefinedModel.of(level.refined, model.rotations)
     try:
         agree: Record = halves_agree(level.refined.rotations, halves(given), after.ub,
                                      level.fit.modules)  # fmt: skip

@@ -77,13 +77,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.geometry import symmetry
     from hklflow.orientation import centre, misfit, transition
     from hklflow.orientation.product import Identity
-    from hklflow.orientation.refinement import Limits
+    from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
     parent = stage.read_orientation(inputs.parent)
     group = parent.group
-    limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     free = ["cell", "orientation"]
     if params.refine_goniometer and len(params.rotations) > 1:
         free += ["misorientation"]

@@ -121,7 +121,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.orientation import sizes as scale
     from hklflow.orientation.leftover import Crystal
     from hklflow.orientation.product import Identity
-    from hklflow.orientation.refinement import Limits
+    from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
@@ -153,7 +153,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings += taken.notes
         else:
             begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
-            limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+            limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
 
             def refine_from(ub: "NDArray[np.float64]") -> "Refined":
                 return used.refine(

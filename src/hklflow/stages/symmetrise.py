@@ -138,7 +138,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "all voxels; check the grid, the orientation and the masks of the transform"
             )
         metrics["voxels without a usable norm"] = int(unusable.sum())
-        limits = agreement_gates.Limits(
+        limits = agreement_gates.AgreementLimits(
             params.told_chi2, params.told_asymmetry, params.max_asymmetry
         )
         findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)
