@@ -72,7 +72,12 @@ def master(tmp_path: Path) -> Path:
     volume = nexus.Volume(grid, CELL, counts, np.full_like(counts, 2), data, data, {})
     nexus.write_volume(tmp_path / "volume.nxs", volume, "S(Q)")
     known = orientation(
-        group="P 6/m m m", cell=CELL, cell_sigma=np.full(6, 0.001), temperature=300.0
+        ub=2 * np.eye(3),
+        u=np.eye(3),
+        group="P 6/m m m",
+        cell=CELL,
+        cell_sigma=np.full(6, 0.001),
+        temperature=300.0,
     )
     path = tmp_path / "hexa.nxs"
     volumes = dict.fromkeys(("transform", "masked_transform"), tmp_path / "volume.nxs")
