@@ -10,15 +10,13 @@ files; numba would refuse to be imported there.
 import fcntl
 import hashlib
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 #: One of them stands in every module that has kernels, or words for them.
-_WORDS = (b"import numba", b"from numba", b"llvmlite import", b"hklflow.simd.jit import")
+_WORDS = (b"import numba", b"from numba", b"llvmlite import", b"from hklflow.simd")
 
 
 def choose(package: Path) -> None:
@@ -31,7 +29,7 @@ def choose(package: Path) -> None:
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
-    name = f"kernels-{_state(package)}"
+    name = f"kernels-{state(package)}"
     for base in _places(package):
         folder = base / name
         try:
@@ -45,29 +43,6 @@ def choose(package: Path) -> None:
             return
 
 
-def ensure(group: str) -> None:
-    """Compile a group of kernels, unless it was done; others who ask then wait.
-
-    Without it all jobs of a new installation that start together would compile the same. Where the
-    file system knows no locks, or nothing can be compiled beforehand, each job does it for itself.
-
-    Parameters
-    ----------
-    group : str
-        As `hklflow.experiment.warm` names it.
-    """
-    done = marker(group)
-    if done is None or done.exists():
-        return
-    with suppress(OSError), done.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if done.exists():
-            return
-        print(f"compiling the kernels of {group}, once for this installation", flush=True)
-        command = [sys.executable, "-m", "hklflow.experiment.warm", group]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-
-
 @contextmanager
 def locked() -> Iterator[None]:
     """Hold the lock of the folder, where there is one and the file system knows locks."""
@@ -78,18 +53,8 @@ def locked() -> Iterator[None]:
         yield
 
 
-def marker(group: str) -> Path | None:
-    """Return the file that says that a group was compiled, here and for this processor."""
-    from llvmlite.binding import get_host_cpu_name
-
-    folder = os.environ.get("NUMBA_CACHE_DIR")
-    state = _state(Path(__file__).parents[1])
-    words = group, state, sys.implementation.cache_tag, get_host_cpu_name()
-    return Path(folder) / f"{'-'.join(words)}.done" if folder else None
-
-
-def _state(package: Path) -> str:
-    """Digest of the modules that have kernels, or words for them."""
+def state(package: Path) -> str:
+    """Return a digest of the modules that have kernels, or words for them."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         text = path.read_bytes()

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 from hklflow.orientation.product import Orientation
 
@@ -74,7 +75,7 @@ def write_master(
             link(entry, name, target, "/entry/pdf")
         sample = add_group(entry, "sample", "NXsample")
         sample["space_group"] = orientation.space_group
-        for i, name in enumerate(("a", "b", "c", "alpha", "beta", "gamma")):
+        for i, name in enumerate(CELL_NAMES):
             units = "angstrom" if i < 3 else "degree"
             value, sigma = orientation.cell[i], orientation.cell_sigma[i]
             add_array(sample, f"unitcell_{name}", value, units, sigma=sigma)

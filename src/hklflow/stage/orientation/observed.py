@@ -12,8 +12,9 @@ from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.images.scan import RotationScan
 from hklflow.orientation import arcs, refinement
+from hklflow.orientation.residuals import CENTROID
 from hklflow.peaks import afterglow
-from hklflow.peaks.table import PeakFlag, PeakTable
+from hklflow.peaks.table import UNUSABLE, PeakFlag, PeakTable
 
 if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
-# Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
-_UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 _WHY = {
     "no fit": PeakFlag.FIT_FAILED,
     "cut by the scan's end": PeakFlag.SCAN_END,
@@ -152,14 +150,21 @@ def read_scans(
 
 
 def observe(
-    names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[PeakTable]
+    names: Sequence[str],
+    scans: Sequence[RotationScan],
+    tables: Sequence[PeakTable],
+    max_width: float | None = None,
 ) -> Observed:
-    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
+    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block.
+
+    Of peaks with a ``max_width`` (pixels) those that are broader are left out.
+    """
     chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
         sharp = _sharp(off.width, fit.intensity)
+        sharp &= off.width <= (np.inf if max_width is None else max_width)
         chosen.append(_placed(fit, off).select(sharp))
         widths.append(off.width[sharp])
         spreads.append(off.spread)
@@ -224,8 +229,8 @@ def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
 
 def usable(table: PeakTable) -> NDArray[np.bool_]:
     """Return the peaks (n,) whose place can be trusted."""
-    values = np.stack([getattr(table, name) for name in _CENTROID])
-    use: NDArray[np.bool_] = ((table.flags & int(_UNUSABLE)) == 0) & np.all(
+    values = np.stack([getattr(table, name) for name in CENTROID])
+    use: NDArray[np.bool_] = ((table.flags & int(UNUSABLE)) == 0) & np.all(
         np.isfinite(values), axis=0
     )
     use &= np.all(values[3:] > 0, axis=0)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry.grid import Grid
 from hklflow.orientation import refinement
 from hklflow.orientation.product import Identity, Orientation, Parameter
@@ -90,14 +91,13 @@ def picture(refined: refinement.Refined, observed: Observed, orientation: Orient
         use = refined.used[rows] | refined.held_out[rows]
         arrays = {kind: refined.residuals[rows, at][use] for kind, at in kinds.items()}
         per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
-    cell_names = ("a", "b", "c", "alpha", "beta", "gamma")
     metrics = orientation.metrics
     free = "" if orientation.cell_constraints else ", cell without its constraints"
     lines = [f"space group {orientation.space_group}{free}", ""]
     lines += ["the orientation is fixed: nothing was refined", ""] if orientation.fixed else []
     lines += [
         f"{n:5s} {v:9.5f} ± {s:.5f}"
-        for n, v, s in zip(cell_names, refined.cell, refined.cell_sigma, strict=True)
+        for n, v, s in zip(CELL_NAMES, refined.cell, refined.cell_sigma, strict=True)
     ]
     turn = np.degrees(refined.orientation_sigma)
     lines += [
@@ -115,7 +115,7 @@ def picture(refined: refinement.Refined, observed: Observed, orientation: Orient
     lines += [
         f"{name:22s} {value:.3g} ± {sigma:.1g}"
         for name, value, sigma in zip(refined.names, refined.values, refined.sigma, strict=True)
-        if name not in cell_names
+        if name not in CELL_NAMES
     ]
     units = {"slow": "pixel", "fast": "pixel", "frame": "frame"}
     title = f"{orientation.sample} {orientation.scan}: observed minus predicted"
