@@ -18,6 +18,7 @@ from hklflow import nexus
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.stages import difference, fill, merge, pdf, stack, symmetrise
+from tests.truth.orientations import write_orientation
 
 Floats = NDArray[np.float64]
 
@@ -217,8 +218,7 @@ def symmetrised(
         write(folder / f"r{i}" / "transform.nxs", mean, 100 + 10 * seed + i, read, part)
         for i, mean in enumerate(means)
     ]
-    orientation = folder / "orientation.json"
-    orientation.write_text(json.dumps({"space_group": symbol, "cell": CELL.tolist()}))
+    orientation = write_orientation(folder / "orientation.json", group=symbol)
     out = symmetrise.Outputs(
         symmetrised=folder / "symm.nxs", picture=folder / "symm.png", metrics=folder / "symm.json"
     )

@@ -14,6 +14,7 @@ from hklflow.geometry.grid import Grid
 from hklflow.geometry.symmetry import space_group
 from hklflow.nexus.grid_writer import GridWriter
 from hklflow.stages import fill
+from tests.truth.orientations import write_orientation
 
 pytestmark = pytest.mark.slow
 
@@ -44,8 +45,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[fill.Inputs, np.nd
         writer.write(0, data=data, data_errors=errors, counts=counts, norm=norm)
         operations = GROUP.laue_operations.tolist()
         writer.note({"operations": operations, "space_group": "P -1"})
-    orientation = folder / "orientation.json"
-    orientation.write_text(json.dumps({"space_group": "P -1"}))
+    orientation = write_orientation(folder / "orientation.json", group="P -1")
     return fill.Inputs(symmetrised=path, orientation=orientation), truth
 
 

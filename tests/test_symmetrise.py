@@ -14,6 +14,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid
 from hklflow.stages import symmetrise
 from tests.patience import PATIENCE
+from tests.truth.orientations import write_orientation
 
 from .poisson import intensity
 
@@ -45,8 +46,7 @@ def rotation(
 def run(folder: Path, paths: list[Path], **settings: object) -> tuple[h5py.Group, dict, Path]:
     """Run the stage; the volume's arrays, metrics and the file."""
     folder.mkdir(exist_ok=True)
-    orientation = folder / "orientation.json"
-    orientation.write_text(json.dumps({"space_group": SYMBOL, "cell": CELL.tolist()}))
+    orientation = write_orientation(folder / "orientation.json", group=SYMBOL)
     out = symmetrise.Outputs(
         symmetrised=folder / "symm.nxs", picture=folder / "symm.png", metrics=folder / "symm.json"
     )

@@ -15,7 +15,7 @@ from hklflow.formats.models import read_model
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan, lattice
 from hklflow.geometry.model import Model, from_orientation, to_orientation
 from hklflow.images.scan import RotationScan
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 from .conftest import Hklflow
 
@@ -65,12 +65,12 @@ def peak_files(folder: Path) -> list[Path]:
     paths = []
     for model in models():
         rng = np.random.default_rng(1)
-        columns = {f.name: np.ones(30) for f in fields(Peaks) if f.name != "counts"}
+        columns = {f.name: np.ones(30) for f in fields(PeakTable) if f.name != "counts"}
         columns |= {name: np.ones(30, np.int64) for name in ("n_pixels", "n_frames", "flags")}
         columns["frame"] = np.sort(rng.uniform(0, N, 30))
         columns["slow"], columns["fast"] = rng.uniform(0, 100, (2, 30))
         path = folder / f"{model.name}_peaks.nxs"
-        nexus.write_peaks(path, Peaks(**columns, counts={"peaks": 30}))
+        nexus.write_peaks(path, PeakTable(**columns, counts={"peaks": 30}))
         paths.append(path)
     return paths
 

@@ -19,7 +19,7 @@ from hklflow.bragg.predicted import Spots, predicted_spots
 from hklflow.bragg.profiles import Profile, Widths
 from hklflow.bragg.reflections import ReflectionFlag, Reflections
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -128,7 +128,7 @@ def integrate(
     measurement: Measurement,
     ub: ArrayLike,
     group: SpaceGroup,
-    peaks: Peaks | None,
+    peaks: PeakTable | None,
     params: IntegrationParams,
     *,
     d_min: float | None = None,
@@ -142,7 +142,7 @@ def integrate(
     ub : (3, 3) array
         1/Å with 2π.
     group : SpaceGroup
-    peaks : Peaks or None
+    peaks : PeakTable or None
         Peaks found, from which the widths of the spots are known at the start.
     params : IntegrationParams
     d_min : float, optional

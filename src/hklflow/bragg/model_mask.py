@@ -18,7 +18,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.bragg.predicted import LEAST_ZETA, Spots, predicted_spots
 from hklflow.geometry import Rotation
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import PeakFlag, PeakTable
 from hklflow.simd.jit import kernel
 
 Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ class Ellipsoids:
 
 
 def reflections(
-    rotation: Rotation, ub: ArrayLike, group: SpaceGroup, peaks: Peaks, n_sigma: float
+    rotation: Rotation, ub: ArrayLike, group: SpaceGroup, peaks: PeakTable, n_sigma: float
 ) -> Ellipsoids:
     """Predicted reflections of a rotation, with those of which only a part is recorded.
 
@@ -83,7 +83,7 @@ def reflections(
         1/Å with 2π.
     group : SpaceGroup
         Systematically absent reflections are not masked.
-    peaks : Peaks
+    peaks : PeakTable
         Found in the rotation.
     n_sigma : float
         Half axes in standard deviations: those of the widest tenth of the strong peaks, with the
@@ -109,7 +109,7 @@ def reflections(
 
 
 def _widths(
-    rotation: Rotation, ub: ArrayLike, spots: Spots, peaks: Peaks
+    rotation: Rotation, ub: ArrayLike, spots: Spots, peaks: PeakTable
 ) -> tuple[float, float, float]:
     """Mosaic spread in radians at ζ = 1, and widths along slow and fast in pixels.
 

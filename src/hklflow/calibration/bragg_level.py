@@ -17,7 +17,7 @@ from hklflow.calibration.modules import ModuleFit, fit_modules
 from hklflow.geometry import Rotation
 from hklflow.geometry.modules import Modules
 from hklflow.geometry.symmetry import SpaceGroup
-from hklflow.orientation.refinement import Limits, Refined, refine
+from hklflow.orientation.refinement import Refined, RefinementLimits, refine
 from hklflow.orientation.residuals import Peaks
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ def module_level(
     modules: Modules,
     *,
     free: Sequence[str],
-    limits: Limits,
+    limits: RefinementLimits,
 ) -> ModuleLevel:
     """Fit modules and model in turn.
 
@@ -72,7 +72,7 @@ def module_level(
         Start.
     free : sequence of str
         Groups of parameters of the model.
-    limits : Limits
+    limits : RefinementLimits
 
     Raises
     ------

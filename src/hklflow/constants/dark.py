@@ -33,7 +33,7 @@ _MAD = 0.67449
 
 
 @dataclass(frozen=True)
-class Limits:
+class DarkLimits:
     """What a dark has to fulfil.
 
     Attributes
@@ -60,10 +60,10 @@ class Dark(Process):
     ----------
     digital : {"level", "stage"}
         See `gathered.About`.
-    limits : Limits
+    limits : DarkLimits
     """
 
-    def __init__(self, digital: str, limits: Limits) -> None:
+    def __init__(self, digital: str, limits: DarkLimits) -> None:
         self._stage = digital == "stage"
         self._limits = limits
 

@@ -20,7 +20,7 @@ from hklflow.dials.programs import Dials
 from hklflow.geometry import Rotation, symmetry
 from hklflow.geometry.model import Model, with_one_crystal
 from hklflow.orientation import evaluation, refinement
-from hklflow.peaks.table import Peaks
+from hklflow.peaks.table import PeakTable
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ _ONE_CELL = 1e-6  # relative difference of cells that are one, in the digits of 
 _SETTLED = 0.002  # fraction of the peaks whose indices may still change
 
 
-def on_plane(rotation: Rotation, table: Peaks) -> Peaks:
+def on_plane(rotation: Rotation, table: PeakTable) -> PeakTable:
     """Peaks where they would be if all pixels were on one grid, which DIALS is told."""
     modules = rotation.detector.modules
     if modules is None:
@@ -44,7 +44,7 @@ def on_plane(rotation: Rotation, table: Peaks) -> Peaks:
 def index(
     dials: Dials,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     group: symmetry.SpaceGroup,
     cell: ArrayLike | None,
     free: Sequence[str],
@@ -91,11 +91,11 @@ def index(
 def refine(
     dials: Dials,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     ub: ArrayLike,
     group: symmetry.SpaceGroup,
     free: Sequence[str],
-    limits: refinement.Limits,
+    limits: refinement.RefinementLimits,
     folder: Path,
     start: Sequence[Rotation] | None = None,
 ) -> refinement.Refined:
@@ -114,7 +114,7 @@ def refine(
         Its constraints on the cell hold.
     free : sequence of str
         Which of `geometry.parameters.GROUPS` to refine.
-    limits : Limits
+    limits : RefinementLimits
     folder : Path
         Where DIALS runs.
     start : sequence of Rotation, optional
@@ -125,7 +125,7 @@ def refine(
     HklflowError
         If DIALS fails, or where `orientation.refinement.refine` would refuse.
     """
-    peaks = [centroids(table) for table in tables]
+    peaks = [refinement.Peaks.of(table) for table in tables]
     current, refined_ub = list(rotations), np.asarray(ub, dtype=np.float64)
     found = evaluation.assign(current, peaks, refined_ub, group, limits=limits)
     for _ in range(_MAX_CYCLES):
@@ -155,7 +155,7 @@ def refine(
 def _refine_once(
     dials: Dials,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     assigned: evaluation.Assigned,
     group: symmetry.SpaceGroup,
     free: Sequence[str],
@@ -194,12 +194,6 @@ def _held(free: Sequence[str]) -> list[str]:
     return [*arguments, f"detector.fix_list={','.join(held)}"] if held else arguments
 
 
-def centroids(table: Peaks) -> refinement.Peaks:
-    """Of a table what a refinement needs."""
-    columns = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
-    return refinement.Peaks(*(getattr(table, name) for name in columns))
-
-
 def _hall(group: symmetry.SpaceGroup) -> str:
     return f"Hall:{group.hall.strip()}"
 
@@ -209,7 +203,7 @@ def _write(
     experiments: str,
     reflections: str,
     rotations: Sequence[Rotation],
-    tables: Sequence[Peaks],
+    tables: Sequence[PeakTable],
     group: symmetry.SpaceGroup | None = None,
     assigned: evaluation.Assigned | None = None,
     own_crystals: bool = False,

@@ -97,12 +97,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import nexus, plots
-    from hklflow.geometry.symmetry import space_group
     from hklflow.plots import fill as pictures
     from hklflow.volumes import fill
     from hklflow.volumes.control import best_of, controls
 
-    group = space_group(stage.read_json(inputs.orientation)["space_group"])
+    group = stage.read_orientation(inputs.orientation).group
     with nexus.open_volume(inputs.symmetrised) as volume:
         operations = _operations(volume, inputs.symmetrised)
         room = _room(volume.grid.array_shape, params, outputs)

@@ -133,25 +133,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 def _model(inputs: Inputs, params: Params, good: "NDArray[np.bool_]") -> "ModelMask":
     """Return the mask of the reflections that the orientation predicts."""
-    from hklflow import geometry, nexus
+    from hklflow import nexus
     from hklflow.bragg.model_mask import ModelMask, reflections
-    from hklflow.geometry import symmetry
 
     if inputs.orientation is None or inputs.peaks is None or params.rotation is None:
         raise HklflowError(
             "the mask from the model needs the orientation, the peaks and the name of the "
             "rotation; give --orientation, --peaks and --rotation"
         )
-    found = stage.read_json(inputs.orientation)
-    if params.rotation not in found["rotations"]:
-        raise HklflowError(
-            f"{inputs.orientation} has no rotation {params.rotation!r}, only "
-            f"{', '.join(found['rotations'])}; refine the scan with this rotation first"
-        )
+    orientation = stage.read_orientation(inputs.orientation)
     ellipsoids = reflections(
-        geometry.from_dict(found["rotations"][params.rotation]),
-        found["UB"],
-        symmetry.space_group(found["space_group"]),
+        orientation.rotation(params.rotation),
+        orientation.ub,
+        orientation.group,
         nexus.read_peaks(inputs.peaks),
         params.model_sigma,
     )

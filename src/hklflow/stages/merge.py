@@ -134,7 +134,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         if len(set(names)) < len(names):
             names = [str(path) for path in inputs.volumes]
         compared, copies = between.figures(names), between.copies(names)
-        limits = agreement_gates.Limits(
+        limits = agreement_gates.AgreementLimits(
             params.told_chi2, params.told_difference, params.max_difference
         )
         # With a copy, the rotations are not independent, and their χ² means nothing.

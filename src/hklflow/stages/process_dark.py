@@ -49,7 +49,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.files import write_part
     from hklflow.constants.gathered import open_gathered
 
-    limits = dark.Limits(**params.model_dump(exclude={"memory"}))
+    limits = dark.DarkLimits(**params.model_dump(exclude={"memory"}))
     with ExitStack() as stack:
         runs = [
             stack.enter_context(open_gathered(path))

@@ -79,15 +79,15 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import plots
     from hklflow.dials import engine
     from hklflow.geometry import symmetry
-    from hklflow.geometry.grid import Grid
     from hklflow.orientation import centre, misfit, transition
-    from hklflow.orientation.refinement import Limits
+    from hklflow.orientation.product import Identity
+    from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
-    parent = stage.read_json(inputs.parent)
-    group = symmetry.space_group(parent["space_group"])
-    limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+    parent = stage.read_orientation(inputs.parent)
+    group = parent.group
+    limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
     free = ["cell", "orientation"]
     if params.refine_goniometer and len(params.rotations) > 1:
         free += ["misorientation"]
@@ -98,11 +98,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         rotations, notes = orientation.inherited(observed, parent)
         if params.fixed:
             refined, more = orientation.as_given(
-                observed, rotations, parent["UB"], params.hkl_tolerance
+                observed, rotations, parent.ub, params.hkl_tolerance
             )
             notes += more
         else:
-            refined = used.refine(rotations, observed.tables, parent["UB"], group, free, limits)
+            refined = used.refine(rotations, observed.tables, parent.ub, group, free, limits)
 
             def again(fewer: "Observed", more: "Sequence[str]" = free) -> "Refined":
                 return used.refine(rotations, fewer.tables, refined.ub, group, more, limits)
@@ -151,30 +151,29 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             orientation.modules_of(observed, inputs.masks),
         )
     # Of a fixed orientation, those that it happens to keep.
-    constraints = parent["cell_constraints"] if params.fixed else parent["space_group"]
-    identity = {
-        "sample": params.sample,
-        "scan": params.scan,
-        "temperature": observed.scans[0].temperature,
-        "space_group": parent["space_group"],
-        "parent": parent["scan"],
-        "parent_temperature": parent["temperature"],
-        "cell_constraints": None if loose else constraints,
-        "fixed": params.fixed,
-        "engine": used.described(),
-    }
+    constraints = parent.cell_constraints if params.fixed else parent.space_group
+    identity = Identity(
+        sample=params.sample,
+        scan=params.scan,
+        temperature=observed.scans[0].temperature,
+        space_group=parent.space_group,
+        parent=parent.scan,
+        parent_temperature=parent.temperature,
+        cell_constraints=None if loose else constraints,
+        fixed=params.fixed,
+        engine=used.described(),
+    )
     # Only told here: whether the scan goes on is decided by `accept`, with the limits set.
-    notes += gates.failures(figures, parent["symmetry"], params.accept.limits(), identity)
-    notes += verdict.doubts(figures, parent["symmetry"], params.accept.limits(), identity)
-    grid = Grid.from_dict(parent["grid"])
-    data = orientation.product(refined, observed, grid, identity, notes, figures)
-    stage.write_json(outputs.orientation, data)
-    plots.save(orientation.picture(refined, observed, data), outputs.picture)
+    judged = (figures, parent.figures, params.accept.limits(), identity.identity())
+    notes += gates.failures(*judged) + verdict.doubts(*judged)
+    product = orientation.product(refined, observed, parent.grid, identity, notes, figures)
+    stage.write_json(outputs.orientation, product.to_dict())
+    plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(
         f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
         f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
-        + "".join(f"; {warning}" for warning in data["warnings"])
+        + "".join(f"; {warning}" for warning in product.warnings)
     )
 
 

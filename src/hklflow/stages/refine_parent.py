@@ -124,7 +124,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.orientation import centre, misfit, pseudosymmetry, transition
     from hklflow.orientation import sizes as scale
     from hklflow.orientation.leftover import Crystal
-    from hklflow.orientation.refinement import Limits
+    from hklflow.orientation.product import Identity
+    from hklflow.orientation.refinement import RefinementLimits
     from hklflow.quality import doubts, gates, verdict
     from hklflow.stage import orientation
 
@@ -156,7 +157,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             warnings += taken.notes
         else:
             begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
-            limits = Limits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
+            limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
 
             def refine_from(ub: "NDArray[np.float64]") -> "Refined":
                 return used.refine(
@@ -227,19 +228,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             f"{params.space_group}: which orientation is right only intensities can tell; the "
             "children keep the parent's choice"
         )
-    identity = {
-        "sample": params.sample,
-        "scan": params.scan,
-        "temperature": observed.scans[0].temperature,
-        "space_group": params.space_group,
-        "parent": params.scan,
-        "parent_temperature": observed.scans[0].temperature,
-        "cell_constraints": params.space_group
+    identity = Identity(
+        sample=params.sample,
+        scan=params.scan,
+        temperature=observed.scans[0].temperature,
+        space_group=params.space_group,
+        parent=params.scan,
+        parent_temperature=observed.scans[0].temperature,
+        cell_constraints=params.space_group
         if not params.fixed or orientation.constraints_kept(refined.cell, group)
         else None,
-        "fixed": params.fixed,
-        "engine": used.described(),
-    }
+        fixed=params.fixed,
+        engine=used.described(),
+    )
     figures = transition.figures(
         refined,
         observed.peaks,
@@ -273,16 +274,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
         if figures["other crystals"]:  # a twin's lattices make a larger one together
             warnings = [text for text in warnings if "supercell" not in text]
-    warnings += gates.failures(figures, figures, params.accept.limits(), identity)
-    warnings += verdict.doubts(figures, figures, params.accept.limits(), identity)
-    data = orientation.product(refined, observed, grid, identity, warnings, figures)
-    stage.write_json(outputs.orientation, data)
-    plots.save(orientation.picture(refined, observed, data), outputs.picture)
+    judged = (figures, figures, params.accept.limits(), identity.identity())
+    warnings += gates.failures(*judged) + verdict.doubts(*judged)
+    product = orientation.product(refined, observed, grid, identity, warnings, figures)
+    stage.write_json(outputs.orientation, product.to_dict())
+    plots.save(orientation.picture(refined, observed, product), outputs.picture)
     print(
         f"{refined.indexed.sum()} of {len(refined.indexed)} peaks within "
         f"{params.hkl_tolerance:g} of integer hkl; cell "
         + " ".join(f"{value:.5g}" for value in refined.cell)
-        + "".join(f"; {warning}" for warning in data["warnings"])
+        + "".join(f"; {warning}" for warning in product.warnings)
     )
 
 

@@ -103,7 +103,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     symbol = params.symmetry
     if symbol is None:
-        symbol = stage.read_json(inputs.orientation)["space_group"]
+        symbol = stage.read_orientation(inputs.orientation).space_group
     group = space_group(symbol)
     _require_distinct(inputs.volumes)
     with ExitStack() as stack:
@@ -141,7 +141,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 "all voxels; check the grid, the orientation and the masks of the transform"
             )
         metrics["voxels without a usable norm"] = int(unusable.sum())
-        limits = agreement_gates.Limits(
+        limits = agreement_gates.AgreementLimits(
             params.told_chi2, params.told_asymmetry, params.max_asymmetry
         )
         findings = agreement_gates.of_operations(examined, group.laue, limits, params.told_slow)

@@ -13,6 +13,7 @@ from hklflow import stage
 from hklflow.base.values import CELL_NAMES
 
 if TYPE_CHECKING:
+    from hklflow.orientation.product import Orientation
     from hklflow.orientation.series import Departure, Floats, Reflections
 
 VERSION = 2
@@ -56,14 +57,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow import nexus, plots
     from hklflow.nexus import Quantity
 
-    scans = [stage.read_json(path) for path in inputs.orientations]
+    scans = [stage.read_orientation(path) for path in inputs.orientations]
     observed = _observed(scans, inputs)
-    by_name = {scan["scan"]: scan for scan in scans}
+    by_name = {scan.scan: scan for scan in scans}
     rows = [_row(scan, by_name, observed, inputs.orientations) for scan in scans]
     # Scans without a temperature come last; equal temperatures in the order of the names.
     rows.sort(key=lambda r: (r["temperature"] is None, -(r["temperature"] or 0.0), r["scan"]))
     transitions = _transitions(rows)
-    sample = scans[0]["sample"]
+    sample = scans[0].sample
 
     with outputs.table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
@@ -94,16 +95,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _observed(
-    scans: Sequence[Mapping[str, Any]], inputs: Inputs
+    scans: "Sequence[Orientation]", inputs: Inputs
 ) -> dict[str, dict[str, "Reflections"]]:
     """Return the reflections of each rotation of each scan."""
-    import numpy as np
-
-    from hklflow import geometry, nexus
+    from hklflow import nexus
     from hklflow.base.errors import HklflowError
     from hklflow.orientation import series
 
-    expected = sum(len(scan["rotations"]) for scan in scans)
+    expected = sum(len(scan.rotations) for scan in scans)
     if not len(inputs.peaks) == len(inputs.scales) == expected:
         raise HklflowError(
             f"the {len(scans)} orientations have {expected} rotations, but there are "
@@ -113,17 +112,17 @@ def _observed(
     files = zip(inputs.peaks, inputs.scales, strict=True)
     found: dict[str, dict[str, Reflections]] = {}
     for scan in scans:
-        if scan["sample"] != scans[0]["sample"] or scan["scan"] in found:
+        if scan.sample != scans[0].sample or scan.scan in found:
             raise HklflowError(
-                f"scan {scan['scan']} of {scan['sample']} is given twice or does not belong to the "
-                f"series of {scans[0]['sample']}; give each scan of one sample once"
+                f"scan {scan.scan} of {scan.sample} is given twice or does not belong to the "
+                f"series of {scans[0].sample}; give each scan of one sample once"
             )
-        found[scan["scan"]] = {}
-        for name, description in scan["rotations"].items():
+        found[scan.scan] = {}
+        for name, rotation in scan.rotations.items():
             peaks, scale = next(files)
-            found[scan["scan"]][name] = series.reflections(
-                geometry.from_dict(description),
-                np.asarray(scan["UB"]),
+            found[scan.scan][name] = series.reflections(
+                rotation,
+                scan.ub,
                 nexus.read_peaks(peaks),
                 _frame_norm(scale),
             )
@@ -138,7 +137,7 @@ def _frame_norm(path: Path) -> "Floats":
     return scale.monitor * scale.attenuation * scale.scale
 
 
-def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
+def _comparable(scan: "Orientation", parent: "Orientation") -> set[str]:
     """Return the rotations of both scans with the same goniometer setting and detector position.
 
     In these rotations a reflection is at the same place of the detector, with the same
@@ -146,12 +145,11 @@ def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
     """
     import numpy as np
 
-    from hklflow import geometry
     from hklflow.geometry.parameters import without_head
 
     alike = set()
-    for name in set(scan["rotations"]) & set(parent["rotations"]):
-        ours, theirs = (geometry.from_dict(x["rotations"][name]) for x in (scan, parent))
+    for name in set(scan.rotations) & set(parent.rotations):
+        ours, theirs = scan.rotations[name], parent.rotations[name]
         a, b = without_head(ours.goniometer), without_head(theirs.goniometer)
         if a.names != b.names or a.scan != b.scan:
             continue
@@ -164,8 +162,8 @@ def _comparable(scan: Mapping[str, Any], parent: Mapping[str, Any]) -> set[str]:
 
 
 def _row(
-    scan: Mapping[str, Any],
-    scans: Mapping[str, Mapping[str, Any]],
+    scan: "Orientation",
+    scans: "Mapping[str, Orientation]",
     observed: Mapping[str, Mapping[str, "Reflections"]],
     files: Sequence[Path],
 ) -> dict[str, Any]:
@@ -176,16 +174,11 @@ def _row(
     from hklflow.geometry import lattice
     from hklflow.orientation import series
 
-    name, parent, metrics = scan["scan"], scan["parent"], scan["metrics"]
+    name, parent, metrics = scan.scan, scan.parent, scan.metrics
     if parent not in observed:
         raise HklflowError(
             f"the parent {parent} of {name} is not among the {len(observed)} orientations; add its "
             f"file to --orientations (in addition to {files[0]})"
-        )
-    if "cell_covariance" not in scan:
-        raise HklflowError(
-            f"the orientation of {name} has no cell_covariance: it was made by an older version; "
-            "refine it again"
         )
     mosaic = series.mosaic_width(list(observed[name].values()))
     if name == parent:
@@ -199,24 +192,22 @@ def _row(
         relative = series.relative_scale(ours, theirs)
     row: dict[str, Any] = {
         "scan": name,
-        "temperature": scan["temperature"],
+        "temperature": scan.temperature,
         "parent": parent,
         "reference": parent,
-        "space_group": scan["space_group"],
+        "space_group": scan.space_group,
     }
-    # A scan with a fixed orientation may have no peaks.
-    unindexed = scan["symmetry"]["fraction unindexed"]
-    indexed = float("nan") if unindexed is None else 1 - unindexed
-    for key, value, sigma in zip(CELL_NAMES, scan["cell"], scan["cell_sigma"], strict=True):
+    cell = zip(CELL_NAMES, scan.cell.tolist(), scan.cell_sigma.tolist(), strict=True)
+    for key, value, sigma in cell:
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {
-        "volume": lattice.volume(scan["cell"]),
-        "volume_sigma": lattice.volume_sigma(scan["cell"], scan["cell_covariance"]),
+        "volume": scan.volume,
+        "volume_sigma": lattice.volume_sigma(scan.cell, scan.cell_covariance),
         "mosaic": float(np.degrees(mosaic.value)),
         "mosaic_sigma": float(np.degrees(mosaic.sigma)),
         "mosaic_reflections": mosaic.n,
-        "indexed": indexed,
-        "indexed_sigma": series.fraction_sigma(indexed, metrics["peaks"]),
+        "indexed": scan.fraction_indexed,
+        "indexed_sigma": series.fraction_sigma(scan.fraction_indexed, metrics["peaks"]),
         "peaks": metrics["peaks"],
         "scale": relative.scale,
         "scale_sigma": relative.scale_sigma,
@@ -278,7 +269,7 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sentences(
-    scans: Sequence[Mapping[str, Any]],
+    scans: "Sequence[Orientation]",
     rows: Sequence[Mapping[str, Any]],
     transitions: Sequence[Mapping[str, Any]],
 ) -> list[str]:
@@ -314,12 +305,12 @@ def _sentences(
                 f"reflections in common with its parent {row['parent']} at the same goniometer "
                 "settings; ten are needed"
             )
-    by_name = {scan["scan"]: scan for scan in scans}
+    by_name = {scan.scan: scan for scan in scans}
     for name in (row["scan"] for row in rows):
         # The sentences of gates contain the name of the scan.
         told += [
             sentence if name in sentence else f"{name}: {sentence}"
-            for sentence in by_name[name]["warnings"]
+            for sentence in by_name[name].warnings
         ]
     return told
 

@@ -151,15 +151,14 @@ def modules_of_peaks(
     """
     from hklflow import nexus
     from hklflow.calibration.modules import bragg_peaks, fit_modules
-    from hklflow.geometry import detector_from_dict, detector_to_dict, from_dict
+    from hklflow.geometry import detector_from_dict, detector_to_dict
     from hklflow.stage import orientation as products
 
-    refined = stage.read_json(orientation)
-    names = list(refined["rotations"])
+    refined = stage.read_orientation(orientation)
+    names = list(refined.rotations)
     observed = products.read(names, [scans[n] for n in names], [peaks[n] for n in names])
-    ub = np.asarray(refined["UB"], dtype=np.float64)
     lists = [
-        bragg_peaks(from_dict(refined["rotations"][name]), ub, table)
+        bragg_peaks(refined.rotation(name), refined.ub, table)
         for name, table in zip(names, observed.peaks, strict=True)
     ]
     detector = detector_from_dict(start["detector"])
