@@ -1,12 +1,12 @@
-"""Put the measurements of one ASIC together: gain of every stage in ADU/keV.
+"""Combine the measurements of one ASIC: gain of every stage in ADU/keV.
 
-High: from X-rays, g_H. Medium: g_M = g_H r_MH, with the ratio of pulse capacitor and current
-source, their weighted mean where both are good. Low: g_L = g_M r_LM of the current source. What
-was not measured is from a gain map, else from numbers that the user gives, else it is NaN; the
-attribute ``source`` of ``gain`` says so for each stage.
+High: the X-rays give g_H. Medium: g_M = g_H r_MH, with the ratio from the pulse capacitor and the
+current source (the weighted mean if both are good). Low: g_L = g_M r_LM, from the current source.
+A gain that was not measured comes from a gain map, else from the user's default values, else it
+is NaN. The attribute ``source`` of ``gain`` names the source of each stage.
 
-Offsets of all stages are those of the darks: they change with temperature, and intercepts of ramps
-were measured at another time.
+The offsets of all stages come from the darks: offsets change with temperature, and the intercepts
+of the ramps were measured at another time.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ from hklflow.constants.status import Bit, Status, bad
 Floats = NDArray[np.float64]
 
 NONE = "none"
-"""Source of the gain of a stage that was neither measured nor given."""
+"""Source of the gain of a stage that was neither measured nor entered by the user."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Something measured in the dark's memory cells, (cell, ss, fs) each.
+    """A quantity measured in the dark's memory cells; arrays are (cell, ss, fs).
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def good(self) -> NDArray[np.bool_]:
-        """What may be used."""
+        """True where the value is finite and no status bit forbids its use."""
         return np.isfinite(self.values) & ~bad(self.status)
 
 
@@ -61,23 +61,23 @@ def combine(
 ) -> Constants:
     """Combine measurements of one ASIC.
 
-    Memory cells are those of the dark. A cell that another measurement lacks takes the mean of the
-    pixel's good cells and is INTERPOLATED.
+    The memory cells are the dark's. A cell without a value in another measurement takes the mean
+    of the pixel's good cells and gets the bit INTERPOLATED.
 
     Parameters
     ----------
     dark : Constants
-        With offset, offset_errors, noise, gain_threshold, constants_status.
+        Constants with offset, offset_errors, noise, gain_threshold, constants_status.
     xray : Constants, optional
-        With gain_high, gain_high_errors, constants_status.
+        Constants with gain_high, gain_high_errors, constants_status.
     pulse_capacitor : Constants, optional
-        Of `PulseCapacitor`.
+        Constants that `PulseCapacitor` returns.
     current_source : Constants, optional
-        Of `merge_currents`.
+        Constants that `merge_currents` returns.
     gain_map : (3, ss, fs) array, optional
-        ADU/keV of all memory cells, for stages that were not measured.
+        Gain in ADU/keV, the same for all memory cells, of stages that were not measured.
     default_gain : 3 floats, optional
-        ADU/keV of high, medium, low, for stages that have no other gain.
+        Gain in ADU/keV of high, medium, low, for stages without any other gain.
 
     Raises
     ------
@@ -148,10 +148,10 @@ def combine(
 def on_cells(
     part: Constants, name: str, wanted: NDArray[np.int64], stage: int, source: str
 ) -> Measured:
-    """Values and errors of a quantity in the cells wanted; those of others from the pixel's mean.
+    """Return a quantity in the requested cells; cells not measured take the pixel's mean.
 
-    The error of a mean is the scatter of one cell about it and its own; with one good cell there
-    is no scatter, and the cell's error is taken.
+    The error of such a mean is the scatter of one cell about the mean combined with the error of
+    the mean; a pixel with one good cell has no scatter, so the error of that cell is used.
     """
     own = Measured(
         part[name].astype(np.float64),
@@ -173,14 +173,14 @@ def on_cells(
             error = np.where(n > 1, np.sqrt(scatter * (1 + 1 / n)), single)
         values[lacking] = mean
         errors[lacking] = np.where(n > 0, error, np.nan)
-        # Where no cell is good, why it is not stays with the pixel.
+        # If no cell is good, the pixel keeps the status bits of its cells.
         reasons = np.bitwise_or.reduce(own.status, axis=0)
         status[lacking] = np.where(n > 0, np.uint32(Bit.INTERPOLATED), reasons)
     return Measured(values, errors, status, source)
 
 
 def _both(every: Sequence[Measured]) -> Measured | None:
-    """Weighted mean of the good ones; where none is good the last one, with all that is said."""
+    """Return the weighted mean of the good values; if none is good, the last with all bits."""
     if len(every) < 2:
         return every[0] if every else None
     good = np.stack([one.good for one in every])
@@ -198,10 +198,10 @@ def _both(every: Sequence[Measured]) -> Measured | None:
 
 
 def _product(gain: Measured, ratio: Measured) -> Measured:
-    """Gain of the next stage; the relative errors add in squares."""
+    """Return the gain of the next stage; relative errors add in quadrature."""
     with np.errstate(divide="ignore", invalid="ignore"):
         values = gain.values * ratio.values
-        # The error of a gain that was given and not measured is not known.
+        # The error of a gain that was not measured is unknown.
         relative = np.hypot(gain.errors / gain.values, ratio.errors / ratio.values)
     status = gain.status | ratio.status
     return replace(ratio, values=values, errors=np.abs(values) * relative, status=status)
@@ -213,7 +213,7 @@ def _given(
     default: Sequence[float] | None,
     size: tuple[int, ...],
 ) -> Measured:
-    """Gain that was not measured here."""
+    """Return the gain of a stage that was not measured, from the gain map or the default."""
     unknown = np.full(size, np.nan)
     values, source = unknown, NONE
     if gain_map is not None:

@@ -1,4 +1,4 @@
-"""Figures of constants that a person judges them by, and the gates that they must pass."""
+"""Key figures of constants, and the gates that constants must pass."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ from hklflow.constants.status import bad
 
 Floats = NDArray[np.float64]
 
-# Memory cells that are looked at where there are many.
+# Largest number of memory cells that are sampled, approximately.
 _CELLS = 8
 
 
 def figures(
     constants: DetectorConstants, before: DetectorConstants | None = None
 ) -> dict[str, Any]:
-    """Figures of all modules, and of what changed against constants from before.
+    """Compute the figures of all modules, and the changes against earlier constants.
 
     Returns
     -------
     dict
-        ``modules``: number -> figures of the module; and those of the detector.
+        ``modules``: figures of each module, by number; and figures of the detector.
     """
     modules: dict[str, dict[str, Any]] = {}
     sources: list[list[str]] = []
@@ -48,7 +48,7 @@ def figures(
         if source and not left_out:
             sources.append(source)
         if "constants_status" in group and not left_out:
-            # Gains that nobody measured are the matter of the sources.
+            # `measured_gains` judges stages without a measured gain.
             kept = [s for s in range(len(STAGES)) if not source or source[s] != NONE]
             wrong = bad(_sample(group["constants_status"])[kept])
             if wrong.size:
@@ -74,14 +74,14 @@ def figures(
 
 
 def judge(found: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
-    """Verdict of every gate on the figures: name, value, limit, passed, sentence."""
+    """Return the verdict of every gate: name, value, limit, passed, sentence."""
     modules = found["modules"]
     verdicts = []
 
     def limit(name: str, values: dict[str, float], top: float | None, what: str) -> None:
         if top is None or not values:
             return
-        # Written so that NaN does not pass.
+        # NaN must not pass.
         worst = max(values, key=lambda key: values[key] if values[key] <= np.inf else np.inf)
         value = values[worst]
         of = f" of module {worst}" if worst else ""
@@ -122,7 +122,7 @@ def judge(found: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
             limit(f"{name}_change", of_modules(f"{name} change"), top, what + unit)
             return
         module, why = next(iter(not_compared.items()))
-        told = f"{what} of module {module} cannot be told: {why}"
+        told = f"{what} of module {module} cannot be determined: {why}"
         verdicts.append(
             {
                 "name": f"{name}_change",
@@ -157,7 +157,7 @@ def judge(found: dict[str, Any], gates: Gates) -> list[dict[str, Any]]:
 
 
 def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Values of some memory cells, evenly chosen."""
+    """Read some memory cells, evenly spaced."""
     if dataset.ndim < 3:
         return np.asarray(dataset[()])
     cells = dataset.shape[-3]
@@ -166,7 +166,7 @@ def _sample(dataset: h5py.Dataset) -> NDArray[Any]:
 
 
 def _medians(values: NDArray[Any], good: NDArray[np.bool_]) -> Floats:
-    """Median over good pixels and memory cells: of every stage, or one number (1,)."""
+    """Return the median over good pixels and memory cells: of every stage, or one number (1,)."""
     stages = values if values.ndim == 4 else values[None]
     return np.array([_median(stage[..., good]) for stage in stages])
 
@@ -177,17 +177,17 @@ def _median(values: NDArray[Any]) -> float:
 
 
 def _is_absent(group: h5py.Group) -> bool:
-    """Whether the module was left out: it holds nothing but that it is absent."""
+    """Return True if the module was left out; its file then only records that it is absent."""
     return bool(about_of(group).get("absent", False))
 
 
 def _why(name: str) -> str:
-    """Key of the reason why a quantity was not compared."""
+    """Return the key of the reason why a quantity was not compared."""
     return f"{name} not compared"
 
 
 def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict[str, Any]:
-    """Largest median change of any stage known in both; or why there is none."""
+    """Return the largest median change over the stages known in both; or why there is none."""
     found: dict[str, Any] = {}
     for name in ("gain", "offset"):
         if not (name in now and name in then):
@@ -206,16 +206,16 @@ def _changes(now: h5py.Group, then: h5py.Group, good: NDArray[np.bool_]) -> dict
         was, known = (np.isfinite(values).any(axis=(1, 2, 3)) for values in (old, new))
         if (lost := was & ~known).any():
             stages = ", ".join(np.array(STAGES)[lost])
-            found[_why(name)] = f"only the accepted constants have one of stage {stages}"
+            found[_why(name)] = f"only the accepted constants have a {name} of stage {stages}"
         elif (both := was & known).any():
             unit = np.abs(old) if name == "gain" else _cells(now["noise"], here[some])
             change = _medians(np.abs(new - old) / np.where(unit > 0, unit, np.nan), good)
             found[f"{name} change"] = float(np.max(change[both]))
         elif known.any():
-            found[_why(name)] = "the accepted constants have none"
+            found[_why(name)] = f"the accepted constants have no {name}"
     return found
 
 
 def _cells(dataset: h5py.Dataset, places: NDArray[np.int64]) -> NDArray[Any]:
-    """Values (stage, cell, ss, fs) of the memory cells at these places."""
+    """Read the values (stage, cell, ss, fs) of the memory cells at these indices."""
     return np.stack([dataset[:, place] for place in places], axis=1)

@@ -1,4 +1,4 @@
-"""Compiled loops of `ramps`: stages of a pixel's frames, and the line through each stage."""
+"""Compiled loops of `ramps`: stage of each frame of a pixel, and the line through each stage."""
 
 import math
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from hklflow.simd.jit import kernel
 
-# Levels of two stages are apart if their means are by this many standard deviations.
+# Least separation of the levels of two stages, in standard deviations.
 _APART = 6.0
-# Deviations beyond this many robust standard deviations are no part of a line.
+# Values beyond this many robust standard deviations are left out of a line.
 _CLIP = 5.0
-# Standard deviation of what rounding to integers adds, and a little.
+# Standard deviation of the rounding to integers, rounded up.
 _ROUNDING = 0.3
-# Frames that a level needs to be one.
+# Least number of frames of a level.
 _LEVEL = 5
 
 
@@ -21,7 +21,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
     x, analog, levels, limits, is_stage, stages, trim, floor, ceiling, least, settling, linearity,
     values, counts, curved,
 ):  # fmt: skip
-    """Fill values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels)."""
+    """Write values (5, 3, pixels), counts (3, 3, pixels), curved (3, pixels)."""
     n = len(x)
     g = np.empty(n, np.int8)
     xs, ys, es = np.empty(n), np.empty(n), np.empty(n)
@@ -67,7 +67,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def]
-    """Stage of each frame; -1 where the gain bits mean nothing."""
+    """Write the stage of each frame; -1 if the gain bits are invalid."""
     if is_stage:
         for i in range(len(g)):
             g[i] = levels[i] if levels[i] < 3 else -1
@@ -81,7 +81,7 @@ def _stages(levels, limits, is_stage, stages, g):  # type: ignore[no-untyped-def
 
 @kernel(error_model="numpy")
 def _split(levels, stages):  # type: ignore[no-untyped-def]
-    """Thresholds in the widest gaps between levels; infinite where there is no second level."""
+    """Return thresholds in the widest gaps between levels; infinite if there is no second level."""
     ordered = levels.astype(np.float64)
     ordered.sort()
     n = len(ordered)
@@ -96,7 +96,7 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
     low, high = min(cuts[0], cuts[1]), max(cuts[0], cuts[1])
     k, start = 0, 0
     for cut, stop in ((low, high), (high, n)):
-        # A cut that was not found is 0.
+        # A missing cut is 0.
         if cut > start and stop > cut:
             below, above = _spread(ordered[start:cut]), _spread(ordered[cut:stop])
             if above[0] - below[0] > _APART * math.hypot(below[1], above[1]):
@@ -107,7 +107,7 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _spread(values):  # type: ignore[no-untyped-def]
-    """Mean and standard deviation."""
+    """Return the mean and the standard deviation."""
     mean = values.sum() / len(values)
     total = 0.0
     for value in values:
@@ -117,7 +117,7 @@ def _spread(values):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _switch(g, stage):  # type: ignore[no-untyped-def]
-    """Place from which frames are of `stage` or beyond, with the fewest exceptions."""
+    """Return the index where frames switch to `stage` or beyond, with the fewest exceptions."""
     wrong = 0
     for value in g:
         wrong += 0 <= value < stage
@@ -134,10 +134,10 @@ def _switch(g, stage):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
-    """Slope, its error, intercept, its error, residual; points; curved.
+    """Return slope, its error, intercept, its error, residual; points; curved.
 
-    Starts from the median slope between halves, which bears a quarter of outliers, then least
-    squares without them.
+    The start is the median slope between the two halves, which tolerates a quarter of outliers;
+    least squares without the outliers follow.
     """
     keep = np.ones(len(x), np.bool_)
     if settles:
@@ -172,7 +172,7 @@ def _line(x, y, e, settles, linearity):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
-    """Slope, error, intercept, error, residual, amplitude of e; e is made free of the line."""
+    """Return slope, error, intercept, error, residual, amplitude of e (orthogonal to the line)."""
     n, xm, ym, em = 0, 0.0, 0.0, 0.0
     for i in range(len(x)):
         if keep[i]:
@@ -191,7 +191,7 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
             if keep[i]:
                 free = e[i] - em - tilt * (x[i] - xm)
                 see, sey = see + free * free, sey + free * y[i]
-        if see > 1e-9 * n:  # else it is over before the first frame that is used
+        if see > 1e-9 * n:  # else the exponential has decayed before the first used frame
             amplitude = sey / see
             slope -= amplitude * tilt
         else:
@@ -209,9 +209,9 @@ def _least_squares(x, y, e, keep, settles):  # type: ignore[no-untyped-def]
 
 @kernel(error_model="numpy")
 def _curved(x, r, limit):  # type: ignore[no-untyped-def]
-    """Whether residuals r are more than noise and a limit: all of them, or a parabola in them.
+    """Return True if residuals r exceed noise and a limit: all of them, or their parabola.
 
-    What successive frames have in common is no noise.
+    The common part of successive residuals is not noise.
     """
     n = len(x)
     noise = 0.5 * np.mean((r[1:] - r[:-1]) ** 2)
@@ -221,5 +221,5 @@ def _curved(x, r, limit):  # type: ignore[no-untyped-def]
     z = (x - x.mean()) / (x[-1] - x[0])
     q = z * z - np.mean(z * z) - z * (np.mean(z * z * z) / np.mean(z * z))
     square = np.mean(q * q)
-    parabola = np.mean(q * r) ** 2 / square  # its mean square
+    parabola = np.mean(q * r) ** 2 / square  # mean square of the parabola
     return parabola * n > _CLIP * _CLIP * noise and parabola > limit * limit

@@ -1,7 +1,7 @@
-"""Checks of a raw run: each tells one thing that can be wrong with it.
+"""Checks of a raw run: each check detects one kind of fault.
 
-What was lost is a warning, for the frames that are there are good; what contradicts itself is an
-error. No check reads pixels. Checks look at different things, so that one fault is told once.
+Losses are warnings, because the remaining frames are good; contradictions are errors. No check
+reads pixels. Checks do not overlap, so that each fault is reported once.
 """
 
 from collections import Counter
@@ -20,13 +20,13 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Raw:
-    """A run that is checked.
+    """A run to be checked.
 
     Attributes
     ----------
     facts : dict
     parts : dict
-        Module -> its parts in order.
+        Parts of each module, in order.
     """
 
     facts: Facts
@@ -34,12 +34,12 @@ class Raw:
 
     @property
     def outliers(self) -> Trains:
-        """Trains that are no part of the run."""
+        """Trains that do not belong to the run."""
         return from_ranges(self.facts["trains"]["outliers"]).astype(np.uint64)
 
     @property
     def trains(self) -> dict[int, Trains]:
-        """Trains of each module, sorted, outliers left out."""
+        """Trains of each module, sorted, without outliers."""
         return {
             number: np.setdiff1d(trains_of(parts), self.outliers)
             for number, parts in self.parts.items()
@@ -47,18 +47,18 @@ class Raw:
 
     @property
     def whole(self) -> list[int]:
-        """Modules that have as many files as the one with most of them."""
+        """Modules with the largest number of files."""
         most = max(len(parts) for parts in self.parts.values())
         return [number for number, parts in self.parts.items() if len(parts) == most]
 
     def each(self) -> Iterator[Part]:
-        """All parts."""
+        """Iterate over the parts of all modules."""
         for parts in self.parts.values():
             yield from parts
 
 
 Check = Callable[[Raw], Iterable[str]]
-"""Gives what is wrong, one phrase for each case; nothing if all is well."""
+"""Function that yields one phrase for each fault, and nothing if the run is good."""
 
 CHECKS: dict[str, tuple[Severity, Check]] = {}
 
@@ -73,7 +73,7 @@ def _check(severity: Severity) -> Callable[[Check], Check]:
 
 @dataclass(frozen=True)
 class Finding:
-    """Outcome of a check; ``told`` is one sentence."""
+    """Outcome of a check; ``told`` is its sentence for the report."""
 
     name: str
     severity: Severity
@@ -82,7 +82,7 @@ class Finding:
 
 
 def check_run(raw: Raw) -> list[Finding]:
-    """Make all checks of a run."""
+    """Run all checks."""
     findings = []
     for name, (severity, check) in CHECKS.items():
         wrong = list(check(raw))
@@ -94,7 +94,7 @@ def check_run(raw: Raw) -> list[Finding]:
 def fatal(
     findings: Sequence[Finding], strict: Sequence[str], ignore: Sequence[str]
 ) -> list[Finding]:
-    """Failed checks that end the run: errors that are not ignored, and warnings of ``strict``.
+    """Return the failed checks that end the run: errors not ignored, and warnings in ``strict``.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def fatal(
     unknown = sorted({*strict, *ignore} - {*CHECKS, "all"})
     if unknown:
         raise HklflowError(
-            f"there is no check {', '.join(unknown)}; checks are {', '.join(CHECKS)}, or all"
+            f"unknown check {', '.join(unknown)}; use {', '.join(CHECKS)}, or all"
         )
     strict = list(CHECKS) if "all" in strict else strict
     ignore = list(CHECKS) if "all" in ignore else ignore
@@ -126,18 +126,18 @@ def _sentence(wrong: Sequence[str]) -> str:
 
 @_check("warning")
 def modules_complete(raw: Raw) -> Iterator[str]:
-    """All modules that are expected are there, and no other."""
+    """All expected modules are present, and no others."""
     missing = raw.facts["missing"]
     if missing:
-        yield f"there are no files of module {_numbers(missing)}"
+        yield f"module {_numbers(missing)} has no files"
     other = sorted(set(raw.parts) - set(raw.facts["expected"]))
     if other:
-        yield f"module {_numbers(other)} is not among the expected ones"
+        yield f"module {_numbers(other)} is not an expected module"
 
 
 @_check("warning")
 def parts_equal(raw: Raw) -> Iterator[str]:
-    """Every module has as many files as the others."""
+    """All modules have the same number of files."""
     most = max(len(parts) for parts in raw.parts.values())
     for number, parts in raw.parts.items():
         if len(parts) < most:
@@ -149,11 +149,11 @@ def parts_in_row(raw: Raw) -> Iterator[str]:
     """The files of every module are numbered from 0 without a gap."""
     numbers = sorted({part.number for part in raw.each()})
     if numbers != list(range(len(numbers))):
-        yield f"files are numbered {_numbers(numbers)}, so that some are missing"
+        yield f"files are numbered {_numbers(numbers)}: some are missing"
     for number, parts in raw.parts.items():
         twice = [n for n, times in Counter(part.number for part in parts).items() if times > 1]
         if twice:
-            yield f"module {number} has more than one file of number {_numbers(twice)}"
+            yield f"module {number} has more than one file with number {_numbers(twice)}"
 
 
 # ---------------------------------------------------------------- inside a file
@@ -167,7 +167,7 @@ def frame_arrays_equal(raw: Raw) -> Iterator[str]:
 
 @_check("error")
 def train_arrays_equal(raw: Raw) -> Iterator[str]:
-    """Header, detector and trailer have as many trains."""
+    """Header, detector and trailer have the same number of trains."""
     yield from _unequal(raw, "trains")
 
 
@@ -181,14 +181,14 @@ def _unequal(raw: Raw, kind: str) -> Iterator[str]:
 
 @_check("error")
 def index_within_data(raw: Raw) -> Iterator[str]:
-    """The index lists no frame that is not stored."""
+    """The index lists only stored frames."""
     for part in raw.each():
         rows, _ = listed(part.first, part.count)
-        # Arrays of unequal length have a check of their own.
+        # `frame_arrays_equal` checks for arrays of unequal length.
         stored = max([len(part.train), *part.lengths.get("frames", {}).values()])
         beyond = int(np.count_nonzero((rows < 0) | (rows >= stored)))
         if beyond:
-            yield f"{part.path.name} lists {beyond} frames beyond the {stored} that it has"
+            yield f"{part.path.name} lists {beyond} frames beyond its {stored} stored frames"
 
 
 @_check("error")
@@ -197,28 +197,28 @@ def no_surplus_frames(raw: Raw) -> Iterator[str]:
     for part in raw.each():
         surplus = np.count_nonzero((part.record() < 0) & (part.train[: part.stored] != 0))
         if surplus:
-            yield f"{part.path.name} has {surplus} frames that no train lists"
+            yield f"{part.path.name} has {surplus} frames that are not listed in the index"
 
 
 @_check("error")
 def frame_trains(raw: Raw) -> Iterator[str]:
-    """The train beside each frame is the one that lists it."""
+    """The train number stored with each frame equals the train that lists the frame."""
     for part in raw.each():
         record = part.record()
         rows = np.flatnonzero(record >= 0)
         wrong = np.count_nonzero(part.trains[record[rows]] != part.train[rows])
         if wrong:
-            yield f"{part.path.name} has {wrong} frames of another train than lists them"
+            yield f"{part.path.name} has {wrong} frames listed under another train"
 
 
 @_check("warning")
 def pulses_counted(raw: Raw) -> Iterator[str]:
-    """Trains have as many frames as the detector's header says."""
+    """The number of frames of each train agrees with the detector's header."""
     for part in raw.each():
         if part.pulses is not None:
             wrong = np.count_nonzero((part.pulses != part.count) & (part.trains != 0))
             if wrong:
-                yield f"{part.path.name} has {wrong} trains of other length than its header says"
+                yield f"{part.path.name} has {wrong} trains whose length differs from its header"
 
 
 # ----------------------------------------------------------------------- trains
@@ -226,7 +226,7 @@ def pulses_counted(raw: Raw) -> Iterator[str]:
 
 @_check("error")
 def trains_rising(raw: Raw) -> Iterator[str]:
-    """The trains of a module rise from file to file and record to record."""
+    """The train numbers of a module increase from file to file and from record to record."""
     for number, parts in raw.parts.items():
         trains = np.concatenate([part.trains for part in parts]).astype(np.int64)
         trains = trains[(trains != 0) & ~np.isin(trains, raw.outliers)]
@@ -238,39 +238,39 @@ def trains_rising(raw: Raw) -> Iterator[str]:
 
 @_check("error")
 def no_embedded_zeros(raw: Raw) -> Iterator[str]:
-    """No train without number stands between others."""
+    """There is no train without number between other trains."""
     for part in raw.each():
         known = np.flatnonzero(part.trains)
         zeros = np.count_nonzero(part.trains[: known[-1] + 1] == 0) if len(known) else 0
         if zeros:
-            yield f"{part.path.name} has {zeros} trains without number between others"
+            yield f"{part.path.name} has {zeros} trains without number between other trains"
 
 
 @_check("warning")
 def no_trailing_zeros(raw: Raw) -> Iterator[str]:
-    """No frames follow whose train has no number."""
+    """No file ends with frames of a train without number."""
     for part in raw.each():
         known = np.flatnonzero(part.trains)
         end = known[-1] + 1 if len(known) else 0
         lost = int(part.count[end:].sum())
         if lost:
-            yield f"{part.path.name} ends with {lost} frames whose train has no number"
+            yield f"{part.path.name} ends with {lost} frames of a train without number"
 
 
 @_check("warning")
 def no_suspect_trains(raw: Raw) -> Iterator[str]:
-    """Numbers of trains came from the machine."""
+    """All train numbers came from the machine."""
     for part in raw.each():
         if part.suspect is not None and part.suspect.any():
-            yield f"{part.path.name} has {int(part.suspect.sum())} trains of doubtful number"
+            yield f"{part.path.name} has {int(part.suspect.sum())} doubtful train numbers"
 
 
 @_check("warning")
 def no_outliers(raw: Raw) -> Iterator[str]:
-    """No train's number is far from all others."""
+    """No train number is far from all others."""
     ranges = raw.facts["trains"]["outliers"]
     if ranges:
-        yield f"the trains {_ranges(ranges)} are far from the run's"
+        yield f"the trains {_ranges(ranges)} are far from the other trains of the run"
 
 
 @_check("warning")
@@ -289,7 +289,7 @@ def modules_aligned(raw: Raw) -> Iterator[str]:
 
 @_check("warning")
 def no_lost_trains(raw: Raw) -> Iterator[str]:
-    """No module lacks trains that others have."""
+    """No module lacks trains that other modules have."""
     trains = raw.trains
     everywhere = np.unique(np.concatenate(list(trains.values())))
     for number, own in trains.items():
@@ -313,7 +313,7 @@ def no_gaps(raw: Raw) -> Iterator[str]:
 
 @_check("warning")
 def no_lost_pulses(raw: Raw) -> Iterator[str]:
-    """Every train has as many frames as most of them."""
+    """All trains have the same number of frames."""
     usual = Counter(n for part in raw.each() for n in part.count[part.trains != 0].tolist())
     if not usual:
         return
@@ -322,18 +322,18 @@ def no_lost_pulses(raw: Raw) -> Iterator[str]:
         good = (part.trains != 0) & ~np.isin(part.trains, raw.outliers)
         odd = np.count_nonzero(part.count[good] != most)
         if odd:
-            yield f"{part.path.name} has {odd} trains that have not {most} frames"
+            yield f"{part.path.name} has {odd} trains without exactly {most} frames"
 
 
 @_check("error")
 def cells_once(raw: Raw) -> Iterator[str]:
-    """A train has one frame of each memory cell."""
+    """Each train has at most one frame of each memory cell."""
     for part in raw.each():
         record = part.record()
         rows = np.flatnonzero((record >= 0) & (part.cell[: part.stored] >= 0))
         twice = len(rows) - len(np.unique(record[rows] << 16 | part.cell[rows]))
         if twice:
-            yield f"{part.path.name} has {twice} frames of a memory cell that the train had before"
+            yield f"{part.path.name} has {twice} repeated frames of a memory cell in the same train"
 
 
 @_check("error")
@@ -346,7 +346,7 @@ def cells_equal(raw: Raw) -> Iterator[str]:
     usual = Counter(cells.values()).most_common(1)[0][0]
     for number, own in cells.items():
         if own != usual:
-            yield f"module {number} uses {len(own)} memory cells and others {len(usual)} or others"
+            yield f"module {number} uses {len(own)} memory cells, others use {len(usual)} or others"
 
 
 def _numbers(values: Iterable[int]) -> str:
@@ -359,5 +359,5 @@ def _ranges(ranges: Sequence[Sequence[int]]) -> str:
 
 
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Findings as plain data (JSON)."""
+    """Return the findings as plain data (JSON)."""
     return {"checks": [vars(found) for found in findings]}
