@@ -1,4 +1,4 @@
-"""What the ring points of a calibration show: tables of numbers for `calibration.assess`."""
+"""Tables of numbers from the ring points of a calibration, for `calibration.assess`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Residuals:
-    """Observed minus calculated 2θ of the points, one row each.
+    """Observed minus calculated 2θ of the points, one row per point.
 
     Attributes
     ----------
     off, sigma : (n,) array
-        Radians; errors with the scatter beyond counting statistics that sectors of a ring
-        have about the ring's mean (so that rings that are off do not excuse themselves).
+        Radians; the errors include the scatter of a ring's sectors about the ring's mean beyond
+        counting statistics (so that a displaced ring does not increase its own error).
     off_px, sigma_px : (n,) array
-        The same in pixels, along the direction in which 2θ rises.
+        The same in pixels, along the direction of increasing 2θ.
     along : (n, 2) array
-        That direction on the image (slow, fast), unit vectors.
+        Direction of increasing 2θ on the image (slow, fast), unit vectors.
     chi : (n,) array
         Azimuth in radians, pyFAI's chi.
     radius : (n,) array
@@ -50,7 +50,7 @@ class Residuals:
 
 
 def residuals_of(found: PowderCalibration) -> Residuals:
-    """Residuals of ``found.points`` with ``found.detector``."""
+    """Compute the residuals of ``found.points`` with ``found.detector``."""
     points, detector = found.points, found.detector
     slow, fast = points.slow, points.fast
     calculated = two_theta(found.calibrant.d[points.ring], found.wavelength)
@@ -80,7 +80,7 @@ def residuals_of(found: PowderCalibration) -> Residuals:
 
 
 def _within(points: RingPoints, off: Floats, extra: float) -> float:
-    """Scatter (radians) of sectors about the mean of their ring, beyond counting statistics."""
+    """Return the scatter (radians) of sectors about their ring's mean, beyond counting errors."""
     _, ring = np.unique(points.ring, return_inverse=True)
     weight = 1 / (points.sigma**2 + extra**2)
     mean = np.bincount(ring, weight * off) / np.bincount(ring, weight)
@@ -89,7 +89,7 @@ def _within(points: RingPoints, off: Floats, extra: float) -> float:
 
 
 def ring_table(found: PowderCalibration, seen: Residuals) -> Rows:
-    """Each ring: mean Δd/d and its standard error, widths, azimuth covered."""
+    """Return a row for each ring: mean Δd/d, its standard error, widths, covered azimuth."""
     rows = []
     for ring in np.unique(found.points.ring):
         own = found.points.ring == ring
@@ -118,7 +118,7 @@ def ring_table(found: PowderCalibration, seen: Residuals) -> Rows:
 
 
 def _ring_fwhm(found: PowderCalibration, angle: float, width: float) -> float | None:
-    """FWHM in degrees of a pseudo-Voigt fitted to the profile; None if it cannot be fitted."""
+    """Return the FWHM in degrees of a pseudo-Voigt fit to the profile; None if the fit fails."""
     from scipy.optimize import curve_fit
 
     guess = float(np.degrees(FWHM * width))
@@ -146,20 +146,20 @@ def _ring_fwhm(found: PowderCalibration, angle: float, width: float) -> float | 
     )
     try:
         best, _ = curve_fit(model, x, y, start, sigma, bounds=bounds)
-    except RuntimeError:  # no convergence
+    except RuntimeError:  # the fit did not converge
         return None
     return float(best[2])
 
 
 def d_spacings(table: Rows) -> dict[str, float]:
-    """Δd/d of all rings: weighted mean and rms, largest mean in σ, slope against 2θ."""
+    """Return Δd/d of all rings: weighted mean and rms, largest mean in σ, slope against 2θ."""
     mean, sem, angle = (
         np.array([row[name] for row in table]) for name in ("mean", "sem", "two_theta_deg")
     )
     weight = sem**-2
     middle = float(np.sum(weight * angle) / weight.sum())
     spread = float(np.sum(weight * (angle - middle) ** 2))
-    # One ring has no slope.
+    # A single ring has no slope.
     slope = float(np.sum(weight * (angle - middle) * mean)) / spread if spread > 0 else 0.0
     return {
         "mean": float(np.sum(weight * mean) / weight.sum()),
@@ -171,11 +171,11 @@ def d_spacings(table: Rows) -> dict[str, float]:
 
 
 def harmonics(seen: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
-    """Amplitudes in pixels of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and radial scale.
+    """Return the amplitudes of cos χ, sin χ, cos 2χ, sin 2χ over all rings, and the radial scale.
 
-    All are fitted together. A wrong beam centre shows in cos χ and sin χ, so does a wrong tilt
-    (growing as r²); an ellipse, as of pixels that are not square, in cos 2χ and sin 2χ; a wrong
-    distance in the radial scale (Δr / r = -ΔL / L).
+    Amplitudes are in pixels and fitted together. A wrong beam centre gives cos χ and sin χ; so does
+    a wrong tilt (growing as r²). Pixels that are not square give an ellipse, cos 2χ and sin 2χ. A
+    wrong distance gives a radial scale (Δr / r = -ΔL / L).
     """
     names = ("cos", "sin", "cos2", "sin2")
     chi = seen.chi
@@ -191,10 +191,10 @@ def harmonics(seen: Residuals) -> tuple[dict[str, Any], dict[str, float]]:
 
 
 def modules(seen: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) -> Rows:
-    """Shift of each module: radial (median of its points) and tangential, in pixels.
+    """Return the shift of each module: radial (median of its points) and tangential, in pixels.
 
-    Rings show radial shifts only; the tangential one follows from how the radial ones
-    turn within the module, with a larger σ. None: too few points.
+    Rings measure radial shifts only; the tangential shift follows from the variation of the radial
+    shift across the module, with a larger σ. None: too few points.
     """
     rows = []
     for s0, s1, f0, f1 in rectangles:
@@ -207,7 +207,7 @@ def modules(seen: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) ->
             normal = design.T @ design
             middle = along.mean(axis=0)
             length = float(np.linalg.norm(middle))
-            # Rings all around a module that holds the beam have no common direction.
+            # The beam is on the module: rings all around it have no common direction.
             if length > 0.1 and np.linalg.cond(normal) < 1e8:
                 radial = middle / length
                 across = np.array([-radial[1], radial[0]])
@@ -226,7 +226,7 @@ def modules(seen: Residuals, rectangles: Sequence[tuple[int, int, int, int]]) ->
 
 
 def coverage(found: PowderCalibration, gaps: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """Rings, azimuth and pixels used; rings that were not seen, peaks that are no rings."""
+    """Return the used rings, azimuth and pixels; missing rings; peaks that are not rings."""
     existing = np.ones(found.bad.shape, bool) if gaps is None else ~gaps
     points, n_out = found.points, found.rejected
     numbers = np.array(found.rings)
@@ -247,7 +247,7 @@ def coverage(found: PowderCalibration, gaps: NDArray[np.bool_] | None) -> dict[s
 
 
 def _apart(found: PowderCalibration, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rings that are far enough from their neighbours to be fitted."""
+    """Return the rings that are far enough from their neighbours to be fitted."""
     rings = np.degrees(found.calibrant.two_theta(found.wavelength))
     step = float(np.median(np.diff(found.profile.two_theta_deg)))  # half a pixel
     gap = np.diff(rings, prepend=-np.inf, append=np.inf)
@@ -256,7 +256,7 @@ def _apart(found: PowderCalibration, numbers: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _unexplained(found: PowderCalibration) -> Rows:
-    """Peaks of the profile that are no ring, the highest first; heights over the highest ring."""
+    """Return the peaks of the profile that are not rings, highest first, relative to the rings."""
     from scipy.ndimage import median_filter
     from scipy.signal import find_peaks
 

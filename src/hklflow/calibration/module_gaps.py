@@ -10,23 +10,23 @@ Mask = NDArray[np.bool_]
 
 
 def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
-    """Rectangles (n, 4) of modules between the gaps of a mask.
+    """Return the rectangles (n, 4) of modules between the gaps of a mask.
 
-    A gap is two or more neighbouring rows, or columns, that are masked from one end of a
-    rectangle to the other; the rectangles between gaps are searched again, so that modules need
-    not lie on a grid. Single masked lines (dead ones) are no gaps.
+    A gap is two or more adjacent rows, or columns, that are completely masked within a rectangle.
+    The rectangles between gaps are searched again, so that modules need not lie on a grid. Single
+    masked lines (dead ones) are not gaps.
 
     Parameters
     ----------
     bad : (slow, fast) bool array
-        True where there is no pixel.
+        True for pixels that do not exist.
     smallest : int
         Smallest side of a module in pixels.
 
     Raises
     ------
     HklflowError
-        If nothing is left.
+        If no module is left.
     """
     mask: Mask = np.asarray(bad, dtype=np.bool_)
     found: list[tuple[int, int, int, int]] = []
@@ -42,14 +42,14 @@ def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
             waiting += parts
     if not found:
         raise HklflowError(
-            f"the mask leaves no module of {smallest} pixels or more between its gaps; give the "
-            "mask of the gaps alone"
+            f"the mask leaves no module of {smallest} pixels or more between its gaps; use a mask "
+            "of the gaps alone"
         )
     return np.array(sorted(found), dtype=np.int64)
 
 
 def _between_gaps(full: Mask, smallest: int) -> list[tuple[int, int]]:
-    """Runs between two or more neighbouring lines that are masked; also cuts such rims off."""
+    """Return the runs of lines between gaps of two or more masked lines, without masked rims."""
     gap = full.copy()
     gap[1:-1] &= full[:-2] | full[2:]
     edges = np.flatnonzero(np.diff(np.concatenate([[1], gap.astype(np.int8), [1]])))
