@@ -1,10 +1,10 @@
-"""Where numba keeps compiled kernels, so that what is there is never out of date.
+"""Folder of numba's compiled kernels, chosen so that the cache is never out of date.
 
-Numba looks only at the file of a kernel itself: one that calls kernels of another module stays
-as it was when that module changes, as after `git pull`. Therefore each state of the modules
-with kernels has a folder of its own. Where the package cannot be written to, the user's cache
-is used, and where there is none (containers, some nodes of clusters) the folder of temporary
-files; numba would refuse to be imported there.
+Numba checks only the file of a kernel itself: a kernel that calls kernels of another module is not
+compiled again if that module changes, for example after `git pull`. Therefore each state of the
+modules with kernels has its own folder. If the package is not writable, the user's cache is used;
+if there is no user cache (containers, some cluster nodes), the folder of temporary files. Without
+any of them numba cannot be imported.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-#: One of them stands in every module that has kernels, or words for them.
+#: A module that contains one of these has kernels, or words for them.
 _WORDS = (b"import numba", b"from numba", b"llvmlite import", b"hklflow.simd.jit import")
 
 
@@ -39,22 +39,22 @@ def choose(package: Path) -> None:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
-        # What is in the cache is run: nobody else's folder will do.
+        # Programs in the cache are executed: folders of other users are not accepted.
         if os.access(folder, os.W_OK) and base.stat().st_uid == os.getuid():
             os.environ["NUMBA_CACHE_DIR"] = str(folder)
             return
 
 
 def ensure(group: str) -> None:
-    """Compile a group of kernels, unless it was done; others who ask then wait.
+    """Compile a group of kernels, unless this was done; other processes wait.
 
-    Without it all jobs of a new installation that start together would compile the same. Where the
-    file system knows no locks, or nothing can be compiled beforehand, each job does it for itself.
+    Otherwise all jobs that start together after an installation would compile the same kernels. If
+    the file system does not support locks, or the compilation fails, each job compiles its own.
 
     Parameters
     ----------
     group : str
-        As `hklflow.experiment.warm` names it.
+        Name of the group in `hklflow.experiment.warm`.
     """
     done = marker(group)
     if done is None or done.exists():
@@ -70,7 +70,7 @@ def ensure(group: str) -> None:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the lock of the folder, where there is one and the file system knows locks."""
+    """Lock the cache folder, if it exists and the file system supports locks."""
     with ExitStack() as stack:
         with suppress(OSError):
             path = Path(os.environ.get("NUMBA_CACHE_DIR", "")) / "index.lock"
@@ -79,7 +79,7 @@ def locked() -> Iterator[None]:
 
 
 def marker(group: str) -> Path | None:
-    """Return the file that says that a group was compiled, here and for this processor."""
+    """Return the file that marks a group as compiled, here and for this processor."""
     from llvmlite.binding import get_host_cpu_name
 
     folder = os.environ.get("NUMBA_CACHE_DIR")
@@ -89,7 +89,7 @@ def marker(group: str) -> Path | None:
 
 
 def _state(package: Path) -> str:
-    """Digest of the modules that have kernels, or words for them."""
+    """Return a digest of the modules that have kernels, or words for them."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         text = path.read_bytes()
@@ -102,7 +102,7 @@ def _state(package: Path) -> str:
 def _places(package: Path) -> Iterator[Path]:
     yield package / "__pycache__"
     user = os.environ.get("XDG_CACHE_HOME")
-    # There may be no home.
+    # There may be no home folder.
     with suppress(RuntimeError):
         yield (Path(user) if user else Path.home() / ".cache") / "hklflow"
     yield Path(tempfile.gettempdir()) / f"hklflow-{os.getuid()}"

@@ -1,7 +1,7 @@
-"""What a plugin gives, checked before anything is written: types, paths, shapes, numbers.
+"""Checks of a plugin's result before anything is written: types, paths, shapes, numbers.
 
-A wrong type is a defect of the plugin and ends the import. A number that no experiment has is left
-out with a note: what a file says wrongly is not known, and the user can set it.
+A wrong type is a defect of the plugin and ends the import. An implausible number is left out with a
+note: the fact is then unknown, and the user can set it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +21,11 @@ from hklflow.images.pixel_binning import PixelBinning
 
 Fits = Callable[[Any], bool]
 Kind = tuple[str, Fits]
-"""What a field is to be, in words, and a function that tells if a value is."""
+"""Description of the expected value, and a function that tests a value."""
 
 
 def checked(found: Found, plugin: str) -> Found:
-    """Return what a plugin found without numbers that cannot be, each with a note.
+    """Return a plugin's result without implausible numbers; each gets a note.
 
     Parameters
     ----------
@@ -36,22 +36,22 @@ def checked(found: Found, plugin: str) -> Found:
     Raises
     ------
     HklflowError
-        If anything is of another type or form than `hklflow.beamlines` says.
+        If anything differs in type or form from `hklflow.beamlines`.
     """
     for where, item, kinds in _items(found):
         for field, (what, fits) in kinds.items():
             value = getattr(item, field)
             if not fits(value):
-                shown = shortened(" ".join(repr(value).split()))  # arrays have lines
+                shown = shortened(" ".join(repr(value).split()))  # arrays have line breaks
                 raise HklflowError(
                     f"the plugin of beamline {plugin} gives {where}{field} = {shown}, which is not "
-                    f"{what}; report it to whoever keeps it"
+                    f"{what}; report it to the author of the plugin"
                 )
     return replace(found, scans=tuple(map(_possible, found.scans)))
 
 
 def _items(found: Found) -> Iterator[tuple[str, Any, Mapping[str, Kind]]]:
-    """What has fields to check, the containers before what is in them."""
+    """Yield the objects with fields to check, containers before their items."""
     yield "", found, _FOUND
     for one in found.scans:
         where = f"{shortened(repr(one.where or one.raw))}: "
@@ -70,7 +70,7 @@ def _items(found: Found) -> Iterator[tuple[str, Any, Mapping[str, Kind]]]:
 
 
 def _possible(one: FoundScan) -> FoundScan:
-    """Return the scan without numbers that no experiment has."""
+    """Return the scan without implausible numbers."""
     header, notes = one.header, []
     for fields, problem in _problems(header):
         header = replace(header, **dict.fromkeys(fields))
@@ -79,7 +79,7 @@ def _possible(one: FoundScan) -> FoundScan:
 
 
 def _problems(header: Header) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Fields of numbers that cannot be, and why."""
+    """Yield the fields with implausible numbers, and the reasons."""
     for name, problem in (
         ("wavelength", plausible.wavelength_problem),
         ("exposure_time", plausible.exposure_problem),
@@ -92,10 +92,10 @@ def _problems(header: Header) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (name,), told
     polarization = header.polarization
     if polarization is not None and not 0 <= polarization <= 1:
-        told = f"the polarisation is {polarization:g}, not 0 to 1: set `polarization`"
+        told = f"the polarisation is {polarization:g}, outside 0 to 1: set `polarization`"
         yield ("polarization",), told
     start, step = header.start_deg, header.step_deg
-    # Of a scan whose steps are not known only the start can be wrong.
+    # If the steps are unknown, only the start is checked.
     usual = plausible.STEPS[1]
     told_step = plausible.step_problem(0.0 if start is None else start, step or usual)
     if told_step is not None:
@@ -148,7 +148,7 @@ def _instance(of: type) -> Kind:
 
 
 def _several(kind: Kind) -> Kind:
-    return f"a tuple of which each is {kind[0]}", lambda value: _is_tuple(value, kind[1])
+    return f"a tuple, each item {kind[0]}", lambda value: _is_tuple(value, kind[1])
 
 
 def _or_none(kind: Kind) -> Kind:
@@ -210,7 +210,7 @@ _HEADER: dict[str, Kind] = {
     ),
     **dict.fromkeys(("sensor_material", "monitor_doubt", "temperature_doubt"), _or_none(_TEXT)),
     "saturation_doubt": _or_none(_TEXT),
-    # That they fit the frames, who writes them checks.
+    # The writer checks that they match the frames.
     **dict.fromkeys(("monitor", "angles_deg", "pixel_mask", "read_variance"), _ARRAY),
 }
 _DETECTOR: dict[str, Kind] = {

@@ -1,4 +1,4 @@
-"""Rotations that were found one by one become scans: one sample at one temperature."""
+"""Grouping of single rotations into scans: one sample at one temperature."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +9,23 @@ from hklflow.beamlines import FoundScan, Request, name, scan_name
 from hklflow.beamlines.tree import Guess, guess
 from hklflow.formats.header import Header
 
-_SAME_TEMPERATURE = 0.5  # K; control is better than that, and series have wider steps
-_NOMINAL = 1.0  # K, by which a temperature may be off the one in the name
+_SAME_TEMPERATURE = 0.5  # K; control is better than this, and steps of series are larger
+_NOMINAL = 1.0  # K; largest deviation of a temperature from the one in the name
 _SAME_ANGLE = 0.02  # degrees
 
 
 @dataclass(frozen=True)
 class Single:
-    """A rotation that was found, and what names it.
+    """A rotation, with the texts for its names.
 
     Attributes
     ----------
     found : FoundScan
-        Its sample, scan and rotation are still empty.
+        The rotation; sample, scan and rotation are still empty.
     stem : str
-        Name of its file or series without the frame's number.
+        Name of the file or series without the frame number.
     sample : str
-        As its header has it; empty: not said.
+        Sample in the header; empty: not stated.
     """
 
     found: FoundScan
@@ -34,17 +34,17 @@ class Single:
 
 
 def grouped(request: Request, singles: Sequence[Single]) -> list[FoundScan]:
-    """Name rotations: those of one sample and temperature are one scan.
+    """Name rotations: rotations of one sample and temperature form a scan.
 
-    The temperature is that of the header, else of the name. The rows of a scan share one: that in
-    the name if it is about the same, else the mean.
-    Without any each name is a scan of its own, but for the number of the rotation.
+    The temperature is from the header, else from the name. All rows of a scan have the same
+    temperature: the one in the name if it agrees approximately, else the mean. Without any
+    temperature, names that differ only in the rotation number form a scan.
     """
     samples: dict[str, list[tuple[Single, Guess]]] = {}
     for single in singles:
         words = guess(single.stem)
         sample = request.sample or single.sample or words.sample or single.stem
-        # Other texts may make the same name: what they are is kept.
+        # Different texts may give the same name: the original text is kept.
         original = replace(single.found, original=(sample, "", ""))
         samples.setdefault(name(sample), []).append((replace(single, found=original), words))
     found = []
@@ -57,7 +57,7 @@ def grouped(request: Request, singles: Sequence[Single]) -> list[FoundScan]:
 def _scans(
     members: Sequence[tuple[Single, Guess]],
 ) -> dict[str, list[tuple[Single, Guess, float | None]]]:
-    """Rotations of one sample by the name of their scan."""
+    """Group the rotations of one sample by the name of their scan."""
     scans: dict[str, list[tuple[Single, Guess, float | None]]] = {}
     warm = [(_temperature(one, words), one, words) for one, words in members]
     means = common([t for t, _, _ in warm if t is not None])
@@ -69,7 +69,8 @@ def _scans(
             scans.setdefault(name(original), []).append((one, words, None))
             continue
         mean = means[temperature]
-        # A name that says about the same is what people call the scan: it stays as scans come in.
+        # A name with about the same temperature is the usual name of the scan, and stays
+        # the same when further rotations are added.
         nominal = words.temperature
         if nominal is not None and _alike(nominal, mean):
             scans.setdefault(name(words.scan), []).append((one, words, nominal))
@@ -79,9 +80,9 @@ def _scans(
 
 
 def common(temperatures: Sequence[float]) -> dict[float, float]:
-    """Temperature of the scan to which each belongs: neighbours within 0.5 K are one, their mean.
+    """Return the scan temperature of each: neighbours within 0.5 K are one scan with their mean.
 
-    Means are to a tenth of a kelvin.
+    Means are rounded to 0.1 K.
     """
     clusters: list[list[float]] = []
     for temperature in sorted(temperatures):
@@ -111,7 +112,7 @@ def _named(
         names.add(rotation)
         setting = _setting(one.found)
         if setting is not None and setting in settings:
-            notes.append(f"the goniometer stood as for {settings[setting]}: a repetition?")
+            notes.append(f"same goniometer setting as {settings[setting]}: a repetition?")
         elif setting is not None:
             settings[setting] = rotation
         notes += _guesses(one, words, sample, mean)
@@ -137,7 +138,7 @@ def _alike(a: float | None, b: float | None) -> bool:
 
 
 def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list[str]:
-    """Say what only the file's name tells."""
+    """Return notes about facts that only the file name states."""
     measured = one.found.header.temperature
     told = []
     if not one.sample and name(words.sample or one.stem) == sample:
@@ -146,7 +147,7 @@ def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list
         told.append(f"{words.temperature:g} K")
     notes = [f"guessed from the name {one.stem}: {', '.join(told)}"] if told else []
     if words.scan.startswith("m") and words.temperature is None:
-        notes.append(f"{words.scan} is no temperature in K: it is taken for a name only")
+        notes.append(f"{words.scan} is not a temperature in K; it is used only as a name")
     if None not in (measured, words.temperature) and not _alike(measured, words.temperature):
         notes.append(f"the name says {words.temperature:g} K, the header {measured:g} K")
     if measured is None and one.found.header.temperature_doubt is not None:
@@ -159,7 +160,7 @@ def _guesses(one: Single, words: Guess, sample: str, mean: float | None) -> list
 
 
 def _setting(found: FoundScan) -> tuple[object, ...] | None:
-    """Settings of the goniometer and the scan's start; None if they are not known."""
+    """Return the goniometer settings and the scan's start; None if unknown."""
     header = found.header
     if header.goniometer is None and not found.goniometer:
         return None
@@ -171,5 +172,5 @@ def _setting(found: FoundScan) -> tuple[object, ...] | None:
 
 
 def stated(facts: Header, *, but: Sequence[str] = ("temperature",)) -> bool:
-    """Whether a user states facts that must be written beside the raw file."""
+    """Return True if the user states facts that must be written to a light scan file."""
     return any(value is not None for key, value in vars(facts).items() if key not in but)

@@ -1,11 +1,11 @@
-"""Experiments of NXRefine: samples, scans, rotations, and what NXRefine found of them.
+"""Experiments of NXRefine: samples, scans, rotations, and NXRefine's results for them.
 
-``SAMPLE/LABEL/SAMPLE_SCAN.nxs`` holds the rotations f1, f2, ... of one scan and links their frames
-in ``SCAN/fN.h5``; ``SAMPLE_scans.nxs`` is the parent that registers scans and holds their settings.
-The source is an experiment, a folder within it, a parent or the file of one scan.
+``SAMPLE/LABEL/SAMPLE_SCAN.nxs`` contains the rotations f1, f2, ... of one scan and links to their
+frames in ``SCAN/fN.h5``; ``SAMPLE_scans.nxs`` is the parent that registers scans and their
+settings. The source is an experiment, a folder within it, a parent or the file of one scan.
 
-NXRefine's parent is no scan. Of its scans, the one that has the parent's orientation becomes the
-parent, else the warmest.
+NXRefine's parent is not a scan. hklflow's parent is the scan with the parent's orientation, else
+the warmest scan.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,36 +30,36 @@ Floats = NDArray[np.float64]
 
 _OTHERS = {"backup", "calibrations", "configurations", "macros", "scripts", "tasks"}
 _DEPTH = 4  # EXP/nxrefine/SAMPLE/LABEL
-# Of NXRefine's settings those that say something of these data; the others tune its programs.
+# NXRefine's settings that describe the data; the others control its programs.
 _FRAMES = ("first_frame", "last_frame")
 _SHARED = ("threshold", "sample_transmission")
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """The file of one scan: its name in NXRefine, and its sample."""
+    """File of one scan: its name in NXRefine, and its sample."""
 
     path: Path
     sample: str
     name: str
     parent: str
-    """Name of the parent's file, if it says."""
+    """Name of the parent's file; empty if unknown."""
 
     @property
     def folder(self) -> Path:
-        """Where the frames usually are."""
+        """Usual folder of the frames."""
         return self.path.parent / self.name
 
 
 class NXRefine:
-    """Plugin of experiments that were set up with NXRefine."""
+    """Plugin for experiments set up with NXRefine."""
 
     name = "nxrefine"
     summary = "experiments, samples, parents or scans of NXRefine"
     options: Mapping[str, str] = {}
 
     def find(self, request: Request) -> Found:
-        """Look for scans; see `hklflow.beamlines.Beamline`."""
+        """Search for scans; see `hklflow.beamlines.Beamline`."""
         search = _Search(request)
         search.look()
         return Found(
@@ -75,7 +75,7 @@ plugin = NXRefine()
 
 
 class _Search:
-    """What one request finds, file by file."""
+    """Search for one request, file by file."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -99,7 +99,7 @@ class _Search:
         if not scans and not self.unmatched and not parents:
             raise HklflowError(
                 f"{source} has no scan of NXRefine (SAMPLE/LABEL/SAMPLE_SCAN.nxs with rotations "
-                "f1, f2, ...); give the folder of its experiment"
+                "f1, f2, ...); enter the folder of the experiment"
             )
         labels = {(one.sample, one.path.parent) for one in scans}
         several = [sample for sample, _ in labels]
@@ -121,7 +121,7 @@ class _Search:
             return Parent(path)
 
     def _scan(self, path: Path) -> _Scan | None:
-        """File of a scan; None if it is something else, or told with its parent."""
+        """Return the file of a scan; None for other files and for reported problems."""
         if not path.is_file():
             return None
         try:
@@ -139,19 +139,19 @@ class _Search:
         for sample in samples:
             if sample and path.stem.startswith(f"{sample}_"):
                 return _Scan(path, sample, path.stem.removeprefix(f"{sample}_"), parent)
-        why = "its name does not begin with that of a sample, which would tell the scan"
+        why = "its name does not begin with the name of a sample, so its scan is unknown"
         told = tuple(f"{s}_{path.stem}.nxs" for s in dict.fromkeys(samples) if s)
         self.unmatched.append(Unmatched(str(path), why, told))
         return None
 
     def _refuse(self, path: Path, error: HklflowError) -> None:
-        """A file that cannot be read ends the search only if it is all that was asked for."""
+        """Raise the error of an unreadable file if it is the source; else record the file."""
         if path == self.request.source:
             raise error
         self.unmatched.append(Unmatched(str(path), str(error)))
 
     def _group(self, parent: Parent, members: Sequence[_Scan], several: Sequence[str]) -> None:
-        """Scans of one parent: what they are, which of them is the parent, its settings."""
+        """Add the scans of one parent: facts, parent scan, settings."""
         found: list[FoundScan] = []
         matrices: dict[tuple[str, str], Floats] = {}
         samples: dict[str, FoundSample] = {}
@@ -197,7 +197,7 @@ class _Search:
     def _rotation(
         self, file: Any, scan: _Scan, rotation: str, settings: Mapping[str, str]
     ) -> FoundScan | None:
-        """One rotation with all that is known; None if it cannot be used, which is told."""
+        """Return one rotation with all facts; None if it cannot be used, which is recorded."""
         where = f"{scan.path.name} {rotation}"
         try:
             return self._read(file, scan, rotation, settings, where)
@@ -217,7 +217,9 @@ class _Search:
         measured, told = read_measurement(file, rotation, n, monitor)
         notes += [note for note in (*model.notes, *told) if note != UNPOLARIZED]
         if geometry.scan.n_frames != n:
-            notes.append(f"NXRefine counts on {geometry.scan.n_frames} frames, {raw.name} has {n}")
+            notes.append(
+                f"NXRefine expects {geometry.scan.n_frames} frames, {raw.name} has {n}"
+            )
         if tuple(shape) != tuple(geometry.detector.shape):
             raise HklflowError(
                 f"{raw} has frames of {shape} pixels, the detector {geometry.detector.shape}"
@@ -248,7 +250,7 @@ class _Search:
         )
 
     def _frames(self, file: Any, scan: _Scan, rotation: str) -> tuple[Path, str, list[str]]:
-        """File and dataset of the frames, and notes."""
+        """Return file and dataset of the frames, and notes."""
         target, inside = fields.link(file, f"{rotation}/data/data")
         if target is not None and (scan.path.parent / target).is_file():
             return scan.path.parent / target, inside, []
@@ -259,30 +261,30 @@ class _Search:
         told = "links no frames" if target is None else f"links {target}, which does not exist"
         for path in usual:
             if path.is_file():
-                return path, inside or "/entry/data/data", [f"it {told}: {path} is taken"]
-        raise HklflowError(f"it {told}, and there is no {usual[-1]}; --raw names another folder")
+                return path, inside or "/entry/data/data", [f"it {told}: {path} is used instead"]
+        raise HklflowError(f"it {told}, and {usual[-1]} does not exist; set another folder: --raw")
 
     def _unlinked(self, scan: _Scan, rotations: Sequence[str]) -> None:
-        """Tell of frames without a rotation, whose geometry nobody knows."""
+        """Record frames without a rotation, because their geometry is unknown."""
         for raw in sorted(scan.folder.glob("f[0-9]*.h5")):
             if raw.stem not in rotations:
                 why = f"{scan.path.name} has no rotation {raw.stem}"
                 self.unmatched.append(Unmatched(str(raw), why, tuple(rotations)))
 
     def _frames_used(self, parent: Parent, scan: str, n: int) -> dict[str, dict[str, Any]]:
-        """Frames of a scan that NXRefine uses: ours takes them not from its parent."""
+        """Return the range of frames that NXRefine uses; hklflow's scans do not inherit it."""
         found = _settings(parent, _FRAMES)
         inner = found.get("import_scan", {})
         for key in [key for key, value in inner.items() if value >= n]:
             self.notes.append(
-                f"{key} {parent.settings[key]} of NXRefine is left out for {scan}: there are {n} "
-                "frames"
+                f"{key} {parent.settings[key]} of NXRefine is left out for {scan}, which has only "
+                f"{n} frames"
             )
             del inner[key]
         return found if inner else {}
 
     def _sections(self, parent: Parent) -> dict[str, dict[str, Any]]:
-        """Sections that a parent's settings make, which its scans take from it, and its grid."""
+        """Return the sections from a parent's settings and grid, which its scans inherit."""
         found = _settings(parent, _SHARED)
         if parent.grid:
             found["refine_parent"] = dict(parent.grid)
@@ -290,24 +292,24 @@ class _Search:
         return found
 
     def _absent(self, parents: Iterable[Parent]) -> None:
-        """Tell of registered scans without a file, and of those that are not selected."""
+        """Record registered scans without a file, and scans that are not selected."""
         left: list[str] = []
         for parent in parents:
             for stem, selected in parent.scans.items():
                 path = parent.path.with_name(f"{stem}.nxs")
                 if not path.is_file():
                     others = [p for p in sorted(path.parent.glob("*.nxs")) if not is_parent(p)]
-                    why = f"{parent.path.name} registers it, and there is no such file"
+                    why = f"{parent.path.name} registers this scan, but the file does not exist"
                     near = tuple(p.name for p in others if p.stem not in parent.scans)
                     self.unmatched.append(Unmatched(path.name, why, near))
                 elif not selected:
                     left.append(stem)
         if left and self.request.scans is None:
-            self.notes.append(f"not selected in NXRefine, and left out: {', '.join(left)}")
+            self.notes.append(f"left out, not selected in NXRefine: {', '.join(left)}")
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """NeXus files of an experiment's folders; the scans' own folders hold frames and results."""
+    """Yield NeXus files of an experiment's folders; folders of scans have no scan files."""
 
     def skip(inner: Path, beside: Sequence[Path]) -> bool:
         of_scan = any(p.suffix == ".nxs" and p.stem.endswith(f"_{inner.name}") for p in beside)
@@ -318,7 +320,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _parent_of(scan: _Scan, parents: Mapping[Path, Parent]) -> Path | None:
-    """Parent of a scan: as its file says, else the one that registers it."""
+    """Return the parent of a scan: the one named in its file, else the one that registers it."""
     said = scan.path.with_name(scan.parent) if scan.parent else None
     if said in parents:
         return said
@@ -329,7 +331,7 @@ def _parent_of(scan: _Scan, parents: Mapping[Path, Parent]) -> Path | None:
 def _chosen(
     found: Sequence[FoundScan], matrices: Mapping[tuple[str, str], Floats], parent: Parent
 ) -> tuple[str, str]:
-    """Parent scan of these, and why it is."""
+    """Return the parent scan, and why it was chosen."""
 
     def is_parents(one: FoundScan) -> bool:
         own, his = matrices.get((one.where, one.rotation)), parent.orientations.get(one.rotation)
@@ -341,11 +343,11 @@ def _chosen(
     if same := [one for one in found if is_parents(one)]:
         return warmest(same), f"it has the orientation in {parent.path.name}"
     oriented = [one for one in found if one.ub is not None] or found
-    return warmest(oriented), "a guess, it is the warmest; the column `parent` has the last word"
+    return warmest(oriented), "a guess, the warmest scan; to change it set the column `parent`"
 
 
 def _settings(parent: Parent, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Sections of the configuration that some of a parent's settings make."""
+    """Return the sections of the configuration that correspond to settings of a parent."""
     found: dict[str, dict[str, Any]] = {}
     for key in keys:
         row, value = KEYS["nxreduce"][key], setting(key, parent.settings)
@@ -369,7 +371,7 @@ def _sample(file: Any, notes: list[str]) -> FoundSample:
 
 
 def _shape(raw: Path, inside: str) -> tuple[int, ...]:
-    """Shape of the frames in a raw file."""
+    """Return the shape of the frames in a raw file."""
     with fields.opened(raw) as file:
         frames = fields.find(file, inside.strip("/"), largest=None)
         if frames is None or frames.ndim != 3:
@@ -378,7 +380,7 @@ def _shape(raw: Path, inside: str) -> tuple[int, ...]:
 
 
 def _raw_files(scan: _Scan, rotation: str) -> tuple[str, ...]:
-    """Raw files that might be meant: in the scan's folder, then of the same name in others."""
+    """Return possible raw files: in the scan's folder, then with the same name in others."""
     own = sorted(scan.folder.glob("*.h5"))
     others = [p for p in sorted(scan.path.parent.glob(f"*/{rotation}.h5")) if p not in own]
     return tuple(str(p.relative_to(scan.path.parent)) for p in (own + others)[:5])

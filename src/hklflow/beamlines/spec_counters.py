@@ -1,4 +1,4 @@
-"""Columns and motors of a SPEC scan by their names: monitor, attenuators, counting time."""
+"""Columns and motors of a SPEC scan by name: monitor, attenuators, counting time."""
 
 import re
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ _MONITOR = re.compile(r"mon|^ic\d*$|^i0*$|ion|izero", re.IGNORECASE)
 
 
 def _plain(text: str) -> str:
-    """Name of a motor or column, for comparisons."""
+    """Return the normalised name of a motor or column, for comparisons."""
     lower = "".join(text.lower().split())
     return _ALIASES.get(lower, lower)
 
 
 def _find(wanted: str, names: Iterable[str]) -> str | None:
-    """One of some names: as it is written, else the only one that differs in its case at most."""
+    """Return the equal name, else the only name that differs at most in case or spaces."""
     known = list(names)
     if wanted in known:
         return wanted
@@ -30,7 +30,7 @@ def _find(wanted: str, names: Iterable[str]) -> str | None:
 
 
 def motor_of(scan: SpecScan, wanted: str) -> str | None:
-    """Name of a motor that is called by it, by its short name, or in another case."""
+    """Return the full name of a motor from its name or short name, in any case."""
     if wanted in scan.motors:
         return wanted
     short = _find(wanted, scan.mnemonics)
@@ -38,7 +38,7 @@ def motor_of(scan: SpecScan, wanted: str) -> str | None:
 
 
 def column_of(scan: SpecScan, wanted: str) -> Floats | None:
-    """Values of a column that is called by it, or in another case; None if there is none."""
+    """Return the values of a column, by its name in any case; None if it does not exist."""
     label = _find(wanted, scan.columns)
     return None if label is None else scan.columns[label]
 
@@ -47,7 +47,7 @@ def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
     found = column_of(scan, counter.column)
     if found is None:
         raise HklflowError(
-            f"it has no column {counter.column!r}, named as {what}; its columns are "
+            f"it has no column {counter.column!r} for {what}; its columns are "
             f"{', '.join(scan.columns)}"
         )
     return found / counter.unit
@@ -56,7 +56,7 @@ def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
 def monitor_of(
     scan: SpecScan, known: Counter | None, request: Request
 ) -> tuple[Floats | None, list[str]]:
-    """Column of the monitor, named by the user or an XML; else None, and what might be one."""
+    """Return the monitor column named by the user or an XML; else None and possible columns."""
     if request.monitor is not None:
         unit = 1.0
         if known is not None and known.column == request.monitor:
@@ -64,7 +64,7 @@ def monitor_of(
         return _counter(scan, Counter(request.monitor, unit), "the monitor"), []
     if known is not None:
         found = _counter(scan, known, "the monitor of the instrument's XML")
-        return found, [f"monitor: {known.column}, as the instrument's XML says"]
+        return found, [f"monitor: {known.column}, from the instrument's XML"]
     candidates = [
         label for label, v in scan.columns.items() if _MONITOR.search(label) and np.all(v > 0)
     ]
@@ -75,7 +75,7 @@ def monitor_of(
 
 
 def temperature_of(scan: SpecScan, request: Request) -> tuple[float | None, list[str]]:
-    """Kelvin: mean of the column that the user names, else what line #X says."""
+    """Return the temperature in K: mean of the column named by the user, else from line #X."""
     label = request.options.get("temperature")
     if label is None:
         return scan.temperature, []
@@ -85,7 +85,7 @@ def temperature_of(scan: SpecScan, request: Request) -> tuple[float | None, list
 
 
 def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> Floats | None:
-    """Column of the attenuators' transmission, named by the user or an XML; None: not named."""
+    """Return the attenuators' transmission, from a column named by the user or an XML."""
     if request.attenuator is not None:
         return _counter(scan, Counter(request.attenuator, 1.0), "the attenuators")
     if known is None:
@@ -94,7 +94,7 @@ def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> F
 
 
 def exposure_of(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
-    """Seconds of a frame, and what is to be said of it; None if the file does not say."""
+    """Return the exposure time of a frame in s, and a note; None if it is unknown."""
     columns = (column_of(scan, label) for label in _COUNTING)
     found = next((column for column in columns if column is not None), None)
     if found is None:
@@ -106,5 +106,7 @@ def exposure_of(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
         return mean, ""
     told = f"the counting times are {found.min():g} to {found.max():g} s"
     if not monitored:
-        raise HklflowError(f"{told}: only a monitor tells what a frame got; name it with --monitor")
-    return mean, f"{told}: the monitor normalises, and the mean is written down"
+        raise HklflowError(
+            f"{told}: frames can only be normalised by a monitor; name it with --monitor"
+        )
+    return mean, f"{told}: the monitor normalises the frames; the mean time is stored"

@@ -1,4 +1,4 @@
-"""Folders of a source: what lies in them, once each, and what file names tell."""
+"""Folders of a source: their contents, each folder once, and guesses from file names."""
 
 import os
 import re
@@ -23,16 +23,16 @@ _NO_SCAN = re.compile(
 def folders(
     top: Path, *, skip: Skip = lambda folder, beside: False, depth: int = 6
 ) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders from `top` down and what is in them, sorted; each once, though links lead in circles.
+    """Yield folders from `top` down with their contents, sorted; each once, despite circular links.
 
     Hidden files and folders are left out.
 
     Parameters
     ----------
     skip : function of a folder and all that is beside it
-        Whether the folder is left out.
+        Function that returns True for a folder to be left out.
     depth : int
-        How many folders deep.
+        Largest depth of folders.
 
     Raises
     ------
@@ -60,25 +60,25 @@ def folders(
 
 
 def is_experiment(folder: Path, beside: Sequence[Path] = ()) -> bool:
-    """Whether a folder is an experiment of hklflow's, whose files it made itself."""
+    """Return True if a folder is an experiment of hklflow, whose files hklflow created."""
     return (folder / "config/config.yaml").is_file() and (folder / "config/scans.tsv").is_file()
 
 
 def looks_like_no_scan(stem: str) -> bool:
-    """Whether a name is rather that of dark images, a calibrant, a snapshot and the like."""
+    """Return True if a name looks like dark images, a calibrant, a snapshot or similar."""
     return _NO_SCAN.search(stem) is not None
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a file's name tells, such as ``quartz_12p5K_r1``.
+    """Facts guessed from a file name such as ``quartz_12p5K_r1``.
 
     Attributes
     ----------
     sample, scan, rotation : str
-        Empty: not told.
+        Names; empty: unknown.
     temperature : float or None
-        K; None also for one below zero, which cannot be meant in K.
+        Temperature in K; None also for a value below zero, which cannot be in K.
     """
 
     sample: str
@@ -88,7 +88,7 @@ class Guess:
 
 
 def guess(stem: str) -> Guess:
-    """Guess sample, scan, rotation and temperature from a name without the frame's number."""
+    """Guess sample, scan, rotation and temperature from a name without the frame number."""
     words = list(re.finditer(r"[^_\s]+", stem))
     at = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word[0])), None)
     if at is None:
@@ -107,10 +107,10 @@ def guess(stem: str) -> Guess:
 
 
 def _between(words: Sequence[re.Match[str]]) -> str:
-    """Text from the first to the last of some words, with what stands between them."""
+    """Return the text from the first to the last of some words."""
     return words[0].string[words[0].start() : words[-1].end()] if words else ""
 
 
 def _rotation(words: str) -> str:
-    """Name of a rotation; a bare number is one of r1, r2, ..."""
+    """Return the name of a rotation; a bare number becomes r1, r2, ..."""
     return f"r{int(words)}" if words.isdecimal() else words

@@ -292,7 +292,7 @@ class Store(Reader):
         allow_overlap: bool,
         own: int | None = None,
     ) -> list[int]:
-        """Return the versions to be superseded, after the check that the new one may be accepted."""
+        """Return the versions to be superseded, after checking that the new one is acceptable."""
         replaced = list(supersede)
         if status == "accepted":
             where = (self.root, kind, state_id)
