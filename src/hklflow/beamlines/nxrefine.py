@@ -217,9 +217,7 @@ class _Search:
         measured, told = read_measurement(file, rotation, n, monitor)
         notes += [note for note in (*model.notes, *told) if note != UNPOLARIZED]
         if geometry.scan.n_frames != n:
-            notes.append(
-                f"NXRefine expects {geometry.scan.n_frames} frames, {raw.name} has {n}"
-            )
+            notes.append(f"NXRefine expects {geometry.scan.n_frames} frames, {raw.name} has {n}")
         if tuple(shape) != tuple(geometry.detector.shape):
             raise HklflowError(
                 f"{raw} has frames of {shape} pixels, the detector {geometry.detector.shape}"

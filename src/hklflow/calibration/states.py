@@ -110,9 +110,7 @@ def read_schema(path: Path | None = None) -> Schema:
         raise HklflowError(f"schema {source} cannot be read ({error.strerror})") from error
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise HklflowError(
-            f"{source} is not a schema of states: {'; '.join(problems)}"
-        ) from error
+        raise HklflowError(f"{source} is not a schema of states: {'; '.join(problems)}") from error
     for name, key in schema.keys.items():
         if not set(key.required) <= set(key.kinds):
             raise HklflowError(

@@ -64,9 +64,7 @@ class Store(Reader):
                 "alias"
             )
         if os.path.lexists(self._path(state.kind, state.id, version=0)):
-            raise HklflowError(
-                f"{folder} was already initialised; propose a calibration for it"
-            )
+            raise HklflowError(f"{folder} was already initialised; propose a calibration for it")
         event = statuses.event("default", author, comments)
         described = {
             "id": state.id,

@@ -75,9 +75,7 @@ def integrating(name: str, module: Size | None = None, asic: Size | None = None)
         If the name is unknown, or a module does not consist of whole ASICs.
     """
     if name not in DETECTORS:
-        raise HklflowError(
-            f"unknown integrating detector {name!r}; use {', '.join(DETECTORS)}"
-        )
+        raise HklflowError(f"unknown integrating detector {name!r}; use {', '.join(DETECTORS)}")
     known = DETECTORS[name]
     found = replace(known, module=module or known.module, asic=asic or known.asic)
     for whole, part in zip(found.module, found.asic, strict=True):

@@ -57,9 +57,7 @@ def _read(path: Path, detector: Integrating) -> NDArray[Any]:
         try:
             planes: NDArray[Any] = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise HklflowError(
-                f"{path} is not a valid array ({error}); save it again"
-            ) from error
+            raise HklflowError(f"{path} is not a valid array ({error}); save it again") from error
         return planes
     if path.suffix == ".bin":
         try:

@@ -103,9 +103,7 @@ def fatal(
     """
     unknown = sorted({*strict, *ignore} - {*CHECKS, "all"})
     if unknown:
-        raise HklflowError(
-            f"unknown check {', '.join(unknown)}; use {', '.join(CHECKS)}, or all"
-        )
+        raise HklflowError(f"unknown check {', '.join(unknown)}; use {', '.join(CHECKS)}, or all")
     strict = list(CHECKS) if "all" in strict else strict
     ignore = list(CHECKS) if "all" in ignore else ignore
     return [

@@ -1,4 +1,4 @@
-"""Dead time of a photon counter that its corrections leave, from attenuator steps."""
+"""Dead time of a photon counter after its own correction, from attenuator steps."""
 
 import math
 from pathlib import Path
@@ -16,8 +16,8 @@ VERSION = 1
 
 class Inputs(stage.Inputs):
     raw: list[Path]
-    """The raw HDF5 files, or first and last image of each series: the same scene through
-    different attenuators, one run for each transmission."""
+    """Raw HDF5 files, or first and last image of each series: the same scene through different
+    attenuators, one run for each transmission."""
 
 
 class Outputs(stage.Outputs):
@@ -26,38 +26,38 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings in the configuration file."""
 
     exposure: float | None = Field(None, gt=0)
     """Exposure of one frame in seconds; None: from the raw files."""
     saturation: float | None = Field(None, gt=0)
-    """Counts from which a pixel is not to be believed; None: from the raw files."""
+    """Counts from which a pixel is saturated; None: from the raw files."""
     detector: str | None = None
-    """Detector by pyFAI's name, such as `Pilatus 1M`, whose modules are fitted one by one too;
-    None: the gaps of the raw file tell the modules."""
+    """pyFAI's name of the detector, such as `Pilatus 1M`; its modules are also fitted separately.
+    None: the modules are found from the gaps in the raw file."""
     block: int = Field(8, gt=0, le=512)
-    """Frames held in memory at a time."""
+    """Number of frames in memory."""
 
 
 class Params(Settings):
-    """Settings, and which series."""
+    """Settings, and the raw series."""
 
     transmission: tuple[float, ...]
     """Transmission of the attenuators of each run; only ratios matter."""
     patterns: tuple[str, ...] = ()
-    """Patterns of the image series (`name_####.cbf`), one for each run; none for HDF5 files."""
+    """Patterns of the image series (`name_####.cbf`), one for each run; empty: HDF5 files."""
 
     @field_validator("transmission", mode="after")
     @classmethod
     def _transmits(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         for one in value:
             if not (math.isfinite(one) and one > 0):
-                raise ValueError(f"{one} is no transmission; give numbers above 0")
+                raise ValueError(f"{one} is not a transmission; use numbers above 0")
         return value
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Sum each run; fit the detector, then its modules; tell the limit."""
+    """Sum each run; fit the detector, then its modules; report the rate limit."""
     import numpy as np
 
     from hklflow.base.errors import HklflowError
@@ -68,8 +68,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     names = list(params.patterns) or [str(path) for path in inputs.raw]
     if len(names) != len(params.transmission):
         raise HklflowError(
-            f"transmission has {len(params.transmission)} values for {len(names)} runs; give one "
-            "for each run, in their order"
+            f"transmission has {len(params.transmission)} values for {len(names)} runs; enter one "
+            "for each run, in the same order"
         )
     exposures: dict[str, float | None] = {}
     totals, numbers = [], []
@@ -85,7 +85,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         )
         if bits is not None and bits.shape != run.bits.shape:
             raise HklflowError(
-                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; give runs of one "
+                f"{name} has {run.bits.shape} pixels and {names[0]} {bits.shape}; use runs of one "
                 "detector"
             )
         bits = run.bits if bits is None else bits | run.bits
@@ -113,7 +113,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         try:
             one = fitted((slice(s0, s1), slice(f0, f1)))
         except HklflowError as error:
-            print(f"note: module {len(of_modules)} cannot be fitted alone: {error}")
+            print(f"note: module {len(of_modules)} cannot be fitted separately: {error}")
             of_modules.append((np.nan, np.nan))
         else:
             of_modules.append((one.tau, one.error))
@@ -147,12 +147,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     title = f"count rate of {names[0]} and {len(names) - 1} more"
     files.write_part(outputs.constants, title, files.Constants(about | facts, quantities))
-    known = "" if whole.decided else " (or the other one: the rates are too low to tell)"
+    known = "" if whole.decided else " (or the other model: the rates are too low to decide)"
     print(
         f"dead time {1e9 * whole.tau:.3g} ± {1e9 * whole.error:.2g} ns, {whole.model}{known}; "
-        f"{whole.lost():.2%} are lost at {whole.largest_rate:.3g} photons/s per pixel"
+        f"{whole.lost():.2%} of the photons are lost at {whole.largest_rate:.3g} photons/s per "
+        "pixel"
     )
-    print(f"up to {limit:.3g} photons/s per pixel less than 1 % is lost or added")
+    print(f"below {limit:.3g} photons/s per pixel less than 1 % is lost or added")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ class Outputs(stage.Outputs):
 
 class Params(stage.Params):
     shape: tuple[int, int] | None = None
-    """Pixels (slow, fast); None: from the file."""
+    """Number of pixels (slow, fast); None: from the file."""
     orientation: int | None = Field(None, ge=1, le=4)
-    """How the image lies (pyFAI's detector orientation); None: from the file."""
+    """Orientation of the image (pyFAI's detector orientation); None: from the file."""
     wavelength: float | None = Field(None, gt=0)
     """Wavelength in Å; None: from the file."""
     polarization: float = Field(ge=0, le=1)
@@ -31,12 +31,12 @@ class Params(stage.Params):
     sensor_thickness: float | None = Field(None, gt=0)
     """Thickness of the sensor in m; None: from the file, else from the scan's raw file."""
     sensor_attenuation: float | None = Field(None, gt=0)
-    """Attenuation coefficient of the sensor in 1/m; None: of its material at the wavelength of the
-    scan."""
+    """Attenuation coefficient of the sensor in 1/m; None: computed from the sensor material at the
+    scan's wavelength."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Convert."""
+    """Convert the PONI file to hklflow's geometry."""
     from dataclasses import asdict, replace
 
     from hklflow.base.errors import HklflowError
