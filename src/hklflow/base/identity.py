@@ -63,26 +63,26 @@ class Standing(NamedTuple):
 
 def standing(files: Sequence[Path | str]) -> Standing | None:
     """Return the state of files in the file system; None if one is missing or cannot be reached."""
-    found = []
+    states = []
     try:
         for path in files:
-            found.append(os.stat(path))  # noqa: PTH116  (a million of them in a dry run)
+            states.append(os.stat(path))  # noqa: PTH116  (a million of them in a dry run)
     except OSError:
         return None
-    return standing_of(found)
+    return standing_of(states)
 
 
-def standing_of(found: Sequence[os.stat_result]) -> Standing:
+def standing_of(states: Sequence[os.stat_result]) -> Standing:
     """Return the common state of files."""
-    if len(found) == 1:
-        (one,) = found
-        written = f"{one.st_size}:{one.st_mtime_ns}"
-        return Standing(str(one.st_ino), written, str(one.st_ctime_ns))
-    sizes = [one.st_size for one in found]
+    if len(states) == 1:
+        (state,) = states
+        written = f"{state.st_size}:{state.st_mtime_ns}"
+        return Standing(str(state.st_ino), written, str(state.st_ctime_ns))
+    sizes = [state.st_size for state in states]
     return Standing(
-        _short([one.st_ino for one in found]),
-        _short(sizes, [one.st_mtime_ns for one in found]),
-        _short([one.st_ctime_ns for one in found]),
+        _short([state.st_ino for state in states]),
+        _short(sizes, [state.st_mtime_ns for state in states]),
+        _short([state.st_ctime_ns for state in states]),
     )
 
 

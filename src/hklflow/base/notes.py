@@ -48,11 +48,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _texts(png: bytes) -> list[bytes]:
     """Return hklflow's texts in a PNG."""
-    found, at = [], len(_SIGNATURE)
-    while png.startswith(_SIGNATURE) and at < len(png):
-        (size,) = struct.unpack_from(">I", png, at)
-        kind, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + size]
+    texts, position = [], len(_SIGNATURE)
+    while png.startswith(_SIGNATURE) and position < len(png):
+        (size,) = struct.unpack_from(">I", png, position)
+        kind, body = png[position + 4 : position + 8], png[position + 8 : position + 8 + size]
         if kind == b"tEXt" and body.startswith(_KEY + b"\0"):
-            found.append(body[len(_KEY) + 1 :])
-        at += size + 12
-    return found
+            texts.append(body[len(_KEY) + 1 :])
+        position += size + 12
+    return texts

@@ -104,16 +104,16 @@ def _named(error: OSError) -> str | None:
     for name in (error.filename2, error.filename):
         if name is not None:
             return os.fsdecode(name)
-    found = re.search(r"name = '([^']+)'", str(error))
-    return found and found[1]
+    match = re.search(r"name = '([^']+)'", str(error))
+    return match and match[1]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def lack_of_memory(error: BaseException) -> str | None:
@@ -121,9 +121,9 @@ def lack_of_memory(error: BaseException) -> str | None:
 
     Libraries have their own types of memory errors.
     """
-    for seen in _chain(error):
-        if isinstance(seen, MemoryError) or any(t in str(seen).lower() for t in _NO_MEMORY):
-            return str(seen)
+    for cause in _chain(error):
+        if isinstance(cause, MemoryError) or any(t in str(cause).lower() for t in _NO_MEMORY):
+            return str(cause)
     return None
 
 
@@ -136,9 +136,9 @@ def memory_limit_mb() -> int | None:
 def too_many_files(error: BaseException) -> str | None:
     """Return a sentence if an error, or its cause, is the limit of open files; else None."""
     numbers = (errno.EMFILE, errno.ENFILE)
-    for seen in _chain(error):
-        in_text = any(f"errno = {number}," in str(seen) for number in numbers)
-        if in_text or (isinstance(seen, OSError) and seen.errno in numbers):
+    for cause in _chain(error):
+        in_text = any(f"errno = {number}," in str(cause) for number in numbers)
+        if in_text or (isinstance(cause, OSError) and cause.errno in numbers):
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             return (
                 f"too many open files: a process may have {limit}; raise the limit "
@@ -151,18 +151,18 @@ def sentence(error: BaseException) -> str | None:
     """Return a sentence for a system error (or its cause) that a user can fix; else None."""
     if (lack := too_many_files(error)) is not None:
         return lack
-    for seen in _chain(error):
-        if isinstance(seen, OSError):
+    for cause in _chain(error):
+        if isinstance(cause, OSError):
             for code in (*_NO_ROOM, *_MENDABLE):
                 # HDF5 has the number only in its text.
-                if seen.errno != code and f"errno = {code}," not in str(seen):
+                if cause.errno != code and f"errno = {code}," not in str(cause):
                     continue
-                said = os.strerror(code).lower()
+                text = os.strerror(code).lower()
                 if code in _NO_ROOM:
-                    return f"{said} where the outputs are written; {_NO_ROOM[code]}"
-                if (where := _named(seen)) is not None:
+                    return f"{text} where the outputs are written; {_NO_ROOM[code]}"
+                if (where := _named(cause)) is not None:
                     right = code in _FORBIDDEN
-                    return f"{where}: {said}; " + (
+                    return f"{where}: {text}; " + (
                         "ask its owner for access, or choose another location"
                         if right
                         else "correct the path"

@@ -241,10 +241,10 @@ def name(text: str) -> str:
     HklflowError
         If no character is left.
     """
-    found = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.+")
-    if not found:
+    cleaned = re.sub(r"[^A-Za-z0-9.+]+", "-", text).strip("-.+")
+    if not cleaned:
         raise HklflowError(f"{text!r} has no letter or digit for a name; use another name")
-    return found
+    return cleaned
 
 
 def scan_name(temperature: float | None, otherwise: str) -> str:
@@ -254,11 +254,13 @@ def scan_name(temperature: float | None, otherwise: str) -> str:
 
 def joined(*headers: Header) -> Header:
     """Combine headers; a fact in several headers is from the first."""
-    found = Header()
+    result = Header()
     for header in reversed(headers):
-        said = {f.name: getattr(header, f.name) for f in fields(Header)}
-        found = replace(found, **{key: value for key, value in said.items() if value is not None})
-    return found
+        facts = {f.name: getattr(header, f.name) for f in fields(Header)}
+        result = replace(
+            result, **{key: value for key, value in facts.items() if value is not None}
+        )
+    return result
 
 
 def rotation_of(header: Header) -> Rotation | None:

@@ -91,20 +91,20 @@ class ImageFiles:
                 f"{request.source} has no numbered images *{' *'.join(self.suffixes)}; enter their "
                 "folder"
             )
-        for one in series:
-            if not request.wants(one.stem):
+        for series_of_images in series:
+            if not request.wants(series_of_images.stem):
                 continue
-            if request.scans is None and looks_like_no_scan(one.stem):
-                named.append(one.stem)
+            if request.scans is None and looks_like_no_scan(series_of_images.stem):
+                named.append(series_of_images.stem)
                 continue
-            if len(one.images) < least and request.scans is None:
-                short.append(f"{one.stem} ({len(one.images)})")
+            if len(series_of_images.images) < least and request.scans is None:
+                short.append(f"{series_of_images.stem} ({len(series_of_images.images)})")
                 continue
             try:
-                singles.append(self._single(one, request, log))
+                singles.append(self._single(series_of_images, request, log))
             except HklflowError as error:
-                told = () if log is None else (log,)
-                unmatched.append(Unmatched(one.pattern, str(error), told))
+                hints = () if log is None else (log,)
+                unmatched.append(Unmatched(series_of_images.pattern, str(error), hints))
         notes = []
         if named:
             notes.append(
@@ -138,8 +138,8 @@ class ImageFiles:
         if source.is_file():
             if source.suffix.lower() not in self.suffixes:
                 raise HklflowError(f"{source} is not a file of *{' *'.join(self.suffixes)}")
-            own = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
-            yield from (s for s in own if source in [p for _, p in s.images])
+            candidates = numbered([p for p in sorted(source.parent.iterdir()) if p.is_file()])
+            yield from (s for s in candidates if source in [p for _, p in s.images])
             return
         for _, inside in folders(source, skip=is_experiment):
             yield from numbered(
@@ -165,9 +165,9 @@ class ImageFiles:
         read = None
         if log is not None:
             read = read_log(Path(log.replace("{series}", series.stem)))
-            said, words, told = _from_log(read, series, request)
-            header, goniometer = joined(said, header), words or goniometer
-            notes += told
+            facts, words, remarks = _from_log(read, series, request)
+            header, goniometer = joined(facts, header), words or goniometer
+            notes += remarks
         if goniometer:
             notes.append("set the directions of its axes in `import_scan: axes`")
         return Single(
@@ -193,17 +193,17 @@ def _common(source: Path) -> Path:
 
 def numbered(files: list[Path]) -> list[Series]:
     """Return the series among the files of one folder."""
-    found: dict[tuple[str, str], Series] = {}
+    groups: dict[tuple[str, str], Series] = {}
     for path in files:
         match = re.fullmatch(r"(.*?)(\d+)(\D*\.[^.]+)", path.name, re.ASCII)
         if match is None:
             continue
         key = (match[1], match[3])
-        series = found.setdefault(key, Series(path.parent, match[1], match[3], []))
+        series = groups.setdefault(key, Series(path.parent, match[1], match[3], []))
         series.images.append((int(match[2]), path))
-    for series in found.values():
+    for series in groups.values():
         series.images.sort()
-    return list(found.values())
+    return list(groups.values())
 
 
 def _from_cbf(series: Series, header: Header, axis: str | None) -> tuple[Header, str, list[str]]:
@@ -246,8 +246,8 @@ def _from_log(log: FrameLog, series: Series, request: Request) -> tuple[Header, 
             raise HklflowError(
                 f"{log.path} has no column {wanted}; it has {', '.join(log.columns)}"
             )
-        found = wanted.lower() if wanted is not None else log.first(*usual)
-        return None if found is None else log.columns[found][rows]
+        label = wanted.lower() if wanted is not None else log.first(*usual)
+        return None if label is None else log.columns[label][rows]
 
     monitor = column(request.monitor, "monitor", "i0")
     transmission = column(request.attenuator, "transmission", "attenuator_transmission")

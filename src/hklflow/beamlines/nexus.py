@@ -126,9 +126,9 @@ def _is_ours(entry: Any) -> bool:
 def sample_name(entry: Any) -> str:
     """Return the sample name in the file; empty for none or a default name."""
     node = find(entry, "sample/name")
-    found = "" if node is None else word(node).strip()
+    text = "" if node is None else word(node).strip()
     # Default names of programs.
-    return "" if found.lower() in {"", "sample", "unknown", "none", "default"} else found
+    return "" if text.lower() in {"", "sample", "unknown", "none", "default"} else text
 
 
 def _settings(entry: Any) -> tuple[str, Header]:

@@ -91,24 +91,24 @@ class _Search:
         parents = {path: self._parent(path) for path in files if is_parent(path)}
         if source in parents:
             files += [source.with_name(f"{stem}.nxs") for stem in parents[source].scans]
-        scans = [one for path in files if path not in parents and (one := self._scan(path))]
-        for one in scans:
-            path = one.path.with_name(one.parent)
-            if one.parent and path not in parents and path.is_file():
+        scans = [scan for path in files if path not in parents and (scan := self._scan(path))]
+        for scan in scans:
+            path = scan.path.with_name(scan.parent)
+            if scan.parent and path not in parents and path.is_file():
                 parents[path] = self._parent(path)
         if not scans and not self.unmatched and not parents:
             raise HklflowError(
                 f"{source} has no scan of NXRefine (SAMPLE/LABEL/SAMPLE_SCAN.nxs with rotations "
                 "f1, f2, ...); enter the folder of the experiment"
             )
-        labels = {(one.sample, one.path.parent) for one in scans}
+        labels = {(scan.sample, scan.path.parent) for scan in scans}
         several = [sample for sample, _ in labels]
         by_parent: dict[Path | None, list[_Scan]] = {}
-        for one in scans:
-            by_parent.setdefault(_parent_of(one, parents), []).append(one)
+        for scan in scans:
+            by_parent.setdefault(_parent_of(scan, parents), []).append(scan)
         for where, members in by_parent.items():
-            own = Parent(members[0].path, settings=ini_of(members[0].path))
-            self._group(parents[where] if where else own, members, several)
+            default = Parent(members[0].path, settings=ini_of(members[0].path))
+            self._group(parents[where] if where else default, members, several)
         if source.is_dir() or source in parents:
             self._absent(parents.values())
 
@@ -140,8 +140,8 @@ class _Search:
             if sample and path.stem.startswith(f"{sample}_"):
                 return _Scan(path, sample, path.stem.removeprefix(f"{sample}_"), parent)
         why = "its name does not begin with the name of a sample, so its scan is unknown"
-        told = tuple(f"{s}_{path.stem}.nxs" for s in dict.fromkeys(samples) if s)
-        self.unmatched.append(Unmatched(str(path), why, told))
+        hints = tuple(f"{s}_{path.stem}.nxs" for s in dict.fromkeys(samples) if s)
+        self.unmatched.append(Unmatched(str(path), why, hints))
         return None
 
     def _refuse(self, path: Path, error: HklflowError) -> None:
@@ -152,47 +152,57 @@ class _Search:
 
     def _group(self, parent: Parent, members: Sequence[_Scan], several: Sequence[str]) -> None:
         """Add the scans of one parent: facts, parent scan, settings."""
-        found: list[FoundScan] = []
+        rotations_found: list[FoundScan] = []
         matrices: dict[tuple[str, str], Floats] = {}
         samples: dict[str, FoundSample] = {}
-        for one in members:
-            wanted = self.request.wants(name(one.name))
+        for scan_file in members:
+            wanted = self.request.wants(name(scan_file.name))
             if not wanted or (
-                self.request.scans is None and not parent.scans.get(one.path.stem, 1)
+                self.request.scans is None and not parent.scans.get(scan_file.path.stem, 1)
             ):
                 continue
-            sample = f"{one.sample}-{one.path.parent.name}" if several.count(one.sample) > 1 else ""
-            sample = self.request.sample or sample or one.sample
-            with fields.opened(one.path) as file:
+            sample = (
+                f"{scan_file.sample}-{scan_file.path.parent.name}"
+                if several.count(scan_file.sample) > 1
+                else ""
+            )
+            sample = self.request.sample or sample or scan_file.sample
+            with fields.opened(scan_file.path) as file:
                 rotations = fields.rotation_names(file)
-                samples[name(one.name)] = _sample(file, self.notes)
+                samples[name(scan_file.name)] = _sample(file, self.notes)
                 for rotation in rotations:
-                    scan = self._rotation(file, one, rotation, parent.settings)
+                    scan = self._rotation(file, scan_file, rotation, parent.settings)
                     if scan is None:
                         continue
-                    original = (sample, one.name, rotation)
-                    found.append(
-                        replace(scan, sample=name(sample), scan=name(one.name), original=original)
+                    original = (sample, scan_file.name, rotation)
+                    rotations_found.append(
+                        replace(
+                            scan, sample=name(sample), scan=name(scan_file.name), original=original
+                        )
                     )
                     if scan.ub is not None:
                         matrix = fields.orientation_matrix(file, rotation)
                         matrices[scan.where, rotation] = matrix
-            self._unlinked(one, rotations)
-        if not found:
+            self._unlinked(scan_file, rotations)
+        if not rotations_found:
             return
-        chosen, why = _chosen(found, matrices, parent)
-        others = {one.scan for one in found} - {chosen}
+        chosen, why = _chosen(rotations_found, matrices, parent)
+        others = {scan_file.scan for scan_file in rotations_found} - {chosen}
         if others:
             self.notes.append(f"{chosen} is the parent of {', '.join(sorted(others))}: {why}")
-        self.scans += [replace(one, parent=chosen) for one in found]
-        self.samples.setdefault(found[0].sample, samples[chosen])
+        self.scans += [replace(scan_file, parent=chosen) for scan_file in rotations_found]
+        self.samples.setdefault(rotations_found[0].sample, samples[chosen])
         for member in dict.fromkeys([chosen, *sorted(others)]):
-            frames = min(one.header.n_frames or 0 for one in found if one.scan == member)
+            frames = min(
+                scan_file.header.n_frames or 0
+                for scan_file in rotations_found
+                if scan_file.scan == member
+            )
             sections = self._frames_used(parent, member, frames)
             if member == chosen:
                 sections |= self._sections(parent)
             if sections:
-                self.settings[f"{found[0].sample}/{member}"] = sections
+                self.settings[f"{rotations_found[0].sample}/{member}"] = sections
 
     def _rotation(
         self, file: Any, scan: _Scan, rotation: str, settings: Mapping[str, str]
@@ -202,8 +212,8 @@ class _Search:
         try:
             return self._read(file, scan, rotation, settings, where)
         except HklflowError as error:
-            told = _raw_files(scan, rotation)
-            self.unmatched.append(Unmatched(where, str(error), told))
+            candidates = _raw_files(scan, rotation)
+            self.unmatched.append(Unmatched(where, str(error), candidates))
             return None
 
     def _read(
@@ -214,8 +224,8 @@ class _Search:
         model = read_rotation(file, rotation)
         geometry = model.rotation
         monitor = self.request.monitor or settings.get("monitor")
-        measured, told = read_measurement(file, rotation, n, monitor)
-        notes += [note for note in (*model.notes, *told) if note != UNPOLARIZED]
+        measured, remarks = read_measurement(file, rotation, n, monitor)
+        notes += [note for note in (*model.notes, *remarks) if note != UNPOLARIZED]
         if geometry.scan.n_frames != n:
             notes.append(f"NXRefine expects {geometry.scan.n_frames} frames, {raw.name} has {n}")
         if tuple(shape) != tuple(geometry.detector.shape):
@@ -224,7 +234,7 @@ class _Search:
             )
         if measured.pixel_mask is not None and list(measured.pixel_mask.shape) != shape:
             raise HklflowError(f"the pixel mask is {measured.pixel_mask.shape}, frames {shape}")
-        said = Header(
+        facts = Header(
             wavelength=geometry.beam.wavelength,
             detector=geometry.detector,
             goniometer=geometry.goniometer,
@@ -238,7 +248,7 @@ class _Search:
             scan="",
             rotation=name(rotation),
             raw=str(raw),
-            header=joined(self.request.facts, said, measured),
+            header=joined(self.request.facts, facts, measured),
             shape=(shape[0], shape[1]),
             datasets=((str(raw), inside),),
             ub=model.ub,
@@ -254,13 +264,15 @@ class _Search:
             return scan.path.parent / target, inside, []
         usual = [scan.folder / f"{rotation}.h5"]
         if self.request.raw is not None:
-            given = Path(self.request.raw.replace("{scan}", scan.name))
-            usual = [given / scan.name / f"{rotation}.h5", given / f"{rotation}.h5", *usual]
-        told = "links no frames" if target is None else f"links {target}, which does not exist"
+            folder = Path(self.request.raw.replace("{scan}", scan.name))
+            usual = [folder / scan.name / f"{rotation}.h5", folder / f"{rotation}.h5", *usual]
+        reason = "links no frames" if target is None else f"links {target}, which does not exist"
         for path in usual:
             if path.is_file():
-                return path, inside or "/entry/data/data", [f"it {told}: {path} is used instead"]
-        raise HklflowError(f"it {told}, and {usual[-1]} does not exist; set another folder: --raw")
+                return path, inside or "/entry/data/data", [f"it {reason}: {path} is used instead"]
+        raise HklflowError(
+            f"it {reason}, and {usual[-1]} does not exist; set another folder: --raw"
+        )
 
     def _unlinked(self, scan: _Scan, rotations: Sequence[str]) -> None:
         """Record frames without a rotation, because their geometry is unknown."""
@@ -271,23 +283,23 @@ class _Search:
 
     def _frames_used(self, parent: Parent, scan: str, n: int) -> dict[str, dict[str, Any]]:
         """Return the range of frames that NXRefine uses; hklflow's scans do not inherit it."""
-        found = _settings(parent, _FRAMES)
-        inner = found.get("import_scan", {})
+        sections = _settings(parent, _FRAMES)
+        inner = sections.get("import_scan", {})
         for key in [key for key, value in inner.items() if value >= n]:
             self.notes.append(
                 f"{key} {parent.settings[key]} of NXRefine is left out for {scan}, which has only "
                 f"{n} frames"
             )
             del inner[key]
-        return found if inner else {}
+        return sections if inner else {}
 
     def _sections(self, parent: Parent) -> dict[str, dict[str, Any]]:
         """Return the sections from a parent's settings and grid, which its scans inherit."""
-        found = _settings(parent, _SHARED)
+        sections = _settings(parent, _SHARED)
         if parent.grid:
-            found["refine_parent"] = dict(parent.grid)
+            sections["refine_parent"] = dict(parent.grid)
             self.notes.append(parent.grid_note)
-        return found
+        return sections
 
     def _absent(self, parents: Iterable[Parent]) -> None:
         """Record registered scans without a file, and scans that are not selected."""
@@ -319,40 +331,47 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _parent_of(scan: _Scan, parents: Mapping[Path, Parent]) -> Path | None:
     """Return the parent of a scan: the one named in its file, else the one that registers it."""
-    said = scan.path.with_name(scan.parent) if scan.parent else None
-    if said in parents:
-        return said
+    named = scan.path.with_name(scan.parent) if scan.parent else None
+    if named in parents:
+        return named
     beside = [p for p in parents if p.parent == scan.path.parent]
     return next((p for p in beside if scan.path.stem in parents[p].scans), None)
 
 
 def _chosen(
-    found: Sequence[FoundScan], matrices: Mapping[tuple[str, str], Floats], parent: Parent
+    rotations: Sequence[FoundScan], matrices: Mapping[tuple[str, str], Floats], parent: Parent
 ) -> tuple[str, str]:
     """Return the parent scan, and why it was chosen."""
 
-    def is_parents(one: FoundScan) -> bool:
-        own, his = matrices.get((one.where, one.rotation)), parent.orientations.get(one.rotation)
-        return own is not None and his is not None and np.allclose(own, his, rtol=0, atol=1e-9)
+    def is_parents(scan: FoundScan) -> bool:
+        matrix, expected = (
+            matrices.get((scan.where, scan.rotation)),
+            parent.orientations.get(scan.rotation),
+        )
+        return (
+            matrix is not None
+            and expected is not None
+            and np.allclose(matrix, expected, rtol=0, atol=1e-9)
+        )
 
     def warmest(scans: Sequence[FoundScan]) -> str:
-        return max(scans, key=lambda one: one.header.temperature or -1.0).scan
+        return max(scans, key=lambda scan: scan.header.temperature or -1.0).scan
 
-    if same := [one for one in found if is_parents(one)]:
+    if same := [scan for scan in rotations if is_parents(scan)]:
         return warmest(same), f"it has the orientation in {parent.path.name}"
-    oriented = [one for one in found if one.ub is not None] or found
+    oriented = [scan for scan in rotations if scan.ub is not None] or rotations
     return warmest(oriented), "a guess, the warmest scan; to change it set the column `parent`"
 
 
 def _settings(parent: Parent, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the sections of the configuration that correspond to settings of a parent."""
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     for key in keys:
         row, value = KEYS["nxreduce"][key], setting(key, parent.settings)
         if value is not None and not isinstance(row, str):
             section, _, inner = row.key.partition(".")
-            found.setdefault(section, {})[inner] = value
-    return found
+            sections.setdefault(section, {})[inner] = value
+    return sections
 
 
 def _sample(file: Any, notes: list[str]) -> FoundSample:
@@ -379,6 +398,6 @@ def _shape(raw: Path, inside: str) -> tuple[int, ...]:
 
 def _raw_files(scan: _Scan, rotation: str) -> tuple[str, ...]:
     """Return possible raw files: in the scan's folder, then with the same name in others."""
-    own = sorted(scan.folder.glob("*.h5"))
-    others = [p for p in sorted(scan.path.parent.glob(f"*/{rotation}.h5")) if p not in own]
-    return tuple(str(p.relative_to(scan.path.parent)) for p in (own + others)[:5])
+    files = sorted(scan.folder.glob("*.h5"))
+    others = [p for p in sorted(scan.path.parent.glob(f"*/{rotation}.h5")) if p not in files]
+    return tuple(str(p.relative_to(scan.path.parent)) for p in (files + others)[:5])

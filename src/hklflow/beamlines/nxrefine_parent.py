@@ -56,7 +56,7 @@ def read_parent(path: Path, file: Any) -> Parent:
     names = [n for n in fields.rotation_names(file) if fields.has_orientation(file, n)]
     return Parent(
         path,
-        {stem: bool(one) for stem, one in zip(stems, chosen, strict=True)},
+        {stem: bool(flag) for stem, flag in zip(stems, chosen, strict=True)},
         ini_of(path) | fields.texts_of(file, "entry/nxscans/settings"),
         grid,
         note,

@@ -88,7 +88,7 @@ class Spec:
         # A wrong template is reported once, not once per scan.
         images.filled(request.raw or "", 0)
         twice = Count(s.number if isinstance(s, SpecScan) else s[0] for s in scans)
-        found: list[tuple[SpecScan, FoundScan]] = []
+        pairs: list[tuple[SpecScan, FoundScan]] = []
         lost: list[Unmatched] = []
         others: list[str] = []
         for scan in scans:
@@ -109,15 +109,15 @@ class Spec:
                         f"the file has {twice[scan.number]} scans with this number, and it is "
                         "unknown which one the images belong to: split the file"
                     )
-                found.append((scan, _one(scan, circle, instrument, images, request)))
+                pairs.append((scan, _rotation_scan(scan, circle, instrument, images, request)))
             except NotFoundError as error:
                 lost.append(Unmatched(what, str(error), error.candidates))
             except HklflowError as error:
                 lost.append(Unmatched(what, str(error)))
-        named = _named(found, request)
+        named = _named(pairs, request)
         numbers = {str(s.number if isinstance(s, SpecScan) else s[0]) for s in scans}
         notes = [*instrument.notes, *_others(others), *_clock(scans)]
-        if found and instrument.detector is None:
+        if pairs and instrument.detector is None:
             notes.append(
                 "no geometry of the detector: use --option detector=FILE.xml, or a --calibration "
                 "that was made with the detector's arm at the angles of the scans"
@@ -132,7 +132,7 @@ class Spec:
             )
         return Found(
             tuple(named),
-            samples=_samples(found, named),
+            samples=_samples(pairs, named),
             unmatched=tuple(lost),
             settings=settings,
             notes=tuple(notes),
@@ -159,12 +159,12 @@ def _with_file(request: Request) -> Request:
     if not request.source.is_dir():
         return request
     _, inside = next(folders(request.source))
-    found = [path for path in inside if path.is_file() and _is_spec(path)]
-    if len(found) == 1:
-        return replace(request, source=found[0])
-    names = ", ".join(path.name for path in found)
-    told = f"{len(found)} SPEC files ({names})" if found else "no SPEC file"
-    raise HklflowError(f"{request.source} is a folder with {told}; enter the SPEC file")
+    paths = [path for path in inside if path.is_file() and _is_spec(path)]
+    if len(paths) == 1:
+        return replace(request, source=paths[0])
+    names = ", ".join(path.name for path in paths)
+    description = f"{len(paths)} SPEC files ({names})" if paths else "no SPEC file"
+    raise HklflowError(f"{request.source} is a folder with {description}; enter the SPEC file")
 
 
 def _is_spec(path: Path) -> bool:
@@ -186,7 +186,7 @@ def _wavelength(request: Request) -> float | None:
 
 def _instrument(request: Request) -> Instrument:
     """Read circles, detector and counters from the named XML files, else from neighbours."""
-    notes, found = [], {}
+    notes, files = [], {}
     beside = sorted(request.source.parent.glob("*.xml"))
     for kind in ("detector", "instrument"):
         path = request.path(kind)
@@ -196,15 +196,15 @@ def _instrument(request: Request) -> Instrument:
                 path = near[0]
                 notes.append(f"{kind}: {path.name}, next to the SPEC file")
             elif near:
-                told = ", ".join(p.name for p in near)
-                notes.append(f"{kind}: several files ({told}); select one: --option {kind}=FILE")
-        found[kind] = path
+                listed = ", ".join(p.name for p in near)
+                notes.append(f"{kind}: several files ({listed}); select one: --option {kind}=FILE")
+        files[kind] = path
     sample, arm = spec.psic_circles()
     monitor = attenuator = None
-    if found["instrument"] is not None:
-        sample, arm = spec.read_circles_xml(found["instrument"])
-        monitor, attenuator = spec.read_counters_xml(found["instrument"])
-    detector = None if found["detector"] is None else spec.read_detector_xml(found["detector"])
+    if files["instrument"] is not None:
+        sample, arm = spec.read_circles_xml(files["instrument"])
+        monitor, attenuator = spec.read_counters_xml(files["instrument"])
+    detector = None if files["detector"] is None else spec.read_detector_xml(files["detector"])
     return Instrument(sample, arm, detector, monitor, attenuator, tuple(notes))
 
 
@@ -217,7 +217,7 @@ def _circle(scan: SpecScan, instrument: Instrument) -> str | None:
     return next((c for c in instrument.sample if motor_of(scan, c) == motors[0]), None)
 
 
-def _one(
+def _rotation_scan(
     scan: SpecScan, circle: str, instrument: Instrument, images: Images, request: Request
 ) -> FoundScan:
     """Return all facts of a rotation scan; raise an error if it cannot be used."""
@@ -239,22 +239,22 @@ def _one(
     with open_frames(raw) as frames:
         shape = frames.shape[1], frames.shape[2]
         if is_hdf5(raw):
-            one = frames.dataset
-            datasets = links(Path(raw)) if one is None else ((str(one[0]), one[1]),)
+            location = frames.dataset
+            datasets = links(Path(raw)) if location is None else ((str(location[0]), location[1]),)
     detector = instrument.detector
     if detector is not None and tuple(detector.shape) != shape:
         raise HklflowError(
             f"its frames in {raw} have {shape} pixels (slow, fast), the detector's XML has "
             f"{detector.shape}; use the XML of this detector"
         )
-    monitor, told = monitor_of(scan, instrument.monitor, request)
+    monitor, remarks = monitor_of(scan, instrument.monitor, request)
     temperature, read = temperature_of(scan, request)
-    told += read
+    remarks += read
     exposure = exposure_of(scan, monitor is not None)
-    notes += told
+    notes += remarks
     if exposure is not None and exposure[1]:
         notes.append(exposure[1])
-    said = Header(
+    facts = Header(
         wavelength=_wavelength(request) or scan.wavelength,
         detector=None if detector is None else spec.on_arm(detector, turn),
         goniometer=goniometer,
@@ -266,7 +266,7 @@ def _one(
         transmission=attenuation_of(scan, instrument.attenuator, request),
         temperature=temperature,
     )
-    header = joined(request.facts, said)
+    header = joined(request.facts, facts)
     ub = None
     if scan.ub is not None and request.options.get("orientation") != "none":
         ub = spec.psic_ub(scan.ub)
@@ -348,35 +348,35 @@ def _covered(header: Header, ub: Floats) -> list[str]:
     return [f"its frames cover h, k, l [{parts}] (see `refine_parent: grid_range`)"]
 
 
-def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
+def _named(pairs: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> list[FoundScan]:
     """Name samples, scans and rotations: SPEC one temperature and UB make one scan."""
     original = request.sample or request.source.stem
     sample = name(original)
-    known = [t for t in (one.header.temperature for _, one in found) if t is not None]
+    known = [t for t in (rotation.header.temperature for _, rotation in pairs) if t is not None]
     # A temperature stated by the user needs no mean.
     means = common(known) if request.facts.temperature is None else {t: t for t in known}
     groups: dict[tuple[object, ...], str] = {}
     taken: set[str] = set()
     named = []
-    for scan, one in found:
-        measured = one.header.temperature
+    for scan, rotation in pairs:
+        measured = rotation.header.temperature
         temperature = None if measured is None else means[measured]
-        ub = None if one.ub is None else np.round(one.ub, 6).tobytes()
+        ub = None if rotation.ub is None else np.round(rotation.ub, 6).tobytes()
         key = (scan.number,) if temperature is None else (temperature, ub)
         if key not in groups:
             plain = scan_name(temperature, f"S{scan.number}")
             groups[key] = plain if plain not in taken else f"{plain}-S{scan.number}"
             taken.add(groups[key])
-        notes = one.notes
+        notes = rotation.notes
         if measured is not None and temperature is not None and abs(measured - temperature) > 0.05:
             notes += (f"the file says {measured:.6g} K, the scan has {temperature:g} K",)
         named.append(
             replace(
-                one,
+                rotation,
                 sample=sample,
                 scan=groups[key],
                 rotation=f"S{scan.number}",
-                header=replace(one.header, temperature=temperature),
+                header=replace(rotation.header, temperature=temperature),
                 notes=notes,
                 original=(original, "", ""),
             )
@@ -385,9 +385,9 @@ def _named(found: Sequence[tuple[SpecScan, FoundScan]], request: Request) -> lis
 
 
 def _samples(
-    found: Sequence[tuple[SpecScan, FoundScan]], named: Sequence[FoundScan]
+    pairs: Sequence[tuple[SpecScan, FoundScan]], named: Sequence[FoundScan]
 ) -> dict[str, FoundSample]:
-    cells = [scan.cell for scan, _ in found if scan.cell is not None]
+    cells = [scan.cell for scan, _ in pairs if scan.cell is not None]
     if not named or not cells:
         return {}
     a, b, c, alpha, beta, gamma = (float(x) for x in cells[0])
@@ -399,10 +399,10 @@ def _settings(
 ) -> dict[str, dict[str, dict[str, object]]]:
     """Return settings for scans that are too narrow to refine or to scale."""
     turned: dict[str, float] = {}
-    for one in named:
+    for rotation in named:
         # Without a complete geometry there is no orientation to fix.
-        if one.ub is not None and rotation_of(one.header) is not None:
-            key, h = f"{one.sample}/{one.scan}", one.header
+        if rotation.ub is not None and rotation_of(rotation.header) is not None:
+            key, h = f"{rotation.sample}/{rotation.scan}", rotation.header
             turned[key] = turned.get(key, 0.0) + abs((h.step_deg or 0.0) * (h.n_frames or 0))
     asked = request.options.get("orientation")
     return {
@@ -419,8 +419,8 @@ def _narrow() -> dict[str, dict[str, object]]:
 def _others(kinds: Sequence[str]) -> list[str]:
     if not kinds:
         return []
-    told = ", ".join(f"{n} {kind}" for kind, n in Count(kinds).most_common())
-    return [f"{len(kinds)} scans do not rotate a single sample circle and are left out: {told}"]
+    counts = ", ".join(f"{n} {kind}" for kind, n in Count(kinds).most_common())
+    return [f"{len(kinds)} scans do not rotate a single sample circle and are left out: {counts}"]
 
 
 def _clock(scans: Sequence[SpecScan | tuple[int, HklflowError]]) -> list[str]:

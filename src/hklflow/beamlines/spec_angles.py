@@ -21,31 +21,31 @@ def angles_of(scan: SpecScan, circle: str, request: Request) -> tuple[float, flo
     HklflowError
         If the column is missing or constant, or deviates from the line by more than allowed.
     """
-    at = column_of(scan, circle)
-    if at is None:
+    angles = column_of(scan, circle)
+    if angles is None:
         raise HklflowError(f"it has no column {circle}: the angles of its frames are unknown")
-    point = np.arange(len(at)) - (len(at) - 1) / 2
-    step = round(float(point @ at / (point @ point)), 9)
-    off = np.abs(at - at.mean() - step * point)
+    point = np.arange(len(angles)) - (len(angles) - 1) / 2
+    step = round(float(point @ angles / (point @ point)), 9)
+    off = np.abs(angles - angles.mean() - step * point)
     worst = int(off.argmax())
     if step == 0 or not np.isfinite(step):
         raise HklflowError(
             f"its column {circle} does not change evenly (by {step:g} degrees a step)"
         )
     steps = float(off[worst]) / abs(step)
-    told = (
+    message = (
         f"its angles are not evenly spaced: {circle} of point {worst} deviates by "
         f"{off[worst]:.3g} degrees from a line with steps of {step:.6g}, {steps:.2g} of a step "
         f"(rms {np.sqrt(np.mean(off**2)) / abs(step):.2g})"
     )
     if steps > uneven(request):
         raise HklflowError(
-            f"{told}; if the readings are wrong and not the motor, --option "
+            f"{message}; if the readings are wrong and not the motor, --option "
             f"uneven={np.ceil(10 * steps) / 10:g} uses the line"
         )
     part = {"start": 0.0, "middle": 0.5, "end": 1.0}[request.options.get("angles", "middle")]
-    start = float(at.mean()) + (float(point[0]) - part) * step
-    return round(start, 9), step, [f"{told}; the line is used"] if steps > _TOLD else []
+    start = float(angles.mean()) + (float(point[0]) - part) * step
+    return round(start, 9), step, [f"{message}; the line is used"] if steps > _TOLD else []
 
 
 def uneven(request: Request) -> float:

@@ -25,7 +25,7 @@ def _find(wanted: str, names: Iterable[str]) -> str | None:
     known = list(names)
     if wanted in known:
         return wanted
-    alike = [one for one in known if _plain(one) == _plain(wanted)]
+    alike = [candidate for candidate in known if _plain(candidate) == _plain(wanted)]
     return alike[0] if len(set(alike)) == 1 else None
 
 
@@ -44,13 +44,13 @@ def column_of(scan: SpecScan, wanted: str) -> Floats | None:
 
 
 def _counter(scan: SpecScan, counter: Counter, what: str) -> Floats:
-    found = column_of(scan, counter.column)
-    if found is None:
+    values = column_of(scan, counter.column)
+    if values is None:
         raise HklflowError(
             f"it has no column {counter.column!r} for {what}; its columns are "
             f"{', '.join(scan.columns)}"
         )
-    return found / counter.unit
+    return values / counter.unit
 
 
 def monitor_of(
@@ -63,8 +63,8 @@ def monitor_of(
             unit = known.unit
         return _counter(scan, Counter(request.monitor, unit), "the monitor"), []
     if known is not None:
-        found = _counter(scan, known, "the monitor of the instrument's XML")
-        return found, [f"monitor: {known.column}, from the instrument's XML"]
+        values = _counter(scan, known, "the monitor of the instrument's XML")
+        return values, [f"monitor: {known.column}, from the instrument's XML"]
     candidates = [
         label for label, v in scan.columns.items() if _MONITOR.search(label) and np.all(v > 0)
     ]
@@ -79,9 +79,9 @@ def temperature_of(scan: SpecScan, request: Request) -> tuple[float | None, list
     label = request.options.get("temperature")
     if label is None:
         return scan.temperature, []
-    found = _counter(scan, Counter(label, 1.0), "the temperature")
-    told = f"temperature: {label} from {found.min():.6g} to {found.max():.6g} K"
-    return float(found.mean()), [told]
+    values = _counter(scan, Counter(label, 1.0), "the temperature")
+    note = f"temperature: {label} from {values.min():.6g} to {values.max():.6g} K"
+    return float(values.mean()), [note]
 
 
 def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> Floats | None:
@@ -96,17 +96,17 @@ def attenuation_of(scan: SpecScan, known: Counter | None, request: Request) -> F
 def exposure_of(scan: SpecScan, monitored: bool) -> tuple[float, str] | None:
     """Return the exposure time of a frame in s, and a note; None if it is unknown."""
     columns = (column_of(scan, label) for label in _COUNTING)
-    found = next((column for column in columns if column is not None), None)
-    if found is None:
+    times = next((column for column in columns if column is not None), None)
+    if times is None:
         return None
-    mean = float(np.mean(found))
+    mean = float(np.mean(times))
     if not mean > 0:
-        raise HklflowError(f"its counting times are {found.min():g} to {found.max():g} s")
-    if np.ptp(found) <= 0.01 * mean:
+        raise HklflowError(f"its counting times are {times.min():g} to {times.max():g} s")
+    if np.ptp(times) <= 0.01 * mean:
         return mean, ""
-    told = f"the counting times are {found.min():g} to {found.max():g} s"
+    note = f"the counting times are {times.min():g} to {times.max():g} s"
     if not monitored:
         raise HklflowError(
-            f"{told}: frames can only be normalised by a monitor; name it with --monitor"
+            f"{note}: frames can only be normalised by a monitor; name it with --monitor"
         )
-    return mean, f"{told}: the monitor normalises the frames; the mean time is stored"
+    return mean, f"{note}: the monitor normalises the frames; the mean time is stored"

@@ -68,8 +68,8 @@ class Images:
         whole = [p for p in mine if p.n_frames == n_points and not p.fault]
         if len(whole) > 1:
             # The SPEC file's name distinguishes series with the same number.
-            own = [p for p in whole if self.stem in p.pattern.removeprefix(str(self._top))]
-            whole = own or whole
+            named = [p for p in whole if self.stem in p.pattern.removeprefix(str(self._top))]
+            whole = named or whole
         if len(whole) == 1:
             return whole[0].pattern
         if whole:
@@ -124,30 +124,30 @@ class Images:
         text = self.filled(template, number)
         # Relative to the current folder, or to the SPEC file.
         choices = dict.fromkeys([Path(text).absolute(), self.request.source.parent / text])
-        told = []
+        errors = []
         for path in choices:
             try:
                 with open_frames(str(path)) as frames:
-                    found = frames.shape[0]
+                    n_frames = frames.shape[0]
             except HklflowError as error:
-                told.append(str(error))
+                errors.append(str(error))
                 continue
-            if found != n_points:
-                raise NotFoundError(f"it has {n_points} points, and {path} has {found} frames")
+            if n_frames != n_points:
+                raise NotFoundError(f"it has {n_points} points, and {path} has {n_frames} frames")
             return str(path)
-        raise NotFoundError("; ".join(told))
+        raise NotFoundError("; ".join(errors))
 
     @cached_property
     def _places(self) -> list[Place]:
         """All series and HDF5 files below the folder."""
-        found = []
-        for _, inside in folders(self._top, skip=lambda one, beside: is_experiment(one)):
+        places = []
+        for _, inside in folders(self._top, skip=lambda folder, beside: is_experiment(folder)):
             files = [p for p in inside if p.is_file()]
             images = numbered([p for p in files if p.suffix.lower() in IMAGE_SUFFIXES])
-            found += [_place(series) for series in images]
+            places += [_place(series) for series in images]
             stacks = [p for p in files if p.suffix.lower() in HDF5_SUFFIXES and not is_light(p)]
-            found += [place for p in stacks if (place := _stack(p)) is not None]
-        return found
+            places += [place for p in stacks if (place := _stack(p)) is not None]
+        return places
 
 
 def _place(series: Series) -> Place:

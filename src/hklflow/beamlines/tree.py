@@ -39,21 +39,21 @@ def folders(
     HklflowError
         If a folder cannot be read.
     """
-    seen: set[str] = set()
+    visited: set[str] = set()
     stack = [(top, 0)]
     while stack:
-        here, level = stack.pop()
-        real = os.path.realpath(here)
-        if real in seen:
+        current, level = stack.pop()
+        real = os.path.realpath(current)
+        if real in visited:
             continue
-        seen.add(real)
+        visited.add(real)
         try:
-            inside = sorted(p for p in here.iterdir() if not p.name.startswith("."))
+            inside = sorted(p for p in current.iterdir() if not p.name.startswith("."))
         except OSError as error:
             raise HklflowError(
-                f"{here} cannot be read ({error.strerror}); ask for access"
+                f"{current} cannot be read ({error.strerror}); ask for access"
             ) from error
-        yield here, inside
+        yield current, inside
         if level < depth:
             below = [p for p in inside if p.is_dir() and not skip(p, inside)]
             stack += [(p, level + 1) for p in reversed(below)]
@@ -90,18 +90,18 @@ class Guess:
 def guess(stem: str) -> Guess:
     """Guess sample, scan, rotation and temperature from a name without the frame number."""
     words = list(re.finditer(r"[^_\s]+", stem))
-    at = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word[0])), None)
-    if at is None:
+    index = next((i for i, word in enumerate(words) if _TEMPERATURE.fullmatch(word[0])), None)
+    if index is None:
         numbered = len(words) > 1 and _ROTATION.fullmatch(words[-1][0])
         rotation = words.pop()[0] if numbered else ""
         return Guess(_between(words), "", _rotation(rotation))
-    match = _TEMPERATURE.fullmatch(words[at][0])
+    match = _TEMPERATURE.fullmatch(words[index][0])
     assert match is not None
     value = float(f"{match['whole']}.{match['part'] or 0}")
     return Guess(
-        _between(words[:at]),
-        words[at][0].replace("-", "m"),
-        _rotation(_between(words[at + 1 :])),
+        _between(words[:index]),
+        words[index][0].replace("-", "m"),
+        _rotation(_between(words[index + 1 :])),
         None if match["minus"] else value,
     )
 

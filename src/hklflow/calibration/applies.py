@@ -143,36 +143,37 @@ def _have_common_name(patterns: Iterable[str]) -> bool:
     patterns = tuple(set(patterns))
     alphabet = {*chain.from_iterable(patterns), "\0"} - set("*?")
     start = tuple(_skip_stars(p, {0}) for p in patterns)
-    seen, todo = set(), [start]
+    visited, todo = set(), [start]
     while todo:
         places = todo.pop()
         for character in alphabet:
             after = tuple(
-                _step(p, here, character) for p, here in zip(patterns, places, strict=True)
+                _step(p, positions, character)
+                for p, positions in zip(patterns, places, strict=True)
             )
-            if all(len(p) in here for p, here in zip(patterns, after, strict=True)):
+            if all(len(p) in positions for p, positions in zip(patterns, after, strict=True)):
                 return True
-            if after not in seen and all(after):
-                seen.add(after)
+            if after not in visited and all(after):
+                visited.add(after)
                 todo.append(after)
     return False
 
 
 def _skip_stars(pattern: str, places: set[int]) -> frozenset[int]:
-    found = set(places)
+    reached = set(places)
     for place in places:
         while place < len(pattern) and pattern[place] == "*":
             place += 1
-            found.add(place)
-    return frozenset(found)
+            reached.add(place)
+    return frozenset(reached)
 
 
 def _step(pattern: str, places: frozenset[int], character: str) -> frozenset[int]:
-    found = set()
+    reached = set()
     for place in places:
         if place < len(pattern):
             if pattern[place] == "*":
-                found.add(place)
+                reached.add(place)
             elif pattern[place] in ("?", character):
-                found.add(place + 1)
-    return _skip_stars(pattern, found)
+                reached.add(place + 1)
+    return _skip_stars(pattern, reached)

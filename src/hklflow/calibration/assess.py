@@ -81,7 +81,7 @@ class GateLimits(BaseModel):
 
 
 def metrics(
-    found: "PowderCalibration",
+    calibration: "PowderCalibration",
     *,
     modules: Sequence[Rectangle] | None = None,
     gaps: NDArray[np.bool_] | None = None,
@@ -89,11 +89,11 @@ def metrics(
 ) -> Metrics:
     """Compute the metrics of a calibration.
 
-    Residuals refer to ``found.detector``, even if it was replaced by another detector.
+    Residuals refer to ``calibration.detector``, even if it was replaced by another detector.
 
     Parameters
     ----------
-    found : PowderCalibration
+    calibration : PowderCalibration
     modules : sequence of (slow start, stop, fast start, stop), optional
         Modules of the detector, for the residuals of each module.
     gaps : (slow, fast) bool array, optional
@@ -114,37 +114,37 @@ def metrics(
     from hklflow.calibration import assess_rings as rings
     from hklflow.calibration.powder_cycles import FWHM, beam_and_distance
 
-    seen = rings.residuals_of(found)
-    table = rings.ring_table(found, seen)
-    harmonics, scale = rings.harmonics(seen)
-    centre = beam_and_distance(found.detector)
-    normal, width = found.detector.normal, np.median(found.points.width)
+    residuals = rings.residuals_of(calibration)
+    table = rings.ring_table(calibration, residuals)
+    harmonics, scale = rings.harmonics(residuals)
+    centre = beam_and_distance(calibration.detector)
+    normal, width = calibration.detector.normal, np.median(calibration.points.width)
     return {
         "convergence": {
-            "reason": found.reason,
-            "cycles": len(found.history),
-            "median_off_fwhm": float(np.median(np.abs(seen.off)) / FWHM / width),
-            "history": [cycle.to_dict() for cycle in found.history],
+            "reason": calibration.reason,
+            "cycles": len(calibration.history),
+            "median_off_fwhm": float(np.median(np.abs(residuals.off)) / FWHM / width),
+            "history": [cycle.to_dict() for cycle in calibration.history],
         },
-        "calibrant": found.calibrant.record(),
-        "wavelength": _wavelength(found, given_wavelength),
+        "calibrant": calibration.calibrant.record(),
+        "wavelength": _wavelength(calibration, given_wavelength),
         "beam_centre_px": centre[:2].tolist(),
-        "beam_centre_sigma_px": list(found.beam_centre_sigma),
+        "beam_centre_sigma_px": list(calibration.beam_centre_sigma),
         "direct_distance_m": float(centre[2]),
-        "direct_distance_sigma_m": found.direct_distance_sigma,
+        "direct_distance_sigma_m": calibration.direct_distance_sigma,
         "normal": normal.tolist(),
         "tilt_deg": float(np.degrees(np.arccos(min(1.0, abs(float(normal[2])))))),
         "rings": table,
         "d_spacings": rings.d_spacings(table),
-        "rms_px": float(np.sqrt(np.mean(seen.off_px**2))),
+        "rms_px": float(np.sqrt(np.mean(residuals.off_px**2))),
         "sector_spread": _median([row["sector_spread"] for row in table]),
-        "chi2": found.chi2,
-        "extra_sigma_deg": found.extra_sigma_deg,
+        "chi2": calibration.chi2,
+        "extra_sigma_deg": calibration.extra_sigma_deg,
         "harmonics_px": harmonics,
         "radial_scale": scale,
-        "halves": _halves(found),
-        "modules": None if modules is None else rings.modules(seen, modules),
-        "coverage": rings.coverage(found, gaps),
+        "halves": _halves(calibration),
+        "modules": None if modules is None else rings.modules(residuals, modules),
+        "coverage": rings.coverage(calibration, gaps),
     }
 
 
@@ -224,8 +224,8 @@ def judge(
     if limits.min_rings is not None:
         n = coverage["rings"]
         passed = n >= limits.min_rings
-        told = f"at least {limits.min_rings}"
-        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", told))
+        allowed = f"at least {limits.min_rings}"
+        gates.append(_gate("min_rings", n, limits.min_rings, passed, "rings used", allowed))
     most("masked", coverage["masked_fraction"], "fraction of masked pixels")
     most("rejected", coverage["rejected_fraction"], "fraction of ring sectors left out")
     most("missing", coverage["missing_fraction"], "fraction of the calibrant's rings missing")
@@ -281,8 +281,8 @@ def _ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | No
     return _median([ours[ring] / theirs[ring] for ring in ours if ring in theirs])
 
 
-def _wavelength(found: "PowderCalibration", given: float | None) -> dict[str, Any]:
-    sigma = found.wavelength_sigma
+def _wavelength(calibration: "PowderCalibration", nominal: float | None) -> dict[str, Any]:
+    sigma = calibration.wavelength_sigma
     if sigma is None:
         source = (
             "not refined: in one image a wrong wavelength and a wrong distance look the same "
@@ -290,14 +290,14 @@ def _wavelength(found: "PowderCalibration", given: float | None) -> dict[str, An
         )
     else:
         source = "refined from images at several settings"
-    pull = None if sigma is None or given is None else (found.wavelength - given) / sigma
+    pull = None if sigma is None or nominal is None else (calibration.wavelength - nominal) / sigma
     return {
-        "value_A": found.wavelength, "sigma_A": sigma, "given_A": given, "pull": pull,
+        "value_A": calibration.wavelength, "sigma_A": sigma, "given_A": nominal, "pull": pull,
         "source": source,
     }  # fmt: skip
 
 
-def _halves(found: "PowderCalibration") -> dict[str, Any] | None:
+def _halves(calibration: "PowderCalibration") -> dict[str, Any] | None:
     """Refine odd and even sectors separately: differences in σ; None if points are too few."""
     from hklflow.calibration import ring_fit
     from hklflow.calibration.powder_cycles import beam_and_distance
@@ -307,18 +307,25 @@ def _halves(found: "PowderCalibration") -> dict[str, Any] | None:
         tilt = np.degrees(np.arcsin(detector.normal[:2]))
         return np.concatenate([beam_and_distance(detector), tilt])
 
-    odd = (found.points.ring + found.points.sector) % 2 == 1
+    odd = (calibration.points.ring + calibration.points.sector) % 2 == 1
     values, spreads = [], []
     for half in (odd, ~odd):
-        points = found.points.keep(half)
+        points = calibration.points.keep(half)
         if len(points) < 3 * len(ring_fit.PARAMETERS):
             return None
         # The scatter beyond counting statistics comes from all points.
-        total = replace(points, sigma=np.hypot(points.sigma, np.radians(found.extra_sigma_deg)))
+        total = replace(
+            points, sigma=np.hypot(points.sigma, np.radians(calibration.extra_sigma_deg))
+        )
         free = ring_fit.PARAMETERS
         try:
             poni, covariance = ring_fit.least_squares_fit(
-                [points], [ring_fit.Setting()], [total.sigma], found.calibrant.d, found.poni, free
+                [points],
+                [ring_fit.Setting()],
+                [total.sigma],
+                calibration.calibrant.d,
+                calibration.poni,
+                free,
             )
         except HklflowError:  # this half does not determine the geometry
             return None

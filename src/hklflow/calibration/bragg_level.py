@@ -160,13 +160,13 @@ def halves_agree(
 
 
 def _spots(lists: Sequence[BraggPeaks], modules: Modules) -> NDArray[np.int64]:
-    at = np.concatenate([modules.module_at(p.slow, p.fast) for p in lists])
-    return np.bincount(at[at >= 0], minlength=len(modules))
+    numbers = np.concatenate([modules.module_at(p.slow, p.fast) for p in lists])
+    return np.bincount(numbers[numbers >= 0], minlength=len(modules))
 
 
-def _on(peaks: BraggPeaks, modules: Modules, wanted: Mask) -> BraggPeaks:
+def _on(peaks: BraggPeaks, modules: Modules, selected: Mask) -> BraggPeaks:
     """Return the peaks on the selected modules."""
-    at = modules.module_at(peaks.slow, peaks.fast)
-    keep = (at >= 0) & wanted[at]
+    numbers = modules.module_at(peaks.slow, peaks.fast)
+    keep = (numbers >= 0) & selected[numbers]
     columns = ("slow", "fast", "off_slow", "off_fast", "sigma_slow", "sigma_fast")
     return BraggPeaks(peaks.detector, *(getattr(peaks, name)[keep] for name in columns))

@@ -76,11 +76,11 @@ def read(root: Path, kind: str, state_id: str, name: str, iteration: int) -> Can
     record = disk.read_object(where)
     records.validate(record, str(where), records.Proposal)
     origin = record["candidate"]
-    found = (record["kind"], record["stateId"], origin["name"], origin["iteration"])
-    if found != (kind, state_id, name, iteration):
+    named = (record["kind"], record["stateId"], origin["name"], origin["iteration"])
+    if named != (kind, state_id, name, iteration):
         raise HklflowError(
-            f"{where} belongs to iteration {found[3]} of candidate {found[2]} of "
-            f"{found[0]}/{found[1]}, not to this folder; create the candidate here again"
+            f"{where} belongs to iteration {named[3]} of candidate {named[2]} of "
+            f"{named[0]}/{named[1]}, not to this folder; create the candidate here again"
         )
     return Candidate(kind, state_id, name, iteration, path, record)
 
@@ -93,21 +93,21 @@ def _refuse_links(*folders: Path) -> None:
 
 def listed(root: Path, kind: str, state_id: str) -> list[Candidate]:
     """List all undamaged iterations of all candidates of a state, by name and number."""
-    return [found for found in _tried(root, kind, state_id) if isinstance(found, Candidate)]
+    return [entry for entry in _read_all(root, kind, state_id) if isinstance(entry, Candidate)]
 
 
 def problems(root: Path, kind: str, state_id: str) -> Iterator[str]:
     """Yield a sentence for each damaged candidate of a state; every file is hashed."""
-    for found in _tried(root, kind, state_id):
+    for entry in _read_all(root, kind, state_id):
         try:
-            if isinstance(found, HklflowError):
-                raise found
-            found.check()
+            if isinstance(entry, HklflowError):
+                raise entry
+            entry.check()
         except HklflowError as error:
             yield str(error)
 
 
-def _tried(root: Path, kind: str, state_id: str) -> Iterator[Candidate | HklflowError]:
+def _read_all(root: Path, kind: str, state_id: str) -> Iterator[Candidate | HklflowError]:
     """Yield every iteration, or the error if it cannot be read."""
     folder = layout.store_path(root, kind, state_id) / "candidates"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -200,7 +200,7 @@ def place(
             f"there is no candidate {name} in {where}; `hklflow calibration list` shows them"
         )
     if len(places) > 1:
-        where = " and ".join(f"{found[0]}/{found[1]}" for found in places)
+        where = " and ".join(f"{match[0]}/{match[1]}" for match in places)
         raise HklflowError(
             f"candidate {name} is in {where} of {root}; name the state, or the candidate's folder"
         )

@@ -20,7 +20,7 @@ def choose(
     Versions are read from the highest number down to the chosen one; damage in lower numbers
     does not matter.
     """
-    told = []
+    reasons = []
     for number in reversed(layout.version_numbers(layout.store_path(root, kind, state_id))):
         path = layout.store_path(root, kind, state_id, version=number)
         try:
@@ -28,7 +28,7 @@ def choose(
             if status == "default" and allow_default:
                 return versions.read_version(path)
             if status != "accepted":
-                told.append(f"{path.name} is {status}")
+                reasons.append(f"{path.name} is {status}")
                 continue
             version = versions.read_version(path)
             expression = applies.parse(version.applies_to or "")
@@ -39,10 +39,10 @@ def choose(
             ) from error
         if expression.covers(scan, run):
             return version
-        told.append(f"{path.name} applies to `{expression.text}`")
+        reasons.append(f"{path.name} applies to `{expression.text}`")
     raise HklflowError(
         f"no accepted {kind} calibration of state {state_id} in {root} covers {scan}"
-        f"{'' if run is None else f' (run {run})'}: {', '.join(told) or 'there is none'}; "
+        f"{'' if run is None else f' (run {run})'}: {', '.join(reasons) or 'there is none'}; "
         f"make one with {_MADE[kind == 'constants']} and `hklflow calibration accept NAME "
         f"--applies-to EXPR`{_OR_DEFAULT[kind == 'constants']}"
     )
@@ -102,9 +102,9 @@ def check_accept(
         and expression.overlaps(applies.parse(v.applies_to or ""))
     ]
     if over and not allow_overlap:
-        told = ", ".join(f"version {v.number} (`{v.applies_to}`)" for v in over)
+        conflicts = ", ".join(f"version {v.number} (`{v.applies_to}`)" for v in over)
         raise HklflowError(
-            f"`{expression.text}` overlaps with {told} of {kind}/{state_id}; use `--supersede "
+            f"`{expression.text}` overlaps with {conflicts} of {kind}/{state_id}; use `--supersede "
             f"{' '.join(str(v.number) for v in over)}`, or `--allow-overlap` so that the higher "
             "number is used"
         )

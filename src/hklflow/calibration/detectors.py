@@ -119,17 +119,17 @@ def known_detector(name: str) -> KnownDetector:
     key = next((spelling for spelling in spellings if spelling in ALL_DETECTORS), None)
     if key is None:
         near = get_close_matches(spellings[-1], list(ALL_DETECTORS), n=3, cutoff=0.6)
-        told = f"perhaps {', '.join(near)}" if near else "for example Pilatus 1M or Eiger2 4M"
-        raise HklflowError(f"pyFAI does not know the detector {name!r}; {told}")
-    found = detector_factory(key)
-    shape = found.max_shape
-    if shape is None or found.pixel1 is None or found.pixel2 is None:
+        suggestion = f"perhaps {', '.join(near)}" if near else "for example Pilatus 1M or Eiger2 4M"
+        raise HklflowError(f"pyFAI does not know the detector {name!r}; {suggestion}")
+    detector = detector_factory(key)
+    shape = detector.max_shape
+    if shape is None or detector.pixel1 is None or detector.pixel2 is None:
         raise HklflowError(
             f"pyFAI does not know the shape of detector {name!r}; leave out `detector`"
         )
-    mask = found.mask
+    mask = detector.mask
     gaps = np.zeros(shape, bool) if mask is None else np.asarray(mask) != 0
-    return KnownDetector(name, (float(found.pixel1), float(found.pixel2)), gaps)
+    return KnownDetector(name, (float(detector.pixel1), float(detector.pixel2)), gaps)
 
 
 def detector_modules(name: str) -> Modules:

@@ -64,11 +64,11 @@ def make_folder(path: Path) -> None:
 
 def share(path: Path) -> None:
     """Give the group write permission if the parent folder has it, whatever the umask."""
-    above, own = path.parent.stat(), path.stat()
-    mine = own.st_uid == os.geteuid() and own.st_gid == above.st_gid
+    above, target = path.parent.stat(), path.stat()
+    mine = target.st_uid == os.geteuid() and target.st_gid == above.st_gid
     wanted = above.st_mode & (0o070 if path.is_dir() else 0o060)
-    if mine and above.st_mode & stat.S_IWGRP and own.st_mode & wanted != wanted:
-        path.chmod(stat.S_IMODE(own.st_mode) | wanted)
+    if mine and above.st_mode & stat.S_IWGRP and target.st_mode & wanted != wanted:
+        path.chmod(stat.S_IMODE(target.st_mode) | wanted)
 
 
 def remove(path: Path) -> None:

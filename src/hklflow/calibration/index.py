@@ -216,16 +216,16 @@ def _audit_problems(path: Path) -> Iterator[str]:
     events: Counter[int] = Counter()
     for number, line in enumerate(lines, start=1):
         try:
-            told = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             yield f"{path}, line {number} is not JSON: its writer was interrupted"
             continue
-        if not isinstance(told, dict):
+        if not isinstance(entry, dict):
             yield f"{path}, line {number} is not a JSON object; restore it"
-        elif isinstance(version := told.get("version"), int):
+        elif isinstance(version := entry.get("version"), int):
             events[version] += 1
             record = path.parent / f"v_{version:04d}" / layout.RECORD
-            known = told.get("recordSha256")  # absent in older lines
+            known = entry.get("recordSha256")  # absent in older lines
             if known is not None and record.is_file() and disk.sha256(record) != known:
                 yield f"{record} was changed after it was published; restore it"
     there = layout.version_numbers(path.parent)

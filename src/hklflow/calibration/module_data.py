@@ -93,8 +93,8 @@ class Rows(NamedTuple):
 
 def _turning(modules: Modules, number: Ints, slow: Floats, fast: Floats) -> Floats:
     """Return the derivative (2, n) of the effective coordinates by the rotation of the module."""
-    at = np.stack(modules.displaced(slow, fast))
-    off = at - (modules.centres + modules.shift)[number].T
+    effective = np.stack(modules.displaced(slow, fast))
+    off = effective - (modules.centres + modules.shift)[number].T
     return np.stack([-modules.aspect * off[1], off[0] / modules.aspect])
 
 
@@ -114,8 +114,8 @@ class Rings:
     def rows(self) -> Rows:
         """Return the residuals of all points for the present geometry."""
         detector, modules = self.detector, self.modules
-        at = detector.lab(self.slow, self.fast)
-        angle, gradient = two_theta_gradient(at)
+        position = detector.lab(self.slow, self.fast)
+        angle, gradient = two_theta_gradient(position)
         axes = np.stack(
             [detector.slow * detector.pixel_size[0], detector.fast * detector.pixel_size[1]]
         )
@@ -124,7 +124,7 @@ class Rings:
         by_turn = np.einsum("ni,in->n", by_shift, turning)
         centre = detector.plane.lab(detector.shape[0] / 2, detector.shape[1] / 2)
         tilts = [
-            np.einsum("ni,ni->n", gradient, np.cross(axis, at - centre))
+            np.einsum("ni,ni->n", gradient, np.cross(axis, position - centre))
             for axis in (detector.slow, detector.fast)
         ]
         by_detector = np.column_stack([gradient, *tilts])
@@ -164,17 +164,17 @@ class Bragg:
     def rows(self) -> Rows:
         """Return the residuals of all points for the present geometry."""
         detector, modules = self.detector, self.modules
-        at = np.stack(modules.displaced(self.slow, self.fast))
-        one, zero = np.ones_like(self.slow), np.zeros_like(self.slow)
+        position = np.stack(modules.displaced(self.slow, self.fast))
+        ones, zeros = np.ones_like(self.slow), np.zeros_like(self.slow)
         turning = _turning(modules, self.number, self.slow, self.fast)
-        by_module = np.stack([np.stack([one, zero]), np.stack([zero, one]), turning], axis=-1)
-        from_centre = at - np.array(detector.shape)[:, None] / 2
+        by_module = np.stack([np.stack([ones, zeros]), np.stack([zeros, ones]), turning], axis=-1)
+        from_centre = position - np.array(detector.shape)[:, None] / 2
         turn = np.stack([-modules.aspect * from_centre[1], from_centre[0] / modules.aspect])
         foot = np.stack(detector.plane.intersect(detector.normal))
         by_detector = np.stack(
-            [by_module[..., 0], by_module[..., 1], turn, at - foot[:, None]], axis=-1
+            [by_module[..., 0], by_module[..., 1], turn, position - foot[:, None]], axis=-1
         )
-        off = self.off + at + by_detector @ self.moved
+        off = self.off + position + by_detector @ self.moved
         return Rows(
             (off / self.sigma).ravel(),
             (by_module / self.sigma[..., None]).reshape(-1, 3),
@@ -188,14 +188,14 @@ class Bragg:
         self.detector, self.modules = replace(self.detector, modules=modules), modules
 
 
-def two_theta_gradient(at: Floats) -> tuple[Floats, Floats]:
+def two_theta_gradient(position: Floats) -> tuple[Floats, Floats]:
     """Return 2θ (n,) of lab positions and its gradient (n, 3)."""
-    across = np.hypot(at[:, 0], at[:, 1])
-    square = across**2 + at[:, 2] ** 2
+    across = np.hypot(position[:, 0], position[:, 1])
+    square = across**2 + position[:, 2] ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        outward = np.nan_to_num(at[:, :2] / across[:, None])
-    gradient = np.column_stack([outward * (at[:, 2] / square)[:, None], -across / square])
-    return np.arctan2(across, at[:, 2]), gradient
+        outward = np.nan_to_num(position[:, :2] / across[:, None])
+    gradient = np.column_stack([outward * (position[:, 2] / square)[:, None], -across / square])
+    return np.arctan2(across, position[:, 2]), gradient
 
 
 def ring_image(
@@ -225,8 +225,8 @@ def ring_image(
     parts = []
     for m, (s0, s1, f0, f1) in enumerate(detector.modules.rectangles):
         cut = np.s_[s0:s1, f0:f1]
-        found = ring_points(image[cut], bad[cut], detector.patch(m), rings, window=window)
-        parts.append([found.slow + s0, found.fast + f0, rings[found.ring], found.sigma])
+        points = ring_points(image[cut], bad[cut], detector.patch(m), rings, window=window)
+        parts.append([points.slow + s0, points.fast + f0, rings[points.ring], points.sigma])
     return RingImage(detector, *np.concatenate(parts, axis=1))
 
 

@@ -29,7 +29,7 @@ def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
         If no module is left.
     """
     mask: Mask = np.asarray(bad, dtype=np.bool_)
-    found: list[tuple[int, int, int, int]] = []
+    boxes: list[tuple[int, int, int, int]] = []
     waiting = [(0, mask.shape[0], 0, mask.shape[1])]
     while waiting:
         s0, s1, f0, f1 = box = waiting.pop()
@@ -37,15 +37,15 @@ def modules_from_gaps(bad: ArrayLike, smallest: int = 16) -> Ints:
         rows, columns = (_between_gaps(np.asarray(part.all(axis=i)), smallest) for i in (1, 0))
         parts = [(s0 + a, s0 + b, f0 + c, f0 + d) for a, b in rows for c, d in columns]
         if parts == [box]:
-            found.append(box)
+            boxes.append(box)
         else:
             waiting += parts
-    if not found:
+    if not boxes:
         raise HklflowError(
             f"the mask leaves no module of {smallest} pixels or more between its gaps; use a mask "
             "of the gaps alone"
         )
-    return np.array(sorted(found), dtype=np.int64)
+    return np.array(sorted(boxes), dtype=np.int64)
 
 
 def _between_gaps(full: Mask, smallest: int) -> list[tuple[int, int]]:

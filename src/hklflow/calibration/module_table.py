@@ -86,8 +86,8 @@ def _radial(modules: Modules, m: int, detectors: Sequence[Detector]) -> Floats:
     """Return unit vectors (2, 2) in (slow, fast): the radial direction, and 90° from it."""
     outward = np.zeros(2)
     for detector in detectors:
-        at = detector.plane.lab(*(modules.centres[m] + modules.shift[m]))
-        _, gradient = two_theta_gradient(at[None])
+        position = detector.plane.lab(*(modules.centres[m] + modules.shift[m]))
+        _, gradient = two_theta_gradient(position[None])
         along = np.array([gradient[0] @ detector.slow, gradient[0] @ detector.fast])
         outward += along / max(float(np.linalg.norm(along)), 1e-300)
     outward /= max(float(np.linalg.norm(outward)), 1e-300)

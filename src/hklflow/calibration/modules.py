@@ -262,11 +262,11 @@ class _Fit:
 
     def _jacobian(self, rows: list[Rows]) -> sparse.csr_matrix:
         n, n_modules = len(self.number), len(self.modules)
-        at = 3 * self.number[:, None] + np.arange(3)
+        columns = 3 * self.number[:, None] + np.arange(3)
         by_module = sparse.csr_matrix(
             (
                 np.concatenate([r.by_module for r in rows]).ravel(),
-                (np.repeat(np.arange(n), 3), at.ravel()),
+                (np.repeat(np.arange(n), 3), columns.ravel()),
             ),
             shape=(n, 3 * n_modules),
         )
@@ -286,13 +286,15 @@ class _Fit:
         modules, aspect = self.modules, self.modules.aspect
         n, use = len(modules), self.fitted
         size = np.array([1.0, aspect])  # lengths in pixels along slow
-        at = np.where(use[:, None], modules.centres - modules.centres[use].mean(axis=0), 0) * size
+        positions = (
+            np.where(use[:, None], modules.centres - modules.centres[use].mean(axis=0), 0) * size
+        )
         sides = np.diff(modules.rectangles.reshape(n, 2, 2), axis=2)[..., 0] * size
         matrix = np.zeros((4, n, 3))
         matrix[0, use, 0] = matrix[1, use, 1] = 1.0
-        matrix[2, :, 0], matrix[2, :, 1] = -at[:, 1], at[:, 0] * aspect
+        matrix[2, :, 0], matrix[2, :, 1] = -positions[:, 1], positions[:, 0] * aspect
         matrix[2, use, 2] = (np.sum(sides**2, axis=1) / 12)[use]
-        matrix[3, :, 0], matrix[3, :, 1] = at[:, 0], at[:, 1] * aspect
+        matrix[3, :, 0], matrix[3, :, 1] = positions[:, 0], positions[:, 1] * aspect
         now = np.column_stack([modules.shift, modules.rotation])
         total = np.tensordot(matrix, now, axes=([1, 2], [0, 1]))
         free = sum(d.free for d in self.data)

@@ -184,7 +184,7 @@ def calibrate_powder(
     poni = start_poni(
         prepared_image, known, wavelength, pixel_size, orientation, distance, beam_centre
     )
-    found = refine(
+    refined = refine(
         [prepared_image],
         known,
         poni,
@@ -193,7 +193,7 @@ def calibrate_powder(
         min_points=min_points,
         max_cycles=max_cycles,
     )
-    return result(found, 0, prepared_image, known, polarization)
+    return result(refined, 0, prepared_image, known, polarization)
 
 
 def start_poni(
@@ -223,10 +223,10 @@ def start_poni(
 
 
 def result(
-    found: Refined, number: int, image: Image, calibrant: Calibrant, polarization: float
+    refined: Refined, number: int, image: Image, calibrant: Calibrant, polarization: float
 ) -> PowderCalibration:
     """Return the calibration of image `number`, with the geometry of its setting."""
-    fit = found.fit
+    fit = refined.fit
     reference = fit.poni.detector()
     wavelength = float(fit.poni.wavelength or 0)
     detector = image.setting.detector(reference)
@@ -234,14 +234,14 @@ def result(
     # The refined parameters belong to the reference setting; other settings follow from it.
     poni = poni_from_detector(detector, fit.poni.orientation, wavelength)
 
-    def own(at: Poni) -> Floats:
-        there = image.setting.detector(at.detector())
-        parameters = poni_from_detector(there, at.orientation)
+    def parameters_at(reference_poni: Poni) -> Floats:
+        there = image.setting.detector(reference_poni.detector())
+        parameters = poni_from_detector(there, reference_poni.orientation)
         return np.array(
             [getattr(parameters, name) for name in PARAMETERS] + [*beam_and_distance(there)]
         )
 
-    spread = propagated(own, fit.poni, fit.free, fit.covariance)
+    spread = propagated(parameters_at, fit.poni, fit.free, fit.covariance)
     deviation = np.sqrt(np.diag(spread))
     covariance = spread[:5, :5]
     beam = beam_and_distance(detector)
@@ -273,8 +273,8 @@ def result(
         calibrant=calibrant,
         wavelength=wavelength,
         wavelength_sigma=float(np.sqrt(fit.covariance[-1, -1])) if in_free else None,
-        history=found.history,
-        reason=found.reason,
+        history=refined.history,
+        reason=refined.reason,
         bad=image.bad,
         profile=_profile(image, detector, polarization),
     )
@@ -291,7 +291,7 @@ def _profile(image: Image, detector: Detector, polarization: float) -> Profile:
     number = np.bincount(index)
     mean = np.bincount(index, image.counts[good] / relative) / number.clip(min=1)
     variance = np.bincount(index, image.counts[good].clip(min=0) / relative**2)
-    seen = number > 0
+    filled = number > 0
     middle = low + (np.arange(len(number)) + 0.5) * step
     sigma = np.sqrt(np.maximum(variance, 1.0)) / number.clip(min=1)
-    return Profile(np.degrees(middle[seen]), mean[seen], sigma[seen])
+    return Profile(np.degrees(middle[filled]), mean[filled], sigma[filled])

@@ -117,12 +117,12 @@ class _Cycles:
         """Return the points of each image: on its `n_rings` innermost rings, or on all."""
         wavelength = float(poni.wavelength or 0)
         rings = self.calibrant.two_theta(wavelength)
-        found = []
+        points_of_images = []
         for image in self.images:
             detector = image.setting.detector(poni.detector())
             # The search does not need an accurate response.
             relative = 1.0 if search else response(detector, self.polarization)
-            found.append(
+            points_of_images.append(
                 ring_points(
                     image.counts / relative,
                     image.bad,
@@ -134,7 +134,7 @@ class _Cycles:
                     search=search,
                 )
             )
-        return found
+        return points_of_images
 
     def require(self, points: Sequence[RingPoints], poni: Poni) -> None:
         """Raise an error if there are too few points."""
@@ -147,10 +147,10 @@ class _Cycles:
             )
 
     def step(
-        self, state: _State, found: list[RingPoints], free: tuple[str, ...], what: str
+        self, state: _State, points: list[RingPoints], free: tuple[str, ...], what: str
     ) -> tuple[_State, Cycle]:
         """Refine the geometry against the points."""
-        fit = robust_fit(found, self.settings, self.calibrant.d, state.poni, free)
+        fit = robust_fit(points, self.settings, self.calibrant.d, state.poni, free)
         everything = [part for pair in zip(fit.points, fit.rejected, strict=True) for part in pair]
         off = np.concatenate([part.residual for part in everything])
         width = float(np.median(np.concatenate([part.width for part in everything])))
@@ -203,11 +203,11 @@ def refine(
         chosen = tuple(name for name in free if tilted or name in PARAMETERS[:3])
 
         def search(
-            at: _State, n_rings: int = n_rings, chosen: tuple[str, ...] = chosen
+            start: _State, n_rings: int = n_rings, chosen: tuple[str, ...] = chosen
         ) -> tuple[_State, Cycle]:
-            found = cycles.points(at.poni, n_rings, reach, search=True)
-            cycles.require(found, at.poni)
-            return cycles.step(at, found, chosen, f"search {n_rings} rings")
+            points = cycles.points(start.poni, n_rings, reach, search=True)
+            cycles.require(points, start.poni)
+            return cycles.step(start, points, chosen, f"search {n_rings} rings")
 
         loop = converge(search, state, max_cycles=4)
         state, history = loop.state, history + loop.history
@@ -217,21 +217,21 @@ def refine(
 
     for _ in range(2):
         window = 4 * state.width if state.width else None
-        found = cycles.points(state.poni, None, window, search=False)
-        cycles.require(found, state.poni)
-        state, cycle = cycles.step(state, found, free, "window")
+        points = cycles.points(state.poni, None, window, search=False)
+        cycles.require(points, state.poni)
+        state, cycle = cycles.step(state, points, free, "window")
         history.append(cycle)
     window = 4 * state.width
     known = [part.key for part in cycles.points(state.poni, None, window, search=False)]
 
-    def profile(at: _State) -> tuple[_State, Cycle]:
-        found = cycles.points(at.poni, None, window, search=False)
-        for i, part in enumerate(found):
+    def profile(start: _State) -> tuple[_State, Cycle]:
+        points = cycles.points(start.poni, None, window, search=False)
+        for i, part in enumerate(points):
             # Sectors at the detection limit must not appear and disappear for ever.
-            found[i] = part.keep(np.isin(part.key, known[i]))
-            known[i] = found[i].key
-        cycles.require(found, at.poni)
-        return cycles.step(at, found, free, "profile")
+            points[i] = part.keep(np.isin(part.key, known[i]))
+            known[i] = points[i].key
+        cycles.require(points, start.poni)
+        return cycles.step(start, points, free, "profile")
 
     final = converge(profile, state, max_cycles=max_cycles)
     history += final.history

@@ -127,11 +127,11 @@ def find_distance(
     scores = np.zeros(len(distances))
     forward = rings[rings < 1.4]
     for i, distance in enumerate(distances):
-        at = distance * np.tan(forward) / width
-        at = at[at < len(profile) - 1].astype(np.int64)
-        if len(at) >= 3:
+        bins = distance * np.tan(forward) / width
+        bins = bins[bins < len(profile) - 1].astype(np.int64)
+        if len(bins) >= 3:
             comb = np.zeros(len(profile))
-            comb[at] = 1.0
+            comb[bins] = 1.0
             comb = gaussian_filter1d(comb, 2.0)
             comb -= comb.mean()
             scores[i] = np.sum(comb * profile) / (np.sqrt(np.sum(comb**2)) * norm)

@@ -124,8 +124,8 @@ def calibrate_powder_series(
     ]
     shapes = {image.counts.shape for image in ready}
     if len(shapes) > 1:
-        told = ", ".join(str(shape) for shape in sorted(shapes))
-        raise HklflowError(f"the powder images have shapes {told}; use images of one detector")
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        raise HklflowError(f"the powder images have shapes {listed}; use images of one detector")
     several = len({i.offset for i in images}) > 1
     turned = len({i.arm_deg for i in images}) > 1
     if free_wavelength and not (several or turned):
@@ -144,7 +144,7 @@ def calibrate_powder_series(
         )
     free_it = several if free_wavelength is None else free_wavelength
     free = (*PARAMETERS, "wavelength") if free_it else PARAMETERS
-    found = refine(
+    refined = refine(
         ready,
         known,
         start_poni(ready[0], known, wavelength, pixel_size, orientation, distance, beam_centre),
@@ -154,7 +154,7 @@ def calibrate_powder_series(
         min_points=min_points,
         max_cycles=max_cycles,
     )
-    fit = found.fit
+    fit = refined.fit
     for number, (image, points) in enumerate(zip(images, fit.points, strict=True), start=1):
         if len(points) < MIN_IMAGE_POINTS or len(points) < len(fit.rejected[number - 1]):
             raise HklflowError(
@@ -171,5 +171,5 @@ def calibrate_powder_series(
         wavelength=float(fit.poni.wavelength or 0),
         wavelength_given=wavelength,
         wavelength_sigma=float(sigma[-1]) if free_it else None,
-        images=[result(found, i, image, known, polarization) for i, image in enumerate(ready)],
+        images=[result(refined, i, image, known, polarization) for i, image in enumerate(ready)],
     )

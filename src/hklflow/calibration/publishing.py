@@ -95,9 +95,11 @@ def _check(state: State, files: Mapping[str, Path], record: Mapping[str, Any], s
         raise HklflowError(
             f"a {state.kind} calibration needs {' and '.join(missing)}; add the missing file"
         )
-    for name, own in (("kind", state.kind), ("stateId", state.id)):
-        if record.get(name, own) != own:
-            raise HklflowError(f"{name} of the record is {record[name]}, not {own}; use its state")
+    for name, expected in (("kind", state.kind), ("stateId", state.id)):
+        if record.get(name, expected) != expected:
+            raise HklflowError(
+                f"{name} of the record is {record[name]}, not {expected}; use its state"
+            )
 
 
 def _number(

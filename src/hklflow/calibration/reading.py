@@ -42,10 +42,10 @@ class Reader:
             )
         data = disk.read_object(path)
         try:
-            given = {name: data[name] for name in ("values", "steps", "schema", "canonical")}
+            fields = {name: data[name] for name in ("values", "steps", "schema", "canonical")}
         except KeyError as error:
             raise HklflowError(f"{path} lacks {error}; restore it") from error
-        return State(kind, state_id, warnings=(), **given)
+        return State(kind, state_id, warnings=(), **fields)
 
     def version(self, kind: str, state_id: str, number: int) -> Version:
         """Read one version; HklflowError if it does not exist or is damaged."""

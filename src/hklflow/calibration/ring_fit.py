@@ -108,8 +108,8 @@ def two_theta_at(detector: Detector, slow: Floats, fast: Floats) -> Floats:
 
 def residuals(points: RingPoints, poni: Poni, setting: Setting, d: Floats) -> Floats:
     """Return observed minus calculated 2θ (n,) in radians; d are the spacings of rings in Å."""
-    seen = two_theta_at(setting.detector(poni.detector()), points.slow, points.fast)
-    return seen - two_theta(d[points.ring], float(poni.wavelength or 0))
+    observed = two_theta_at(setting.detector(poni.detector()), points.slow, points.fast)
+    return observed - two_theta(d[points.ring], float(poni.wavelength or 0))
 
 
 def least_squares_fit(
@@ -143,7 +143,9 @@ def least_squares_fit(
     def weighted(p: Floats) -> Floats:
         moved = with_values(poni, free, start + p * scale)
         parts = zip(points, settings, sigma, strict=True)
-        return np.concatenate([residuals(part, moved, at, d) / s for part, at, s in parts])
+        return np.concatenate(
+            [residuals(part, moved, setting, d) / s for part, setting, s in parts]
+        )
 
     fit = least_squares(weighted, np.zeros(len(free)), jac="3-point", x_scale=1.0, method="lm")
     jacobian = np.asarray(fit.jac, dtype=np.float64)
@@ -174,7 +176,7 @@ def extra_sigma(off: Floats, sigma: Floats, n_free: int) -> float:
 
 
 def robust_fit(
-    found: Sequence[RingPoints],
+    points: Sequence[RingPoints],
     settings: Sequence[Setting],
     d: Floats,
     poni: Poni,
@@ -188,20 +190,20 @@ def robust_fit(
     HklflowError
         If the points do not determine the parameters.
     """
-    ends = np.cumsum([len(part) for part in found])[:-1]
-    sigma = np.concatenate([part.sigma for part in found])
+    ends = np.cumsum([len(part) for part in points])[:-1]
+    sigma = np.concatenate([part.sigma for part in points])
     good = np.ones(len(sigma), dtype=bool)
 
-    def all_residuals(at: Poni) -> Floats:
-        parts = zip(found, settings, strict=True)
-        return np.concatenate([residuals(part, at, setting, d) for part, setting in parts])
+    def all_residuals(trial: Poni) -> Floats:
+        parts = zip(points, settings, strict=True)
+        return np.concatenate([residuals(part, trial, setting, d) for part, setting in parts])
 
     off = all_residuals(poni)
     # At first all points have similar weights: strong grains must not dominate the geometry.
     extra = 1.4826 * float(np.median(np.abs(off - np.median(off))))
     covariance = np.empty((0, 0))
     for _ in range(30):
-        kept = [part.keep(g) for part, g in zip(found, np.split(good, ends), strict=True)]
+        kept = [part.keep(g) for part, g in zip(points, np.split(good, ends), strict=True)]
         total = np.hypot(sigma, extra)
         errors = [s[g] for s, g in zip(np.split(total, ends), np.split(good, ends), strict=True)]
         poni, covariance = least_squares_fit(kept, settings, errors, d, poni, free)
@@ -215,7 +217,7 @@ def robust_fit(
         extra = extra_sigma(off[good], sigma[good], len(free))
         if np.array_equal(good, was) and abs(extra - before) <= 0.01 * extra:
             break
-    parts = [replace(part, residual=r) for part, r in zip(found, np.split(off, ends), strict=True)]
+    parts = [replace(part, residual=r) for part, r in zip(points, np.split(off, ends), strict=True)]
     return RingFit(
         poni,
         free,
@@ -230,12 +232,12 @@ def propagated(
     function: Callable[[Poni], Floats], poni: Poni, free: Sequence[str], covariance: Floats
 ) -> Floats:
     """Return the covariance (m, m) of a function's values (m,), by central differences."""
-    at = values_of(poni, free)
+    values = values_of(poni, free)
     columns = []
     for i, step in enumerate(0.1 * np.sqrt(np.diag(covariance))):
-        move = np.zeros(len(at))
+        move = np.zeros(len(values))
         move[i] = step
-        up, down = (function(with_values(poni, free, at + s * move)) for s in (1, -1))
+        up, down = (function(with_values(poni, free, values + s * move)) for s in (1, -1))
         columns.append((up - down) / (2 * step))
     jacobian = np.stack(columns, axis=1)
     return np.asarray(jacobian @ covariance @ jacobian.T)

@@ -103,9 +103,9 @@ def ring_points(
     flat_counts = image.ravel()[keep]
     n_sectors = N_SECTORS
     rows: list[tuple[float, ...]] = []
-    wanted = np.ones(len(rings), bool) if used is None else used
+    fitted = np.ones(len(rings), bool) if used is None else used
     on_image = (rings > flat_angle[:1]) & (rings < flat_angle[-1:])
-    for number in np.flatnonzero(wanted & on_image)[:innermost]:
+    for number in np.flatnonzero(fitted & on_image)[:innermost]:
         ring = float(rings[number])
         reach = min(half, 0.45 * gap[number])
         first, last = np.searchsorted(flat_angle, [ring - reach, ring + reach])
@@ -122,14 +122,14 @@ def ring_points(
             if len(part) < 25 or part.min() > -0.7 * reach or part.max() < 0.7 * reach:
                 continue
             start = _highest(part, counts[chosen], pixel) if search else 0.0
-            found = _fit_profile(part, counts[chosen], start, 1.2 * pixel)
-            if found is None or found[1] > pixel:
+            profile = _fit_profile(part, counts[chosen], start, 1.2 * pixel)
+            if profile is None or profile[1] > pixel:
                 continue
-            near = np.abs(part - found[0]) < 1.5 * found[2]
+            near = np.abs(part - profile[0]) < 1.5 * profile[2]
             if not near.any():
                 continue
             mean_phi = float(np.mean(phi[chosen][near]))
-            rows.append((number, i, ring + found[0], mean_phi, *found))
+            rows.append((number, i, ring + profile[0], mean_phi, *profile))
     if not rows:
         return RingPoints(*np.empty((2, 0), np.int64), *np.empty((6, 0)))
     table = np.array(rows)

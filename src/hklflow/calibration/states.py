@@ -175,10 +175,10 @@ def state_of(
         },
     }
     measured = state_id(canonical)
-    found = _alias(measured, aliases or {})
-    warnings = () if found != measured else _edges(read, used, canonical)
-    alias_of = measured if found != measured else None
-    return State(kind, found, read, steps, schema.schema_number, warnings, canonical, alias_of)
+    final = _alias(measured, aliases or {})
+    warnings = () if final != measured else _edges(read, used, canonical)
+    alias_of = measured if final != measured else None
+    return State(kind, final, read, steps, schema.schema_number, warnings, canonical, alias_of)
 
 
 def state_id(canonical: Mapping[str, Any]) -> str:
@@ -250,7 +250,7 @@ def _edges(
     values: Mapping[str, Any], keys: Mapping[str, Key], canonical: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Return a sentence for each value close to an edge, with the id beyond the edge."""
-    found = []
+    warnings = []
     measured = state_id(canonical)
     for name, value in values.items():
         step = keys[name].step
@@ -268,10 +268,10 @@ def _edges(
             else:
                 other["keys"][name]["steps"] += side
             unit = keys[name].unit
-            found.append(
+            warnings.append(
                 f"{name} {number:g} {unit} is within {EDGE:g} steps of the edge at "
                 f"{edge * step:g} {unit}: the next reading may give the state "
                 f"{state_id(other)}; if both are the same setting, write "
                 f'`aliases: {{"{measured}": "{state_id(other)}"}}` or the reverse'
             )
-    return tuple(found)
+    return tuple(warnings)

@@ -75,11 +75,11 @@ def read_version(path: Path) -> Version:
     where = path / layout.RECORD
     record = disk.read_object(where)
     validate(record, str(where))
-    found = (record["kind"], record["stateId"], record["version"])
+    named = (record["kind"], record["stateId"], record["version"])
     kind, state_id, number = _place(path)
-    if number is None or found != (kind, state_id, number):
+    if number is None or named != (kind, state_id, number):
         raise HklflowError(
-            f"{where} belongs to version {found[2]} of {found[0]}/{found[1]}, not to this folder"
+            f"{where} belongs to version {named[2]} of {named[0]}/{named[1]}, not to this folder"
         )
     return Version(kind, state_id, number, path, record, statuses.current(path))
 
@@ -102,13 +102,13 @@ def numbered(root: Path, kind: str, state_id: str, number: int) -> Version:
 
 def readable(root: Path, kind: str, state_id: str) -> list[Version]:
     """Read all undamaged versions, sorted by number."""
-    found = []
+    versions = []
     for number in layout.version_numbers(layout.store_path(root, kind, state_id)):
         try:
-            found.append(read_version(layout.store_path(root, kind, state_id, version=number)))
+            versions.append(read_version(layout.store_path(root, kind, state_id, version=number)))
         except HklflowError:
             continue  # `index.verify` reports it
-    return found
+    return versions
 
 
 def calibration_of(path: Path) -> dict[str, Any] | None:
@@ -142,10 +142,10 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
         raise HklflowError(
             f"{path} does not belong to {version.name}; use a file listed in its record"
         )
-    found = disk.sha256(path)
-    if found != known[path.name]:
+    digest = disk.sha256(path)
+    if digest != known[path.name]:
         raise HklflowError(
-            f"{path} was changed after it was published (sha256 {found[:12]}..., in the record "
+            f"{path} was changed after it was published (sha256 {digest[:12]}..., in the record "
             f"{known[path.name][:12]}...); restore it, or publish a new version"
         )
     record = version.record
@@ -157,6 +157,6 @@ def calibration_of(path: Path) -> dict[str, Any] | None:
         "applies_to": version.applies_to,
         "author": record["author"],
         "timestamp": record["timestamp"],
-        "sha256": found,
+        "sha256": digest,
         "quality": "reduced" if version.status in ("accepted", "superseded") else "diagnostic",
     }

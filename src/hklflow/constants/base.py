@@ -44,7 +44,7 @@ class Process(ABC):
 
 
 def process(
-    what: Process,
+    evaluation: Process,
     inputs: Sequence[Gathered],
     memory: float,
     shown: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
@@ -53,7 +53,7 @@ def process(
 
     Parameters
     ----------
-    what : Process
+    evaluation : Process
     inputs : sequence of Gathered
         Files of the same ASIC and memory cells.
     memory : float
@@ -69,11 +69,11 @@ def process(
     first = inputs[0]
     for other in inputs[1:]:
         _require_alike(first, other)
-    results = what.initiate(first.cells, first.shape)
+    results = evaluation.initiate(first.cells, first.shape)
     parts = list(_parts(inputs, memory))
     for cell, rows in shown(parts, len(parts)):
-        found = what.calculate([one.cell(cell, rows) for one in inputs], cell, rows)
-        for name, values in found.items():
+        update = evaluation.calculate([file.cell(cell, rows) for file in inputs], cell, rows)
+        for name, values in update.items():
             results[name].values[..., cell, rows, :] = values
     about = first.about
     return Constants(
@@ -83,9 +83,9 @@ def process(
             "asic": about.asic,
             "digital": about.digital,
             "cell_ids": first.cell_ids.tolist(),
-            "measures": [one.about.measure for one in inputs],
-            "runs": [list(one.about.runs) for one in inputs],
-            "frames": [one.frames.tolist() for one in inputs],
+            "measures": [file.about.measure for file in inputs],
+            "runs": [list(file.about.runs) for file in inputs],
+            "frames": [file.frames.tolist() for file in inputs],
         },
         results,
     )
@@ -94,7 +94,7 @@ def process(
 def _parts(inputs: Sequence[Gathered], memory: float) -> Iterator[tuple[int, slice]]:
     n_rows, n_fast = inputs[0].shape
     for cell in range(inputs[0].cells):
-        frames = max(sum(int(one.frames[cell]) for one in inputs), 1)
+        frames = max(sum(int(file.frames[cell]) for file in inputs), 1)
         size = int(np.clip(memory * 1e6 / (_BYTES * frames * n_fast), 1, n_rows))
         for row in range(0, n_rows, size):
             yield cell, slice(row, min(row + size, n_rows))

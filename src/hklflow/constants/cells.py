@@ -30,10 +30,10 @@ def of_cells(
         Value of cells that were not measured.
     """
     values = constants[name]
-    own = cell_ids(constants)
+    measured = cell_ids(constants)
     result = np.full((*values.shape[:-3], len(wanted), *values.shape[-2:]), missing, values.dtype)
-    _, there, here = np.intersect1d(wanted, own, return_indices=True)
-    result[..., there, :, :] = values[..., here, :, :]
+    _, target, source = np.intersect1d(wanted, measured, return_indices=True)
+    result[..., target, :, :] = values[..., source, :, :]
     return result
 
 

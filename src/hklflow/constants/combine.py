@@ -88,7 +88,7 @@ def combine(
     require_same_asic(*(part.about for part in parts))
     cells = cell_ids(dark)
     status = dark["constants_status"].astype(np.uint32)
-    found = {
+    results = {
         name: _dark(dark, name) for name in ("offset", "offset_errors", "noise", "gain_threshold")
     }
 
@@ -97,27 +97,29 @@ def combine(
     ]
     ramps = {"pulse_capacitor": pulse_capacitor, "current_source": current_source}
     for upper, name in enumerate(RATIOS, 1):
-        every = [
+        ratios = [
             on_cells(part, name, cells, upper, source)
             for source, part in ramps.items()
             if part is not None and name in part
         ]
-        measured.append(_both(every))
-        if len(every) == 2:
-            for one in every:
-                found[f"{name}_{one.source}"] = _quantity(one.values)
-            apart = (every[0].values - every[1].values) / np.hypot(every[0].errors, every[1].errors)
-            both = every[0].good & every[1].good
-            found[f"{name}_difference"] = _quantity(np.where(both, apart, np.nan), units="sigma")
+        measured.append(_combined_ratio(ratios))
+        if len(ratios) == 2:
+            for ratio_part in ratios:
+                results[f"{name}_{ratio_part.source}"] = _quantity(ratio_part.values)
+            apart = (ratios[0].values - ratios[1].values) / np.hypot(
+                ratios[0].errors, ratios[1].errors
+            )
+            both = ratios[0].good & ratios[1].good
+            results[f"{name}_difference"] = _quantity(np.where(both, apart, np.nan), units="sigma")
     for name, ratio in zip(RATIOS, measured[1:], strict=True):
         if ratio is not None:
-            found[name] = _quantity(ratio.values, source=ratio.source)
-            found[f"{name}_errors"] = _quantity(ratio.errors)
+            results[name] = _quantity(ratio.values, source=ratio.source)
+            results[f"{name}_errors"] = _quantity(ratio.errors)
 
     gains: list[Measured] = []
     for stage, part in enumerate(measured):
         if part is None or (stage > 0 and gains[-1].source == NONE):
-            gains.append(_given(stage, gain_map, default_gain, status.shape[1:]))
+            gains.append(_unmeasured_gain(stage, gain_map, default_gain, status.shape[1:]))
         else:
             gains.append(_product(gains[-1], part) if stage > 0 else part)
         status[stage] |= gains[-1].status
@@ -126,12 +128,12 @@ def combine(
     errors = np.stack([gain.errors for gain in gains])
     status[~np.isfinite(gain)] |= np.uint32(Bit.VALUE_IS_NAN)
     quantities = {
-        "offset": found.pop("offset"),
-        "offset_errors": found.pop("offset_errors"),
-        "noise": found.pop("noise"),
+        "offset": results.pop("offset"),
+        "offset_errors": results.pop("offset_errors"),
+        "noise": results.pop("noise"),
         "gain": _quantity(gain, "ADU/keV", source=sources),
         "gain_errors": _quantity(errors, "ADU/keV"),
-        **found,
+        **results,
     }
     if current_source is not None:
         chosen = of_cells(current_source, "chosen_current", cells, 0)
@@ -153,7 +155,7 @@ def on_cells(
     The error of such a mean is the scatter of one cell about the mean combined with the error of
     the mean; a pixel with one good cell has no scatter, so the error of that cell is used.
     """
-    own = Measured(
+    measured = Measured(
         part[name].astype(np.float64),
         part[f"{name}_errors"].astype(np.float64),
         part["constants_status"][stage],
@@ -165,34 +167,36 @@ def on_cells(
     status = of_cells(part, "constants_status", wanted, 0)[stage].astype(np.uint32)
     lacking = np.flatnonzero(~np.isin(wanted, cell_ids(part)))
     if lacking.size:
-        n = own.good.sum(axis=0)
+        n = measured.good.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.where(own.good, own.values, 0).sum(axis=0) / n
-            scatter = (np.where(own.good, own.values - mean, 0) ** 2).sum(axis=0) / (n - 1)
-            single = np.where(own.good, own.errors, 0).sum(axis=0)
+            mean = np.where(measured.good, measured.values, 0).sum(axis=0) / n
+            scatter = (np.where(measured.good, measured.values - mean, 0) ** 2).sum(axis=0) / (
+                n - 1
+            )
+            single = np.where(measured.good, measured.errors, 0).sum(axis=0)
             error = np.where(n > 1, np.sqrt(scatter * (1 + 1 / n)), single)
         values[lacking] = mean
         errors[lacking] = np.where(n > 0, error, np.nan)
         # If no cell is good, the pixel keeps the status bits of its cells.
-        reasons = np.bitwise_or.reduce(own.status, axis=0)
+        reasons = np.bitwise_or.reduce(measured.status, axis=0)
         status[lacking] = np.where(n > 0, np.uint32(Bit.INTERPOLATED), reasons)
     return Measured(values, errors, status, source)
 
 
-def _both(every: Sequence[Measured]) -> Measured | None:
+def _combined_ratio(parts: Sequence[Measured]) -> Measured | None:
     """Return the weighted mean of the good values; if none is good, the last with all bits."""
-    if len(every) < 2:
-        return every[0] if every else None
-    good = np.stack([one.good for one in every])
-    values = np.stack([one.values for one in every])
-    errors = np.stack([one.errors for one in every])
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    good = np.stack([part.good for part in parts])
+    values = np.stack([part.values for part in parts])
+    errors = np.stack([part.errors for part in parts])
     mean, error, _ = weighted_mean(values, errors, good)
     some = good.any(axis=0)
-    said = [np.where(g | ~some, one.status, 0) for g, one in zip(good, every, strict=True)]
+    reasons = [np.where(g | ~some, part.status, 0) for g, part in zip(good, parts, strict=True)]
     return Measured(
         np.where(some, mean, values[-1]),
         np.where(some, error, errors[-1]),
-        np.bitwise_or.reduce(said).astype(np.uint32),
+        np.bitwise_or.reduce(reasons).astype(np.uint32),
         "combined",
     )
 
@@ -207,7 +211,7 @@ def _product(gain: Measured, ratio: Measured) -> Measured:
     return replace(ratio, values=values, errors=np.abs(values) * relative, status=status)
 
 
-def _given(
+def _unmeasured_gain(
     stage: int,
     gain_map: Floats | None,
     default: Sequence[float] | None,

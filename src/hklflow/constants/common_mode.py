@@ -32,21 +32,21 @@ def boxes(kind: Kind, detector: Integrating) -> NDArray[np.int64]:
     if kind == "module":
         return np.array([[0, detector.module[0], 0, detector.module[1]]])
     places = [detector.box(asic) for asic in range(detector.asics)] if kind != "none" else []
-    found = [
+    edges = [
         [row, row + step, across.start, across.stop]
         for down, across in places
         for step in (detector.asic[0] if kind == "asic" else 1,)
         for row in range(down.start, down.stop, step)
     ]
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
+    return np.array(edges, dtype=np.int64).reshape(-1, 4)
 
 
 def groups(parts: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int32]:
     """Return the number of the part of each pixel (ss, fs); pixels outside all parts have 0."""
-    found = np.zeros(shape, np.int32)
+    numbers = np.zeros(shape, np.int32)
     for number, (top, bottom, left, right) in enumerate(parts):
-        found[top:bottom, left:right] = number
-    return found
+        numbers[top:bottom, left:right] = number
+    return numbers
 
 
 def find(

@@ -117,15 +117,15 @@ class Correction:
         places = _places(constants, known, self.cell_ids)
         shape = (3, len(known), *detector.module)
         offset, noise, gain, status = (
-            _of_shape(constants, name, shape)[:, places] for name in _STAGED
+            _checked(constants, name, shape)[:, places] for name in _STAGED
         )
         usable = ~bad(status) & np.isfinite(offset) & np.isfinite(gain) & (gain != 0) & (noise >= 0)
         self.mask = np.zeros(detector.module, np.uint32)
         if "pixel_mask" in constants:
-            self.mask |= _of_shape(constants, "pixel_mask", detector.module)
+            self.mask |= _checked(constants, "pixel_mask", detector.module)
         per_photon = gain.astype(np.float32) * np.float32(energy)
         if flat and "flatfield" in constants:
-            field = _of_shape(constants, "flatfield", detector.module)
+            field = _checked(constants, "flatfield", detector.module)
             per_photon *= np.where(field > 0, field, np.nan)
             usable &= np.isfinite(per_photon)
         usable &= self.mask == 0
@@ -139,7 +139,7 @@ class Correction:
         self.factor = 1 / per_photon
         self._threshold: NDArray[Any] | None = None
         if detector.codes is None:
-            threshold = _of_shape(constants, "gain_threshold", (2, *shape[1:]))[:, places]
+            threshold = _checked(constants, "gain_threshold", (2, *shape[1:]))[:, places]
             self._threshold = threshold.astype(np.float32)
         self._parts = common_mode.boxes(shared, detector)
         self._group = common_mode.groups(self._parts, detector.module)
@@ -147,23 +147,23 @@ class Correction:
     def read_variance(self, cell: int) -> Floats:
         """Return the variance of the read noise (3, ss, fs) in photons²; NaN where unknown."""
         noise, factor = (a[:, cell].astype(np.float64) for a in (self._noise, self.factor))
-        found: Floats = (noise**2 + _ROUNDING) * factor**2
-        return found
+        variance: Floats = (noise**2 + _ROUNDING) * factor**2
+        return variance
 
     def mean_read_variance(self, cells: Collection[int]) -> Floats:
         """Return the read variance (3, ss, fs): mean of the memory cells that have a value."""
-        found = [self.read_variance(cell) for cell in cells]
-        known = np.sum([np.isfinite(one) for one in found], axis=0)
-        total = np.sum([np.nan_to_num(one) for one in found], axis=0)
+        variances = [self.read_variance(cell) for cell in cells]
+        known = np.sum([np.isfinite(variance) for variance in variances], axis=0)
+        total = np.sum([np.nan_to_num(variance) for variance in variances], axis=0)
         return np.divide(total, known, out=np.full(total.shape, np.nan), where=known > 0)
 
     def variance(self, expected: Floats, stage: NDArray[np.uint8], cell: int) -> Floats:
         """Return the variance (n, ss, fs) in photons² of values with these expected photons."""
         read = self.read_variance(cell)
-        found = np.full(stage.shape, np.nan)
+        total = np.full(stage.shape, np.nan)
         for number in range(len(STAGES)):
-            found = np.where(stage == number, read[number] + np.maximum(expected, 0.0), found)
-        return found
+            total = np.where(stage == number, read[number] + np.maximum(expected, 0.0), total)
+        return total
 
     @property
     def saturation(self) -> float:
@@ -273,9 +273,9 @@ class Tally:
         self._numbers["saturated"] += saturated
         self._numbers["no value"] += int((np.isnan(block) & self._good).sum())
         for number in (1, 2):
-            at = np.nonzero((stage == number) & measured)
-            more = (self._read[number] - self._read[0])[at[1:]]
-            self._switched[number - 1] += np.nansum(more), block[at].sum(dtype=np.float64)
+            pixels = np.nonzero((stage == number) & measured)
+            more = (self._read[number] - self._read[0])[pixels[1:]]
+            self._switched[number - 1] += np.nansum(more), block[pixels].sum(dtype=np.float64)
 
     def add_shift(self, shift: Floats) -> None:
         """Add the common modes (n, parts) of some frames."""
@@ -284,8 +284,8 @@ class Tally:
     @property
     def mean(self) -> Floats:
         """Mean photons (slow, fast); 0 for pixels without a measured value."""
-        found: Floats = self._sum / np.maximum(self._seen, 1)
-        return found
+        average: Floats = self._sum / np.maximum(self._seen, 1)
+        return average
 
     def metrics(self) -> dict[str, Any]:
         """Return the fractions, the common mode and the read noise as plain data."""
@@ -321,7 +321,7 @@ def _places(constants: Constants, known: list[int], wanted: NDArray[np.int64]) -
     return slice(None) if places == list(range(len(known))) else places
 
 
-def _of_shape(constants: Constants, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def _checked(constants: Constants, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     values = constants[name]
     if values.shape != shape:
         raise HklflowError(

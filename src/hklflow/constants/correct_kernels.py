@@ -128,8 +128,8 @@ def common_modes(analog, stage, offset, noise, reach, boxes, least, result):  # 
             if n == 0 or n < least * usable:
                 continue
             # Photons only add: the lowest values belong to dark pixels.
-            at = n // 20
-            c, used = np.partition(value[:n], at)[at], 0
+            rank = n // 20
+            c, used = np.partition(value[:n], rank)[rank], 0
             for _ in range(50):
                 total, used = 0.0, 0
                 for m in range(n):

@@ -63,7 +63,7 @@ class DeadTime:
 
     def observed(self, rate: Any) -> Any:
         """Return the counts per second at these rates (photons per second)."""
-        return rate * _told(self.model, np.asarray(rate) * self.tau)[0]
+        return rate * _response(self.model, np.asarray(rate) * self.tau)[0]
 
     def limit(self, part: float = 0.01) -> float:
         """Return the photons per second above which more than this part is lost or added.
@@ -77,7 +77,7 @@ class DeadTime:
 
     def lost(self) -> float:
         """Return the fraction of the photons that is lost at `largest_rate`."""
-        return float(1 - _told(self.model, np.asarray(self.largest_rate * self.tau))[0])
+        return float(1 - _response(self.model, np.asarray(self.largest_rate * self.tau))[0])
 
 
 def fit_dead_time(
@@ -143,22 +143,22 @@ class _Fit:
         tau = 0.0
         for _ in range(_TURNS):
             x = t[:, None] * rate * tau
-            part, slope = _told(model, x)
+            part, slope = _response(model, x)
             mean = through * rate * part
             by_rate = 1 + x * slope  # d ln(mean) / d ln(rate)
             by_tau = t[:, None] * rate * slope  # d ln(mean) / d tau
             left = counts - mean
             score_rate, score_tau = (left * by_rate).sum(axis=0), (left * by_tau).sum(axis=0)
-            own = (mean * by_rate**2).sum(axis=0)
+            weight = (mean * by_rate**2).sum(axis=0)
             both = (mean * by_rate * by_tau).sum(axis=0)
             # Information about τ in a pixel after its rate is fitted.
-            efficient = score_tau - both / own * score_rate
-            information = float(((mean * by_tau**2).sum(axis=0) - both**2 / own).sum())
+            efficient = score_tau - both / weight * score_rate
+            information = float(((mean * by_tau**2).sum(axis=0) - both**2 / weight).sum())
             step = float(efficient.sum()) / information
             # A step beyond the maximum of the paralysable curve would not return.
             step = float(np.clip(step, -0.3 / (t.max() * rate.max()), 0.3 / (t.max() * rate.max())))
             tau += step
-            rate = rate * np.exp(np.clip((score_rate - both * step) / own, -1, 1))
+            rate = rate * np.exp(np.clip((score_rate - both * step) / weight, -1, 1))
             if abs(step) < 1e-6 / math.sqrt(information):
                 break
         else:
@@ -172,7 +172,7 @@ class _Fit:
         self.likelihoods: Floats = (counts * np.log(mean) - mean).sum(axis=0)
 
 
-def _told(model: Model, x: Floats) -> tuple[Floats, Floats]:
+def _response(model: Model, x: Floats) -> tuple[Floats, Floats]:
     """Return the fraction of photons counted at x = n τ, and d ln(fraction) / d x."""
     if model == "paralysable":
         return np.exp(-x), np.full_like(x, -1.0)

@@ -95,7 +95,7 @@ def measure(
         If there are fewer than 2 frames (with light).
     """
     header = read_header(source)
-    found: list[NDArray[np.float64]] = []
+    levels_of_blocks: list[NDArray[np.float64]] = []
     with open_frames(source) as frames:
         n, *shape = frames.shape
         bits = known_bits(source, frames)
@@ -109,10 +109,10 @@ def measure(
                 of_block = np.array([frame_level(frame, bits != 0) for frame in block])
             lit = of_block > 0
             moments.add(block[lit] if not lit.all() else block, of_block[lit])
-            found.append(of_block)
+            levels_of_blocks.append(of_block)
         if not trusted:
             bits = bits | masked_always(frames, moments.result(), bits)
-    level = np.concatenate(found)
+    level = np.concatenate(levels_of_blocks)
     if (level > 0).sum() < 2:
         raise HklflowError(
             f"{source} has only {int((level > 0).sum())} frames with light; at least 2 are "
@@ -140,8 +140,8 @@ def masked_always(frames: Frames, moments: Moments, bits: Bits) -> Bits:
     never = (moments.frames == 0) & (bits == 0)
     if not never.any():
         return np.zeros_like(bits)
-    told = _negative(frames.read(0, 1)[0])
-    return np.where(never, np.where(told != 0, told, np.uint32(MaskBit.GAP)), 0).astype(np.uint32)
+    flags = _negative(frames.read(0, 1)[0])
+    return np.where(never, np.where(flags != 0, flags, np.uint32(MaskBit.GAP)), 0).astype(np.uint32)
 
 
 def _negative(image: NDArray[Any]) -> Bits:
@@ -226,8 +226,8 @@ def mask_quantity(bits: Bits) -> Quantity:
 
 def numbers(bits: Bits) -> dict[str, int]:
     """Count the pixels of every bit that occurs, and all masked pixels."""
-    found = {bit.label: int(((bits & np.uint32(bit)) != 0).sum()) for bit in MaskBit}
-    return {"masked": int((bits != 0).sum())} | {name: n for name, n in found.items() if n}
+    counts = {bit.label: int(((bits & np.uint32(bit)) != 0).sum()) for bit in MaskBit}
+    return {"masked": int((bits != 0).sum())} | {name: n for name, n in counts.items() if n}
 
 
 def part_mask(path: Path, shape: tuple[int, ...]) -> Bits:
@@ -247,7 +247,7 @@ def part_mask(path: Path, shape: tuple[int, ...]) -> Bits:
     return bits
 
 
-def common_exposure(stated: Mapping[str, float | None], said: float | None) -> float:
+def common_exposure(stated: Mapping[str, float | None], setting: float | None) -> float:
     """Return the exposure of a frame in seconds: the user's value, else the runs' common value.
 
     Raises
@@ -255,7 +255,7 @@ def common_exposure(stated: Mapping[str, float | None], said: float | None) -> f
     HklflowError
         If the runs differ, or the exposure is unknown.
     """
-    exposures = {source: said or exposure for source, exposure in stated.items()}
+    exposures = {source: setting or exposure for source, exposure in stated.items()}
     for source, exposure in exposures.items():
         if exposure is None:
             raise HklflowError(f"{source} states no exposure; set `exposure` in seconds")

@@ -94,22 +94,28 @@ class Dark(Process):
         self, frames: Sequence[CellFrames], cell: int, rows: slice
     ) -> Mapping[str, NDArray[Any]]:
         """Return the results of one memory cell."""
-        per_stage = [self._one(one, stage) for stage, one in enumerate(frames)]
-        found = {name: np.stack([one[name] for one in per_stage]) for name in per_stage[0]}
-        spread = found.pop("level_spread")
+        per_stage = [
+            self._stage_results(frames_of_stage, stage)
+            for stage, frames_of_stage in enumerate(frames)
+        ]
+        results = {
+            name: np.stack([frames_of_stage[name] for frames_of_stage in per_stage])
+            for name in per_stage[0]
+        }
+        spread = results.pop("level_spread")
         if self._stage:
             steps = np.array([0.5, 1.5])[:, None, None]
-            found["gain_threshold"] = np.broadcast_to(steps, (2, *spread.shape[1:]))
-            return found
-        threshold, separation = thresholds(found["level"], spread)
+            results["gain_threshold"] = np.broadcast_to(steps, (2, *spread.shape[1:]))
+            return results
+        threshold, separation = thresholds(results["level"], spread)
         near = np.isfinite(separation) & ~(separation >= self._limits.min_separation)
         for stage in range(2):
-            found["constants_status"][stage : stage + 2] |= _bit(
+            results["constants_status"][stage : stage + 2] |= _bit(
                 near[stage], Bit.GAIN_THRESHOLDING_ERROR
             )
-        return found | {"gain_threshold": threshold, "separation": separation}
+        return results | {"gain_threshold": threshold, "separation": separation}
 
-    def _one(self, frames: CellFrames, stage: int) -> dict[str, NDArray[Any]]:
+    def _stage_results(self, frames: CellFrames, stage: int) -> dict[str, NDArray[Any]]:
         limits, total = self._limits, len(frames.analog)
         wanted = stage if self._stage else -1
         analog = clipped(frames.analog, frames.digital, wanted, wanted, limits.clip)
@@ -190,9 +196,9 @@ def require_order(constants: Constants, min_separation: float) -> None:
         spread = constants["level_errors"] * np.sqrt(frames)
         apart = min_separation * np.maximum(spread, sqrt(ROUNDING))
     swapped = []
-    for one, two in ((0, 1), (1, 2), (0, 2)):
-        if np.mean(level[one] - level[two] > np.hypot(apart[one], apart[two])) > 0.5:
-            swapped += [f"dark_{STAGES[one]} and dark_{STAGES[two]}"]
+    for upper, lower in ((0, 1), (1, 2), (0, 2)):
+        if np.mean(level[upper] - level[lower] > np.hypot(apart[upper], apart[lower])) > 0.5:
+            swapped += [f"dark_{STAGES[upper]} and dark_{STAGES[lower]}"]
     if swapped:
         about = constants.about
         runs = ", ".join(
@@ -229,7 +235,7 @@ def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F6
         rounding. NaN if no value is kept.
     """
     n, n_rows, n_fast = values.shape
-    found = np.full((4, n_rows, n_fast), np.nan)
+    statistics = np.full((4, n_rows, n_fast), np.nan)
     counts = np.zeros(65536, np.int64)
     # The values of a pixel side by side: in the input they are far apart in memory.
     beside = np.empty((n_fast, n), np.int32)
@@ -248,19 +254,19 @@ def clipped(values: U16, digital: U16, least: int, most: int, clip: float) -> F6
                 counts[value] += 1
                 used += 1
                 low, high = min(low, value), max(high, value)
-            found[0, row, column] = used
-            found[1, row, column] = 0
+            statistics[0, row, column] = used
+            statistics[1, row, column] = 0
             if used == 0:
                 continue
             begin, end = low, high
             if clip < np.inf:
                 begin, end = _limits(counts, low, high, used, clip)
             kept, mean, spread = _normal(counts[low : high + 1], low, begin, end, clip < np.inf)
-            found[1, row, column] = kept
-            found[2, row, column] = mean
-            found[3, row, column] = spread
+            statistics[1, row, column] = kept
+            statistics[2, row, column] = mean
+            statistics[3, row, column] = spread
             counts[low : high + 1] = 0
-    return found
+    return statistics
 
 
 @kernel

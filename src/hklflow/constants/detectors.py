@@ -77,11 +77,11 @@ def integrating(name: str, module: Size | None = None, asic: Size | None = None)
     if name not in DETECTORS:
         raise HklflowError(f"unknown integrating detector {name!r}; use {', '.join(DETECTORS)}")
     known = DETECTORS[name]
-    found = replace(known, module=module or known.module, asic=asic or known.asic)
-    for whole, part in zip(found.module, found.asic, strict=True):
+    detector = replace(known, module=module or known.module, asic=asic or known.asic)
+    for whole, part in zip(detector.module, detector.asic, strict=True):
         if part < 1 or whole < 1 or whole % part:
             raise HklflowError(
-                f"{name}: a module of {found.module} pixels cannot be divided into ASICs of "
-                f"{found.asic}; enter sizes (ss, fs) that divide evenly"
+                f"{name}: a module of {detector.module} pixels cannot be divided into ASICs of "
+                f"{detector.asic}; enter sizes (ss, fs) that divide evenly"
             )
-    return found
+    return detector

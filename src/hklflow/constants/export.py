@@ -120,11 +120,11 @@ def _whole(values: Array, kind: type[np.integer[Any]]) -> Array:
 
 def _usual_gain(constants: DetectorConstants) -> float:
     """Return the median gain of stage high over the detector, for its first memory cell."""
-    found = []
+    gains = []
     for number in constants.modules:
         gain = constants.group(number)["gain"][0, 0]
-        found.append(gain[np.isfinite(gain)])
-    known = np.concatenate(found)
+        gains.append(gain[np.isfinite(gain)])
+    known = np.concatenate(gains)
     if known.size == 0:
         raise HklflowError("the gain of stage high is unknown; measure X-ray fluorescence first")
     return float(np.median(known))

@@ -201,8 +201,10 @@ def open_constants(path: Path) -> Iterator[DetectorConstants]:
     """
     with open_entry(path) as entry:
         definition = entry.get("definition")
-        told = isinstance(definition, h5py.Dataset) and h5py.check_string_dtype(definition.dtype)
-        if not told or text(definition) != DEFINITION:
+        has_text = isinstance(definition, h5py.Dataset) and h5py.check_string_dtype(
+            definition.dtype
+        )
+        if not has_text or text(definition) != DEFINITION:
             raise HklflowError(
                 f"{path} contains no detector constants (its definition is not {DEFINITION})"
             )

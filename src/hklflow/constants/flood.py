@@ -72,9 +72,9 @@ def illumination(detector: Detector, attenuation: float | None = None) -> Floats
     HklflowError
         If the attenuation is given but the thickness of the sensor is unknown.
     """
-    seen = corrections.solid_angle(detector)
+    relative = corrections.solid_angle(detector)
     if attenuation is None:
-        return seen
+        return relative
     if detector.sensor_thickness is None:
         raise HklflowError(
             "the geometry does not state the thickness of the sensor, which is needed for its "
@@ -82,7 +82,7 @@ def illumination(detector: Detector, attenuation: float | None = None) -> Floats
         )
     sensor = replace(detector, sensor_attenuation=attenuation)
     head_on = -np.expm1(-attenuation * detector.sensor_thickness)
-    return np.asarray(seen * corrections.sensor_efficiency(sensor) / head_on)
+    return np.asarray(relative * corrections.sensor_efficiency(sensor) / head_on)
 
 
 def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
@@ -123,8 +123,8 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
             "to distinguish good pixels from bad pixels, and 40000 for 0.5 %: measure longer"
         )
     response = np.full(bits.shape, np.nan)
-    seen = moments.light * illuminated
-    np.divide(moments.total, seen, where=measured, out=response)
+    exposure = moments.light * illuminated
+    np.divide(moments.total, exposure, where=measured, out=response)
     usual = float(np.median(response[counting]))
     dispersion = moments.dispersion
     degrees = np.maximum(moments.frames - 1, 1)
@@ -139,15 +139,15 @@ def flat_field(moments: Moments, illuminated: Floats, bits: Bits) -> Flood:
         if not good.any():
             raise HklflowError("the flood has no good pixels; check the raw file")
         flat /= flat[good].mean()
-    found = bits.copy()
-    silent = measured & (moments.total == 0) & (usual * seen >= _DEAD_EXPECTED)
-    found[silent] |= np.uint32(MaskBit.DEAD)
-    found[counting & (flat < UNDER)] |= np.uint32(MaskBit.UNDER_RESPONDING)
-    found[counting & (flat > OVER)] |= np.uint32(MaskBit.OVER_RESPONDING)
-    found[noisy] |= np.uint32(MaskBit.NOISY)
+    flags = bits.copy()
+    silent = measured & (moments.total == 0) & (usual * exposure >= _DEAD_EXPECTED)
+    flags[silent] |= np.uint32(MaskBit.DEAD)
+    flags[counting & (flat < UNDER)] |= np.uint32(MaskBit.UNDER_RESPONDING)
+    flags[counting & (flat > OVER)] |= np.uint32(MaskBit.OVER_RESPONDING)
+    flags[noisy] |= np.uint32(MaskBit.NOISY)
     errors = np.full(bits.shape, np.nan)
     errors[counting] = flat[counting] / np.sqrt(moments.total[counting])
-    return Flood(flat, errors, dispersion, found, judged, _large_scale(flat, good))
+    return Flood(flat, errors, dispersion, flags, judged, _large_scale(flat, good))
 
 
 def _large_scale(flat: Floats, good: NDArray[np.bool_]) -> float:

@@ -107,12 +107,12 @@ def dark_of(dark: Constants, gathered: Gathered) -> DarkOf:
     places = [known.get(int(number), -1) for number in gathered.cell_ids]
     there = np.array(places) >= 0
 
-    def of(name: str) -> F64:
+    def quantity(name: str) -> F64:
         values = dark[name][0][places].astype(np.float64)
         values[~there] = np.nan
         return values
 
-    return DarkOf(of("offset"), of("noise"), of("gain_threshold"))
+    return DarkOf(quantity("offset"), quantity("noise"), quantity("gain_threshold"))
 
 
 def survey(gathered: Gathered, dark: DarkOf, spectrum: Spectrum, memory: float) -> Survey:
@@ -177,15 +177,15 @@ class Fluorescence(Process):
         Only sum the frames of all memory cells; `finish` fits.
     """
 
-    def __init__(self, spectrum: Spectrum, dark: DarkOf, found: Survey, together: bool) -> None:
+    def __init__(self, spectrum: Spectrum, dark: DarkOf, result: Survey, together: bool) -> None:
         self._spectrum, self._dark, self._together = spectrum, dark, together
-        self._spacing = found.spacing
+        self._spacing = result.spacing
         self._offset = np.where(np.isfinite(dark.offset), np.rint(dark.offset), 0)
-        if np.isfinite(found.spacing):
+        if np.isfinite(result.spacing):
             usual = float(np.nanmedian(dark.noise))
             self._width = max(1, int(usual / _BINS_OF_NOISE))
             self._below = int(np.ceil(_BELOW * usual))
-            top = (spectrum.max_photons + 0.5) * found.spacing
+            top = (spectrum.max_photons + 0.5) * result.spacing
             self._bins = int(np.ceil((self._below + top) / self._width))
         else:  # no fit: frames are only counted
             self._width, self._below, self._bins = 1, 0, 1
@@ -200,12 +200,12 @@ class Fluorescence(Process):
         def unknown(units: str = "", **attrs: Any) -> Quantity:
             return Quantity(np.full(size, np.nan, np.float32), units, attrs)
 
-        of = "pixel over all memory cells" if self._together else "pixel and memory cell"
+        fit_of = "pixel over all memory cells" if self._together else "pixel and memory cell"
         codes = [f"{code.value} {code.name.lower()}" for code in Fit]
         return {
-            "gain_high": unknown("ADU/keV", source="xray", fit_of=of),
+            "gain_high": unknown("ADU/keV", source="xray", fit_of=fit_of),
             "gain_high_errors": unknown("ADU/keV"),
-            "photon_spacing": unknown("ADU", energy=self._spectrum.energy, fit_of=of),
+            "photon_spacing": unknown("ADU", energy=self._spectrum.energy, fit_of=fit_of),
             "photon_spacing_errors": unknown("ADU"),
             "peak_width": unknown("ADU"),
             "peak_width_errors": unknown("ADU"),
@@ -217,7 +217,9 @@ class Fluorescence(Process):
             "fit_status": Quantity(
                 np.full(size, Fit.NO_FRAMES, np.uint8), attrs={"meaning": codes}
             ),
-            "constants_status": Quantity(_of_high(np.full(size, Bit.FF_NO_ENTRIES, np.uint32))),
+            "constants_status": Quantity(
+                _status_of_high(np.full(size, Bit.FF_NO_ENTRIES, np.uint32))
+            ),
         }
 
     def calculate(
@@ -253,11 +255,11 @@ class Fluorescence(Process):
             known = np.isfinite(rest).any(axis=0)
             noise = np.full(known.shape, np.nan)
             noise[known] = np.nanmedian(self._dark.noise[:, known], axis=0)
-        found = self._fit(self._counts, np.where(known, 0.0, np.nan), noise, n_frames.sum(axis=0))
+        fit = self._fit(self._counts, np.where(known, 0.0, np.nan), noise, n_frames.sum(axis=0))
         # No memory cell was fitted separately.
-        good = found["fit_status"] == Fit.GOOD
-        found["constants_status"][0, good] |= np.uint32(Bit.INTERPOLATED)
-        for name, values in found.items():
+        good = fit["fit_status"] == Fit.GOOD
+        fit["constants_status"][0, good] |= np.uint32(Bit.INTERPOLATED)
+        for name, values in fit.items():
             if name != "n_frames":
                 whole = results[name].values
                 whole[:] = np.expand_dims(values, -3)
@@ -306,11 +308,11 @@ class Fluorescence(Process):
             "chi2": fit["chi2"],
             "n_frames": n_frames,
             "fit_status": code,
-            "constants_status": _of_high(status),
+            "constants_status": _status_of_high(status),
         }
 
 
-def _of_high(status: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def _status_of_high(status: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return np.stack([status, np.zeros_like(status), np.zeros_like(status)])
 
 
@@ -341,17 +343,17 @@ def fluorescence(
         If the dark is from another ASIC, or the median gain is outside the expected range.
     """
     known = dark_of(dark, gathered)
-    found = survey(gathered, known, spectrum, memory)
-    per_cell = found.rate * float(np.median(gathered.frames))
+    result = survey(gathered, known, spectrum, memory)
+    per_cell = result.rate * float(np.median(gathered.frames))
     together = gathered.cells > 1 and 0 < per_cell < spectrum.photons_per_cell
-    what = Fluorescence(spectrum, known, found, together)
-    constants = process(what, [gathered], memory, shown)
-    what.finish(constants.quantities)
+    evaluation = Fluorescence(spectrum, known, result, together)
+    constants = process(evaluation, [gathered], memory, shown)
+    evaluation.finish(constants.quantities)
     gain = constants["gain_high"]
     _require_expected(gain[np.isfinite(gain)], spectrum, constants.about)
     about = constants.about | {
         "energy": spectrum.energy,
-        "photons_per_frame": found.rate,
+        "photons_per_frame": result.rate,
         "memory_cells_together": together,
     }
     return Constants(about, constants.quantities)

@@ -117,7 +117,7 @@ def fit_all(
     (len(FOUND), pixels) array
     """
     n_pixels, n_bins = counts.shape
-    found = np.full((9, n_pixels), np.nan)
+    results = np.full((9, n_pixels), np.nan)
     free_beta = beta > 0 and not beta_weight >= 0
     n = peaks + 5 + (1 if free_beta else 0)
     model, slopes = np.empty(n_bins), np.empty((n, n_bins))
@@ -136,7 +136,7 @@ def fit_all(
             photons = 0.0
             for k in range(1, peaks + 1):
                 photons += k * theta[k]
-            found[4, pixel] = photons
+            results[4, pixel] = photons
             if photons < min_photons:
                 code = Fit.TOO_FEW_PHOTONS.value
         if code == Fit.GOOD.value:
@@ -147,20 +147,20 @@ def fit_all(
             )
             if code == Fit.GOOD.value:
                 mu, s, sigma = theta[peaks + 2], theta[peaks + 3], theta[peaks + 4]
-                found[0, pixel] = s
-                found[1, pixel] = sqrt(covariance[peaks + 3, peaks + 3])
-                found[2, pixel] = sigma
-                found[3, pixel] = sqrt(covariance[peaks + 4, peaks + 4])
+                results[0, pixel] = s
+                results[1, pixel] = sqrt(covariance[peaks + 3, peaks + 3])
+                results[2, pixel] = sigma
+                results[3, pixel] = sqrt(covariance[peaks + 4, peaks + 4])
                 photons = 0.0
                 for k in range(1, peaks + 1):
                     photons += k * theta[k]
                 # The fitted heights are for frames without shared photons.
-                found[4, pixel] = photons * exp(theta[peaks + 1])
-                found[5, pixel] = theta[peaks + 1]
-                found[6, pixel] = _quality(model, first, width, mu, s)
-                found[7, pixel] = _chi2(data, model, n)
-        found[8, pixel] = code
-    return found
+                results[4, pixel] = photons * exp(theta[peaks + 1])
+                results[5, pixel] = theta[peaks + 1]
+                results[6, pixel] = _quality(model, first, width, mu, s)
+                results[7, pixel] = _chi2(data, model, n)
+        results[8, pixel] = code
+    return results
 
 
 @kernel(error_model="numpy")
@@ -179,8 +179,8 @@ def _start(
     mu = first + (zero + 0.5) * width
     low = max(0.65 * spacing, 3.5 * noise)
     begin = zero + int(low / width)
-    one = _highest(data, half, begin, max(zero + int(1.45 * spacing / width), begin + 1))
-    s = max((one - zero) * width, 0.5 * spacing)
+    first_peak = _highest(data, half, begin, max(zero + int(1.45 * spacing / width), begin + 1))
+    s = max((first_peak - zero) * width, 0.5 * spacing)
     for k in range(peaks + 1):
         theta[k] = 0.0
     for place in range(len(data)):
@@ -199,11 +199,11 @@ def _highest(data: NDArray[np.int32], half: int, begin: int, end: int) -> int:
     """Return the bin with the highest mean over ``2 half + 1`` bins."""
     best, most = begin, -1
     for place in range(max(begin, half), min(end, len(data) - half)):
-        here = 0
+        total = 0
         for i in range(place - half, place + half + 1):
-            here += data[i]
-        if here > most:
-            best, most = place, here
+            total += data[i]
+        if total > most:
+            best, most = place, total
     return best
 
 
@@ -354,12 +354,12 @@ def _invert(factor: F64, held: NDArray[np.bool_], covariance: F64) -> int:
 @kernel
 def _quality(model: F64, first: float, width: int, mu: float, s: float) -> float:
     """Return the height of the one-photon peak above the valley before it, relative to the peak."""
-    zero, one = int((mu - first) / width), int((mu + s - first) / width)
-    end = min(one + (one - zero) // 2, len(model))
-    if not 0 <= zero < one < end:
+    zero, first_peak = int((mu - first) / width), int((mu + s - first) / width)
+    end = min(first_peak + (first_peak - zero) // 2, len(model))
+    if not 0 <= zero < first_peak < end:
         return 0.0
-    valley = model[zero : one + 1].min()
-    height = model[zero + int(np.argmin(model[zero : one + 1])) : end].max()
+    valley = model[zero : first_peak + 1].min()
+    height = model[zero + int(np.argmin(model[zero : first_peak + 1])) : end].max()
     return (height - valley) / height
 
 

@@ -76,14 +76,14 @@ def expect(
             slopes[:, i] = 0.0
             for k in range(peaks + 2):
                 height = theta[k] if k <= peaks else last
-                here = shape[k, 0] - before[k, 0]
-                model[i] += height * here
+                share = shape[k, 0] - before[k, 0]
+                model[i] += height * share
                 if k <= peaks:
-                    slopes[k, i] += here
+                    slopes[k, i] += share
                 else:
-                    slopes[peaks, i] += law * here
-                    slopes[1, i] += last / theta[1] * here
-                    slopes[0, i] -= last / theta[0] * here
+                    slopes[peaks, i] += law * share
+                    slopes[1, i] += last / theta[1] * share
+                    slopes[0, i] -= last / theta[0] * share
                 for j in range(1, n - peaks):
                     slopes[peaks + j, i] += height * (shape[k, j] - before[k, j])
         before[:] = shape
@@ -111,16 +111,16 @@ def _cumulate(
         for part in range(parts.shape[1]):
             share, weight = parts[0, part], parts[1, part] / s
             if share == 0.0 or share == 1.0:
-                at = k + int(share)
-                below, here, sum_below = cdf[at], pdf[at], ramp[at]
+                peak = k + int(share)
+                below, density, sum_below = cdf[peak], pdf[peak], ramp[peak]
             else:
                 y = x - mu - (k + share) * s
-                below, here = _gauss(y, sigma)
-                sum_below = y * below + sigma * sigma * here
+                below, density = _gauss(y, sigma)
+                sum_below = y * below + sigma * sigma * density
             once += weight * sum_below
             by_mu -= weight * below
             by_s -= weight * (k + share) * below
-            by_sigma += weight * sigma * here
+            by_sigma += weight * sigma * density
         by_s -= once / s
         # Two parts in a frame are rare: a uniform distribution is accurate enough.
         i, j = k + 1, min(k + 2, peaks + 3)

@@ -47,9 +47,9 @@ def read_gain_map(path: Path, detector: Integrating, module: int, asic: int) -> 
         )
     begin = module * rows if modules > 1 else 0
     ss, fs = detector.box(asic)
-    found = np.array(planes[:, begin : begin + rows][:, ss, fs], np.float64)
-    found[~np.isfinite(found) | (found == 0)] = np.nan
-    return found
+    gains = np.array(planes[:, begin : begin + rows][:, ss, fs], np.float64)
+    gains[~np.isfinite(gains) | (gains == 0)] = np.nan
+    return gains
 
 
 def _read(path: Path, detector: Integrating) -> NDArray[Any]:
@@ -82,19 +82,19 @@ def _hdf5(path: Path) -> NDArray[Any]:
     from hklflow.formats.hdf5_file import open_file
 
     with open_file(path) as file:
-        found: list[h5py.Dataset] = []
+        datasets: list[h5py.Dataset] = []
 
         def look(name: str, node: h5py.HLObject) -> None:
             if not isinstance(node, h5py.Dataset) or node.dtype.kind not in _NUMBERS:
                 return
             if node.ndim == 3 and node.shape[0] == len(STAGES):
-                found.append(node)
+                datasets.append(node)
 
         file.visititems(look)
-        if len(found) != 1:
+        if len(datasets) != 1:
             raise HklflowError(
-                f"{path} has {len(found)} numeric datasets of shape (3, ss, fs); a gain map has "
+                f"{path} has {len(datasets)} numeric datasets of shape (3, ss, fs); a gain map has "
                 "exactly one, for high, medium and low gain"
             )
-        planes: NDArray[Any] = found[0][()]
+        planes: NDArray[Any] = datasets[0][()]
     return planes

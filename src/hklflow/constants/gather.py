@@ -88,8 +88,8 @@ def gather(
     empty = 0
     with ExitStack() as stack:
         sources = [
-            [stack.enter_context(open_part(run.layout, part, detector)) for part in own]
-            for run, own in zip(runs, parts, strict=True)
+            [stack.enter_context(open_part(run.layout, part, detector)) for part in parts_of_run]
+            for run, parts_of_run in zip(runs, parts, strict=True)
         ]
         writers = []
         for asic, path in enumerate(outputs):
@@ -98,16 +98,16 @@ def gather(
             writers.append(stack.enter_context(writer))
         pixels = [driven(measure, i, detector) for i in range(len(runs))]
         blocks = list(_blocks(len(plan.cell), memory, detector))
-        for at in shown(blocks, len(blocks)):
-            analog, levels, full = _assemble(sources, plan, at, pixels, detector)
+        for block in shown(blocks, len(blocks)):
+            analog, levels, full = _assemble(sources, plan, block, pixels, detector)
             keep = slice(None) if full.all() else np.flatnonzero(full)
             empty += int(np.count_nonzero(~full))
             for asic, writer in enumerate(writers):
                 box = (slice(None), *detector.box(asic))
                 writer.append(
-                    cell[at][keep],
-                    plan.train[at][keep],
-                    plan.step[at][keep],
+                    cell[block][keep],
+                    plan.train[block][keep],
+                    plan.step[block][keep],
                     analog[box][keep],
                     _stages(levels[box][keep], detector),
                 )
@@ -152,19 +152,22 @@ class _Plan:
 
 def _plan(runs: Sequence[Run], frames: Sequence[Frames]) -> _Plan:
     steps = [
-        found.train.astype(np.int64) - run.first for run, found in zip(runs, frames, strict=True)
+        frames_of_run.train.astype(np.int64) - run.first
+        for run, frames_of_run in zip(runs, frames, strict=True)
     ]
     # Frames are sorted by train and cell, so the keys increase.
-    keys = [step << 16 | found.cell for step, found in zip(steps, frames, strict=True)]
+    keys = [
+        step << 16 | frames_of_run.cell for step, frames_of_run in zip(steps, frames, strict=True)
+    ]
     common = keys[0]
     for key in keys[1:]:
         common = np.intersect1d(common, key, assume_unique=True)
-    at = [np.searchsorted(key, common) for key in keys]
+    indices = [np.searchsorted(key, common) for key in keys]
     return _Plan(
         common & 0xFFFF,
         common >> 16,
-        frames[0].train[at[0]],
-        [(f.part[i], f.row[i]) for f, i in zip(frames, at, strict=True)],
+        frames[0].train[indices[0]],
+        [(f.part[i], f.row[i]) for f, i in zip(frames, indices, strict=True)],
     )
 
 
@@ -177,26 +180,26 @@ def _blocks(frames: int, memory: float, detector: Integrating) -> Iterator[slice
 def _assemble(
     sources: Sequence[Sequence[Read]],
     plan: _Plan,
-    at: slice,
+    block: slice,
     pixels: Sequence[NDArray[np.bool_]],
     detector: Integrating,
 ) -> tuple[Images, Images, NDArray[np.bool_]]:
     """Read a block of frames: analogue part, digital part, and True for frames full in all runs."""
-    analog, digital = _read(sources[0], plan.places[0], at, detector)
+    analog, digital = _read(sources[0], plan.places[0], block, detector)
     full = _full(analog)
-    for source, place, here in zip(sources[1:], plan.places[1:], pixels[1:], strict=True):
-        other_analog, other_digital = _read(source, place, at, detector)
+    for source, place, driven_pixels in zip(sources[1:], plan.places[1:], pixels[1:], strict=True):
+        other_analog, other_digital = _read(source, place, block, detector)
         full &= _full(other_analog)
-        np.copyto(analog, other_analog, where=here)
-        np.copyto(digital, other_digital, where=here)
+        np.copyto(analog, other_analog, where=driven_pixels)
+        np.copyto(digital, other_digital, where=driven_pixels)
     return analog, digital, full
 
 
 def _read(
-    readers: Sequence[Read], place: tuple[Ints, Ints], at: slice, detector: Integrating
+    readers: Sequence[Read], place: tuple[Ints, Ints], block: slice, detector: Integrating
 ) -> tuple[Images, Images]:
     """Read frames of one run in contiguous stretches of its files."""
-    part, row = place[0][at], place[1][at]
+    part, row = place[0][block], place[1][block]
     order = np.lexsort((row, part))
     part, row = part[order], row[order]
     analog, digital = (np.empty((len(row), *detector.module), np.uint16) for _ in range(2))
@@ -226,8 +229,8 @@ def _stages(digital: Images, detector: Integrating) -> Images:
 
 
 def _parts_of(run: Run, module: int) -> list[Part]:
-    found = read_parts(run.layout, run.files.get(module, []), run.detector)
-    return [part for part in found if part.module == module]
+    listed_parts = read_parts(run.layout, run.files.get(module, []), run.detector)
+    return [part for part in listed_parts if part.module == module]
 
 
 def _detector(runs: Sequence[Run], measure: str, outputs: Sequence[Path]) -> Integrating:

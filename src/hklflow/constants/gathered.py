@@ -100,9 +100,11 @@ class Gathered:
     def cell(self, index: int, rows: slice = slice(None)) -> CellFrames:
         """Read the frames of a memory cell (by its index in `cell_ids`), all rows or some."""
         begin = int(self._start[index])
-        at = slice(begin, begin + int(self.frames[index]))
-        analog, digital = (self._file[name][at, rows] for name in ("analog", "digital"))
-        return CellFrames(analog, digital, self._file["train"][at], self._file["step"][at])
+        rows_of_file = slice(begin, begin + int(self.frames[index]))
+        analog, digital = (self._file[name][rows_of_file, rows] for name in ("analog", "digital"))
+        return CellFrames(
+            analog, digital, self._file["train"][rows_of_file], self._file["step"][rows_of_file]
+        )
 
 
 @contextmanager
@@ -189,18 +191,20 @@ class GatheredWriter:
             If a cell gets more frames than announced.
         """
         order = np.argsort(cell, kind="stable")
-        of = np.asarray(cell, np.int64)[order]
-        begins = np.flatnonzero(np.diff(of, prepend=-1))
+        cells = np.asarray(cell, np.int64)[order]
+        begins = np.flatnonzero(np.diff(cells, prepend=-1))
         analog, digital = analog[order], digital[order]
-        for begin, end in zip(begins, np.append(begins[1:], len(of))[: len(begins)], strict=True):
-            number, rows = int(of[begin]), order[begin:end]
-            at = slice(int(self._next[number]), int(self._next[number]) + len(rows))
-            if at.stop > self._start[number + 1]:
+        for begin, end in zip(
+            begins, np.append(begins[1:], len(cells))[: len(begins)], strict=True
+        ):
+            number, rows = int(cells[begin]), order[begin:end]
+            target = slice(int(self._next[number]), int(self._next[number]) + len(rows))
+            if target.stop > self._start[number + 1]:
                 raise HklflowError(f"memory cell {number} has more frames than were counted")
-            _write_rows(self._analog, at, analog[begin:end])
-            _write_rows(self._digital, at, digital[begin:end])
-            self._train[at], self._step[at] = train[rows], step[rows]
-            self._next[number] = at.stop
+            _write_rows(self._analog, target, analog[begin:end])
+            _write_rows(self._digital, target, digital[begin:end])
+            self._train[target], self._step[target] = train[rows], step[rows]
+            self._next[number] = target.stop
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         with closed_on_failure(self._context):
@@ -216,8 +220,8 @@ class GatheredWriter:
             )
 
 
-def _write_rows(dataset: Any, at: slice, values: NDArray[np.uint16]) -> None:
+def _write_rows(dataset: Any, target: slice, values: NDArray[np.uint16]) -> None:
     """Write rows of a dataset; for a few frames the high-level h5py call is ten times slower."""
     space = dataset.get_space()
-    space.select_hyperslab((at.start, 0, 0), values.shape)
+    space.select_hyperslab((target.start, 0, 0), values.shape)
     dataset.write(h5py.h5s.create_simple(values.shape), space, np.ascontiguousarray(values))

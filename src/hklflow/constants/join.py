@@ -139,8 +139,8 @@ def _filled(
     return np.full((*leading, *size), empty, dtype)
 
 
-def _sources(found: Sequence[Any]) -> Any:
+def _sources(attributes: Sequence[Any]) -> Any:
     """Return the sources of a quantity per stage; several sources of the ASICs are joined by |."""
-    rows = [[str(item) for item in np.atleast_1d(one)] for one in found]
+    rows = [[str(item) for item in np.atleast_1d(attribute)] for attribute in attributes]
     joined = ["|".join(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
-    return joined if np.ndim(found[0]) else joined[0]
+    return joined if np.ndim(attributes[0]) else joined[0]

@@ -44,10 +44,10 @@ class Layout(ABC):
         """Open a part and yield the function that reads its frames."""
 
 
-def require_shape(path: Path, found: Sequence[int], wanted: Size) -> None:
+def require_shape(path: Path, shape: Sequence[int], wanted: Size) -> None:
     """Reject images with a size other than the detector's modules."""
-    if tuple(found) != wanted:
+    if tuple(shape) != wanted:
         raise HklflowError(
-            f"{path} has images of {tuple(found)} pixels, and modules of the detector have "
+            f"{path} has images of {tuple(shape)} pixels, and modules of the detector have "
             f"{wanted}; choose the right detector, or correct its module_size"
         )

@@ -34,14 +34,14 @@ class Euxfel(Layout):
     def parts(self, path: Path, detector: Integrating) -> list[Part]:
         """Return the parts listed in INDEX; none for a file of other devices."""
         access = _open(path)
-        found = []
+        result = []
         for source in sorted(access.instrument_sources):
             match = _SOURCES[detector.name].fullmatch(source)
             if match is None:
                 continue
             make = _agipd if detector.name == "agipd" else _jungfrau
-            found.append(make(path, access, source, int(match[1]), detector))
-        return found
+            result.append(make(path, access, source, int(match[1]), detector))
+        return result
 
     @contextmanager
     def open(self, part: Part, detector: Integrating) -> Iterator[Read]:

@@ -92,7 +92,7 @@ def from_common(images: NDArray[np.uint16], axes: tuple[str, str]) -> NDArray[np
 
 
 def _axes(path: Path, file: h5py.File) -> tuple[str, str]:
-    found = [str(axis) for axis in file.attrs["axes"]]
-    if sorted(axis.removeprefix("-") for axis in found) != ["fs", "ss"]:
-        raise HklflowError(f"{path} has axes {found}; use ss and fs in either order, or -ss, -fs")
-    return found[0], found[1]
+    axes = [str(axis) for axis in file.attrs["axes"]]
+    if sorted(axis.removeprefix("-") for axis in axes) != ["fs", "ss"]:
+        raise HklflowError(f"{path} has axes {axes}; use ss and fs in either order, or -ss, -fs")
+    return axes[0], axes[1]

@@ -57,11 +57,11 @@ def read_parts(name: str, paths: Sequence[Path], detector: Integrating) -> list[
         with readable(path, name):
             parts += layout.parts(path, detector)
     parts.sort(key=lambda part: (part.module, part.number, str(part.path)))
-    seen: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for place, part in enumerate(parts):
         if part.number < 0:
-            parts[place] = replace(part, number=seen[part.module])
-        seen[part.module] += 1
+            parts[place] = replace(part, number=counts[part.module])
+        counts[part.module] += 1
     return parts
 
 
@@ -70,11 +70,11 @@ def open_part(name: str, part: Part, detector: Integrating) -> Iterator[Read]:
     """Open a part; read errors are reported as an `HklflowError`."""
     with readable(part.path, name), find(name).open(part, detector) as read:
 
-        def told(first: int, last: int) -> tuple[Images, Images]:
+        def read_checked(first: int, last: int) -> tuple[Images, Images]:
             with readable(part.path, name):
                 return read(first, last)
 
-        yield told
+        yield read_checked
 
 
 @contextmanager

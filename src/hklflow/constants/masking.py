@@ -88,11 +88,11 @@ def mask_constants(
     for name, bits in _BITS.items():
         values = constants[name].astype(np.float64)
         for stage, bit in enumerate(bits):
-            here = values[stage]
-            far = beyond(here, known.get(f"{name}_{STAGES[stage]}"))
-            far |= outliers(here, n_sigma, ~bad(status[stage]) & ~far)
+            values_of_stage = values[stage]
+            far = beyond(values_of_stage, known.get(f"{name}_{STAGES[stage]}"))
+            far |= outliers(values_of_stage, n_sigma, ~bad(status[stage]) & ~far)
             status[stage][far] |= np.uint32(bit)
-            status[stage][~np.isfinite(here)] |= np.uint32(Bit.VALUE_IS_NAN)
+            status[stage][~np.isfinite(values_of_stage)] |= np.uint32(Bit.VALUE_IS_NAN)
     status[constants["gain"] == 0] |= np.uint32(Bit.VALUE_OUT_OF_RANGE)
     cells, shape = status.shape[1], status.shape[2:]
     by_user = _user(user, cells, shape)
@@ -141,19 +141,19 @@ def pixel_mask(
     response = Bit.FF_GAIN_DEVIATION | Bit.CI_GAIN_OUT_OF_THRESHOLD
     other = ~(noisy | response | Bit.NON_SENSITIVE | HARMLESS) & 0xFFFFFFFF
     for stage in stages:
-        here, size = status[stage], np.abs(gain[stage])
-        good = size[~bad(here) & np.isfinite(size)]
+        bits_of_stage, size = status[stage], np.abs(gain[stage])
+        good = size[~bad(bits_of_stage) & np.isfinite(size)]
         middle = np.median(good) if good.size else np.nan
-        failed = (here & np.uint32(other)) != 0
-        deviates = ((here & np.uint32(response)) != 0) & ~failed
+        failed = (bits_of_stage & np.uint32(other)) != 0
+        deviates = ((bits_of_stage & np.uint32(response)) != 0) & ~failed
         with np.errstate(invalid="ignore"):
             kinds = {
                 MaskBit.DEAD: failed,
-                MaskBit.NOISY: (here & np.uint32(noisy)) != 0,
+                MaskBit.NOISY: (bits_of_stage & np.uint32(noisy)) != 0,
                 MaskBit.UNDER_RESPONDING: deviates & (size < middle),
                 MaskBit.OVER_RESPONDING: deviates & ~(size < middle),
             }
-        many = _in_too_many(bad(here & ~np.uint32(Bit.NON_SENSITIVE)), max_bad_cells)
+        many = _in_too_many(bad(bits_of_stage & ~np.uint32(Bit.NON_SENSITIVE)), max_bad_cells)
         for bit, where in kinds.items():
             mask[many & where.any(axis=0)] |= np.uint32(bit)
     return mask

@@ -57,10 +57,10 @@ def merge_currents(
     relative = np.where((status == 0) & np.isfinite(relative), relative, np.inf)
     best = relative.argmin(axis=0)
     valid = np.isfinite(relative)
-    found = valid.any(axis=0)
-    chosen = np.where(found, best + 1, 0).astype(np.uint16)
+    determined = valid.any(axis=0)
+    chosen = np.where(determined, best + 1, 0).astype(np.uint16)
     bits = np.zeros((3, *chosen.shape), np.uint32)
-    bits[1:, ~found] |= np.uint32(Bit.CI2_EVAL_ERROR)
+    bits[1:, ~determined] |= np.uint32(Bit.CI2_EVAL_ERROR)
 
     quantities: dict[str, Quantity] = {}
     chi2, freedom = np.zeros(chosen.shape), np.zeros(chosen.shape)
@@ -74,14 +74,14 @@ def merge_currents(
         if not weighted:
             mean = np.take_along_axis(values, best[None], axis=0)[0]
             mean_error = np.take_along_axis(errors, best[None], axis=0)[0]
-        if found.any():
-            middle = np.median(mean[found])
-            spread = 1.4826 * np.median(np.abs(mean[found] - middle))
+        if determined.any():
+            middle = np.median(mean[determined])
+            spread = 1.4826 * np.median(np.abs(mean[determined] - middle))
             mean, mean_error = (
-                np.where(found, mean, middle),
-                np.where(found, mean_error, spread),
+                np.where(determined, mean, middle),
+                np.where(determined, mean_error, spread),
             )
-            bits[upper, ~found] |= np.uint32(Bit.INTERPOLATED)
+            bits[upper, ~determined] |= np.uint32(Bit.INTERPOLATED)
         else:
             mean, mean_error = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
         quantities[name] = Quantity(mean.astype(np.float32))
@@ -94,7 +94,7 @@ def merge_currents(
     # If no current is valid: the bits of all currents.
     every = np.bitwise_or.reduce(status, axis=0)
     quantities["fit_status"] = Quantity(
-        np.where(found, 0, every).astype(np.uint32), "", bit_names(FitStatus)
+        np.where(determined, 0, every).astype(np.uint32), "", bit_names(FitStatus)
     )
     quantities["constants_status"] = Quantity(bits, "", bit_names(Bit))
     about = dict(parts[0].about) | {

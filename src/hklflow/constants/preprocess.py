@@ -55,13 +55,15 @@ def run_facts(
             f"run {run}: none of its {len(files)} files contains frames of a {detector.name} in "
             f"layout {layout!r}; correct the run's path or its layout"
         )
-    everywhere = trains_of([part for found in parts.values() for part in found])
+    everywhere = trains_of([part for parts_of_module in parts.values() for part in parts_of_module])
     outliers = outlier_trains(everywhere)
     trains = np.setdiff1d(everywhere, outliers)
     if len(trains) == 0:
         raise HklflowError(f"run {run}: its files list no trains; leave it out")
-    frames = {number: valid_frames(found, outliers) for number, found in parts.items()}
-    cells = np.unique(np.concatenate([found.cell for found in frames.values()]))
+    frames = {
+        number: valid_frames(parts_of_module, outliers) for number, parts_of_module in parts.items()
+    }
+    cells = np.unique(np.concatenate([parts_of_module.cell for parts_of_module in frames.values()]))
     return {
         "run": run,
         "layout": layout,
@@ -79,22 +81,22 @@ def run_facts(
             "outliers": to_ranges(outliers),
         },
         "modules": {
-            str(number): _module_facts(found, frames[number], trains, len(cells))
-            for number, found in parts.items()
+            str(number): _module_facts(parts_of_module, frames[number], trains, len(cells))
+            for number, parts_of_module in parts.items()
         },
     }
 
 
 def _module_facts(parts: Sequence[Part], frames: Frames, trains: Trains, cells: int) -> Facts:
-    own = np.intersect1d(trains_of(parts), trains)
+    trains_of_module = np.intersect1d(trains_of(parts), trains)
     return {
         "files": [str(part.path) for part in parts],
         "parts": [part.number for part in parts],
-        "trains": len(own),
-        "first": int(own[0]) if len(own) else None,
-        "last": int(own[-1]) if len(own) else None,
-        "shift": int(own[0] - trains[0]) if len(own) else None,
-        "lost_trains": to_ranges(np.setdiff1d(trains, own)),
+        "trains": len(trains_of_module),
+        "first": int(trains_of_module[0]) if len(trains_of_module) else None,
+        "last": int(trains_of_module[-1]) if len(trains_of_module) else None,
+        "shift": int(trains_of_module[0] - trains[0]) if len(trains_of_module) else None,
+        "lost_trains": to_ranges(np.setdiff1d(trains, trains_of_module)),
         "frames": len(frames.train),
         "lost_frames": len(trains) * cells - len(frames.train),
     }
@@ -116,10 +118,10 @@ def trains_of(parts: Sequence[Part]) -> Trains:
 
 def by_module(parts: Sequence[Part]) -> dict[int, list[Part]]:
     """Group parts by module."""
-    found: dict[int, list[Part]] = {}
+    modules: dict[int, list[Part]] = {}
     for part in parts:
-        found.setdefault(part.module, []).append(part)
-    return found
+        modules.setdefault(part.module, []).append(part)
+    return modules
 
 
 @dataclass(frozen=True)

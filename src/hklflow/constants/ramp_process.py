@@ -92,17 +92,17 @@ class RampProcess(Process):
         def unknown(size: tuple[int, ...], units: str) -> Quantity:
             return Quantity(np.full(size, np.nan, np.float32), units)
 
-        found: dict[str, Quantity] = {}
+        arrays: dict[str, Quantity] = {}
         for name in RATIOS[: self._fit.stages - 1]:
-            found |= {name: unknown(size, ""), f"{name}_errors": unknown(size, "")}
+            arrays |= {name: unknown(size, ""), f"{name}_errors": unknown(size, "")}
         for name in ("slope", "slope_errors"):
-            found[name] = unknown(stages, "ADU/step")
+            arrays[name] = unknown(stages, "ADU/step")
         for name in ("intercept", "intercept_errors", "residual"):
-            found[name] = unknown(stages, "ADU")
-        found["points"] = Quantity(np.zeros(stages, np.uint32))
-        found["fit_status"] = Quantity(np.zeros(size, np.uint32), "", bit_names(FitStatus))
-        found["constants_status"] = Quantity(np.zeros(stages, np.uint32), "", bit_names(Bit))
-        return found
+            arrays[name] = unknown(stages, "ADU")
+        arrays["points"] = Quantity(np.zeros(stages, np.uint32))
+        arrays["fit_status"] = Quantity(np.zeros(size, np.uint32), "", bit_names(FitStatus))
+        arrays["constants_status"] = Quantity(np.zeros(stages, np.uint32), "", bit_names(Bit))
+        return arrays
 
     def calculate(
         self, frames: Sequence[CellFrames], cell: int, rows: slice
@@ -114,10 +114,10 @@ class RampProcess(Process):
         lines = fit_lines(ramp, x, self._thresholds[:, cell, rows], self._digital, fit)
         status = fit_status(lines, fit)
         bits = np.zeros(lines.slope.shape, np.uint32)
-        found: dict[str, NDArray[Any]] = {}
+        results: dict[str, NDArray[Any]] = {}
         for upper, name in enumerate(RATIOS[: fit.stages - 1], 1):
             value, error = slope_ratio(lines, upper)
-            found |= {name: value, f"{name}_errors": error}
+            results |= {name: value, f"{name}_errors": error}
             lost = ~np.isfinite(value) | ((status & FitStatus.SATURATED_EARLY) != 0)
             bits[upper][lost] |= np.uint32(self.failed)
             bits[upper][lines.curved[upper - 1 : upper + 1].any(axis=0)] |= np.uint32(
@@ -125,7 +125,7 @@ class RampProcess(Process):
             )
         names = ("slope", "slope_errors", "intercept", "intercept_errors", "residual", "points")
         return {
-            **found,
+            **results,
             **{name: getattr(lines, name) for name in names},
             "fit_status": status,
             "constants_status": bits,

@@ -37,15 +37,15 @@ def fit_pixels(  # type: ignore[no-untyped-def]
             counts[1, stage, p] = inside
             head = math.ceil(trim * inside) if stage > 0 else 0
             tail = math.ceil(trim * inside) if stop < n else 0
-            m, seen = 0, 0
+            m, count = 0, 0
             for i in range(start, stop):
                 if g[i] != stage:
                     continue
-                seen += 1
+                count += 1
                 value = analog[p, i]
                 if value < floor or value > ceiling:
                     counts[2, stage, p] += 1
-                elif head < seen <= inside - tail:
+                elif head < count <= inside - tail:
                     xs[m] = x[i]
                     ys[m] = value
                     es[m] = 0.0
@@ -92,7 +92,7 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
             gap = ordered[i] - ordered[i - 1]
             if gap > best and (k == 0 or abs(i - cuts[0]) >= _LEVEL):
                 best, cuts[k] = gap, i
-    found = np.full(2, np.inf)
+    thresholds = np.full(2, np.inf)
     low, high = min(cuts[0], cuts[1]), max(cuts[0], cuts[1])
     k, start = 0, 0
     for cut, stop in ((low, high), (high, n)):
@@ -100,9 +100,9 @@ def _split(levels, stages):  # type: ignore[no-untyped-def]
         if cut > start and stop > cut:
             below, above = _spread(ordered[start:cut]), _spread(ordered[cut:stop])
             if above[0] - below[0] > _APART * math.hypot(below[1], above[1]):
-                found[k] = 0.5 * (ordered[cut - 1] + ordered[cut])
+                thresholds[k] = 0.5 * (ordered[cut - 1] + ordered[cut])
                 k, start = k + 1, cut
-    return found[0], found[1]
+    return thresholds[0], thresholds[1]
 
 
 @kernel(error_model="numpy")

@@ -67,9 +67,9 @@ class Part:
         """Return the index in ``trains`` of the train of each stored frame; -1: not listed."""
         rows, owner = listed(self.first, self.count)
         known = (rows >= 0) & (rows < self.stored)
-        found = np.full(self.stored, -1)
-        found[rows[known]] = owner[known]
-        return found
+        records = np.full(self.stored, -1)
+        records[rows[known]] = owner[known]
+        return records
 
 
 def listed(first: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -123,7 +123,7 @@ def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
     stored with the frame, and has the number of frames in the detector's header. If frames have the
     same train and cell, the first one is used.
     """
-    found: list[tuple[Ints, ...]] = [(np.zeros(0, np.int64),) * 4]
+    columns: list[tuple[Ints, ...]] = [(np.zeros(0, np.int64),) * 4]
     for number, part in enumerate(parts):
         good = (part.trains != 0) & ~np.isin(part.trains, outliers)
         if part.suspect is not None:
@@ -134,8 +134,10 @@ def valid_frames(parts: Sequence[Part], outliers: Trains) -> Frames:
         train, cell = part.train[: part.stored], part.cell[: part.stored]
         rows = np.flatnonzero((record >= 0) & (cell >= 0))
         rows = rows[good[record[rows]] & (part.trains[record[rows]] == train[rows])]
-        found.append((np.full(len(rows), number), rows, train[rows].astype(np.int64), cell[rows]))
-    part_of, row, of_train, of_cell = (np.concatenate(items) for items in zip(*found, strict=True))
+        columns.append((np.full(len(rows), number), rows, train[rows].astype(np.int64), cell[rows]))
+    part_of, row, of_train, of_cell = (
+        np.concatenate(items) for items in zip(*columns, strict=True)
+    )
     order = np.lexsort((row, part_of, of_cell, of_train))
     again = (np.diff(of_train[order]) == 0) & (np.diff(of_cell[order]) == 0)
     order = order[np.concatenate([[True], ~again])[: len(order)]]

@@ -114,14 +114,14 @@ class Stacked(RotationFrames):
             )
         self._frames: Frames = open_frames(raw)
         self.n, self.cells = self._frames.shape[0], tuple(cells)
-        wanted = (modules * detector.module[0], detector.module[1])
-        found = self._frames.shape[1:]
-        if self._frames.dtype != np.uint16 or found != wanted:
+        expected = (modules * detector.module[0], detector.module[1])
+        valid = self._frames.shape[1:]
+        if self._frames.dtype != np.uint16 or valid != expected:
             kind = self._frames.dtype
             self._frames.close()
             raise HklflowError(
-                f"{raw} has frames of {found} pixels and type {kind}; {modules} modules of "
-                f"{detector.name} have {wanted} pixels of uint16: use raw frames of this detector"
+                f"{raw} has frames of {valid} pixels and type {kind}; {modules} modules of "
+                f"{detector.name} have {expected} pixels of uint16: use raw frames of this detector"
             )
         self.header = read_header(raw)
         self._detector, self._modules = detector, modules
@@ -129,10 +129,10 @@ class Stacked(RotationFrames):
     def read(self, start: int, stop: int) -> Iterator[Part]:
         """Read frames as `RotationFrames.read`."""
         block = self._frames.read(start, stop)
-        rows, at = self._detector.module[0], np.arange(len(block))
+        rows, indices = self._detector.module[0], np.arange(len(block))
         for number in range(self._modules):
             raw = block[:, number * rows : (number + 1) * rows]
-            yield Part(number, self.cells[0], at, raw & _ADC, raw >> _GAIN_BIT)
+            yield Part(number, self.cells[0], indices, raw & _ADC, raw >> _GAIN_BIT)
 
     def close(self) -> None:
         """Close the raw file."""
@@ -168,8 +168,11 @@ class Run(RotationFrames):
         known = np.unique(np.concatenate([*trains, np.zeros(0, np.uint64)]))
         outliers = outlier_trains(known)
         self._of = {number: [part for part in parts if part.module == number] for number in modules}
-        frames = {number: valid_frames(own, outliers) for number, own in self._of.items()}
-        used = [found for found in frames.values() if len(found.train)]
+        frames = {
+            number: valid_frames(parts_of_module, outliers)
+            for number, parts_of_module in self._of.items()
+        }
+        used = [valid for valid in frames.values() if len(valid.train)]
         if not used:
             raise HklflowError(
                 f"{paths[0]} and the other files of the run contain no usable frame of modules "
@@ -177,15 +180,15 @@ class Run(RotationFrames):
             )
         # A listed train was measured, even if every module has lost it.
         first, last = (int(train) for train in np.setdiff1d(known, outliers)[[0, -1]])
-        cells = np.unique(np.concatenate([found.cell for found in used]))
+        cells = np.unique(np.concatenate([valid.cell for valid in used]))
         self.cells = tuple(int(cell) for cell in cells)
         self.n = (last - first + 1) * len(cells)
         # For each module and frame: the part that contains it, and the row in the part; -1: lost.
         self._place = np.full((len(modules), self.n, 2), -1, np.int64)
-        for number, found in enumerate(frames.values()):
-            train = found.train.astype(np.int64) - first
-            at = train * len(cells) + np.searchsorted(cells, found.cell)
-            self._place[number, at, 0], self._place[number, at, 1] = found.part, found.row
+        for number, valid in enumerate(frames.values()):
+            train = valid.train.astype(np.int64) - first
+            place = train * len(cells) + np.searchsorted(cells, valid.cell)
+            self._place[number, place, 0], self._place[number, place, 1] = valid.part, valid.row
         self._stack = ExitStack()
         self._open: dict[tuple[int, int], Any] = {}
 
@@ -194,13 +197,13 @@ class Run(RotationFrames):
         for number, parts in enumerate(self._of.values()):
             place = self._place[number, start:stop]
             for offset, cell in enumerate(self.cells):
-                at = np.flatnonzero(place[:, 0] >= 0)
-                at = at[(at + start) % len(self.cells) == offset]
-                if not len(at):
+                indices = np.flatnonzero(place[:, 0] >= 0)
+                indices = indices[(indices + start) % len(self.cells) == offset]
+                if not len(indices):
                     continue
-                images = [self._image(number, parts, *place[k]) for k in at]
+                images = [self._image(number, parts, *place[k]) for k in indices]
                 analog, digital = (np.stack(kind) for kind in zip(*images, strict=True))
-                yield Part(number, cell, at, analog, digital)
+                yield Part(number, cell, indices, analog, digital)
 
     def _image(self, number: int, parts: list[Any], part: int, row: int) -> tuple[Any, Any]:
         key = (number, int(part))

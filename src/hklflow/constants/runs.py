@@ -29,15 +29,15 @@ def raw_files(run: str, base: Path) -> list[str]:
     if path.is_file():
         return [str(path)]
     if path.is_dir():
-        found = [item for item in path.iterdir() if item.suffix in _SUFFIXES and item.is_file()]
-        found = [item for item in found if _DETECTOR_FILE.fullmatch(item.name)] or found
+        paths = [item for item in path.iterdir() if item.suffix in _SUFFIXES and item.is_file()]
+        paths = [item for item in paths if _DETECTOR_FILE.fullmatch(item.name)] or paths
     else:
         # pathlib's glob accepts no absolute pattern; it starts at the anchor.
         pattern = path.relative_to(path.anchor) if path.anchor else path
-        found = [item for item in Path(path.anchor).glob(str(pattern)) if item.is_file()]
-    found = [item for item in found if not item.name.startswith(".")]
-    if not found:
+        paths = [item for item in Path(path.anchor).glob(str(pattern)) if item.is_file()]
+    paths = [item for item in paths if not item.name.startswith(".")]
+    if not paths:
         raise HklflowError(
             f"run {run!r}: no HDF5 file at {path}; use a folder, a file or a pattern of files"
         )
-    return sorted(str(item) for item in found)
+    return sorted(str(item) for item in paths)

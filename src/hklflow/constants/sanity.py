@@ -86,8 +86,8 @@ def check_run(raw: Raw) -> list[Finding]:
     findings = []
     for name, (severity, check) in CHECKS.items():
         wrong = list(check(raw))
-        told = _sentence(wrong) if wrong else f"{check.__doc__}"
-        findings.append(Finding(name, severity, not wrong, told))
+        sentence = _sentence(wrong) if wrong else f"{check.__doc__}"
+        findings.append(Finding(name, severity, not wrong, sentence))
     return findings
 
 
@@ -107,10 +107,10 @@ def fatal(
     strict = list(CHECKS) if "all" in strict else strict
     ignore = list(CHECKS) if "all" in ignore else ignore
     return [
-        found
-        for found in findings
-        if not found.passed
-        and (found.name in strict or (found.severity == "error" and found.name not in ignore))
+        finding
+        for finding in findings
+        if not finding.passed
+        and (finding.name in strict or (finding.severity == "error" and finding.name not in ignore))
     ]
 
 
@@ -173,8 +173,8 @@ def _unequal(raw: Raw, kind: str) -> Iterator[str]:
     for part in raw.each():
         lengths = part.lengths.get(kind, {})
         if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{name} {n}" for name, n in lengths.items())
-            yield f"{part.path.name} has arrays of unequal length ({said})"
+            text = ", ".join(f"{name} {n}" for name, n in lengths.items())
+            yield f"{part.path.name} has arrays of unequal length ({text})"
 
 
 @_check("error")
@@ -274,13 +274,17 @@ def no_outliers(raw: Raw) -> Iterator[str]:
 @_check("warning")
 def modules_aligned(raw: Raw) -> Iterator[str]:
     """All modules begin and end with the same train."""
-    trains = {n: own for n, own in raw.trains.items() if n in raw.whole and len(own)}
+    trains = {
+        n: trains_of_module
+        for n, trains_of_module in raw.trains.items()
+        if n in raw.whole and len(trains_of_module)
+    }
     if not trains:
         return
-    first = min(int(own[0]) for own in trains.values())
-    last = max(int(own[-1]) for own in trains.values())
-    for number, own in trains.items():
-        late, early = int(own[0]) - first, last - int(own[-1])
+    first = min(int(trains_of_module[0]) for trains_of_module in trains.values())
+    last = max(int(trains_of_module[-1]) for trains_of_module in trains.values())
+    for number, trains_of_module in trains.items():
+        late, early = int(trains_of_module[0]) - first, last - int(trains_of_module[-1])
         if late or early:
             yield f"module {number} begins {late} trains late and ends {early} early"
 
@@ -290,10 +294,12 @@ def no_lost_trains(raw: Raw) -> Iterator[str]:
     """No module lacks trains that other modules have."""
     trains = raw.trains
     everywhere = np.unique(np.concatenate(list(trains.values())))
-    for number, own in trains.items():
-        if len(own):
-            within = everywhere[(everywhere > own[0]) & (everywhere < own[-1])]
-            lost = len(np.setdiff1d(within, own))
+    for number, trains_of_module in trains.items():
+        if len(trains_of_module):
+            within = everywhere[
+                (everywhere > trains_of_module[0]) & (everywhere < trains_of_module[-1])
+            ]
+            lost = len(np.setdiff1d(within, trains_of_module))
             if lost:
                 yield f"module {number} lacks {lost} of {len(everywhere)} trains"
 
@@ -342,9 +348,9 @@ def cells_equal(raw: Raw) -> Iterator[str]:
         for number, parts in raw.parts.items()
     }
     usual = Counter(cells.values()).most_common(1)[0][0]
-    for number, own in cells.items():
-        if own != usual:
-            yield f"module {number} uses {len(own)} memory cells, others use {len(usual)} or others"
+    for number, used in cells.items():
+        if used != usual:
+            yield f"module {number} uses {len(used)} memory cells, others use other {len(usual)}"
 
 
 def _numbers(values: Iterable[int]) -> str:
@@ -352,10 +358,10 @@ def _numbers(values: Iterable[int]) -> str:
 
 
 def _ranges(ranges: Sequence[Sequence[int]]) -> str:
-    told = [str(a) if a == b else f"{a} to {b}" for a, b in ranges[:5]]
-    return ", ".join(told) + (" ..." if len(ranges) > 5 else "")
+    texts = [str(a) if a == b else f"{a} to {b}" for a, b in ranges[:5]]
+    return ", ".join(texts) + (" ..." if len(ranges) > 5 else "")
 
 
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the findings as plain data (JSON)."""
-    return {"checks": [vars(found) for found in findings]}
+    return {"checks": [vars(finding) for finding in findings]}

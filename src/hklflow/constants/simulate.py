@@ -70,15 +70,15 @@ class Truth:
         """
         taken = self.stage(energy, cell) if stage is None else np.full(energy.shape, stage)
 
-        def of(values: Floats) -> Floats:
+        def of_stage(values: Floats) -> Floats:
             return np.take_along_axis(values[:, cell], taken, axis=0)
 
         analog = (
-            of(self.offset)
-            + of(self.gain) * energy
-            + of(self.noise) * rng.normal(size=energy.shape)
+            of_stage(self.offset)
+            + of_stage(self.gain) * energy
+            + of_stage(self.noise) * rng.normal(size=energy.shape)
         )
-        digital = of(self.level) + of(self.level_noise) * rng.normal(size=energy.shape)
+        digital = of_stage(self.level) + of_stage(self.level_noise) * rng.normal(size=energy.shape)
         return _adu(analog, self.saturation), _adu(digital, self.saturation)
 
 

@@ -97,14 +97,14 @@ def counted(
     paralysable : bool
         True if a photon that is not counted starts the dead time again.
     """
-    found = np.zeros(len(rates), np.int64)
+    counts = np.zeros(len(rates), np.int64)
     for k, rate in enumerate(rates):
         before = 50 * (tau + 1 / rate)  # so that the start is a typical moment
         expected = rate * (time + before)
         n = int(expected + 8 * np.sqrt(expected) + 20)
         waits = rng.exponential(1 / rate, n)
         # Non-paralysable: each count is followed by the dead time and a wait for the next photon.
-        at = np.cumsum(waits if paralysable else waits + tau) - before
-        seen = waits > tau if paralysable else np.ones(n, bool)
-        found[k] = int((seen & (at >= 0) & (at < time)).sum())
-    return found
+        arrival = np.cumsum(waits if paralysable else waits + tau) - before
+        is_counted = waits > tau if paralysable else np.ones(n, bool)
+        counts[k] = int((is_counted & (arrival >= 0) & (arrival < time)).sum())
+    return counts

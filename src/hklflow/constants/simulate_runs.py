@@ -76,7 +76,7 @@ def write_campaign(
         nonlocal number
         number += 1
         place = folder / f"r{number:04d}"
-        frames = {m: _in_order(modules[m].cells, trains, of) for m, of in outputs.items()}
+        frames = {m: _in_order(modules[m].cells, trains, output) for m, output in outputs.items()}
         write_run(layout, place, number, detector, frames)
         return str(place)
 
@@ -95,14 +95,14 @@ def write_campaign(
     def ramp(measure: str, segments: Segments, sources: Mapping[int, Source], n: int) -> list[str]:
         x = abscissa(segments, np.arange(sum(count for count, _ in segments)))
         n = n if campaign.interleaved else 1
-        found = []
+        paths = []
         for run in range(n):
             driven = gather.driven(measure, run, detector) if n > 1 else None
             outputs = {
                 m: _driven(truth, sources[m], x, rng, driven) for m, truth in modules.items()
             }
-            found.append(write(len(x), outputs))
-        return found
+            paths.append(write(len(x), outputs))
+        return paths
 
     if campaign.pulses:
         sources = {m: pulse_capacitor(truth, rng) for m, truth in modules.items()}

@@ -107,8 +107,8 @@ class Stability:
         for k, (i, j) in enumerate(_AROUND):
             inside = (slow + i >= 0) & (slow + i < image.shape[0])
             inside &= (fast + j >= 0) & (fast + j < image.shape[1])
-            at = slow[inside] + i, fast[inside] + j
-            near[k, inside] = np.where(good[at], image[at], -np.inf)
+            neighbour = slow[inside] + i, fast[inside] + j
+            near[k, inside] = np.where(good[neighbour], image[neighbour], -np.inf)
         near.sort(axis=0)
         rival = np.where(np.isfinite(near[0]), near[-3], near[-1])
         alone = excess[slow, fast] > self._contrast * (rival - background[slow, fast])

@@ -65,8 +65,8 @@ def summarise(constants: DetectorConstants, asic: Size | None, cells: int) -> di
             for row, box in zip(part, boxes, strict=True):
                 row["quantities"][name] = _numbers(values[..., *box][..., mask[box] == 0])
         rows += [row | {"frames": frames} for row in part]
-    found = {"about": constants.about, "units": units, "rows": rows}
-    return found | {"histograms": _histograms(constants, rows, units, cells)}
+    summary = {"about": constants.about, "units": units, "rows": rows}
+    return summary | {"histograms": _histograms(constants, rows, units, cells)}
 
 
 def planes(group: h5py.Group, cells: int) -> Iterator[tuple[str, Floats, str]]:
@@ -100,19 +100,19 @@ def images(
 
     ``bad`` is the fraction of a pixel's constants that have a status bit; 1 for masked pixels.
     """
-    found: dict[str, dict[int, Floats]] = {name: {} for name in [*names, "bad"]}
+    means: dict[str, dict[int, Floats]] = {name: {} for name in [*names, "bad"]}
     for number in constants.modules:
         group = constants.group(number)
         shape = _shape(group)
         mask = _mask(group)
         for name, values, _ in planes(group, cells):
             if name in names:
-                found[name][number] = np.where(mask == 0, _mean(values), np.float32(np.nan))
+                means[name][number] = np.where(mask == 0, _mean(values), np.float32(np.nan))
         share = np.zeros(shape, np.float32)
         if "constants_status" in group:
             share = bad(_some(group["constants_status"], cells)).mean(axis=(0, 1), dtype=np.float32)
-        found["bad"][number] = np.where(mask == 0, share, np.float32(1))
-    return found
+        means["bad"][number] = np.where(mask == 0, share, np.float32(1))
+    return means
 
 
 def _mean(values: Floats) -> Floats:
@@ -193,12 +193,15 @@ def _histograms(
     ranges: dict[str, tuple[float, float]] = {}
     for name in units:
         ends = [
-            (one["percentiles"][0], one["percentiles"][-1])
+            (ends_of_asic["percentiles"][0], ends_of_asic["percentiles"][-1])
             for row in rows
-            if (one := row["quantities"].get(name)) and one["percentiles"]
+            if (ends_of_asic := row["quantities"].get(name)) and ends_of_asic["percentiles"]
         ]
         if ends:
-            low, high = min(one[0] for one in ends), max(one[1] for one in ends)
+            low, high = (
+                min(ends_of_asic[0] for ends_of_asic in ends),
+                max(ends_of_asic[1] for ends_of_asic in ends),
+            )
             margin = 0.5 * (high - low) or max(1e-3 * abs(high), 1e-6)
             ranges[name] = (low - margin, high + margin)
     counts = {name: np.zeros(BINS, np.int64) for name in ranges}
@@ -211,9 +214,9 @@ def _histograms(
                 continue
             taken = values[..., good]
             known = taken[np.isfinite(taken)]
-            here = np.histogram(known, BINS, ranges[name])[0]
-            counts[name] += here
-            outside[name] += known.size - int(here.sum())
+            histogram = np.histogram(known, BINS, ranges[name])[0]
+            counts[name] += histogram
+            outside[name] += known.size - int(histogram.sum())
     return {
         name: {
             "range": list(ranges[name]),

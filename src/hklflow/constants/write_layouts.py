@@ -134,11 +134,15 @@ def _jungfrau_records(
 ) -> list[str]:
     record = np.searchsorted(trains, frames.train)
     cells = int(frames.cell.max()) + 1
-    at = (record, frames.cell)
+    place = (record, frames.cell)
     adc = np.zeros((len(trains), cells, *detector.module), np.uint16)
     gain = np.zeros(adc.shape, np.uint8)
     cell = np.full((len(trains), cells), _NO_CELL, np.uint8)
-    adc[at], gain[at], cell[at] = frames.analog, to_codes(frames.digital, detector), frames.cell
+    adc[place], gain[place], cell[place] = (
+        frames.analog,
+        to_codes(frames.digital, detector),
+        frames.cell,
+    )
     index = file.create_group(f"INDEX/{source}/data")
     index["first"] = np.arange(len(trains), dtype=np.uint64)
     index["count"] = np.ones(len(trains), np.uint64)

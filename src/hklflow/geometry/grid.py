@@ -152,13 +152,13 @@ def pixel_pitch(rotation: Rotation, ub: ArrayLike, grid: Grid) -> Floats:
     n_slow, n_fast = rotation.detector.shape
     slow, fast = (a.ravel() for a in np.meshgrid([0, n_slow / 2, n_slow], [0, n_fast / 2, n_fast]))
     frames = np.linspace(0, rotation.scan.n_frames, 13)[:, None]
-    here = rotation.hkl(ub, frames, slow, fast)
+    hkl = rotation.hkl(ub, frames, slow, fast)
     moved = (
         rotation.hkl(ub, frames + 1, slow, fast),
         rotation.hkl(ub, frames, slow + 1, fast),
         rotation.hkl(ub, frames, slow, fast + 1),
     )
-    return np.array([np.abs((there - here) / grid.step).max() for there in moved])
+    return np.array([np.abs((shifted - hkl) / grid.step).max() for shifted in moved])
 
 
 def sub_samples(pitch: Floats) -> tuple[int, int, int]:

@@ -20,12 +20,12 @@ def parse(item: str) -> tuple[str | None, int, int]:
     ValueError
         If the item is malformed.
     """
-    found = _ITEM.fullmatch(item)
-    if found is not None:
-        first = int(found["first"])
-        last = first if found["last"] is None else int(found["last"])
+    match = _ITEM.fullmatch(item)
+    if match is not None:
+        first = int(match["first"])
+        last = first if match["last"] is None else int(match["last"])
         if first <= last:
-            return found["rotation"], first, last
+            return match["rotation"], first, last
     raise ValueError(
         f"{item!r} names no frames: write `17`, `100-120`, or `r1:17-18` for one rotation, with "
         "numbers counted from 0"
@@ -34,10 +34,10 @@ def parse(item: str) -> tuple[str | None, int, int]:
 
 def of_rotation(items: Iterable[str], rotation: str) -> tuple[str, ...]:
     """Return the items that apply to a rotation, without the rotation's name."""
-    found = ((parse(item)[0], item) for item in items)
+    parsed = ((parse(item)[0], item) for item in items)
     return tuple(
         item if name is None else item.partition(":")[2]
-        for name, item in found
+        for name, item in parsed
         if name in (None, rotation)
     )
 

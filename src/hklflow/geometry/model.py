@@ -292,7 +292,9 @@ def from_orientation(data: dict[str, Any]) -> list[Model]:
     try:
         with np.errstate(all="ignore"):  # results that are not finite are reported below
             ub = np.asarray(data["UB"], dtype=np.float64)
-            rotations = {name: geometry.from_dict(one) for name, one in data["rotations"].items()}
+            rotations = {
+                name: geometry.from_dict(entry) for name, entry in data["rotations"].items()
+            }
         group = data["space_group"]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise HklflowError(

@@ -56,23 +56,24 @@ def compare(first: Model, second: Model, group: symmetry.SpaceGroup) -> Comparis
     """
     (_, cell), (_, other_cell) = first.crystal, second.crystal
     ub, other = (m.rotation.goniometer.rotation(0.0) @ np.asarray(m.ub) for m in (first, second))
-    own = group if second.space_group is None else symmetry.space_group(second.space_group)
-    primitive = other @ np.linalg.inv(own.to_primitive)
+    other_group = group if second.space_group is None else symmetry.space_group(second.space_group)
+    primitive = other @ np.linalg.inv(other_group.to_primitive)
     settings = reduction.matching_settings(primitive, cell, group, _SAME_CELL)
     settings = [s for s in settings if s.ratio == 1]
     if not settings:
         texts = [" ".join(f"{x:.4f}" for x in c) for c in (cell, other_cell)]
         raise HklflowError(
-            f"the cells {texts[0]} ({group.symbol}) and {texts[1]} ({own.symbol}) do not describe "
-            "the same lattice; check the space groups and that both files are of this crystal"
+            f"the cells {texts[0]} ({group.symbol}) and {texts[1]} ({other_group.symbol}) do not "
+            "describe the same lattice; check the space groups and that both files have this "
+            "crystal"
         )
-    found = []
+    matches = []
     for setting in settings:
         matrix = np.linalg.solve(setting.ub, other)
         turn = lattice.nearest_rotation(setting.ub @ np.linalg.inv(ub))
-        found.append((np.degrees(lattice.rotation_angle(turn, np.eye(3))), matrix, setting.cell))
-    alike = [item for item in found if _is_same_indexing(item[1], group, own, cell)]
-    nearest = min(found, key=lambda item: item[0])
+        matches.append((np.degrees(lattice.rotation_angle(turn, np.eye(3))), matrix, setting.cell))
+    alike = [item for item in matches if _is_same_indexing(item[1], group, other_group, cell)]
+    nearest = min(matches, key=lambda item: item[0])
     plain = min(alike, key=lambda item: item[0], default=None)
     reindexed = plain is None or nearest[0] < plain[0] - _PLAINLY_LESS
     chosen = nearest if plain is None or reindexed else plain
@@ -81,12 +82,12 @@ def compare(first: Model, second: Model, group: symmetry.SpaceGroup) -> Comparis
 
 
 def _is_same_indexing(
-    matrix: Floats, group: symmetry.SpaceGroup, own: symmetry.SpaceGroup, cell: Floats
+    matrix: Floats, group: symmetry.SpaceGroup, other_group: symmetry.SpaceGroup, cell: Floats
 ) -> bool:
     """Return False if a change of indices is a lattice symmetry that the Laue group lacks."""
-    if group.bravais != own.bravais:
+    if group.bravais != other_group.bravais:
         return True  # the second was indexed without the symmetry: its contents are unknown
-    operation = matrix @ np.linalg.inv(symmetry.between_settings(own, group))
+    operation = matrix @ np.linalg.inv(symmetry.between_settings(other_group, group))
     if np.any(np.abs(group.laue_operations - operation).max(axis=(1, 2)) < _SAME_INDEX):
         return True
     reciprocal = np.linalg.inv(lattice.metric(cell))

@@ -99,10 +99,10 @@ class Modules:
 
     def module_at(self, slow: ArrayLike, fast: ArrayLike) -> Ints:
         """Return the numbers of the modules that contain pixel coordinates; -1 in gaps."""
-        at = np.asarray(slow, dtype=np.float64), np.asarray(fast, dtype=np.float64)
-        near = self.nearest(*at)
+        point = np.asarray(slow, dtype=np.float64), np.asarray(fast, dtype=np.float64)
+        near = self.nearest(*point)
         s0, s1, f0, f1 = self.rectangles.T[:, near]
-        inside = (at[0] >= s0) & (at[0] < s1) & (at[1] >= f0) & (at[1] < f1)
+        inside = (point[0] >= s0) & (point[0] < s1) & (point[1] >= f0) & (point[1] < f1)
         return np.where(inside, near, -1)
 
     def nearest(self, slow: ArrayLike, fast: ArrayLike) -> Ints:
@@ -110,8 +110,8 @@ class Modules:
         edges_slow, edges_fast, nearest = self._cells
         i = np.searchsorted(edges_slow, slow, side="right")
         j = np.searchsorted(edges_fast, fast, side="right")
-        found: Ints = nearest[i, j]
-        return found
+        numbers: Ints = nearest[i, j]
+        return numbers
 
     @property
     def turns(self) -> Floats:
@@ -131,22 +131,22 @@ class Modules:
         module.
         """
         slow, fast = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (slow, fast)))
-        at = np.stack([slow.ravel(), fast.ravel()])
-        near = self.nearest(*at)
-        found = np.stack(self._backward(near, *at))
+        points = np.stack([slow.ravel(), fast.ravel()])
+        near = self.nearest(*points)
+        image_points = np.stack(self._backward(near, *points))
         # Points at an edge may belong to a neighbour, which is at most `reach` away.
-        lost = np.flatnonzero(self._outside(near, *found) > 0)
+        lost = np.flatnonzero(self._outside(near, *image_points) > 0)
         if len(lost) and self._reach > 0:
-            found[:, lost] = self._from_neighbours(at[:, lost])
-        return found[0].reshape(slow.shape), found[1].reshape(slow.shape)
+            image_points[:, lost] = self._from_neighbours(points[:, lost])
+        return image_points[0].reshape(slow.shape), image_points[1].reshape(slow.shape)
 
-    def _from_neighbours(self, at: Floats) -> Floats:
+    def _from_neighbours(self, points: Floats) -> Floats:
         """Return the image coordinates (2, n) on the nearest module in reach."""
-        best, least = np.full_like(at, np.nan), np.full(at.shape[1], np.inf)
+        best, least = np.full_like(points, np.nan), np.full(points.shape[1], np.inf)
         for step in np.ndindex(3, 3):
             by = (np.array(step) - 1) * self._reach
-            near = self.nearest(at[0] + by[0], at[1] + by[1])
-            there = np.stack(self._backward(near, at[0], at[1]))
+            near = self.nearest(points[0] + by[0], points[1] + by[1])
+            there = np.stack(self._backward(near, points[0], points[1]))
             far = self._outside(near, *there)
             best = np.where(far < least, there, best)
             least = np.minimum(far, least)

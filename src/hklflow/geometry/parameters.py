@@ -137,10 +137,12 @@ class Parameters:
 
         A tilt or a wrong distance of a detector on its arm is the same at every angle of the arm.
         """
-        own, first = (self.rotations[n].detector for n in (i, 0))
+        detector, first = (self.rotations[n].detector for n in (i, 0))
         turn = tilt(first.normal)
-        if not (np.array_equal(own.slow, first.slow) and np.array_equal(own.fast, first.fast)):
-            axes = np.column_stack([own.slow, own.fast, own.normal])
+        if not (
+            np.array_equal(detector.slow, first.slow) and np.array_equal(detector.fast, first.fast)
+        ):
+            axes = np.column_stack([detector.slow, detector.fast, detector.normal])
             turn = axes @ np.array([first.slow, first.fast, first.normal]) @ turn
         turned: Floats = turn @ vector
         return turned
@@ -154,8 +156,8 @@ def across(rotation: Rotation) -> Floats:
     """Return two unit vectors (2, 3) across the rotation axis, in the goniometer's frame."""
     axis = rotation.goniometer.rotation(0.0).T @ rotation.goniometer.scan_axis_lab()
     _, _, basis = np.linalg.svd(axis[None])
-    found: Floats = basis[1:]
-    return found
+    vectors: Floats = basis[1:]
+    return vectors
 
 
 def _turn(vector: Floats) -> Floats:
@@ -203,16 +205,16 @@ def without_head(goniometer: Goniometer) -> Goniometer:
 
 def groups_of(names: Sequence[str]) -> list[str]:
     """Return the groups of parameters with these names, see `Parameters`."""
-    found = {
+    groups = {
         "cell" if name in _CELL else "orientation" if name.startswith("u_") else _group(name)
         for name in names
     }
-    return sorted(found)
+    return sorted(groups)
 
 
 def _group(name: str) -> str:
-    own = [group for group in GROUPS if name == group or name.startswith(f"{group}_")]
-    return own[0] if own else name.rpartition("_")[0]  # off_centre_1 and so on
+    matching = [group for group in GROUPS if name == group or name.startswith(f"{group}_")]
+    return matching[0] if matching else name.rpartition("_")[0]  # off_centre_1 and so on
 
 
 def choose(

@@ -97,7 +97,7 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
     index, q = index[rows], q[rows]
     slow, fast = rotation.detector.intersect(q + rotation.beam.k * BEAM)
     n_slow, n_fast = rotation.detector.shape
-    seen = (
+    on_detector = (
         (slow >= -margin)
         & (slow <= n_slow + margin)
         & (fast >= -margin)
@@ -107,5 +107,10 @@ def predict(rotation: Rotation, ub: ArrayLike, hkl: ArrayLike, margin: float = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         zeta = np.abs(normal @ rotation.goniometer.scan_axis_lab()) / np.linalg.norm(normal, axis=1)
     return Prediction(
-        index[seen], angle[seen], scan.frame(angle[seen]), slow[seen], fast[seen], zeta[seen]
+        index[on_detector],
+        angle[on_detector],
+        scan.frame(angle[on_detector]),
+        slow[on_detector],
+        fast[on_detector],
+        zeta[on_detector],
     )

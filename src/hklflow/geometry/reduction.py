@@ -32,10 +32,10 @@ def reduced_ub(ub: ArrayLike) -> Floats:
     return reduced
 
 
-def strain(found: ArrayLike, expected: ArrayLike) -> Floats:
+def strain(metrics: ArrayLike, expected: ArrayLike) -> Floats:
     """Return the largest principal strain (...) of metric tensors (..., 3, 3) from a cell (6,)."""
     inverse = np.linalg.inv(np.linalg.cholesky(lattice.metric(expected)))
-    relative = inverse @ np.asarray(found, dtype=np.float64) @ inverse.T
+    relative = inverse @ np.asarray(metrics, dtype=np.float64) @ inverse.T
     largest: Floats = np.abs(np.linalg.eigvalsh(relative) - 1).max(axis=-1) / 2
     return largest
 
@@ -81,8 +81,8 @@ def matching_settings(
     tolerance : float
         Largest principal strain of an equal cell.
     """
-    found = reduced_ub(ub)
-    basis = real_basis(found)
+    primitive = reduced_ub(ub)
+    basis = real_basis(primitive)
     reduced, to_reduced = symmetry.niggli(cell, group)
     volume = abs(np.linalg.det(basis))
     nearest = lattice.volume(reduced) / volume
@@ -94,7 +94,7 @@ def matching_settings(
             continue
         transforms = _transforms(basis, reduced, ratio, tolerance)
         if transforms:
-            settings = [_setting(found, t, to_reduced, cell, group, ratio) for t in transforms]
+            settings = [_setting(primitive, t, to_reduced, cell, group, ratio) for t in transforms]
             return _ranked(settings)
     return []
 
@@ -107,7 +107,7 @@ def _transforms(basis: Floats, cell: Floats, ratio: float, tolerance: float) -> 
     vectors = grid @ basis.T
     lengths = np.linalg.norm(vectors, axis=1)
     like = [np.nonzero(np.abs(lengths / x - 1) < 1.2 * tolerance)[0] for x in cell[:3]]
-    found: list[Floats] = []
+    transforms: list[Floats] = []
     for i in like[0]:
         for j in like[1]:
             if not len(like[2]):
@@ -124,8 +124,8 @@ def _transforms(basis: Floats, cell: Floats, ratio: float, tolerance: float) -> 
             if len(triple):
                 real = basis @ triple
                 metric = real.transpose(0, 2, 1) @ real
-                found += list(triple[strain(metric, cell) < tolerance])
-    return found
+                transforms += list(triple[strain(metric, cell) < tolerance])
+    return transforms
 
 
 def _setting(
@@ -139,12 +139,12 @@ def _setting(
     conventional = ub @ np.linalg.inv(transform).T @ to_reduced
     real = real_basis(conventional)
     metric = real.T @ real
-    own = lattice.cell_from_metric(metric)
+    conventional_cell = lattice.cell_from_metric(metric)
     return Setting(
         ub=conventional,
-        cell=own,
+        cell=conventional_cell,
         strain=float(strain(metric, cell)),
-        asymmetry=float(strain(metric, symmetry.constrain_cell(own, group))),
+        asymmetry=float(strain(metric, symmetry.constrain_cell(conventional_cell, group))),
         ratio=ratio,
     )
 

@@ -76,7 +76,7 @@ def completed(
     if (value := attenuation(material, wavelength)) is None:
         known = ", ".join(_DENSITIES)
         return detector, f"unknown sensor material {material!r} (known: {known}); {cure}"
-    found = replace(thick, sensor_attenuation=value)
-    if (problem := plausible.detector_problem(found)) is not None:
+    complete = replace(thick, sensor_attenuation=value)
+    if (problem := plausible.detector_problem(complete)) is not None:
         return detector, f"{problem}; {cure}"
-    return found, None
+    return complete, None

@@ -74,14 +74,14 @@ def subgroups(group: symmetry.SpaceGroup, centred: bool = True) -> tuple[Subgrou
     for op in sgtbx.space_group(group.hall).all_ops():
         kept = op if centred else sgtbx.rt_mx(op.r(), sgtbx.tr_vec((0, 0, 0), op.t().den()))
         operations.setdefault(tuple(op.r().num()), []).append(kept)
-    found = []
+    listed = []
     for rotations in point_subgroups(list(operations)):
         part = sgtbx.space_group()
         for rotation in rotations:
             for op in operations[rotation]:
                 part.expand_smx(op)
-        found.append(_subgroup(part))
-    return tuple(sorted(found, key=lambda x: (-len(x.rotations), x.symbol, x.hall)))
+        listed.append(_subgroup(part))
+    return tuple(sorted(listed, key=lambda x: (-len(x.rotations), x.symbol, x.hall)))
 
 
 def point_subgroups(rotations: list[tuple[int, ...]]) -> list[frozenset[tuple[int, ...]]]:

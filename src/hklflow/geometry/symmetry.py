@@ -209,8 +209,10 @@ def possible_reflections(
     from cctbx import miller
 
     built = miller.build_set(of_crystal, anomalous_flag=anomalous, d_min=d_min)
-    found: Integers = np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
-    return found
+    reflections: Integers = (
+        np.array(built.indices().as_vec3_double()).astype(np.int64).reshape(-1, 3)
+    )
+    return reflections
 
 
 def crystal_symmetry(cell: ArrayLike, group: SpaceGroup) -> Any:
@@ -227,13 +229,13 @@ def settings_alike(group: SpaceGroup) -> tuple[SpaceGroup, ...]:
 
     They are from the 530 settings in International Tables B, and the group itself.
     """
-    found = {group.hall: group}
+    groups = {group.hall: group}
     wanted = (_rotations(group.laue_operations), _translations(group))
     for symbols in _sgtbx().space_group_symbol_iterator():
         other = space_group(f"Hall: {symbols.hall()}")
         if (_rotations(other.laue_operations), _translations(other)) == wanted:
-            found.setdefault(other.hall, other)
-    return tuple(sorted(found.values(), key=lambda g: (g.number, g.symbol)))
+            groups.setdefault(other.hall, other)
+    return tuple(sorted(groups.values(), key=lambda g: (g.number, g.symbol)))
 
 
 def _rotations(matrices: Integers) -> frozenset[bytes]:
@@ -423,9 +425,9 @@ def bravais_settings(cell: ArrayLike, max_delta: float = 1.0) -> list[BravaisSet
 
     symmetry = crystal.symmetry(unit_cell=unit_cell, space_group_symbol="P 1")
     with _cctbx_errors(f"the lattice symmetry of {_text(cell)} cannot be found"):
-        found = lattice_symmetry.metric_subgroups(symmetry, max_delta=max_delta).result_groups
+        results = lattice_symmetry.metric_subgroups(symmetry, max_delta=max_delta).result_groups
     settings = []
-    for item in found:
+    for item in results:
         subgroup = item["best_subsym"].space_group()
         group = space_group(f"Hall: {subgroup.type().hall_symbol()}")
         cb_op = item["cb_op_inp_best"]

@@ -106,12 +106,12 @@ class DetectorModel:
 
     def rays(self, slow: ArrayLike, fast: ArrayLike) -> Floats:
         """Return unit vectors (..., 3) from the sample to pixel coordinates."""
-        at = (
+        position = (
             self.origin
             + np.multiply.outer(np.asarray(slow, dtype=np.float64) * self.pixel_size[0], self.slow)
             + np.multiply.outer(np.asarray(fast, dtype=np.float64) * self.pixel_size[1], self.fast)
         )
-        unit: Floats = at / np.linalg.norm(at, axis=-1, keepdims=True)
+        unit: Floats = position / np.linalg.norm(position, axis=-1, keepdims=True)
         return unit
 
     def pixel_rays(self) -> Floats:
@@ -153,8 +153,8 @@ class DetectorModel:
         """
         if self.sensor_thickness is None:
             return self.sensor_material
-        known, own = attenuation(self.sensor_material, wavelength), self.sensor_attenuation
-        same = None not in (known, own) and np.isclose(known or 0, own or 0, rtol=1e-3)
+        known, simulated = attenuation(self.sensor_material, wavelength), self.sensor_attenuation
+        same = None not in (known, simulated) and np.isclose(known or 0, simulated or 0, rtol=1e-3)
         return self.sensor_material if same else None
 
     @cached_property

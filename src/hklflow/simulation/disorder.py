@@ -61,9 +61,9 @@ class Crystal:
 
     def alpha(self, vector: Sequence[int]) -> float:
         """Return the Warren-Cowley parameter: 1: all pairs alike, below 0: most unlike."""
-        here = self.species - self.species.mean()
-        there = np.roll(here, [-v for v in vector], axis=(0, 1, 2))
-        return float((here * there).mean() / here.var())
+        contrast = self.species - self.species.mean()
+        shifted = np.roll(contrast, [-v for v in vector], axis=(0, 1, 2))
+        return float((contrast * shifted).mean() / contrast.var())
 
     @property
     def contrast(self) -> float:

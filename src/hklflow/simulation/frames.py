@@ -247,11 +247,11 @@ class Simulation:
         rows = np.flatnonzero(inside)
         rows = rows[np.argsort(spots.position[rows, 0], kind="stable")]
         position, sigma = spots.position[rows], spots.sigma[rows]
-        seen = np.zeros(len(rows))
+        counts_seen = np.zeros(len(rows))
         for fraction, width in self._kernels(spots):
             wide = sigma if width is None else self._halo_sigma(sigma, width)
             counts = (spots.counts * fraction)[rows]
-            seen += kernels.recorded(scan.frame_factor, self.live, position, wide, counts)
+            counts_seen += kernels.recorded(scan.frame_factor, self.live, position, wide, counts)
         nearest = np.minimum(position[:, 0].astype(np.int64), scan.n_frames - 1)
         factor = scan.frame_factor[nearest]
         rays = detector.rays(position[:, 1], position[:, 2])
@@ -271,7 +271,7 @@ class Simulation:
             sigma=sigma,
             intensity=spots.intensity[rows],
             counts=spots.counts[rows] * factor,
-            recorded=seen,
+            recorded=counts_seen,
             background=factor * response * level,
             zeta=spots.zeta[rows],
             clean=clean,
@@ -307,8 +307,8 @@ class Simulation:
     def _fill_diffuse(self, out: Floats, start: int) -> None:
         model, detector = self._diffuse, self.detector
         sub = self.n_sub[0]
-        at = start + (np.arange(len(out) * sub) + 0.5) / sub
-        turned = self.goniometer.rotation(self.scan.angle(at)) @ self.ub
+        frame = start + (np.arange(len(out) * sub) + 0.5) / sub
+        turned = self.goniometer.rotation(self.scan.angle(frame)) @ self.ub
         waves: dict[tuple[float, ...], int] = {}
 
         def wave(vector: Vector, shift: float = 0.0) -> int:

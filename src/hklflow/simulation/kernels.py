@@ -194,10 +194,10 @@ def recorded(factor, live, position, sigma, counts):  # type: ignore[no-untyped-
         exposed = 0.0
         for z in range(len(frames)):
             exposed += frames[z] * factor[z0 + z]
-        seen = 0.0
+        live_share = 0.0
         for i in range(len(slow)):
             for j in range(len(fast)):
                 if live[s0 + i, f0 + j]:
-                    seen += slow[i] * fast[j]
-        result[p] = counts[p] * exposed * seen
+                    live_share += slow[i] * fast[j]
+        result[p] = counts[p] * exposed * live_share
     return result

@@ -86,8 +86,8 @@ def powder_expected(
     """
     d = np.asarray(d_spacings, dtype=np.float64)
     peaks = np.asarray(intensities, dtype=np.float64)
-    seen = d >= wavelength / 2
-    centres, peaks = 2 * np.arcsin(wavelength / (2 * d[seen])), peaks[seen]
+    reachable = d >= wavelength / 2
+    centres, peaks = 2 * np.arcsin(wavelength / (2 * d[reachable])), peaks[reachable]
     level = background if background is not None else Background()
     total = np.zeros(detector.shape)
     slow, fast = np.indices(detector.shape, dtype=np.float64)
@@ -171,7 +171,9 @@ def _grains(
         slow, fast = (float(value) for value in detector.project(ray))
         if not (0 <= slow < detector.shape[0] and 0 <= fast < detector.shape[1]):
             continue
-        rows, columns = (slice(max(int(at) - reach, 0), int(at) + reach + 1) for at in (slow, fast))
+        rows, columns = (
+            slice(max(int(centre) - reach, 0), int(centre) + reach + 1) for centre in (slow, fast)
+        )
         i, j = np.ogrid[rows, columns]
         i, j = i[: detector.shape[0] - rows.start], j[:, : detector.shape[1] - columns.start]
         square = (i + 0.5 - slow) ** 2 + (j + 0.5 - fast) ** 2

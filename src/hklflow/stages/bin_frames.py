@@ -122,8 +122,10 @@ def _described(header: "Header", factor: int) -> dict[str, Any]:
     from hklflow.images.pixel_binning import bin_detector, bin_sum
 
     detector, noise = header.detector, header.read_variance
-    own = replace(header, detector=None if detector is None else bin_detector(detector, factor))
-    facts = described(own)
+    header_of_sums = replace(
+        header, detector=None if detector is None else bin_detector(detector, factor)
+    )
+    facts = described(header_of_sums)
     facts["read_variance"] = None if noise is None else bin_sum(noise, factor)
     return facts
 

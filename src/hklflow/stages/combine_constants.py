@@ -75,9 +75,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         size = dark["offset"].shape[-2:]
         detector = integrating(dark.about["detector"], params.module_size, size)
         known = read_gain_map(inputs.gain_map, detector, dark.about["module"], dark.about["asic"])
-    found = combine(dark, **others, gain_map=known, default_gain=params.default_gain)
-    files.write_part(outputs.constants, "combined constants", found)
-    for name, source, gain in zip(STAGES, found.about["gain_source"], found["gain"], strict=True):
+    combined = combine(dark, **others, gain_map=known, default_gain=params.default_gain)
+    files.write_part(outputs.constants, "combined constants", combined)
+    for name, source, gain in zip(
+        STAGES, combined.about["gain_source"], combined["gain"], strict=True
+    ):
         finite = gain[np.isfinite(gain)]
         middle = f"median {np.median(finite):.5g} ADU/keV" if finite.size else "unknown"
         print(f"gain of {name}: {middle}, from {source}")

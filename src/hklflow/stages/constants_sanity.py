@@ -44,14 +44,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     parts = by_module(read_parts(run.layout, inputs.raw, run.detector))
     findings = sanity.check_run(sanity.Raw(facts, parts))
     ended = sanity.fatal(findings, params.strict, params.ignore)
-    for found in findings:
-        if not found.passed:
-            print(f"{found.severity}: {found.name}: {found.told}")
+    for finding in findings:
+        if not finding.passed:
+            print(f"{finding.severity}: {finding.name}: {finding.told}")
     if ended:
-        told = "; ".join(f"{found.name}: {found.told}" for found in ended)
+        failures = "; ".join(f"{finding.name}: {finding.told}" for finding in ended)
         raise HklflowError(
-            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({told}); fix the run, "
-            "or change strict and ignore of constants_sanity"
+            f"run {run.name} fails {len(ended)} of {len(findings)} checks ({failures}); fix the "
+            "run, or change strict and ignore of constants_sanity"
         )
     stage.write_json(outputs.report, sanity.report(findings))
 

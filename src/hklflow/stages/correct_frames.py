@@ -122,10 +122,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 stages = np.full((n, *shape), NO_STAGE, np.uint8)
                 for part in frames.read(start, start + n):
                     correct = corrections[part.module].correct
-                    found = correct(part.analog, part.digital, cells[part.cell], step, saturation)
-                    at = part.at, slice(part.module * n_slow, (part.module + 1) * n_slow)
-                    block[at], stages[at] = found.photons, found.stage
-                    tally.add_shift(found.shift)
+                    corrected = correct(
+                        part.analog, part.digital, cells[part.cell], step, saturation
+                    )
+                    target = part.at, slice(part.module * n_slow, (part.module + 1) * n_slow)
+                    block[target], stages[target] = corrected.photons, corrected.stage
+                    tally.add_shift(corrected.shift)
                 block[:, ~good] = np.nan
                 tally.add(block, stages, saturation)
                 writer.append(block)
@@ -134,8 +136,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"corrected frames of {params.pattern or inputs.raw[0]}: mean"
     picture = plots.detector_image(tally.mean, title, "photons per frame", ~good)
     plots.save(picture, outputs.picture)
-    told = ", ".join(f"{name} {value:.3g}" for name, value in metrics["fractions"].items())
-    print(f"{frames.n} frames of {len(corrections)} modules corrected; {told}")
+    fractions = ", ".join(f"{name} {value:.3g}" for name, value in metrics["fractions"].items())
+    print(f"{frames.n} frames of {len(corrections)} modules corrected; {fractions}")
 
 
 def _described(path: Path, params: Params) -> "tuple[Integrating, list[int], list[int]]":

@@ -75,11 +75,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             )
         bits[user] |= np.uint32(MaskBit.USER)
     bits = counters.with_clusters(bits)
-    found = {"pixel_mask": counters.mask_quantity(bits)}
+    quantities = {"pixel_mask": counters.mask_quantity(bits)}
     metrics = {"pixels": bits.size, "numbers": counters.numbers(bits)}
     shown = (bits == 0).astype(float)
     if "flood" in parts:
-        found |= {n: parts["flood"].quantities[n] for n in ("flatfield", "flatfield_errors")}
+        quantities |= {n: parts["flood"].quantities[n] for n in ("flatfield", "flatfield_errors")}
         shown = np.nan_to_num(parts["flood"]["flatfield"])
         good = parts["flood"]["flatfield"][bits == 0]
         metrics["flat"] = {
@@ -91,8 +91,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         rate = parts["rate"]
         facts = rate.quantities["observed_rate"].attrs
         metrics["rate"] = {name: _plain(value) for name, value in facts.items()}
-        found["dead_time"] = files.Quantity(np.array(facts["dead_time"]), "s", dict(facts))
-        found |= {name: rate.quantities[name] for name in ("observed_rate", "true_rate")}
+        quantities["dead_time"] = files.Quantity(np.array(facts["dead_time"]), "s", dict(facts))
+        quantities |= {name: rate.quantities[name] for name in ("observed_rate", "true_rate")}
     abouts = {name: part.about for name, part in parts.items()}
     about = {
         "detector": params.detector or "photon counter",
@@ -102,10 +102,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     }
     with files.create_detector(outputs.constants, "constants of a photon counter", about) as group:
         module = group.create_group(files.module_name(0))
-        files.add_quantities(module, files.Constants(about | {"module": 0}, found))
+        files.add_quantities(module, files.Constants(about | {"module": 0}, quantities))
         quality = add_group(module, "quality", "NXcollection")
         for name, part in parts.items():
-            rest = {n: q for n, q in part.quantities.items() if n not in found}
+            rest = {n: q for n, q in part.quantities.items() if n not in quantities}
             files.add_quantities(quality, files.Constants(abouts[name], rest))
     stage.write_json(outputs.metrics, metrics)
     title = f"constants of {about['detector']}"

@@ -50,12 +50,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     # Counts without photons are noise, even if they are regular.
     bits = combine(hot.shape, [(MaskBit.NOISY, hot)], base=run.bits)
     rates = run.moments.mean.astype(np.float32)
-    found = {
+    quantities = {
         "pixel_mask": counters.mask_quantity(bits),
         "dark_rate": files.Quantity(rates, "counts/frame", {"typical": rate}),
     }
     about = run.about | {"measure": "dark", "typical_rate": rate}
-    files.write_part(outputs.constants, f"dark of {run.source}", files.Constants(about, found))
+    files.write_part(outputs.constants, f"dark of {run.source}", files.Constants(about, quantities))
     print(f"{int(hot.sum())} hot pixels; the other pixels have {rate:.3g} counts per frame")
 
 

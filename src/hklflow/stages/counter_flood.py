@@ -71,20 +71,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     bits = run.bits
     if inputs.dark is not None:
         bits = bits | counters.part_mask(inputs.dark, bits.shape)
-    seen = flood.illumination(detector, params.attenuation)
-    found = flood.flat_field(run.moments, seen, bits)
+    relative = flood.illumination(detector, params.attenuation)
+    result = flood.flat_field(run.moments, relative, bits)
     quantities = {
-        "flatfield": files.Quantity(found.flat.astype(np.float32)),
-        "flatfield_errors": files.Quantity(found.errors.astype(np.float32)),
-        "dispersion": files.Quantity(found.dispersion.astype(np.float32)),
+        "flatfield": files.Quantity(result.flat.astype(np.float32)),
+        "flatfield_errors": files.Quantity(result.errors.astype(np.float32)),
+        "dispersion": files.Quantity(result.dispersion.astype(np.float32)),
         "counts": files.Quantity(run.moments.total.astype(np.float32), "counts"),
-        "pixel_mask": counters.mask_quantity(found.bits),
+        "pixel_mask": counters.mask_quantity(result.bits),
     }
     left_out = int((run.levels == 0).sum())
     about = run.about | {
         "measure": "flood",
-        "large_scale": found.large_scale,
-        "noise_judged": found.noise_judged,
+        "large_scale": result.large_scale,
+        "noise_judged": result.noise_judged,
         "frames_without_light": left_out,
         "attenuation": params.attenuation,
     }
@@ -93,16 +93,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     if left_out:
         print(f"warning: {left_out} frames without light are left out")
-    if not found.noise_judged:
+    if not result.noise_judged:
         print(
             f"note: noisy pixels are not flagged; this needs at least {flood.MIN_FRAMES} frames "
             f"with {flood.MIN_PER_FRAME:g} counts or more per pixel"
         )
     print(
-        f"note: the smooth part of the flat field has a range of {100 * found.large_scale:.2f} %: "
+        f"note: the smooth part of the flat field has a range of {100 * result.large_scale:.2f} %: "
         "it may be the detector's response, or absorption in the fluorescent sample"
     )
-    print(", ".join(f"{n} {name}" for name, n in counters.numbers(found.bits).items()))
+    print(", ".join(f"{n} {name}" for name, n in counters.numbers(result.bits).items()))
 
 
 if __name__ == "__main__":

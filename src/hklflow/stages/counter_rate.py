@@ -50,9 +50,9 @@ class Params(Settings):
     @field_validator("transmission", mode="after")
     @classmethod
     def _transmits(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        for one in value:
-            if not (math.isfinite(one) and one > 0):
-                raise ValueError(f"{one} is not a transmission; use numbers above 0")
+        for transmission in value:
+            if not (math.isfinite(transmission) and transmission > 0):
+                raise ValueError(f"{transmission} is not a transmission; use numbers above 0")
         return value
 
 
@@ -100,10 +100,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     counts, frames = np.stack(totals), np.stack(numbers)
 
     def fitted(part: tuple[slice, slice]) -> count_rate.DeadTime:
-        at = (slice(None), *part)
+        part_of_runs = (slice(None), *part)
         pixels = good[part]
         return count_rate.fit_dead_time(
-            counts[at][:, pixels], frames[at][:, pixels], exposure, params.transmission
+            counts[part_of_runs][:, pixels],
+            frames[part_of_runs][:, pixels],
+            exposure,
+            params.transmission,
         )
 
     whole = fitted((slice(None), slice(None)))
@@ -111,12 +114,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     of_modules: list[tuple[float, float]] = []
     for s0, s1, f0, f1 in boxes.tolist() if len(boxes) > 1 else []:
         try:
-            one = fitted((slice(s0, s1), slice(f0, f1)))
+            dead_time = fitted((slice(s0, s1), slice(f0, f1)))
         except HklflowError as error:
             print(f"note: module {len(of_modules)} cannot be fitted separately: {error}")
             of_modules.append((np.nan, np.nan))
         else:
-            of_modules.append((one.tau, one.error))
+            of_modules.append((dead_time.tau, dead_time.error))
     limit = whole.limit()
     rates = np.linspace(0, whole.largest_rate, 256)
     facts = {

@@ -69,16 +69,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             blocks = (frames.read(k, k + 1) for k in looked)
         for block in stage.progress(blocks, len(looked), "frames", len):
             stability.add(block)
-    found = stability.result(often=params.often)
+    result = stability.result(often=params.often)
     quantities = {
-        "pixel_mask": counters.mask_quantity(known | found.bits),
-        "strong_fraction": files.Quantity(found.fraction.astype(np.float32)),
+        "pixel_mask": counters.mask_quantity(known | result.bits),
+        "strong_fraction": files.Quantity(result.fraction.astype(np.float32)),
     }
     about = {"measure": "stability", "raw": source, "frames": len(looked), "often": params.often}
     files.write_part(
         outputs.constants, f"stability of {source}", files.Constants(about, quantities)
     )
-    print(f"{int((found.bits != 0).sum())} pixels are strong in {params.often:.0%} of the frames")
+    print(f"{int((result.bits != 0).sum())} pixels are strong in {params.often:.0%} of the frames")
 
 
 if __name__ == "__main__":

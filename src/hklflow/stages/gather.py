@@ -56,7 +56,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                 f"{path} is for {run.detector} in layout {run.layout}, not for {detector} in "
                 f"layout {params.layout}; run constants_preprocess again"
             )
-    found = gather(
+    gathered = gather(
         runs,
         params.measure,
         params.module,
@@ -65,8 +65,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         lambda items, total: stage.progress(items, total, "blocks of frames"),
     )
     print(
-        f"{params.measure}, module {params.module}: {found.frames} frames of "
-        f"{', '.join(run.name for run in runs)} gathered, {found.empty} were empty"
+        f"{params.measure}, module {params.module}: {gathered.frames} frames of "
+        f"{', '.join(run.name for run in runs)} gathered, {gathered.empty} were empty"
     )
 
 

@@ -45,12 +45,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     parameters = poni.read_poni(inputs.poni)
     material, thickness = poni.read_sensor(inputs.poni)
-    said = {
+    settings = {
         name: getattr(params, name)
         for name in ("shape", "orientation", "wavelength")
         if getattr(params, name) is not None
     }
-    parameters = replace(parameters, **said)
+    parameters = replace(parameters, **settings)
     if parameters.wavelength is None:
         raise HklflowError(f"{inputs.poni} has no Wavelength; set `wavelength` in Å")
     if parameters.shape is None:
@@ -60,12 +60,12 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sensor_thickness=params.sensor_thickness or thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
-    for told in (
+    for problem in (
         plausible.wavelength_problem(parameters.wavelength),
         plausible.detector_problem(detector),
     ):
-        if told is not None:
-            raise HklflowError(f"{inputs.poni}: {told}")
+        if problem is not None:
+            raise HklflowError(f"{inputs.poni}: {problem}")
     stage.write_json(
         outputs.geometry,
         {

@@ -130,8 +130,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     scan = replace(scan, binning=binning, rotation=replace(rotation, detector=described))
     nexus.write_scan(outputs.scan, scan, f"scan of {source}", dataset)
-    told = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
-    print(assemble.summary(scan) + told)
+    binned = "" if binning is None else f", binned {binning.factor} x {binning.factor}"
+    print(assemble.summary(scan) + binned)
     if params.saturation is None and header.saturation_doubt is not None:
         print(f"note: {header.saturation_doubt}")
     if doubt is not None:
@@ -142,9 +142,9 @@ def _binning(source: str, header: "Header", factor: int) -> "PixelBinning | None
     """Return the binning of the frames; refuse frames with another binning than requested."""
     from hklflow.base.errors import HklflowError
 
-    found = 1 if header.binning is None else header.binning.factor
-    if found != factor:
-        what = f"is binned {found} x {found}" if found > 1 else "is not binned"
+    present = 1 if header.binning is None else header.binning.factor
+    if present != factor:
+        what = f"is binned {present} x {present}" if present > 1 else "is not binned"
         raise HklflowError(
             f"{source} {what}, but `binning` is {factor}: enter the unbinned raw frames in the "
             "table of scans, and `binning` in the configuration"

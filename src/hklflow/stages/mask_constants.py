@@ -101,20 +101,20 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         detector = integrating(about["detector"], params.module_size, size)
         user = masking.cut_out(_read(inputs.user), detector.module, detector.box(about["asic"]))
     ranges = dict(masking.RANGES.get(about["detector"], {})) if params.default_ranges else {}
-    given = {name: getattr(params, name) for name in masking.range_names()}
-    found = masking.mask_constants(
+    limits = {name: getattr(params, name) for name in masking.range_names()}
+    masked = masking.mask_constants(
         constants,
         n_sigma=params.n_sigma,
-        ranges=ranges | {name: one for name, one in given.items() if one is not None},
+        ranges=ranges | {name: one for name, one in limits.items() if one is not None},
         user=user,
         edges=params.edges,
         max_bad_cells=params.max_bad_cells,
         stages=params.stages,
     )
-    files.write_part(outputs.constants, "constants", found)
-    mask = found["pixel_mask"]
+    files.write_part(outputs.constants, "constants", masked)
+    mask = masked["pixel_mask"]
     print(f"{(mask != 0).sum()} of {mask.size} pixels are masked")
-    for name, status in zip(STAGES, found["constants_status"], strict=True):
+    for name, status in zip(STAGES, masked["constants_status"], strict=True):
         print(f"{name}: {bad(status).sum()} of {status.size} pixels and cells are bad")
 
 

@@ -108,7 +108,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.formats import poni
 
     counts, bad, known = prepare(inputs.image, params)
-    found = powder.calibrate_powder(
+    calibration = powder.calibrate_powder(
         counts,
         bad,
         calibrant=calibrant_of(params),
@@ -120,19 +120,19 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         polarization=params.polarization,
         min_rings=params.min_rings,
     )
-    if found.rms_deg > params.max_rms:
+    if calibration.rms_deg > params.max_rms:
         raise HklflowError(
-            f"the rings of {inputs.image} fit with an rms of {found.rms_deg:.4f} deg, above the "
-            f"limit of {params.max_rms} deg; check calibrant and wavelength, or raise `max_rms`"
+            f"the rings of {inputs.image} fit with an rms of {calibration.rms_deg:.4f} deg, above "
+            f"the limit of {params.max_rms} deg; check calibrant and wavelength, or raise `max_rms`"
         )
     metrics = assess.metrics(
-        found,
+        calibration,
         modules=known.modules if known is not None else None,
         gaps=known.gaps if known is not None else None,
     )
     gates = assess.judge(metrics, assess.GateLimits())
     detector = replace(
-        found.detector,
+        calibration.detector,
         sensor_thickness=params.sensor_thickness,
         sensor_attenuation=params.sensor_attenuation,
     )
@@ -142,37 +142,37 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "source": f"powder:{inputs.image}",
             "detector": geometry.detector_to_dict(detector),
             "beam": {"wavelength_A": params.wavelength, "polarization": params.polarization},
-            "poni": asdict(found.poni),
-            "sigma": found.sigma,
-            "correlation": found.correlation,
-            "beam_centre_px": found.beam_centre,
-            "beam_centre_sigma_px": found.beam_centre_sigma,
+            "poni": asdict(calibration.poni),
+            "sigma": calibration.sigma,
+            "correlation": calibration.correlation,
+            "beam_centre_px": calibration.beam_centre,
+            "beam_centre_sigma_px": calibration.beam_centre_sigma,
             "metrics": {
-                "rms of 2theta in degrees": found.rms_deg,
-                "rms by ring": found.ring_rms_deg,
-                "points": len(found.points),
-                "points rejected": found.rejected,
-                "reduced chi2 of counting statistics": found.chi2,
-                "scatter beyond counting statistics in degrees": found.extra_sigma_deg,
+                "rms of 2theta in degrees": calibration.rms_deg,
+                "rms by ring": calibration.ring_rms_deg,
+                "points": len(calibration.points),
+                "points rejected": calibration.rejected,
+                "reduced chi2 of counting statistics": calibration.chi2,
+                "scatter beyond counting statistics in degrees": calibration.extra_sigma_deg,
                 **metrics,
             },
             "gates": gates,
         },
     )
-    poni.write_poni(outputs.poni, found.poni)
+    poni.write_poni(outputs.poni, calibration.poni)
 
     two_theta = np.degrees(geometry.two_theta(detector))
     edges = np.linspace(two_theta.min(), two_theta.max(), 1001)
     weight, _ = np.histogram(two_theta[~bad], edges)
     total, _ = np.histogram(two_theta[~bad], edges, weights=counts[~bad])
     seen = weight > 0
-    lines = np.array(list(found.two_theta_deg.values()))
-    observed = np.array([found.two_theta_deg[int(ring)] for ring in found.points.ring])
-    residual = np.degrees(found.points.residual)
+    lines = np.array(list(calibration.two_theta_deg.values()))
+    observed = np.array([calibration.two_theta_deg[int(ring)] for ring in calibration.points.ring])
+    residual = np.degrees(calibration.points.residual)
     title = (
-        f"{found.calibrant.name}: distance {1e3 * found.poni.dist:.4f}"
-        f" ± {1e3 * found.sigma['dist']:.4f} mm, rms {found.rms_deg:.4f} deg"
-        f" on {len(found.rings)} rings"
+        f"{calibration.calibrant.name}: distance {1e3 * calibration.poni.dist:.4f}"
+        f" ± {1e3 * calibration.sigma['dist']:.4f} mm, rms {calibration.rms_deg:.4f} deg"
+        f" on {len(calibration.rings)} rings"
     )
     picture = plots.powder(
         counts,
@@ -214,13 +214,13 @@ def prepare(path: Path, params: Params) -> "tuple[Floats, NDArray[np.bool_], Kno
         known.check(image, bad | (image == 0), params.pixel_size)
         bad |= known.gaps
     if params.mask_image is not None:
-        bad |= _of_shape(params.mask_image, "mask_image", image.shape) != 0
+        bad |= _read_image_of_shape(params.mask_image, "mask_image", image.shape) != 0
     bad |= defects.find_defects(np.where(bad, 0, image), bad) != 0
     counts = np.where(bad, 0.0, image)
     if params.dark is not None:
-        counts -= _of_shape(params.dark, "dark", image.shape)
+        counts -= _read_image_of_shape(params.dark, "dark", image.shape)
     if params.flat is not None:
-        response = _of_shape(params.flat, "flat", image.shape).astype(np.float64)
+        response = _read_image_of_shape(params.flat, "flat", image.shape).astype(np.float64)
         bad |= ~(response > 0)
         # Its mean is normalised to 1, so that errors remain those of counts.
         counts = np.where(bad, 0.0, counts / np.where(bad, 1.0, response / response[~bad].mean()))
@@ -236,18 +236,18 @@ def calibrant_of(params: Params) -> "Calibrant":
     )
 
 
-def _of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
+def _read_image_of_shape(path: Path, name: str, shape: tuple[int, ...]) -> "NDArray[Any]":
     """Read an image and require the shape of the powder image."""
     from hklflow.base.errors import HklflowError
     from hklflow.formats import images
 
-    found = images.read_image(path)
-    if found.shape != shape:
+    image = images.read_image(path)
+    if image.shape != shape:
         raise HklflowError(
-            f"{name}: {path} has {found.shape} pixels but the powder image has {shape}; use an "
+            f"{name}: {path} has {image.shape} pixels but the powder image has {shape}; use an "
             "image of the same detector with the same orientation"
         )
-    return found
+    return image
 
 
 def _ring(detector: "Detector", two_theta: float) -> "tuple[Floats, Floats]":

@@ -44,11 +44,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.current_source import CurrentSource
 
     limits = {"gain_ratio_mh": params.limits_mh, "gain_ratio_lm": params.limits_lm}
-    found = ramp_settings.fitted(
+    lines = ramp_settings.fitted(
         CurrentSource, inputs.gathered, inputs.dark, params, params.memory, limits
     )
-    files.write_part(outputs.constants, "current source", found)
-    status = found["fit_status"]
+    files.write_part(outputs.constants, "current source", lines)
+    status = lines["fit_status"]
     print(f"{(status == 0).sum()} of {status.size} pixels and cells are good")
     for bit in ramp_process.FitStatus:
         if count := int(((status & bit) != 0).sum()):

@@ -43,14 +43,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.constants.pulse_capacitor import PulseCapacitor
 
     limits = {"gain_ratio_mh": params.limits_mh}
-    found = ramp_settings.fitted(
+    lines = ramp_settings.fitted(
         PulseCapacitor, inputs.gathered, inputs.dark, params, params.memory, limits
     )
-    files.write_part(outputs.constants, "pulse capacitor", found)
-    good = found["fit_status"] == 0
+    files.write_part(outputs.constants, "pulse capacitor", lines)
+    good = lines["fit_status"] == 0
     print(
         f"ratio of medium to high gain of {good.sum()} of {good.size} pixels and cells: median "
-        f"{np.median(found['gain_ratio_mh'][good]) if good.any() else np.nan:.5f}"
+        f"{np.median(lines['gain_ratio_mh'][good]) if good.any() else np.nan:.5f}"
     )
 
 

@@ -68,9 +68,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         before = None
         if accepted:
             before = stack.enter_context(files.open_constants(accepted[-1].artefact(_FILE)))
-        found = gates.figures(now, before)
+        figures = gates.figures(now, before)
         about = now.about
-    verdicts = gates.judge(found, params.gates)
+    verdicts = gates.judge(figures, params.gates)
     paths = [inputs.constants, *inputs.report]
     record = {
         "author": params.author,
@@ -78,7 +78,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "parentVersion": accepted[-1].number if accepted else None,
         "inputs": [{"path": str(path), "sha256": stage.fingerprint(path)} for path in paths],
         "software": records.software(),
-        "metrics": found,
+        "metrics": figures,
         "gates": verdicts,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +97,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             "iteration": candidate.iteration,
             "compared with version": accepted[-1].number if accepted else None,
             "gates": verdicts,
-            "figures": found,
+            "figures": figures,
         },
     )
     failed = [gate["sentence"] for gate in verdicts if not gate["passed"]]
