@@ -289,10 +289,10 @@ BAD_CONFIG = [
             told,
         )
         for key, value, told in (
-            ("wavelength", 1e300, "1e+300 Å cannot be"),
-            ("wavelength", 1e-300, "1e-300 Å cannot be"),
-            ("pixel_size", [1e300, 1e-4], "1e+300 x 0.0001 m cannot be"),
-            ("pixel_size", [-1e-4, 1e-4], "-0.0001 x 0.0001 m cannot be"),
+            ("wavelength", 1e300, "1e+300 Å is outside"),
+            ("wavelength", 1e-300, "1e-300 Å is outside"),
+            ("pixel_size", [1e300, 1e-4], "1e+300 x 0.0001 m is outside"),
+            ("pixel_size", [-1e-4, 1e-4], "-0.0001 x 0.0001 m is outside"),
             ("distance", 1e300, "less than or equal to 20"),
         )
     ),

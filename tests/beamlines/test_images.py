@@ -162,7 +162,7 @@ def test_series_by_their_names_and_headers(tmp_path):
     assert first.header.step_deg == pytest.approx(0.5)
     assert first.header.temperature == 100.0
     assert not first.light
-    assert found.notes[0].endswith("--scans NAME takes them all the same: dark")
+    assert found.notes[0].endswith("--scans NAME includes them: dark")
     assert "guessed from the name quartz_100K_r1: sample quartz, 100 K" in first.notes
 
 
@@ -196,7 +196,7 @@ def test_missing_and_double_numbers(tmp_path):
     assert not found.scans
     first, second = found.unmatched
     assert "1 of the images are missing: 3" in first.why
-    assert "1 numbers stand twice, such as 3" in second.why
+    assert "1 numbers occur twice, for example 3" in second.why
 
 
 def test_few_images_are_no_scan_unless_asked_for(tmp_path):

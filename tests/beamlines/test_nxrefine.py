@@ -280,7 +280,9 @@ def test_settings_of_the_experiment_where_the_parent_has_none(exp):
     assert "refine_parent" not in found.settings["hexa/300K"]
     assert "last_frame 3640 of NXRefine is left out for 100K" in " ".join(found.notes)
     (exp / "tasks/settings.ini").write_text("[nxreduce]\nfirst_frame = ten\n")
-    with pytest.raises(HklflowError, match="first_frame of NXRefine's settings is 'ten'"):
+    with pytest.raises(
+        HklflowError, match="first_frame in NXRefine's settings has the invalid value 'ten'"
+    ):
         find(exp)
 
 
@@ -380,4 +382,4 @@ def test_files_of_other_kinds(exp, tmp_path):
         find(tmp_path / "other.nxs")
     shutil.copy(exp / "hexa/crystal1/hexa_300K.nxs", exp / "hexa/crystal1/odd.nxs")
     (lost,) = find(exp).unmatched
-    assert "does not begin with that of a sample" in lost.why
+    assert "does not begin with the name of a sample" in lost.why

@@ -41,7 +41,7 @@ def test_an_image_of_the_detector():
     with pytest.raises(HklflowError, match=r"\(487, 619\) .* has \(619, 487\).*is transposed"):
         found.check(turned, turned == 0)
     other = lit(np.zeros((600, 480), bool))
-    with pytest.raises(HklflowError, match="no way to turn it fits"):
+    with pytest.raises(HklflowError, match="no orientation fits"):
         found.check(other, other == 0)
 
 
@@ -65,7 +65,9 @@ def test_the_gaps_tell_how_an_image_was_turned(way):
 def test_gaps_with_counts():
     found = KnownDetector("square", (1e-4, 1e-4), GAPS)
     filled = lit(np.zeros_like(GAPS))
-    with pytest.raises(HklflowError, match=r"9\d % of the pixels in the gaps .*no way to turn"):
+    with pytest.raises(
+        HklflowError, match=r"9\d % of the pixels in the gaps .*no orientation fits"
+    ):
         found.check(filled, filled == 0)
 
 

@@ -127,8 +127,8 @@ def test_the_warning_finds_the_element_of_a_list():
     ("aliases", "told"),
     [
         ({"0" * 16: "1" * 16, "1" * 16: "2" * 16}, "an alias itself"),
-        ({"beamline": "1" * 16}, "no state id"),
-        ({"0" * 16: 1234567812345678}, "no state id"),
+        ({"beamline": "1" * 16}, "not a state id"),
+        ({"0" * 16: 1234567812345678}, "not a state id"),
     ],
 )
 def test_aliases_that_cannot_be_are_refused(aliases, told):

@@ -483,8 +483,8 @@ def test_only_an_accepted_version_supersedes(store, publish, status):
         ({"comments": ""}, "comments .* is empty"),
         ({"status": "withdrawn"}, "'withdrawn'"),
         ({"status": "default"}, "'default'"),
-        ({"applies_to": None}, "which scans it applies to"),
-        ({"applies_to": "abc>=123"}, "no condition"),
+        ({"applies_to": None}, "the scans it applies to"),
+        ({"applies_to": "abc>=123"}, "not a condition"),
         ({"record": {"runNumber": "many"}}, "runNumber"),
         ({"record": {"gates": [{"name": "rms"}]}}, r"gates\.0\.passed"),
         ({"record": {"inputs": [{"path": "a.tif"}]}}, r"inputs\.0\.sha256"),
@@ -709,7 +709,7 @@ def test_a_store_that_is_not_there_is_told(tmp_path):
 
 
 UNTOLD = {
-    "is gone": lambda version: shutil.rmtree(version),
+    "is missing, but": lambda version: shutil.rmtree(version),
     "record.json was changed": lambda version: swap_record(version, comments="better"),
     "status lacks events": lambda version: (version / "status/0002.json").unlink(),
 }
@@ -745,14 +745,14 @@ def test_parameters_of_another_version_are_told(store, publish):
     for item in record["artefacts"]:
         item["sha256"] = disk.sha256(path / item["file"])
     (path / "record.json").write_text(json.dumps(record))
-    assert any("is that of version 2" in problem for problem in store.verify())
+    assert any("has version 2" in problem for problem in store.verify())
 
 
 def test_a_version_moved_to_another_state_is_told(store, publish, files):
     store.init(OTHER, files, **WHO)
     moved = store.root / "geometry" / OTHER.id / "v_0001"
     publish().path.rename(moved)
-    with pytest.raises(HklflowError, match="not of this folder"):
+    with pytest.raises(HklflowError, match="not to this folder"):
         store.resolve("geometry", OTHER.id, scan="a/b", run=1)
 
 
@@ -917,7 +917,7 @@ TAMPERED = {
     "artefacts": lambda path: swap_record(path, artefacts=None),
     "author": lambda path: swap_record(path, author=" "),
     "gates": lambda path: swap_record(path, gates=[{"name": "rms"}]),
-    "not of this folder": lambda path: swap_record(
+    "not to this folder": lambda path: swap_record(
         path, candidate={"name": "lab6", "iteration": 2}
     ),
     "not valid JSON": lambda path: (path / "record.json").write_text("{"),
@@ -946,7 +946,7 @@ def test_a_candidate_copied_to_another_state_is_refused(store, files):
     ours = store.new_iteration(STATE, "lab6", files, PROPOSED).path
     theirs = store.root / "geometry" / OTHER.id / "candidates/lab6/01"
     shutil.copytree(ours, theirs)
-    with pytest.raises(HklflowError, match=f"geometry/{STATE.id}, not of this folder"):
+    with pytest.raises(HklflowError, match=f"geometry/{STATE.id}, not to this folder"):
         store.candidate("lab6", kind="geometry", state_id=OTHER.id)
     assert store.candidates("geometry", OTHER.id) == []
     (problem,) = store.verify()
@@ -964,9 +964,9 @@ def test_a_text_that_is_no_utf_8_is_refused(store, files):
     """What the system makes of the argument b"M\\xff"."""
     before = tree(store.root)
     wrong = {"author": "M\udcff", "comments": "why"}
-    with pytest.raises(HklflowError, match=r"no UTF-8 \(at the end of .*M.udcff"):
+    with pytest.raises(HklflowError, match=r"not UTF-8 \(at the end of .*M.udcff"):
         store.publish(STATE, files, {}, status="proposed", applies_to="*", **wrong)
-    with pytest.raises(HklflowError, match="no UTF-8"):
+    with pytest.raises(HklflowError, match="not UTF-8"):
         store.new_iteration(STATE, "lab6", files, wrong)
     assert tree(store.root) == before
     store.new_iteration(STATE, "lab6", files, PROPOSED)

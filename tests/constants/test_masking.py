@@ -271,7 +271,7 @@ def test_edges_and_the_users_mask(tmp_path: Path) -> None:
     with pytest.raises(HklflowError, match="the user's mask has shape"):
         run("other.npy")
     (tmp_path / "no.npy").write_text("not an array")
-    with pytest.raises(HklflowError, match="is no array of numbers"):
+    with pytest.raises(HklflowError, match="is not a numeric array"):
         run("no.npy")
 
 

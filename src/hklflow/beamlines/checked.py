@@ -148,7 +148,7 @@ def _instance(kind: type) -> Kind:
 
 
 def _several(kind: Kind) -> Kind:
-    return f"a tuple, each item {kind[0]}", lambda value: _is_tuple(value, kind[1])
+    return f"a tuple of items, each {kind[0]}", lambda value: _is_tuple(value, kind[1])
 
 
 def _or_none(kind: Kind) -> Kind:

@@ -177,7 +177,7 @@ def _require_possible(
     if saturation is not None and not 0 < saturation < math.inf:
         raise HklflowError(f"--saturation {saturation:g} is no number of counts; give one above 0")
     if temperature is not None and (told := plausible.temperature_problem(temperature)):
-        raise HklflowError(f"--temperature: {told.partition(':')[0]}; give it in K")
+        raise HklflowError(f"--temperature: {told.partition(':')[0]}; enter it in K")
 
 
 def _numbers(text: str) -> frozenset[str] | None:
