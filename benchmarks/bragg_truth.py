@@ -123,11 +123,11 @@ def by_dials(simulation: Simulation, crystal: str, folder: Path) -> Reflections:
     """DIALS's intensities of the same frames."""
     from hklflow import nexus, stage
     from hklflow.dials.integrate import integrate as integrate_by_dials
-    from hklflow.formats.write_raw import NXmxWriter
+    from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
     from hklflow.stages import import_scan
 
     raw = folder / f"{crystal}.nxs"
-    with NXmxWriter(raw, **simulation.raw_header()) as writer:
+    with NXmxWriter(raw, NXmxHeader(**simulation.raw_header())) as writer:
         for frames in simulation.frames(16):
             writer.append(frames)
     scan = folder / f"{crystal}_scan.nxs"

@@ -30,7 +30,7 @@ from hklflow.dials.frames import find_spots
 from hklflow.dials.programs import find, workspace
 from hklflow.formats import spec
 from hklflow.formats.dials_expt import read_expt, write_expt
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import symmetry
 from hklflow.geometry.model import Model, from_orientation
 from hklflow.geometry.model_compare import compare
@@ -113,7 +113,7 @@ def simulated(name: str, cell: tuple[float, ...], group: str, folder: Path) -> S
     for i, simulation in enumerate(made):
         place = folder / f"rotation_{i}"
         place.mkdir(parents=True)
-        with NXmxWriter(place / "raw.nxs", **simulation.raw_header()) as writer:
+        with NXmxWriter(place / "raw.nxs", NXmxHeader(**simulation.raw_header())) as writer:
             for block in simulation.frames(16):
                 writer.append(block)
         run(import_scan, {"raw": [place / "raw.nxs"]}, {"scan": place / "scan.nxs"})

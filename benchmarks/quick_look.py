@@ -19,7 +19,7 @@ import numpy as np
 
 from hklflow import geometry, nexus, stage
 from hklflow.experiment import binned
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
 from hklflow.simulation.frames import (
     Background,
@@ -50,7 +50,7 @@ def write(path: Path, side: int, n_frames: int) -> np.ndarray:
     )
     frames = np.concatenate(list(simulation.frames(8)))
     header = simulation.raw_header() | {"n_frames": n_frames, "monitor": np.ones(n_frames)}
-    with NXmxWriter(path, **header) as writer:
+    with NXmxWriter(path, NXmxHeader(**header)) as writer:
         for first in range(0, n_frames, 40):
             # The same image twice would be refused.
             shifted = np.roll(frames[: n_frames - first], first // 40, axis=2)

@@ -71,12 +71,12 @@ class Watch:
             for name in ("read", "blocks", "stream"):
                 setattr(frames, name, self.noted("frame", getattr(frames, name)))
         if "numba.core.dispatcher" in sys.modules and self.once("numba"):
-            from numba.core.caching import FunctionCache
+            from hklflow.simd import private
 
-            dispatcher = sys.modules["numba.core.dispatcher"].Dispatcher
+            dispatcher, cache = private.dispatcher_and_cache()
             dispatcher.compile = self.timed("kernels", dispatcher.compile)
-            self.count(FunctionCache, "load_overload", "loaded", lambda found: found is not None)
-            self.count(FunctionCache, "save_overload", "compiled", lambda _: True)
+            self.count(cache, "load_overload", "loaded", lambda found: found is not None)
+            self.count(cache, "save_overload", "compiled", lambda _: True)
 
     def count(self, owner: type, name: str, what: str, good: Callable[[Any], bool]) -> None:
         """Count calls of a method whose result is good."""

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install DIALS, which is an engine that hklflow can use and does not need: by apt where that knows
-# it (Debian, Ubuntu; as root or with sudo), else into an environment of conda, mamba or micromamba.
+# Install DIALS, an optional engine of hklflow: by apt if apt offers it (Debian, Ubuntu; as root or with
+# sudo), else in an environment of conda, mamba or micromamba.
 set -eu
 cd "$(dirname "$0")"
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Remake the hashed locks from pyproject.toml; run by `make lock`. One lock serves Python 3.11 to
-# 3.13: versions are chosen for the oldest, markers keep what differs. The later locks hold all of
-# the first one, at the same versions.
+# Make the hashed lock files from pyproject.toml again; run by `make lock`. One lock file is for Python 3.11
+# to 3.13: versions are chosen for the oldest Python, markers hold the differences. The later lock files
+# contain all packages of the first one, at the same versions.
 set -eu
 cd "$(dirname "$0")/.."
 python -m pip install --quiet --disable-pip-version-check "uv>=0.5"

@@ -16,7 +16,7 @@ from hklflow.experiment import config
 from hklflow.experiment.cost import Estimate, Shape, job_counts
 from hklflow.formats.raw import open_frames, read_header, read_variance
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.modules import Modules
 from hklflow.images import masks
 from hklflow.images.masks import MaskBit
@@ -63,7 +63,9 @@ def counts(dtype: Any = np.uint32) -> np.ndarray:
 
 
 def write(path: Path, frames: np.ndarray, **changes: Any) -> Path:
-    with NXmxWriter(path, **(SIMULATION.raw_header() | {"dtype": frames.dtype} | changes)) as out:
+    with NXmxWriter(
+        path, NXmxHeader(**(SIMULATION.raw_header() | {"dtype": frames.dtype} | changes))
+    ) as out:
         out.append(frames)
     return path
 

@@ -8,7 +8,7 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.peaks.search import PeakSearch
 from hklflow.stages import find_peaks, import_scan
 
@@ -37,22 +37,24 @@ def search(folder: Path, beam: np.ndarray, monitor: np.ndarray, **params: Any) -
     counts = np.random.default_rng(3).poisson(LEVEL * beam[:, None, None], (N, *SHAPE))
     with NXmxWriter(
         place / "raw.nxs",
-        shape=SHAPE,
-        pixel_size=(1e-3, 1e-3),
-        origin=(0.02, 0.02, 0.1),
-        slow=(0.0, -1.0, 0.0),
-        fast=(-1.0, 0.0, 0.0),
-        wavelength=0.5,
-        axis_names=("phi",),
-        axes=[(-1.0, 0.0, 0.0)],
-        angles=[0.0],
-        start=0.0,
-        step=np.radians(1.0),
-        n_frames=N,
-        exposure=0.1,
-        monitor=monitor,
-        pixel_mask=np.zeros(SHAPE, np.uint32),
-        polarization=0.99,
+        NXmxHeader(
+            shape=SHAPE,
+            pixel_size=(1e-3, 1e-3),
+            origin=(0.02, 0.02, 0.1),
+            slow=(0.0, -1.0, 0.0),
+            fast=(-1.0, 0.0, 0.0),
+            wavelength=0.5,
+            axis_names=("phi",),
+            axes=[(-1.0, 0.0, 0.0)],
+            angles=[0.0],
+            start=0.0,
+            step=np.radians(1.0),
+            n_frames=N,
+            exposure=0.1,
+            monitor=monitor,
+            pixel_mask=np.zeros(SHAPE, np.uint32),
+            polarization=0.99,
+        ),
     ) as writer:
         writer.append(counts.astype(np.uint32))
     stage.run(

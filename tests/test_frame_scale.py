@@ -14,7 +14,7 @@ import pytest
 
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
@@ -82,7 +82,7 @@ def make(folder: Path, simulated: Simulation, factor: float = 1.0) -> Made:
     """Raw file, scan file, mask and frame statistics; the counts' expectation times `factor`."""
     folder.mkdir()
     header = simulated.raw_header()
-    with NXmxWriter(folder / "raw.nxs", **header) as writer:
+    with NXmxWriter(folder / "raw.nxs", NXmxHeader(**header)) as writer:
         if factor == 1.0:
             for block in simulated.frames(20):
                 writer.append(block)
@@ -424,7 +424,10 @@ def test_one_measurement_as_two_rotations_is_refused(
     copy.folder.mkdir(parents=True)
     header = absorbing.simulation.raw_header() | {"n_frames": 80, "temperature": 100.0}
     header["monitor"] = header["monitor"][10:]
-    with h5py.File(absorbing / "raw.nxs") as file, NXmxWriter(copy / "raw.nxs", **header) as writer:
+    with (
+        h5py.File(absorbing / "raw.nxs") as file,
+        NXmxWriter(copy / "raw.nxs", NXmxHeader(**header)) as writer,
+    ):
         writer.append(file["entry/data/data"][10:])
     measure(copy)
     text = (

@@ -10,7 +10,7 @@ import pytest
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import detector_to_dict
 from hklflow.stage import norms
 from hklflow.stages import find_peaks, import_scan
@@ -43,7 +43,7 @@ def written(path: Path, **changes: Any) -> Path:
         "pixel_mask": np.zeros(SHAPE, np.uint32),
         "polarization": 0.99,
     }
-    with NXmxWriter(path, **header | changes) as writer:
+    with NXmxWriter(path, NXmxHeader(**header | changes)) as writer:
         marks = np.arange(1, N + 1, dtype=np.uint32)
         writer.append(np.broadcast_to(marks[:, None, None], (N, *SHAPE)))
     return path

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from hklflow import geometry, nexus, stage
+from hklflow.base.values import HC
 from hklflow.constants import simulate as asics
-from hklflow.formats.nxmx import HC
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
 from hklflow.peaks.search import Peaks
 from hklflow.simulation.frames import (
@@ -102,7 +102,7 @@ def measure(path: Path, simulated: Simulation) -> Scan:
     for measured in MEASURED:
         (path / measured).mkdir(parents=True)
     header = simulated.raw_header()
-    with NXmxWriter(path / "counter/raw.nxs", **header) as writer:
+    with NXmxWriter(path / "counter/raw.nxs", NXmxHeader(**header)) as writer:
         writer.append(frames)
     rng = np.random.default_rng(9)
     raw, modules = np.zeros(frames.shape, np.uint16), []
@@ -116,7 +116,7 @@ def measure(path: Path, simulated: Simulation) -> Scan:
         raw[:, rows] = analog | np.array([0, 1, 3], np.uint16)[of] << 14
         modules.append(constants_of(truth, "jungfrau", m))
     constants = write_constants(path / "constants.nxs", modules)
-    with NXmxWriter(path / "jungfrau.nxs", **header | {"dtype": np.uint16}) as writer:
+    with NXmxWriter(path / "jungfrau.nxs", NXmxHeader(**header | {"dtype": np.uint16})) as writer:
         writer.append(raw)
     out = path / "integrator"
     outputs = {"frames": out / "raw.nxs", "picture": out / "c.png", "metrics": out / "correct.json"}

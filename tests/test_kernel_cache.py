@@ -104,17 +104,17 @@ def test_the_package_itself_uses_it() -> None:
 
 ENSURE = """
 import sys, time
-from hklflow import kernel_cache
+from hklflow.stage import kernels
 
 def run(command, **more):
     with open(sys.argv[1], "a") as file:
         file.write(" ".join(command[1:]) + chr(10))
     time.sleep(0.5)
     if sys.argv[2] == "0":
-        kernel_cache.marker("constants").touch()
+        kernels.marker("constants").touch()
 
-kernel_cache.subprocess.run = run
-kernel_cache.ensure("constants")
+kernels.subprocess.run = run
+kernels.ensure("constants")
 """
 
 

@@ -17,7 +17,7 @@ from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames, open_scan
 from hklflow.formats.raw_frames import Frames
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import left_out
 from hklflow.geometry.grid import Grid
 from hklflow.peaks.search import PeakFlag
@@ -102,7 +102,7 @@ def reduce_rotation(
     folder.mkdir()
     made = Reduced(folder)
     header = simulated.raw_header() | {"monitor": monitor}
-    with NXmxWriter(made.at("raw.nxs"), **header) as writer:
+    with NXmxWriter(made.at("raw.nxs"), NXmxHeader(**header)) as writer:
         writer.append(counts)
     run(import_scan, {"raw": [made.at("raw.nxs")]}, {"scan": made.at("scan.nxs")}, **params)
     both = {"scan": made.at("scan.nxs"), "mask": made.at("mask.nxs")}
@@ -304,7 +304,9 @@ def test_reflections_beside_the_hole_are_not_biased(whole: Reduced, spoilt: Redu
 
 
 def written(path: Path, counts: np.ndarray) -> Path:
-    with NXmxWriter(path, **simulation().raw_header() | {"dtype": counts.dtype}) as writer:
+    with NXmxWriter(
+        path, NXmxHeader(**simulation().raw_header() | {"dtype": counts.dtype})
+    ) as writer:
         writer.append(counts)
     return path
 

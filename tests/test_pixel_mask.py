@@ -11,7 +11,7 @@ from pyFAI.detectors import detector_factory
 from hklflow import nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.constants import files
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.masks import MaskBit
 from hklflow.stages import import_scan, pixel_mask
 
@@ -23,22 +23,24 @@ def write_scan(folder: Path, counts: np.ndarray, gaps: np.ndarray) -> Path:
     shape = counts.shape[1:]
     with NXmxWriter(
         folder / "raw.nxs",
-        shape=shape,
-        pixel_size=(1e-3, 1e-3),
-        origin=(0.02, 0.02, 0.1),
-        slow=(0.0, -1.0, 0.0),
-        fast=(-1.0, 0.0, 0.0),
-        wavelength=0.5,
-        axis_names=("phi",),
-        axes=[(-1.0, 0.0, 0.0)],
-        angles=[0.0],
-        start=0.0,
-        step=np.radians(0.5),
-        n_frames=len(counts),
-        exposure=0.1,
-        monitor=np.full(len(counts), 100.0),
-        pixel_mask=gaps.astype(np.uint32),
-        polarization=0.99,
+        NXmxHeader(
+            shape=shape,
+            pixel_size=(1e-3, 1e-3),
+            origin=(0.02, 0.02, 0.1),
+            slow=(0.0, -1.0, 0.0),
+            fast=(-1.0, 0.0, 0.0),
+            wavelength=0.5,
+            axis_names=("phi",),
+            axes=[(-1.0, 0.0, 0.0)],
+            angles=[0.0],
+            start=0.0,
+            step=np.radians(0.5),
+            n_frames=len(counts),
+            exposure=0.1,
+            monitor=np.full(len(counts), 100.0),
+            pixel_mask=gaps.astype(np.uint32),
+            polarization=0.99,
+        ),
     ) as writer:
         writer.append(counts)
     stage.run(

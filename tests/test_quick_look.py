@@ -9,7 +9,7 @@ import pytest
 
 from hklflow import nexus, stage
 from hklflow.experiment import binned
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import lattice
 from hklflow.simulation.frames import (
     Background,
@@ -77,7 +77,7 @@ def reduced(folder: Path, factor: int) -> tuple[dict[str, Any], nexus.Volume]:
     at |= {n: folder / f"{n}.nxs" for n in ("scale", "frame_mask", "all", "clean")}
     model = folder / "orientation.json"
     told = {"picture": folder / "picture.png", "metrics": folder / "metrics.json"}
-    with NXmxWriter(at["raw"], **simulation.raw_header()) as writer:
+    with NXmxWriter(at["raw"], NXmxHeader(**simulation.raw_header())) as writer:
         for frames in simulation.frames(25):
             writer.append(frames)
     raw = at["raw"]

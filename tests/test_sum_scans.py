@@ -18,7 +18,7 @@ from hklflow.formats.header import Header
 from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.sum_raw import _angles
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.frame_sum import FrameSum, sum_types
 from hklflow.simulation.frames import (
     Background,
@@ -55,7 +55,7 @@ def write_scan(path: Path, frames: np.ndarray, **changes: Any) -> Path:
     header |= {"n_frames": len(frames), "dtype": frames.dtype} | changes
     if len(frames) != N and "monitor" not in changes:
         header["monitor"] = np.ones(len(frames))
-    with NXmxWriter(path, **header) as writer:
+    with NXmxWriter(path, NXmxHeader(**header)) as writer:
         writer.append(frames)
     return path
 

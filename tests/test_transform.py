@@ -11,7 +11,7 @@ import pytest
 
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
 from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.images.mask3d import pack
@@ -66,7 +66,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("transform")
     simulated = simulation()
-    with NXmxWriter(folder / "raw.nxs", **simulated.raw_header()) as writer:
+    with NXmxWriter(folder / "raw.nxs", NXmxHeader(**simulated.raw_header())) as writer:
         for frames in simulated.frames(8):
             writer.append(frames)
     stage.run(

@@ -27,7 +27,7 @@ OPPOSITE |= {"fmin": "fmax", "nanargmin": "nanargmax"}
 OPPOSITE |= {large: small for small, large in OPPOSITE.items()}
 #: Calls that only speak.
 SPEAKS = {"print", "warn", "HklflowError", "debug", "info", "write_text"}
-COMPILES = re.compile(r"(n?jit|kernel|vectorize|guvectorize|intrinsic|overload|compiled_word)$")
+COMPILES = re.compile(r"(n?jit|kernel|vectorize|guvectorize|overload|word)$")
 #: Numbers with these names change how something looks.
 LOOKS = re.compile(r"size|width|alpha|colou?r|font|dpi|pad|zorder|style|rotation|lw|ms|shrink|loc$")
 
@@ -50,7 +50,7 @@ class Source:
         self.lines = text.splitlines()
         self.tree = ast.parse(text)
         self.parent = {c: p for p in ast.walk(self.tree) for c in ast.iter_child_nodes(p)}
-        self.vector = bool(re.search(r"^(from|import) llvmlite", text, re.M))
+        self.vector = bool(re.search(r"^from (llvmlite|hklflow\.simd\.value) import", text, re.M))
 
     def around(self, node: ast.AST) -> Iterator[ast.AST]:
         """The node and whatever it stands in, inside out."""

@@ -214,7 +214,7 @@ class Tree:
     def kernels(self, file: str) -> bool:
         """Whether numba compiles something of a module."""
         words = "\n".join(self.sources[file].lines)
-        return any(compiler in words for compiler in ("numba", "llvmlite", "hklflow.simd.jit"))
+        return any(compiler in words for compiler in ("numba", "llvmlite", "hklflow.simd"))
 
 
 def _module(file: str) -> str:

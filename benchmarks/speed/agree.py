@@ -116,7 +116,7 @@ def main() -> None:
         found[name] = compare(theirs, mine)
         if name.startswith("meerkat"):
             mine = ours(options.folder, options.frames, grid, truth.ub, early(turn))
-            found[f"{name}, hklflow told the same shift"] = compare(theirs, mine)
+            found[f"{name}, hklflow with the same shift"] = compare(theirs, mine)
     print("RESULT " + json.dumps({"cpu": 0, "wall": 0, "pixels": 0, "mb": 0, "found": found}))
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hklflow import geometry, nexus
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images import mask3d
 from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.images.scan import RotationScan
@@ -204,7 +204,7 @@ def write(folder: Path, n_frames: int, n_cbf: int) -> None:
     fields = truth.raw_header() | {"pixel_mask": bad.astype(np.uint32)}
     # DIALS 3.12 reads no NXmx file without it.
     fields["sensor_thickness"] = 450e-6
-    with NXmxWriter(folder / "a.nxs", **fields) as writer:
+    with NXmxWriter(folder / "a.nxs", NXmxHeader(**fields)) as writer:
         for block in _frames(truth):
             if writer.written < n_cbf:
                 kept.append(block[: n_cbf - writer.written])

@@ -102,12 +102,12 @@ def _head(results: Results) -> str:
     return f"""# Benchmark
 
 Written by `make bench` ({results["minutes"]} minutes, {on["date"]}).
-[Performance](performance.md) says what the figures mean for an experiment.
+[Performance](performance.md) explains what the figures mean for an experiment.
 
 **Machine**: {on["cpu"]}, {on["cores"]} cores, {on["memory GB"]} GB, {on["system"]}; load average
 {results["load before"]} when the run began.
 hklflow's environment: {listed(on["hklflow"])}.
-The peers': {listed(on["peers"])}; DIALS {on["dials"] or "not installed"}.
+Other programs' environment: {listed(on["peers"])}; DIALS {on["dials"] or "not installed"}.
 
 **Data**: {facts["frames"]} simulated frames of 1024 × 1024 pixels, 0.1° each, 60 keV, a crystal of
 5.2 × 5.6 × 7.9 Å in a random orientation; {100 * facts["masked"]:.1f} % of the pixels masked,
@@ -115,13 +115,14 @@ The peers': {listed(on["peers"])}; DIALS {on["dials"] or "not installed"}.
 NXmx with bitshuffle-LZ4 at {facts["bits per pixel"]:.1f} bits per pixel, in the page cache.
 Grids of ± 6.4, 6.9, 9.7 r.l.u.: a voxel is 4 pixels wide at 301³, 2.4 at 501³.
 
-**Rates** are millions of raw detector pixels (masked ones included) per CPU second, user and
-system, of all threads and processes: the median of {results["rounds"]} rounds, with quartiles. In
-every round all contenders run once, in random order, every measurement in a process of its own. Not
-counted are compilation (numba) and imports; for the peers neither tables of Q nor the first touch
-of their memory; for the DIALS programs what the same command costs on four frames. All run with one
-thread unless it says otherwise, BLAS and OpenMP included. Slow peers get fewer frames. Peak memory
-is that of the whole process with interpreter and libraries."""
+**Rates** are millions of raw detector pixels (masked ones included) per CPU second (user and system
+time of all threads and processes): the median of {results["rounds"]} rounds, with quartiles. In
+every round all programs run once, in random order, each in its own process. The time of compilation
+(numba) and imports is not counted; for the other programs, neither tables of Q nor the first touch
+of their memory is counted; for the DIALS programs, the cost of the same command on four frames is
+subtracted. All programs use one thread unless stated otherwise, also in BLAS and OpenMP. Slow
+programs get fewer frames. Peak memory is the memory of the whole process with interpreter and
+libraries."""
 
 
 def _transform(results: Results) -> str:
@@ -163,7 +164,7 @@ def _options(results: Results) -> str:
         span = f"{wall:.2f} s" if wall else "–"
         rows.append([job["name"], told, cost, span, _gb(results, key)])
     head = ["transform, 501³", "Mpixel per CPU s", "CPU time per pixel", "wall time"]
-    text = "## What options of the transform cost\n\n" + _table([*head, "peak memory"], rows)
+    text = "## Cost of the transform's options\n\n" + _table([*head, "peak memory"], rows)
     one, two = walls[results["jobs"][keys[0]]["name"]], walls.get("two threads")
     if one and two:
         text += f"\n\nTwo threads take {two / one:.2f} of the wall time of one."
@@ -187,8 +188,8 @@ def _roofline(results: Results) -> str:
         for key in _find(results, "roofline", name):
             told = _problem(results, key) or _spread(rates(results, key))
             rows.append([name, what, told])
-    text = "## Roofline: what the parts cost by themselves\n\n"
-    text += _table(["part", "what is measured", "per CPU second"], rows, 2)
+    text = "## Roofline: cost of the parts\n\n"
+    text += _table(["part", "measurement", "per CPU second"], rows, 2)
     index, scatter = (_rate_of(results, "roofline", name) for name in ("index", "scatter"))
     rows = []
     for key in _find(results, "roofline", "updates"):
@@ -203,9 +204,7 @@ def _roofline(results: Results) -> str:
             row += [f"{1e3 / sum(cost):.0f}"]
             rows.append([*row, f"{sum(cost) * own / 10:.0f} %" if own else "–"])
     head = ["roofline", "additions per pixel", "decode, ns", "index, ns", "additions, ns"]
-    text += (
-        "\n\nA pixel stays in a voxel for some frames, and must be added once when it leaves.\n\n"
-    )
+    text += "\n\nA pixel stays in a voxel for some frames, and is added once when it leaves.\n\n"
     return text + _table([*head, "Mpixel per CPU s", "hklflow reaches"], rows)
 
 
@@ -233,7 +232,7 @@ def _peaks(results: Results) -> str:
         text += (
             f" Of {last[-1]['sure']} clear simulated peaks (ten standard deviations, away from "
             f"gaps) {100 * last[-1]['recall']:.1f} % are found, at a median distance of "
-            f"{last[-1]['median offset']:.3f} pixels or frames from where they are."
+            f"{last[-1]['median offset']:.3f} pixels or frames from their true places."
         )
     return text
 
@@ -249,7 +248,7 @@ def _memory(results: Results) -> str:
         start = f"{before / 1024:.2f} GB" if before else "–"
         rows.append([job["name"], str(job["frames"]), told, _gb(results, key), start])
     head = ["transform, 1001³", "frames", "Mpixel per CPU s", "peak memory"]
-    head += ["of it before the first frame"]
+    head += ["memory before the first frame"]
     return "## Memory of a large grid\n\n" + _table(head, rows)
 
 
@@ -272,10 +271,10 @@ def _agree(results: Results) -> str:
     head = ["hklflow against", "voxels", "correlation of counts", "of numbers of pixels"]
     return f"""## The same work
 
-Volumes (301³) of the first 20 frames, sums of raw counts and numbers of pixels, voxel by voxel
-against hklflow's with a norm of 1. meerkat puts a frame half a slice before its centre;
+Volumes (301³) of the first 20 frames: sums of raw counts and numbers of pixels are compared with
+hklflow's (with a norm of 1), voxel by voxel. meerkat puts a frame half a slice before its centre;
 rs_mapper maps Q, takes a pixel's corner for its centre and counts masked pixels as zeros (its means
-are compared with hklflow's told to do the same); Gridder3D leaves out the outer half of the
-outermost voxels. The mappings are otherwise the same.
+are compared with hklflow's means in the same convention); Gridder3D leaves out the outer half of
+the outermost voxels. The mappings are otherwise the same.
 
 {_table([*head, "equal voxels"], rows)}"""

@@ -14,7 +14,7 @@ from hklflow.formats.dials_expt import write_expt
 from hklflow.formats.nxrefine import write_nxrefine
 from hklflow.formats.poni import Poni, write_poni
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.formats.xds import write_xparm
 from hklflow.geometry import Beam, Detector, Goniometer, Rotation, Scan
 from hklflow.geometry.grid import Grid
@@ -126,24 +126,26 @@ def make(folder: Path) -> None:
 def _write_nxmx(path: Path) -> None:
     with NXmxWriter(
         path,
-        shape=SHAPE,
-        pixel_size=(1e-4, 1e-4),
-        origin=(0.0005, 0.0006, 0.1),
-        slow=(0.0, -1.0, 0.0),
-        fast=(-1.0, 0.0, 0.0),
-        wavelength=0.5,
-        axis_names=("phi",),
-        axes=[(-1.0, 0.0, 0.0)],
-        angles=[0.0],
-        start=np.radians(-5.0),
-        step=np.radians(STEP),
-        n_frames=N,
-        exposure=0.1,
-        monitor=100.0 + np.arange(N),
-        pixel_mask=np.zeros(SHAPE, np.uint32),
-        temperature=300.0,
-        polarization=0.99,
-        attenuator_transmission=0.5,
+        NXmxHeader(
+            shape=SHAPE,
+            pixel_size=(1e-4, 1e-4),
+            origin=(0.0005, 0.0006, 0.1),
+            slow=(0.0, -1.0, 0.0),
+            fast=(-1.0, 0.0, 0.0),
+            wavelength=0.5,
+            axis_names=("phi",),
+            axes=[(-1.0, 0.0, 0.0)],
+            angles=[0.0],
+            start=np.radians(-5.0),
+            step=np.radians(STEP),
+            n_frames=N,
+            exposure=0.1,
+            monitor=100.0 + np.arange(N),
+            pixel_mask=np.zeros(SHAPE, np.uint32),
+            temperature=300.0,
+            polarization=0.99,
+            attenuator_transmission=0.5,
+        ),
     ) as writer:
         writer.append(frames())
 

@@ -9,14 +9,14 @@ from .table import CASES, FINE, THEMES
 PAGE = Path(__file__).parents[2] / "docs/bad_input.md"
 
 _HEAD = """\
-# Bad input, and what you are told
+# Messages about bad input
 
-Every row is a test: the command ends with **exit code 2**, prints this and no traceback, and
-nothing is written or changed (but logs, and empty lock files). The same commands pass on the
-undamaged experiment. … stands for what differs from machine to machine: folders, and what the
-system or a library says of the cause.
+Every row is a test. The command ends with **exit code 2** and prints this message, no traceback.
+Nothing is written or changed, except logs and empty lock files. With good input the same command
+passes. … stands for text that differs from machine to machine: folders, and messages of the system
+or of a library.
 
-What breaks while the workflow runs is in [failures.md](failures.md).
+For faults during a run see [When something breaks](failures.md).
 """
 
 
@@ -25,9 +25,9 @@ def text() -> str:
     parts = [_HEAD, f"{len(CASES)} cases:"]
     for theme, cases in THEMES.items():
         rows = [f"| {case.wrong} | `{_short(case)}` | {_told(case)} |" for case in cases]
-        parts += [f"## {theme}\n", "| What is wrong | Command | What you are told |\n|---|---|---|"]
+        parts += [f"## {theme}\n", "| Input | Command | Message |\n|---|---|---|"]
         parts[-1] += "\n" + "\n".join(rows)
-    parts.append("## What is right, though it looks wrong\n")
+    parts.append("## Good input that looks wrong\n")
     parts.append("\n".join(f"* {fine.what}" for fine in FINE))
     return "\n".join(part + "\n" for part in parts)
 

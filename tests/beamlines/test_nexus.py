@@ -11,7 +11,7 @@ from hklflow.beamlines.nexus import eiger, nxmx
 from hklflow.formats.header import Header
 from hklflow.formats.light import write_light
 from hklflow.formats.raw import open_frames
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 
 from .examples import Example, example
 
@@ -29,21 +29,23 @@ def write_nxmx(path, *, sample="quartz", temperature=300.0, chi=0.0, start=0.0, 
     }
     with NXmxWriter(
         path,
-        shape=SHAPE,
-        n_frames=N,
-        pixel_size=(1e-4, 1e-4),
-        origin=(4e-4, 5e-4, 0.1),
-        slow=(0, -1, 0),
-        fast=(-1, 0, 0),
-        axis_names=("chi", "phi"),
-        axes=((0, 0, 1), (-1, 0, 0)),
-        angles=np.radians([chi, 0]),
-        scan_axis=1,
-        start=np.radians(start),
-        step=np.radians(0.5),
-        temperature=temperature,
-        sample_name=sample,
-        **{**fields, **more},
+        NXmxHeader(
+            shape=SHAPE,
+            n_frames=N,
+            pixel_size=(1e-4, 1e-4),
+            origin=(4e-4, 5e-4, 0.1),
+            slow=(0, -1, 0),
+            fast=(-1, 0, 0),
+            axis_names=("chi", "phi"),
+            axes=((0, 0, 1), (-1, 0, 0)),
+            angles=np.radians([chi, 0]),
+            scan_axis=1,
+            start=np.radians(start),
+            step=np.radians(0.5),
+            temperature=temperature,
+            sample_name=sample,
+            **{**fields, **more},
+        ),
     ) as writer:
         writer.append(np.ones((N, *SHAPE), np.uint32))
     return path

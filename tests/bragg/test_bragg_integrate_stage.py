@@ -11,7 +11,7 @@ import pytest
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.reflections import UNFIT, ReflectionFlag
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.frame_scale import FrameScale, Transmission
 from hklflow.peaks.search import find_peaks
 from hklflow.simulation.frames import Simulation
@@ -39,7 +39,7 @@ def made(simulation: Simulation, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder with what the stage reads."""
     folder = tmp_path_factory.mktemp("integrate")
     frames = np.concatenate(list(simulation.frames(16)))
-    with NXmxWriter(folder / "raw.nxs", **simulation.raw_header()) as writer:
+    with NXmxWriter(folder / "raw.nxs", NXmxHeader(**simulation.raw_header())) as writer:
         writer.append(frames)
     stage.run(
         import_scan.main,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.bragg.model_mask import Ellipsoids, ModelMask, reflections, touched
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
 from hklflow.images import mask3d
 from hklflow.images.masks import MaskBit
@@ -249,7 +249,7 @@ def test_too_few_peaks_are_refused() -> None:
 def test_the_stage_adds_the_reflections_to_the_artefacts(tmp_path: Path) -> None:
     simulation, counts, peaks = measured("triclinic")
     rotation = simulated.rotation_of(simulation)
-    with NXmxWriter(tmp_path / "raw.nxs", **simulation.raw_header()) as writer:
+    with NXmxWriter(tmp_path / "raw.nxs", NXmxHeader(**simulation.raw_header())) as writer:
         writer.append(counts)
     n = len(counts)
     scan = RotationScan(

@@ -15,7 +15,7 @@ from hklflow.bragg import tune
 from hklflow.cli.config_edit import lines_for, with_values
 from hklflow.cli.lock import only_one
 from hklflow.experiment.config import read_yaml
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.scan import RotationScan
 from hklflow.simulation.frames import (
     Background,
@@ -193,7 +193,7 @@ def simulation() -> Simulation:
 def measured(folder: Path, hklflow: Hklflow, simulation: Simulation) -> Path:
     """An experiment with a scan whose frames are imported and masked."""
     (folder / "raw").mkdir(exist_ok=True)
-    with NXmxWriter(folder / "raw/scan.nxs", **simulation.raw_header()) as writer:
+    with NXmxWriter(folder / "raw/scan.nxs", NXmxHeader(**simulation.raw_header())) as writer:
         for block in simulation.frames(block=20):
             writer.append(block)
     done = hklflow(

@@ -12,14 +12,14 @@ from tests.constants.true_constants import constants_of, write_constants
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import HC
 from hklflow.constants import simulate
 from hklflow.constants.detectors import integrating
 from hklflow.constants.rotation_frames import Run
 from hklflow.constants.status import Bit
 from hklflow.constants.write_layouts import RawFrames, write_run
-from hklflow.formats.nxmx import HC
 from hklflow.formats.raw import open_frames, read_header
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.stages import correct_frames, import_scan
 
 ENERGY, N, MODULE = 12.0, 5, (32, 64)
@@ -75,7 +75,7 @@ def jungfrau(folder: Path, photons: np.ndarray, **header: Any) -> tuple[Path, Pa
         "temperature": 90.0,
         "dtype": np.uint16,
     }
-    with NXmxWriter(folder / "raw.nxs", **given | header) as writer:
+    with NXmxWriter(folder / "raw.nxs", NXmxHeader(**given | header)) as writer:
         writer.append(raw)
     modules = [constants_of(t, "jungfrau", m) for m, t in enumerate(made)]
     return folder / "raw.nxs", write_constants(folder / "constants.nxs", modules)

@@ -16,7 +16,7 @@ from hklflow.constants import files, flood
 from hklflow.constants.gates import Gates, figures, judge
 from hklflow.constants.simulate_counters import CounterTruth, counted, draw
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import Detector, corrections, detector_to_dict
 from hklflow.images.masks import MaskBit
 from hklflow.stage import norms
@@ -50,7 +50,7 @@ def write(path: Path, frames: np.ndarray, bits: np.ndarray, **more: Any) -> Path
     }  # fmt: skip
     known = bits & np.uint32(MaskBit.GAP | MaskBit.VIRTUAL)
     with NXmxWriter(
-        path, shape=SHAPE, n_frames=len(frames), pixel_mask=known, **(header | more)
+        path, NXmxHeader(shape=SHAPE, n_frames=len(frames), pixel_mask=known, **(header | more))
     ) as writer:
         writer.append(np.where(frames < 0, 2**32 - 1, frames).astype(np.uint32))
     return path

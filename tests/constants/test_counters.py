@@ -11,7 +11,7 @@ from scipy.stats import poisson
 from hklflow.base.errors import HklflowError
 from hklflow.constants import counters
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.dispersion import ModuleDispersion
 from hklflow.images.masks import MaskBit
 from hklflow.images.pixel_moments import PixelMoments, local_outliers
@@ -173,7 +173,7 @@ def test_flags_of_an_nxmx_file_are_kept_as_they_are(tmp_path: Path) -> None:
     counts[:, 5, 5] = FLAG  # switched off after the mask was made
     path = tmp_path / "raw.nxs"
     with NXmxWriter(
-        path, shape=(20, 30), n_frames=7, pixel_mask=bits, exposure=0.5, saturation=10
+        path, NXmxHeader(shape=(20, 30), n_frames=7, pixel_mask=bits, exposure=0.5, saturation=10)
     ) as writer:
         writer.append(counts)
     run = counters.measure(str(path), 3)
@@ -187,7 +187,7 @@ def test_flags_of_an_nxmx_file_are_kept_as_they_are(tmp_path: Path) -> None:
     assert trusted.moments.frames[0, 0] == (counts[:, 0, 0] < 10).sum()
     assert trusted.moments.largest.max() == 9
     empty = tmp_path / "empty.nxs"
-    with NXmxWriter(empty, shape=(20, 30), n_frames=2) as writer:
+    with NXmxWriter(empty, NXmxHeader(shape=(20, 30), n_frames=2)) as writer:
         writer.append(np.zeros((2, 20, 30), np.uint32))
     with pytest.raises(HklflowError, match="0 frames with light"):
         counters.measure(str(empty), 3, levels=True)

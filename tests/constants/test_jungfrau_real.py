@@ -21,7 +21,7 @@ from hklflow.constants.detectors import integrating
 from hklflow.constants.files import Constants, Quantity
 from hklflow.constants.gathered import CellFrames
 from hklflow.formats.raw import open_frames, read_header
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.stages import correct_frames
 
 SHAPE = (512, 1024)
@@ -88,7 +88,7 @@ def test_frames_through_the_stage_have_their_zero(
 ) -> None:
     """Their zero is right, and the noise as it claims."""
     header = {"shape": SHAPE, "n_frames": 4, "dtype": np.uint16, "attenuator_transmission": None}
-    with NXmxWriter(tmp_path / "raw.nxs", **header) as writer:
+    with NXmxWriter(tmp_path / "raw.nxs", NXmxHeader(**header)) as writer:
         writer.append(raw)
     path = write_constants(tmp_path / "constants.nxs", [constants])
     out = tmp_path / "c.nxs"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hklflow import geometry, nexus, stage
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.peaks.table import Peaks
 from hklflow.simulation.frames import (
     CrystalModel,
@@ -99,7 +99,7 @@ def make(folder: Path, scans: tuple[Simulation, ...]) -> Made:
     for i, simulation in enumerate(scans):
         place = folder / NAMES[i]
         place.mkdir(parents=True, exist_ok=True)
-        with NXmxWriter(place / "raw.nxs", **simulation.raw_header()) as writer:
+        with NXmxWriter(place / "raw.nxs", NXmxHeader(**simulation.raw_header())) as writer:
             for block in simulation.frames(16):
                 writer.append(block)
         stage.run(

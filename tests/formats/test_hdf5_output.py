@@ -18,7 +18,7 @@ from hklflow import nexus, stage
 from hklflow.formats import hdf5_output as hdf5_output_module
 from hklflow.formats.hdf5_output import hdf5_output, require_written
 from hklflow.formats.write_images import write_image
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry.grid import Grid
 
 
@@ -130,7 +130,7 @@ def test_raw_frames_without_room_leave_no_file(tmp_path: Path) -> None:
     frames = np.random.default_rng(1).integers(0, 2**31, (4, 100, 100), dtype=np.uint32)
 
     def write() -> None:
-        with NXmxWriter(tmp_path / "a.nxs", shape=(100, 100), n_frames=4) as writer:
+        with NXmxWriter(tmp_path / "a.nxs", NXmxHeader(shape=(100, 100), n_frames=4)) as writer:
             writer.append(frames)
 
     with limit_of_file_size(50_000), pytest.raises(OSError, match="File too large"):

@@ -15,7 +15,7 @@ import pytest
 from tests.test_nexus import DEFAULTS, _master, _product, _volume
 
 from hklflow import nexus
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.images.frame_scale import FrameScale, Transmission
 
 RECORD = {"stage": "a", "version": "1", "stage_version": 1, "started": "2020-01-01T00:00:00"}
@@ -28,7 +28,7 @@ KINDS = [*DEFAULTS, "history", "scale", "temperatures", "stack", "master", "raw"
 
 def write_raw(path, **header):
     counts = np.random.default_rng(1).poisson(4, (5, 40, 30)).astype(np.uint32)
-    with NXmxWriter(path, shape=(40, 30), n_frames=5, **header) as writer:
+    with NXmxWriter(path, NXmxHeader(shape=(40, 30), n_frames=5, **header)) as writer:
         writer.append(counts)
     return path
 

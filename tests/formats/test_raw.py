@@ -10,7 +10,7 @@ from hklflow.base.errors import HklflowError
 from hklflow.formats.raw import open_frames, read_header
 from hklflow.formats.series import find_files
 from hklflow.formats.write_images import write_cbf_series
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 
 N, SHAPE = 7, (12, 9)
 
@@ -590,25 +590,27 @@ def test_what_the_nxmx_writer_writes(tmp_path, counts):
     path = tmp_path / "w.nxs"
     with NXmxWriter(
         path,
-        shape=SHAPE,
-        pixel_size=(172e-6, 150e-6),
-        origin=[0.01, 0.02, 0.3],
-        slow=slow,
-        fast=fast,
-        wavelength=0.7,
-        axis_names=("omega", "phi"),
-        axes=[[1, 0, 0], [0, 0.6, 0.8]],
-        angles=[0.0, 0.4],
-        scan_axis=1,
-        start=0.1,
-        step=0.002,
-        n_frames=N,
-        exposure=0.1,
-        monitor=np.arange(N) + 5.0,
-        pixel_mask=mask,
-        temperature=80.0,
-        attenuator_transmission=0.1,
-        polarization=0.9,
+        NXmxHeader(
+            shape=SHAPE,
+            pixel_size=(172e-6, 150e-6),
+            origin=[0.01, 0.02, 0.3],
+            slow=slow,
+            fast=fast,
+            wavelength=0.7,
+            axis_names=("omega", "phi"),
+            axes=[[1, 0, 0], [0, 0.6, 0.8]],
+            angles=[0.0, 0.4],
+            scan_axis=1,
+            start=0.1,
+            step=0.002,
+            n_frames=N,
+            exposure=0.1,
+            monitor=np.arange(N) + 5.0,
+            pixel_mask=mask,
+            temperature=80.0,
+            attenuator_transmission=0.1,
+            polarization=0.9,
+        ),
     ) as writer:
         writer.append(counts)
     header = read_header(path)

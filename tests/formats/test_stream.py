@@ -15,7 +15,7 @@ import pytest
 from hklflow.base.errors import HklflowError
 from hklflow.formats.nxframes import NexusFrames
 from hklflow.formats.raw import open_frames
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 
 N, SHAPE = 11, (70, 45)
 LZ4 = hdf5plugin.Bitshuffle(cname="lz4")
@@ -149,7 +149,7 @@ def test_types_past_hdf5(tmp_path, dtype, threads, no_hdf5):
 
 
 def test_what_the_writer_writes_goes_past_hdf5(tmp_path, counts, no_hdf5):
-    with NXmxWriter(tmp_path / "w.nxs", shape=SHAPE, n_frames=N) as writer:
+    with NXmxWriter(tmp_path / "w.nxs", NXmxHeader(shape=SHAPE, n_frames=N)) as writer:
         writer.append(counts)
     with open_frames(tmp_path / "w.nxs") as frames:
         np.testing.assert_array_equal(np.concatenate(collect(frames, 4)), counts)

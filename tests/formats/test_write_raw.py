@@ -9,7 +9,7 @@ import pytest
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.write_images import write_cbf_series, write_image
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.simulation.frames import (
     CrystalModel,
     DetectorModel,
@@ -40,7 +40,7 @@ FRAMES = np.random.default_rng(0).poisson(9, (5, 20, 30)).astype(np.uint32)
 @pytest.fixture
 def scan_file(tmp_path):
     path = tmp_path / "scan.nxs"
-    with NXmxWriter(path, **SIMULATION.raw_header()) as writer:
+    with NXmxWriter(path, NXmxHeader(**SIMULATION.raw_header())) as writer:
         writer.append(FRAMES[:2])
         writer.append(FRAMES[2:])
     return path
@@ -112,7 +112,9 @@ def test_detector_on_an_arm(tmp_path, delta):
     origin = 0.3 * normal - 4e-4 * slow - 7e-4 * fast
     path = tmp_path / "arm.nxs"
     header = SIMULATION.raw_header() | {"pixel_size": (1e-4, 1e-4), "pixel_mask": None}
-    with NXmxWriter(path, **header | {"origin": origin, "slow": slow, "fast": fast}) as writer:
+    with NXmxWriter(
+        path, NXmxHeader(**header | {"origin": origin, "slow": slow, "fast": fast})
+    ) as writer:
         writer.append(FRAMES)
     with h5py.File(path) as file:
         detector = file["entry/instrument/detector"]
@@ -178,7 +180,7 @@ def test_an_error_leaves_no_file(tmp_path):
     path = tmp_path / "scan.nxs"
 
     def write_and_fail():
-        with NXmxWriter(path, **SIMULATION.raw_header()) as writer:
+        with NXmxWriter(path, NXmxHeader(**SIMULATION.raw_header())) as writer:
             writer.append(FRAMES)
             raise ZeroDivisionError
 
@@ -189,7 +191,7 @@ def test_an_error_leaves_no_file(tmp_path):
 
 def test_nothing_has_the_final_name_before_the_end(tmp_path):
     path = tmp_path / "scan.nxs"
-    with NXmxWriter(path, **SIMULATION.raw_header()) as writer:
+    with NXmxWriter(path, NXmxHeader(**SIMULATION.raw_header())) as writer:
         writer.append(FRAMES)
         assert not path.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["scan.nxs"]
@@ -198,7 +200,7 @@ def test_nothing_has_the_final_name_before_the_end(tmp_path):
 def test_missing_frames_are_refused(tmp_path):
     with (
         pytest.raises(HklflowError, match="3 of 5 frames"),
-        NXmxWriter(tmp_path / "scan.nxs", **SIMULATION.raw_header()) as writer,
+        NXmxWriter(tmp_path / "scan.nxs", NXmxHeader(**SIMULATION.raw_header())) as writer,
     ):
         writer.append(FRAMES[:3])
     assert list(tmp_path.iterdir()) == []
@@ -215,14 +217,16 @@ def test_missing_frames_are_refused(tmp_path):
 def test_wrong_blocks_are_refused(tmp_path, block, message):
     with (
         pytest.raises(HklflowError, match=message),
-        NXmxWriter(tmp_path / "scan.nxs", **SIMULATION.raw_header()) as writer,
+        NXmxWriter(tmp_path / "scan.nxs", NXmxHeader(**SIMULATION.raw_header())) as writer,
     ):
         writer.append(block)
 
 
 def test_wrong_monitor_is_refused(tmp_path):
     with pytest.raises(HklflowError, match="monitor"):
-        NXmxWriter(tmp_path / "s.nxs", **{**SIMULATION.raw_header(), "monitor": np.ones(4)})
+        NXmxWriter(
+            tmp_path / "s.nxs", NXmxHeader(**{**SIMULATION.raw_header(), "monitor": np.ones(4)})
+        )
 
 
 def cbf(folder: Path, **changes):

@@ -91,7 +91,7 @@ json.dump({
 def write_file(path):
     import numpy as np
 
-    from hklflow.formats.write_raw import NXmxWriter
+    from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
     from hklflow.simulation.frames import (
         CrystalModel,
         DetectorModel,
@@ -118,7 +118,9 @@ def write_file(path):
         scan=ScanModel(SETUP["start"], SETUP["step"], SETUP["n_frames"], SETUP["wavelength"]),
         crystal=CrystalModel(tuple(SETUP["cell"])),
     )
-    with NXmxWriter(path, **{**simulation.raw_header(), "sensor_thickness": 1e-6}) as writer:
+    with NXmxWriter(
+        path, NXmxHeader(**{**simulation.raw_header(), "sensor_thickness": 1e-6})
+    ) as writer:
         writer.append(np.zeros((SETUP["n_frames"], *SETUP["shape"]), dtype=np.uint32))
 
 

@@ -34,6 +34,7 @@ class Case:
         tables = [table.select(orientation.usable(table)) for table in tables]
         self.peaks = [refinement.Peaks(*(getattr(t, n) for n in COLUMNS)) for t in tables]
         self.intensities = [table.intensity for table in tables]
+        self.widths = [np.sqrt((t.width_slow**2 + t.width_fast**2) / 2) for t in tables]
         self.group = symmetry.space_group(self.world.space_group)
         self.free = FREE if len(tables) == 1 else (*FREE, "misorientation")
         self.refined = refinement.refine(
@@ -51,7 +52,8 @@ class Case:
     def doubts(self) -> dict[str, Any]:
         n = len(self.peaks)
         named = Named("s", "a", [f"r{i}" for i in range(n)], [100] * n)
-        return doubts(self.refined, self.peaks, self.intensities, self.group, self.free, named)
+        given = self.intensities, self.widths
+        return doubts(self.refined, self.peaks, *given, self.group, self.free, named)
 
 
 @cache

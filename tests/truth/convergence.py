@@ -16,7 +16,7 @@ from hklflow import geometry, nexus, stage
 from hklflow.bragg.converge import Loop, Model, Outcome
 from hklflow.bragg.reflections import Reflections
 from hklflow.calibration.bragg_level import ModuleLevel, module_level
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter
 from hklflow.geometry import Rotation, lattice, symmetry
 from hklflow.geometry.modules import Modules
 from hklflow.images.frame_scale import FrameScale, Transmission
@@ -336,7 +336,7 @@ def _raw(
         frames[cut] = np.concatenate([block[cut] for block in made.frames(16)])
     header = simulation("P 6/m m m", setting, **crystal).raw_header()
     header["pixel_mask"] = (frames[0] == GAP_VALUE).astype(np.uint32)
-    with NXmxWriter(path, **header) as writer:
+    with NXmxWriter(path, NXmxHeader(**header)) as writer:
         writer.append(frames)
 
 

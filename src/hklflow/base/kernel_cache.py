@@ -10,15 +10,13 @@ any of them numba cannot be imported.
 import fcntl
 import hashlib
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 #: A module that contains one of these has kernels, or words for them.
-_WORDS = (b"import numba", b"from numba", b"llvmlite import", b"hklflow.simd.jit import")
+_WORDS = (b"import numba", b"from numba", b"llvmlite import", b"from hklflow.simd")
 
 
 def choose(package: Path) -> None:
@@ -31,7 +29,7 @@ def choose(package: Path) -> None:
     """
     if os.environ.get("NUMBA_CACHE_DIR"):
         return
-    name = f"kernels-{_state(package)}"
+    name = f"kernels-{state(package)}"
     for base in _places(package):
         folder = base / name
         try:
@@ -45,29 +43,6 @@ def choose(package: Path) -> None:
             return
 
 
-def ensure(group: str) -> None:
-    """Compile a group of kernels, unless this was done; other processes wait.
-
-    Otherwise all jobs that start together after an installation would compile the same kernels. If
-    the file system does not support locks, or the compilation fails, each job compiles its own.
-
-    Parameters
-    ----------
-    group : str
-        Name of the group in `hklflow.experiment.warm`.
-    """
-    done = marker(group)
-    if done is None or done.exists():
-        return
-    with suppress(OSError), done.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if done.exists():
-            return
-        print(f"compiling the kernels of {group}, once for this installation", flush=True)
-        command = [sys.executable, "-m", "hklflow.experiment.warm", group]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-
-
 @contextmanager
 def locked() -> Iterator[None]:
     """Lock the cache folder, if it exists and the file system supports locks."""
@@ -78,17 +53,7 @@ def locked() -> Iterator[None]:
         yield
 
 
-def marker(group: str) -> Path | None:
-    """Return the file that marks a group as compiled, here and for this processor."""
-    from llvmlite.binding import get_host_cpu_name
-
-    folder = os.environ.get("NUMBA_CACHE_DIR")
-    state = _state(Path(__file__).parents[1])
-    words = group, state, sys.implementation.cache_tag, get_host_cpu_name()
-    return Path(folder) / f"{'-'.join(words)}.done" if folder else None
-
-
-def _state(package: Path) -> str:
+def state(package: Path) -> str:
     """Return a digest of the modules that have kernels, or words for them."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

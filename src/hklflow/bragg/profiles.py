@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from hklflow.bragg.predicted import Spots
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import NOT_WHOLE, Peaks
 
 Floats = NDArray[np.float64]
 
@@ -82,23 +82,13 @@ def polynomial(slow: ArrayLike, fast: ArrayLike, shape: tuple[int, int]) -> Floa
 # --------------------------------------------------------------------- from the peaks
 
 
-_UNFIT = (
-    PeakFlag.EDGE
-    | PeakFlag.MASKED
-    | PeakFlag.SCAN_END
-    | PeakFlag.LONG
-    | PeakFlag.OVERLAP
-    | PeakFlag.FIT_FAILED
-    | PeakFlag.OVERLOAD
-    | PeakFlag.MOMENTS
-)
 _NEAR = np.array([2.0, 3.0, 3.0])  # frames and pixels between a peak and its reflection
 _STRONG_PEAK = 10.0
 
 
 def matched(spots: Spots, peaks: Peaks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of spots and of strong whole peaks that belong together, the strongest peak first."""
-    fit = (peaks.flags & int(_UNFIT)) == 0
+    fit = (peaks.flags & int(NOT_WHOLE)) == 0
     fit &= peaks.intensity > _STRONG_PEAK * np.sqrt(peaks.var_intensity)
     rows = np.flatnonzero(fit)
     rows = rows[np.argsort(-peaks.intensity[rows], kind="stable")]

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation
 from hklflow.orientation.lattice_search import fit, is_indexed
-from hklflow.peaks.search import PeakFlag, PeakParams, find_peaks
+from hklflow.peaks.search import PeakParams, find_peaks
+from hklflow.peaks.table import UNUSABLE
 
 Floats = NDArray[np.float64]
 Index = Callable[[Floats], Floats]
@@ -63,7 +64,6 @@ _OTHERS = ((5.0, 8.0), (8.0, 12.0), (12.0, 20.0))
 _STRONG = 100, 3000  # least and largest number of strong spots for that
 _AS_GOOD = 0.95  # of the best lattice's score
 # Spots whose centroid cannot be trusted; at the ends of a block they are cut.
-_UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Block:
         limits = {n: getattr(self, n) for n in ("invalid_from", "saturation", "valid_from")}
         found = find_peaks(self.read(), self.bad, replace(params, **limits), first_frame=self.first)
         place = np.stack([found.frame, found.slow, found.fast])
-        use = ((found.flags & int(_UNUSABLE)) == 0) & np.isfinite(place).all(axis=0)
+        use = ((found.flags & int(UNUSABLE)) == 0) & np.isfinite(place).all(axis=0)
         return self.rotation.q_crystal(*place[:, use]), found.significance[use]
 
 

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import NAME
 from hklflow.calibration.states import is_state_id
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_NAME = re.compile(NAME)
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _KIND = re.compile(r"[a-z][a-z0-9]*")
 _VERSION = re.compile(r"v_([0-9]{4,9})")

@@ -18,14 +18,12 @@ from hklflow.base.errors import HklflowError
 from hklflow.calibration.calibrants import two_theta
 from hklflow.calibration.rings import RingPoints
 from hklflow.formats.poni import Poni
-from hklflow.geometry import Detector, rotation_matrix
+from hklflow.geometry import BEAM, Detector, rotation_matrix
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 PARAMETERS = ("dist", "poni1", "poni2", "rot1", "rot2")
-
-BEAM = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)

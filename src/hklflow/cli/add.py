@@ -1,11 +1,14 @@
 """`hklflow sample add` and `hklflow scan add`: one more row in a table, checked before."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from hklflow.base.errors import HklflowError
-from hklflow.cli.folder import experiment
+from cyclopts import Parameter
 
-CELL = ("a", "b", "c", "alpha", "beta", "gamma")
+from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
+from hklflow.cli.folder import experiment
+from hklflow.cli.options import Directory
 
 
 def add_sample(
@@ -16,7 +19,7 @@ def add_sample(
     cell: tuple[float, float, float, float, float, float] | None = None,
     formula: str = "",
     parents: str = "",
-    directory: Path = Path(),
+    directory: Directory = Path(),
 ) -> None:
     """Add a sample to the table of samples.
 
@@ -35,18 +38,46 @@ def add_sample(
         Chemical formula, for people.
     parents
         Parent scans by temperature in K, such as `300K=160:400 100K=0:160`.
-    directory
-        Folder of the experiment.
     """
     from hklflow.geometry.symmetry import space_group as known
 
     known(space_group)
     row = {"sample": name, "space_group": space_group, "formula": formula, "parents": parents}
     if cell is not None:
-        row |= {axis: f"{value:.10g}" for axis, value in zip(CELL, cell, strict=True)}
+        row |= {axis: f"{value:.10g}" for axis, value in zip(CELL_NAMES, cell, strict=True)}
     folder = experiment(directory)
     folder.add("samples", [row])
     print(f"{name} added to {folder.table('samples')}")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the table of scans that may stay empty."""
+
+    temperature: float | None = None
+    """Temperature in K."""
+    parent: str = ""
+    """Scan of the same sample whose orientation is the start; without it the scan itself."""
+    goniometer: str = ""
+    """Settings in degrees: `axis=degrees`, and `axis=start:step` for the scanned one."""
+    calibration: str = ""
+    """A detector geometry of the configuration."""
+    frames: int | None = None
+    """Number of frames expected."""
+    run: int | None = None
+    """Run number, by which calibrations say what they apply to."""
+
+    def texts(self) -> dict[str, str]:
+        """Return the columns as they stand in the table."""
+        return {
+            "temperature": "" if self.temperature is None else f"{self.temperature:.10g}",
+            "parent": self.parent,
+            "goniometer": self.goniometer,
+            "calibration": self.calibration,
+            "frames": "" if self.frames is None else str(self.frames),
+            "run": "" if self.run is None else str(self.run),
+        }
 
 
 def add_scan(
@@ -56,13 +87,8 @@ def add_scan(
     *,
     rotation: str,
     raw: str,
-    temperature: float | None = None,
-    parent: str = "",
-    goniometer: str = "",
-    calibration: str = "",
-    frames: int | None = None,
-    run: int | None = None,
-    directory: Path = Path(),
+    columns: Columns = Columns(),
+    directory: Directory = Path(),
 ) -> None:
     """Add one rotation of a scan to the table of scans.
 
@@ -83,35 +109,10 @@ def add_scan(
     raw
         Raw HDF5 file or pattern of an image series, from the experiment's folder; repeated
         scans that are to be summed stand with ` + ` between them.
-    temperature
-        Temperature in K.
-    parent
-        Scan of the same sample whose orientation is the start; without it the scan itself.
-    goniometer
-        Settings in degrees: `axis=degrees`, and `axis=start:step` for the scanned one.
-    calibration
-        A detector geometry of the configuration.
-    frames
-        Number of frames expected.
-    run
-        Run number, by which calibrations say what they apply to.
-    directory
-        Folder of the experiment.
     """
     if not raw.strip():
         raise HklflowError("--raw is empty; name the raw file of the rotation")
-    row = {
-        "sample": sample,
-        "scan": scan,
-        "temperature": "" if temperature is None else f"{temperature:.10g}",
-        "parent": parent,
-        "rotation": rotation,
-        "raw": raw,
-        "goniometer": goniometer,
-        "calibration": calibration,
-        "frames": "" if frames is None else str(frames),
-        "run": "" if run is None else str(run),
-    }
+    row = {"sample": sample, "scan": scan, "rotation": rotation, "raw": raw, **columns.texts()}
     folder = experiment(directory)
     folder.add("scans", [row])
     print(f"{sample} {scan} {rotation} added to {folder.table('scans')}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.options import Directory
 
 if TYPE_CHECKING:
     from hklflow.experiment.config import Experiment
@@ -24,7 +25,7 @@ class _Row:
     measured: bool
 
 
-def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = False) -> None:
+def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool = False) -> None:
     """Validate configuration and tables, and estimate jobs, time, memory and disk of each rule.
 
     Nothing is run and nothing is written. Every problem is told at once (exit code 2).
@@ -35,8 +36,6 @@ def check_experiment(directory: Path = Path(), *, cores: int = 1, tsv: bool = Fa
 
     Parameters
     ----------
-    directory
-        Folder of the experiment.
     cores
         Number of cores among which the jobs are divided, for the total time.
     tsv

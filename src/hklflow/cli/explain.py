@@ -4,10 +4,16 @@ from pathlib import Path
 
 from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.options import Directory
 
 
 def explain(
-    key: str, /, *, sample: str | None = None, scan: str | None = None, directory: Path = Path()
+    key: str,
+    /,
+    *,
+    sample: str | None = None,
+    scan: str | None = None,
+    directory: Directory = Path(),
 ) -> None:
     """Show the value of a parameter, and every layer that sets it.
 
@@ -25,8 +31,6 @@ def explain(
         Sample for which the value is wanted; without it, for all that say nothing else.
     scan
         Scan of that sample.
-    directory
-        Folder of the experiment.
     """
     import json
 

@@ -7,6 +7,7 @@ The plugin finds and reads (`hklflow.beamlines`); here that is told and checked,
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,8 @@ from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment
-from hklflow.cli.import_write import say
+from hklflow.cli.import_write import Stated, say
+from hklflow.cli.options import Directory
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Beamline, Found, FoundScan, Request, Unmatched
@@ -22,25 +24,54 @@ if TYPE_CHECKING:
 _ALIKE = 4  # scans that are not matched for the same reason, from which on they are gathered
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Facts:
+    """Options that state what the files do not say of the measurement."""
+
+    monitor: str | None = None
+    """What counts the incident photons, by the instrument's name."""
+    attenuator: str | None = None
+    """What holds the attenuators' transmission, by the instrument's name."""
+    polarization: float | None = None
+    """Fraction of the intensity with the electric vector horizontal."""
+    saturation: float | None = None
+    """Counts from which a pixel is not to be believed."""
+    temperature: float | None = None
+    """Temperature in K of all scans found."""
+
+    def require_possible(self) -> None:
+        """Refuse what no experiment has, before it stands in files and tables."""
+        import math
+
+        from hklflow.geometry import plausible
+
+        if self.polarization is not None and not 0 <= self.polarization <= 1:
+            raise HklflowError(
+                f"--polarization {self.polarization:g} is no fraction; give 0 to 1 (0.5: "
+                "unpolarised)"
+            )
+        if self.saturation is not None and not 0 < self.saturation < math.inf:
+            raise HklflowError(
+                f"--saturation {self.saturation:g} is no number of counts; give one above 0"
+            )
+        if self.temperature is not None and (
+            told := plausible.temperature_problem(self.temperature)
+        ):
+            raise HklflowError(f"--temperature: {told.partition(':')[0]}; give it in K")
+
+
 def import_scans(
     source: Path,
     /,
     *,
     from_: Annotated[str, Parameter(name="--from")],
-    directory: Path = Path(),
+    directory: Directory = Path(),
     raw: str | None = None,
     scans: str = "",
     sample: str | None = None,
-    space_group: str | None = None,
-    cell: tuple[float, float, float, float, float, float] | None = None,
-    formula: str = "",
-    parent: str = "",
-    calibration: str = "",
-    monitor: str | None = None,
-    attenuator: str | None = None,
-    polarization: float | None = None,
-    saturation: float | None = None,
-    temperature: float | None = None,
+    stated: Stated = Stated(),
+    facts: Facts = Facts(),
     option: tuple[str, ...] = (),
     dry_run: Annotated[bool, Parameter(name=("--dry-run", "-n"), negative=())] = False,
 ) -> int:
@@ -59,8 +90,6 @@ def import_scans(
     from_
         What wrote it: `spec`, `nxmx`, `eiger`, `cbf`, `tiff`, `smv`, `edf`, `nxrefine`, or a
         beamline whose plugin is installed.
-    directory
-        Folder of the experiment.
     raw
         Where the frames are, if not where they usually are: a folder, or a pattern such as
         `images/x_S{scan}_####.tif`.
@@ -68,26 +97,6 @@ def import_scans(
         Scans wanted, by the instrument's numbers or names: `839`, `12,15-20`; else all.
     sample
         Name of the sample, if not that in the files.
-    space_group
-        Space group of a new row of samples.
-    cell
-        Approximate cell of a new row of samples, in Å and degrees.
-    formula
-        Chemical formula of a new row of samples.
-    parent
-        Scan of the same sample from whose orientation all start; else what the files say.
-    calibration
-        Detector geometry of the configuration; else what the files say.
-    monitor
-        What counts the incident photons, by the instrument's name.
-    attenuator
-        What holds the attenuators' transmission, by the instrument's name.
-    polarization
-        Fraction of the intensity with the electric vector horizontal.
-    saturation
-        Counts from which a pixel is not to be believed.
-    temperature
-        Temperature in K of all scans found.
     option
         `name=value` of the plugin's own, see its page.
     dry_run
@@ -98,7 +107,7 @@ def import_scans(
     from hklflow.formats.header import Header
 
     folder = experiment(directory)
-    _require_possible(polarization, saturation, temperature)
+    facts.require_possible()
     if from_ in known():
         # A person sees who works, or hangs.
         say(f"asking beamline {from_} ({known()[from_]}) for the scans of {source} ...")
@@ -111,9 +120,13 @@ def import_scans(
         raw=raw,
         scans=_numbers(scans),
         sample=sample,
-        monitor=monitor,
-        attenuator=attenuator,
-        facts=Header(polarization=polarization, saturation=saturation, temperature=temperature),
+        monitor=facts.monitor,
+        attenuator=facts.attenuator,
+        facts=Header(
+            polarization=facts.polarization,
+            saturation=facts.saturation,
+            temperature=facts.temperature,
+        ),
         options=_options(option, plugin.options, from_),
     )
     found = _found(plugin, from_, request)
@@ -123,7 +136,6 @@ def import_scans(
         _tell(found, fresh)
         _tell_known(there)
         if not dry_run and fresh:
-            stated = import_write.Stated(space_group, cell, formula, parent, calibration)
             lost += import_write.write(folder, found, fresh, stated)
         else:
             print("nothing is written")
@@ -160,24 +172,6 @@ def _found(plugin: "Beamline", name: str, request: "Request") -> "Found":
             "and not what it found; report it to whoever keeps it"
         )
     return checked(found, name)
-
-
-def _require_possible(
-    polarization: float | None, saturation: float | None, temperature: float | None
-) -> None:
-    """Refuse what no experiment has, before it stands in files and tables."""
-    import math
-
-    from hklflow.geometry import plausible
-
-    if polarization is not None and not 0 <= polarization <= 1:
-        raise HklflowError(
-            f"--polarization {polarization:g} is no fraction; give 0 to 1 (0.5: unpolarised)"
-        )
-    if saturation is not None and not 0 < saturation < math.inf:
-        raise HklflowError(f"--saturation {saturation:g} is no number of counts; give one above 0")
-    if temperature is not None and (told := plausible.temperature_problem(temperature)):
-        raise HklflowError(f"--temperature: {told.partition(':')[0]}; enter it in K")
 
 
 def _numbers(text: str) -> frozenset[str] | None:

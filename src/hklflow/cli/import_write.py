@@ -5,19 +5,21 @@ All of it or nothing, under the lock of the tables: what was there before a fail
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cyclopts import Parameter
+
 from hklflow.base.errors import HklflowError, printable
+from hklflow.base.values import CELL_NAMES
 from hklflow.cli.folder import Folder, commented_rows, read_table
 
 if TYPE_CHECKING:
     from hklflow.beamlines import Found, FoundSample, FoundScan, Unmatched
 
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 Source = tuple[str, str]
 """Frames: a file or the pattern of a series, and the path in an HDF5 file (or nothing)."""
@@ -28,15 +30,21 @@ def say(line: str) -> None:
     print(printable(line))
 
 
+@Parameter(name="*")
 @dataclass(frozen=True)
 class Stated:
-    """What the user states of all rows; empty or None: not said."""
+    """Options that the user states for all rows; empty or None: not stated."""
 
     space_group: str | None = None
-    cell: Sequence[float] | None = None
+    """Space group of a new row of samples."""
+    cell: tuple[float, float, float, float, float, float] | None = None
+    """Approximate cell of a new row of samples, in Å and degrees."""
     formula: str = ""
+    """Chemical formula of a new row of samples."""
     parent: str = ""
+    """Scan of the same sample from whose orientation all start; else what the files say."""
     calibration: str = ""
+    """Detector geometry of the configuration; else what the files say."""
 
     def sample_row(self, name: str, found: "FoundSample | None") -> dict[str, str]:
         """Row of the table of samples."""
@@ -46,7 +54,7 @@ class Stated:
             "space_group": self.space_group or (found and found.space_group) or "P 1",
             "formula": self.formula or (found.formula if found else ""),
         }
-        given = {} if cell is None else dict(zip(_CELL, cell, strict=True))
+        given = {} if cell is None else dict(zip(CELL_NAMES, cell, strict=True))
         return row | {axis: f"{value:.10g}" for axis, value in given.items()}
 
     def scan_row(self, one: "FoundScan", raw: str) -> dict[str, str]:

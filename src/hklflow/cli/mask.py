@@ -6,8 +6,9 @@ is kept byte for byte.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from cyclopts import App, Parameter
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
+from hklflow.base.values import MOST_PIXELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +27,6 @@ app = App(name="mask", help="Mask files: steps, in order, that mask pixels or fr
 Kind = Literal["rectangle", "circle", "annulus", "ring", "polygon", "beamstop", "edges", "detector"]
 Op = Literal["add", "subtract"]
 
-_MOST_PIXELS = 1_000_000_000  # of a detector
 _NEW = """\
 # Pixels to mask or to free: one step in a line, in this order; (slow, fast) in pixels.
 # Used with `pixel_mask: {mask_file: ...}` in the configuration; see `hklflow mask --help`.
@@ -89,29 +90,78 @@ def show(
             temporary.unlink(missing_ok=True)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Drawing:
+    """Options that say what a step draws."""
+
+    slow: float | None = None
+    """Centre of a circle, annulus (ring) or beamstop in pixels."""
+    fast: float | None = None
+    """Centre of a circle, annulus (ring) or beamstop in pixels."""
+    radius: float | None = None
+    """Of a circle or beamstop."""
+    inner: float | None = None
+    """Inner radius of an annulus."""
+    outer: float | None = None
+    """Outer radius of an annulus."""
+    slow_min: float | None = None
+    """Limit of a rectangle."""
+    slow_max: float | None = None
+    """Limit of a rectangle."""
+    fast_min: float | None = None
+    """Limit of a rectangle."""
+    fast_max: float | None = None
+    """Limit of a rectangle."""
+    corners: tuple[str, ...] = ()
+    """Corners of a polygon, `slow,fast` each, such as `--corners 0,0 9,0 9,9`; one that begins
+    with a minus has an option of its own, `--corners=-9,0`."""
+    arm_angle: float | None = None
+    """Direction of a beamstop's arm in degrees, from +fast towards +slow."""
+    arm_width: float | None = None
+    """Of a beamstop's arm."""
+    arm_length: float | None = None
+    """Of a beamstop's arm; without a length it goes to the border."""
+    width: int | None = None
+    """Of edges in pixels."""
+    detector: str | None = None
+    """Name of the detector, as pyFAI knows it."""
+
+    def step(self) -> dict[str, Any]:
+        """Return the options that are given as the keys of a step in a mask file."""
+        step: dict[str, Any] = {
+            item.name: _plain(value)
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), float)
+        }
+        if self.corners:
+            step["corners"] = [_corner(text) for text in self.corners]
+        return step | _stated({"edges": self.width, "detector": self.detector})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Note:
+    """Options of every step."""
+
+    op: Op | None = None
+    """Mask the pixels (`add`), or free what earlier steps masked (`subtract`)."""
+    comment: str | None = None
+    """For people."""
+
+    def step(self) -> dict[str, Any]:
+        """Return the options that are given as the keys of a step in a mask file."""
+        return _stated({"op": self.op, "comment": self.comment})
+
+
 @app.command
 def add(
     file: Path,
     kind: Kind,
     /,
     *,
-    slow: float | None = None,
-    fast: float | None = None,
-    radius: float | None = None,
-    inner: float | None = None,
-    outer: float | None = None,
-    slow_min: float | None = None,
-    slow_max: float | None = None,
-    fast_min: float | None = None,
-    fast_max: float | None = None,
-    corners: tuple[str, ...] = (),
-    arm_angle: float | None = None,
-    arm_width: float | None = None,
-    arm_length: float | None = None,
-    width: int | None = None,
-    detector: str | None = None,
-    op: Op | None = None,
-    comment: str | None = None,
+    drawing: Drawing = Drawing(),
+    note: Note = Note(),
 ) -> None:
     """Append a step to a mask file, which is made if it is not there.
 
@@ -125,44 +175,9 @@ def add(
     kind
         What to draw; `edges` are those of the detector, and of its modules if it is named;
         `detector` are the gaps of a named detector.
-    slow, fast
-        Centre of a circle, annulus (ring) or beamstop in pixels.
-    radius
-        Of a circle or beamstop.
-    inner, outer
-        Radii of an annulus.
-    slow_min, slow_max, fast_min, fast_max
-        Limits of a rectangle.
-    corners
-        Corners of a polygon, `slow,fast` each, such as `--corners 0,0 9,0 9,9`; one that begins
-        with a minus has an option of its own, `--corners=-9,0`.
-    arm_angle
-        Direction of a beamstop's arm in degrees, from +fast towards +slow.
-    arm_width, arm_length
-        Of a beamstop's arm; without a length it goes to the border.
-    width
-        Of edges in pixels.
-    detector
-        Name of the detector, as pyFAI knows it.
-    op
-        Mask the pixels (`add`), or free what earlier steps masked (`subtract`).
-    comment
-        For people.
     """
-    given: dict[str, Any] = {} if kind in ("edges", "detector") else {"shape": kind}
-    numbers = {
-        **{"slow": slow, "fast": fast, "radius": radius, "inner": inner, "outer": outer},
-        **{"slow_min": slow_min, "slow_max": slow_max, "fast_min": fast_min, "fast_max": fast_max},
-        **{"arm_angle": arm_angle, "arm_width": arm_width, "arm_length": arm_length},
-    }
-    given |= {key: _plain(value) for key, value in numbers.items() if value is not None}
-    if corners:
-        given["corners"] = [_corner(text) for text in corners]
-    if width is not None:
-        given["edges"] = width
-    if detector is not None:
-        given["detector"] = detector
-    _append(file, given | _said(op=op, comment=comment), kind)
+    shape = {} if kind in ("edges", "detector") else {"shape": kind}
+    _append(file, shape | drawing.step() | note.step(), kind)
 
 
 @app.command(name="import")
@@ -172,8 +187,7 @@ def import_image(
     /,
     *,
     bad: Literal["nonzero", "zero"] | None = None,
-    op: Op | None = None,
-    comment: str | None = None,
+    note: Note = Note(),
 ) -> None:
     """Append a mask image to a mask file, which is made if it is not there.
 
@@ -189,10 +203,6 @@ def import_image(
         Image of any format that fabio reads, .npy, .png, or an NXmx mask as `file.h5:/path`.
     bad
         Pixels of the image that are bad (default `nonzero`).
-    op
-        Mask the pixels (`add`), or free what earlier steps masked (`subtract`).
-    comment
-        For people.
     """
     from hklflow.formats.mask_images import read_mask_image, split_name
 
@@ -201,7 +211,7 @@ def import_image(
     if not path.is_absolute():
         path = Path(os.path.relpath(path, file.parent))
     name = f"{path}:{dataset}" if dataset else str(path)
-    _append(file, {"image": name} | _said(bad=bad, op=op, comment=comment), "image")
+    _append(file, {"image": name} | _stated({"bad": bad}) | note.step(), "image")
     print(f"{int(pixels.sum())} of {pixels.shape[0]} x {pixels.shape[1]} pixels are bad in it")
 
 
@@ -285,8 +295,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _said(**given: str | None) -> dict[str, str]:
-    return {key: value for key, value in given.items() if value is not None}
+def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _plain(value: float) -> float | int:
@@ -309,7 +319,7 @@ def _blank(text: str) -> "NDArray[np.float64]":
         rows, columns = (int(part) for part in text.split(","))
     except ValueError:
         rows = columns = 0
-    if rows < 1 or columns < 1 or rows * columns > _MOST_PIXELS:
+    if rows < 1 or columns < 1 or rows * columns > MOST_PIXELS:
         raise HklflowError(f"--shape {text!r} is no shape; give rows,columns, such as 1043,981")
     return np.zeros((rows, columns))
 

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import Folder
 from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.options import Directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ def tune(
     every: int | None = None,
     apply: bool = False,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
-    directory: Path = Path(),
+    directory: Directory = Path(),
 ) -> None:
     """Look for parameters of `find_peaks` that find more reflections and less that is none.
 
@@ -64,8 +65,6 @@ def tune(
         its children too.
     output
         Folder for picture and table; without it `peaks_tune` beside the scan's results.
-    directory
-        Folder of the experiment.
     """
     import secrets
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError, printable
 from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.options import Directory
 from hklflow.cli.progress import (
     COLUMNS,
     DONE,
@@ -41,7 +42,7 @@ _TOLD = 5  # running jobs that are named
 
 
 def show_status(
-    directory: Path = Path(),
+    directory: Directory = Path(),
     *,
     sample: str | None = None,
     failed: Annotated[bool, Parameter(negative="")] = False,
@@ -59,8 +60,6 @@ def show_status(
 
     Parameters
     ----------
-    directory
-        Folder of the experiment.
     sample
         Of this sample only.
     failed

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.options import Directory
 
 if TYPE_CHECKING:
     from hklflow.experiment.experiment import Experiment
@@ -17,7 +18,7 @@ _TOLD = 10  # jobs that are named for each reason
 
 
 def verify(
-    directory: Path = Path(),
+    directory: Directory = Path(),
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -33,8 +34,6 @@ def verify(
 
     Parameters
     ----------
-    directory
-        Folder of the experiment.
     full
         Read all files, whatever says that they are as they were: as a whole, but for products above
         64 MiB, of which the records hold samples.
@@ -124,7 +123,7 @@ def _is_product(path: Path) -> bool:
         return False
 
 
-def remove(paths: list[Path], /, *, directory: Path = Path()) -> None:
+def remove(paths: list[Path], /, *, directory: Directory = Path()) -> None:
     """Remove results that belong to no row of the tables (`hklflow verify` lists them).
 
     Only what hklflow made is removed; other files in the folders are kept, and told.
@@ -135,8 +134,6 @@ def remove(paths: list[Path], /, *, directory: Path = Path()) -> None:
     ----------
     paths
         Folders as `hklflow verify` names them.
-    directory
-        Folder of the experiment.
     """
     from hklflow.cli.progress import run_of
     from hklflow.experiment.config import load

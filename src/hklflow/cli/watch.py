@@ -22,6 +22,7 @@ from hklflow.cli import planned
 from hklflow.cli.complete import NOT_THERE, Settling, missing
 from hklflow.cli.folder import Folder, experiment, read_table
 from hklflow.cli.lock import only_one
+from hklflow.cli.options import Directory
 from hklflow.cli.runner import Run, default_command
 
 _NAP = 0.1  # s; how quickly a signal is answered
@@ -30,7 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def watch_experiment(
-    directory: Path = Path(),
+    directory: Directory = Path(),
     *,
     interval: float = 30.0,
     settle: float = 60.0,
@@ -53,8 +54,6 @@ def watch_experiment(
 
     Parameters
     ----------
-    directory
-        Folder of the experiment.
     interval
         Seconds between two looks.
     settle

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.constants import common_mode, correct_kernels
+from hklflow.constants.dark import ROUNDING
 from hklflow.constants.detectors import STAGES, Integrating
 from hklflow.constants.files import Constants
 from hklflow.constants.status import bad
@@ -34,7 +35,6 @@ from hklflow.images.masks import MaskBit
 Floats = NDArray[np.float64]
 
 #: Variance of rounding to whole ADU.
-_ROUNDING = 1 / 12
 _OUTCOMES = (*STAGES, "saturated", "no value")
 _STAGED = ("offset", "noise", "gain", "constants_status")
 
@@ -147,7 +147,7 @@ class Correction:
     def read_variance(self, cell: int) -> Floats:
         """Return the variance of the read noise (3, ss, fs) in photons²; NaN where unknown."""
         noise, factor = (a[:, cell].astype(np.float64) for a in (self._noise, self.factor))
-        variance: Floats = (noise**2 + _ROUNDING) * factor**2
+        variance: Floats = (noise**2 + ROUNDING) * factor**2
         return variance
 
     def mean_read_variance(self, cells: Collection[int]) -> Floats:

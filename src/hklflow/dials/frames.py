@@ -72,39 +72,28 @@ def write_frames(
             f"the frames {scan.raw} are of an integrating detector, whose read noise DIALS does "
             "not know; use hklflow's own peak search and integration for them"
         )
-    from hklflow.formats.write_raw import NXmxWriter
+    from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 
     # Between whole counts: whether DIALS counts the limits in has changed.
     most = min(scan.saturation or np.inf, masks.flag_value(dtype) or np.inf, 2**31 - 1) - 0.5
-    detector, goniometer = rotation.detector, rotation.goniometer
-    with (
-        _room(path),
-        NXmxWriter(
-            path,
-            shape=detector.shape,
-            n_frames=rotation.scan.n_frames,
-            pixel_size=detector.pixel_size,
-            origin=detector.origin,
-            slow=detector.slow,
-            fast=detector.fast,
-            wavelength=rotation.beam.wavelength,
-            axis_names=goniometer.names,
-            axes=goniometer.axes,
-            angles=goniometer.angles,
-            scan_axis=goniometer.scan,
-            start=rotation.scan.start,
-            step=rotation.scan.step,
-            exposure=float(np.mean(scan.exposure)),
-            pixel_mask=bad.astype(np.uint32),
-            sensor_thickness=_THIN,
-            polarization=rotation.beam.polarization,
-            saturation=most,
-            underload=_LEAST,
-            instrument_name=None,
-            sample_name=None,
-            dtype=dtype,
-        ) as writer,
-    ):
+    facts = geometry_facts(rotation.detector, rotation.goniometer) | {"sensor_thickness": _THIN}
+    header = NXmxHeader(
+        **facts,
+        shape=rotation.detector.shape,
+        n_frames=rotation.scan.n_frames,
+        wavelength=rotation.beam.wavelength,
+        start=rotation.scan.start,
+        step=rotation.scan.step,
+        exposure=float(np.mean(scan.exposure)),
+        pixel_mask=bad.astype(np.uint32),
+        polarization=rotation.beam.polarization,
+        saturation=most,
+        underload=_LEAST,
+        instrument_name=None,
+        sample_name=None,
+        dtype=dtype,
+    )
+    with _room(path), NXmxWriter(path, header) as writer:
         for block in blocks:
             writer.append(block)
     return _LEAST, most

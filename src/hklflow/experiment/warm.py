@@ -7,7 +7,7 @@ Numba compiles a kernel when it is first called and keeps it on disk: beside the
 that can be written to, else in the user's cache; ``NUMBA_CACHE_DIR`` says where else. This
 reduces a tiny rotation of each usual type of frame by the stages themselves, so that what they
 use is there. Without it every job that starts at first compiles for itself; the stages of
-integrating detectors ask for their kernels when they start (`hklflow.base.kernel_cache.ensure`).
+integrating detectors ask for their kernels when they start (`hklflow.stage.kernels.ensure`).
 """
 
 import io
@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow import geometry, stage
-from hklflow.base import kernel_cache
-from hklflow.formats.write_raw import NXmxWriter
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, geometry_facts
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
 from hklflow.geometry.prediction import Prediction, predict
 from hklflow.peaks.table import Peaks
+from hklflow.stage import kernels
 
 #: Types of frames that photon counters write. What does not depend on it comes with the first.
 DTYPES = ("uint32", "uint16", "int32")
@@ -115,7 +115,7 @@ def warm(*groups: str, jobs: int | None = None) -> None:
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     print(f"{running.pop(done)}: {done.result():.0f} s", flush=True)
     for group in groups:
-        if (done_before := kernel_cache.marker(group)) is not None:
+        if (done_before := kernels.marker(group)) is not None:
             done_before.touch()
 
 
@@ -145,19 +145,11 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
     gap[:, 70:74] = 1
     unknown = {"i": -1, "f": np.nan}
     counts[:, gap != 0] = unknown[dtype.kind] if dtype.kind in unknown else np.iinfo(dtype).max
-    detector, goniometer = rotation.detector, rotation.goniometer
-    with NXmxWriter(
-        path,
+    header = NXmxHeader(
+        **geometry_facts(rotation.detector, rotation.goniometer),
         shape=_SHAPE,
         n_frames=_N_FRAMES,
-        pixel_size=detector.pixel_size,
-        origin=detector.origin,
-        slow=detector.slow,
-        fast=detector.fast,
         wavelength=rotation.beam.wavelength,
-        axis_names=goniometer.names,
-        axes=goniometer.axes,
-        angles=goniometer.angles,
         start=rotation.scan.start,
         step=rotation.scan.step,
         exposure=0.1,
@@ -166,7 +158,8 @@ def write_rotation(path: Path, dtype: np.dtype[Any]) -> None:
         pixel_mask=gap,
         saturation=29000,
         dtype=dtype,
-    ) as writer:
+    )
+    with NXmxWriter(path, header) as writer:
         writer.append(counts)
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hklflow.formats.intrinsics import (
+from hklflow.formats.bit_sums import sum64_8, sum64_16, sum64_32
+from hklflow.simd.jit import kernel
+from hklflow.simd.words import (
     copy,
     copy8,
     copy16,
@@ -28,11 +30,7 @@ from hklflow.formats.intrinsics import (
     load64,
     store8,
     store64,
-    sum64_8,
-    sum64_16,
-    sum64_32,
 )
-from hklflow.simd.jit import kernel
 
 HEADER = 12  # bytes
 DEFAULT_BLOCK = 8192  # bytes, where the header says 0

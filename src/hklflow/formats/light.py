@@ -8,6 +8,7 @@ by their names, which end in `SUFFIX`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +65,16 @@ def write_light(
             f"{path} must end in {SUFFIX} and be for a known number of frames, not "
             f"{header.n_frames}"
         )
-    facts = described(header) | {"sample_name": sample}
-    with NXmxWriter(
-        path,
-        shape=shape,
-        n_frames=header.n_frames,
+    facts = replace(
+        described(header, shape, header.n_frames),
+        sample_name=sample,
         pixel_mask=header.pixel_mask,
         saturation=header.saturation,
         underload=header.underload,
         read_variance=header.read_variance,
         links=links,
-        **facts,
-    ) as writer:
+    )
+    with NXmxWriter(path, facts) as writer:
         writer.note(source)
 
 

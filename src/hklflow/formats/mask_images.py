@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import require_file
+from hklflow.base.values import MOST_PIXELS
 from hklflow.formats.images import read_image
 from hklflow.formats.raw import HDF5_SUFFIXES
 
 BoolImage = NDArray[np.bool_]
-
-_MOST_PIXELS = 1_000_000_000
 
 
 def split_name(name: str) -> tuple[Path, str]:
@@ -72,7 +71,7 @@ def _hdf5(path: Path, dataset: str) -> NDArray[Any]:
         node = find(file, dataset)
         if not hasattr(node, "shape"):
             raise HklflowError(f"{path} has no dataset {dataset}; look for its pixel mask in it")
-        if node.size > _MOST_PIXELS:
+        if node.size > MOST_PIXELS:
             raise HklflowError(
                 f"{path}:{dataset} has the shape {node.shape}, more than a detector has pixels; "
                 "name the mask"

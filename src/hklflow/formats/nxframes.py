@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.system import no_file
+from hklflow.base.values import MOST_FRAMES
 from hklflow.formats.bands import PackedFrames
 from hklflow.formats.chunk_sizes import compressions, filters_of, require_sizes
 from hklflow.formats.chunks import (
@@ -35,9 +36,6 @@ from hklflow.formats.chunks import (
 from hklflow.formats.hdf5_file import open_file
 from hklflow.formats.nxfile import find_entry, member
 from hklflow.formats.raw_frames import MOST_PIXELS, Frames, require_frame_size
-
-#: Frames of a virtual dataset, which takes no room in a file.
-MOST_FRAMES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -330,6 +328,7 @@ def _require_sources(
         raise HklflowError(
             f"{data.name} in {path} takes frames from itself; the file is damaged: copy it again"
         )
+    # A virtual dataset takes no room in its file, whatever it claims.
     if data.shape[0] > MOST_FRAMES:
         raise HklflowError(
             f"{data.name} in {path} has {data.shape[0]} frames, more than {MOST_FRAMES}; is it a "

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import HC
 from hklflow.formats.hdf5_file import open_file
 from hklflow.formats.header import Header
 from hklflow.formats.nxfile import (
@@ -42,7 +43,6 @@ from hklflow.images.pixel_binning import PixelBinning
 Floats = NDArray[np.float64]
 
 # h c in eV Å.
-HC = 12398.419843320026
 # Of a step: angles that are off by less are so by their encoders' jitter, which no peak shows.
 _JITTER = 0.05
 

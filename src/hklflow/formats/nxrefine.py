@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.nxrefine_fields import (
     DETECTOR,
@@ -46,7 +47,6 @@ Floats = NDArray[np.float64]
 _TO_OURS = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 _NAMES = ("theta", "omega", "chi", "phi")
 _AXES = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 UNPOLARIZED = "the polarization is not stated; the beam is taken as unpolarized"
 _DEFAULT_ORIENTATION = "-y +z -x"  # of files before it was stored
 
@@ -121,7 +121,7 @@ def _cell_axes(cell: Sequence[float] | Floats) -> Floats:
 
 def _ub(file: Any, group: Any, notes: list[str]) -> Floats:
     sample = file["entry"] if find(file, "entry/sample/unitcell_a") is not None else group
-    cell = np.array([number(sample, f"sample/unitcell_{name}") for name in _CELL])
+    cell = np.array([number(sample, f"sample/unitcell_{name}") for name in CELL_NAMES])
     matrix = numbers(group, f"{DETECTOR}/orientation_matrix").reshape(3, 3)
     axes = _cell_axes(cell)
     candidates = [2 * np.pi * _TO_OURS @ matrix @ np.linalg.inv(a) for a in (axes, axes.T)]
@@ -216,7 +216,7 @@ def write_nxrefine(path: str | Path, models: Sequence[Model]) -> list[str]:
         file.attrs["default"] = "entry"
         entry = _group(file, "entry", "NXentry")
         sample = _group(entry, "sample", "NXsample")
-        for name, value in zip(_CELL, cell, strict=True):
+        for name, value in zip(CELL_NAMES, cell, strict=True):
             _put(sample, f"unitcell_{name}", value, "Angstrom" if len(name) == 1 else "degree")
         if first.space_group is not None:
             group = space_group(first.space_group)

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.formats.header import Header
 from hklflow.formats.nxrefine_fields import DETECTOR, find, is_group, number, numbers, words
 
 Floats = NDArray[np.float64]
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
 def read_measurement(file: Any, name: str, n: int, monitor: str | None) -> tuple[Header, list[str]]:
@@ -142,9 +142,9 @@ def _temperature(file: Any) -> float | None:
 
 def read_cell(file: Any) -> tuple[float, float, float, float, float, float] | None:
     """Cell of the sample in Å and degrees; None if it is not in the file."""
-    if any(find(file, f"entry/sample/unitcell_{name}") is None for name in _CELL):
+    if any(find(file, f"entry/sample/unitcell_{name}") is None for name in CELL_NAMES):
         return None
-    a, b, c, alpha, beta, gamma = (number(file, f"entry/sample/unitcell_{n}") for n in _CELL)
+    a, b, c, alpha, beta, gamma = (number(file, f"entry/sample/unitcell_{n}") for n in CELL_NAMES)
     return a, b, c, alpha, beta, gamma
 
 

@@ -7,7 +7,7 @@ the mask and, within a tolerance, the temperature may differ.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hklflow.formats.header import Header
 from hklflow.formats.raw import is_hdf5, open_frames, read_header
 from hklflow.formats.raw_frames import Frames
 from hklflow.formats.series import find_files
-from hklflow.formats.write_raw import NXmxWriter, described
+from hklflow.formats.write_raw import NXmxHeader, NXmxWriter, described
 from hklflow.geometry import Detector
 from hklflow.images.frame_sum import FrameSum, SumType, largest_count, sum_types
 
@@ -368,7 +368,7 @@ def _write(
 ) -> bool:
     _, slow, fast = repeats[0].frames.shape
     try:
-        with NXmxWriter(path, **_described(repeats, kind)) as writer:
+        with NXmxWriter(path, _described(repeats, kind)) as writer:
             parts = zip(*(repeat.frames.blocks(size) for repeat in repeats), strict=True)
             for blocks in progress(parts):
                 total = FrameSum((len(blocks[0]), slow, fast))
@@ -383,22 +383,21 @@ def _write(
     return True
 
 
-def _described(repeats: Sequence[Repeat], kind: SumType) -> dict[str, Any]:
+def _described(repeats: Sequence[Repeat], kind: SumType) -> NXmxHeader:
     """Describe the sum for the writer: what the scans share, and what is added or averaged."""
     header, shape = repeats[0].header, repeats[0].frames.shape
     headers = [repeat.header for repeat in repeats]
     masks = [repeat.mask for repeat in repeats if repeat.mask is not None]
     temperatures = [h.temperature for h in headers if h.temperature is not None]
-    return described(header) | {
-        "shape": shape[1:],
-        "n_frames": shape[0],
-        "dtype": kind.dtype,
-        "saturation": kind.saturation,
-        "exposure": _added([h.exposure_time for h in headers]),
-        "monitor": _added([h.monitor for h in headers]),
-        "temperature": float(np.mean(temperatures)) if temperatures else None,
-        "pixel_mask": np.bitwise_or.reduce(masks) if masks else None,
-    }
+    return replace(
+        described(header, shape[1:], shape[0]),
+        dtype=kind.dtype,
+        saturation=kind.saturation,
+        exposure=_added([h.exposure_time for h in headers]),
+        monitor=_added([h.monitor for h in headers]),
+        temperature=float(np.mean(temperatures)) if temperatures else None,
+        pixel_mask=np.bitwise_or.reduce(masks) if masks else None,
+    )
 
 
 def _added(values: Sequence[Any]) -> Any:

@@ -7,17 +7,19 @@ renamed when complete: a crash leaves nothing that looks finished.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.formats.hdf5_output import hdf5_output
 from hklflow.formats.header import Header
 from hklflow.formats.write_images import partial
+from hklflow.geometry import Detector, Goniometer
 from hklflow.images.pixel_binning import PixelBinning
 
 #: In NXdetector, which has no name for it: variance of the read noise (slow, fast), photons².
@@ -49,6 +51,34 @@ def _field(group: Any, name: str, value: Any, units: str | None = None, **attrs:
     return node
 
 
+def _transformation(
+    group: Any,
+    name: str,
+    value: ArrayLike,
+    units: str,
+    kind: str,
+    vector: NDArray[np.float64],
+    depends_on: str,
+) -> None:
+    _field(
+        group,
+        name,
+        value,
+        units,
+        transformation_type=kind,
+        vector=vector,
+        offset=np.zeros(3),
+        offset_units="m",
+        depends_on=depends_on,
+    )
+
+
+def _translation(
+    group: Any, name: str, length: float, vector: NDArray[np.float64], depends_on: str
+) -> None:
+    _transformation(group, name, np.array([length]), "m", "translation", vector, depends_on)
+
+
 def _write_angles(
     group: Any, name: str, begin: NDArray[np.float64], end: NDArray[np.float64] | None
 ) -> None:
@@ -59,55 +89,12 @@ def _write_angles(
         _field(group, f"{name}_increment_set", end - begin, "deg")
 
 
-def described(header: Header) -> dict[str, Any]:
-    """Keyword arguments of `NXmxWriter` for what a raw file says that others are made from."""
-    for value, doubt in (
-        (header.temperature, header.temperature_doubt),
-        (header.monitor, header.monitor_doubt),
-    ):
-        if value is None and doubt is not None:
-            print(f"warning: {doubt}")
-    found: dict[str, Any] = {
-        "wavelength": header.wavelength,
-        "polarization": header.polarization,
-        "attenuator_transmission": header.transmission,
-        "exposure": header.exposure_time,
-        "monitor": header.monitor,
-        "temperature": header.temperature,
-        "sensor_material": header.sensor_material,
-        "binning": header.binning,
-        "sample_name": None,
-        "instrument_name": None,
-    }
-    detector, goniometer = header.detector, header.goniometer
-    if detector is not None:
-        names = ("pixel_size", "origin", "slow", "fast", "sensor_thickness")
-        found |= {name: getattr(detector, name) for name in names}
-    if goniometer is not None:
-        found |= {
-            "axis_names": goniometer.names,
-            "axes": goniometer.axes,
-            "angles": goniometer.angles,
-            "scan_axis": goniometer.scan,
-        }
-    for key, value in (
-        ("start", header.start_deg),
-        ("step", header.step_deg),
-        ("scan_angles", header.angles_deg),
-    ):
-        found[key] = None if value is None else np.radians(value)
-    return found
+@dataclass(frozen=True, kw_only=True)
+class NXmxHeader:
+    """Describe one rotation scan as its file does; None is not known and not written.
 
-
-class NXmxWriter:
-    """Write one rotation scan as NXmx, block after block; a context manager.
-
-    Leaving the context by an error, or with fewer frames than announced, leaves
-    no file.
-
-    Parameters
+    Attributes
     ----------
-    path : Path
     shape : (slow, fast)
         Pixels.
     pixel_size : (slow, fast)
@@ -159,6 +146,130 @@ class NXmxWriter:
     links : str, sequence of (file, path in it), or None
         Where the frames are, if they stay elsewhere: the pattern of a series of images, or the
         datasets of HDF5 files that hold them in order. There is nothing to append then.
+    """
+
+    shape: tuple[int, int]
+    n_frames: int
+    pixel_size: tuple[float, float] | None = None
+    origin: ArrayLike | None = None
+    slow: ArrayLike | None = None
+    fast: ArrayLike | None = None
+    wavelength: float | None = None
+    axis_names: Sequence[str] = ()
+    axes: ArrayLike = ()
+    angles: ArrayLike = ()
+    scan_axis: int = 0
+    start: float | None = None
+    step: float | None = None
+    scan_angles: ArrayLike | None = None
+    exposure: float | None = None
+    monitor: ArrayLike | None = None
+    pixel_mask: ArrayLike | None = None
+    sensor_material: str | None = "Si"
+    sensor_thickness: float | None = None
+    temperature: float | None = None
+    attenuator_transmission: ArrayLike | None = 1.0
+    polarization: float | None = None
+    saturation: float | None = 2**31 - 1
+    underload: float | None = None
+    read_variance: ArrayLike | None = None
+    binning: PixelBinning | None = None
+    sample_name: str | None = "sample"
+    instrument_name: str | None = "simulated beamline"
+    dtype: DTypeLike = np.uint32
+    links: str | Sequence[tuple[str, str]] | None = None
+
+    def scan_degrees(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Return the angles at the start and the end of the frames, as far as they are known."""
+        if self.scan_angles is not None:
+            return np.degrees(np.asarray(self.scan_angles, dtype=np.float64)), None
+        if self.start is None:
+            return None, None
+        if self.step is None:
+            return np.full(self.n_frames, np.degrees(self.start)), None
+        edges = np.degrees(self.start + self.step * np.arange(self.n_frames + 1))
+        return edges[:-1], edges[1:]
+
+    def require_shapes(self, path: Path) -> None:
+        """Raise if an array does not have the shape that the scan needs."""
+        n, per_frame = len(self.axis_names), (self.n_frames,)
+        shapes: dict[str, tuple[int, ...]] = {
+            "angles": (n,),
+            "axes": (n, 3),
+            "monitor": per_frame,
+            "pixel_mask": tuple(self.shape),
+            "read_variance": tuple(self.shape),
+            "scan_angles": per_frame,
+        }
+        for name, needed in shapes.items():
+            value = getattr(self, name)
+            if name == "axes":
+                value = np.reshape(value, (-1, 3))
+            if value is not None and np.shape(value) != needed:
+                raise HklflowError(
+                    f"{name} for {path} has shape {np.shape(value)}, not {needed}; give one that "
+                    "fits the scan"
+                )
+
+
+def geometry_facts(detector: Detector | None, goniometer: Goniometer | None) -> dict[str, Any]:
+    """Return the fields of a header that a detector and a goniometer determine."""
+    facts: dict[str, Any] = {}
+    if detector is not None:
+        names = ("pixel_size", "origin", "slow", "fast", "sensor_thickness")
+        facts |= {name: getattr(detector, name) for name in names}
+    if goniometer is not None:
+        facts |= {
+            "axis_names": goniometer.names,
+            "axes": goniometer.axes,
+            "angles": goniometer.angles,
+            "scan_axis": goniometer.scan,
+        }
+    return facts
+
+
+def described(header: Header, shape: tuple[int, int], n_frames: int) -> NXmxHeader:
+    """Return what a raw file says about its scan, for a file of other frames made from it."""
+    for value, doubt in (
+        (header.temperature, header.temperature_doubt),
+        (header.monitor, header.monitor_doubt),
+    ):
+        if value is None and doubt is not None:
+            print(f"warning: {doubt}")
+    facts = geometry_facts(header.detector, header.goniometer)
+    for key, value in (
+        ("start", header.start_deg),
+        ("step", header.step_deg),
+        ("scan_angles", header.angles_deg),
+    ):
+        facts[key] = None if value is None else np.radians(value)
+    return NXmxHeader(
+        shape=shape,
+        n_frames=n_frames,
+        wavelength=header.wavelength,
+        polarization=header.polarization,
+        attenuator_transmission=header.transmission,
+        exposure=header.exposure_time,
+        monitor=header.monitor,
+        temperature=header.temperature,
+        sensor_material=header.sensor_material,
+        binning=header.binning,
+        sample_name=None,
+        instrument_name=None,
+        **facts,
+    )
+
+
+class NXmxWriter:
+    """Write one rotation scan as NXmx, block after block; a context manager.
+
+    Leaving the context by an error, or with fewer frames than announced, leaves
+    no file.
+
+    Parameters
+    ----------
+    path : Path
+    header : NXmxHeader
 
     Raises
     ------
@@ -166,138 +277,59 @@ class NXmxWriter:
         If arrays do not have the announced shapes, or frames are missing or too many.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        shape: tuple[int, int],
-        n_frames: int,
-        pixel_size: tuple[float, float] | None = None,
-        origin: ArrayLike | None = None,
-        slow: ArrayLike | None = None,
-        fast: ArrayLike | None = None,
-        wavelength: float | None = None,
-        axis_names: Sequence[str] = (),
-        axes: ArrayLike = (),
-        angles: ArrayLike = (),
-        scan_axis: int = 0,
-        start: float | None = None,
-        step: float | None = None,
-        scan_angles: ArrayLike | None = None,
-        exposure: float | None = None,
-        monitor: ArrayLike | None = None,
-        pixel_mask: ArrayLike | None = None,
-        sensor_material: str | None = "Si",
-        sensor_thickness: float | None = None,
-        temperature: float | None = None,
-        attenuator_transmission: ArrayLike | None = 1.0,
-        polarization: float | None = None,
-        saturation: float | None = 2**31 - 1,
-        underload: float | None = None,
-        read_variance: ArrayLike | None = None,
-        binning: PixelBinning | None = None,
-        sample_name: str | None = "sample",
-        instrument_name: str | None = "simulated beamline",
-        dtype: Any = np.uint32,
-        links: "str | Sequence[tuple[str, str]] | None" = None,
-    ) -> None:
+    def __init__(self, path: Path, header: NXmxHeader) -> None:
         self.path = Path(path)
-        self.shape = shape
-        self.n_frames = n_frames
-        self.written = 0 if links is None else n_frames
-        self._dtype = np.dtype(dtype)
-        axes = np.asarray(axes, dtype=np.float64).reshape(-1, 3)
-        lengths: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-            "angles": (np.shape(angles), (len(axis_names),)),
-            "axes": (axes.shape, (len(axis_names), 3)),
-        }
-        if monitor is not None:
-            lengths["monitor"] = (np.shape(monitor), (n_frames,))
-        if pixel_mask is not None:
-            lengths["pixel_mask"] = (np.shape(pixel_mask), shape)
-        if read_variance is not None:
-            lengths["read_variance"] = (np.shape(read_variance), shape)
-        if scan_angles is not None:
-            lengths["scan_angles"] = (np.shape(scan_angles), (n_frames,))
-        for name, (found, wanted) in lengths.items():
-            if found != wanted:
-                raise HklflowError(
-                    f"{name} for {self.path} has shape {found}, not {wanted}; give one that fits "
-                    "the scan"
-                )
-        import hdf5plugin
-
+        self.header = header
+        self.written = 0 if header.links is None else header.n_frames
+        header.require_shapes(self.path)
         self._context = hdf5_output(partial(self.path), libver=("v108", "v110"))
         self._file = self._context.__enter__()
         try:
-            entry = _group(self._file, "entry", "NXentry")
-            entry.attrs["default"] = "data"
-            self._file.attrs["default"] = "entry"
-            _field(entry, "definition", "NXmx", version="1.0")
-            data = _group(entry, "data", "NXdata")
-            data.attrs["signal"] = "data"
-            if links is None:
-                self._data = data.create_dataset(
-                    "data",
-                    shape=(0, *shape),
-                    maxshape=(n_frames, *shape),
-                    chunks=(1, *shape),
-                    dtype=self._dtype,
-                    **hdf5plugin.Bitshuffle(cname="lz4"),
-                )
-            else:
-                self._link(data, links)
-            instrument = _group(entry, "instrument", "NXinstrument")
-            if instrument_name is not None:
-                _field(instrument, "name", instrument_name)
-            self._write_beam(instrument, wavelength, polarization, attenuator_transmission)
-            detector = _group(instrument, "detector", "NXdetector")
-            if origin is not None and pixel_size is not None:
-                vectors = (np.asarray(v, dtype=float) for v in (origin, slow, fast))
-                self._write_detector(detector, pixel_size, *vectors)
-            _field(detector, "description", "area detector")
-            _field(detector, "type", "Pixel")
-            for name, value, units in (
-                ("sensor_material", sensor_material, None),
-                ("sensor_thickness", sensor_thickness, "m"),
-                ("count_time", None if exposure is None else np.full(n_frames, exposure), "s"),
-                # DIALS 3.12 takes one number only.
-                ("frame_time", exposure, "s"),
-                ("saturation_value", saturation, None),
-                ("underload_value", underload, None),
-                (READ_VARIANCE, read_variance, "photon^2"),
-                ("bit_depth_image", None if links is not None else 8 * self._dtype.itemsize, None),
-            ):
-                if value is not None:
-                    _field(detector, name, value, units)
-            if binning is not None:
-                unbinned = np.array(binning.unbinned)
-                _field(detector, BINNING, binning.factor, unbinned=unbinned)
-            if pixel_mask is not None:
-                _field(detector, "pixel_mask", np.asarray(pixel_mask, dtype=np.uint32))
-            if monitor is not None:
-                monitors = _group(entry, "monitor", "NXmonitor")
-                _field(monitors, "mode", "monitor")
-                _field(monitors, "data", np.asarray(monitor, dtype=np.float64), "counts")
-            sample = _group(entry, "sample", "NXsample")
-            if sample_name is not None:
-                _field(sample, "name", sample_name)
-            if temperature is not None:
-                _field(sample, "temperature", temperature, "K")
-            begin, end = self._scan_degrees(start, step, scan_angles)
-            if axis_names:
-                # A scanned axis without angles rests.
-                rest = np.degrees(np.asarray(angles))
-                begin = rest[scan_axis : scan_axis + 1] if begin is None else begin
-                self._write_goniometer(sample, axis_names, axes, rest, scan_axis, begin, end)
-            elif begin is not None:
-                _write_angles(sample, "rotation_angle", begin, end)
-            if links is None:
-                # A hard link: readers look for the frames in the detector too.
-                detector["data"] = self._data
+            self._write_header()
         except BaseException:
             self._abandon()
             raise
+
+    def _write_header(self) -> None:
+        """Write all that is known before the first frame."""
+        header = self.header
+        entry = _group(self._file, "entry", "NXentry")
+        entry.attrs["default"] = "data"
+        self._file.attrs["default"] = "entry"
+        _field(entry, "definition", "NXmx", version="1.0")
+        data = _group(entry, "data", "NXdata")
+        data.attrs["signal"] = "data"
+        if header.links is None:
+            self._data = self._empty_frames(data)
+        else:
+            self._link(data, header.links)
+        instrument = _group(entry, "instrument", "NXinstrument")
+        if header.instrument_name is not None:
+            _field(instrument, "name", header.instrument_name)
+        self._write_beam(instrument)
+        detector = _group(instrument, "detector", "NXdetector")
+        self._write_detector(detector)
+        if header.monitor is not None:
+            monitor = _group(entry, "monitor", "NXmonitor")
+            _field(monitor, "mode", "monitor")
+            _field(monitor, "data", np.asarray(header.monitor, dtype=np.float64), "counts")
+        self._write_sample(_group(entry, "sample", "NXsample"))
+        if header.links is None:
+            # A hard link: readers look for the frames in the detector too.
+            detector["data"] = self._data
+
+    def _empty_frames(self, data: Any) -> Any:
+        import hdf5plugin
+
+        shape = self.header.shape
+        return data.create_dataset(
+            "data",
+            shape=(0, *shape),
+            maxshape=(self.header.n_frames, *shape),
+            chunks=(1, *shape),
+            dtype=np.dtype(self.header.dtype),
+            **hdf5plugin.Bitshuffle(cname="lz4"),
+        )
 
     @staticmethod
     def _link(data: Any, links: "str | Sequence[tuple[str, str]]") -> None:
@@ -312,51 +344,58 @@ class NXmxWriter:
         for name, (file, inside) in zip(names, links, strict=True):
             data[name] = h5py.ExternalLink(file, inside)
 
-    def _scan_degrees(
-        self, start: float | None, step: float | None, scan_angles: ArrayLike | None
-    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Angles at the start and the end of the frames, as far as they are known."""
-        if scan_angles is not None:
-            return np.degrees(np.asarray(scan_angles, dtype=np.float64)), None
-        if start is None:
-            return None, None
-        if step is None:
-            return np.full(self.n_frames, np.degrees(start)), None
-        edges = np.degrees(start + step * np.arange(self.n_frames + 1))
-        return edges[:-1], edges[1:]
-
-    @staticmethod
-    def _write_beam(
-        instrument: Any,
-        wavelength: float | None,
-        polarization: float | None,
-        transmission: ArrayLike | None,
-    ) -> None:
+    def _write_beam(self, instrument: Any) -> None:
+        header = self.header
         beam = _group(instrument, "beam", "NXbeam")
-        if wavelength is not None:
-            _field(beam, "incident_wavelength", wavelength, "angstrom")
-        if polarization is not None:
-            stokes = np.array([1.0, 2 * polarization - 1, 0.0, 0.0])
+        if header.wavelength is not None:
+            _field(beam, "incident_wavelength", header.wavelength, "angstrom")
+        if header.polarization is not None:
+            stokes = np.array([1.0, 2 * header.polarization - 1, 0.0, 0.0])
             _field(beam, "incident_polarization_stokes", stokes)
-        if transmission is not None:
+        if header.attenuator_transmission is not None:
             attenuator = _group(instrument, "attenuator", "NXattenuator")
-            _field(attenuator, "attenuator_transmission", transmission)
+            _field(attenuator, "attenuator_transmission", header.attenuator_transmission)
 
-    def _write_detector(
-        self,
-        detector: Any,
-        pixel_size: tuple[float, float],
-        origin: NDArray[np.float64],
-        slow: NDArray[np.float64],
-        fast: NDArray[np.float64],
+    def _write_detector(self, detector: Any) -> None:
+        header = self.header
+        if header.origin is not None and header.pixel_size is not None:
+            self._write_geometry(detector, header.origin, header.pixel_size)
+        _field(detector, "description", "area detector")
+        _field(detector, "type", "Pixel")
+        exposure, bits = header.exposure, 8 * np.dtype(header.dtype).itemsize
+        for name, value, units in (
+            ("sensor_material", header.sensor_material, None),
+            ("sensor_thickness", header.sensor_thickness, "m"),
+            ("count_time", None if exposure is None else np.full(header.n_frames, exposure), "s"),
+            # DIALS 3.12 takes one number only.
+            ("frame_time", exposure, "s"),
+            ("saturation_value", header.saturation, None),
+            ("underload_value", header.underload, None),
+            (READ_VARIANCE, header.read_variance, "photon^2"),
+            ("bit_depth_image", None if header.links is not None else bits, None),
+        ):
+            if value is not None:
+                _field(detector, name, value, units)
+        if header.binning is not None:
+            unbinned = np.array(header.binning.unbinned)
+            _field(detector, BINNING, header.binning.factor, unbinned=unbinned)
+        if header.pixel_mask is not None:
+            _field(detector, "pixel_mask", np.asarray(header.pixel_mask, dtype=np.uint32))
+
+    def _write_geometry(
+        self, detector: Any, origin: ArrayLike, pixel_size: tuple[float, float]
     ) -> None:
+        corner, slow, fast = (
+            np.asarray(vector, dtype=float)
+            for vector in (origin, self.header.slow, self.header.fast)
+        )
         normal = np.cross(fast, slow)
-        normal = normal if normal @ origin > 0 else -normal
-        distance = float(normal @ origin)
+        normal = normal if normal @ corner > 0 else -normal
+        distance = float(normal @ corner)
         _field(detector, "distance", distance, "m")
         moved = np.array([0.0, 0.0, 1.0])
         if normal[2] > _MEETS:
-            beam = np.array([0.0, 0.0, distance / normal[2]]) - origin
+            beam = np.array([0.0, 0.0, distance / normal[2]]) - corner
             _field(detector, "beam_center_x", float(beam @ fast) / pixel_size[1], "pixel")
             _field(detector, "beam_center_y", float(beam @ slow) / pixel_size[0], "pixel")
         else:
@@ -365,93 +404,60 @@ class NXmxWriter:
         _field(detector, "x_pixel_size", pixel_size[1], "m")
         _field(detector, "y_pixel_size", pixel_size[0], "m")
         moves = _group(detector, "transformations", "NXtransformations")
-        none = np.zeros(3)
-        _field(
-            moves,
-            "det_z",
-            np.array([distance]),
-            "m",
-            transformation_type="translation",
-            vector=moved,
-            offset=none,
-            offset_units="m",
-            depends_on=".",
-        )
-        _field(detector, "depends_on", f"{_DETECTOR}/transformations/det_z")
+        _translation(moves, "det_z", distance, moved, ".")
+        det_z = f"{_DETECTOR}/transformations/det_z"
+        _field(detector, "depends_on", det_z)
         module = _group(detector, "module", "NXdetector_module")
         _field(module, "data_origin", np.array([0, 0]))
-        _field(module, "data_size", np.array(self.shape))
-        corner = origin - distance * moved
-        reach = float(np.linalg.norm(corner))
-        _field(
-            module,
-            "module_offset",
-            np.array([reach]),
-            "m",
-            transformation_type="translation",
-            vector=corner / reach if reach > 0 else np.array([1.0, 0.0, 0.0]),
-            offset=none,
-            offset_units="m",
-            depends_on=f"{_DETECTOR}/transformations/det_z",
-        )
-        for name, vector, size in (
-            ("fast_pixel_direction", fast, pixel_size[1]),
-            ("slow_pixel_direction", slow, pixel_size[0]),
-        ):
-            _field(
-                module,
-                name,
-                np.array([size]),
-                "m",
-                transformation_type="translation",
-                vector=vector,
-                offset=none,
-                offset_units="m",
-                depends_on=f"{_DETECTOR}/module/module_offset",
-            )
+        _field(module, "data_size", np.array(self.header.shape))
+        shift = corner - distance * moved
+        reach = float(np.linalg.norm(shift))
+        direction = shift / reach if reach > 0 else np.array([1.0, 0.0, 0.0])
+        _translation(module, "module_offset", reach, direction, det_z)
+        offset = f"{_DETECTOR}/module/module_offset"
+        _translation(module, "fast_pixel_direction", pixel_size[1], fast, offset)
+        _translation(module, "slow_pixel_direction", pixel_size[0], slow, offset)
 
-    @staticmethod
-    def _write_goniometer(
-        sample: Any,
-        names: Sequence[str],
-        axes: NDArray[np.float64],
-        degrees: NDArray[np.float64],
-        scan_axis: int,
-        begin: NDArray[np.float64],
-        end: NDArray[np.float64] | None,
-    ) -> None:
+    def _write_sample(self, sample: Any) -> None:
+        header = self.header
+        if header.sample_name is not None:
+            _field(sample, "name", header.sample_name)
+        if header.temperature is not None:
+            _field(sample, "temperature", header.temperature, "K")
+        begin, end = header.scan_degrees()
+        if not header.axis_names:
+            if begin is not None:
+                _write_angles(sample, "rotation_angle", begin, end)
+            return
         group = _group(sample, "transformations", "NXtransformations")
+        settings = np.degrees(np.asarray(header.angles))
         carrier = "."
-        for i, name in enumerate(names):
-            scanned = i == scan_axis
-            _field(
-                group,
-                name,
-                begin if scanned else np.array([degrees[i]]),
-                "deg",
-                transformation_type="rotation",
-                vector=axes[i],
-                offset=np.zeros(3),
-                offset_units="m",
-                depends_on=carrier,
-            )
-            if scanned and end is not None:
+        for i, name in enumerate(header.axis_names):
+            # A scanned axis without angles stays at its setting.
+            angles = settings[i : i + 1]
+            if i == header.scan_axis and begin is not None:
+                angles = begin
+            vector = np.reshape(np.asarray(header.axes, dtype=np.float64), (-1, 3))[i]
+            _transformation(group, name, angles, "deg", "rotation", vector, carrier)
+            if i == header.scan_axis and end is not None:
                 _field(group, f"{name}_end", end, "deg")
-                _field(group, f"{name}_increment_set", end - begin, "deg")
+                _field(group, f"{name}_increment_set", end - angles, "deg")
             carrier = f"{_AXES}/{name}"
         _field(sample, "depends_on", carrier)
 
     def append(self, block: NDArray[Any]) -> None:
         """Add frames (n, slow, fast) after those that were written."""
         after = self.written + len(block)
-        if block.shape[1:] != tuple(self.shape) or after > self.n_frames:
+        shape, n_frames = tuple(self.header.shape), self.header.n_frames
+        if block.shape[1:] != shape or after > n_frames:
             raise HklflowError(
-                f"{self.path} is made for {self.n_frames} frames of {self.shape}; a block of "
-                f"shape {block.shape} after {self.written} frames does not fit"
+                f"{self.path} is made for {n_frames} frames of {shape}; a block of shape "
+                f"{block.shape} after {self.written} frames does not fit"
             )
-        if not np.can_cast(block.dtype, self._dtype, "same_kind"):
+        dtype = np.dtype(self.header.dtype)
+        if not np.can_cast(block.dtype, dtype, "same_kind"):
             raise HklflowError(
-                f"frames of type {block.dtype} cannot be stored as {self._dtype} in {self.path}; "
+                f"frames of type {block.dtype} cannot be stored as {dtype} in {self.path}; "
                 "give `dtype` that holds them"
             )
         self._data.resize(after, axis=0)
@@ -476,10 +482,10 @@ class NXmxWriter:
         if kind is not None:
             self._abandon()
             return
-        if self.written != self.n_frames:
+        if self.written != self.header.n_frames:
             self._abandon()
             raise HklflowError(
-                f"{self.path} got {self.written} of {self.n_frames} frames; write all or "
+                f"{self.path} got {self.written} of {self.header.n_frames} frames; write all or "
                 "announce fewer"
             )
         try:

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow import geometry
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import MOST_FRAMES
 from hklflow.geometry import BEAM, Rotation, lattice, rotation_matrix
 from hklflow.geometry.parameters import HEAD, without_head
 
 Floats = NDArray[np.float64]
 
 _OBLIQUE = 0.01
-_MOST_FRAMES = 10_000_000  # largest plausible number of frames of a rotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +110,9 @@ def sound(model: Model) -> Model:
             f"of {detector.pixel_size} m, {scan.n_frames} frames of {scan.step:g} radians about "
             f"axis {goniometer.scan} of {len(goniometer.names)}; correct the file"
         )
-    if scan.n_frames > _MOST_FRAMES:
+    if scan.n_frames > MOST_FRAMES:
         raise HklflowError(
-            f"{model.name} has {scan.n_frames} frames, more than {_MOST_FRAMES}; correct the file"
+            f"{model.name} has {scan.n_frames} frames, more than {MOST_FRAMES}; correct the file"
         )
     if model.space_group is not None:
         space_group(model.space_group)

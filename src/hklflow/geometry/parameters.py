@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import BEAM, Goniometer, Rotation, lattice, rotation_matrix
 from hklflow.geometry.symmetry import CellConstraints
 
@@ -31,7 +32,6 @@ GROUPS = (
 )
 
 _OFF_CENTRE = "off_centre_"
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 #: Name of the axis of a refined head.
 HEAD = "misorientation"
@@ -206,7 +206,7 @@ def without_head(goniometer: Goniometer) -> Goniometer:
 def groups_of(names: Sequence[str]) -> list[str]:
     """Return the groups of parameters with these names, see `Parameters`."""
     groups = {
-        "cell" if name in _CELL else "orientation" if name.startswith("u_") else _group(name)
+        "cell" if name in CELL_NAMES else "orientation" if name.startswith("u_") else _group(name)
         for name in names
     }
     return sorted(groups)

@@ -15,12 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.base.native import require_cctbx_is_safe
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import lattice
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
 def _sgtbx() -> Any:

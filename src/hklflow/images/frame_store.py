@@ -6,7 +6,7 @@ beside it, in raster order. Pixels that are no measurement hold what the backgro
 predicts, so that sums over boxes need not ask for the mask.
 
 All images have a border: `ROWS` above and below, `COLUMNS` on the left and at least as many on
-the right, up to a multiple of `LANES`. Images of cells have none but this multiple.
+the right, up to a multiple of `PER_WORD`. Images of cells have none but this multiple.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.images.background import CELL, cell_background, window_cells, window_sums
-from hklflow.images.rows import LANES as LANES
-from hklflow.images.rows import add_counts, lowest_bit, pack_row
+from hklflow.images.rows import PER_WORD, add_counts, pack_row
 from hklflow.simd.jit import kernel
+from hklflow.simd.words import lowest_bit
 
 ROWS, COLUMNS = 4, 64
 #: Frames that are added to the sums together: rows of theirs fit in a cache.
@@ -120,8 +120,8 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
     """
     counts, keep = store.counts[slot], store.keep
     rows, columns = raw.shape
-    whole, inner = columns // LANES * LANES, counts.shape[1] - 2 * COLUMNS
-    rest = np.zeros(LANES, raw.dtype)
+    whole, inner = columns // PER_WORD * PER_WORD, counts.shape[1] - 2 * COLUMNS
+    rest = np.zeros(PER_WORD, raw.dtype)
     bits = scratch.bits
     number = 0
     # What an earlier frame's neighbours had put there is in the last row of cells.
@@ -131,8 +131,8 @@ def pack_integers(raw, slot, top, invalid_from, store, scratch, line):  # type: 
         pack_row(line_raw, out, top, kept.ctypes.data, bits.ctypes.data, whole)
         if whole < columns:
             rest[: columns - whole] = line_raw[whole:]
-            last = bits[whole // LANES :].ctypes.data
-            pack_row(rest, out[whole:], top, kept[whole:].ctypes.data, last, LANES)
+            last = bits[whole // PER_WORD :].ctypes.data
+            pack_row(rest, out[whole:], top, kept[whole:].ctypes.data, last, PER_WORD)
         any_odd = np.uint64(0)
         for word in range(bits.size):
             any_odd |= bits[word]
@@ -318,7 +318,7 @@ class FrameStore:
                 narrow, wide = np.dtype(np.uint16), np.dtype(np.uint32)
             cell = np.dtype(np.uint32)
             self.top = float(min(np.iinfo(narrow).max, np.ceil(self._invalid_from)))
-        across = -(-mask.shape[1] // LANES) * LANES
+        across = -(-mask.shape[1] // PER_WORD) * PER_WORD
         rows, columns = -(-mask.shape[0] // CELL), across // CELL
         shape = (CELL * rows + 2 * ROWS, across + 2 * COLUMNS)
         keep = np.zeros(shape, narrow)
@@ -367,7 +367,7 @@ class FrameStore:
             fill_at=fill_at.astype(np.uint32),
             fill_cell=(cell_row * columns + cell_column).astype(np.uint32),
             fill_more=np.asarray((fill_at * _GOLDEN) % 1.0, np.float32),
-            bits=np.zeros(across // LANES, np.uint64),
+            bits=np.zeros(across // PER_WORD, np.uint64),
         )
         self._line = np.zeros(across, wide)
         # Sums over a window must fit 32 bits.

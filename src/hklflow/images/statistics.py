@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.images.background import CELL
-from hklflow.images.frame_store import COLUMNS, LANES, ROWS, SUMMED, FrameStore
+from hklflow.images.frame_store import COLUMNS, ROWS, SUMMED, FrameStore
+from hklflow.images.rows import PER_WORD
 from hklflow.images.statistics_kernels import (
     add_float_frame,
     add_labels,
@@ -187,7 +188,7 @@ class FrameStatistics:
         on_pixels = np.repeat(np.repeat(whole, CELL, 0), CELL, 1)
         self._whole = np.ascontiguousarray(on_pixels[: mask.shape[0], : mask.shape[1]])
         slow, fast = np.nonzero(~self._whole & (self._labels >= 0))
-        width = -(-mask.shape[1] // LANES) * LANES + 2 * COLUMNS
+        width = -(-mask.shape[1] // PER_WORD) * PER_WORD + 2 * COLUMNS
         self._pixel_at = (slow + ROWS) * width + fast + COLUMNS
         self._pixel_labels = self._labels[slow, fast]
 
@@ -331,7 +332,7 @@ class FrameStatistics:
 
 def _in_cells(image: NDArray[Any], outside: Any = False) -> NDArray[Any]:
     """View an image (slow, fast) as the cells of a frame store, (rows, 4, columns, 4)."""
-    rows, columns = -(-image.shape[0] // CELL), -(-image.shape[1] // LANES) * LANES // CELL
+    rows, columns = -(-image.shape[0] // CELL), -(-image.shape[1] // PER_WORD) * PER_WORD // CELL
     whole = np.full((rows * CELL, columns * CELL), outside, image.dtype)
     whole[: image.shape[0], : image.shape[1]] = image
     return whole.reshape(rows, CELL, columns, CELL)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.nexus.entry import add_array, add_group, create, open_entry
 
 SYMMETRISED = {"transform": "symm_transform", "masked_transform": "masked_symm_transform"}
@@ -75,7 +76,7 @@ def write_master(
         sample = add_group(entry, "sample", "NXsample")
         cell = np.asarray(orientation["cell"])
         sample["space_group"] = str(orientation["space_group"])
-        for i, name in enumerate(("a", "b", "c", "alpha", "beta", "gamma")):
+        for i, name in enumerate(CELL_NAMES):
             units = "angstrom" if i < 3 else "degree"
             add_array(
                 sample, f"unitcell_{name}", cell[i], units, sigma=orientation["cell_sigma"][i]

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry.grid import Grid
 from hklflow.nexus.entry import text
 
 Floats = NDArray[np.float64]
 
 _SPACES: dict[tuple[str, ...], str] = {("Ql", "Qk", "Qh"): "hkl", ("z", "y", "x"): "xyz"}
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Plottable:
         for sample in samples:
             if "unit_cell" in sample:
                 return np.asarray(sample["unit_cell"][()], dtype=np.float64).ravel()[:6]
-            names = [f"unitcell_{part}" for part in _CELL]
+            names = [f"unitcell_{part}" for part in CELL_NAMES]
             if all(name in sample for name in names):
                 return np.array([float(np.asarray(sample[name][()]).ravel()[0]) for name in names])
         raise HklflowError(

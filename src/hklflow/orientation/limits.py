@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
+MODULE_SPOTS = 20
+"""Spots that a module must have to be judged: fewer do not show their own scatter."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ class Peaks:
         return np.sqrt(np.stack([self.var_slow, self.var_fast, self.var_frame], axis=1))
 
 
+CENTROID = tuple(Peaks.__dataclass_fields__)
+"""Columns of a table of peaks that give `Peaks`."""
+
+
 class Problem:
     """Peaks of all rotations as one list, and their residuals under a model."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincc, gammaln
 
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import Rotation, symmetry
 from hklflow.geometry.parameters import choose
 from hklflow.orientation.refinement import Refined
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 
 ALIKE = 1e-6
 """Part of a column that the refinement cannot make, below which nothing is known of it."""
-_CRYSTAL = (*symmetry.CELL_NAMES, "u_x", "u_y", "u_z")
+_CRYSTAL = (*CELL_NAMES, "u_x", "u_y", "u_z")
 _LARGE = 1000.0  # fall of χ² beyond which its probability underflows
 _PARTS = 3  # of the detector's sides; its square of a scan: as many regions as in `transition`
 

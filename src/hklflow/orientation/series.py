@@ -11,23 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import BEAM, Rotation
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import NOT_WHOLE, PeakFlag, Peaks
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Key = tuple[str, int, int, int, int, int]
 
-# Peaks whose intensity or width is not that of one whole reflection.
-_UNFIT = (
-    PeakFlag.EDGE
-    | PeakFlag.MASKED
-    | PeakFlag.SCAN_END
-    | PeakFlag.LONG
-    | PeakFlag.OVERLAP
-    | PeakFlag.FIT_FAILED
-    | PeakFlag.OVERLOAD
-    | PeakFlag.MOMENTS
-)
 STRONG = 20.0  # intensity over its standard deviation
 _LEAST_ZETA = 0.2  # below it a reflection grazes the Ewald sphere
 _UNRESOLVED = 0.25  # largest share of strong peaks within one frame
@@ -110,7 +99,7 @@ def reflections(
     tolerance : float
         Largest deviation from an integer in each of h, k, l.
     """
-    use = (peaks.flags & int(_UNFIT)) == 0
+    use = (peaks.flags & int(NOT_WHOLE)) == 0
     use &= (peaks.intensity > 0) & (peaks.var_intensity > 0)
     use &= (peaks.frame >= 0) & (peaks.frame < rotation.scan.n_frames)
     scale = np.asarray(scale, dtype=np.float64)

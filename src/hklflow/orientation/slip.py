@@ -15,11 +15,10 @@ from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, symmetry
 from hklflow.geometry.parameters import rotation_vector, with_head
 from hklflow.orientation.refinement import Limits, Refined, refine
-from hklflow.orientation.residuals import Peaks
+from hklflow.orientation.residuals import CENTROID, Peaks
 
 Floats = NDArray[np.float64]
 
-_CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
 _TOLERANCE = 0.25  # of h, k, l
 _LEAST = 0.5  # of the peaks of both parts must be indexed
 
@@ -93,4 +92,4 @@ def _setting(rotation: Rotation) -> Floats:
 
 
 def _part(peaks: Peaks, keep: NDArray[np.bool_]) -> Peaks:
-    return Peaks(*(getattr(peaks, name)[keep] for name in _CENTROID))
+    return Peaks(*(getattr(peaks, name)[keep] for name in CENTROID))

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry import lattice, symmetry
 from hklflow.geometry.subgroups import Subgroup, maximal, subgroups
-from hklflow.orientation.limits import CELL_NAMES, Limits
+from hklflow.orientation.limits import Limits
 from hklflow.orientation.refinement import Limits as FitLimits
 from hklflow.orientation.refinement import Peaks, Refined, refine
 from hklflow.orientation.satellites import INDEXED, satellites

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hklflow.orientation.limits import CELL_NAMES, Limits
+from hklflow.base.values import CELL_NAMES
+from hklflow.orientation.limits import Limits
 from hklflow.quality.gates import failures, untested
 
 _UNTESTED = "not tested"

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from hklflow.images.background import CELL
 from hklflow.images.frame_store import COLUMNS, ROWS
-from hklflow.images.rows import add_frames, add_rows, exceed, lowest_bit, spread
+from hklflow.images.rows import add_frames, add_rows, exceed, spread
 from hklflow.simd.jit import kernel
+from hklflow.simd.words import lowest_bit
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]

@@ -4,20 +4,21 @@ Each derivative of the model of `peaks_fit` is a product of a function of z, one
 x, each of which is one of five. So a row of voxels adds to fifteen sums over y of ``w`` (1/mu)
 times a product of two functions of y, for each column apart; a frame multiplies them with its
 functions of z, and the end with those of x. There is no sum across the columns before.
-
-Vectors of eight are written with the builder that Numba hands to an intrinsic.
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 from numpy.typing import NDArray
 
-from hklflow.images.rows import compiled_word
+from hklflow.simd.control import Variable, assume, span
+from hklflow.simd.define import word
 from hklflow.simd.jit import kernel
+from hklflow.simd.kinds import F64 as DOUBLE
+from hklflow.simd.kinds import I64 as INTEGER
+from hklflow.simd.lanes import splat
+from hklflow.simd.memory import load, store
+from hklflow.simd.value import Value, constant, convert, maximum, multiply_add, reinterpret
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -51,132 +52,77 @@ _X_PAIR = np.array([pair[2] for pair in _PAIRS] + [_pair(x, 3) for x in _OF_X] +
 _FIRST = np.array([a for a in range(5) for _ in range(a, 5)])
 _SECOND = np.array([b for a in range(5) for b in range(a, 5)])
 
-_DOUBLE, _I64 = ir.DoubleType(), ir.IntType(64)
-_VECTOR, _WORDS = ir.VectorType(_DOUBLE, STRIP), ir.VectorType(_I64, STRIP)
-_FUSED = ("contract",)
+
+def _columns(address: Value, strip: int = 0) -> Value:
+    """Return eight numbers; strips follow each other."""
+    return load(DOUBLE, address, STRIP * strip, lanes=STRIP)
 
 
-def _load(builder: Any, address: Any, offset: Any = 0) -> Any:
-    """Eight numbers from a number's address on."""
-    at = builder.add(address, _I64(8 * offset) if isinstance(offset, int) else offset)
-    return builder.load(builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
+def _number(address: Value, k: int) -> Value:
+    """Return one number in all lanes."""
+    return splat(load(DOUBLE, address, k), STRIP)
 
 
-def _number(builder: Any, address: Any, k: int) -> Any:
-    """One number in all lanes."""
-    at = builder.inttoptr(builder.add(address, _I64(8 * k)), _DOUBLE.as_pointer())
-    nothing = ir.Constant(_VECTOR, ir.Undefined)
-    one = builder.insert_element(nothing, builder.load(at), ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), STRIP), None)
-    return builder.shuffle_vector(one, nothing, zeros)
-
-
-def _same(value: float, kind: Any = _VECTOR) -> Any:
-    return ir.Constant(kind, [ir.Constant(kind.element, value)] * STRIP)
-
-
-def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a b + c``."""
-    return builder.fadd(builder.fmul(a, b, flags=_FUSED), c, flags=_FUSED)
-
-
-def _inverse_and_logarithm(builder: Any, mu: Any) -> tuple[Any, Any]:
-    """``1 / mu`` and ``ln mu`` of numbers above 0, the logarithm to 1e-12.
+def _inverse_and_logarithm(mu: Value) -> tuple[Value, Value]:
+    """Return ``1 / mu`` and ``ln mu`` of numbers above 0, the logarithm to 1e-12.
 
     mu = 2^e m with m from 0.707 to 1.414; ln m = 2 artanh((m - 1) / (m + 1)).
     """
-    bits = builder.bitcast(mu, _WORDS)
-    exponent = builder.ashr(builder.sub(bits, _same(0x3FE6A09E667F3BCD, _WORDS)), _same(52, _WORDS))
-    m = builder.bitcast(builder.sub(bits, builder.shl(exponent, _same(52, _WORDS))), _VECTOR)
-    above = builder.fadd(m, _same(1.0))
+    bits = reinterpret(mu, INTEGER)
+    exponent = (bits - 0x3FE6A09E667F3BCD) >> 52
+    m = reinterpret(bits - (exponent << 52), DOUBLE)
+    above = m + 1.0
     # One division for both.
-    both = builder.fdiv(_same(1.0), builder.fmul(mu, above))
-    s = builder.fmul(builder.fsub(m, _same(1.0)), builder.fmul(both, mu))
-    t = builder.fmul(s, s)
-    series = _same(1 / 13)
+    both = 1.0 / (mu * above)
+    s = (m - 1.0) * (both * mu)
+    t = s * s
+    series = t.like(1 / 13)
     for k in (11, 9, 7, 5, 3, 1):
-        series = _fused(builder, t, series, _same(1 / k))
-    exponent = builder.sitofp(exponent, _VECTOR)
-    series = builder.fmul(builder.fmul(s, _same(2.0)), series)
-    return builder.fmul(both, above), _fused(builder, exponent, _same(math.log(2.0)), series)
+        series = multiply_add(t, series, 1 / k)
+    logarithm = multiply_add(convert(exponent, DOUBLE), s.like(math.log(2.0)), s * 2.0 * series)
+    return both * above, logarithm
 
 
-@compiled_word
+@word(*[INTEGER] * 7)
 def _add_strip(
-    typingctx: Any, box: Any, row: Any, n_rows: Any, of_x: Any, of_y: Any, of_z: Any, sums: Any
-) -> Any:
+    box: Value, row: Value, n_rows: Value, of_x: Value, of_y: Value, of_z: Value, sums: Value
+) -> None:
     """Add eight columns of a frame to its sums.
 
     Everything is an address. ``box`` holds those of counts, of use, and of the counts of other
     peaks (first row, rows follow each other ``row`` bytes apart); ``of_x`` the columns' P and
     distance, 8 each; ``of_y`` for each row the five functions and their 15 products; ``of_z``
     the 15 products, the 5 functions, ``A P``, and level times the background and its two slopes.
+    There is at least one row.
     """
-    signature = types.void(*[types.int64] * 7)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        box, row, n_rows, of_x, of_y, of_z, sums = args
-        boxes = [
-            builder.load(builder.inttoptr(builder.add(box, _I64(8 * k)), _I64.as_pointer()))
-            for k in range(3)
-        ]
-        profile, along = _load(builder, of_x), _load(builder, of_x, STRIP)
-        height, flat, rise, slope = (_number(builder, of_z, 20 + k) for k in range(4))
-        flat = _fused(builder, slope, along, flat)
-        profile = builder.fmul(height, profile)
-        before = builder.basic_block
-        loop = builder.append_basic_block("rows")
-        done = builder.append_basic_block("done")
-        builder.branch(loop)
-
-        builder.position_at_end(loop)
-        index = builder.phi(_I64)
-        # Of w with products of functions of y, of the pull with functions; chi²; -ln L.
-        totals = [builder.phi(_VECTOR) for _ in range(_N_PAIRS + 5 + 2)]
-        counts, use, extra = (_load(builder, address, builder.mul(index, row)) for address in boxes)
-        here = builder.add(of_y, builder.mul(index, _I64(8 * 20)))
-        background = _fused(builder, rise, _number(builder, here, 4), flat)
-        least = _same(LEAST_BACKGROUND)
-        enough = builder.fcmp_ordered(">", background, least)
-        background = builder.select(enough, background, least)
-        mu = _fused(builder, profile, _number(builder, here, 0), builder.fadd(background, extra))
-        inverse, logarithm = _inverse_and_logarithm(builder, mu)
-        w = builder.fmul(use, inverse)
-        off = builder.fsub(counts, mu)
-        pull = builder.fmul(w, off)
-        after = [
-            _fused(builder, w, _number(builder, here, 5 + k), totals[k]) for k in range(_N_PAIRS)
-        ]
-        after += [
-            _fused(builder, pull, _number(builder, here, k), totals[_N_PAIRS + k]) for k in range(5)
-        ]
-        after.append(_fused(builder, pull, off, totals[-2]))
-        minus = builder.fsub(mu, builder.fmul(counts, logarithm))
-        after.append(_fused(builder, use, minus, totals[-1]))
-        following = builder.add(index, _I64(1))
-        index.add_incoming(_I64(0), before)
-        index.add_incoming(following, loop)
-        for total, value in zip(totals, after, strict=True):
-            total.add_incoming(_same(0.0), before)
-            total.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, n_rows), loop, done)
-
-        builder.position_at_end(done)
-        terms = [(after[y], z) for z, y, _ in _PAIRS]
-        terms += [(after[_N_PAIRS + y], 15 + z) for z, y in zip(_OF_Z, _OF_Y, strict=True)]
-        for k, (value, z) in enumerate(terms):
-            old = _load(builder, sums, STRIP * k)
-            value = _fused(builder, value, _number(builder, of_z, z), old)
-            at = builder.add(sums, _I64(8 * STRIP * k))
-            builder.store(value, builder.inttoptr(at, _VECTOR.as_pointer()), align=8)
-        for k in range(2):
-            at = _I64(8 * STRIP * (len(terms) + k))
-            value = builder.fadd(after[k - 2], _load(builder, sums, at))
-            pointer = builder.inttoptr(builder.add(sums, at), _VECTOR.as_pointer())
-            builder.store(value, pointer, align=8)
-        return context.get_dummy_value()
-
-    return signature, generate
+    assume(n_rows > 0)
+    boxes = [load(INTEGER, box, k) for k in range(3)]
+    profile, along = _columns(of_x), _columns(of_x, 1)
+    height, flat, rise, slope = (_number(of_z, 20 + k) for k in range(4))
+    flat = multiply_add(slope, along, flat)
+    profile = height * profile
+    # Of w with products of functions of y, of the pull with functions; chi²; -ln L.
+    totals = [Variable(constant(DOUBLE, 0.0, STRIP)) for _ in range(_N_PAIRS + 5 + 2)]
+    with span(n_rows) as index:
+        counts, use, extra = (_columns(address + index * row) for address in boxes)
+        here = of_y + index * (8 * 20)
+        background = maximum(multiply_add(rise, _number(here, 4), flat), LEAST_BACKGROUND)
+        mu = multiply_add(profile, _number(here, 0), background + extra)
+        inverse, logarithm = _inverse_and_logarithm(mu)
+        w = use * inverse
+        off = counts - mu
+        pull = w * off
+        terms = [(w, _number(here, 5 + k)) for k in range(_N_PAIRS)]
+        terms += [(pull, _number(here, k)) for k in range(5)]
+        terms += [(pull, off), (use, mu - counts * logarithm)]
+        for total, (a, b) in zip(totals, terms, strict=True):
+            total.value = multiply_add(a, b, total.value)
+    parts = [(totals[y], z) for z, y, _ in _PAIRS]
+    parts += [(totals[_N_PAIRS + y], 15 + z) for z, y in zip(_OF_Z, _OF_Y, strict=True)]
+    for k, (total, z) in enumerate(parts):
+        store(multiply_add(total.value, _number(of_z, z), _columns(sums, k)), sums, STRIP * k)
+    for k, total in enumerate(totals[-2:], len(parts)):
+        store(total.value + _columns(sums, k), sums, STRIP * k)
 
 
 @kernel

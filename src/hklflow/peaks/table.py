@@ -46,6 +46,21 @@ class PeakFlag(IntFlag):
     WIDEST = 512
 
 
+UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
+"""Peaks whose centroid cannot be trusted; those at edges and gaps are fitted well."""
+NOT_WHOLE = (
+    PeakFlag.EDGE
+    | PeakFlag.MASKED
+    | PeakFlag.SCAN_END
+    | PeakFlag.LONG
+    | PeakFlag.OVERLAP
+    | PeakFlag.FIT_FAILED
+    | PeakFlag.OVERLOAD
+    | PeakFlag.MOMENTS
+)
+"""Peaks whose intensity or width is not that of one whole reflection."""
+
+
 @dataclass(frozen=True)
 class PeakParams:
     """What counts as a peak.

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from hklflow.base.values import CELL_NAMES
 from hklflow.plots.common import figure_of, halves
 
 Record = Mapping[str, Any]
@@ -15,7 +16,6 @@ Record = Mapping[str, Any]
 # Smallest ranges of the map: what is less looks as little as it is.
 _ARROW_PX = 0.2
 _SHADE_PX = 0.1
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _CHANGES = {
     "cell": ("cell_change", "cell (σ)"),
     "orientation": ("orientation_change", "orientation (deg)"),
@@ -72,7 +72,7 @@ def _draw_cell(axes: Axes, iterations: Sequence[Record], kept: int) -> None:
             number + shift,
             1e6 * (values[:, i] / values[kept, i] - 1),
             1e6 * sigma[:, i] / values[kept, i],
-            fmt="o-", ms=4, lw=0.8, capsize=2, label=_CELL[i],
+            fmt="o-", ms=4, lw=0.8, capsize=2, label=CELL_NAMES[i],
         )  # fmt: skip
     axes.axvline(kept, color="0.8", lw=6, zorder=0)
     axes.set_ylabel("cell against the one kept (10⁻⁶)", fontsize=9)

@@ -19,6 +19,7 @@ from hklflow.orientation import displacement, leftover, slip, steadiness, uninde
 from hklflow.orientation.displaced_modules import Displaced
 from hklflow.orientation.displaced_modules import displaced as displaced_modules
 from hklflow.orientation.lattice_search import is_indexed
+from hklflow.orientation.limits import MODULE_SPOTS
 from hklflow.orientation.refinement import Refined
 from hklflow.orientation.residuals import Peaks
 from hklflow.orientation.satellites import INDEXED
@@ -32,7 +33,6 @@ _OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
 _ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
-_OF_MODULE = 20  # spots of a module, of which their scatter can be told
 _MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
 LEAST_INDEXED = 0.1
 """Of the peaks, that a lattice indexes of which something can be said."""
@@ -54,6 +54,7 @@ def doubts(
     refined: Refined,
     peaks: Sequence[Peaks],
     intensities: Sequence[NDArray[np.float64]],
+    widths: Sequence[NDArray[np.float64]],
     group: symmetry.SpaceGroup,
     free: Sequence[str],
     named: Named,
@@ -66,8 +67,8 @@ def doubts(
     refined : Refined
     peaks : sequence of Peaks
         That it was given.
-    intensities : sequence of (n,) arrays
-        Of the peaks.
+    intensities, widths : sequence of (n,) arrays
+        Of the peaks; widths in pixels.
     group : SpaceGroup
         By whose constraints the cell was refined.
     free : sequence of str
@@ -124,13 +125,13 @@ def doubts(
     # What a crystal that turned left behind is indexed by a turn of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
-    displaced = displacement.Displacement(refined, peaks, group, free)
+    displaced = displacement.Displacement(refined, peaks, group, free, widths)
     left, outward, shifted = [], None, []
     if not motions and not gone:  # these leave peaks that are not indexed
         outward = displaced.outward()
         if modules is not None:  # what moves spots as frames pass may move those of a module more
             shifted = displaced_modules(
-                refined, peaks, group, free, modules, least=0.0, spots=_OF_MODULE
+                refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
             )
         theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
@@ -335,16 +336,24 @@ def _of_module(module: Displaced, named: Named) -> Record:
 
 def _of_outward(found: displacement.Outward, named: Named) -> Record:
     where = "farther from" if found.size > 0 else "nearer to"
+    stage = "refine_parent" if named.own else "refine"
+    cure = (
+        "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
+        "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
+        if found.max_width is None
+        else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
+        f"{found.max_width:.2f}}}`"
+    )
     return {
         "size": found.size,
         "sigma": found.sigma,
         "bias in sigma": found.bias,
+        "max_width": found.max_width,
         "sentence": (
             f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
-            "the origin than their reflections, at any |Q| alike, as maxima of diffuse scattering "
-            f"are: cell and orientation are off by up to {found.bias:.1f} of their errors; look at "
-            "the widths in the picture of the peak search, and raise `find_peaks: "
-            "min_significance` until Bragg reflections alone are left"
+            "the origin than their reflections on average, the broader the more, at any |Q| "
+            "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
+            f"{found.bias:.1f} of their errors; {cure}"
         ),
     }
 

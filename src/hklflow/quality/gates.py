@@ -13,7 +13,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hklflow.orientation.limits import CELL_NAMES, Limits
+from hklflow.base.values import CELL_NAMES
+from hklflow.orientation.limits import Limits
 from hklflow.quality import remedies
 from hklflow.quality.remedies import vector_text
 

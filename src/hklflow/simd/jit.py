@@ -19,20 +19,11 @@ from functools import partial
 from typing import Any, overload
 
 from numba import njit
-from numba.core.caching import IndexDataCacheFile
 
 from hklflow.base import kernel_cache
+from hklflow.simd import private
 
-_save: Any = IndexDataCacheFile.save
-
-
-def _save_locked(index: Any, key: Any, data: Any) -> None:
-    """Keep what was compiled, while no other process does."""
-    with kernel_cache.locked():
-        _save(index, key, data)
-
-
-setattr(IndexDataCacheFile, "save", _save_locked)  # noqa: B010  (a method, to the type checker)
+private.lock_index(kernel_cache.locked)
 
 
 @overload

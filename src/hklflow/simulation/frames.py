@@ -278,7 +278,7 @@ class Simulation:
         )
 
     def raw_header(self) -> dict[str, Any]:
-        """Return keyword arguments of ``formats.write_raw.NXmxWriter`` for this scan."""
+        """Return the fields of ``formats.write_raw.NXmxHeader`` for this scan."""
         detector, scan, goniometer = self.detector, self.scan, self.goniometer
         return {
             "shape": detector.shape,

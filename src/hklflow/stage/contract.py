@@ -27,8 +27,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from hklflow import __version__
-from hklflow.base import identity, kernel_cache, notes, publish, system
+from hklflow.base import identity, notes, publish, system
 from hklflow.base.errors import HklflowError, printable_lines
+from hklflow.stage import kernels
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -130,7 +131,7 @@ def command(main: Main) -> None:
         threads: int = 1,
     ) -> None:
         if "KERNELS" in module:
-            kernel_cache.ensure(module["KERNELS"])
+            kernels.ensure(module["KERNELS"])
         run(
             main,
             inputs=inputs or module["Inputs"](),

@@ -7,6 +7,7 @@ with a pixel below u is flagged. The header has the detector geometry, pixel mas
 the sums.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from hklflow import stage
 
 if TYPE_CHECKING:
     from hklflow.formats.header import Header
+    from hklflow.formats.write_raw import NXmxHeader
     from hklflow.images.masks import Bits
+    from hklflow.images.pixel_binning import PixelBinning
 
 VERSION = 2
 
@@ -71,16 +74,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             header.saturation if params.saturation is None else params.saturation,
             header.underload or 0.0,
         )
-        facts = _described(header, b) | {"pixel_mask": bits, "binning": binning}
-        with NXmxWriter(
-            outputs.binned,
-            **facts,
-            shape=binning.shape,
-            n_frames=n,
+        facts = replace(
+            _described(header, binning, n),
+            pixel_mask=bits,
             saturation=sums.saturated,
             underload=_underload(header, b),
             dtype=sums.stored,
-        ) as writer:
+        )
+        with NXmxWriter(outputs.binned, facts) as writer:
             blocks = frames.stream(params.block, threads=threads)
             for block in stage.progress(blocks, n, "binned frames", len):
                 writer.append(sums(block))
@@ -114,20 +115,18 @@ def _mask(source: str, header: "Header", binning: Any) -> "Bits | None":
     return bin_bits(bits, binning.factor)
 
 
-def _described(header: "Header", factor: int) -> dict[str, Any]:
+def _described(header: "Header", binning: "PixelBinning", n_frames: int) -> "NXmxHeader":
     """Convert facts of the raw file to facts of the block sums."""
-    from dataclasses import replace
-
     from hklflow.formats.write_raw import described
     from hklflow.images.pixel_binning import bin_detector, bin_sum
 
-    detector, noise = header.detector, header.read_variance
-    header_of_sums = replace(
-        header, detector=None if detector is None else bin_detector(detector, factor)
+    detector, noise, b = header.detector, header.read_variance, binning.factor
+    sums = replace(header, detector=None if detector is None else bin_detector(detector, b))
+    return replace(
+        described(sums, binning.shape, n_frames),
+        binning=binning,
+        read_variance=None if noise is None else bin_sum(noise, b),
     )
-    facts = described(header_of_sums)
-    facts["read_variance"] = None if noise is None else bin_sum(noise, factor)
-    return facts
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.orientation.limits import MODULE_SPOTS
 from hklflow.quality import remedies
 from hklflow.stage import measured, norms
 from hklflow.stage.integration_settings import IntegrationSettings
@@ -102,7 +103,7 @@ class Settings(stage.Params):
     detector: str | None = None
     """pyFAI's name of the detector, which tells its modules; None: they are found by the gaps in
     the pixel mask."""
-    module_spots: int = Field(20, ge=10)
+    module_spots: int = Field(MODULE_SPOTS, ge=10)
     """Spots that a module must have to be judged: fewer do not tell their own scatter."""
     module_offset: float = Field(0.1, gt=0)
     """Shift of a module against the others in pixels, from which on it is told and the module level

@@ -14,6 +14,7 @@ gain is a level (AGIPD). While a module is opened, the module's constants in the
 frame.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,9 +84,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     import numpy as np
 
     from hklflow import plots
+    from hklflow.base.values import HC
     from hklflow.constants.correct import Tally
     from hklflow.constants.correct_kernels import NO_STAGE
-    from hklflow.formats.nxmx import HC
     from hklflow.formats.write_raw import NXmxWriter, described
 
     detector, modules, known = _described(inputs.constants, params)
@@ -104,17 +105,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         step = _step(read[0][good], inputs.constants)
         saturation = min(one.saturation for one in corrections)
         tally = Tally(~good, read)
-        with NXmxWriter(
-            outputs.frames,
-            **described(frames.header) | {"wavelength": HC / (1000 * params.energy)},
-            shape=shape,
-            n_frames=frames.n,
+        header = replace(
+            described(frames.header, shape, frames.n),
+            wavelength=HC / (1000 * params.energy),
             pixel_mask=mask,
             saturation=saturation,
             underload=float(np.finfo(np.float32).min),
             read_variance=np.where(good, read[0] + step**2 / 12, 0.0).astype(np.float32),
             dtype=np.float32,
-        ) as writer:
+        )
+        with NXmxWriter(outputs.frames, header) as writer:
             starts = range(0, frames.n, params.block)
             for start in stage.progress(starts, len(starts), "blocks of corrected frames"):
                 n = min(params.block, frames.n - start)
@@ -207,7 +207,7 @@ def _step(variance: "NDArray[np.float64]", path: Path) -> float:
 
 def _require_energy(energy: float, header: "Header", path: Path) -> None:
     from hklflow.base.errors import HklflowError
-    from hklflow.formats.nxmx import HC
+    from hklflow.base.values import HC
 
     if header.wavelength is None:
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from hklflow import stage
+from hklflow.base.values import CELL_NAMES
 
 VERSION = 5
 
@@ -42,7 +43,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
     figures = _by_scan(inputs.figures)
     rows = []
-    names = ("a", "b", "c", "alpha", "beta", "gamma")
+    names = CELL_NAMES
     for paths in zip(inputs.orientations, inputs.metrics, inputs.accepted, strict=True):
         orientation, metrics, judged = (stage.read_json(path) for path in paths)
         verdict.require(judged, paths[2])

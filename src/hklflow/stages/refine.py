@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed
 
-VERSION = 9
+VERSION = 10
 FRAMES_OF = frames_of
 
 
@@ -52,6 +52,10 @@ class Settings(stage.Params):
     space group told is the parent's all the same, until the scan has a parent of its own."""
     hkl_tolerance: float = Field(0.15, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    max_width: float | None = Field(None, gt=0)
+    """Peaks that are broader than this are left out, in pixels (standard deviation, of arcs without
+    what the mosaic spread makes of it): maxima of the diffuse scattering; None: only those that are
+    found to be."""
     min_indexed: float = Field(0.2, gt=0, le=1)
     """Least fraction of peaks that must be indexed; low, because superlattice reflections may
     outnumber the others below a transition. By chance a fraction of (2 hkl_tolerance)³ is."""
@@ -90,7 +94,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
-        observed = orientation.observe(params.rotations, scans, tables)
+        observed = orientation.observe(params.rotations, scans, tables, params.max_width)
         rotations, notes = orientation.inherited(observed, parent)
         if params.fixed:
             refined, more = orientation.as_given(
@@ -140,6 +144,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             refined,
             observed.peaks,
             observed.intensities,
+            observed.widths,
             none if loose else group,
             free,
             named,

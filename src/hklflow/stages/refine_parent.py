@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hklflow.orientation.refinement import Refined
     from hklflow.stage.orientation import Observed, Start
 
-VERSION = 9
+VERSION = 10
 FRAMES_OF = frames_of
 
 # The longest cells reach h = 70000 with the shortest wavelengths.
@@ -71,6 +71,10 @@ class Settings(stage.Params):
     """Refine the distance too; it correlates with the size of the cell."""
     hkl_tolerance: float = Field(0.25, gt=0, lt=0.5)
     """Largest deviation from an integer, in each of h, k, l, of an indexed peak."""
+    max_width: float | None = Field(None, gt=0)
+    """Peaks that are broader than this are left out, in pixels (standard deviation, of arcs without
+    what the mosaic spread makes of it): maxima of the diffuse scattering; None: only those that are
+    found to be."""
     min_indexed: float = Field(0.5, gt=0, le=1)
     """Least fraction of peaks that must be indexed."""
     max_cell_deviation: float = Field(0.03, gt=0)
@@ -135,7 +139,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     with engine.opened(params, threads) as used:
         scans = orientation.read_scans(params.rotations, inputs.scans, inputs.peaks)
         tables = used.tables(scans, inputs.peaks, inputs.masks)
-        observed = orientation.observe(params.rotations, scans, tables)
+        observed = orientation.observe(params.rotations, scans, tables, params.max_width)
         free = ["cell", "orientation"]
         if params.refine_detector:
             free += ["detector_x", "detector_y", "detector_rotation"]
@@ -257,7 +261,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         figures["sizes"] = compared
         modules = orientation.modules_of(observed, inputs.masks)
         figures |= doubts.doubts(
-            refined, observed.peaks, observed.intensities, group, free, named, modules
+            refined,
+            observed.peaks,
+            observed.intensities,
+            observed.widths,
+            group,
+            free,
+            named,
+            modules,
         )
         figures["other crystals"] += [doubts.of_crystal(twin, named) for twin in twins]
         if figures["other crystals"]:  # a twin's lattices make a larger one together

@@ -176,7 +176,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         return
     simulation = build(description)
     n = description.n_frames
-    with write_raw.NXmxWriter(outputs.raw, **simulation.raw_header()) as writer:
+    header = write_raw.NXmxHeader(**simulation.raw_header())
+    with write_raw.NXmxWriter(outputs.raw, header) as writer:
         for block in stage.progress(simulation.frames(block=16), n, "simulated frames", len):
             writer.append(block)
 

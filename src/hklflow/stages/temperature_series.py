@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow import stage
+from hklflow.base.values import CELL_NAMES
 
 if TYPE_CHECKING:
     from hklflow.orientation.series import Departure, Floats, Reflections
 
 VERSION = 2
 
-_CELL = ("a", "b", "c", "alpha", "beta", "gamma")
 _SETTING = 0.02  # rad; settings of the goniometer that are the same but for small corrections
 _PLACE = 0.02  # and places of the detector, relative to its distance
 
@@ -71,8 +71,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
     quantities = {
-        **{name: Quantity(f"{name} (Å)", "angstrom") for name in _CELL[:3]},
-        **{name: Quantity(f"{name} (°)", "degree") for name in _CELL[3:]},
+        **{name: Quantity(f"{name} (Å)", "angstrom") for name in CELL_NAMES[:3]},
+        **{name: Quantity(f"{name} (°)", "degree") for name in CELL_NAMES[3:]},
         "volume": Quantity("volume (Å³)", "angstrom^3"),
         "mosaic": Quantity("rocking width (°)", "degree"),
         "indexed": Quantity("peaks indexed", ""),
@@ -206,7 +206,7 @@ def _row(
     # A scan of fixed orientation may have no peaks.
     unindexed = scan["symmetry"]["fraction unindexed"]
     indexed = float("nan") if unindexed is None else 1 - unindexed
-    for key, value, sigma in zip(_CELL, scan["cell"], scan["cell_sigma"], strict=True):
+    for key, value, sigma in zip(CELL_NAMES, scan["cell"], scan["cell_sigma"], strict=True):
         row |= {key: value, f"{key}_sigma": sigma}
     return row | {
         "volume": lattice.volume(scan["cell"]),
@@ -227,9 +227,9 @@ def _row(
 
 def _implied(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether symmetry fixes a quantity or ties it to an earlier one, so that it needs no panel."""
-    if name in _CELL and all(row[f"{name}_sigma"] == 0 for row in rows):
+    if name in CELL_NAMES and all(row[f"{name}_sigma"] == 0 for row in rows):
         return True
-    kind = _CELL[:3] if name in _CELL[:3] else _CELL[3:]
+    kind = CELL_NAMES[:3] if name in CELL_NAMES[:3] else CELL_NAMES[3:]
     before = kind[: kind.index(name)] if name in kind else ()
     return any(all(row[name] == row[other] for row in rows) for other in before)
 
@@ -245,14 +245,14 @@ def _transitions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         mine = [r for r in rows if r["parent"] == parent and r["temperature"] is not None]
         if not mine:
             continue
-        for name in (*_CELL, "volume"):
+        for name in (*CELL_NAMES, "volume"):
             sigma = [row[f"{name}_sigma"] for row in mine]
             known = [value for value in sigma if value > 0]
             if _implied(name, mine) or not known:
                 continue
             # Symmetry fixes it where its relations hold, and a scan below was refined without.
             sigma = [value if value > 0 else min(known) for value in sigma]
-            unit = 180 / math.pi if name in _CELL[3:] else mine[0][name]
+            unit = 180 / math.pi if name in CELL_NAMES[3:] else mine[0][name]
             departures = series.departures(
                 [row["temperature"] for row in mine],
                 [row[name] for row in mine],
@@ -282,7 +282,9 @@ def _sentences(
     transitions: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """Findings as sentences: the series' own, then those of its scans."""
-    units = dict.fromkeys(_CELL[:3], "Å") | dict.fromkeys(_CELL[3:], "°") | {"volume": "Å³"}
+    units = (
+        dict.fromkeys(CELL_NAMES[:3], "Å") | dict.fromkeys(CELL_NAMES[3:], "°") | {"volume": "Å³"}
+    )
     told = []
     for found in transitions:
         parts = ", ".join(

@@ -49,7 +49,7 @@ from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
 from hklflow.geometry.grid import Grid, pixel_pitch, sub_samples
-from hklflow.simd.words import LANES
+from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import DEALT, ROWS
 from hklflow.transform.loops import Lanes, Plain, overflow
 from hklflow.transform.sums import Sums

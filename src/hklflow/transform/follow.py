@@ -5,34 +5,16 @@ sixteen pixels through the frames of a block and writes out a record, (voxel, co
 norm), when one of them does.
 """
 
-from typing import Any
+from typing import NamedTuple
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
-from hklflow.simd.words import (
-    F32,
-    I1,
-    I16,
-    I32,
-    I64,
-    LANES,
-    bit_select,
-    call,
-    compress,
-    constant,
-    count_lanes,
-    item_at,
-    load_counts,
-    load_lanes,
-    pointer_to,
-    splat,
-    store_lanes,
-    vector_of,
-)
+from hklflow.simd.control import Variable, either, span
+from hklflow.simd.define import LIKE, Array, word
+from hklflow.simd.kinds import BOOL, F32, I32, I64, U16, U32, Kind
+from hklflow.simd.lanes import compress, count_lanes, splat
+from hklflow.simd.memory import load, store
+from hklflow.simd.value import Value, constant, convert, fma, reinterpret, select
 from hklflow.transform.bricks import EDGE
+from hklflow.transform.counts import LANES, load_counts
 
 #: Voxel of a pixel that adds to nothing.
 NOWHERE = 0xFFFFFFFF
@@ -40,29 +22,13 @@ NOWHERE = 0xFFFFFFFF
 EXCLUDED = 0x80000000
 
 
-@intrinsic
-def follow(  # type: ignore[no-untyped-def]
-    typing_context,
-    like,
-    values,
-    offsets,
-    n_steps,
-    to_voxel,
-    step_norm,
-    qx,
-    qy,
-    qz,
-    weight,
-    excluded,
-    excluded_offsets,
-    window,
-    invalid_from,
-    voxel_out,
-    counts_out,
-    norm_out,
-    n_out,
-    inside_out,
-):
+@word(LIKE, *[I64] * 12, U32, *[I64] * 5, returns=I64)
+def follow(
+    like: Array, values: Value, offsets: Value, n_steps: Value, to_voxel: Value, step_norm: Value,
+    qx: Value, qy: Value, qz: Value, weight: Value, excluded: Value, excluded_offsets: Value,
+    window: Value, invalid_from: Value, voxel_out: Value, counts_out: Value, norm_out: Value,
+    n_out: Value, inside_out: Value,
+) -> Value:  # fmt: skip
     """Follow sixteen pixels through the steps of a block; write out a record per voxel entered.
 
     All arguments but the numbers are addresses (`int64`, of the first of sixteen lanes where
@@ -105,166 +71,152 @@ def follow(  # type: ignore[no-untyped-def]
     int64
         The new number of records.
     """
-    signature = types.int64(
-        like,
-        *(types.int64,) * 12,
-        types.uint32,
-        *(types.int64,) * 5,
-    )
+    steps = _Steps(like.kind, values, offsets, n_steps, to_voxel, step_norm)
+    q = [load(F32, at, lanes=LANES) for at in (qx, qy, qz)]
+    pixels = _Pixels(q, load(F32, weight, lanes=LANES))
+    records = _Records((voxel_out, counts_out, norm_out), n_out)
+    edges = [splat(load(I32, window, i), LANES) for i in range(9)]
+    code = _Follow(steps, pixels, records, edges, splat(invalid_from, LANES))
+    # Two loops: the mask takes a tenth of one.
+    with either(excluded != 0) as (masked, plain):
+        with masked:
+            code.loop((excluded, excluded_offsets))
+        with plain:
+            code.loop(None)
+    records.write(records.voxel.value != NOWHERE)
+    invalid = code.live & ~code.valid.value
+    for i, more in enumerate(
+        (code.inside.value, count_lanes(code.wrapped.value), count_lanes(invalid))
+    ):
+        store(load(I64, inside_out, i) + more, inside_out, i)
+    return records.n.value
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        counts = signature.args[0].dtype
-        values = pointer_to(builder, args[1], context.get_data_type(counts))
-        return _Follow(builder, values, counts.signed, args[2:]).emit()
 
-    return signature, codegen
+class _Steps(NamedTuple):
+    """Addresses of what there is for each step, and the number of steps."""
+
+    kind: Kind
+    values: Value
+    offsets: Value
+    n: Value
+    to_voxel: Value
+    norm: Value
+
+
+class _Pixels(NamedTuple):
+    """q_lab and norm of sixteen pixels."""
+
+    q: list[Value]
+    weight: Value
+
+
+class _Records:
+    """Voxel, counts and norm of each pixel until it leaves the voxel; then they are written out."""
+
+    def __init__(self, out: tuple[Value, Value, Value], n: Value) -> None:
+        self.out, self.n = out, Variable(n)
+        self.voxel, self.counts, self.norm = (
+            Variable(constant(U32, first, LANES)) for first in (NOWHERE, 0, 0)
+        )
+
+    def write(self, mask: Value) -> None:
+        """Write out the records under the mask."""
+        n = self.n.value
+        for item, address in zip((self.voxel, self.counts, self.norm), self.out, strict=True):
+            store(compress(item.value, mask), address, n)
+        self.n.value = n + count_lanes(mask)
 
 
 class _Follow:
-    """Writes the code of `follow`."""
+    """Writes the loop of `follow`."""
 
-    def __init__(self, builder: Any, values: Any, signed: bool, args: Any) -> None:
-        self.builder, self.values, self.signed = builder, values, signed
-        (
-            self.offsets,
-            self.n_steps,
-            self.to_voxel,
-            self.step_norm,
-            *pixel,
-            self.excluded,
-            self.excluded_offsets,
-            window,
-            invalid_from,
-            voxel_out,
-            counts_out,
-            norm_out,
-            n_out,
-            self.inside_out,
-        ) = args
-        b = builder
-        self.q = [load_lanes(b, pointer_to(b, at, F32), F32) for at in pixel[:3]]
-        self.weight = load_lanes(b, pointer_to(b, pixel[3], F32), F32)
-        self.live = b.fcmp_ordered(">", self.weight, constant(F32, 0.0))
-        self.window = [splat(b, item_at(b, window, I32, i)) for i in range(9)]
-        self.invalid_from = splat(b, invalid_from)
-        self.out = [
-            pointer_to(b, voxel_out, I32),
-            pointer_to(b, counts_out, I32),
-            pointer_to(b, norm_out, I32),
-        ]
-        self.n_out = cgutils.alloca_once_value(b, n_out)
-        self.voxel = cgutils.alloca_once_value(b, constant(I32, NOWHERE))
-        self.counts = cgutils.alloca_once_value(b, constant(I32, 0))
-        self.norm = cgutils.alloca_once_value(b, constant(I32, 0))
-        self.inside = cgutils.alloca_once_value(b, I64(0))
-        self.wrapped = cgutils.alloca_once_value(b, constant(I1, 0))
-        self.valid = cgutils.alloca_once_value(b, constant(I1, 1))
+    def __init__(
+        self, steps: _Steps, pixels: _Pixels, records: _Records, window: list[Value], limit: Value
+    ) -> None:
+        self.steps, self.pixels, self.records = steps, pixels, records
+        self.window, self.invalid_from = window, limit
+        self.live = pixels.weight > 0.0
+        self.inside = Variable(constant(I64, 0))
+        self.wrapped = Variable(constant(BOOL, 0, LANES))
+        self.valid = Variable(constant(BOOL, 1, LANES))
 
-    def emit(self) -> Any:
-        """The loop over the steps, and the last records."""
-        b = self.builder
-        # Two loops: the mask takes a tenth of one.
-        with b.if_else(b.icmp_unsigned("!=", self.excluded, I64(0))) as (masked, plain):
-            with masked:
-                self._loop(masked=True)
-            with plain:
-                self._loop(masked=False)
-        self._write(b.icmp_unsigned("!=", b.load(self.voxel), constant(I32, NOWHERE)))
-        invalid = b.and_(self.live, b.not_(b.load(self.valid)))
-        found = (
-            b.load(self.inside),
-            count_lanes(b, b.load(self.wrapped)),
-            count_lanes(b, invalid),
-        )
-        for i, more in enumerate(found):
-            place = b.gep(pointer_to(b, self.inside_out, I64), [I64(i)])
-            b.store(b.add(b.load(place), more), place)
-        return b.load(self.n_out)
+    def loop(self, mask: tuple[Value, Value] | None) -> None:
+        """The loop over the steps; the artefact mask is two addresses."""
+        steps, records = self.steps, self.records
+        with span(steps.n) as step:
+            counts = load_counts(steps.kind, steps.values, steps.offsets, step)
+            voxel, inside = self._voxel(step, counts, mask)
+            before = records.voxel.value
+            changed = voxel != before
+            records.write(changed & (before != NOWHERE))
+            records.voxel.value = voxel
+            total = select(changed, counts.like(0), records.counts.value) + counts
+            records.counts.value = total
+            self.wrapped.value = self.wrapped.value | (inside & (total < counts))
+            kept = select(changed, counts.like(0), records.norm.value)
+            records.norm.value = kept + self._norm_of(step)
 
-    def _loop(self, *, masked: bool) -> None:
-        b = self.builder
-        with cgutils.for_range(b, self.n_steps, intp=I64) as loop:
-            step = loop.index
-            counts = load_counts(b, self.values, self.offsets, step, self.signed)
-            voxel, inside = self._voxel(step, counts, masked=masked)
-            before = b.load(self.voxel)
-            changed = b.icmp_unsigned("!=", voxel, before)
-            self._write(b.and_(changed, b.icmp_unsigned("!=", before, constant(I32, NOWHERE))))
-            b.store(voxel, self.voxel)
-            kept = b.select(changed, constant(I32, 0), b.load(self.counts))
-            total = b.add(kept, counts)
-            b.store(total, self.counts)
-            wrapped = b.and_(inside, b.icmp_unsigned("<", total, counts))
-            b.store(b.or_(b.load(self.wrapped), wrapped), self.wrapped)
-            kept = b.select(changed, constant(I32, 0), b.load(self.norm))
-            b.store(b.add(kept, self._norm_of(step)), self.norm)
-
-    def _norm_of(self, step: Any) -> Any:
+    def _norm_of(self, step: Value) -> Value:
         """Norm of each pixel on a step, in whole units."""
-        b = self.builder
-        norm = splat(b, item_at(b, self.step_norm, F32, step))
+        norm = splat(load(F32, self.steps.norm, step), LANES)
         # Between 2²³ and 2²⁴, the last bit is 1: the product is rounded to the nearest integer.
-        above = constant(F32, 2.0**23)
-        rounded = call(b, "llvm.fma.v16f32", norm.type, [self.weight, norm, above])
-        return b.sub(b.bitcast(rounded, vector_of(I32)), b.bitcast(above, vector_of(I32)))
+        above = norm.like(2.0**23)
+        rounded = fma(self.pixels.weight, norm, above)
+        return reinterpret(rounded, U32) - reinterpret(above, U32)
 
-    def _voxel(self, step: Any, counts: Any, *, masked: bool) -> tuple[Any, Any]:
+    def _voxel(
+        self, step: Value, counts: Value, mask: tuple[Value, Value] | None
+    ) -> tuple[Value, Value]:
         """Voxel of each pixel, or `NOWHERE`, and whether it has one."""
-        b = self.builder
-        base = b.mul(step, I64(12))
-        valid = b.icmp_unsigned("<", counts, self.invalid_from)
-        b.store(b.and_(b.load(self.valid), valid), self.valid)
-        inside, signs = b.and_(self.live, valid), constant(I32, 0)
+        base = step * 12
+        valid = counts < self.invalid_from
+        self.valid.value = self.valid.value & valid
+        inside, signs = self.live & valid, constant(I32, 0, LANES)
         index = []
         for axis in range(3):
             row = [
-                splat(b, item_at(b, self.to_voxel, F32, b.add(base, I64(4 * axis + i))))
+                splat(load(F32, self.steps.to_voxel, base + (4 * axis + i)), LANES)
                 for i in range(4)
             ]
             at = row[3]
             for i in range(3):
-                at = call(b, "llvm.fma.v16f32", at.type, [row[i], self.q[i], at])
+                at = fma(row[i], self.pixels.q[i], at)
             # Rounded towards zero, which is down where it is inside.
-            signs = b.or_(signs, b.bitcast(at, vector_of(I32)))
-            index.append(b.fptosi(at, vector_of(I32)))
-            ahead = b.sub(index[axis], self.window[2 * axis])
-            inside = b.and_(inside, b.icmp_unsigned("<", ahead, self.window[2 * axis + 1]))
-        inside = b.and_(inside, b.icmp_signed(">=", signs, constant(I32, 0)))
-        b.store(b.add(b.load(self.inside), count_lanes(b, inside)), self.inside)
+            signs = signs | reinterpret(at, I32)
+            index.append(convert(at, I32))
+            # As if without a sign: below 0 is above all voxels.
+            ahead = reinterpret(index[axis] - self.window[2 * axis], U32)
+            inside = inside & (ahead < reinterpret(self.window[2 * axis + 1], U32))
+        inside = inside & (signs >= 0)
+        self.inside.value = self.inside.value + count_lanes(inside)
         voxel = self._brick(index)
-        if masked:
-            voxel = b.or_(voxel, self._excluded(step))
-        return b.select(inside, voxel, constant(I32, NOWHERE)), inside
+        if mask is not None:
+            voxel = voxel | _excluded(mask, step)
+        return select(inside, voxel, voxel.like(NOWHERE)), inside
 
-    def _brick(self, index: list[Any]) -> Any:
+    def _brick(self, index: list[Value]) -> Value:
         """Place of a voxel in the memory of `Bricks`."""
-        b = self.builder
-        three, six = constant(I32, 3), constant(I32, 6)
         # Counted from an origin after rounding, so that no choice of it moves a pixel.
-        h, k, l = (*index[:2], b.sub(index[2], self.window[8]))  # noqa: E741
+        h, k, l = (*index[:2], index[2] - self.window[8])  # noqa: E741
         # Nine bits within a brick; above them stands the number of the brick on h.
-        voxel = bit_select(b, 0o7, h, b.shl(k, three))
-        voxel = bit_select(b, 0o77, voxel, b.shl(l, six))
-        voxel = bit_select(b, 0o777, voxel, b.shl(h, six))
+        voxel = _bit_select(0o7, h, k << 3)
+        voxel = _bit_select(0o77, voxel, l << 6)
+        voxel = _bit_select(0o777, voxel, h << 6)
         for i, (far, more) in enumerate(((k, EDGE**2), (l, EDGE**3))):
-            step = b.add(self.window[6 + i], constant(I32, more))
-            voxel = b.add(voxel, b.mul(b.ashr(far, three), step))
-        return voxel
+            voxel = voxel + (far >> 3) * (self.window[6 + i] + more)
+        return reinterpret(voxel, U32)
 
-    def _excluded(self, step: Any) -> Any:
-        b = self.builder
-        at = b.add(self.excluded, item_at(b, self.excluded_offsets, I64, step))
-        bits = b.load(pointer_to(b, at, I16), align=1)
-        # Bytes in the order of little-endian memory: pixel 0 is bit 7, pixel 8 is bit 15.
-        places = [I16(1 << (8 * (i // 8) + 7 - i % 8)) for i in range(LANES)]
-        lanes = ir.Constant(vector_of(I16), places)
-        here = b.and_(splat(b, bits), lanes)
-        marked = b.icmp_unsigned("!=", here, constant(I16, 0))
-        return b.select(marked, constant(I32, EXCLUDED), constant(I32, 0))
 
-    def _write(self, mask: Any) -> None:
-        b = self.builder
-        n = b.load(self.n_out)
-        for value, pointer in zip((self.voxel, self.counts, self.norm), self.out, strict=True):
-            store_lanes(b, compress(b, b.load(value), mask), b.gep(pointer, [n]))
-        b.store(b.add(n, count_lanes(b, mask)), self.n_out)
+def _bit_select(mask: int, these: Value, others: Value) -> Value:
+    """Bits of a mask from these integers, the rest from others."""
+    return (these & mask) | (others & ~mask)
+
+
+def _excluded(mask: tuple[Value, Value], step: Value) -> Value:
+    """Return the mark of the pixels that the artefact mask excludes on a step."""
+    excluded, offsets = mask
+    bits = splat(load(U16, excluded + load(I64, offsets, step)), LANES)
+    # Bytes in the order of little-endian memory: pixel 0 is bit 7, pixel 8 is bit 15.
+    places = [1 << (8 * (i // 8) + 7 - i % 8) for i in range(LANES)]
+    marked = (bits & constant(U16, places, LANES)) != 0
+    return select(marked, constant(U32, EXCLUDED, LANES), constant(U32, 0, LANES))

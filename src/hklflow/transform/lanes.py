@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.simd.jit import kernel
-from hklflow.simd.words import LANES, address, count_at, prefetch
+from hklflow.simd.words import address, prefetch
+from hklflow.transform.counts import LANES, count_at
 from hklflow.transform.deal import MOST_DEALT, deal_2, deal_4, deal_8, deal_16, deal_32
 from hklflow.transform.follow import EXCLUDED, NOWHERE, follow
 from hklflow.transform.plain import deal

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.base.errors import HklflowError
-from hklflow.simd.words import LANES
 from hklflow.transform import lanes as binning_lanes
 from hklflow.transform import plain as binning_plain
 from hklflow.transform.bricks import Bricks
+from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import MOST_FRAMES
 from hklflow.transform.plain import COUNTS_UNIT
 from hklflow.transform.sums import Sums

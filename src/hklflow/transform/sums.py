@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import Rotation, rays
 from hklflow.geometry.grid import Grid
-from hklflow.simd.words import LANES
+from hklflow.transform.counts import LANES
 
 Floats = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hklflow.simd.jit import kernel
-from hklflow.simd.words import LANES
 from hklflow.transform.bricks import EDGE
+from hklflow.transform.counts import LANES
 from hklflow.transform.lanes import ROWS, TILE_GROUPS
 
 Floats = NDArray[np.float64]

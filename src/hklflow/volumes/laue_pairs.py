@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hklflow.geometry import lattice, subgroups, symmetry
+from hklflow.transform.bricks import EDGE
 from hklflow.volumes import symmetrise_kernels as kernels
 from hklflow.volumes.pairs import SIGNIFICANT, Difference, away_from_bragg, terms
 from hklflow.volumes.symmetrise import Records, index_maps
@@ -143,8 +144,8 @@ def _sample(records: Records, cell: ArrayLike, radius: float, operations: int) -
     for brick in chosen:
         if len(found) >= wanted:
             break
-        first = np.array(np.unravel_index(brick, records.bricks, order="F")) * kernels.EDGE
-        last = np.minimum(first + kernels.EDGE, records.grid.shape)
+        first = np.array(np.unravel_index(brick, records.bricks, order="F")) * EDGE
+        last = np.minimum(first + EDGE, records.grid.shape)
         region = tuple(slice(a, b) for a, b in zip(first[::-1], last[::-1], strict=True))
         away = away_from_bragg(records.grid, cell, radius, region)
         places = np.argwhere(away)[:, ::-1] + first

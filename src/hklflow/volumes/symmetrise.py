@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from hklflow.base.errors import HklflowError
 from hklflow.geometry import lattice
 from hklflow.geometry.grid import Grid
+from hklflow.transform.bricks import EDGE
 from hklflow.volumes import symmetrise_kernels as kernels
 
 Floats = NDArray[np.float64]
@@ -181,7 +182,7 @@ class Records:
         self.grid, self.n_volumes, self.noisy = grid, n_volumes, noisy
         self.words, self.fields = self._words(n_volumes, noisy, dealt)
         #: Bricks along h, k, l.
-        self.bricks = tuple(-(-n // kernels.EDGE) for n in grid.shape)
+        self.bricks = tuple(-(-n // EDGE) for n in grid.shape)
         n_h, n_k, _ = self.bricks
         self.strides = (kernels.BRICK * n_h - 64, kernels.BRICK * n_h * n_k - kernels.BRICK)
         size = int(np.prod(self.bricks)) * kernels.BRICK
@@ -208,7 +209,7 @@ class Records:
     @classmethod
     def size_of(cls, grid: Grid, n_volumes: int, noisy: bool, whole: bool, dealt: bool) -> int:
         """Bytes that they take."""
-        bricks = int(np.prod([-(-n // kernels.EDGE) for n in grid.shape]))
+        bricks = int(np.prod([-(-n // EDGE) for n in grid.shape]))
         _, fields = cls._words(n_volumes, noisy, dealt)
         return bricks * kernels.BRICK * (fields * (4 if whole else 8) + 5)
 

@@ -7,8 +7,8 @@ read noise, variance of every volume; counts may be integers in the same memory.
 import numpy as np
 
 from hklflow.simd.jit import kernel
+from hklflow.transform.bricks import EDGE
 
-EDGE = 8
 BRICK = EDGE**3
 
 # Columns of the table by shell: voxels, those measured before and after, ...

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hklflow import stage
 from hklflow.base.errors import HklflowError
+from hklflow.base.values import HC
 from hklflow.cli.calibration import several
 from hklflow.stages import import_poni, powder_calibration
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from hklflow.calibration.store import Version
     from hklflow.cli.calibration.target import Target
 
-HC = 12398.419843320026
 """Planck's constant times the speed of light in eV Å (CODATA 2018)."""
 
 Record = dict[str, Any]

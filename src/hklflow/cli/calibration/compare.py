@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from hklflow.base.errors import HklflowError
-from hklflow.cli.calibration.target import in_words, target
+from hklflow.cli.calibration.target import Entry, in_words
+from hklflow.cli.options import AsJson
 
 
 def compare(
     *names: str,
     output: Path | None = None,
-    json_: bool = False,
-    calibration: str | None = None,
-    directory: Path = Path(),
+    json_: AsJson = False,
+    entry: Entry = Entry(),
 ) -> None:
     """Compare versions and candidates: a table, and a page with pictures side by side.
 
@@ -28,12 +28,6 @@ def compare(
         `v_0001`, or a candidate's name (its last iteration unless `name/02` says which).
     output
         HTML page to write.
-    json_
-        JSON instead of a table.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow import stage
 
@@ -41,7 +35,7 @@ def compare(
         raise HklflowError(f"--output {output}: there is no such folder; make it first")
     if len(names) < 2:
         raise HklflowError("name two or more versions or candidates, as v_0001 morning/02")
-    to = target(directory, calibration)
+    to = entry.target()
     to.require("geometry")
     found: dict[str, dict[str, Any]] = {}
     for name in names:

@@ -7,31 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hklflow.base.errors import HklflowError
-from hklflow.cli.calibration.target import in_words, target
+from hklflow.cli.calibration.target import Entry, in_words
+from hklflow.cli.options import AsJson, Directory
 
 if TYPE_CHECKING:
     from hklflow.experiment.config import Experiment
 
 
-def list_all(
-    *, json_: bool = False, calibration: str | None = None, directory: Path = Path()
-) -> None:
+def list_all(*, json_: AsJson = False, entry: Entry = Entry()) -> None:
     """List versions and candidates of a state, separated by tabs.
 
     Example: `hklflow calibration list`; `hklflow calibration list --json`
 
-    Parameters
-    ----------
-    json_
-        JSON instead of a table.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow.calibration.store import Candidate, Version
 
-    to = target(directory, calibration)
+    to = entry.target()
     columns = ("name", "status", "applies_to", "author", "date", "failed_gates", "comments")
     rows = []
     items: list[Version | Candidate] = [*to.versions()]
@@ -53,9 +44,7 @@ def list_all(
     _print(columns, rows, json_)
 
 
-def show(
-    name: str, /, *, json_: bool = False, calibration: str | None = None, directory: Path = Path()
-) -> None:
+def show(name: str, /, *, json_: bool = False, entry: Entry = Entry()) -> None:
     """Show a version or a candidate: its record, its gates, where its report is.
 
     Example: `hklflow calibration show v_0003`; `hklflow calibration show morning/02 --json`
@@ -66,12 +55,8 @@ def show(
         `v_0003`, or a candidate's name (its last iteration unless `name/02` says which).
     json_
         The whole record as JSON.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
-    to = target(directory, calibration)
+    to = entry.target()
     item = to.item(name)
     status = getattr(item, "status", "candidate")
     if json_:
@@ -86,7 +71,9 @@ def show(
     print(f"  {'folder':20s} {item.path}")
 
 
-def apply(scan: str | None = None, /, *, json_: bool = False, directory: Path = Path()) -> None:
+def apply(
+    scan: str | None = None, /, *, json_: AsJson = False, directory: Directory = Path()
+) -> None:
     """Say which version each rotation is reduced with, and why; nothing is changed.
 
     Example: `hklflow calibration apply quartz/100K`; `hklflow calibration apply --json`
@@ -95,10 +82,6 @@ def apply(scan: str | None = None, /, *, json_: bool = False, directory: Path = 
     ----------
     scan
         `sample/scan`; without it all scans.
-    json_
-        JSON instead of a table.
-    directory
-        Folder of the experiment.
     """
     from hklflow.cli.folder import experiment as folder_of
     from hklflow.experiment.config import load
@@ -139,9 +122,8 @@ def affected(
     version: str,
     /,
     *,
-    json_: bool = False,
-    calibration: str | None = None,
-    directory: Path = Path(),
+    json_: AsJson = False,
+    entry: Entry = Entry(),
 ) -> None:
     """List the products that were made with a version.
 
@@ -151,17 +133,11 @@ def affected(
     ----------
     version
         Number of the version.
-    json_
-        JSON instead of a table.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow import stage
     from hklflow.nexus import calibrations
 
-    to = target(directory, calibration)
+    to = entry.target()
     found = to.version(version)
     results = to.experiment.base / to.experiment.paths.folder
     rows = []
@@ -181,17 +157,11 @@ def affected(
     _print(("product", "status_at_use"), rows, json_)
 
 
-def states(*, json_: bool = False, directory: Path = Path()) -> None:
+def states(*, json_: AsJson = False, directory: Directory = Path()) -> None:
     """Show the state of every stored calibration, and the set-points that states are made of.
 
     Example: `hklflow calibration states`
 
-    Parameters
-    ----------
-    json_
-        JSON instead of a table.
-    directory
-        Folder of the experiment.
     """
     from hklflow.calibration.states import read_schema
     from hklflow.cli.folder import experiment as folder_of
@@ -222,9 +192,7 @@ def states(*, json_: bool = False, directory: Path = Path()) -> None:
                          if kind in key.kinds], json_)  # fmt: skip
 
 
-def reindex(
-    *, dry_run: bool = False, calibration: str | None = None, directory: Path = Path()
-) -> int:
+def reindex(*, dry_run: bool = False, entry: Entry = Entry()) -> int:
     """Make the indices of a store anew from its records; exit code 1 if something is amiss.
 
     Example: `hklflow calibration reindex --dry-run`
@@ -233,12 +201,8 @@ def reindex(
     ----------
     dry_run
         Only say what would change.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
-    to = target(directory, calibration)
+    to = entry.target()
     report = to.store.reindex(dry_run=dry_run)
     would = "would be " if dry_run else ""
     for path in report.rebuilt:
@@ -250,19 +214,13 @@ def reindex(
     return 1 if report.problems else 0
 
 
-def verify(*, calibration: str | None = None, directory: Path = Path()) -> int:
+def verify(*, entry: Entry = Entry()) -> int:
     """Check every record and every file of a store against its checksum; exit code 1 if one fails.
 
     Example: `hklflow calibration verify`
 
-    Parameters
-    ----------
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
-    to = target(directory, calibration)
+    to = entry.target()
     problems = to.store.verify()
     for problem in problems:
         print(problem)

@@ -1,14 +1,28 @@
 """Decisions, with a name and a reason: `hklflow calibration accept | reject | withdraw | copy`."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from cyclopts import Parameter
+
 from hklflow.base.errors import HklflowError
-from hklflow.cli.calibration.target import Target, in_words, target
+from hklflow.cli.calibration.target import Entry, Target, in_words, target
 
 if TYPE_CHECKING:
     from hklflow.calibration.store import Candidate, Version
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Decision:
+    """Options of every command that decides."""
+
+    author: str
+    """Who decides."""
+    comments: str
+    """Why."""
+
 
 # A rejected candidate keeps figures and report; its pictures are not needed any more.
 _KEPT_OF_REJECTED = (".json", ".html")
@@ -19,14 +33,12 @@ def accept(
     /,
     *,
     applies_to: str | None = None,
-    author: str,
-    comments: str,
+    decision: Decision,
     override_gate: tuple[str, ...] = (),
     reason: str = "",
     supersede: tuple[int, ...] = (),
     allow_overlap: bool = False,
-    calibration: str | None = None,
-    directory: Path = Path(),
+    entry: Entry = Entry(),
 ) -> None:
     """Publish a candidate as the next version, to be used for the runs that it applies to.
 
@@ -41,10 +53,6 @@ def accept(
     applies_to
         Runs and scans: `1040`, `>=1040`, `20..40`, `quartz/*`, `kvs_*K`; a comma is "and", a
         semicolon "or".
-    author
-        Who decides.
-    comments
-        Why.
     override_gate
         Gates that may be missed.
     reason
@@ -53,14 +61,10 @@ def accept(
         Accepted versions that this one takes the place of.
     allow_overlap
         Let it apply where another accepted version does; the higher number is used.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow.calibration.store import Candidate
 
-    to = target(directory, calibration)
+    to = entry.target()
     before = _used(to)
     item = to.item(name)
     if applies_to is None and isinstance(item, Candidate):
@@ -70,11 +74,11 @@ def accept(
     overridden = _overridden(_gates_of(item), override_gate, reason, in_words(item))
     _check_none_is_lost(to, item, applies_to, supersede)
     version = _accepted(
-        to, item, applies_to, overridden, author=author, comments=comments, supersede=supersede,
+        to, item, applies_to, overridden, **asdict(decision), supersede=supersede,
         allow_overlap=allow_overlap,
     )  # fmt: skip
     print(f"{in_words(item)} is accepted as {version.name} for {version.applies_to}")
-    after = _used(target(directory, to.name))
+    after = _used(target(entry.directory, to.name))
     changed = [key for key in {**before, **after} if after.get(key) != before.get(key)]
     for key in changed:
         print(f"  {' '.join(key)}: {before.get(key, 'none')} -> {after.get(key, 'none')}")
@@ -114,10 +118,8 @@ def reject(
     name: str,
     /,
     *,
-    author: str,
-    comments: str,
-    calibration: str | None = None,
-    directory: Path = Path(),
+    decision: Decision,
+    entry: Entry = Entry(),
 ) -> None:
     """Record that a candidate was refused: it gets a number, and keeps its figures and report.
 
@@ -127,21 +129,13 @@ def reject(
     ----------
     name
         Candidate, its last iteration unless `name/02` says which; or a version that is proposed.
-    author
-        Who decides.
-    comments
-        Why.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow.calibration.store import Version
 
-    to = target(directory, calibration)
+    to = entry.target()
     candidate = to.item(name)
     if isinstance(candidate, Version):
-        to.store.set_status(candidate, "rejected", author=author, comments=comments)
+        to.store.set_status(candidate, "rejected", **asdict(decision))
         print(f"{candidate.name} is rejected")
         return
     for version in to.versions():
@@ -154,7 +148,7 @@ def reject(
             )
     kept = {n: p for n, p in candidate.files().items() if p.suffix in _KEPT_OF_REJECTED}
     version = to.store.publish(
-        to.state, kept, _record(candidate), status="rejected", author=author, comments=comments,
+        to.state, kept, _record(candidate), status="rejected", **asdict(decision),
         applies_to=None,
     )  # fmt: skip
     print(f"{in_words(candidate)} is rejected, see {version.path}")
@@ -164,10 +158,8 @@ def withdraw(
     version: str,
     /,
     *,
-    author: str,
-    comments: str,
-    calibration: str | None = None,
-    directory: Path = Path(),
+    decision: Decision,
+    entry: Entry = Entry(),
 ) -> None:
     """Stop the use of an accepted version; `affected` lists what was made with it.
 
@@ -177,18 +169,10 @@ def withdraw(
     ----------
     version
         Number of the version.
-    author
-        Who decides.
-    comments
-        Why.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
-    to = target(directory, calibration)
+    to = entry.target()
     found = to.version(version)
-    to.store.withdraw(found, author=author, comments=comments)
+    to.store.withdraw(found, **asdict(decision))
     print(f"{found.path.name} is withdrawn; `hklflow calibration affected {found.number}` lists "
           "what was made with it")  # fmt: skip
 
@@ -199,10 +183,8 @@ def copy(
     *,
     to: str,
     applies_to: str,
-    author: str,
-    comments: str,
-    calibration: str | None = None,
-    directory: Path = Path(),
+    decision: Decision,
+    entry: Entry = Entry(),
 ) -> None:
     """Copy a version into the state of another entry, as a proposal that is still to be accepted.
 
@@ -217,26 +199,16 @@ def copy(
         Entry of `calibrations` that gets it.
     applies_to
         Runs and scans that it is for there.
-    author
-        Who decides.
-    comments
-        Why.
-    calibration
-        Entry that has it; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow import stage
     from hklflow.cli.calibration.build import check_state
 
-    source, goal = target(directory, calibration), target(directory, to)
+    source, goal = entry.target(), target(entry.directory, to)
     source.require("geometry")
     found = source.version(version)
     geometry = found.artefact("geometry.json")
     check_state(goal, stage.read_json(geometry), geometry)
-    copied = goal.store.copy(
-        found, goal.state, author=author, comments=comments, applies_to=applies_to
-    )
+    copied = goal.store.copy(found, goal.state, **asdict(decision), applies_to=applies_to)
     print(
         f"{found.name} of {source.name} is proposed as {copied.name} of {goal.name}; accept it "
         f"with `hklflow calibration accept {copied.name} --calibration {goal.name} ...`"

@@ -2,29 +2,129 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from hklflow.base.errors import HklflowError
-from hklflow.cli.calibration.target import Target, in_words, target
+from hklflow.cli.calibration.target import Entry, Target, in_words
+from hklflow.cli.options import Author, Comments
 
 if TYPE_CHECKING:
     from hklflow.calibration.store import Candidate
     from hklflow.cli.calibration.build import Request
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
-Start = Annotated[str | None, Parameter(name="--from")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Source:
+    """Options that say what a candidate is made from."""
+
+    image: tuple[Path, ...] = ()
+    """Image of a powder calibrant, or several."""
+    poni: Path | None = None
+    """PONI file of pyFAI."""
+    geometry: Path | None = None
+    """Product of this workflow: `geometry.json`."""
+    bragg: str | None = None
+    """Scan (`sample/scan`) whose Bragg peaks say where the modules are; it must be refined. If its
+    converging refinement (`modules.json`) found displaced modules, these are proposed."""
+    level: Literal["detector", "module"] = "detector"
+    """`detector`: the geometry as a whole. `module`: shifts and turns of the modules in its
+    plane."""
+    calibrant: str | None = None
+    """Calibrant of the image: a name that pyFAI knows, or a file of d-spacings."""
+    offset: tuple[float, ...] = ()
+    """Distance of each image beyond that of the first, in m."""
+    arm: tuple[float, ...] = ()
+    """Angle of the detector's arm at each image, in degrees."""
+    given: Settings = ()
+    """Further parameters of `powder_calibration`, as `min_rings=5`."""
+    start: Annotated[str | None, Parameter(name="--from")] = None
+    """Version or candidate whose distance and beam centre are the start."""
+
+    def kind(self) -> str:
+        """Return which of the sources is given; raise if the options do not fit it."""
+        names = ("image", "poni", "geometry", "bragg")
+        chosen = [name for name in names if getattr(self, name)]
+        if len(chosen) != 1:
+            raise HklflowError("give one of --image, --bragg, --poni and --geometry")
+        (kind,) = chosen
+        several = bool(self.offset or self.arm)
+        if self.level == "module" and kind in ("poni", "geometry"):
+            raise HklflowError(f"--level module is for --image and --bragg, not for --{kind}")
+        if several and (kind != "image" or self.level == "module"):
+            raise HklflowError(
+                "--offset and --arm are for the images of a series, at detector level"
+            )
+        if len(self.image) > 1 and self.level == "detector" and not several:
+            raise HklflowError(
+                f"{len(self.image)} images are refined together by where the detector stood: give "
+                "--offset or --arm for each; or say --level module"
+            )
+        return kind
+
+    def params(self, kind: str) -> dict[str, Any]:
+        """Return the parameters as given; raise if the kind of source takes none."""
+        from hklflow.cli.calibration.build import settings
+
+        params = settings(self.given)
+        if self.calibrant is not None:
+            params |= settings((f"calibrant={self.calibrant}",))
+        if kind in ("poni", "geometry") and (params or self.start):
+            raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{kind}")
+        if kind == "bragg" and (self.calibrant or self.start):
+            raise HklflowError("--calibrant and --from are for --image, not for --bragg")
+        return params
+
+    def request(self, to: Target, kind: str) -> "Request":
+        """Return what the candidate is to be made of."""
+        from hklflow.calibration.store import Version
+        from hklflow.cli.calibration.build import Request
+
+        params, parent = self.params(kind), None
+        if self.start is not None:
+            params = _start(to, self.start) | params
+            if isinstance(began := to.item(self.start), Version):
+                parent = began.number
+        files = self.image or tuple(path for path in (self.poni, self.geometry) if path is not None)
+        if self.bragg is not None:
+            parent, files = _bragg_files(to, self.bragg, params)
+        return Request(
+            {"image": "modules" if self.level == "module" else "powder"}.get(kind, kind),
+            tuple(path.absolute() for path in files),
+            params,
+            self.offset,
+            self.arm,
+            self.bragg or "",
+            parent,
+        )
+
+
+def _bragg_files(
+    to: Target, scan: str, params: Mapping[str, Any]
+) -> tuple[int | None, tuple[Path, ...]]:
+    """Return the version that a scan was reduced with, and the products with its Bragg peaks."""
+    from hklflow.cli.calibration.build import bragg_products, converged_modules
+
+    used, orientation, products = bragg_products(to, scan)
+    files = (orientation, *(path for one in products.values() for path in one.values()))
+    # Modules of a converging refinement hold, except for a detector that is named.
+    converged = converged_modules(to, used, orientation, scan)
+    if converged is not None and "detector" not in params:
+        files = (converged, *files)
+    return used.number, files
 
 
 def init_state(
     *,
-    author: str,
-    comments: str = "set-points of the configuration",
-    calibration: str | None = None,
-    directory: Path = Path(),
+    author: Author,
+    comments: Comments = "set-points of the configuration",
+    entry: Entry = Entry(),
 ) -> None:
     """Make the state's folder in the store, with the geometry of the set-points as version 0.
 
@@ -32,22 +132,11 @@ def init_state(
     For constants it is empty, for they must be measured.
 
     Example: `hklflow calibration init --author "M. Curie"`
-
-    Parameters
-    ----------
-    author
-        Who does this.
-    comments
-        For people.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow import stage
     from hklflow.cli.calibration.build import Request, make_files
 
-    to = target(directory, calibration)
+    to = entry.target()
     with tempfile.TemporaryDirectory() as folder:
         if to.kind == "constants":
             # Nobody knows constants that were not measured: version 0 only holds the place.
@@ -63,20 +152,10 @@ def propose(
     name: str,
     /,
     *,
-    author: str,
-    image: tuple[Path, ...] = (),
-    poni: Path | None = None,
-    geometry: Path | None = None,
-    bragg: str | None = None,
-    level: Literal["detector", "module"] = "detector",
-    calibrant: str | None = None,
-    offset: tuple[float, ...] = (),
-    arm: tuple[float, ...] = (),
-    given: Settings = (),
-    start: Start = None,
-    comments: str = "",
-    calibration: str | None = None,
-    directory: Path = Path(),
+    author: Author,
+    source: Source = Source(),
+    comments: Comments = "",
+    entry: Entry = Entry(),
 ) -> None:
     """Make a candidate from powder images, Bragg peaks, a PONI file or a geometry, and judge it.
 
@@ -97,102 +176,22 @@ def propose(
     ----------
     name
         Name of the candidate: letters, digits, `.`, `+` and `-`.
-    author
-        Who does this.
-    image
-        Image of a powder calibrant, or several.
-    bragg
-        Scan (`sample/scan`) whose Bragg peaks say where the modules are; it must be refined. If its
-        converging refinement (`modules.json`) found displaced modules, these are proposed.
-    level
-        `detector`: the geometry as a whole. `module`: shifts and turns of the modules in its plane.
-    offset
-        Distance of each image beyond that of the first, in m.
-    arm
-        Angle of the detector's arm at each image, in degrees.
-    poni
-        PONI file of pyFAI.
-    geometry
-        Product of this workflow: `geometry.json`.
-    calibrant
-        Calibrant of the image: a name that pyFAI knows, or a file of d-spacings.
-    given
-        Further parameters of `powder_calibration`, as `min_rings=5`.
-    start
-        Version or candidate whose distance and beam centre are the start.
-    comments
-        For people.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
-    from hklflow.calibration.store import Version
-    from hklflow.cli.calibration.build import (
-        Request,
-        bragg_products,
-        converged_modules,
-        settings,
-    )
-
-    sources = {"image": image, "poni": poni, "geometry": geometry, "bragg": bragg}
-    chosen = [source for source, value in sources.items() if value]
-    if len(chosen) != 1:
-        raise HklflowError("give one of --image, --bragg, --poni and --geometry")
-    (source,) = chosen
-    if level == "module" and source in ("poni", "geometry"):
-        raise HklflowError(f"--level module is for --image and --bragg, not for --{source}")
-    if (offset or arm) and (source != "image" or level == "module"):
-        raise HklflowError("--offset and --arm are for the images of a series, at detector level")
-    if len(image) > 1 and level == "detector" and not (offset or arm):
-        raise HklflowError(
-            f"{len(image)} images are refined together by where the detector stood: give --offset "
-            "or --arm for each; or say --level module"
-        )
-    to = target(directory, calibration)
+    kind = source.kind()
+    to = entry.target()
     to.require("geometry")
-    params, parent = settings(given), None
-    if calibrant is not None:
-        params |= settings((f"calibrant={calibrant}",))
-    if source in ("poni", "geometry") and (params or start):
-        raise HklflowError(f"--calibrant, --set and --from are for --image, not for --{source}")
-    if source == "bragg" and (calibrant or start):
-        raise HklflowError("--calibrant and --from are for --image, not for --bragg")
-    if start is not None:
-        params = _start(to, start) | params
-        if isinstance(began := to.item(start), Version):
-            parent = began.number
-    files = image or tuple(path for path in (poni, geometry) if path is not None)
-    if bragg is not None:
-        used, orientation, products = bragg_products(to, bragg)
-        parent = used.number
-        files = (orientation, *(path for one in products.values() for path in one.values()))
-        # What a converging refinement found holds, but for modules that are named here.
-        converged = converged_modules(to, used, orientation, bragg)
-        if converged is not None and "detector" not in params:
-            files = (converged, *files)
-    request = Request(
-        {"image": "modules" if level == "module" else "powder"}.get(source, source),
-        tuple(path.absolute() for path in files),
-        params,
-        offset,
-        arm,
-        bragg or "",
-        parent,
-    )
-    _propose(to, name, request, author, comments)
+    _propose(to, name, source.request(to, kind), author, comments)
 
 
 def iterate(
     name: str,
     /,
     *,
-    author: str,
+    author: Author,
     given: Settings = (),
     image: tuple[Path, ...] = (),
-    comments: str = "",
-    calibration: str | None = None,
-    directory: Path = Path(),
+    comments: Comments = "",
+    entry: Entry = Entry(),
 ) -> None:
     """Make the next iteration of a candidate, with other parameters, beside those before.
 
@@ -203,23 +202,15 @@ def iterate(
     ----------
     name
         The candidate, or one of its iterations (`morning/01`) as the start; else the last.
-    author
-        Who does this.
     given
         What is different, `key=value`.
     image
         Other images than before.
-    comments
-        For people.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
     from hklflow import stage
     from hklflow.cli.calibration.build import Request, settings
 
-    to = target(directory, calibration)
+    to = entry.target()
     to.require("geometry")
     before = to.candidate(name)
     said = Request.from_dict(stage.read_json(before.path / "parameters.json"))
@@ -233,7 +224,7 @@ def iterate(
     _propose(to, before.name, request, author, comments)
 
 
-def cancel(name: str, /, *, calibration: str | None = None, directory: Path = Path()) -> None:
+def cancel(name: str, /, *, entry: Entry = Entry()) -> None:
     """Delete a candidate that was never published.
 
     Example: `hklflow calibration cancel morning`
@@ -242,12 +233,8 @@ def cancel(name: str, /, *, calibration: str | None = None, directory: Path = Pa
     ----------
     name
         Name of the candidate.
-    calibration
-        Entry of `calibrations` in config.yaml; not needed where only one has a store.
-    directory
-        Folder of the experiment.
     """
-    to = target(directory, calibration)
+    to = entry.target()
     to.store.cancel(name, kind=to.state.kind, state_id=to.state.id)
     print(f"candidate {name} is deleted")
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclopts import Parameter
+
 from hklflow.base.errors import HklflowError
 from hklflow.cli.folder import experiment as folder_of
+from hklflow.cli.options import Directory
 
 if TYPE_CHECKING:
     from hklflow.calibration.states import Schema, State
@@ -104,6 +107,20 @@ class Target:
         """Accepted version with the highest number, with which new ones are compared."""
         found = [v for v in self.versions() if v.status == "accepted"]
         return found[-1] if found else None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Entry:
+    """Options that say which stored calibration a command is for."""
+
+    calibration: str | None = None
+    """Entry of `calibrations` in config.yaml; not needed where only one has a store."""
+    directory: Directory = Path()
+
+    def target(self) -> Target:
+        """Return the stored calibration; errors as in `target`."""
+        return target(self.directory, self.calibration)
 
 
 def target(directory: Path, name: str | None) -> Target:

@@ -12,8 +12,9 @@ from hklflow import geometry, nexus
 from hklflow.base.errors import HklflowError
 from hklflow.images.scan import RotationScan
 from hklflow.orientation import arcs, refinement
+from hklflow.orientation.residuals import CENTROID
 from hklflow.peaks import afterglow
-from hklflow.peaks.table import PeakFlag, Peaks
+from hklflow.peaks.table import UNUSABLE, PeakFlag, Peaks
 
 if TYPE_CHECKING:
     from hklflow.geometry.modules import Modules
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_CENTROID = ("frame", "slow", "fast", "var_frame", "var_slow", "var_fast")
-# Peaks whose centroid cannot be trusted. Those at edges and gaps are fitted well.
-_UNUSABLE = PeakFlag.FIT_FAILED | PeakFlag.SCAN_END | PeakFlag.OVERLOAD
 _WHY = {
     "no fit": PeakFlag.FIT_FAILED,
     "cut by the scan's end": PeakFlag.SCAN_END,
@@ -75,7 +73,7 @@ class Observed:
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
         peaks = [
-            refinement.Peaks(*(getattr(one, name)[part] for name in _CENTROID))
+            refinement.Peaks(*(getattr(one, name)[part] for name in CENTROID))
             for one, part in zip(self.peaks, parts, strict=True)
         ]
         left_out = dict(self.left_out)
@@ -155,21 +153,28 @@ def read_scans(
 
 
 def observe(
-    names: Sequence[str], scans: Sequence[RotationScan], tables: Sequence[Peaks]
+    names: Sequence[str],
+    scans: Sequence[RotationScan],
+    tables: Sequence[Peaks],
+    max_width: float | None = None,
 ) -> Observed:
-    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block."""
+    """Choose the peaks that are fit for refinement, at the places of the crystal's mean block.
+
+    Of peaks with a ``max_width`` (pixels) those that are broader are left out.
+    """
     chosen, widths, spreads = [], [], []
     for scan, table in zip(scans, tables, strict=True):
         fit = table.select(usable(table))
         off = _displaced(scan.rotation, fit)
         sharp = _sharp(off.width, fit.intensity)
+        sharp &= off.width <= (np.inf if max_width is None else max_width)
         chosen.append(_placed(fit, off).select(sharp))
         widths.append(off.width[sharp])
         spreads.append(off.spread)
     return Observed(
         tuple(names),
         tuple(scans),
-        tuple(refinement.Peaks(*(getattr(table, name) for name in _CENTROID)) for table in chosen),
+        tuple(refinement.Peaks(*(getattr(table, name) for name in CENTROID)) for table in chosen),
         sum(len(table) for table in tables),
         tuple(chosen),
         tuple(widths),
@@ -227,8 +232,8 @@ def _widest_are_left_out(flags: NDArray[np.int64]) -> bool:
 
 def usable(table: Peaks) -> NDArray[np.bool_]:
     """Return the peaks (n,) whose place can be trusted."""
-    values = np.stack([getattr(table, name) for name in _CENTROID])
-    use: NDArray[np.bool_] = ((table.flags & int(_UNUSABLE)) == 0) & np.all(
+    values = np.stack([getattr(table, name) for name in CENTROID])
+    use: NDArray[np.bool_] = ((table.flags & int(UNUSABLE)) == 0) & np.all(
         np.isfinite(values), axis=0
     )
     use &= np.all(values[3:] > 0, axis=0)

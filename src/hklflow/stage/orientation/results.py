@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hklflow import geometry
+from hklflow.base.values import CELL_NAMES
 from hklflow.geometry.grid import Grid
 from hklflow.orientation import refinement
 from hklflow.stage.orientation.observed import Observed
@@ -97,7 +98,7 @@ def picture(refined: refinement.Refined, observed: Observed, data: Mapping[str, 
         use = refined.used[rows] | refined.held_out[rows]
         arrays = {kind: refined.residuals[rows, at][use] for kind, at in kinds.items()}
         per_rotation[name] = {"at frame": peaks.frame[use], **arrays}
-    cell_names = ("a", "b", "c", "alpha", "beta", "gamma")
+    cell_names = CELL_NAMES
     metrics, unindexed = data["metrics"], data["symmetry"]["fraction unindexed"]
     indexed = None if unindexed is None else 100 * (1 - unindexed)
     free = "" if data["cell_constraints"] else ", cell without its constraints"
