@@ -707,7 +707,7 @@ def test_words_that_make_no_sense(
 def test_a_beamline_that_is_not_there(folder: Path, raw: Path, hklflow: Hklflow) -> None:
     done = hklflow("import", raw, "--from", "nowhere", "--directory", folder)
     assert done.code == 2
-    assert "there is no beamline 'nowhere'; known are" in done.err
+    assert "there is no beamline 'nowhere'; use one of" in done.err
 
 
 def test_names_from_any_text() -> None:

@@ -319,7 +319,7 @@ def refused(raw: Path, constants: Path, **params: Any) -> str:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     raw, constants = jungfrau(tmp_path, np.zeros((2, *STACK)))
     assert "states a wavelength of 1.033" in refused(raw, constants, energy=10.0)
-    assert "holds no detector constants" in refused(raw, raw)
+    assert "contains no detector constants" in refused(raw, raw)
     one = write_constants(
         tmp_path / "one.nxs", [constants_of(truths("jungfrau", 1)[0], "jungfrau")]
     )

@@ -177,6 +177,6 @@ def test_what_is_no_file_of_constants_is_refused_in_a_sentence(tmp_path: Path) -
         del file["entry/instrument/detector/module_00/offset"]
         file["entry/instrument/detector/module_00/offset"] = h5py.ExternalLink("a.nxs", "offset")
 
-    assert "holds no detector constants" in broken(number)
+    assert "contains no detector constants" in broken(number)
     assert "has no valid description" in broken(no_about)
     assert "offset is a link to another file" in broken(link)

@@ -227,10 +227,10 @@ def test_orientation_and_back():
 )
 def test_other_json_is_refused(change):
     data = to_orientation([crystal("P -1")]) | change
-    with pytest.raises(HklflowError, match="no orientation"):
+    with pytest.raises(HklflowError, match="not an orientation"):
         from_orientation(data)
     del data["space_group"]
-    with pytest.raises(HklflowError, match="no orientation"):
+    with pytest.raises(HklflowError, match="not an orientation"):
         from_orientation(data)
 
 
