@@ -263,7 +263,7 @@ def test_list_of_scans_is_exact_and_missing_raw_is_told(tmp_path: Path) -> None:
     assert names == expected
     what, why = only(found)
     assert what.startswith("scan 3 (ascan")
-    assert "no images with its number (61 wanted)" in why
+    assert "no images with its number (for 61 points)" in why
     assert any("S1_####.tif (61 frames)" in told for told in found.unmatched[0].candidates)
     assert any("1 ascan, 1 hklscan, 1 a2scan" in note for note in found.notes)
     header = found.scans[0].header
@@ -336,7 +336,7 @@ def test_one_bad_reading_does_not_turn_the_scan(tmp_path: Path, bad: int) -> Non
     assert abs(header.step_deg / STEP - 1) < 0.2 / 600
     told = [note for note in notes if "not evenly spaced" in note]
     assert len(told) == 1
-    assert f"point {bad} is" in told[0]
+    assert f"point {bad} deviates" in told[0]
     assert "the line is used" in told[0]
 
 
@@ -345,7 +345,7 @@ def test_uneven_angles_are_taken_only_if_asked(tmp_path: Path) -> None:
     assert not any("evenly" in note for note in read_back(tmp_path, angles).scans[0].notes)
     angles[20] += 0.4 * STEP
     _, why = only(read_back(tmp_path, angles))
-    assert "eta of point 20 is 0.196 degrees off" in why
+    assert "eta of point 20 deviates by 0.196 degrees" in why
     assert "--option uneven=0.4 uses the line" in why
     header = read_back(tmp_path, angles, uneven="0.4").scans[0].header
     assert header.n_frames == POINTS

@@ -90,7 +90,7 @@ def test_bad_choices(tmp_path):
     ):
         with pytest.raises(HklflowError, match=message):
             read_calibrant(path, **options)
-    with pytest.raises(HklflowError, match=r"'Cheese' is not known .*Cheese\.D.*CeO2"):
+    with pytest.raises(HklflowError, match=r"not know the calibrant 'Cheese'.*Cheese\.D.*CeO2"):
         read_calibrant("Cheese")
     with pytest.raises(HklflowError, match=r"cannot be read from .*none\.D"):
         read_calibrant(tmp_path / "none.D")
