@@ -20,7 +20,9 @@ def test_pilatus():
 
 
 def test_unknown():
-    with pytest.raises(HklflowError, match=r"not know the detector 'Pilatus 1N'; perhaps .*pilatus1m"):
+    with pytest.raises(
+        HklflowError, match=r"not know the detector 'Pilatus 1N'; perhaps .*pilatus1m"
+    ):
         known_detector("Pilatus 1N")
 
 

@@ -219,7 +219,7 @@ def test_gain_maps_of_no_numbers_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [0.0, float("nan"), float("inf")])
 def test_default_gains_are_gains(wrong: float) -> None:
-    with pytest.raises(ValidationError, match=r"are no gains|a finite number"):
+    with pytest.raises(ValidationError, match=r"are not gains|a finite number"):
         combine_constants.Settings(default_gain=(8.0, wrong, -0.01))
     combine_constants.Settings(default_gain=(8.0, -0.2, -0.01))
 
