@@ -504,7 +504,7 @@ def test_symmetry_and_planes_of_the_volumes_are_read_before_anything_runs(base: 
         ("config: planes.hkl: ", "'h k'"),
         ("config: planes.xyz: ", "'h k 0'"),
         ("config: symmetrise.symmetry: ", "'P 7'"),
-        ("config: symmetrise.symmetry of hexa/300K: ", "'F m -3 m' does not go with the cell"),
+        ("config: symmetrise.symmetry of hexa/300K: ", "'F m -3 m' does not match the cell"),
     ):
         assert any(p.startswith(place) and value in p for p in problems), (place, problems)
     # Of the cube no cell is known.

@@ -276,7 +276,7 @@ def test_the_onset_is_named_between_its_two_temperatures(findings: dict[str, Any
 
 def test_sentences_of_the_scans_and_of_what_is_missing(findings: dict[str, Any]) -> None:
     told = findings["sentences"]
-    assert "lost has no temperature and is in the table but not in the plots" in told
+    assert "lost has no temperature: it is in the table, but not in the plots" in told
     assert "tetra s150 at 150 K: gate" in told
     assert "s100: too cold" in told
     assert len(told) == 4
@@ -388,7 +388,9 @@ def test_rotations_at_other_settings_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_series_is_refused(inputs: temperature_series.Inputs, tmp_path: Path) -> None:
-    with pytest.raises(HklflowError, match="16 rotations in 8 orientations, 15 peak tables"):
+    with pytest.raises(
+        HklflowError, match="8 orientations have 16 rotations, but there are 15 peak tables"
+    ):
         run(inputs.model_copy(update={"peaks": inputs.peaks[1:]}), tmp_path)
     lone = temperature_series.Inputs(
         orientations=inputs.orientations[:1], peaks=inputs.peaks[:2], scales=inputs.scales[:2]
@@ -429,4 +431,4 @@ def test_narrow_reflections_and_strangers_are_said(tmp_path: Path) -> None:
     stage.write_json(given.orientations[1], orientation)
     told = stage.read_json(run(given, tmp_path).findings)["sentences"]
     assert any("cold: no rocking width" in sentence for sentence in told)
-    assert any("cold: no scale; it has 0 reflections" in sentence for sentence in told)
+    assert any("cold: no scale, because it has only 0 reflections" in sentence for sentence in told)

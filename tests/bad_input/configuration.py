@@ -531,7 +531,7 @@ CASES = [
         "plane with four indices",
         CHECK,
         "1 problem in the experiment:\n"
-        "  config: planes.hkl: plane 'h k 0 l': there are 4 expressions, not three; write "
+        "  config: planes.hkl: plane 'h k 0 l': it has 4 expressions, a plane needs three; write "
         "three linear expressions of two of the letters h, k, l, such as `h k 0`, `h h l` or "
         "`h k 0.5`",
         more("planes: {hkl: ['h k 0 l']}\n"),

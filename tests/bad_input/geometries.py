@@ -321,8 +321,8 @@ CASES = [
         "mask image of another detector",
         SHOW,
         "1 problem in config/mask.yaml:\n"
-        "  step 2 (image ../raw/small.tif): the mask has 5 × 5 pixels (slow × fast), the "
-        "image 12 × 10; give the mask of this detector",
+        "  step 2 (image ../raw/small.tif): the mask has 5 × 5 pixels (slow × fast), "
+        "but the image 12 × 10; give the mask of this detector",
         several(
             mask("- {image: ../raw/small.tif}"), tiff("raw/small.tif", np.zeros((5, 5), np.uint8))
         ),

@@ -396,7 +396,7 @@ def test_gain_of_an_integrating_detector(gain):
 
 
 def test_gain_needs_background():
-    with pytest.raises(HklflowError, match="give the gain"):
+    with pytest.raises(HklflowError, match="set `gain`"):
         search(np.zeros((6, 40, 50), np.uint16), params=peak_params(gain=None))
 
 

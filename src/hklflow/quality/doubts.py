@@ -80,9 +80,10 @@ def doubts(
     Returns
     -------
     dict
-        ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``,
+        ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``, ``alike``,
         ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
         has the residuals; motions explain some of them, and peaks that are not indexed, too.
+        ``alike``: residuals of neighbouring peaks that bias cell and orientation.
     """
     g = np.concatenate(
         [
@@ -138,6 +139,9 @@ def doubts(
         sure = unindexed.telling(refined, peaks)
         odd = unindexed.unindexed(miller, length, intensity, theirs, group, sure)
         left = [_of_unindexed(odd, named)]
+    alike: list[steadiness.Motion] = []
+    if not (motions or gone or shifted or outward is not None):
+        alike = steadiness.motions(refined, peaks, group, free, shared=False)
     return {
         "motions": motions,
         "other crystals": [
@@ -147,6 +151,7 @@ def doubts(
         "lost": [_of_lost(part, named) for part in gone if slips[id(part)] is None],
         "displaced modules": [_of_module(module, named) for module in shifted],
         "outward": [] if outward is None else [_of_outward(outward, named)],
+        "alike": [_of_alike(max(alike, key=lambda m: m.bias), named)] if alike else [],
         "unexplained": [] if motions else [_of_residuals(refined)],
         "unindexed": left,
     }
@@ -354,6 +359,24 @@ def _of_outward(found: displacement.Outward, named: Named) -> Record:
             "the origin than their reflections on average, the broader the more, at any |Q| "
             "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
             f"{found.bias:.1f} of their errors; {cure}"
+        ),
+    }
+
+
+def _of_alike(motion: steadiness.Motion, named: Named) -> Record:
+    rotation = named.rotations[motion.rotation]
+    return {
+        "kind": motion.kind,
+        "rotation": rotation,
+        "chi2": motion.chi2,
+        "bias in sigma": motion.bias,
+        "sentence": (
+            f"{rotation}: residuals of neighbouring peaks are alike, as {_KINDS[motion.kind]} or "
+            f"a distorted detector makes them (spots are off by {motion.shift[0]:.2g} pixels, "
+            f"{motion.shift[1]:.2g} frames), and too few peaks tell which: cell and orientation "
+            f"are off by up to {motion.bias:.1f} of their errors; measure more peaks (finer "
+            "steps, a second rotation), or calibrate the modules: "
+            f"`{remedies.module_calibration(named.sample, named.scan)}`"
         ),
     }
 
