@@ -218,7 +218,9 @@ def test_sums_of_read_noise_are_not_cut_at_a_pixels_smallest_value(tmp_path: Pat
 def test_binned_frames_are_not_binned_again(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw.nxs", counts())
     first = binned([raw], tmp_path / "binned.nxs")
-    with pytest.raises(HklflowError, match="is binned 4 x 4 already; give the raw frames") as error:
+    with pytest.raises(
+        HklflowError, match="is already binned 4 x 4; enter the unbinned raw frames"
+    ) as error:
         binned([first], tmp_path / "twice.nxs", binning=2)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "twice.nxs").exists()

@@ -264,7 +264,7 @@ def test_the_mask_of_the_constants_is_joined(scan: Path, tmp_path: Path) -> None
     with pytest.raises(HklflowError, match="has \\(50, 70\\) pixels, but the frames have"):
         masked(scan, constants=tmp_path / "constants.nxs")
     write_constants(tmp_path / "constants.nxs", bits, counter=False)
-    with pytest.raises(HklflowError, match="constants of modules"):
+    with pytest.raises(HklflowError, match="an integrating detector's modules"):
         masked(scan, constants=tmp_path / "constants.nxs")
 
 

@@ -503,7 +503,7 @@ def test_real_numbers_are_not_added(tmp_path: Path) -> None:
 def test_two_formats_are_not_added(tmp_path: Path) -> None:
     a = write_scan(tmp_path / "a.nxs", counts(0))
     told = refused([a], tmp_path / "sum.nxs", patterns=(str(tmp_path / "x_####.cbf"),))
-    assert f"{a} is an HDF5 file but patterns" in told
+    assert f"{a} is an HDF5 file, but there are also patterns" in told
 
 
 def test_the_command_line(

@@ -248,7 +248,7 @@ def test_compare_tells_reindexing(tmp_path: Path, hklflow: Hklflow) -> None:
     assert "equivalent" in done.out
     done = hklflow("model", "compare", source, tmp_path / "b.json", "--space-group", "F m -3 m")
     assert done.code == 2
-    assert "not of one lattice" in done.err
+    assert "do not describe the same lattice" in done.err
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_compare_tells_reindexing(tmp_path: Path, hklflow: Hklflow) -> None:
         (("show", "absent.expt"), "does not exist"),
         (("show", "text"), "no orientation that hklflow knows"),
         (("show", "broken.json"), "not JSON"),
-        (("show", "other.json"), "other.json: this is no orientation of hklflow"),
+        (("show", "other.json"), "other.json: this is not an orientation of hklflow"),
         (("export", "o.json", "--to", "dials", "-o", "a.json"), "end it in .expt"),
         (("export", "o.json", "--to", "dials", "-o", "no/a.expt"), "does not exist"),
         (("export", "o.json", "--to", "xds", "-o", "X", "--peaks", "p"), "--to dials"),
