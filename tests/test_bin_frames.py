@@ -13,7 +13,8 @@ from hklflow import geometry, nexus, stage
 from hklflow.base.errors import HklflowError
 from hklflow.cli.calibration.build import bragg_products
 from hklflow.experiment import config
-from hklflow.experiment.cost import Estimate, Shape, job_counts
+from hklflow.experiment.cost import Estimate, Shape
+from hklflow.experiment.jobs import job_counts
 from hklflow.formats.raw import open_frames, read_header, read_variance
 from hklflow.formats.write_images import write_cbf_series
 from hklflow.formats.write_raw import NXmxWriter

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hklflow.cli import main
 from hklflow.cli.check import _grid_problems
 from hklflow.experiment import config
-from hklflow.experiment.cost import Estimate, job_counts
+from hklflow.experiment.cost import Estimate
+from hklflow.experiment.jobs import job_counts
 from hklflow.experiment.layers import merged
 from hklflow.formats import raw
 from hklflow.formats.header import Header

@@ -17,7 +17,7 @@ import yaml
 
 from hklflow import nexus, stage
 from hklflow.experiment import config
-from hklflow.experiment.cost import job_counts
+from hklflow.experiment.jobs import job_counts
 from hklflow.formats import raw
 from hklflow.geometry.lattice import rotation_angle
 from hklflow.geometry.symmetry import space_group

@@ -223,6 +223,7 @@ class _Measured:
         import numpy as np
 
         from hklflow import geometry, stage
+        from hklflow.experiment.params.orientation import refine_parent
         from hklflow.geometry import symmetry
         from hklflow.orientation.indexing import index_peaks
         from hklflow.stage.orientation import Observed, inherited
@@ -236,7 +237,7 @@ class _Measured:
                 return refined, np.asarray(found["UB"], np.float64), f"orientation of {own}"
         rotations = [scan.rotation for scan in self.scans]
         parent = self.experiment.scans[self.sample, self.scan].parent
-        given = self.experiment.refine_parent_params(self.sample, parent)
+        given = refine_parent(self.experiment, {"sample": self.sample, "scan": parent})
         cell, symbol, source = given.cell, given.space_group, "the sample's cell"
         above = base / self.product(paths.scan("parent.json"), parent)
         if above.exists():
