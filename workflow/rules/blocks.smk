@@ -7,7 +7,7 @@ rule add_transforms:
     output:
         **writes("add_transforms", "transform", "masked_transform"),
     log:
-        log_of("add_transforms"),
+        table.log("add_transforms"),
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -18,4 +18,4 @@ rule add_transforms:
     message:
         "add the blocks of frames of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("add_transforms")
+        table.command("add_transforms")

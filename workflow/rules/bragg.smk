@@ -24,9 +24,9 @@ rule converge:
     output:
         **writes("converge", "converged", "history", "picture", "modules"),
     log:
-        log_of("converge"),
+        table.log("converge"),
     benchmark:
-        times_of("converge")
+        table.benchmark("converge")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -37,7 +37,7 @@ rule converge:
     message:
         "refine and integrate {wildcards.sample} {wildcards.scan} until the model rests"
     shell:
-        command("converge")
+        table.command("converge")
 
 
 rule integrate:
@@ -56,9 +56,9 @@ rule integrate:
     output:
         **writes("integrate", "reflections", "picture", "metrics"),
     log:
-        log_of("integrate"),
+        table.log("integrate"),
     benchmark:
-        times_of("integrate")
+        table.benchmark("integrate")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -69,7 +69,7 @@ rule integrate:
     message:
         "integrate the reflections of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("integrate")
+        table.command("integrate")
 
 
 rule scale_reflections:
@@ -78,9 +78,9 @@ rule scale_reflections:
     output:
         **writes("scale_reflections", "scaled", "picture", "metrics"),
     log:
-        log_of("scale_reflections"),
+        table.log("scale_reflections"),
     benchmark:
-        times_of("scale_reflections")
+        table.benchmark("scale_reflections")
     conda:
         ENVIRONMENT
     resources:
@@ -90,7 +90,7 @@ rule scale_reflections:
     message:
         "scale the reflections of {wildcards.sample} {wildcards.scan}"
     shell:
-        command("scale_reflections")
+        table.command("scale_reflections")
 
 
 rule merge_reflections:
@@ -101,9 +101,9 @@ rule merge_reflections:
             "merge_reflections", "factors", "mtz", "hkl", "table", "picture", "metrics"
         ),
     log:
-        log_of("merge_reflections"),
+        table.log("merge_reflections"),
     benchmark:
-        times_of("merge_reflections")
+        table.benchmark("merge_reflections")
     conda:
         ENVIRONMENT
     resources:
@@ -113,7 +113,7 @@ rule merge_reflections:
     message:
         "merge the reflections of {wildcards.sample} {wildcards.scan} to structure factors"
     shell:
-        command("merge_reflections")
+        table.command("merge_reflections")
 
 
 rule bragg_series:
@@ -122,7 +122,7 @@ rule bragg_series:
     output:
         **writes("bragg_series", "table", "series", "picture"),
     log:
-        log_of("bragg_series"),
+        table.log("bragg_series"),
     conda:
         ENVIRONMENT
     resources:
@@ -132,4 +132,4 @@ rule bragg_series:
     message:
         "Bragg intensities of {wildcards.sample} against temperature"
     shell:
-        command("bragg_series")
+        table.command("bragg_series")

@@ -7,11 +7,11 @@ rule powder_calibration:
     output:
         **writes("powder_calibration", "geometry", "poni", "picture"),
     log:
-        log_of("powder_calibration"),
+        table.log("powder_calibration"),
     benchmark:
-        times_of("powder_calibration")
+        table.benchmark("powder_calibration")
     wildcard_constraints:
-        calibration=one_of(table.calibrations(images=True)),
+        calibration=table.calibrations(images=True),
     conda:
         ENVIRONMENT
     resources:
@@ -21,7 +21,7 @@ rule powder_calibration:
     message:
         "powder calibration {wildcards.calibration}: rings of {input.image}"
     shell:
-        command("powder_calibration")
+        table.command("powder_calibration")
 
 
 rule import_poni:
@@ -30,9 +30,9 @@ rule import_poni:
     output:
         **writes("import_poni", "geometry"),
     log:
-        log_of("import_poni"),
+        table.log("import_poni"),
     wildcard_constraints:
-        calibration=one_of(table.calibrations(images=False)),
+        calibration=table.calibrations(images=False),
     localrule: True
     conda:
         ENVIRONMENT
@@ -43,4 +43,4 @@ rule import_poni:
     message:
         "import PONI geometry {wildcards.calibration}: {input.poni}"
     shell:
-        command("import_poni")
+        table.command("import_poni")

@@ -1,13 +1,11 @@
 # What all rules share: the validated experiment, and the table of steps (hklflow.experiment.steps)
-# as Snakemake takes it. A rule names what it reads and writes; the rest stands in the table.
+# as Snakemake takes it. A rule names what it reads and writes; the table knows the rest.
 import inspect
-import re
 import sys
 from pathlib import Path
 
 from hklflow.base.errors import HklflowError, printable_lines
 from hklflow.experiment import config as hklconfig
-from hklflow.experiment.freshness import Freshness, no_collection, outdated, sentences
 from hklflow.experiment.rules import Rules
 
 try:
@@ -24,42 +22,21 @@ ENVIRONMENT = "../../envs/hklflow.yaml"
 # `retries:` of a rule is obeyed a second time inside a cluster job; this is not.
 RETRIES = 1 if workflow.is_main_process else 0
 # Snakemake asks for the signature of a function several times for every job.
-SIGNATURE = inspect.signature(lambda wildcards: None)
-SIGNATURE_OF_ATTEMPT = inspect.signature(lambda wildcards, attempt: None)
+OF_JOB = inspect.signature(lambda wildcards: None)
+OF_ATTEMPT = inspect.signature(lambda wildcards, attempt: None)
 _planned = []
 
 
-def one_of(names):
-    """Wildcard constraint: one of these names (or nothing, if there are none)."""
-    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
-
-
 def plan():
-    """Have Snakemake run the jobs whose products would be made otherwise now.
-
-    Snakemake knows times, and the parameters that it wrote down itself. Folders are copied, files
-    replaced by older ones, and clocks differ: hklflow compares what its products say of themselves
-    with the configuration and the files from outside.
-    """
-    if _planned or not workflow.is_main_process:
-        return
-    _planned.append(True)
-    with no_collection():
-        verdicts = Freshness(experiment).verdicts()
-    for line in sentences(verdicts):
-        print(f"hklflow: {line}", file=sys.stderr)
-    # As Snakemake itself does with incomplete files: jobs of the plan only, no further targets.
-    workflow.dag.forcefiles.update(outdated(verdicts))
-
-
-def remember():
-    """Read the records of new products now, that the next plan need not."""
-    if workflow.is_main_process:
-        Freshness(experiment).verdicts()
+    """Have Snakemake run the jobs whose products would be made otherwise now."""
+    if workflow.is_main_process and not _planned:
+        _planned.append(True)
+        # As Snakemake does with incomplete files: jobs of the plan only, no further targets.
+        workflow.dag.forcefiles.update(table.outdated())
 
 
 def of_job(method, *names):
-    """Function of the wildcards for Snakemake."""
+    """Function of a job's wildcards for Snakemake."""
 
     def inner(wildcards):
         plan()
@@ -68,17 +45,17 @@ def of_job(method, *names):
         except HklflowError as error:
             raise WorkflowError(str(error)) from None
 
-    inner.__signature__ = SIGNATURE
+    inner.__signature__ = OF_JOB
     return inner
 
 
-def of_attempt(method, *names):
-    """The same for resources, which grow with every attempt."""
+def of_attempt(method, rule):
+    """Function of a job's wildcards and the attempt: what it is given grows with each."""
 
     def inner(wildcards, attempt):
-        return method(*names, dict(wildcards.items()), attempt)
+        return method(rule, dict(wildcards.items()), attempt)
 
-    inner.__signature__ = SIGNATURE_OF_ATTEMPT
+    inner.__signature__ = OF_ATTEMPT
     return inner
 
 
@@ -97,43 +74,26 @@ def reads(rule, *names):
 def writes(rule, *names):
     """Outputs of a rule."""
     table.require_outputs(rule, names)
-    return {name: flagged(table.output(rule, name)) for name in names}
+    return {name: output_file(table.output(rule, name)) for name in names}
 
 
-def flagged(output):
-    """An output as Snakemake takes it."""
-    made = directory(output.pattern) if output.folder else output.pattern
-    made = temp(made) if output.temporary else made
-    return report(made, **output.report) if output.report else made
-
-
-def log_of(rule):
-    """Log of a rule."""
-    return table.log(rule)
-
-
-def times_of(rule):
-    """Benchmark of a rule: `hklflow check` learns from it."""
-    return table.benchmark(rule)
+def output_file(product):
+    """An output with what Snakemake is to do with it."""
+    path = directory(product.pattern) if product.folder else product.pattern
+    path = temp(path) if product.temporary else path
+    return report(path, **product.report) if product.report else path
 
 
 def params_of(rule):
-    """The variable parts of a rule's command; the stage's version stands in the report."""
-    told = {name: of_job(method, rule) for name, method in table.words(rule).items()}
-    return {**told, "version": table.version(rule)}
+    """Parts of a rule's command that differ from job to job, and the stage's version."""
+    words = {name: of_job(method, rule) for name, method in table.words(rule).items()}
+    return {**words, "version": table.version(rule)}
 
 
 def resources_of(rule):
     """Memory and wall time from the shape of the data."""
-    return {
-        "mem_mb": of_attempt(table.memory_mb, rule),
-        "runtime": of_attempt(table.minutes, rule),
-    }
-
-
-def command(rule):
-    """Command of a rule."""
-    return table.command(rule)
+    methods = {"mem_mb": table.memory_mb, "runtime": table.minutes}
+    return {name: of_attempt(method, rule) for name, method in methods.items()}
 
 
 def goals(group):
@@ -142,18 +102,12 @@ def goals(group):
 
 
 onsuccess:
-    remember()
+    table.remember()
 
 
 onerror:
-    remember()
+    table.remember()
 
 
 wildcard_constraints:
-    **{name: one_of(values) for name, values in table.names().items()},
-    kind="transform|masked_transform",
-    which="delta|total",
-    volume="symm|filled|delta_pdf|total_pdf",
-    part=r"\d+",
-    module=r"\d+",
-    asic=r"\d+",
+    **table.constraints(),

@@ -22,7 +22,7 @@ rule constants_preprocess:
     output:
         **writes("constants_preprocess", "facts"),
     log:
-        log_of("constants_preprocess"),
+        table.log("constants_preprocess"),
     conda:
         ENVIRONMENT
     resources:
@@ -32,7 +32,7 @@ rule constants_preprocess:
     message:
         "{wildcards.constants}: what run {wildcards.run} holds"
     shell:
-        command("constants_preprocess")
+        table.command("constants_preprocess")
 
 
 rule constants_sanity:
@@ -41,7 +41,7 @@ rule constants_sanity:
     output:
         **writes("constants_sanity", "report"),
     log:
-        log_of("constants_sanity"),
+        table.log("constants_sanity"),
     conda:
         ENVIRONMENT
     resources:
@@ -51,7 +51,7 @@ rule constants_sanity:
     message:
         "{wildcards.constants}: checks of run {wildcards.run}"
     shell:
-        command("constants_sanity")
+        table.command("constants_sanity")
 
 
 # One job reads a module's files once, for all its ASICs.
@@ -61,9 +61,9 @@ rule gather:
     output:
         **writes("gather", "gathered"),
     log:
-        log_of("gather"),
+        table.log("gather"),
     benchmark:
-        times_of("gather")
+        table.benchmark("gather")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -74,7 +74,7 @@ rule gather:
     message:
         "{wildcards.constants}: gather {wildcards.measure} of module {wildcards.module}"
     shell:
-        command("gather")
+        table.command("gather")
 
 
 rule process_dark:
@@ -83,9 +83,9 @@ rule process_dark:
     output:
         **writes("process_dark", "constants"),
     log:
-        log_of("process_dark"),
+        table.log("process_dark"),
     benchmark:
-        times_of("process_dark")
+        table.benchmark("process_dark")
     conda:
         ENVIRONMENT
     resources:
@@ -95,7 +95,7 @@ rule process_dark:
     message:
         "{wildcards.constants}: offset and noise of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        command("process_dark")
+        table.command("process_dark")
 
 
 rule process_xray:
@@ -104,9 +104,9 @@ rule process_xray:
     output:
         **writes("process_xray", "constants"),
     log:
-        log_of("process_xray"),
+        table.log("process_xray"),
     benchmark:
-        times_of("process_xray")
+        table.benchmark("process_xray")
     conda:
         ENVIRONMENT
     resources:
@@ -116,7 +116,7 @@ rule process_xray:
     message:
         "{wildcards.constants}: gain of ASIC {wildcards.module}/{wildcards.asic} from fluorescence"
     shell:
-        command("process_xray")
+        table.command("process_xray")
 
 
 rule process_pulse_capacitor:
@@ -125,9 +125,9 @@ rule process_pulse_capacitor:
     output:
         **writes("process_pulse_capacitor", "constants"),
     log:
-        log_of("process_pulse_capacitor"),
+        table.log("process_pulse_capacitor"),
     benchmark:
-        times_of("process_pulse_capacitor")
+        table.benchmark("process_pulse_capacitor")
     conda:
         ENVIRONMENT
     resources:
@@ -137,7 +137,7 @@ rule process_pulse_capacitor:
     message:
         "{wildcards.constants}: pulse capacitor of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        command("process_pulse_capacitor")
+        table.command("process_pulse_capacitor")
 
 
 rule process_current_source:
@@ -146,9 +146,9 @@ rule process_current_source:
     output:
         **writes("process_current_source", "constants"),
     log:
-        log_of("process_current_source"),
+        table.log("process_current_source"),
     benchmark:
-        times_of("process_current_source")
+        table.benchmark("process_current_source")
     conda:
         ENVIRONMENT
     resources:
@@ -159,7 +159,7 @@ rule process_current_source:
         "{wildcards.constants}: current source {wildcards.current} of ASIC"
         " {wildcards.module}/{wildcards.asic}"
     shell:
-        command("process_current_source")
+        table.command("process_current_source")
 
 
 rule merge_current_source:
@@ -168,7 +168,7 @@ rule merge_current_source:
     output:
         **writes("merge_current_source", "constants"),
     log:
-        log_of("merge_current_source"),
+        table.log("merge_current_source"),
     conda:
         ENVIRONMENT
     resources:
@@ -178,7 +178,7 @@ rule merge_current_source:
     message:
         "{wildcards.constants}: best current of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        command("merge_current_source")
+        table.command("merge_current_source")
 
 
 rule combine_constants:
@@ -194,7 +194,7 @@ rule combine_constants:
     output:
         **writes("combine_constants", "constants"),
     log:
-        log_of("combine_constants"),
+        table.log("combine_constants"),
     conda:
         ENVIRONMENT
     resources:
@@ -204,7 +204,7 @@ rule combine_constants:
     message:
         "{wildcards.constants}: gains of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        command("combine_constants")
+        table.command("combine_constants")
 
 
 rule mask_constants:
@@ -213,7 +213,7 @@ rule mask_constants:
     output:
         **writes("mask_constants", "constants"),
     log:
-        log_of("mask_constants"),
+        table.log("mask_constants"),
     conda:
         ENVIRONMENT
     resources:
@@ -223,7 +223,7 @@ rule mask_constants:
     message:
         "{wildcards.constants}: mask of ASIC {wildcards.module}/{wildcards.asic}"
     shell:
-        command("mask_constants")
+        table.command("mask_constants")
 
 
 rule join_module:
@@ -232,7 +232,7 @@ rule join_module:
     output:
         **writes("join_module", "constants"),
     log:
-        log_of("join_module"),
+        table.log("join_module"),
     conda:
         ENVIRONMENT
     resources:
@@ -242,7 +242,7 @@ rule join_module:
     message:
         "{wildcards.constants}: join the ASICs of module {wildcards.module}"
     shell:
-        command("join_module")
+        table.command("join_module")
 
 
 rule join_constants:
@@ -251,9 +251,9 @@ rule join_constants:
     output:
         **writes("join_constants", "constants"),
     log:
-        log_of("join_constants"),
+        table.log("join_constants"),
     wildcard_constraints:
-        constants=one_of(experiment.branches),
+        constants=table.detectors(integrating=True),
     conda:
         ENVIRONMENT
     resources:
@@ -263,7 +263,7 @@ rule join_constants:
     message:
         "{wildcards.constants}: join the modules"
     shell:
-        command("join_constants")
+        table.command("join_constants")
 
 
 # ----------------------------------------------------------------------- photon counters
@@ -275,9 +275,9 @@ rule counter_dark:
     output:
         **writes("counter_dark", "constants"),
     log:
-        log_of("counter_dark"),
+        table.log("counter_dark"),
     wildcard_constraints:
-        constants=one_of(table.counters()),
+        constants=table.detectors(integrating=False),
     conda:
         ENVIRONMENT
     resources:
@@ -287,7 +287,7 @@ rule counter_dark:
     message:
         "{wildcards.constants}: hot pixels"
     shell:
-        command("counter_dark")
+        table.command("counter_dark")
 
 
 rule counter_flood:
@@ -296,9 +296,9 @@ rule counter_flood:
     output:
         **writes("counter_flood", "constants"),
     log:
-        log_of("counter_flood"),
+        table.log("counter_flood"),
     wildcard_constraints:
-        constants=one_of(table.counters()),
+        constants=table.detectors(integrating=False),
     conda:
         ENVIRONMENT
     resources:
@@ -308,7 +308,7 @@ rule counter_flood:
     message:
         "{wildcards.constants}: flat field"
     shell:
-        command("counter_flood")
+        table.command("counter_flood")
 
 
 rule counter_stability:
@@ -317,9 +317,9 @@ rule counter_stability:
     output:
         **writes("counter_stability", "constants"),
     log:
-        log_of("counter_stability"),
+        table.log("counter_stability"),
     wildcard_constraints:
-        constants=one_of(table.counters()),
+        constants=table.detectors(integrating=False),
     conda:
         ENVIRONMENT
     resources:
@@ -329,7 +329,7 @@ rule counter_stability:
     message:
         "{wildcards.constants}: pixels that are always strong"
     shell:
-        command("counter_stability")
+        table.command("counter_stability")
 
 
 rule counter_rate:
@@ -338,9 +338,9 @@ rule counter_rate:
     output:
         **writes("counter_rate", "constants"),
     log:
-        log_of("counter_rate"),
+        table.log("counter_rate"),
     wildcard_constraints:
-        constants=one_of(table.counters()),
+        constants=table.detectors(integrating=False),
     conda:
         ENVIRONMENT
     resources:
@@ -350,7 +350,7 @@ rule counter_rate:
     message:
         "{wildcards.constants}: dead time"
     shell:
-        command("counter_rate")
+        table.command("counter_rate")
 
 
 rule counter_constants:
@@ -359,9 +359,9 @@ rule counter_constants:
     output:
         **writes("counter_constants", "constants", "picture", "metrics"),
     log:
-        log_of("counter_constants"),
+        table.log("counter_constants"),
     wildcard_constraints:
-        constants=one_of(table.counters()),
+        constants=table.detectors(integrating=False),
     conda:
         ENVIRONMENT
     resources:
@@ -371,7 +371,7 @@ rule counter_constants:
     message:
         "{wildcards.constants}: mask and flat field"
     shell:
-        command("counter_constants")
+        table.command("counter_constants")
 
 
 # ----------------------------------------------------------------------------- both
@@ -383,7 +383,7 @@ rule constants_report:
     output:
         **writes("constants_report", "histograms", "maps", "table"),
     log:
-        log_of("constants_report"),
+        table.log("constants_report"),
     conda:
         ENVIRONMENT
     resources:
@@ -393,7 +393,7 @@ rule constants_report:
     message:
         "{wildcards.constants}: pictures and table of the constants"
     shell:
-        command("constants_report")
+        table.command("constants_report")
 
 
 rule propose_constants:
@@ -402,7 +402,7 @@ rule propose_constants:
     output:
         **writes("propose_constants", "proposed"),
     log:
-        log_of("propose_constants"),
+        table.log("propose_constants"),
     localrule: True
     conda:
         ENVIRONMENT
@@ -413,4 +413,4 @@ rule propose_constants:
     message:
         "propose the constants {wildcards.constants} to the calibration store"
     shell:
-        command("propose_constants")
+        table.command("propose_constants")

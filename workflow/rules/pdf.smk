@@ -8,9 +8,9 @@ rule symmetrise:
     output:
         **writes("symmetrise", "symmetrised", "picture", "metrics"),
     log:
-        log_of("symmetrise"),
+        table.log("symmetrise"),
     benchmark:
-        times_of("symmetrise")
+        table.benchmark("symmetrise")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -21,7 +21,7 @@ rule symmetrise:
     message:
         "symmetrise {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     shell:
-        command("symmetrise")
+        table.command("symmetrise")
 
 
 rule fill:
@@ -30,9 +30,9 @@ rule fill:
     output:
         **writes("fill", "filled", "picture", "metrics"),
     log:
-        log_of("fill"),
+        table.log("fill"),
     benchmark:
-        times_of("fill")
+        table.benchmark("fill")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -43,7 +43,7 @@ rule fill:
     message:
         "punch and fill {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     shell:
-        command("fill")
+        table.command("fill")
 
 
 rule pdf:
@@ -52,9 +52,9 @@ rule pdf:
     output:
         **writes("pdf", "pdf", "picture", "metrics"),
     log:
-        log_of("pdf"),
+        table.log("pdf"),
     benchmark:
-        times_of("pdf")
+        table.benchmark("pdf")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -65,7 +65,7 @@ rule pdf:
     message:
         "{wildcards.which} PDF of {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     shell:
-        command("pdf")
+        table.command("pdf")
 
 
 rule planes:
@@ -74,7 +74,7 @@ rule planes:
     output:
         **writes("planes", "picture"),
     log:
-        log_of("planes"),
+        table.log("planes"),
     conda:
         ENVIRONMENT
     resources:
@@ -84,7 +84,7 @@ rule planes:
     message:
         "planes of {wildcards.sample} {wildcards.scan} ({wildcards.volume}, {wildcards.kind})"
     shell:
-        command("planes")
+        table.command("planes")
 
 
 rule difference:
@@ -93,7 +93,7 @@ rule difference:
     output:
         **writes("difference", "difference", "pdf_difference", "picture", "metrics"),
     log:
-        log_of("difference"),
+        table.log("difference"),
     conda:
         ENVIRONMENT
     resources:
@@ -103,7 +103,7 @@ rule difference:
     message:
         "difference of {wildcards.sample} {wildcards.scan} to its reference ({wildcards.kind})"
     shell:
-        command("difference")
+        table.command("difference")
 
 
 rule stack_pdf:
@@ -112,7 +112,7 @@ rule stack_pdf:
     output:
         **writes("stack_pdf", "stack", "table", "picture"),
     log:
-        log_of("stack_pdf"),
+        table.log("stack_pdf"),
     conda:
         ENVIRONMENT
     resources:
@@ -123,4 +123,4 @@ rule stack_pdf:
         "stack the 3D-ΔPDFs of {wildcards.sample} along temperature"
         " (parent {wildcards.parent}, {wildcards.kind})"
     shell:
-        command("stack_pdf")
+        table.command("stack_pdf")

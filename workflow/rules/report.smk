@@ -7,7 +7,7 @@ rule temperature_series:
     output:
         **writes("temperature_series", "table", "series", "picture", "findings"),
     log:
-        log_of("temperature_series"),
+        table.log("temperature_series"),
     conda:
         ENVIRONMENT
     resources:
@@ -17,7 +17,7 @@ rule temperature_series:
     message:
         "cell, mosaic width and scale of {wildcards.sample} against temperature"
     shell:
-        command("temperature_series")
+        table.command("temperature_series")
 
 
 rule overview:
@@ -26,7 +26,7 @@ rule overview:
     output:
         **writes("overview", "table", "series"),
     log:
-        log_of("overview"),
+        table.log("overview"),
     localrule: True
     conda:
         ENVIRONMENT
@@ -37,7 +37,7 @@ rule overview:
     message:
         "overview of all scans"
     shell:
-        command("overview")
+        table.command("overview")
 
 
 rule sample_page:
@@ -46,7 +46,7 @@ rule sample_page:
     output:
         **writes("sample_page", "page", "small"),
     log:
-        log_of("sample_page"),
+        table.log("sample_page"),
     conda:
         ENVIRONMENT
     threads: 2
@@ -57,4 +57,4 @@ rule sample_page:
     message:
         "page of {wildcards.sample}"
     shell:
-        command("sample_page")
+        table.command("sample_page")

@@ -8,9 +8,9 @@ rule sum_scans:
     output:
         **writes("sum_scans", "sum"),
     log:
-        log_of("sum_scans"),
+        table.log("sum_scans"),
     benchmark:
-        times_of("sum_scans")
+        table.benchmark("sum_scans")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -21,7 +21,7 @@ rule sum_scans:
     message:
         "sum the repeated scans of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("sum_scans")
+        table.command("sum_scans")
 
 
 rule correct_frames:
@@ -30,9 +30,9 @@ rule correct_frames:
     output:
         **writes("correct_frames", "frames", "picture", "metrics"),
     log:
-        log_of("correct_frames"),
+        table.log("correct_frames"),
     benchmark:
-        times_of("correct_frames")
+        table.benchmark("correct_frames")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -43,7 +43,7 @@ rule correct_frames:
     message:
         "correct the frames of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("correct_frames")
+        table.command("correct_frames")
 
 
 rule bin_frames:
@@ -52,9 +52,9 @@ rule bin_frames:
     output:
         **writes("bin_frames", "binned"),
     log:
-        log_of("bin_frames"),
+        table.log("bin_frames"),
     benchmark:
-        times_of("bin_frames")
+        table.benchmark("bin_frames")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -66,7 +66,7 @@ rule bin_frames:
     message:
         "sum blocks of pixels of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("bin_frames")
+        table.command("bin_frames")
 
 
 rule import_scan:
@@ -75,7 +75,7 @@ rule import_scan:
     output:
         **writes("import_scan", "scan"),
     log:
-        log_of("import_scan"),
+        table.log("import_scan"),
     conda:
         ENVIRONMENT
     resources:
@@ -85,7 +85,7 @@ rule import_scan:
     message:
         "import {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("import_scan")
+        table.command("import_scan")
 
 
 rule pixel_mask:
@@ -94,7 +94,7 @@ rule pixel_mask:
     output:
         **writes("pixel_mask", "mask", "picture", "metrics"),
     log:
-        log_of("pixel_mask"),
+        table.log("pixel_mask"),
     conda:
         ENVIRONMENT
     resources:
@@ -104,7 +104,7 @@ rule pixel_mask:
     message:
         "pixel mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("pixel_mask")
+        table.command("pixel_mask")
 
 
 rule find_peaks:
@@ -121,9 +121,9 @@ rule find_peaks:
             "statistics_metrics",
         ),
     log:
-        log_of("find_peaks"),
+        table.log("find_peaks"),
     benchmark:
-        times_of("find_peaks")
+        table.benchmark("find_peaks")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -134,7 +134,7 @@ rule find_peaks:
     message:
         "peaks and frame sums of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("find_peaks")
+        table.command("find_peaks")
 
 
 rule refine_parent:
@@ -143,9 +143,9 @@ rule refine_parent:
     output:
         **writes("refine_parent", "orientation", "picture"),
     log:
-        log_of("refine_parent"),
+        table.log("refine_parent"),
     benchmark:
-        times_of("refine_parent")
+        table.benchmark("refine_parent")
     conda:
         ENVIRONMENT
     resources:
@@ -155,7 +155,7 @@ rule refine_parent:
     message:
         "index and refine the parent {wildcards.sample} {wildcards.scan}"
     shell:
-        command("refine_parent")
+        table.command("refine_parent")
 
 
 rule refine:
@@ -164,9 +164,9 @@ rule refine:
     output:
         **writes("refine", "orientation", "picture"),
     log:
-        log_of("refine"),
+        table.log("refine"),
     benchmark:
-        times_of("refine")
+        table.benchmark("refine")
     conda:
         ENVIRONMENT
     resources:
@@ -176,7 +176,7 @@ rule refine:
     message:
         "refine {wildcards.sample} {wildcards.scan} from the parent's orientation {input.parent}"
     shell:
-        command("refine")
+        table.command("refine")
 
 
 rule accept:
@@ -185,7 +185,7 @@ rule accept:
     output:
         **writes("accept", "accepted"),
     log:
-        log_of("accept"),
+        table.log("accept"),
     localrule: True
     conda:
         ENVIRONMENT
@@ -196,7 +196,7 @@ rule accept:
     message:
         "gates of {wildcards.sample} {wildcards.scan} against {input.parent}"
     shell:
-        command("accept")
+        table.command("accept")
 
 
 rule mask_3d:
@@ -205,9 +205,9 @@ rule mask_3d:
     output:
         **writes("mask_3d", "frame_mask", "picture"),
     log:
-        log_of("mask_3d"),
+        table.log("mask_3d"),
     benchmark:
-        times_of("mask_3d")
+        table.benchmark("mask_3d")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -218,7 +218,7 @@ rule mask_3d:
     message:
         "3-D mask of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("mask_3d")
+        table.command("mask_3d")
 
 
 rule frame_scale:
@@ -234,7 +234,7 @@ rule frame_scale:
     output:
         **writes("frame_scale", "scale", "picture", "metrics"),
     log:
-        log_of("frame_scale"),
+        table.log("frame_scale"),
     conda:
         ENVIRONMENT
     resources:
@@ -244,4 +244,4 @@ rule frame_scale:
     message:
         "scale of every frame of {wildcards.sample} {wildcards.scan} {wildcards.rotation}"
     shell:
-        command("frame_scale")
+        table.command("frame_scale")

@@ -5,9 +5,9 @@ rule simulate:
     output:
         **writes("simulate", "raw"),
     log:
-        log_of("simulate"),
+        table.log("simulate"),
     wildcard_constraints:
-        raw=one_of(hklconfig.simulated_raws(experiment)),
+        raw=table.raws(),
     conda:
         ENVIRONMENT
     resources:
@@ -17,4 +17,4 @@ rule simulate:
     message:
         "simulate {wildcards.raw}"
     shell:
-        command("simulate")
+        table.command("simulate")

@@ -17,9 +17,9 @@ rule transform:
     output:
         **writes("transform", "transform", "masked_transform"),
     log:
-        log_of("transform"),
+        table.log("transform"),
     benchmark:
-        times_of("transform")
+        table.benchmark("transform")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -31,7 +31,7 @@ rule transform:
         "transform "
         + " ".join(f"{{wildcards.{name}}}" for name in table.wildcards("transform"))
     shell:
-        command("transform")
+        table.command("transform")
 
 
 rule merge:
@@ -40,9 +40,9 @@ rule merge:
     output:
         **writes("merge", "volume", "slices", "coverage", "metrics"),
     log:
-        log_of("merge"),
+        table.log("merge"),
     benchmark:
-        times_of("merge")
+        table.benchmark("merge")
     retries: RETRIES
     conda:
         ENVIRONMENT
@@ -53,7 +53,7 @@ rule merge:
     message:
         "merge the rotations of {wildcards.sample} {wildcards.scan} ({wildcards.kind})"
     shell:
-        command("merge")
+        table.command("merge")
 
 
 rule scan_file:
@@ -76,7 +76,7 @@ rule scan_file:
     output:
         **writes("scan_file", "master"),
     log:
-        log_of("scan_file"),
+        table.log("scan_file"),
     conda:
         ENVIRONMENT
     resources:
@@ -86,7 +86,7 @@ rule scan_file:
     message:
         "master file of {wildcards.sample} {wildcards.scan}"
     shell:
-        command("scan_file")
+        table.command("scan_file")
 
 
 rule stack:
@@ -95,7 +95,7 @@ rule stack:
     output:
         **writes("stack", "stack", "table", "picture"),
     log:
-        log_of("stack"),
+        table.log("stack"),
     wildcard_constraints:
         kind="(symm_)?(masked_)?transform",
     conda:
@@ -108,4 +108,4 @@ rule stack:
         "stack the volumes of {wildcards.sample} along temperature"
         " (parent {wildcards.parent}, {wildcards.kind})"
     shell:
-        command("stack")
+        table.command("stack")

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +14,11 @@ from hklflow.experiment.braces import braced
 from hklflow.experiment.cost import Estimate
 from hklflow.experiment.experiment import Experiment
 from hklflow.experiment.flags import flags
+from hklflow.experiment.freshness import Freshness, no_collection, outdated, sentences
 from hklflow.experiment.jobs import Job, Plan
 from hklflow.experiment.models import PoniFile, PowderImage
+from hklflow.experiment.simulated import simulated_raws
+from hklflow.experiment.sources import KINDS
 from hklflow.experiment.step import Output, Wildcards
 
 
@@ -37,6 +41,11 @@ class Product:
     report: Mapping[str, object] | None
 
 
+def one_of(names: Iterable[str]) -> str:
+    """Regular expression: one of these names (or nothing, if there are none)."""
+    return "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
+
+
 class Rules:
     """What the rules of the workflow ask.
 
@@ -53,31 +62,62 @@ class Rules:
         self._estimate = Estimate(experiment, learn=is_main)
         self._ahead: set[str] = set()
 
-    def names(self) -> dict[str, set[str]]:
-        """Wildcards -> the names that the tables and the configuration give them."""
+    # ----------------------------------------------------------- what is out of date
+
+    def outdated(self) -> list[str]:
+        """Products that would be made otherwise now; says so, too.
+
+        Snakemake knows times, and the parameters that it wrote down itself. Folders are copied,
+        files replaced by older ones, and clocks differ: hklflow compares what its products say of
+        themselves with the configuration and the files from outside.
+        """
+        with no_collection():
+            verdicts = Freshness(self.plan.experiment).verdicts()
+        for line in sentences(verdicts):
+            print(f"hklflow: {line}", file=sys.stderr)
+        return outdated(verdicts)
+
+    def remember(self) -> None:
+        """Read the records of new products now, that the next plan need not."""
+        if self._is_main:
+            Freshness(self.plan.experiment).verdicts()
+
+    # ----------------------------------------------------------------- wildcards
+
+    def constraints(self) -> dict[str, str]:
+        """Values that each wildcard can have, as a regular expression."""
         experiment = self.plan.experiment
         branches = experiment.branches.values()
         return {
-            "sample": set(experiment.samples),
-            "scan": {scan for _, scan in experiment.scans},
-            "parent": {scan.parent for scan in experiment.scans.values()},
-            "rotation": {rotation for _, _, rotation in experiment.all_rotations()},
-            "constants": set(experiment.config.constants),
-            "run": {run for branch in branches for run in branch.runs},
-            "measure": {measure for branch in branches for measure in branch.measures},
-            "current": {current for branch in branches for current in branch.currents},
+            "sample": one_of(experiment.samples),
+            "scan": one_of({scan for _, scan in experiment.scans}),
+            "parent": one_of({scan.parent for scan in experiment.scans.values()}),
+            "rotation": one_of({rotation for _, _, rotation in experiment.all_rotations()}),
+            "kind": one_of(KINDS),
+            "which": one_of(("delta", "total")),
+            "volume": one_of(("symm", "filled", "delta_pdf", "total_pdf")),
+            "constants": one_of(experiment.config.constants),
+            "run": one_of({run for branch in branches for run in branch.runs}),
+            "measure": one_of({measure for branch in branches for measure in branch.measures}),
+            "current": one_of({current for branch in branches for current in branch.currents}),
+            **dict.fromkeys(("part", "module", "asic"), r"\d+"),
         }
 
-    def calibrations(self, *, images: bool) -> list[str]:
+    def calibrations(self, *, images: bool) -> str:
         """Calibrations that are made of calibrant images, or of PONI files."""
         kind = PowderImage if images else PoniFile
         entries = self.plan.experiment.config.calibrations.items()
-        return [name for name, entry in entries if isinstance(entry, kind)]
+        return one_of([name for name, entry in entries if isinstance(entry, kind)])
 
-    def counters(self) -> list[str]:
-        """Constants of photon counters."""
+    def detectors(self, *, integrating: bool) -> str:
+        """Constants of integrating detectors, or of photon counters."""
         experiment = self.plan.experiment
-        return [name for name in experiment.config.constants if name not in experiment.branches]
+        names = experiment.config.constants
+        return one_of([name for name in names if (name in experiment.branches) is integrating])
+
+    def raws(self) -> str:
+        """Simulated raw files."""
+        return one_of(simulated_raws(self.plan.experiment))
 
     def wildcards(self, rule: str) -> tuple[str, ...]:
         """Wildcards of the products of a rule."""
