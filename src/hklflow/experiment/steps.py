@@ -146,12 +146,7 @@ def _quick_look(config: "Config") -> bool:
 
 _CALIBRATIONS = (
     Step(
-        "simulate",
-        RAW,
-        "import",
-        reads={},
-        writes={"raw": Output("{raw}")},
-        params=frames.simulate,
+        "simulate", RAW, "import", reads={}, writes={"raw": Output("{raw}")}, params=frames.simulate
     ),
     Step(
         "powder_calibration",
@@ -395,10 +390,7 @@ _VOLUMES = (
         "symmetrise",
         SCAN,
         "symm",
-        reads={
-            "volumes": of_rotations("{kind}.nxs"),
-            "orientation": of_scan("orientation.json"),
-        },
+        reads={"volumes": of_rotations("{kind}.nxs"), "orientation": of_scan("orientation.json")},
         writes={
             "symmetrised": Output("symm_{kind}.nxs"),
             "picture": picture(
@@ -455,7 +447,7 @@ _VOLUMES = (
         writes={
             "picture": picture(
                 "planes_{volume}_{kind}.png", _PDF, "planes of {volume}_{kind}", "planes"
-            ),
+            )
         },
         params=volumes.planes,
         over=("volume", "kind"),
@@ -505,10 +497,7 @@ _REFLECTIONS = (
             "converged": Output("converged.json"),
             "history": figures("convergence.json"),
             "picture": picture(
-                "convergence.png",
-                _ORIENTATION,
-                "convergence, residuals by module",
-                "convergence",
+                "convergence.png", _ORIENTATION, "convergence, residuals by module", "convergence"
             ),
             "modules": Output("modules.json"),
         },

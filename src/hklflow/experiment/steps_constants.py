@@ -436,9 +436,7 @@ _COUNTERS = (
     _counter("flood", {"geometry": _FLOOD_GEOMETRY, "dark": _of_counter("dark")}),
     _counter("stability"),
     _counter(
-        "rate",
-        patterns=_series("rate"),
-        transmission=lambda entry, _, __: entry.runs.transmission,
+        "rate", patterns=_series("rate"), transmission=lambda entry, _, __: entry.runs.transmission
     ),
     _step(
         "counter_constants",
