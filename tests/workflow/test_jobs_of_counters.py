@@ -61,6 +61,6 @@ def _words(command: str) -> list[str]:
         ["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True
     )
     words: list[str] = []
-    for word in printed.stdout.splitlines():
+    for word in filter(None, printed.stdout.splitlines()):  # printf of nothing is one
         words += word.split("=", 1) if word.startswith("--") else [word]
     return words

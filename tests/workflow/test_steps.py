@@ -111,7 +111,9 @@ def test_snakemake_has_the_jobs_of_the_table(name: str, tmp_path: Path) -> None:
     theirs = {_key(job["rule"], job["at"]): job for job in jobs_of_snakemake(folder)}
     goals = theirs.pop(("all",))
     assert set(theirs) == set(ours)
-    assert set(goals["inputs"]) == set(Plan(experiment).goals())
+    # What the run makes, `rule all` asks for: else a failure could hide behind old files.
+    made = {p for job in theirs.values() for p in job["outputs"].values() if "results" in p}
+    assert set(goals["inputs"]) == {p for p in made if "/part_" not in p and "/gathered/" not in p}
     for key, job in ours.items():
         their = theirs[key]
         assert their["outputs"] == job.outputs
