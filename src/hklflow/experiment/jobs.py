@@ -156,6 +156,11 @@ class Job:
         return [*(recipe for job in self.before for recipe in job.recipes()), own]
 
 
+def _is_of_rotation(job: Job) -> bool:
+    """Sorts what concerns whole scans first: verdicts name their reasons in this order."""
+    return "rotation" in job.at
+
+
 class _Constants(Job):
     """All steps of a detector's constants, as one job of `hklflow status`."""
 
@@ -282,15 +287,16 @@ class Plan:
         """Jobs whose pictures and figures are on the page of a sample."""
         of_sample = [key for key in self.experiment.all_rotations() if key[0] == sample]
         calibrations = {self.experiment.rotation(*key).calibration for key in of_sample}
-        return [
+        jobs = [
             job
             for job in self.jobs
             if job.at.get("sample") == sample or job.at.get("calibration") in calibrations - {None}
         ]
+        return sorted(jobs, key=_is_of_rotation)
 
     def of_scans(self) -> list[Job]:
         """Jobs of scans and rotations."""
-        return [job for job in self.jobs if "scan" in job.at]
+        return sorted((job for job in self.jobs if "scan" in job.at), key=_is_of_rotation)
 
     # --------------------------------------------------------------------- targets
 
