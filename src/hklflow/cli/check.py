@@ -45,7 +45,8 @@ def check_experiment(directory: Directory = Path(), *, cores: int = 1, tsv: bool
 
     from hklflow.base.errors import HklflowError
     from hklflow.experiment.config import load, require_own_frames
-    from hklflow.experiment.cost import Estimate, job_counts
+    from hklflow.experiment.cost import Estimate
+    from hklflow.experiment.jobs import job_counts
     from hklflow.experiment.load import report
 
     if cores < 1:

@@ -220,6 +220,7 @@ class _Measured:
     def lattice(self) -> "tuple[list[Rotation], NDArray[np.float64] | Index, str]":
         """Geometry of the rotations, UB or how it is found, and where that is from."""
         from hklflow import stage
+        from hklflow.experiment.params.orientation import refine_parent
         from hklflow.geometry import symmetry
         from hklflow.orientation.indexing import index_peaks
         from hklflow.stage.orientation import Observed, inherited
@@ -233,7 +234,7 @@ class _Measured:
                 return rotations, refined.ub, f"orientation of {own}"
         rotations = [scan.rotation for scan in self.scans]
         parent = self.experiment.scans[self.sample, self.scan].parent
-        given = self.experiment.refine_parent_params(self.sample, parent)
+        given = refine_parent(self.experiment, {"sample": self.sample, "scan": parent})
         cell: Sequence[float] | None = given.cell
         symbol, source = given.space_group, "the sample's cell"
         above = base / self.product(paths.scan("parent.json"), parent)

@@ -360,7 +360,7 @@ class Progress:
 
 def stray_failures(base: Path, results: str, known: "Sequence[Job]") -> list[tuple[str, Verdict]]:
     """Failures told in logs of steps that are not among ``known``, by rule: of constants."""
-    rules = {job.rule for job in known} | {"add_transforms"}
+    rules = {part.rule for job in known for part in (*job.before, job)}
     found = []
     for path in sorted((base / results / "logs").glob("*/**/*.log")):
         rule = path.relative_to(base / results / "logs").parts[0]

@@ -71,12 +71,12 @@ def verify(
 
 def orphans(experiment: "Experiment") -> list[str]:
     """Folders of results that belong to no row of the tables and no entry of the configuration."""
-    from hklflow.experiment.jobs import jobs_of
+    from hklflow.experiment.jobs import Plan
     from hklflow.experiment.paths import RESERVED
 
     base, found = experiment.base, []
     wanted: set[str] = set()
-    for job in jobs_of(experiment):
+    for job in Plan(experiment).lasting:
         for product in (*job.products, *job.parts):
             wanted.update(str(folder) for folder in Path(product).parents)
     plain, config = experiment.paths.unbinned.folder, experiment.config
