@@ -74,11 +74,11 @@ class Indexing:
     rms : float
         Rms deviation of the indexed peaks from integers, per component of hkl.
     relation : str
-        Empty, or how the lattice found relates to the expected cell when it is
-        a supercell or a subcell.
+        Relation of the lattice to the expected cell if it is a supercell or a subcell,
+        otherwise empty.
     ambiguities : list of (3, 3) array
-        Rotations of the lattice (``h' = W h``) that are no symmetry of the crystal: each
-        gives another orientation that indexes as well. Intensities must decide.
+        Rotations of the lattice (``h' = W h``) that are not symmetries of the crystal: each
+        gives another orientation that indexes the peaks as well. Intensities must decide.
     candidates : list of Candidate
         Settings, best first.
     """
@@ -329,7 +329,7 @@ def _expected(
     distinct: list[Candidate] = []
     for _, _, setting in ranked:
         if all(not np.allclose(setting.cell, c.cell, rtol=2e-3) for c in distinct):
-            # A lattice symmetry may change the absences (Pa-3): keep the mate with fewest violations.
+            # A lattice symmetry may change the absences (Pa-3): take the fewest violations.
             mates = [x for x in ranked if np.allclose(setting.cell, x[2].cell, rtol=2e-3)]
             _, _, best = min(mates, key=lambda x: x[:2])
             distinct.append(_candidate(best.ub, g, group, indexed))

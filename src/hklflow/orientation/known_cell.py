@@ -15,12 +15,12 @@ from hklflow.orientation.lattice_search import MIN_PEAKS, fit, is_indexed, vecto
 Floats = NDArray[np.float64]
 
 _MAX_PEAKS = 3000
-_ANGLE = np.radians(3.0)  # of two vectors from what it is in the cell
-_NEAR = 0.08  # of its length, from where the third vector must be
+_ANGLE = np.radians(3.0)  # deviation of the angle between two vectors from the cell's
+_NEAR = 0.08  # deviation of the third vector from its place, relative to its length
 _TOLERANCE = 0.15  # of h, k, l before the fit
-_TRIED = 24  # orientations that are fitted
+_TRIED = 24  # number of orientations that are fitted
 _AT_ONCE = 100
-_PARTS = (1.0, 0.4, 0.15)  # strongest peaks: satellites and half the wavelength are weak
+_PARTS = (1.0, 0.4, 0.15)  # strongest fractions: satellites and half-wavelength peaks are weak
 
 
 def known_lattice(

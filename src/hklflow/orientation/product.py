@@ -87,9 +87,9 @@ class Orientation(Identity):
     rotations : mapping
         Name -> refined geometry, in the order of the scan.
     calibrated_detectors : mapping
-        Name of a rotation -> detector as calibrated, from which refinement started.
+        Name of a rotation -> calibrated detector, the start of the refinement.
     grid : Grid
-        The parent's.
+        The parent's grid.
     refined_parameters : mapping
         Name -> value with its error.
     metrics : mapping
@@ -98,9 +98,9 @@ class Orientation(Identity):
         Figures of `orientation.transition` and others, by which `quality` judges the scan.
     warnings : sequence of str
     started_from : mapping or None
-        Of a converged refinement: the engine of the refinement before.
+        Programs of the previous refinement; only after a converged refinement.
     converged : mapping or None
-        Likewise, how it went: see `bragg.convergence.section`.
+        Course of the convergence, see `bragg.convergence.section`; None: no such refinement.
     """
 
     cell: Floats
