@@ -1,4 +1,4 @@
-"""A model as it is, with the figures that a refinement of it would have: nothing moves."""
+"""Compute the figures of a model without refining it."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 def unrefined(
     rotations: Sequence[Rotation], peaks: Sequence[Peaks], ub: ArrayLike, tolerance: float
 ) -> Refined:
-    """Compare a model with whatever peaks there are, also none.
+    """Compare a model with peaks, which may be none.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ def unrefined(
     ub : (3, 3) array
         1/Å with 2π.
     tolerance : float
-        Largest deviation from an integer, in each of h, k, l, of an indexed peak.
+        Largest deviation of h, k and l of an indexed peak from integers.
 
     Returns
     -------
     Refined
-        Without parameters, all standard deviations 0. No peak is used; those that are indexed and
-        cross the Ewald sphere are ``held_out``, and ``rmsd``, ``chi2`` are theirs (NaN if there
-        are none).
+        A result without parameters; all standard deviations are 0. No peak is ``used``; indexed
+        peaks that cross the Ewald sphere are ``held_out`` and give ``rmsd`` and ``chi2`` (NaN
+        without such peaks).
     """
     ub = np.asarray(ub, dtype=np.float64)
     u, cell = lattice.decompose_ub(ub)
