@@ -1,11 +1,11 @@
-"""Whether crystal and beam kept still: what the residuals of a refinement say along the scan.
+"""Test if crystal and beam were steady, from the residuals of a refinement along the scan.
 
-A refinement takes the crystal to be one rigid body on the rotation axis. Each way of breaking that
-moves the spots in its own pattern: a slip turns the crystal from one frame on, a drift or a wobble
-as frames pass, a crystal off the axis shifts its spots round and round. Each is asked for by the
-test of `orientation.score`. Motions have one to six parameters, and a slip may be at any frame:
-they are compared by how probable their falls of χ² are in a scan at rest. What is least probable is
-reported first, then what else is left.
+A refinement assumes one rigid crystal on the rotation axis. Each motion moves the spots in its own
+pattern: a slip rotates the crystal from one frame on, a drift or a wobble rotates it gradually, and
+a crystal off the axis shifts its spots periodically. Each motion is tested by `orientation.score`.
+Motions have one to six parameters, and a slip may be at any frame; they are therefore compared by
+the probability that a scan without motion has the same decrease of χ². The least probable motion is
+reported first, then further motions in the remaining residuals.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -268,7 +268,7 @@ class _Moved:
         self._scene, self._ub, self._hkl = scene, ub, hkl
 
     def sample(self, *, turn_with: Floats | None = None, fixed: Floats | None = None) -> Floats:
-        """Return derivatives by an offset of the sample in metres, moving with the crystal or not."""
+        """Return derivatives by an offset of the sample in metres, fixed to crystal or lab."""
         rotation, mine = self._scene.rotation, self._scene.mine
         angle = rotation.scan.angle(self._scene.frame[mine])
         at = rotation.goniometer.rotation(angle)

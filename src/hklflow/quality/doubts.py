@@ -1,8 +1,8 @@
-"""What stands against a refined crystal, in figures and in sentences that name the cure.
+"""Collect doubts about a refined crystal, as figures and as sentences that name the remedy.
 
-Motions during the scan (`orientation.steadiness`), and peaks that the crystal does not explain
-(`orientation.leftover`). The figures join those of `orientation.transition`, by which
-`quality.gates` judges.
+The doubts are motions during the scan (`orientation.steadiness`) and peaks that the crystal does
+not explain (`orientation.leftover`). `quality.gates` judges these figures together with those of
+`orientation.transition`.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,25 +29,25 @@ from hklflow.quality.remedies import vector_text
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
 
-_OF_A_SLIP = 0.8  # of the peaks of another lattice that are on the frames where the first was lost
+_OF_A_SLIP = 0.8  # fraction of another lattice's peaks on the frames where the first was lost
 _TURNS = ("slip", "drift", "wobble")
 _SLOW = 0.1  # degrees
-_ARM = 1.0  # degrees between the normals of detectors: they stand on an arm that was moved
-_MORE = 1.3  # times as many peaks on satellites as on lattices that happen to index some of them
+_ARM = 1.0  # degrees between detector normals from which the detector is on a moving arm
+_MORE = 1.3  # satellites explain so many times the peaks of lattices that fit by chance
 LEAST_INDEXED = 0.1
-"""Of the peaks, that a lattice indexes of which something can be said."""
+"""Smallest indexed fraction of the peaks with which a lattice is analysed."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """How the sentences call a scan: sample, scan, its rotations and their first raw frames."""
+    """Names used in sentences: sample, scan, its rotations and their first raw frames."""
 
     sample: str
     scan: str
     rotations: Sequence[str]
     first: Sequence[int]
     own: bool = True
-    """True for a parent; satellites of other scans are compared with the parent's by `gates`."""
+    """True for a parent; satellites of other scans are compared with the parent's in `gates`."""
 
 
 def doubts(
@@ -60,30 +60,30 @@ def doubts(
     named: Named,
     modules: Modules | None = None,
 ) -> Record:
-    """Look for what a refinement takes not to be.
+    """Test the assumptions of a refinement, and return what contradicts them.
 
     Parameters
     ----------
     refined : Refined
     peaks : sequence of Peaks
-        That it was given.
+        Peaks of the refinement.
     intensities, widths : sequence of (n,) arrays
-        Of the peaks; widths in pixels.
+        Intensities and widths of the peaks; widths in pixels.
     group : SpaceGroup
-        By whose constraints the cell was refined.
+        Space group whose constraints the cell obeyed in the refinement.
     free : sequence of str
-        What was refined.
+        Groups of parameters that were refined.
     named : Named
     modules : Modules, optional
-        Of the detector; None: they are not known.
+        Modules of the detector; None: not known.
 
     Returns
     -------
     dict
         ``motions``, ``other crystals``, ``lost``, ``displaced modules``, ``outward``, ``alike``,
         ``unexplained``, ``unindexed``: lists of dict, each with its ``sentence``. ``unexplained``
-        has the residuals; motions explain some of them, and peaks that are not indexed, too.
-        ``alike``: residuals of neighbouring peaks that bias cell and orientation.
+        contains the residuals, which motions or unindexed peaks may explain in part.
+        ``alike``: residuals common to neighbouring peaks, which bias cell and orientation.
     """
     g = np.concatenate(
         [
@@ -102,9 +102,9 @@ def doubts(
     for part in gone:
         rows = (which == part.rotation) & (frame >= part.first) & (frame <= part.last)
         slips[id(part)] = leftover.turned(refined, g, intensity, rows) or _seen(others, rows)
-    # Nobody's lattice but that of the crystal itself elsewhere.
+    # A lattice seen only where the crystal was lost belongs to the crystal itself.
     taken = {id(x) for x in others if any(_is(x, s) for s in slips.values() if s is not None)}
-    # Of a part that was lost some peaks fit by chance: they tell of no motion.
+    # Some peaks of a lost part fit by chance; they contain no information on motions.
     lost = {part.rotation for part in gone}
 
     def sized(motion: steadiness.Motion) -> steadiness.Motion:
@@ -123,14 +123,14 @@ def doubts(
             found = slip.measured(about, refined, peaks, group, free)
             n_own = len(peaks[part.rotation].frame)
             motions.append(_of_slip(part, crystal, found, n_own, refined, named))
-    # What a crystal that turned left behind is indexed by a turn of that size.
+    # Peaks from before or after a rotation of the crystal are indexed by a rotation of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
     displaced = displacement.Displacement(refined, peaks, group, free, widths)
     left, outward, shifted = [], None, []
-    if not motions and not gone:  # these leave peaks that are not indexed
+    if not motions and not gone:  # motions and lost parts leave unindexed peaks
         outward = displaced.outward()
-        if modules is not None:  # what moves spots as frames pass may move those of a module more
+        if modules is not None:  # a motion may displace the spots of one module more
             shifted = displaced_modules(
                 refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
             )
@@ -158,7 +158,7 @@ def doubts(
 
 
 def _seen(others: Sequence[leftover.Crystal], rows: NDArray[np.bool_]) -> leftover.Crystal | None:
-    """The lattice that is seen on some peaks (n,), and hardly elsewhere."""
+    """Return the lattice that is observed on some peaks (n,), and hardly elsewhere."""
     for crystal in others:
         if rows[crystal.peaks].mean() > _OF_A_SLIP:
             return crystal
@@ -176,7 +176,7 @@ def _crystals(
     intensity: Floats,
     group: symmetry.SpaceGroup,
 ) -> list[leftover.Crystal]:
-    """Other crystals, unless satellites are what they index: these may happen to be a lattice."""
+    """Return other crystals, unless the peaks are satellites that form a lattice by chance."""
     found = leftover.crystals(ub, left, g, intensity, group)
     if not found:
         return found
@@ -214,7 +214,7 @@ def _of_slip(
     refined: Refined,
     named: Named,
 ) -> Record:
-    """A slip that was too large to be refined over, in a rotation with ``n_own`` peaks."""
+    """Return the record of a slip too large for the refinement; ``n_own`` peaks in its rotation."""
     size, sigma = (crystal.angle, None) if found is None else steadiness.length(*found)
     rotation = named.rotations[part.rotation]
     cut = part.first if part.first > 0 else part.last
@@ -246,7 +246,7 @@ def of_crystal(
     absent: int = 0,
     merged: displacement.Merged | None = None,
 ) -> Record:
-    """What is said of another crystal or a twin; some peaks are where the first allows none."""
+    """Return the record of another crystal or twin; ``absent``: its peaks on absent reflections."""
     bias = 0.0 if merged is None else merged.bias
     return {
         "peaks": len(crystal.peaks),
@@ -265,7 +265,7 @@ def of_crystal(
 
 
 def _pulled(merged: displacement.Merged | None) -> str:
-    """Say what merged spots of two lattices do to the first, where its errors do not cover it."""
+    """Return how merged spots of two lattices bias the first one, if beyond its errors."""
     if merged is None or merged.bias < 1:
         return ""
     return (
@@ -285,7 +285,7 @@ def _whose(crystal: leftover.Crystal) -> str:
 
 
 def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup) -> list[str]:
-    """Say what the peaks are that a lattice leaves, where it indexes too few to go on.
+    """Return explanations of the unindexed peaks if a lattice indexes too few to continue.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     Returns
     -------
     list of str
-        Empty if the lattice indexes hardly more than any would by chance.
+        Empty if the lattice indexes hardly more peaks than by chance.
     """
     indexed = is_indexed(ub, g, INDEXED)
     if indexed.mean() < LEAST_INDEXED:
@@ -398,7 +398,7 @@ def _of_residuals(refined: Refined) -> Record:
 
 
 def _arms(refined: Refined) -> str:
-    """Say that one shift is refined for detectors that stand at different angles."""
+    """Return a sentence if one shift is refined for detectors at different angles."""
     normals = np.array([rotation.detector.normal for rotation in refined.rotations])
     angle = np.degrees(np.arccos(np.clip((normals @ normals.T).min(), -1, 1)))
     if angle < _ARM:
@@ -411,7 +411,7 @@ def _arms(refined: Refined) -> str:
 
 
 def _parts(left: unindexed.Unindexed) -> list[str]:
-    """What peaks are that are not indexed, one phrase each."""
+    """Return one phrase for each origin of unindexed peaks."""
     parts = []
     if left.half:
         parts.append(
@@ -457,7 +457,7 @@ def _when(frame: float, interval: tuple[float, float]) -> str:
 
 
 def _in_two(i: int, interval: tuple[float, float], refined: Refined, named: Named) -> str:
-    """How the frames before and after become two rotations; those between are left out."""
+    """Return how to split a rotation into two; the frames in the interval are left out."""
     name, first = named.rotations[i], named.first[i]
     last = refined.rotations[i].scan.n_frames - 1
     begin, end = max(floor(interval[0]), 1), min(ceil(interval[1]), last)
@@ -551,7 +551,7 @@ _KINDS = {
 
 
 def _or(motion: steadiness.Motion) -> str:
-    """Name what the peaks do not tell from a motion."""
+    """Return the names of the motions that the peaks cannot distinguish from this one."""
     if not motion.others:
         return ""
     return f"; these peaks agree with {' or '.join(_KINDS[x] for x in motion.others)} as well"
@@ -563,6 +563,6 @@ def _size(motion: steadiness.Motion, unit: str, factor: float = 1.0) -> str:
 
 def _by(motion: steadiness.Motion) -> str:
     spots = f"spots are off by {motion.shift[0]:.2g} pixels, {motion.shift[1]:.2g} frames"
-    if motion.bias < 1:  # errors of the cell allow for it
+    if motion.bias < 1:  # covered by the errors of the cell
         return f" ({spots})"
     return f" ({spots}, cell and orientation by up to {motion.bias:.1f} of their errors)"
