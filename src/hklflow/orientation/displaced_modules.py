@@ -150,10 +150,17 @@ class _Scene:
         start, hkl = problem.parameters.start(), refined.hkl[rows].astype(np.float64)
         zeta = problem.residuals(start, hkl, rows)[1]
         modules_of_spots = modules.module_at(*problem.position[rows, :2].T)
-        good = (zeta > RefinementLimits.zeta) & _of_their_module(residual.reshape(-1, 3), modules_of_spots)
+        good = (zeta > RefinementLimits.zeta) & _of_their_module(
+            residual.reshape(-1, 3), modules_of_spots
+        )
         three = np.repeat(good, 3)
         scale = np.maximum(np.linalg.norm(nuisance[three], axis=0), np.finfo(float).tiny)
-        return cls(modules_of_spots[good], problem.sigma[rows][good], residual[three], nuisance[three] / scale)
+        return cls(
+            modules_of_spots[good],
+            problem.sigma[rows][good],
+            residual[three],
+            nuisance[three] / scale,
+        )
 
     def columns(self, module: int) -> Floats:
         """Return derivatives (3n, 2) of the weighted residuals by a module's shift, per pixel."""

@@ -63,7 +63,7 @@ def superlattice(
     operations = [
         w for w in group.laue_operations if _is_integer(_inverse(reciprocal) @ w @ reciprocal)
     ]
-        # Prefer a cell along the parent's axes if it has a simple symbol.
+    # Prefer a cell along the parent's axes if it has a simple symbol.
     scale = [_multiple(row) for row in reciprocal]
     basis = np.diag(1.0 / np.array(scale, dtype=np.float64))
     to_basis = _inverse(basis)

@@ -86,12 +86,18 @@ def telling(refined: Refined, peaks: Sequence[Peaks]) -> tuple[Mask, Mask]:
     """
     off, tell = [], []
     for rotation, peaks_of_rotation in zip(refined.rotations, peaks, strict=True):
-        position, steps = peaks_of_rotation.position, peaks_of_rotation.sigma[:, :, None] * np.eye(3)
+        position, steps = (
+            peaks_of_rotation.position,
+            peaks_of_rotation.sigma[:, :, None] * np.eye(3),
+        )
         miller = _miller(rotation, refined.ub, position)
         by_sigma = np.stack(
             [
                 0.5
-                * (_miller(rotation, refined.ub, position + x) - _miller(rotation, refined.ub, position - x))
+                * (
+                    _miller(rotation, refined.ub, position + x)
+                    - _miller(rotation, refined.ub, position - x)
+                )
                 for x in np.moveaxis(steps, 1, 0)
             ],
             axis=2,
@@ -199,7 +205,11 @@ def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Ma
         return none
     q, half_intensity, full_intensity = np.array(pairs).T
     alike = _alike(q, np.maximum(half_intensity, 1.0), np.maximum(full_intensity, 1.0))
-    return near if alike > _ALIKE and np.median(half_intensity) < _MOST_HALF * np.median(full_intensity) else none
+    return (
+        near
+        if alike > _ALIKE and np.median(half_intensity) < _MOST_HALF * np.median(full_intensity)
+        else none
+    )
 
 
 def _alike(q: Floats, ours: Floats, theirs: Floats) -> float:

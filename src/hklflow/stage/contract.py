@@ -143,10 +143,10 @@ def command(main: Main) -> None:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         cause = error.__cause__
-        problem = _told(cause) if isinstance(cause, ValidationError) else str(error)
+        problem = _problems_of(cause) if isinstance(cause, ValidationError) else str(error)
         _fail(name, " ".join(problem.split()), 2)
     except ValidationError as error:
-        _fail(name, _told(error), 2)
+        _fail(name, _problems_of(error), 2)
     except HklflowError as error:
         # Too many open files (no free file number) does not mean a damaged file.
         _fail(name, system.too_many_files(error) or str(error), 2)
@@ -170,7 +170,7 @@ def _collect_rarely() -> None:
     atexit.register(gc.freeze)
 
 
-def _told(error: ValidationError) -> str:
+def _problems_of(error: ValidationError) -> str:
     """Return the problems of a validation in one line, each with its flag."""
     problems = []
     for item in error.errors():

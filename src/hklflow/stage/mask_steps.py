@@ -207,7 +207,7 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
     try:
         found: Step = _KINDS[kind].validate_python(value)
     except ValidationError as error:
-        raise HklflowError("; ".join(_told(item) for item in error.errors())) from error
+        raise HklflowError("; ".join(_problem_of(item) for item in error.errors())) from error
     if not isinstance(found, Edges | Image | Gaps):
         _core_shape(found)
     return found
@@ -321,7 +321,7 @@ def _keys(node: yaml.Node) -> list[str]:
     return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
-def _told(item: Any) -> str:
+def _problem_of(item: Any) -> str:
     """Describe one problem of a step: key, problem, value."""
     # The first entry of the location of a shape is the name of its kind.
     place = [str(part) for part in item["loc"]]

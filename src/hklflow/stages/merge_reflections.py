@@ -21,11 +21,11 @@ class Outputs(stage.Outputs):
     factors: Path
     """Unique reflections: intensity, amplitude, errors, multiplicity."""
     mtz: Path
-    """The same as MTZ."""
+    """The same reflections as MTZ."""
     hkl: Path
     """SHELX HKLF 4."""
     table: Path
-    """The same as tab-separated text."""
+    """The same reflections as tab-separated text."""
     picture: Path
     """Picture: statistics by resolution, test of absences."""
     metrics: Path
@@ -33,36 +33,36 @@ class Outputs(stage.Outputs):
 
 
 class Settings(stage.Params):
-    """What the configuration file sets."""
+    """Settings from the configuration file."""
 
     space_group: str | None = None
-    """Merge by its Laue group; None: that of scaling."""
+    """Space group whose Laue group is used for merging; None: from scaling."""
     d_min: float | None = Field(None, gt=0)
-    """Least spacing in Å; None: all."""
+    """Smallest spacing in Å; None: all."""
     shells: int = Field(10, ge=1, le=100)
-    """Shells of resolution, of equal volume, of the statistics."""
+    """Number of resolution shells, of equal volume, in the statistics."""
     outlier_sigma: float = Field(6.0, ge=3)
-    """Deviation from its equivalents, in standard deviations, of an outlier, which has no part in
-    the mean."""
+    """Deviation from the equivalents, in standard deviations, from which a reflection is an
+    outlier; outliers do not contribute to the mean."""
     amplitudes: Literal["french_wilson", "plain"] = "french_wilson"
-    """`french_wilson`: expected |F| given that intensities cannot be negative (French & Wilson,
-    Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 if that is negative."""
+    """`french_wilson`: expected |F| for non-negative intensities (French & Wilson,
+    Acta Cryst. A34, 517, 1978); `plain`: root of the intensity, 0 for a negative intensity."""
     shelx: Literal["unmerged", "merged"] = "unmerged"
-    """What the SHELX file holds: SHELXL and XPREP merge themselves."""
+    """Reflections in the SHELX file; SHELXL and XPREP can merge unmerged ones themselves."""
     seed: int = Field(0, ge=0)
-    """Of the random halves of CC1/2."""
+    """Seed of the random halves for CC1/2."""
 
 
 class Params(Settings):
-    """Settings, and one of scaling."""
+    """Settings, and the scaling's setting for Friedel mates."""
 
     anomalous: bool = False
-    """Friedel mates are also given apart, and are not equivalent in the statistics; as they were
-    scaled, or their differences would be taken for errors."""
+    """List Friedel mates also separately, and treat them as not equivalent in the statistics. Must
+    be the setting of scaling, which would otherwise take their differences for errors."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """Merge, judge, write."""
+    """Merge the reflections, test the space group and write the results."""
     from dataclasses import replace
 
     import numpy as np
@@ -126,7 +126,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     title = f"{crystal.sample} {crystal.scan}: structure factors in {group.symbol}"
     files.write_factors(outputs.factors, factors, crystal, metrics, title)
     mtz.write_mtz(outputs.mtz, factors, crystal, group, title)
-    # SHELXL and XPREP judge the absences too.
+    # SHELXL and XPREP test the absences themselves and need the absent reflections.
     told = np.ones(len(everything), dtype=np.bool_)
     told[~forbidden] = ~merged.outlier
     wanted = everything.select(told) if params.shelx == "unmerged" else None

@@ -19,7 +19,7 @@ class Inputs(stage.Inputs):
     accepted: list[Path]
     """Verdict on the orientation of every scan, in the same order."""
     figures: list[Path] = Field(default_factory=list)
-    """Metrics of all steps of all scans: what makes a scan doubtful, or failed."""
+    """Metrics of all steps of all scans, with the reasons for doubtful and failed scans."""
 
 
 class Outputs(stage.Outputs):
@@ -30,11 +30,11 @@ class Outputs(stage.Outputs):
 
 
 class Params(stage.Params):
-    """Nothing to set."""
+    """This stage has no parameters."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
-    """One row for each scan, by sample and from low to high temperature."""
+    """Write one row for each scan, by sample and from low to high temperature."""
     import csv
 
     from hklflow import plots
@@ -55,25 +55,25 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         sigma = orientation.cell_sigma.tolist()
         row |= {f"{n}_sigma": s for n, s in zip(names, sigma, strict=True)}
         row["volume"] = orientation.volume
-        # None of a fixed orientation without peaks.
+        # None for a fixed orientation without peaks.
         found = {
             name: float("nan") if value is None else value
             for name, value in orientation.metrics.items()
         }
         row |= {
-            # Of the verdict: `hkl_tolerance` of the refinements may differ from scan to scan.
+            # Fraction of the verdict; the refinements' `hkl_tolerance` may differ between scans.
             "indexed": orientation.fraction_indexed,
             "peaks": found["peaks"],
             "rmsd_px": found["rmsd in pixels"],
             "rmsd_frames": found["rmsd in frames"],
             "coverage": metrics["coverage"],
-            # A single rotation has nothing to agree with.
+            # A single rotation has no agreement with others.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
             "reasons": _cell(reasons),
             "warnings": _cell(x for x in orientation.warnings if x not in reasons),
         }
         rows.append(row)
-    # Scans without a temperature come after the others of their sample.
+    # Scans without a temperature follow the other scans of their sample.
     rows.sort(
         key=lambda r: (r["sample"], r["temperature"] is None, r["temperature"] or 0.0, r["scan"])
     )
@@ -97,7 +97,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 
 
 def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Path]]]:
-    """Name the figures of each sample and scan, by the folders in which they are."""
+    """Return the figures of each sample and scan by name, from the folders of their paths."""
     from hklflow.quality import verdict
 
     found: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
@@ -114,7 +114,7 @@ def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Pat
 
 
 def _cell(sentences: Iterable[str]) -> str:
-    """Sentences as one cell: a line break or tab within them would end the row or the cell."""
+    """Join sentences in one cell; line breaks and tabs, which would end the cell, are removed."""
     return " | ".join(" ".join(text.split()) for text in sentences)
 
 
