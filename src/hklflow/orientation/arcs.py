@@ -11,8 +11,9 @@ cap,
 
 where α and ψ are the polar angle and azimuth of the mean block's Q, and
 :math:`\alpha_0 = \pi/2 - \theta`. The spread along the azimuth,
-:math:`\sigma_a = \eta / \cos\theta`, moves the centroid towards the beam: the component of the ray across the beam is shorter by the mean of the
-cosine, :math:`\exp(-\sigma_a^2/2)`. With a spread of 1° the refined cell is too large by 10⁻⁴.
+:math:`\sigma_a = \eta / \cos\theta`, moves the centroid towards the beam: the component of the
+ray across the beam is shorter by the mean of the cosine, :math:`\exp(-\sigma_a^2/2)`. With a
+spread of 1° the refined cell is too large by 10⁻⁴.
 Where α and ψ are curved in φ, the centroid also lies next to the mean block's spot and is late.
 
 The spread across the scan is fitted to the widths of the spots: along the arcs, along the radius
@@ -113,10 +114,10 @@ def displaced(
     arc_square = np.sum(squares - spot, axis=1) / long
     expected = 2 * spot + spread * long + radial * np.sum(spots.out**2, axis=1)
     square = np.clip(np.nan_to_num(arc_square), 0, spread) / _cos_theta(ray) ** 2
-    there, late = _mean(rotation, ray, square, rocking, spread)
+    spot_position, late = _mean(rotation, ray, square, rocking, spread)
     return Displaced(
-        there[0] - slow,
-        there[1] - fast,
+        spot_position[0] - slow,
+        spot_position[1] - fast,
         late,
         np.sqrt(np.sum(squares, axis=1) / expected * 2 * spot),
         None if widths is None else spread,
@@ -150,8 +151,8 @@ def within(
         # The ellipsoid ends where |d · along / half| = 1; d is the rotation of the block there.
         reach = 1 / np.sqrt(np.sum((along / half) ** 2, axis=1) * max(spread, 1e-12))
     square = spread * _cut(reach) / _cos_theta(ray) ** 2
-    there, late = _mean(rotation, ray, square, np.full(len(ray), rocking), spread)
-    return there[0] - slow, there[1] - fast, late
+    spot_position, late = _mean(rotation, ray, square, np.full(len(ray), rocking), spread)
+    return spot_position[0] - slow, spot_position[1] - fast, late
 
 
 def _cut(reach: Floats) -> Floats:
@@ -210,11 +211,11 @@ def _rocked(rotation: Rotation, ray: Floats, mosaic: Floats) -> tuple[Floats, Fl
         aside = np.cross(BEAM, across)
         for x, w in zip(nodes, weights, strict=True):
             angle = x * spread
-            there = _turned(q, axis, angle)
-            polar = np.arccos(np.clip(-(there @ BEAM) / length, -1, 1))
+            rotated = _turned(q, axis, angle)
+            polar = np.arccos(np.clip(-(rotated @ BEAM) / length, -1, 1))
             misfit = (polar - alpha) / (spread * np.abs(rate))
             weight = w * np.exp((x**2 - misfit**2) / 2) * np.sqrt(np.sin(alpha) / np.sin(polar))
-            azimuth = np.arctan2(np.sum(there * aside, axis=1), np.sum(there * across, axis=1))
+            azimuth = np.arctan2(np.sum(rotated * aside, axis=1), np.sum(rotated * across, axis=1))
             total += weight
             late += weight * angle
             turned += weight * azimuth
@@ -302,14 +303,14 @@ def _widths(
 
 
 def _determined(
-    rows: Floats, wide: Floats, expected: Floats, found: tuple[float, float, float]
+    rows: Floats, wide: Floats, expected: Floats, solution: tuple[float, float, float]
 ) -> bool:
     """Return True if squared widths (n, 2) fit much worse without the arcs' term."""
     from scipy.optimize import nnls
 
     w = 1 / expected
     design, target = rows * w[:, :, None], wide * w
-    with_arcs = float(np.sum((target - design @ found) ** 2))
+    with_arcs = float(np.sum((target - design @ solution) ** 2))
     without = float(nnls(design[:, :, [0, 2]].reshape(-1, 2), target.ravel())[1] ** 2)
     return without - with_arcs > _DETERMINED * with_arcs / target.size
 
@@ -333,7 +334,7 @@ def _directions(rotation: Rotation, slow: Floats, fast: Floats) -> _Directions:
     outward = np.outer(np.linalg.norm(across, axis=1), -BEAM) + unit * (ray @ BEAM)[:, None]
 
     def moved(by: Floats) -> Floats:
-        there = np.stack(rotation.detector.intersect(ray + _STEP * by), axis=1)
-        return (there - np.stack([slow, fast], axis=1)) / _STEP
+        shifted = np.stack(rotation.detector.intersect(ray + _STEP * by), axis=1)
+        return (shifted - np.stack([slow, fast], axis=1)) / _STEP
 
     return _Directions(moved(aside), moved(outward))

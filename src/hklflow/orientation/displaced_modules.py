@@ -126,7 +126,7 @@ def displaced(
 
 @dataclass(frozen=True)
 class _Scene:
-    """Spots (n,) with module, weighted residuals (3n,) and derivatives of the parameters (3n, p)."""
+    """Spots (n,) with module, weighted residuals (3n,) and derivatives by parameters (3n, p)."""
 
     module: Integers
     sigma: Floats

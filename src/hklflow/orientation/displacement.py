@@ -124,21 +124,23 @@ class Displacement:
             for sign in (1, -1)
         )
         moved = (beyond / beyond.mean())[:, None] * (up - down) / (2 * _STEP)
-        found = self._score(moved)
-        if found.chance > np.log(_OUTWARD):
+        displaced = self._score(moved)
+        if displaced.chance > np.log(_OUTWARD):
             return None
-        return Outward(found.size, found.sigma, found.bias, self._free_of(found, moved))
+        return Outward(
+            displaced.size, displaced.sigma, displaced.bias, self._free_of(displaced, moved)
+        )
 
-    def _free_of(self, found: "_Scored", moved: Floats) -> float | None:
+    def _free_of(self, of_all: "_Scored", moved: Floats) -> float | None:
         """Return the width up to which peaks do not share the displacement ``found`` for all."""
         for part in _PARTS:
             limit = float(np.quantile(self._width, part))
             narrow = self._width <= limit
             if narrow.sum() < max(_ENOUGH, self._nuisance.shape[1]):
                 return None
-            own = self._score(moved, narrow)
-            apart = abs(found.size - own.size) > _DIFFERENT * own.sigma > 0
-            if apart and own.bias < _FREE_OF_IT:
+            of_narrow = self._score(moved, narrow)
+            apart = abs(of_all.size - of_narrow.size) > _DIFFERENT * of_narrow.sigma > 0
+            if apart and of_narrow.bias < _FREE_OF_IT:
                 return limit
         return None
 
@@ -155,10 +157,10 @@ class Displacement:
         hkl = np.rint(self._problem.miller(start)[self._rows] @ (np.linalg.inv(other) @ ub).T)
         # Reciprocal axes of the second lattice in fractional indices of the first.
         fractional = hkl @ (np.linalg.inv(ub) @ other).T
-        own, theirs = (
+        distance_first, distance_second = (
             self._problem.residuals(start, h, self._rows)[0] for h in (self._hkl, fractional)
         )
-        apart = np.nan_to_num(theirs - own, nan=np.inf)
+        apart = np.nan_to_num(distance_second - distance_first, nan=np.inf)
         best: tuple[float, Merged] | None = None
         for reach in _REACHES:
             near = (np.abs(apart).max(axis=1) < reach) & np.any(hkl != 0, axis=1)
@@ -184,8 +186,8 @@ class Displacement:
         every = np.repeat(rows, 3)
         nuisance = self._nuisance[every]
         left = Left.of(self._residual[every], nuisance, ())
-        own, residual = left.beside(column), left.residual
-        fit = fitted(own.T @ own, own.T @ residual, column.T @ column)
+        independent, residual = left.beside(column), left.residual
+        fit = fitted(independent.T @ independent, independent.T @ residual, column.T @ column)
         if not fit.factor.size:  # the refined parameters absorb the whole displacement
             return _Scored(0.0, 0.0, 0.0, 0.0)
         n = len(residual) - nuisance.shape[1]

@@ -55,12 +55,12 @@ def pair(
     nearly = symmetry.reindexing_operators(expected, group, _NEARLY)
     places = [lattice.nearest_rotation(ub @ w @ np.linalg.inv(b)) for w in (np.eye(3), *nearly)]
     strong = np.argsort(-intensity, kind="stable")[:_STRONGEST]
-    own, length = g[strong], np.linalg.norm(g[strong], axis=1)
-    alone = float(np.median(_distances(ub, own)[0] / length))
+    strong_g, length = g[strong], np.linalg.norm(g[strong], axis=1)
+    alone = float(np.median(_distances(ub, strong_g)[0] / length))
     best, least = None, _CLEAR * alone
     for begun in combinations(places, 2):
-        turned = _settled(begun, b, own)
-        away = float(np.median(_nearest(turned, b, own) / length))
+        turned = _settled(begun, b, strong_g)
+        away = float(np.median(_nearest(turned, b, strong_g) / length))
         if away < least:
             best, least = turned, away
     if best is None:
@@ -91,11 +91,13 @@ def _settled(us: tuple[Floats, ...], b: Floats, g: Floats) -> tuple[Floats, ...]
         owner = np.argmin([distance for distance, _ in each], axis=0)
         turned = []
         for i, (u, (distance, points)) in enumerate(zip(us, each, strict=True)):
-            mine = owner == i
-            if mine.any():
-                mine &= distance < 2 * np.median(distance[mine])
-            few = mine.sum() < _FEWEST
+            on_domain = owner == i
+            if on_domain.any():
+                on_domain &= distance < 2 * np.median(distance[on_domain])
+            few = on_domain.sum() < _FEWEST
             # Kabsch: G = R (U B h).
-            turned.append(u if few else lattice.nearest_rotation(g[mine].T @ points[mine]) @ u)
+            turned.append(
+                u if few else lattice.nearest_rotation(g[on_domain].T @ points[on_domain]) @ u
+            )
         us = tuple(turned)
     return us

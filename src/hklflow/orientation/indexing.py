@@ -159,19 +159,19 @@ def index_peaks(
             f"the expected cell indexes {indexed.sum()} of {len(g)} peaks ({indexed.mean():.0%}, "
             f"limit {min_fraction:.0%}){f': {relation}' if relation else ''}; check the cell"
         )
-    u, found = lattice.decompose_ub(ub)
+    u, fitted_cell = lattice.decompose_ub(ub)
     hkl = g @ np.linalg.inv(ub).T
     rms = float(np.sqrt(np.mean((hkl - np.rint(hkl))[indexed] ** 2)))
     return Indexing(
         ub=ub,
         u=u,
-        cell=found,
+        cell=fitted_cell,
         hkl=np.rint(hkl).astype(np.int64),
         indexed=indexed,
         fraction=float(indexed.mean()),
         rms=rms,
         relation=relation,
-        ambiguities=symmetry.reindexing_operators(found, expected),
+        ambiguities=symmetry.reindexing_operators(fitted_cell, expected),
         candidates=candidates,
     )
 
@@ -206,13 +206,13 @@ class _Search:
         """Return the settings, and the relation of the lattice to the expected one."""
         reaches = _reaches(self.cell, self.group, 0.0)
         failed: HklflowError | None = None
-        found: list[Candidate] = []
+        settings: list[Candidate] = []
         relation = ""
         try:
             ub = _best_lattice(g, weights, self.tolerance, reaches, self.min_fraction)
-            found, relation = self._settings(ub, g)
-            if not relation and self._fraction(found, g, self.tolerance) >= self.min_fraction:
-                return found, relation
+            settings, relation = self._settings(ub, g)
+            if not relation and self._fraction(settings, g, self.tolerance) >= self.min_fraction:
+                return settings, relation
         except HklflowError as error:
             failed = error
         # Twins, satellites or half-wavelength peaks can make the best lattice a wrong one.
@@ -221,18 +221,18 @@ class _Search:
         )
         if known is not None:
             others, of_others = self._settings(known, g)
-            least = _MORE * self._fraction(found, g, _SHARP) if found else 0.0
+            least = _MORE * self._fraction(settings, g, _SHARP) if settings else 0.0
             if self._fraction(others, g, _SHARP) > least:
                 return others, of_others
         if failed is not None:
             raise failed
-        return found, relation
+        return settings, relation
 
     def _settings(self, ub: Floats, g: Floats) -> tuple[list[Candidate], str]:
         return _expected(ub, g, self.cell, self.group, self.tolerance, self.cell_tolerance)
 
-    def _fraction(self, found: list[Candidate], g: Floats, tolerance: float) -> float:
-        return float(is_indexed(found[0].ub, g, tolerance).mean())
+    def _fraction(self, settings: list[Candidate], g: Floats, tolerance: float) -> float:
+        return float(is_indexed(settings[0].ub, g, tolerance).mean())
 
 
 def _checked(g: ArrayLike) -> Floats:

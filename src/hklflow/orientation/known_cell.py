@@ -56,10 +56,12 @@ def known_lattice(
     for part in parts:
         number = max(int(part * len(g)), 4 * MIN_PEAKS)
         order = np.arange(len(g)) if strength is None else np.argsort(-strength, kind="stable")
-        own = g[order[:number]]
-        own = own[np.argsort(np.linalg.norm(own, axis=1), kind="stable")[:_MAX_PEAKS]]
-        for ub in _orientations(own, basis, cell_tolerance):
-            fitted = fit(ub, own, np.ones(len(own)), tolerance)
+        strongest = g[order[:number]]
+        strongest = strongest[
+            np.argsort(np.linalg.norm(strongest, axis=1), kind="stable")[:_MAX_PEAKS]
+        ]
+        for ub in _orientations(strongest, basis, cell_tolerance):
+            fitted = fit(ub, strongest, np.ones(len(strongest)), tolerance)
             metric = real_basis(fitted)
             if not strain(metric.T @ metric, reduced) < cell_tolerance:
                 continue
@@ -73,11 +75,11 @@ def known_lattice(
 def _orientations(g: Floats, basis: Floats, tolerance: float) -> list[Floats]:
     """Return the UB of vector triples like a basis (3, 3) that index most peaks, best first."""
     lengths = np.linalg.norm(basis, axis=0)
-    found = vectors_of_lengths(g / (2 * np.pi), lengths, tolerance)
-    found = np.concatenate([found, -found])
-    size = np.linalg.norm(found, axis=1)
+    vectors = vectors_of_lengths(g / (2 * np.pi), lengths, tolerance)
+    vectors = np.concatenate([vectors, -vectors])
+    size = np.linalg.norm(vectors, axis=1)
     like = [np.flatnonzero(np.abs(size / x - 1) < tolerance) for x in lengths]
-    triples = [t for i in range(3) for t in _triples(found, like, basis, i)]
+    triples = [t for i in range(3) for t in _triples(vectors, like, basis, i)]
     if not triples:
         return []
     ubs = 2 * np.pi * np.linalg.inv(np.array(triples)).transpose(0, 2, 1)

@@ -102,11 +102,11 @@ def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
     """Return the ends of the rotations where the crystal was lost."""
     starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
     fits = refined.used | refined.held_out
-    found = []
-    for i, own in enumerate(peaks):
+    lost_ends = []
+    for i, peaks_of_rotation in enumerate(peaks):
         n_frames = refined.rotations[i].scan.n_frames
-        order = np.argsort(own.frame, kind="stable")
-        frame = own.frame[order]
+        order = np.argsort(peaks_of_rotation.frame, kind="stable")
+        frame = peaks_of_rotation.frame[order]
         hit = fits[starts[i] : starts[i + 1]][order].astype(np.float64)
         if len(hit) < 2 * _AT_AN_END:
             continue
@@ -114,19 +114,19 @@ def lost(refined: Refined, peaks: Sequence[Peaks]) -> list[Lost]:
         after, m = hit.sum() - before, len(hit) - n
         gain = 2 * (_likely(before, n) + _likely(after, m) - _likely(hit.sum(), len(hit)))
         gain[: _AT_AN_END - 1] = gain[len(gain) - _AT_AN_END + 1 :] = 0
-        at = int(np.argmax(gain))
-        shares = (before[at] / n[at], after[at] / m[at])
-        if gain[at] < _DOUBT or min(shares) > _LESS * max(shares):
+        best_cut = int(np.argmax(gain))
+        shares = (before[best_cut] / n[best_cut], after[best_cut] / m[best_cut])
+        if gain[best_cut] < _DOUBT or min(shares) > _LESS * max(shares):
             continue
-        good = np.flatnonzero(gain > gain[at] - _PROFILE)
+        good = np.flatnonzero(gain > gain[best_cut] - _PROFILE)
         interval = (float(frame[good[0]]), float(frame[good[-1] + 1]))
-        cut = float(0.5 * (frame[at] + frame[at + 1]))
+        cut = float(0.5 * (frame[best_cut] + frame[best_cut + 1]))
         late = shares[1] < shares[0]
         ends = (cut, float(n_frames)) if late else (0.0, cut)
         if ends[1] - ends[0] < _SHORT * n_frames:
             continue
-        found.append(Lost(i, *ends, interval, float(min(shares)), float(max(shares))))
-    return found
+        lost_ends.append(Lost(i, *ends, interval, float(min(shares)), float(max(shares))))
+    return lost_ends
 
 
 def _likely(hits: ArrayLike, n: ArrayLike) -> Floats:
@@ -167,8 +167,8 @@ def crystals(
     cell = lattice.decompose_ub(ub)[1]
     turns = symmetry.lattice_rotations(cell, group)
     exact = turns[[_is_exact(w, cell) for w in turns]]
-    found: list[Crystal] = []
-    while len(found) < _MOST and left.sum() >= _FEWEST:
+    lattices: list[Crystal] = []
+    while len(lattices) < _MOST and left.sum() >= _FEWEST:
         try:
             other = index_peaks(
                 g[left],
@@ -190,8 +190,8 @@ def crystals(
             to_primitive = np.linalg.inv(group.to_primitive)
             share = _share_of(ub @ to_primitive, other.ub @ to_primitive, g, intensity)
             law = _law(ub, other.ub, exact)
-            found.append(Crystal(rows, share, other.ub, axis, angle, law))
-    return found
+            lattices.append(Crystal(rows, share, other.ub, axis, angle, law))
+    return lattices
 
 
 def crystal(
@@ -223,11 +223,11 @@ def _is_apart(ub: Floats, other: Floats, g: Floats) -> bool:
     Badly centred peaks of the crystal itself, for example at a gap, also form a slightly rotated
     lattice, but they do not fit it well.
     """
-    own, theirs = (
+    deviation, deviation_other = (
         float(np.median(np.linalg.norm(miller - np.rint(miller), axis=1)))
         for miller in (g @ np.linalg.inv(x).T for x in (ub, other))
     )
-    return theirs < _MUCH * own
+    return deviation_other < _MUCH * deviation
 
 
 def _is_exact(w: Floats, cell: Floats) -> bool:
@@ -242,8 +242,8 @@ def _share_of(ub: Floats, other: Floats, g: Floats, intensity: Floats) -> float:
     """Return the second primitive lattice's part of the intensity that is on only one lattice."""
     counts = np.maximum(np.nan_to_num(intensity), 0.0)
     first, second = is_indexed(ub, g, _TOLERANCE), is_indexed(other, g, _TOLERANCE)
-    mine, theirs = counts[first & ~second].sum(), counts[second & ~first].sum()
-    return float(theirs / max(mine + theirs, np.finfo(float).tiny))
+    counts_first, counts_second = counts[first & ~second].sum(), counts[second & ~first].sum()
+    return float(counts_second / max(counts_first + counts_second, np.finfo(float).tiny))
 
 
 def _law(ub: Floats, other: Floats, exact: Floats) -> str:

@@ -40,7 +40,7 @@ def misfit(
         ``fraction indexed`` and ``least fraction``. None if no peak is indexed.
     """
     rows = np.flatnonzero(refined.held_out if fixed else refined.used)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "fixed": fixed,
         "peaks": len(rows),
         "rms in pixels": None,
@@ -50,14 +50,14 @@ def misfit(
         "least fraction": least,
     }
     if not len(rows):
-        return found
+        return figures
     squares = refined.residuals[rows] ** 2
-    variances = np.concatenate([own.sigma for own in peaks])[rows] ** 2
+    variances = np.concatenate([peaks_of_rotation.sigma for peaks_of_rotation in peaks])[rows] ** 2
     if fixed:
         near = _without_chance(refined, np.sum(squares / variances, axis=1), tolerance)
         squares, variances = squares[near], variances[near]
     slow, fast, frame = (_excess(*pair) for pair in zip(squares.T, variances.T, strict=True))
-    return found | {
+    return figures | {
         "rms in pixels": float(np.sqrt(slow + fast)),
         "rms in frames": float(np.sqrt(frame)),
         "reduced chi2": refined.chi2,

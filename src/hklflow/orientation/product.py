@@ -205,9 +205,9 @@ class Orientation(Identity):
             "U": self.u,
             "UB": self.ub,
             "orientation_sigma_deg": self.orientation_sigma,
-            "rotations": {name: to_dict(one) for name, one in self.rotations.items()},
+            "rotations": {name: to_dict(item) for name, item in self.rotations.items()},
             "calibrated_detectors": {
-                name: detector_to_dict(one) for name, one in self.calibrated_detectors.items()
+                name: detector_to_dict(item) for name, item in self.calibrated_detectors.items()
             },
             "grid": self.grid.to_dict(),
             "refined_parameters": {

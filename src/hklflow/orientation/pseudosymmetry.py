@@ -41,7 +41,7 @@ def oriented(
     open : int
         Number of other orientations that fit as well.
     """
-    found = [refined]
+    refinements = [refined]
     exact = 0
     for operator in operators:
         ub = refined.ub @ operator
@@ -50,13 +50,17 @@ def oriented(
             exact += 1  # the same spots
             continue
         try:
-            found.append(refine_from(ub))
+            refinements.append(refine_from(ub))
         except HklflowError:
             continue  # it fits much worse
-    most = max(int(one.used.sum()) for one in found)
-    rivals = [one for one in found if one.used.sum() >= _AS_MANY * most]
-    best = min(rivals, key=lambda one: one.chi2)
-    as_good = [one for one in rivals if 3 * one.used.sum() * (one.chi2 / best.chi2 - 1) < _DECIDED]
+    most = max(int(refinement.used.sum()) for refinement in refinements)
+    rivals = [refinement for refinement in refinements if refinement.used.sum() >= _AS_MANY * most]
+    best = min(rivals, key=lambda refinement: refinement.chi2)
+    as_good = [
+        refinement
+        for refinement in rivals
+        if 3 * refinement.used.sum() * (refinement.chi2 / best.chi2 - 1) < _DECIDED
+    ]
     # Of equal fits take the first: indexing has compared cell and absences with the expectation.
     # An exact mate of the crystal fits as well as the best.
     return as_good[0], exact + len(as_good) - 1

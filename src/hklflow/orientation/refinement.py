@@ -302,17 +302,17 @@ class Refinement:
             if changed <= 0.001 * before.sum() and moved < 1e-3:
                 break
         else:
-            told = (
+            message = (
                 f"{changed} of {before.sum()} peaks used still changed in the last of "
                 f"{_MAX_CYCLES} cycles"
             )
             if changed > _UNSETTLED * before.sum():
                 raise HklflowError(
-                    f"the refinement did not settle: {told}; refine fewer parameters, raise "
+                    f"the refinement did not settle: {message}; refine fewer parameters, raise "
                     "`find_peaks: sigma_floor` to what the geometry is good for, or, if the "
                     "crystal moved during the scan, reduce a part of its frames (`last_frame`)"
                 )
-            self.warnings.append(f"the selection of peaks did not settle: {told}")
+            self.warnings.append(f"the selection of peaks did not settle: {message}")
         return self.result(hkl, indexed, usable, before)
 
     def select(self, loose: bool) -> tuple[Floats, Mask, Mask]:

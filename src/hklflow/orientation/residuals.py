@@ -102,14 +102,14 @@ class Problem:
         zeta = np.zeros(len(rows))
         ub = self.parameters.ub_of(values)
         for i in range(len(self.parameters.rotations)):
-            mine = self.which[rows] == i
-            if (only is None or only == i) and mine.any():
+            of_rotation = self.which[rows] == i
+            if (only is None or only == i) and of_rotation.any():
                 rotation = self.parameters.rotation_of(values, i)
-                difference[mine], zeta[mine] = compare(
+                difference[of_rotation], zeta[of_rotation] = compare(
                     rotation,
                     ub,
-                    hkl[mine],
-                    self.position[rows[mine]],
+                    hkl[of_rotation],
+                    self.position[rows[of_rotation]],
                     self.parameters.offset_of(values, i),
                 )
         return difference, zeta

@@ -171,7 +171,7 @@ def _incommensurate(
     fixed = np.abs(12 * np.array(place) - np.rint(12 * np.array(place))) < 1e-6
     return {
         "vector": list(place),
-        "sigma": [0.0 if one else sigma for one in fixed],
+        "sigma": [0.0 if is_fixed else sigma for is_fixed in fixed],
         "arms": len(star),
         "peaks": number,
         "expected by chance": expected,
@@ -205,15 +205,15 @@ def _near(offset: Floats, star: Sequence[tuple[float, ...]]) -> tuple[Mask, Mask
 def _stars(group: symmetry.SpaceGroup) -> list[list[tuple[float, ...]]]:
     """Return the stars of vectors modulo integers under the Laue group, the simplest first."""
     grid = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij"), -1).reshape(-1, 3)
-    seen: set[tuple[float, ...]] = set()
+    assigned: set[tuple[float, ...]] = set()
     stars = []
     for vector in sorted(map(_folded, grid), key=_plainness):
-        if vector in seen or not any(vector):
+        if vector in assigned or not any(vector):
             continue
         # The Laue group contains the inversion, and therefore the opposites.
         mates = {_folded(w @ np.array(vector)) for w in group.laue_operations}
         # A mate may be missing in the list (1/2 - 1/3 along other axes) but is still an arm.
-        seen |= mates
+        assigned |= mates
         stars.append(sorted(mates, key=_plainness))
     return stars
 

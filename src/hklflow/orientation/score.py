@@ -1,4 +1,4 @@
-"""Apply Rao's score test: do residuals of a refinement contain an effect that was not refined?
+"""Test residuals of a refinement for effects that were not refined, by Rao's score test.
 
 The effect is linear where it is small. It is fitted together with the refined parameters, which
 absorb a part of it: its decrease of χ² is that of a score test with these as nuisance parameters
@@ -108,13 +108,13 @@ def blocks(
     """
     region, part = np.zeros((2, len(position)), np.int64)
     for i, rotation in enumerate(rotations):
-        mine, n = which == i, _PARTS**2
+        of_rotation, n = which == i, _PARTS**2
         ends = (*rotation.detector.shape, rotation.scan.n_frames)
-        at = [
+        cells = [
             np.clip(np.floor(k * x / end), 0, k - 1).astype(np.int64)
-            for x, k, end in zip(position[mine].T, (_PARTS, _PARTS, n), ends, strict=True)
+            for x, k, end in zip(position[of_rotation].T, (_PARTS, _PARTS, n), ends, strict=True)
         ]
-        region[mine], part[mine] = _PARTS * at[0] + at[1], n * i + at[2]
+        region[of_rotation], part[of_rotation] = _PARTS * cells[0] + cells[1], n * i + cells[2]
     return region, part, region + (region.max() + 1) * part
 
 
@@ -199,10 +199,10 @@ def block_sums(
     order = np.argsort(block, kind="stable")
     for rows in np.split(order, np.nonzero(np.diff(block[order]))[0] + 1):
         with_fitted = unit[rows].T @ fitted[rows]
-        own = unit[rows].T @ unit[rows] - with_fitted @ with_fitted.T
+        residual_covariance = unit[rows].T @ unit[rows] - with_fitted @ with_fitted.T
         square += float(np.sum(score[rows].sum(axis=0) ** 2))
-        expected += float(np.trace(own))
-        second += float(np.sum(own**2))
+        expected += float(np.trace(residual_covariance))
+        second += float(np.sum(residual_covariance**2))
     freedom = expected**2 / max(unit.shape[1] * second, np.finfo(float).tiny)
     return square, expected, freedom
 

@@ -103,9 +103,9 @@ def reflections(
     use &= (peaks.intensity > 0) & (peaks.var_intensity > 0)
     use &= (peaks.frame >= 0) & (peaks.frame < rotation.scan.n_frames)
     scale = np.asarray(scale, dtype=np.float64)
-    at = np.clip(np.floor(peaks.frame), 0, len(scale) - 1).astype(np.int64)
-    use &= scale[at] > 0
-    peaks, at = peaks.select(use), at[use]
+    frame_index = np.clip(np.floor(peaks.frame), 0, len(scale) - 1).astype(np.int64)
+    use &= scale[frame_index] > 0
+    peaks, frame_index = peaks.select(use), frame_index[use]
     exact = rotation.hkl(ub, peaks.frame, peaks.slow, peaks.fast)
     hkl = np.rint(exact)
     q = rotation.q_lab(peaks.slow, peaks.fast)
@@ -117,7 +117,7 @@ def reflections(
     keep &= zeta > _LEAST_ZETA
     step = abs(rotation.scan.step)
     # A reflection stays in diffracting position for a time ∝ 1 / |ê · (ŝ × ẑ)|.
-    factor = np.abs(signed) / rotation.beam.k * step / scale[at]
+    factor = np.abs(signed) / rotation.beam.k * step / scale[frame_index]
     turn = np.floor(rotation.scan.angle(peaks.frame) / (2 * np.pi))
     return Reflections(
         hkl=hkl[keep].astype(np.int64),
@@ -209,13 +209,13 @@ def relative_scale(
     RelativeScale
         NaN with fewer than ten common reflections.
     """
-    ours, theirs = _by_key(scan), _by_key(parent)
+    scan_values, parent_values = _by_key(scan), _by_key(parent)
     rows = np.array(
         [
-            (s, mine / strong, mine_var / mine**2 + strong_var / strong**2)
-            for key, (strong, strong_var, s) in theirs.items()
-            if strong > STRONG * np.sqrt(strong_var) and key in ours
-            for mine, mine_var, _ in [ours[key]]
+            (s, value / strong, mine_var / value**2 + strong_var / strong**2)
+            for key, (strong, strong_var, s) in parent_values.items()
+            if strong > STRONG * np.sqrt(strong_var) and key in scan_values
+            for value, mine_var, _ in [scan_values[key]]
         ]
     ).reshape(-1, 3)
     n = len(rows)
@@ -231,7 +231,7 @@ def relative_scale(
 
 def _by_key(rotations: Mapping[str, Reflections]) -> dict[Key, tuple[float, float, float]]:
     """Return intensity, variance and s of each crossing that was observed exactly once."""
-    found: dict[Key, tuple[float, float, float]] = {}
+    crossings: dict[Key, tuple[float, float, float]] = {}
     twice: set[Key] = set()
     for name, r in rotations.items():
         for hkl, side, turn, *values in zip(
@@ -244,10 +244,10 @@ def _by_key(rotations: Mapping[str, Reflections]) -> dict[Key, tuple[float, floa
             strict=True,
         ):
             key = (name, *hkl, side, turn)
-            if key in found:
+            if key in crossings:
                 twice.add(key)
-            found[key] = (values[0], values[1], values[2])
-    return {key: value for key, value in found.items() if key not in twice}
+            crossings[key] = (values[0], values[1], values[2])
+    return {key: value for key, value in crossings.items() if key not in twice}
 
 
 def robust_line(design: Floats, y: Floats, var: Floats) -> tuple[Floats, Floats, float]:
@@ -352,14 +352,14 @@ def departures(
     list of Departure
         From high to low temperature.
     """
-    at, y, error = _averaged(
+    temperatures, y, error = _averaged(
         *(np.asarray(a, dtype=np.float64) for a in (temperature, value, sigma))
     )
-    found = []
+    departed = []
     start = 0
-    for i in range(2, len(at)):
+    for i in range(2, len(temperatures)):
         near = slice(max(start, i - _NEIGHBOURS), i)
-        distance = at[near] - at[i]
+        distance = temperatures[near] - temperatures[i]
         if len(distance) < 2:
             continue
         # Below this floor, errors do not show how well a line describes the course.
@@ -373,19 +373,23 @@ def departures(
         strain = deviation / unit_strain
         beyond = abs(deviation) - curved * unit_strain
         if beyond > _N_SIGMA * total and beyond > _STRAIN * unit_strain:
-            found.append(Departure(float(at[i - 1]), float(at[i]), deviation, total, strain))
+            departed.append(
+                Departure(
+                    float(temperatures[i - 1]), float(temperatures[i]), deviation, total, strain
+                )
+            )
             start = i
-    return found
+    return departed
 
 
-def _averaged(at: Floats, y: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
+def _averaged(temperature: Floats, y: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
     """Return weighted means at distinct temperatures, high to low; σ includes their scatter."""
-    levels = np.unique(at)[::-1]
+    levels = np.unique(temperature)[::-1]
     rows = []
     for level in levels:
-        mine, weight = y[at == level], 1 / error[at == level] ** 2
-        mean = float(np.sum(weight * mine) / weight.sum())
-        chi2 = float(np.sum(weight * (mine - mean) ** 2)) / max(len(mine) - 1, 1)
+        values, weight = y[temperature == level], 1 / error[temperature == level] ** 2
+        mean = float(np.sum(weight * values) / weight.sum())
+        chi2 = float(np.sum(weight * (values - mean) ** 2)) / max(len(values) - 1, 1)
         rows.append((mean, float(np.sqrt(max(chi2, 1.0) / weight.sum()))))
     table: Floats = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return levels, table[:, 0], table[:, 1]

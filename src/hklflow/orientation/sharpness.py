@@ -1,8 +1,8 @@
 """Separate Bragg reflections from the maxima of diffuse scattering around them.
 
 A diffuse maximum is broader than a reflection, and it lies next to the reflection, on the side
-where S(Q) is larger. If the widths form two classes with few peaks between them, the width is enough:
-weak maxima are displaced by less than their errors, but they bias the cell because all are
+where S(Q) is larger. If the widths form two classes with few peaks between them, the width alone is
+enough: weak maxima are displaced by less than their errors, but they bias the cell because all are
 displaced to the same side. Otherwise width and displacement are used together: the width of spots
 also varies across a detector, and a displacement may have other reasons.
 """
@@ -41,25 +41,25 @@ def narrow(width: Floats, significance: Floats) -> Mask | None:
     known = (significance > _WELL) & (width > 0)
     if known.sum() < _FEWEST:
         return None
-    at, _, summits = _classes(width[known])
+    log_width, _, summits = _classes(width[known])
     for i in summits:
-        mode = float(np.exp(at[i]))
-        own: Mask = width <= _NARROW * mode
-        around = own & (width >= mode / _NARROW)
+        mode = float(np.exp(log_width[i]))
+        narrow_peaks: Mask = width <= _NARROW * mode
+        around = narrow_peaks & (width >= mode / _NARROW)
         if around.sum() >= max(_FEWEST, _SHARE * len(width)):
-            return own
+            return narrow_peaks
     return None
 
 
 def _classes(width: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Return logarithms of widths, the density of peaks there, and the indices of its maxima."""
     x = np.log(width)
-    at = np.linspace(x.min() - _BANDWIDTH, x.max() + _BANDWIDTH, 400)
-    density = np.array([np.exp(-0.5 * ((x - y) / _BANDWIDTH) ** 2).sum() for y in at])
+    log_width = np.linspace(x.min() - _BANDWIDTH, x.max() + _BANDWIDTH, 400)
+    density = np.array([np.exp(-0.5 * ((x - y) / _BANDWIDTH) ** 2).sum() for y in log_width])
     summits = np.flatnonzero(
         (density >= np.r_[0, density[:-1]]) & (density > np.r_[density[1:], 0])
     )
-    return at, density, summits
+    return log_width, density, summits
 
 
 def gap(width: Floats, significance: Floats) -> float | None:
@@ -78,12 +78,12 @@ def gap(width: Floats, significance: Floats) -> float | None:
         known = width > 0
     if known.sum() < ENOUGH:
         return None
-    at, density, summits = _classes(width[known])
+    log_width, density, summits = _classes(width[known])
     classes = [i for i in summits if density[i] >= max(_SLIGHT, _SPIKE * density.max())]
     for i, j in pairwise(classes):
         between = i + int(np.argmin(density[i:j]))
         if density[between] < _APART * min(density[i], density[j]):
-            return float(np.exp(at[between]))
+            return float(np.exp(log_width[between]))
     return None
 
 
@@ -103,12 +103,12 @@ def reflections(width: Floats, core: Mask, squares: Floats) -> Mask:
     well = _BESIDE * float(np.nanmedian(squares[core]))
     keep = core.copy()
     while True:
-        own = (width > limit) & (width <= _STEP * limit)
+        next_class = (width > limit) & (width <= _STEP * limit)
         beyond = width > limit
         if not beyond.any():
             return keep
-        judged = own & np.isfinite(squares)
+        judged = next_class & np.isfinite(squares)
         if judged.sum() >= 5 and float(np.median(squares[judged])) > well:
             return keep
-        keep |= own
+        keep |= next_class
         limit *= _STEP

@@ -41,7 +41,7 @@ def sizes(
     list of dict
         ``what`` (``cell``, ``distance``), ``relative`` (relative difference) and ``sentence``.
     """
-    found: list[Mapping[str, Any]] = []
+    differences: list[Mapping[str, Any]] = []
     if expected is not None:
         ratio = lattice.volume(refined.cell) / lattice.volume(np.asarray(expected, np.float64))
         relative = float(np.cbrt(ratio) - 1)
@@ -51,10 +51,10 @@ def sizes(
             "detector's distance is wrong by as much; check them, or give the cell of this "
             "temperature"
         )
-        found.append({"what": "cell", "relative": relative, "sentence": sentence})
+        differences.append({"what": "cell", "relative": relative, "sentence": sentence})
     if "detector_z" not in free:
-        found += _distance(refined, [*free, "detector_z"], again)
-    return found
+        differences += _distance(refined, [*free, "detector_z"], again)
+    return differences
 
 
 def _distance(
@@ -64,8 +64,8 @@ def _distance(
         other = again(free)
     except HklflowError:  # the distance cannot be determined
         return []
-    at = other.names.index("detector_z")
-    moved, sigma = float(other.values[at]), float(other.sigma[at])
+    index = other.names.index("detector_z")
+    moved, sigma = float(other.values[index]), float(other.sigma[index])
     distance = refined.rotations[0].detector.distance
     if abs(moved) < _SIGNIFICANT * sigma:
         return []

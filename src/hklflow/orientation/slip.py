@@ -55,27 +55,30 @@ def measured(
 
     Return None if the two parts cannot be refined as one crystal.
     """
-    at, own = slip.rotation, peaks[slip.rotation]
-    parts = [own.select(own.frame < slip.interval[0]), own.select(own.frame > slip.interval[1])]
-    whole = refined.rotations[at]
+    number, peaks_of_rotation = slip.rotation, peaks[slip.rotation]
+    parts = [
+        peaks_of_rotation.select(peaks_of_rotation.frame < slip.interval[0]),
+        peaks_of_rotation.select(peaks_of_rotation.frame > slip.interval[1]),
+    ]
+    whole = refined.rotations[number]
     turned = replace(whole, goniometer=with_head(whole.goniometer, slip.turn))
     # Heads are relative to the first rotation: use the part with the known orientation first.
-    others = [i for i in range(len(peaks)) if i != at]
+    others = [i for i in range(len(peaks)) if i != number]
     try:
-        found = refine(
+        refinement = refine(
             [whole, turned, *(refined.rotations[i] for i in others)],
             [*(parts if slip.late else parts[::-1]), *(peaks[i] for i in others)],
             refined.ub,
             group,
-            free=_groups(free, [at, at, *others]),
+            free=_groups(free, [number, number, *others]),
             limits=RefinementLimits(hkl=_TOLERANCE, min_fraction=_LEAST),
         )
     except HklflowError:
         return None
-    rows = [found.names.index(f"misorientation_1_{axis}") for axis in "xyz"]
-    before, after = (_setting(found.rotations[i]) for i in (0, 1))
+    rows = [refinement.names.index(f"misorientation_1_{axis}") for axis in "xyz"]
+    before, after = (_setting(refinement.rotations[i]) for i in (0, 1))
     turn = np.degrees(rotation_vector(before.T @ after))
-    return turn, np.degrees(1.0) ** 2 * found.covariance[np.ix_(rows, rows)]
+    return turn, np.degrees(1.0) ** 2 * refinement.covariance[np.ix_(rows, rows)]
 
 
 def _groups(free: Sequence[str], order: Sequence[int]) -> list[str]:

@@ -167,37 +167,39 @@ def motions(
         if scene.mine.sum() >= _TELLING
         for candidate in _candidates(scene, refined.ub, hkl[rows], moving[:, -3:], of_cell)
     ]
-    found: list[Motion] = []
+    reported: list[Motion] = []
     known = nuisance
-    own = blocks(refined.rotations, problem.which[rows], problem.position[rows]) if shared else ()
+    peak_blocks = (
+        blocks(refined.rotations, problem.which[rows], problem.position[rows]) if shared else ()
+    )
     largest = 0.0
     offsets = [_refined_offset(refined, nuisance, scene) for scene in scenes if scene.centred]
-    while len(found) < _MOST * len(scenes):
-        left = Left.of(residual, known, own)
+    while len(reported) < _MOST * len(scenes):
+        left = Left.of(residual, known, peak_blocks)
         best = _best(pairs, left, moving[:, -3:], refined.cell, names)
         # A motion that is not linear leaves a part of its χ², independent of the errors.
         if best is None or best[1] < _ECHO * largest:
             break
         motion, gain, columns, moved = best
         largest = max(largest, gain)
-        found.append(replace(motion, bias=bias(problem, nuisance, moved, refined.chi2)))
+        reported.append(replace(motion, bias=bias(problem, nuisance, moved, refined.chi2)))
         known = np.hstack([known, columns])
-    return sorted(offsets + found, key=lambda motion: -motion.chi2)
+    return sorted(offsets + reported, key=lambda motion: -motion.chi2)
 
 
 def _refined_offset(refined: Refined, nuisance: Floats, scene: "_Scene") -> Motion:
     """Return the offset from the axis, if the refinement had the offset as a parameter."""
-    own = np.array([name.startswith(f"off_centre_{scene.number}_") for name in refined.names])
-    values, covariance = refined.values[own], refined.covariance[np.ix_(own, own)]
-    basis, _ = np.linalg.qr(nuisance[:, ~own])
-    beside = nuisance[:, own] - basis @ (basis.T @ nuisance[:, own])
+    is_offset = np.array([name.startswith(f"off_centre_{scene.number}_") for name in refined.names])
+    values, covariance = refined.values[is_offset], refined.covariance[np.ix_(is_offset, is_offset)]
+    basis, _ = np.linalg.qr(nuisance[:, ~is_offset])
+    beside = nuisance[:, is_offset] - basis @ (basis.T @ nuisance[:, is_offset])
     size, sigma = length(values, covariance)
     return Motion(
         OFF_CENTRE,
         scene.number,
         float(values @ np.linalg.solve(covariance, values)),
         values,
-        refined.sigma[own],
+        refined.sigma[is_offset],
         size,
         sigma,
         scene.shift(beside, values),
@@ -269,14 +271,16 @@ class _Moved:
 
     def sample(self, *, turn_with: Floats | None = None, fixed: Floats | None = None) -> Floats:
         """Return derivatives by an offset of the sample in metres, fixed to crystal or lab."""
-        rotation, mine = self._scene.rotation, self._scene.mine
-        angle = rotation.scan.angle(self._scene.frame[mine])
-        at = rotation.goniometer.rotation(angle)
+        rotation, on_rotation = self._scene.rotation, self._scene.mine
+        angle = rotation.scan.angle(self._scene.frame[on_rotation])
+        orientation = rotation.goniometer.rotation(angle)
         lab = np.zeros(3) if fixed is None else fixed
-        offset = np.tile(lab, (len(at), 1)) if turn_with is None else at @ turn_with
-        q = np.einsum("nij,nj->ni", at, self._hkl[mine] @ self._ub.T)
-        pixels = np.zeros((len(mine), 3))
-        pixels[mine, :2] = displacement(rotation, offset, q + rotation.beam.k * BEAM)
+        offset = (
+            np.tile(lab, (len(orientation), 1)) if turn_with is None else orientation @ turn_with
+        )
+        q = np.einsum("nij,nj->ni", orientation, self._hkl[on_rotation] @ self._ub.T)
+        pixels = np.zeros((len(on_rotation), 3))
+        pixels[on_rotation, :2] = displacement(rotation, offset, q + rotation.beam.k * BEAM)
         return (-pixels / self._scene.sigma).ravel()
 
     def beam(self, axis: Floats) -> Floats:
@@ -288,7 +292,7 @@ class _Moved:
         return (np.nan_to_num(derivative) / self._scene.sigma).ravel()
 
     def _with_beam(self, axis: Floats, angle: float) -> Floats:
-        rotation, mine = self._scene.rotation, self._scene.mine
+        rotation, on_rotation = self._scene.rotation, self._scene.mine
         back = rotation_matrix(axis, -angle)
         detector, goniometer = rotation.detector, rotation.goniometer
         turned = replace(
@@ -306,9 +310,9 @@ class _Moved:
                 goniometer.scan + 1,
             ),
         )
-        centre = np.zeros((int(mine.sum()), 3))
-        centre[:, 2] = self._scene.frame[mine]
-        return compare(turned, self._ub, self._hkl[mine], centre)[0]
+        centre = np.zeros((int(on_rotation.sum()), 3))
+        centre[:, 2] = self._scene.frame[on_rotation]
+        return compare(turned, self._ub, self._hkl[on_rotation], centre)[0]
 
 
 @dataclass(frozen=True)
@@ -335,28 +339,32 @@ def _best(
 
     Return None if no motion is significant. Displacements (3n,) have the weights of the residuals.
     """
-    found = []
+    tested = []
     for scene, candidate in pairs:
-        own = left.beside(candidate.columns)
-        fit = fitted(own.T @ own, own.T @ left.residual, candidate.columns.T @ candidate.columns)
-        fall, variance = left.weighed(own, fit)
+        independent = left.beside(candidate.columns)
+        fit = fitted(
+            independent.T @ independent,
+            independent.T @ left.residual,
+            candidate.columns.T @ candidate.columns,
+        )
+        fall, variance = left.weighed(independent, fit)
         credit = -2 * log_chance(fall, candidate.columns.shape[1])
-        found.append(_Found(credit, variance, fit, scene, candidate))
+        tested.append(_Found(credit, variance, fit, scene, candidate))
     for scene in {id(scene): scene for scene, _ in pairs}.values():
-        found += _slip(scene, left, turns)
-    if not found:
+        tested += _slip(scene, left, turns)
+    if not tested:
         return None
-    best = max(found, key=lambda one: one.credit)
+    best = max(tested, key=lambda entry: entry.credit)
     # Bonferroni correction for the number of trials.
-    if best.credit < -2 * np.log(_BY_CHANCE / len(found)):
+    if best.credit < -2 * np.log(_BY_CHANCE / len(tested)):
         return None
     columns = best.candidate.columns
     shift = best.scene.shift(left.beside(columns), best.fit.values)
     motion = _motion(best, shift, cell, names)
     as_well = {
-        one.candidate.kind
-        for one in found
-        if one.scene is best.scene and best.credit - one.credit < _AS_WELL
+        entry.candidate.kind
+        for entry in tested
+        if entry.scene is best.scene and best.credit - entry.credit < _AS_WELL
     }
     motion = replace(motion, others=tuple(sorted(as_well - {motion.kind})))
     return motion, best.fit.gain, columns, columns @ best.fit.values
@@ -390,21 +398,21 @@ def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
     inner = slice(_FEWEST - 1, len(rows) - _FEWEST)
     if inner.stop <= inner.start:
         return []
-    own = gram[inner] - np.einsum("nap,nbp->nab", cross[inner], cross[inner])
+    independent = gram[inner] - np.einsum("nap,nbp->nab", cross[inner], cross[inner])
     scale = np.sqrt(np.einsum("naa->na", gram[inner]))
-    eigenvalues, vectors = np.linalg.eigh(own / scale[:, :, None] / scale[:, None, :])
+    eigenvalues, vectors = np.linalg.eigh(independent / scale[:, :, None] / scale[:, None, :])
     along = np.einsum("nab,na->nb", vectors, gradient[inner] / scale)
     gains = np.where(eigenvalues > ALIKE, along**2 / np.maximum(eigenvalues, ALIKE), 0).sum(axis=1)
-    at = int(np.argmax(gains))
-    fit = fitted(own[at], gradient[inner][at], gram[inner][at])
+    best_cut = int(np.argmax(gains))
+    fit = fitted(independent[best_cut], gradient[inner][best_cut], gram[inner][best_cut])
     frames = scene.frame[rows]
     # Between the last peak before the slip and the first peak of the rotated part.
     ends = np.stack([frames[inner.start + 1 : inner.stop + 1], frames[inner]], axis=1)
-    frame = float(ends[at].mean())
+    frame = float(ends[best_cut].mean())
     step = np.where(scene.mine & (scene.frame > frame), 1.0, 0.0)
     candidate = _Candidate("slip", scene.with_time(turns, step))
     fall, variance = left.weighed(left.beside(candidate.columns), fit)
-    as_good = gains > gains[at] - _PROFILE * variance
+    as_good = gains > gains[best_cut] - _PROFILE * variance
     low, high = float(ends[as_good, 0].min()), float(ends[as_good, 1].max())
     # The slip may also lie beyond the last tested frame.
     interval = (
@@ -416,9 +424,9 @@ def _slip(scene: _Scene, left: Left, turns: Floats) -> list[_Found]:
 
 
 def _motion(
-    found: _Found, shift: tuple[float, float], cell: Floats, names: Sequence[str]
+    fitted_motion: _Found, shift: tuple[float, float], cell: Floats, names: Sequence[str]
 ) -> Motion:
-    candidate, fit, scale = found.candidate, found.fit, found.variance
+    candidate, fit, scale = fitted_motion.candidate, fitted_motion.fit, fitted_motion.variance
     degrees = candidate.kind in ("slip", "drift", "wobble", "beam direction")
     unit = float(np.degrees(1.0)) if degrees else 1.0
     values, covariance = unit * fit.values, unit**2 * scale * fit.covariance
@@ -429,15 +437,15 @@ def _motion(
     slope = [(size(values + s) - size(values - s)) / (2 * step) for s in step * np.eye(len(values))]
     return Motion(
         candidate.kind,
-        found.scene.number,
+        fitted_motion.scene.number,
         fit.gain / scale,
         values,
         np.sqrt(np.diag(covariance)),
         size(values),
         float(np.sqrt(max(slope @ covariance @ np.array(slope), 0.0))),
         shift,
-        frame=found.frame,
-        interval=found.interval,
+        frame=fitted_motion.frame,
+        interval=fitted_motion.interval,
         periods=candidate.periods,
     )
 
@@ -450,8 +458,8 @@ class _Change:
     names: Sequence[str]
 
     def __call__(self, values: Floats) -> float:
-        own = [self.cell["abc".index(x)] if x in "abc" else np.degrees(1.0) for x in self.names]
-        return float(np.abs(values / np.array(own)).max())
+        units = [self.cell["abc".index(x)] if x in "abc" else np.degrees(1.0) for x in self.names]
+        return float(np.abs(values / np.array(units)).max())
 
 
 def _length(values: Floats) -> float:

@@ -73,8 +73,8 @@ def superlattice(
         basis = reciprocal @ _inverse(reduce)
         to_basis = _inverse(basis)
     chosen = _groups(to_basis @ reciprocal, operations, basis, obeys)
-    own = lattice.cell_from_metric(_direct_metric(cell, basis))
-    best, *rest = [{"space_group": x.symbol, "cell": x.proposed_cell(own)} for x in chosen]
+    new_cell = lattice.cell_from_metric(_direct_metric(cell, basis))
+    best, *rest = [{"space_group": x.symbol, "cell": x.proposed_cell(new_cell)} for x in chosen]
     return {**best, "others": [x["space_group"] for x in rest], "volume": volume}
 
 
@@ -159,9 +159,9 @@ def _groups(
         tuple(int(x) for x in np.rint(to_basis @ w @ basis).T.ravel()): w for w in operations
     }
     inversion = (-1, 0, 0, 0, -1, 0, 0, 0, -1)
-    found = [
+    allowed = [
         of_operations(members, _inverse(reciprocal))
         for members in point_subgroups(list(on_basis))
         if inversion in members and obeys(np.array([on_basis[r] for r in sorted(members)]))
     ]
-    return sorted(maximal(found), key=lambda x: (-len(x.rotations), x.symbol, x.hall))
+    return sorted(maximal(allowed), key=lambda x: (-len(x.rotations), x.symbol, x.hall))

@@ -118,8 +118,8 @@ def examine(
         return Examined(result | none | _offsets(miller, group), None)
     factor = systematic(loose.chi2, int(loose.used.sum()))
     free_covariance = factor**2 * loose.cell_covariance
-    found = relations(loose.cell, free_covariance, group)
-    broken = any(limits.broken(relation) for relation in found)
+    cell_relations = relations(loose.cell, free_covariance, group)
+    broken = any(limits.broken(relation) for relation in cell_relations)
     if broken:
         # With the constrained cell, the deviations would grow in proportion to hkl.
         miller = _miller(loose, peaks)
@@ -133,7 +133,7 @@ def examine(
             "reduced chi2 constrained": _chi2(refined, peaks, both),
             "peaks": int(both.sum()),
         },
-        "relations": found,
+        "relations": cell_relations,
         "metric": _metric(loose.cell, free_covariance, group, limits),
         "subgroups": [],
         **_offsets(miller, group),
@@ -262,13 +262,13 @@ def _absences(
     strongest = refined.hkl[rows[np.argsort(-intensity[rows], kind="stable")]]
     distinct = list(dict.fromkeys(tuple(int(x) for x in hkl) for hkl in strongest))
     number = int(good.sum())
-    told = {
+    absences = {
         "number": len(rows),
         "of": number,
         "fraction": len(rows) / number if number else 0.0,
         "strongest": [list(hkl) for hkl in distinct[:3]],
     }
-    return told, refined.hkl[rows]
+    return absences, refined.hkl[rows]
 
 
 # ------------------------------------------------------------------------- cell
@@ -291,7 +291,7 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
         deviation in radians.
     """
     constraints = symmetry.cell_constraints(group)
-    found = []
+    records = []
     for i, name in enumerate(CELL_NAMES):
         if name in constraints.free:
             continue
@@ -305,7 +305,7 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
             text = f"{CELL_NAMES[partner]} = {name}"
         deviation = float(weight @ cell - target)
         sigma = float(np.sqrt(weight @ covariance @ weight))
-        found.append(
+        records.append(
             {
                 "relation": text,
                 "deviation": deviation,
@@ -315,7 +315,7 @@ def relations(cell: Floats, covariance: Floats, group: symmetry.SpaceGroup) -> l
                 "relative": abs(deviation) / cell[i] if i < 3 else abs(np.radians(deviation)),
             }
         )
-    return found
+    return records
 
 
 def _strain_off(cell: Floats, operations: NDArray[np.int64]) -> Floats:

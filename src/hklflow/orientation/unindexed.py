@@ -150,9 +150,9 @@ def unindexed(
     left &= ~half
     rational, incommensurate = satellites(miller[left], group)
     vectors = []
-    for found in (*rational, *incommensurate):
-        on = left & _near_vector(miller, found["vector"], group)
-        vectors.append((list(found["vector"]), int(on.sum())))
+    for satellite in (*rational, *incommensurate):
+        on = left & _near_vector(miller, satellite["vector"], group)
+        vectors.append((list(satellite["vector"]), int(on.sum())))
         left &= ~on
     rings = []
     for name, (cell, hkl) in _POWDERS.items():
@@ -168,8 +168,8 @@ def on_satellites(miller: Floats, left: Mask, group: symmetry.SpaceGroup) -> Mas
     """Return True for peaks (n,) at a propagation vector from a reciprocal lattice point."""
     left = left & (np.abs(miller - np.rint(miller)).max(axis=1) >= INDEXED)
     on = np.zeros_like(left)
-    for found in (x for kind in satellites(miller[left], group) for x in kind):
-        on |= left & _near_vector(miller, found["vector"], group)
+    for satellite in (x for kind in satellites(miller[left], group) for x in kind):
+        on |= left & _near_vector(miller, satellite["vector"], group)
     return on
 
 
@@ -177,8 +177,8 @@ def _near_vector(miller: Floats, vector: Floats, group: symmetry.SpaceGroup) -> 
     """Return True for peaks (n,) at a propagation vector, or its mates, from a lattice point."""
     arms = [w @ np.asarray(vector) for w in group.laue_operations]
     off = miller[:, None] - np.unique(np.round(arms, 6), axis=0)
-    at: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
-    return at
+    near: Mask = (np.abs(off - np.rint(off)).max(axis=2) < NEAR).any(axis=1)
+    return near
 
 
 def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Mask) -> Mask:
@@ -212,10 +212,13 @@ def _half_wavelength(miller: Floats, length: Floats, intensity: Floats, left: Ma
     )
 
 
-def _alike(q: Floats, ours: Floats, theirs: Floats) -> float:
+def _alike(q: Floats, half_intensity: Floats, full_intensity: Floats) -> float:
     """Return the rank correlation of intensities (n,), corrected for their decrease with q."""
     slopes = np.stack([np.ones_like(q), q**2], axis=1)
-    left = [y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0] for y in np.log([ours, theirs])]
+    left = [
+        y - slopes @ np.linalg.lstsq(slopes, y, rcond=None)[0]
+        for y in np.log([half_intensity, full_intensity])
+    ]
     return float(spearmanr(*left).statistic)
 
 

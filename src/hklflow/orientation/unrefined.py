@@ -43,17 +43,19 @@ def unrefined(
     indexed = (np.abs(miller - hkl).max(axis=1) < tolerance) & np.any(hkl != 0, axis=1)
     starts = np.cumsum([0, *(len(p.frame) for p in peaks)])
     residuals = np.full(miller.shape, np.nan)
-    for i, (rotation, own) in enumerate(zip(rotations, peaks, strict=True)):
-        mine = np.arange(starts[i], starts[i + 1])
-        rows = mine[indexed[mine]]
+    for i, (rotation, peaks_of_rotation) in enumerate(zip(rotations, peaks, strict=True)):
+        peak_rows = np.arange(starts[i], starts[i + 1])
+        rows = peak_rows[indexed[peak_rows]]
         if len(rows):
-            residuals[rows] = compare(rotation, ub, hkl[rows], own.position[rows - starts[i]])[0]
-    seen = indexed & np.all(np.isfinite(residuals), axis=1)
+            residuals[rows] = compare(
+                rotation, ub, hkl[rows], peaks_of_rotation.position[rows - starts[i]]
+            )[0]
+    crossing = indexed & np.all(np.isfinite(residuals), axis=1)
     rmsd, chi2 = np.full(3, np.nan), float("nan")
-    if seen.any():
-        rmsd = np.sqrt(np.mean(residuals[seen] ** 2, axis=0))
+    if crossing.any():
+        rmsd = np.sqrt(np.mean(residuals[crossing] ** 2, axis=0))
         sigma = np.concatenate([p.sigma for p in peaks])
-        chi2 = float(np.mean((residuals[seen] / sigma[seen]) ** 2))
+        chi2 = float(np.mean((residuals[crossing] / sigma[crossing]) ** 2))
     none, several = np.zeros(0), np.zeros((0, 0))
     return Refined(
         cell=cell,
@@ -70,10 +72,10 @@ def unrefined(
         hkl=hkl.astype(np.int64),
         indexed=indexed,
         used=np.zeros(len(hkl), dtype=np.bool_),
-        held_out=seen,
+        held_out=crossing,
         residuals=residuals,
         rmsd=rmsd,
-        rmsd_held_out=rmsd if seen.any() else None,
+        rmsd_held_out=rmsd if crossing.any() else None,
         fraction_indexed=float(indexed.mean()) if len(indexed) else float("nan"),
         correlations=[],
         condition=float("nan"),

@@ -37,8 +37,8 @@ class Findings:
 
     def to_dict(self) -> dict[str, list[str]]:
         """Return the non-empty lists by name, as metrics store them."""
-        found = {"failures": list(self.failures), "warnings": list(self.doubts)}
-        return {name: sentences for name, sentences in found.items() if sentences}
+        entries = {"failures": list(self.failures), "warnings": list(self.doubts)}
+        return {name: sentences for name, sentences in entries.items() if sentences}
 
     def plus(self, *doubts: str) -> "Findings":
         """Return the findings with additional doubts."""
@@ -154,16 +154,19 @@ def of_operations(
 
 
 def _contradiction(
-    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], laue: str, limits: AgreementLimits
+    figures: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    laue: str,
+    limits: AgreementLimits,
 ) -> str:
     size = max(row["beyond equal S"] for row in rows)
-    floor = [f"{row['of']} {row['rest']:.1%}" for row in found["floor"]]
+    floor = [f"{row['of']} {row['rest']:.1%}" for row in figures["floor"]]
     names = [row["of"] for row in rows]
-    told = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    remains = found["Laue group that remains"]
+    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    remains = figures["Laue group that remains"]
     symbol = remains.partition("(")[2].rstrip(")") or "P 1"
     return (
-        f"S(Q) contradicts the Laue group {laue}: mates of (h k l) and ({told}) differ by up to "
+        f"S(Q) contradicts the Laue group {laue}: mates of (h k l) and ({listed}) differ by up to "
         f"{size:.1%} of S beyond noise and what equal S differs by"
         + (f" ({', '.join(floor)})" if floor else "")
         + f" (limits {limits.told_difference:.1%} and {limits.max_difference:.0%}); averages over "
@@ -172,9 +175,9 @@ def _contradiction(
     )
 
 
-def _equal(found: Mapping[str, Any], told_slow: float) -> list[str]:
+def _equal(figures: Mapping[str, Any], told_slow: float) -> list[str]:
     """Return sentences on differences of all mates that change slowly with Q."""
-    rows = [row for row in (*found["floor"], *found["operations"]) if row["z"] > SIGNIFICANT]
+    rows = [row for row in (*figures["floor"], *figures["operations"]) if row["z"] > SIGNIFICANT]
     if not rows:
         return []
     worst = max(rows, key=lambda row: row["slow in Q"])

@@ -87,12 +87,16 @@ def doubts(
     """
     g = np.concatenate(
         [
-            rotation.q_crystal(own.frame, own.slow, own.fast).reshape(-1, 3)
-            for rotation, own in zip(refined.rotations, peaks, strict=True)
+            rotation.q_crystal(
+                rotation_peaks.frame, rotation_peaks.slow, rotation_peaks.fast
+            ).reshape(-1, 3)
+            for rotation, rotation_peaks in zip(refined.rotations, peaks, strict=True)
         ]
     )
-    which = np.repeat(np.arange(len(peaks)), [len(own.frame) for own in peaks])
-    frame = np.concatenate([own.frame for own in peaks])
+    which = np.repeat(
+        np.arange(len(peaks)), [len(rotation_peaks.frame) for rotation_peaks in peaks]
+    )
+    frame = np.concatenate([rotation_peaks.frame for rotation_peaks in peaks])
     gone = leftover.lost(refined, peaks)
     intensity = np.concatenate(intensities)
     unexplained = leftover.unexplained(refined, group)
@@ -111,8 +115,8 @@ def doubts(
         if motion.kind != "slip" or motion.interval is None:
             return motion
         about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
-        found = slip.measured(about, refined, peaks, group, free)
-        return motion if found is None else motion.of_size(*found)
+        slip_size = slip.measured(about, refined, peaks, group, free)
+        return motion if slip_size is None else motion.of_size(*slip_size)
 
     moved = steadiness.motions(refined, peaks, group, free)
     motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
@@ -120,9 +124,9 @@ def doubts(
         if (crystal := slips[id(part)]) is not None:
             turn = np.radians(crystal.angle) * np.asarray(crystal.axis)
             about = slip.Slip(part.rotation, part.interval, turn, late=part.first > 0)
-            found = slip.measured(about, refined, peaks, group, free)
+            measured_slip = slip.measured(about, refined, peaks, group, free)
             n_own = len(peaks[part.rotation].frame)
-            motions.append(_of_slip(part, crystal, found, n_own, refined, named))
+            motions.append(_of_slip(part, crystal, measured_slip, n_own, refined, named))
     # Peaks from before or after a rotation of the crystal are indexed by a rotation of that size.
     turned = max([_SLOW, *(m["size"] for m in motions if m["kind"] in _TURNS)])
     others = [x for x in others if id(x) not in taken and (not motions or x.angle > 2 * turned)]
@@ -134,10 +138,10 @@ def doubts(
             shifted = displaced_modules(
                 refined, peaks, group, free, modules, least=0.0, spots=MODULE_SPOTS
             )
-        theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+        on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
         miller, length = g @ np.linalg.inv(refined.ub).T, np.linalg.norm(g, axis=1)
         sure = unindexed.telling(refined, peaks)
-        odd = unindexed.unindexed(miller, length, intensity, theirs, group, sure)
+        odd = unindexed.unindexed(miller, length, intensity, on_others, group, sure)
         left = [_of_unindexed(odd, named)]
     alike: list[steadiness.Motion] = []
     if not (motions or gone or shifted or outward is not None):
@@ -177,14 +181,14 @@ def _crystals(
     group: symmetry.SpaceGroup,
 ) -> list[leftover.Crystal]:
     """Return other crystals, unless the peaks are satellites that form a lattice by chance."""
-    found = leftover.crystals(ub, left, g, intensity, group)
-    if not found:
-        return found
+    lattices = leftover.crystals(ub, left, g, intensity, group)
+    if not lattices:
+        return lattices
     miller = g @ np.linalg.inv(ub).T
     on = unindexed.on_satellites(miller, left, group)
-    rows = np.concatenate([x.peaks for x in found])
+    rows = np.concatenate([x.peaks for x in lattices])
     satellites = on[rows].mean() > _OF_A_SLIP and on.sum() > _MORE * len(rows)
-    return [] if satellites else found
+    return [] if satellites else lattices
 
 
 def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Record:
@@ -209,17 +213,17 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
 def _of_slip(
     part: leftover.Lost,
     crystal: leftover.Crystal,
-    found: tuple[Floats, Floats] | None,
+    slip_size: tuple[Floats, Floats] | None,
     n_own: int,
     refined: Refined,
     named: Named,
 ) -> Record:
     """Return the record of a slip too large for the refinement; ``n_own`` peaks in its rotation."""
-    size, sigma = (crystal.angle, None) if found is None else steadiness.length(*found)
+    size, sigma = (crystal.angle, None) if slip_size is None else steadiness.length(*slip_size)
     rotation = named.rotations[part.rotation]
     cut = part.first if part.first > 0 else part.last
     by = f"{size:.3g}°" if sigma is None else f"{size:.3g} ± {sigma:.1g}°"
-    what = f"the crystal slipped by {by} at {_when(cut, part.interval)}"
+    sentence = f"the crystal slipped by {by} at {_when(cut, part.interval)}"
     off = refined.residuals[crystal.peaks]
     squares = np.sum(off[np.all(np.isfinite(off), axis=1)] ** 2, axis=0) / max(n_own, 1)
     cure = _in_two(part.rotation, part.interval, refined, named)
@@ -236,7 +240,7 @@ def _of_slip(
         "bias in sigma": 0.0,
         "chi2": None,
         "others": (),
-        "sentence": f"{rotation}: {what}; {cure}",
+        "sentence": f"{rotation}: {sentence}; {cure}",
     }
 
 
@@ -304,9 +308,9 @@ def causes(ub: Floats, g: Floats, intensity: Floats, group: symmetry.SpaceGroup)
     if indexed.mean() < LEAST_INDEXED:
         return []
     others = _crystals(ub, ~indexed, g, intensity, group)
-    theirs = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
+    on_others = np.isin(np.arange(len(g)), np.concatenate([[], *(x.peaks for x in others)]))
     miller, length = g @ np.linalg.inv(ub).T, np.linalg.norm(g, axis=1)
-    left = unindexed.unindexed(miller, length, intensity, theirs, group)
+    left = unindexed.unindexed(miller, length, intensity, on_others, group)
     return [*map(_whose, others), *_parts(left)]
 
 
@@ -339,26 +343,26 @@ def _of_module(module: Displaced, named: Named) -> Record:
     }
 
 
-def _of_outward(found: displacement.Outward, named: Named) -> Record:
-    where = "farther from" if found.size > 0 else "nearer to"
+def _of_outward(shift: displacement.Outward, named: Named) -> Record:
+    where = "farther from" if shift.size > 0 else "nearer to"
     stage = "refine_parent" if named.own else "refine"
     cure = (
         "peaks that are narrow enough to be reflections alone are too few to refine by: measure "
         "longer, or take cell and orientation from another scan (`orientation: start`, `fixed`)"
-        if found.max_width is None
+        if shift.max_width is None
         else f"narrower peaks are not: refine by these alone, `{stage}: {{max_width: "
-        f"{found.max_width:.2f}}}`"
+        f"{shift.max_width:.2f}}}`"
     )
     return {
-        "size": found.size,
-        "sigma": found.sigma,
-        "bias in sigma": found.bias,
-        "max_width": found.max_width,
+        "size": shift.size,
+        "sigma": shift.sigma,
+        "bias in sigma": shift.bias,
+        "max_width": shift.max_width,
         "sentence": (
-            f"the peaks of {named.scan} are {abs(found.size):.2g} ± {found.sigma:.1g} 1/Å {where} "
+            f"the peaks of {named.scan} are {abs(shift.size):.2g} ± {shift.sigma:.1g} 1/Å {where} "
             "the origin than their reflections on average, the broader the more, at any |Q| "
             "alike, as maxima of diffuse scattering are: cell and orientation are off by up to "
-            f"{found.bias:.1f} of their errors; {cure}"
+            f"{shift.bias:.1f} of their errors; {cure}"
         ),
     }
 
@@ -496,13 +500,13 @@ def _wobble(motion: steadiness.Motion, *_: object) -> str:
 
 def _off_centre(motion: steadiness.Motion, refined: Refined, _: Named) -> str:
     known = f"off_centre_{motion.rotation}_1" in refined.names
-    what = (
+    offset = (
         "which was refined with cell and detector, but S(Q) is made as if it were on the axis"
         if known
         else "which biases cell and detector"
     )
     return (
-        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {what}; "
+        f"the crystal is {_size(motion, ' µm', 1e6)} off the rotation axis{_by(motion)}, {offset}; "
         "centre the crystal"
     )
 

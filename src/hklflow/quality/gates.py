@@ -78,17 +78,17 @@ def failures(
 def doubtful(figures: Mapping[str, Any], limits: Limits) -> list[str]:
     """Return sentences on findings of `quality.doubts` that deserve a look but stop no scan."""
     return [
-        str(found["sentence"])
-        for found, size, _, told, most in _findings(figures, limits)
-        if told < size <= most
+        str(finding["sentence"])
+        for finding, size, _, least, most in _findings(figures, limits)
+        if least < size <= most
     ]
 
 
 def _moved(figures: Mapping[str, Any], limits: Limits) -> list[str]:
     """Return sentences on findings of `quality.doubts` beyond the limits."""
     return [
-        f"{found['sentence']} ({what}, limit {most:g})"
-        for found, size, what, _, most in _findings(figures, limits)
+        f"{finding['sentence']} ({description}, limit {most:g})"
+        for finding, size, description, _, most in _findings(figures, limits)
         if size > most
     ]
 

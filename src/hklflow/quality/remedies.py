@@ -48,7 +48,7 @@ def proposal(
     if satellites and rise is not None and not (broken or absent or jumped):
         return _kept(identity, satellites, rise, unindexed)
     scan = identity["scan"]
-    at = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
+    place = scan if identity["temperature"] is None else f"{identity['temperature']:g} K"
     group, cell, others, why = _lattice(figures, parent, identity, rise, broken or absent)
     numbers = [_number(value) for value in cell]
     settings = f"space_group: {group}, cell: [{', '.join(numbers)}]"
@@ -64,7 +64,7 @@ def proposal(
         why += f"the main reflections without {satellites}; "
         settings += _main_only(figures)
     return (
-        f"make {scan} a parent, also of the scans beyond {at}, e.g. {why}space "
+        f"make {scan} a parent, also of the scans beyond {place}, e.g. {why}space "
         f"group {group}{alternatives}, cell {' '.join(numbers)}: {copied}in scans.tsv put `{scan}` "
         f"in the column `parent`, and in config.yaml `per_scan: {{{identity['sample']}/{scan}: "
         f"{{refine_parent: {{{settings}}}{more}}}}}`"

@@ -57,13 +57,13 @@ def of_scan(
         ``warnings`` are sentences. A repeated sentence is kept once, with its first product.
     """
     failed, doubts = list(accepted["sentences"]), list(accepted["doubts"])
-    told = {*failed, *doubts}
+    reported = {*failed, *doubts}
     for name, data in figures:
-        for found, key in ((failed, "failures"), (doubts, "warnings")):
+        for sentences, key in ((failed, "failures"), (doubts, "warnings")):
             for sentence in data.get(key) or ():
-                if sentence not in told and not _is_note(name):
-                    told.add(sentence)
-                    found.append(f"{name}: {sentence}")
+                if sentence not in reported and not _is_note(name):
+                    reported.add(sentence)
+                    sentences.append(f"{name}: {sentence}")
     return OfScan(level(failed, doubts), [*failed, *doubts])
 
 
@@ -72,13 +72,13 @@ def notes(
 ) -> list[str]:
     """Return the warnings of a scan's stages that are not reasons of its verdict; see `of_scan`."""
     known = {*accepted["sentences"], *accepted["doubts"]}
-    found = {
+    warnings = {
         f"{name}: {sentence}": None
         for name, data in figures
         for sentence in data.get("warnings") or ()
         if _is_note(name) and sentence not in known
     }
-    return list(found)
+    return list(warnings)
 
 
 def _is_note(name: str) -> bool:
@@ -128,21 +128,21 @@ def doubts(
     identity : mapping
         As for `gates.failures`.
     """
-    own = identity["scan"] == identity["parent"]
-    found = gates.doubtful(figures, limits)
-    found += _misplaced(figures, limits)
+    is_parent = identity["scan"] == identity["parent"]
+    sentences = gates.doubtful(figures, limits)
+    sentences += _misplaced(figures, limits)
     # The parent's refinement requires more indexed peaks than the children's refinements.
     misfit = figures["misfit"]
-    if own and "sizes" not in figures:
-        found += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
-    found += _poorly_indexed(parent_figures.get("misfit", misfit) if own else misfit)
-    found += _too_good(misfit, limits)
-    if own:
-        found += gates.own_absences(figures, limits, identity)
+    if is_parent and "sizes" not in figures:
+        sentences += gates.doubtful({"sizes": parent_figures.get("sizes", ())}, limits)
+    sentences += _poorly_indexed(parent_figures.get("misfit", misfit) if is_parent else misfit)
+    sentences += _too_good(misfit, limits)
+    if is_parent:
+        sentences += gates.own_absences(figures, limits, identity)
     else:
-        found += gates.hints(figures, parent_figures, limits, identity)
+        sentences += gates.hints(figures, parent_figures, limits, identity)
     untested = gates.untested(figures, parent_figures, identity)
-    return [*found, untested] if untested is not None else found
+    return [*sentences, untested] if untested is not None else sentences
 
 
 def _misplaced(figures: Mapping[str, Any], limits: Limits) -> Iterator[str]:

@@ -79,12 +79,12 @@ Vectors = Annotated[list[tuple[float, float, float]], BeforeValidator(_in_threes
 
 
 def _paths(model: BaseModel) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for name in type(model).model_fields:
         value = getattr(model, name)
         values = value if isinstance(value, list | tuple) else [value]
-        found[name] = [v for v in values if isinstance(v, Path)]
-    return found
+        paths[name] = [v for v in values if isinstance(v, Path)]
+    return paths
 
 
 Main = Callable[..., None]
@@ -175,8 +175,8 @@ def _problems_of(error: ValidationError) -> str:
     problems = []
     for item in error.errors():
         flag = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-")
-        given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
-        problems.append(f"{flag}: {item['msg']}{given}")
+        value = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
+        problems.append(f"{flag}: {item['msg']}{value}")
     return "; ".join(problems)
 
 
@@ -269,7 +269,7 @@ def _require_apart(read: Mapping[str, Sequence[Path]], final: Mapping[str, Seque
     """Raise an error if an output would overwrite an input: raw data would be lost."""
     for field, paths in final.items():
         for path in paths:
-            for other in (one for paths_read in read.values() for one in paths_read):
+            for other in (read_path for paths_read in read.values() for read_path in paths_read):
                 if path.exists() and path.samefile(other):
                     raise HklflowError(
                         f"{field}: {path} is a file that is read; give the output another name"
@@ -295,8 +295,8 @@ def _calibrations(read: Sequence[Path]) -> list[Record]:
         return []
     from hklflow.calibration.store import calibration_of
 
-    found = [calibration_of(path) for path in read]
-    return [item for item in found if item is not None]
+    versions = [calibration_of(path) for path in read]
+    return [item for item in versions if item is not None]
 
 
 def _with_paths(outputs: Outputs, paths: Mapping[str, Sequence[Path]]) -> Outputs:
@@ -360,8 +360,8 @@ class _Watch:
 
     def _require_imported(self) -> None:
         for scan, entry, files in self._frames:
-            found = identity.compare(entry, files, identity.standing(files))
-            if found is identity.Likeness.CHANGED:
+            difference = identity.compare(entry, files, identity.standing(files))
+            if difference is identity.Likeness.CHANGED:
                 raise HklflowError(
                     f"{entry['path']} is not as it was when {scan} was made of it; run snakemake "
                     "again: it imports the scan anew"
@@ -397,11 +397,13 @@ def _imported(scan: Path) -> list[tuple[identity.Entry, list[Path]]]:
     """Return the files of the frames of a scan file, as recorded by the import."""
     from hklflow.formats.sources import files_of
 
-    found = []
+    entries_files = []
     for record in provenance(scan)[-1:]:
         entries = [*record["inputs"].get("raw", ()), *record.get("sources", ())]
-        found += [(entry, [Path(f) for f in files_of(entry["path"], Path())]) for entry in entries]
-    return found
+        entries_files += [
+            (entry, [Path(f) for f in files_of(entry["path"], Path())]) for entry in entries
+        ]
+    return entries_files
 
 
 def fingerprint(path: Path) -> str:
@@ -535,11 +537,13 @@ def progress(
                 require_written()
                 bar.update(step(item) if step else 1)
         return
-    done, told, start = 0, 0.0, time.monotonic()
+    done, logged, start = 0, 0.0, time.monotonic()
     for item in items:
         yield item
         require_written()
         done += step(item) if step else 1
-        if time.monotonic() - max(told, start) > 10 or done >= total:
-            told = time.monotonic()
-            print(f"{what}: {done}/{total} after {told - start:.1f} s", file=sys.stderr, flush=True)
+        if time.monotonic() - max(logged, start) > 10 or done >= total:
+            logged = time.monotonic()
+            print(
+                f"{what}: {done}/{total} after {logged - start:.1f} s", file=sys.stderr, flush=True
+            )

@@ -18,7 +18,7 @@ class IntegrationSettings(stage.Params):
     mosaic: float | None = Field(None, gt=0)
     """Starting value: standard deviation of the rocking curve in degrees. None: from the peaks."""
     spot: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Starting value: standard deviations of a spot in pixels (slow, fast). None: from the peaks."""
+    """Starting value: standard deviation of spots in pixels (slow, fast). None: from the peaks."""
     strong: float = Field(20.0, ge=5)
     """Smallest I/σ of reflections from which widths and profiles are learned."""
     references: int = Field(3000, ge=50)
@@ -40,6 +40,6 @@ class IntegrationSettings(stage.Params):
 
         from hklflow.bragg.integrate import IntegrationParams
 
-        own = {name: getattr(self, name) for name in IntegrationSettings.model_fields}
-        own["mosaic"] = None if self.mosaic is None else float(np.radians(self.mosaic))
-        return IntegrationParams(**own, threads=threads)
+        values = {name: getattr(self, name) for name in IntegrationSettings.model_fields}
+        values["mosaic"] = None if self.mosaic is None else float(np.radians(self.mosaic))
+        return IntegrationParams(**values, threads=threads)

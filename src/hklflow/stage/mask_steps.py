@@ -205,12 +205,12 @@ def step(value: Any, keys: Sequence[str] = ()) -> Step:
     if kind is None:
         raise HklflowError(f"{value!r} is no step; a step has one of {', '.join(_KINDS)}")
     try:
-        found: Step = _KINDS[kind].validate_python(value)
+        parsed: Step = _KINDS[kind].validate_python(value)
     except ValidationError as error:
         raise HklflowError("; ".join(_problem_of(item) for item in error.errors())) from error
-    if not isinstance(found, Edges | Image | Gaps):
-        _core_shape(found)
-    return found
+    if not isinstance(parsed, Edges | Image | Gaps):
+        _core_shape(parsed)
+    return parsed
 
 
 def core_steps(
@@ -237,16 +237,16 @@ def core_steps(
     """
     from hklflow.images.masks import MaskBit
 
-    found: list[CoreStep] = []
+    core: list[CoreStep] = []
     problems: list[str] = []
     for number, item in enumerate(steps, start=1):
         try:
             bit = MaskBit.GAP if isinstance(item, Gaps) else MaskBit.USER
-            found.append((bit, _core(item, shape, folder)))
+            core.append((bit, _core(item, shape, folder)))
         except HklflowError as error:
             problems.append(f"step {number} ({name(item)}): {error}")
     _raise(where, problems)
-    return found
+    return core
 
 
 def detector_gaps(name: str, shape: tuple[int, int]) -> "masks.BoolImage":
@@ -272,14 +272,14 @@ def detector_gaps(name: str, shape: tuple[int, int]) -> "masks.BoolImage":
 def name(item: Step) -> str:
     """Return a short description of a step: its kind and its comment."""
     if isinstance(item, Edges):
-        told = f"edges {item.edges}" + (f" of {item.detector}" if item.detector else "")
+        description = f"edges {item.edges}" + (f" of {item.detector}" if item.detector else "")
     elif isinstance(item, Image):
-        told = f"image {item.image}"
+        description = f"image {item.image}"
     elif isinstance(item, Gaps):
-        told = f"gaps of {item.detector}"
+        description = f"gaps of {item.detector}"
     else:
-        told = item.shape
-    return f"{told}: {item.comment}" if item.comment else told
+        description = item.shape
+    return f"{description}: {item.comment}" if item.comment else description
 
 
 def _core(item: Step, shape: tuple[int, int], folder: Path) -> "mask_shapes.Shape":
@@ -326,10 +326,10 @@ def _problem_of(item: Any) -> str:
     # The first entry of the location of a shape is the name of its kind.
     place = [str(part) for part in item["loc"]]
     place = place[1:] if len(place) > 1 else place
-    given = (
+    value = (
         "" if item["type"] in ("missing", "union_tag_invalid") else f" (it is {item['input']!r})"
     )
-    return f"{'.'.join(place) or 'shape'}: {item['msg']}{given}"
+    return f"{'.'.join(place) or 'shape'}: {item['msg']}{value}"
 
 
 def _raise(where: str, problems: Sequence[str]) -> None:

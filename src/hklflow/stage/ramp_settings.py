@@ -56,8 +56,8 @@ def fitted(
     dark : Path or None
         Processed dark of the ASIC.
     params : RampSettings
+    memory : float
         MB for the frames that are processed at a time.
-        MB for the frames that are worked on at a time.
     limits : dict
         Name of a ratio -> its smallest and largest value.
     """
@@ -65,7 +65,7 @@ def fitted(
     from hklflow.constants.gathered import open_gathered
 
     with open_gathered(gathered) as ramp:
-        what = process(
+        fit = process(
             ramp,
             None if dark is None else files.read_part(dark),
             params.ramp,
@@ -75,10 +75,10 @@ def fitted(
             settling=params.settling,
             linearity=params.linearity,
         )
-        found = base.process(
-            what,
+        constants = base.process(
+            fit,
             [ramp],
             memory,
             lambda parts, total: stage.progress(parts, total, "parts of memory cells"),
         )
-    return ramp_process.mark_outliers(found, params.n_sigma, limits)
+    return ramp_process.mark_outliers(constants, params.n_sigma, limits)

@@ -47,14 +47,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.plots import structure_factors as pictures
 
     scans = [files.read_factors(path) for path in inputs.factors]
-    found = series.line_up([(scan.crystal, scan.factors) for scan in scans])
-    files.write_intensity_table(outputs.table, found)
+    aligned = series.line_up([(scan.crystal, scan.factors) for scan in scans])
+    files.write_intensity_table(outputs.table, aligned)
     title = f"{scans[0].crystal.sample}: Bragg intensities against temperature"
-    files.write_intensities(outputs.series, found, title)
-    plots.save(pictures.changes(found, params.shown, title), outputs.picture)
+    files.write_intensities(outputs.series, aligned, title)
+    plots.save(pictures.changes(aligned, params.shown, title), outputs.picture)
     print(
-        f"{len(found.hkl)} reflections in {len(scans)} scans"
-        + "".join(f"; {note}" for note in found.notes)
+        f"{len(aligned.hkl)} reflections in {len(scans)} scans"
+        + "".join(f"; {note}" for note in aligned.notes)
     )
 
 

@@ -145,7 +145,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         _as_given(inputs, outputs, params)
         return
     observed = orientation.read(params.rotations, inputs.scans, inputs.peaks)
-    before = {name: own.value for name, own in start.refined_parameters.items()}
+    before = {name: program.value for name, program in start.refined_parameters.items()}
     model = converge.RefinedModel(
         [start.rotation(name) for name in params.rotations],
         start.ub,
@@ -194,8 +194,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     section["accepted"] = stage.read_accepted(inputs.accepted)
     section["passes over the frames"] = len(reads) / len(observed.names)
-    told = [module.told() for module in displaced]
-    section["modules"] = {"displaced": told, "fitted": "why not" not in level}
+    module_sentences = [module.told() for module in displaced]
+    section["modules"] = {"displaced": module_sentences, "fitted": "why not" not in level}
     section["residuals by frame"] = residual_map.by_frame(spots, observed.names)
     notes += convergence.warnings(outcome, section, params.max_unindexed)
     notes += _of_displaced(displaced, level, params)
@@ -205,9 +205,11 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         data = _unchanged(inputs.orientation, warnings=warnings, converged=section)
     else:
         # The start may come from another program; this refinement does not.
-        own = f"hklflow {__version__}"
-        ours = replace(start, engine={"program": own, "spots": own})
-        product = orientation.product(refined, observed, start.grid, ours, notes, start.figures)
+        program = f"hklflow {__version__}"
+        start_here = replace(start, engine={"program": program, "spots": program})
+        product = orientation.product(
+            refined, observed, start.grid, start_here, notes, start.figures
+        )
         # The refinement also used integrated centroids, which are indexed by construction.
         peaks = {"peaks": loop.total, "fraction indexed": outcome.kept.fraction_indexed}
         data = replace(
@@ -338,7 +340,7 @@ def _integrator(
     def integrate_rotation(
         i: int, rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
     ) -> "Reflections":
-        found = integrate(
+        integrated_reflections = integrate(
             frames_of(i, rotations),
             ub,
             group,
@@ -347,11 +349,17 @@ def _integrator(
             d_min=params.d_min,
             shown=partial(_shown, rotations[i].scan.n_frames),
         )
-        rocking[i] = found.widths.mosaic
+        rocking[i] = integrated_reflections.widths.mosaic
         spread = spreads[i]
         if not spread:
-            return found.reflections
-        return placed(found.reflections, rotations[i], found.widths, chosen.n_sigma, spread)
+            return integrated_reflections.reflections
+        return placed(
+            integrated_reflections.reflections,
+            rotations[i],
+            integrated_reflections.widths,
+            chosen.n_sigma,
+            spread,
+        )
 
     def integrated(
         rotations: "Sequence[Rotation]", ub: "NDArray[np.float64]"
@@ -385,7 +393,7 @@ def _measurement(
         solid_angle=False, polarization=False, efficiency=False, flat_field=params.flat_field
     )
     scale = nexus.read_scale(inputs.scales[i])
-    found = measured.measurement(
+    measurement = measured.measurement(
         scan,
         rotation,
         norms.pixel_norm(inputs.masks[i], factors, rotations[0].detector, rotation, scan.binning)[
@@ -398,9 +406,9 @@ def _measurement(
 
     def blocks() -> "Iterable[NDArray[Any]]":
         reads.append(params.rotations[i])
-        return found.blocks()
+        return measurement.blocks()
 
-    return replace(found, blocks=blocks)
+    return replace(measurement, blocks=blocks)
 
 
 def _modules(
@@ -414,8 +422,8 @@ def _modules(
     detectors = [rotation.detector for rotation in observed.rotations]
     shapes = {detector.shape for detector in detectors}
     if len(shapes) > 1:
-        told = ", ".join(str(shape) for shape in sorted(shapes))
-        return None, [f"residuals by module were not made: rotations have detectors of {told}"]
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        return None, [f"residuals by module were not made: rotations have detectors of {listed}"]
     if detectors[0].modules is None and params.detector is not None:
         modules, binning = detector_modules(params.detector), observed.scans[0].binning
         return modules if binning is None else bin_modules(modules, binning.factor), []
@@ -432,9 +440,9 @@ def _displaced(
     refined = kept or outcome.iterations[1].refined
     if modules is None or refined is None:
         return []
-    given = loop.fitted if kept is None else outcome.data
+    refinement = loop.fitted if kept is None else outcome.data
     return displaced(
-        refined, given, loop.group, loop.free, modules,
+        refined, refinement, loop.group, loop.free, modules,
         least=params.module_offset, spots=params.module_spots,
     )  # fmt: skip
 
@@ -451,8 +459,8 @@ def _of_displaced(displaced: "Sequence[Displaced]", level: Record, params: Param
             "`hklflow calibration propose NAME --level module` and a scan or powder images that "
             "cover them"
         )
-    told = "; ".join(module.told() for module in displaced)
-    return [f"{told}: spots on them are integrated beside their places; {cure}"]
+    sentences = "; ".join(module.told() for module in displaced)
+    return [f"{sentences}: spots on them are integrated beside their places; {cure}"]
 
 
 def _module_level(
@@ -470,23 +478,23 @@ def _module_level(
     if modules is None or not displaced:
         return {"why not": "no module is displaced by as much as `module_offset` and beyond chance"}
     model = outcome.kept.model
-    given = outcome.data
+    refined = outcome.data
     # A common motion of all modules is a motion of the detector, which is fixed here.
     free = [group for group in loop.free if not group.startswith("detector")]
     try:
         level = module_level(
-            model.rotations, given, model.ub, loop.group, modules, free=free,
+            model.rotations, refined, model.ub, loop.group, modules, free=free,
             limits=loop.limits,
         )  # fmt: skip
     except HklflowError as error:
         return {"why not": str(error)}
     after = converge.RefinedModel.of(level.refined, model.rotations)
     try:
-        agree: Record = halves_agree(level.refined.rotations, halves(given), after.ub,
+        agree: Record = halves_agree(level.refined.rotations, halves(refined), after.ub,
                                      level.fit.modules)  # fmt: skip
     except HklflowError as error:
         agree = {"why not": str(error)}
-    spots = residual_map.used(level.refined, given)
+    spots = residual_map.used(level.refined, refined)
     return {
         "modules": level.fit.modules.to_dict(),
         "shift_sigma_px": level.fit.shift_sigma,

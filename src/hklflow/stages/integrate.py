@@ -91,7 +91,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     n = rotation.scan.n_frames
     frame_norm = norms.frame_norm(scale, n, inputs.scale, solid_angle=params.solid_angle)
     ub, group = orientation.ub, orientation.group
-    found, engine = None, f"hklflow {__version__}"
+    integrated, engine = None, f"hklflow {__version__}"
     measurement = measured.measurement(
         scan, rotation, pixel_norm, frame_norm, block=params.block, threads=threads
     )
@@ -120,10 +120,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     else:
         chosen = params.chosen(threads)
         peaks = nexus.read_peaks(inputs.peaks)
-        found = bragg.integrate(
+        integrated = bragg.integrate(
             measurement, ub, group, peaks, chosen, d_min=params.d_min, shown=shown
         )
-        reflections = found.reflections
+        reflections = integrated.reflections
     title = f"{params.rotation} of {orientation.scan}: integrated reflections"
     nexus.write_reflections(outputs.reflections, reflections, title)
     metrics = {
@@ -133,14 +133,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "rows": len(reflections),
         "flags": {flag.name: int(reflections.has(flag).sum()) for flag in ReflectionFlag},
         "shells": _shells(reflections),
-        **({} if found is None else _figures(found)),
+        **({} if integrated is None else _figures(integrated)),
     }
     metrics["warnings"] = _warnings(reflections)
     stage.write_json(outputs.metrics, metrics)
-    picture = pictures.integration(reflections, found, title, str(metrics["engine"]))
+    picture = pictures.integration(reflections, integrated, title, str(metrics["engine"]))
     plots.save(picture, outputs.picture)
     usable = np.isfinite(reflections.intensity_sum)
-    description = "" if found is None else f"; {found.counters}"
+    description = "" if integrated is None else f"; {integrated.counters}"
     print(f"{int(usable.sum())} of {len(reflections)} reflections have an intensity{description}")
     for warning in metrics["warnings"]:
         print(f"warning: {warning}")

@@ -76,13 +76,13 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     from hklflow.nexus import structure_factors as files
     from hklflow.plots import structure_factors as pictures
 
-    found = files.read_scaled(inputs.scaled)
-    of_scaling = found.crystal.space_group
+    scaled = files.read_scaled(inputs.scaled)
+    of_scaling = scaled.crystal.space_group
     orientation = stage.read_orientation(inputs.orientation)
     crystal = Crystal.of(orientation, params.space_group or of_scaling)
     group = symmetry.space_group(crystal.space_group)
     crystal = replace(crystal, space_group=group.symbol)
-    everything = found.scaled.select(found.scaled.d >= (params.d_min or 0.0))
+    everything = scaled.scaled.select(scaled.scaled.d >= (params.d_min or 0.0))
     forbidden = group.is_absent(everything.hkl)
     allowed = everything.select(~forbidden)
     if not len(allowed):
@@ -95,7 +95,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     factors = merged.factors
     table = shells.statistics(
-        merged, crystal.cell, group, len(found.rotations), params.shells, params.seed
+        merged, crystal.cell, group, len(scaled.rotations), params.shells, params.seed
     )
     extinct = absences.examine(everything, group)
     symmetries = laue.examine(allowed, group)
@@ -108,8 +108,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "Friedel mates": "apart" if params.anomalous else "merged",
         "amplitudes": params.amplitudes,
         "counters": {
-            "scaled reflections": len(found.scaled),
-            "beyond d_min": len(found.scaled) - len(everything),
+            "scaled reflections": len(scaled.scaled),
+            "beyond d_min": len(scaled.scaled) - len(everything),
             "systematically absent": int(forbidden.sum()),
             "outliers": int(merged.outlier.sum()),
             "merged": int(factors.mean.n.sum()),
@@ -127,9 +127,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     files.write_factors(outputs.factors, factors, crystal, metrics, title)
     mtz.write_mtz(outputs.mtz, factors, crystal, group, title)
     # SHELXL and XPREP test the absences themselves and need the absent reflections.
-    told = np.ones(len(everything), dtype=np.bool_)
-    told[~forbidden] = ~merged.outlier
-    wanted = everything.select(told) if params.shelx == "unmerged" else None
+    kept = np.ones(len(everything), dtype=np.bool_)
+    kept[~forbidden] = ~merged.outlier
+    wanted = everything.select(kept) if params.shelx == "unmerged" else None
     shelx.write_hklf4(
         outputs.hkl, *shelx.rows_of(factors, wanted), crystal=crystal, merged=wanted is None
     )

@@ -30,7 +30,7 @@ class Outputs(stage.Outputs):
 
 
 class Params(stage.Params):
-    """This stage has no parameters."""
+    """No parameters."""
 
 
 def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) -> None:
@@ -47,8 +47,10 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         orientation = stage.read_orientation(paths[0])
         metrics, judged = (stage.read_json(path) for path in paths[1:])
         verdict.require(judged, paths[2])
-        own = figures.get(paths[0].absolute().parts[-3:-1], [])
-        level, reasons = verdict.of_scan(judged, ((name, stage.read_json(p)) for name, p in own))
+        scan_figures = figures.get(paths[0].absolute().parts[-3:-1], [])
+        level, reasons = verdict.of_scan(
+            judged, ((name, stage.read_json(p)) for name, p in scan_figures)
+        )
         identity = ("sample", "scan", "temperature", "parent", "space_group")
         row = {key: getattr(orientation, key) for key in identity} | {"verdict": level}
         row |= dict(zip(names, orientation.cell.tolist(), strict=True))
@@ -56,16 +58,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         row |= {f"{n}_sigma": s for n, s in zip(names, sigma, strict=True)}
         row["volume"] = orientation.volume
         # None for a fixed orientation without peaks.
-        found = {
+        entries = {
             name: float("nan") if value is None else value
             for name, value in orientation.metrics.items()
         }
         row |= {
             # Fraction of the verdict; the refinements' `hkl_tolerance` may differ between scans.
             "indexed": orientation.fraction_indexed,
-            "peaks": found["peaks"],
-            "rmsd_px": found["rmsd in pixels"],
-            "rmsd_frames": found["rmsd in frames"],
+            "peaks": entries["peaks"],
+            "rmsd_px": entries["rmsd in pixels"],
+            "rmsd_frames": entries["rmsd in frames"],
             "coverage": metrics["coverage"],
             # A single rotation has no agreement with others.
             "rotations_chi2": metrics["rotations' reduced chi2"] or float("nan"),
@@ -100,7 +102,7 @@ def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Pat
     """Return the figures of each sample and scan by name, from the folders of their paths."""
     from hklflow.quality import verdict
 
-    found: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
+    figures: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
     for path in paths:
         if path.stem == "accepted":
             continue
@@ -108,9 +110,9 @@ def _by_scan(paths: Iterable[Path]) -> dict[tuple[str, ...], list[tuple[str, Pat
         # sample / scan / product, or sample / scan / rotation / product.
         of_scan = verdict.product_name(path.stem), path
         of_rotation = verdict.product_name(path.stem, folder), path
-        found.setdefault((scan_or_sample, folder), []).append(of_scan)
-        found.setdefault((sample, scan_or_sample), []).append(of_rotation)
-    return found
+        figures.setdefault((scan_or_sample, folder), []).append(of_scan)
+        figures.setdefault((sample, scan_or_sample), []).append(of_rotation)
+    return figures
 
 
 def _cell(sentences: Iterable[str]) -> str:

@@ -156,7 +156,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             )
             warnings += taken.notes
         else:
-            begin, ub, told = _begin(inputs.start, params, observed, group, free, used)
+            begin, ub, start_notes = _begin(inputs.start, params, observed, group, free, used)
             limits = RefinementLimits(hkl=params.hkl_tolerance, min_fraction=params.min_indexed)
 
             def refine_from(ub: "NDArray[np.float64]") -> "Refined":
@@ -171,16 +171,16 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
                     rotations, fewer.tables, ub, group, free, limits, start=observed.rotations
                 )
 
-            own = used.dials is None and inputs.start is None
-            warnings = told
+            is_builtin = used.dials is None and inputs.start is None
+            warnings = start_notes
             domains = None
-            if own and params.cell is not None:
+            if is_builtin and params.cell is not None:
                 domains = orientation.separated(observed, begin, ub, group, params.cell, refine_at)
             if domains is None:
                 refined = refine_from(ub)
                 ambiguities = symmetry.reindexing_operators(refined.cell, group)
                 n_open = len(ambiguities)
-                if own:
+                if is_builtin:
                     refined, n_open = pseudosymmetry.oriented(refined, ambiguities, refine_from)
             else:
                 n_all = len(observed.q_crystal(observed.rotations))
@@ -300,18 +300,18 @@ def _taken(
             f"{params.sample} {params.scan} has `orientation: fixed` without an orientation; give "
             "it as `orientation: start`"
         )
-    found = orientation.started(start, observed)
-    own = group if found.group is None else found.group
+    start_model = orientation.started(start, observed)
+    start_group = group if start_model.group is None else start_model.group
     tolerance = params.max_cell_deviation
     where = f"the start {start}"
-    same = orientation.reconciled(found.ub, own, group, params.cell, tolerance, where)
-    if not np.allclose(same, found.ub, atol=1e-9):
+    same = orientation.reconciled(start_model.ub, start_group, group, params.cell, tolerance, where)
+    if not np.allclose(same, start_model.ub, atol=1e-9):
         raise HklflowError(
             f"{where} has the lattice of {group.symbol}, but in another setting, in which it "
             "cannot be taken as it is; give the space group and the cell of its setting, or "
             "its UB in theirs"
         )
-    return found
+    return start_model
 
 
 def _begin(
@@ -332,11 +332,13 @@ def _begin(
 
     rotations, tolerance = observed.rotations, params.max_cell_deviation
     if start is not None:
-        found = orientation.started(start, observed)
-        own = group if found.group is None else found.group
+        start_model = orientation.started(start, observed)
+        start_group = group if start_model.group is None else start_model.group
         where = f"the start {start}"
-        ub = orientation.reconciled(found.ub, own, group, params.cell, tolerance, where)
-        return found.rotations, ub, found.notes
+        ub = orientation.reconciled(
+            start_model.ub, start_group, group, params.cell, tolerance, where
+        )
+        return start_model.rotations, ub, start_model.notes
     if used.dials is not None:
         rotations, ub = orient.index(
             used.dials, rotations, observed.tables, group, params.cell, free, used.folder
@@ -370,7 +372,7 @@ def _too_few(
     """Return why too few peaks are indexed, as far as the unindexed peaks show it."""
     from hklflow.quality import doubts
 
-    found = (
+    intro = (
         f"the expected cell indexes {indexing.indexed.sum()} of {len(g)} peaks "
         f"({indexing.fraction:.0%}, limit {params.min_indexed:.0%})"
     )
@@ -381,10 +383,10 @@ def _too_few(
     causes = doubts.causes(indexing.ub, g, strength, group)
     if not causes:
         relation = f"{indexing.relation}; " if indexing.relation else ""
-        return f"{found}; {relation}{check}"
+        return f"{intro}; {relation}{check}"
     # With a wrong geometry a few peaks are at such places by chance.
     return (
-        f"{found}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
+        f"{intro}; of the others {'; '.join(causes)}; if they should not be there, {check}; to go "
         "on all the same, lower `refine_parent: min_indexed`"
     )
 

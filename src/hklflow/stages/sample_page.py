@@ -68,7 +68,7 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         places = [
             place(path, folder_of(path, params), params.sample, params.scans) for path in paths
         ]
-        return sorted(places, key=lambda at: at.kind == "masked_transform")
+        return sorted(places, key=lambda item: item.kind == "masked_transform")
 
     pictures = placed(inputs.pictures)
     page = Page(
@@ -76,19 +76,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         title=params.title,
         scans=dict(zip(params.scans, params.temperatures, strict=True)),
         pictures=list(
-            zip(pictures, pack([at.path for at in pictures], threads=threads), strict=True)
+            zip(pictures, pack([item.path for item in pictures], threads=threads), strict=True)
         ),
-        figures=[(at, stage.read_json(at.path)) for at in placed(inputs.figures)],
+        figures=[(item, stage.read_json(item.path)) for item in placed(inputs.figures)],
     )
     judged = [
-        (at, data) for at, data in page.figures if at.path.stem == "accepted" and at.part == "scan"
+        (item, data)
+        for item, data in page.figures
+        if item.path.stem == "accepted" and item.part == "scan"
     ]
-    for at, data in judged:
-        require(data, at.path)
+    for item, data in judged:
+        require(data, item.path)
     text = render(page)
     outputs.page.write_text(text, encoding="utf-8")
     bare = len(render(replace(page, pictures=[])).encode())
-    paths = [at.path for at in pictures]
+    paths = [item.path for item in pictures]
     packed = pack(paths, _room(bare), SMALL_WIDTHS, last=False, threads=threads)
     shown = "small here" if packed else "left out here"
     remark = (
@@ -96,8 +98,8 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     )
     small = replace(page, pictures=list(zip(pictures, packed, strict=bool(packed))), remark=remark)
     outputs.small.write_text(render(small), encoding="utf-8")
-    found = [page.judged(scan) for scan in page.scans]
-    levels = [one.verdict for one in found if one is not None]
+    verdicts = [page.judged(scan) for scan in page.scans]
+    levels = [verdict.verdict for verdict in verdicts if verdict is not None]
     print(
         f"{len(page.pictures)} pictures of {len(page.scans)} scans, {len(text) / 1e6:.1f} MB; "
         f"verdicts: {counted(levels) or 'none'}"

@@ -100,14 +100,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
     settings = scaling.Settings(
         **params.model_dump(exclude={"estimate", "space_group", "d_min", "rotations"})
     )
-    found = scaling.scale(observed, group, spans, settings)
-    notes = list(found.notes)
+    outcome = scaling.scale(observed, group, spans, settings)
+    notes = list(outcome.notes)
     if orientation.cell_constraints is None and params.space_group is None:
         notes.append(
             f"the cell breaks the constraints of {group.symbol}, of whose Laue group equivalents "
             "were taken all the same; set space_group to that of this scan"
         )
-    scaled = found.scaled(observed)
+    scaled = outcome.scaled(observed)
     metrics = {
         "estimate": params.estimate,
         "reflections": sum(len(table) for table in tables),
@@ -115,21 +115,21 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
         "used": len(observed),
         "space group": group.symbol,
         "Laue group": group.laue,
-        **found.metrics(params.rotations),
+        **outcome.metrics(params.rotations),
         "notes": notes,
     }
     files.write_scaled(outputs.scaled, scaled, params.rotations, crystal, metrics)
     title = f"{crystal.sample} {crystal.scan}: scales and errors of {len(scaled)} reflections"
     plots.save(
-        pictures.scales(found.curves, found.spread, params.rotations, title), outputs.picture
+        pictures.scales(outcome.curves, outcome.spread, params.rotations, title), outputs.picture
     )
     stage.write_json(outputs.metrics, metrics)
-    a, b = found.errors.a, found.errors.b
-    factors = [float(np.exp(np.mean(curve.log_scale))) for curve in found.curves]
+    a, b = outcome.errors.a, outcome.errors.b
+    factors = [float(np.exp(np.mean(curve.log_scale))) for curve in outcome.curves]
     print(
         f"{len(observed)} of {metrics['reflections']} reflections scaled: mean scales "
         + " ".join(f"{factor:.4g}" for factor in factors)
-        + f", error model a = {a:.3g}, b = {b:.3g}, {found.n_outliers} outliers"
+        + f", error model a = {a:.3g}, b = {b:.3g}, {outcome.n_outliers} outliers"
         + "".join(f"; {note}" for note in notes)
     )
 

@@ -98,14 +98,14 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
 def _named(files: Sequence[Path], prefix: str, names: Mapping[str, str]) -> dict[str, Path]:
     """Return the files by their name in the master file, from the kind in the file name."""
     known = {f"{prefix}{kind}.nxs": name for kind, name in names.items()}
-    found: dict[str, Path] = {}
+    files_by_name: dict[str, Path] = {}
     for path in files:
         if path.name not in known:
             raise HklflowError(
                 f"{path} is not called {' or '.join(known)}: its name says what it holds; rename it"
             )
-        found[known[path.name]] = path
-    return found
+        files_by_name[known[path.name]] = path
+    return files_by_name
 
 
 if __name__ == "__main__":

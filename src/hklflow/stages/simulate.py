@@ -19,7 +19,7 @@ VERSION = 1
 
 
 class Inputs(stage.Inputs):
-    """This stage reads no files."""
+    """No input files."""
 
 
 class Outputs(stage.Outputs):

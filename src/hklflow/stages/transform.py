@@ -147,9 +147,9 @@ def main(*, inputs: Inputs, outputs: Outputs, params: Params, threads: int = 1) 
             bands = frames.bands(
                 params.block, scan.first + begin, scan.first + end, threads=threads
             )
-            told = "transform frames" + (f", pass {turn + 1}" if turn else "")
+            description = "transform frames" + (f", pass {turn + 1}" if turn else "")
             mask = None
-            for band in stage.progress(bands, end - begin, told, _frames_done):
+            for band in stage.progress(bands, end - begin, description, _frames_done):
                 first = band.first - scan.first
                 if band.row == 0:
                     last = first + len(band.counts)

@@ -72,10 +72,16 @@ class Observed:
         ends = np.cumsum([len(table) for table in self.tables])[:-1]
         parts = np.split(keep, ends)
         tables = [table.select(part) for table, part in zip(self.tables, parts, strict=True)]
-        peaks = [one.select(part) for one, part in zip(self.peaks, parts, strict=True)]
+        peaks = [
+            part_of_rotation.select(part)
+            for part_of_rotation, part in zip(self.peaks, parts, strict=True)
+        ]
         left_out = dict(self.left_out)
         left_out[why] = left_out.get(why, 0) + int(np.sum(~keep))
-        widths = tuple(one[part] for one, part in zip(self.widths, parts, strict=True))
+        widths = tuple(
+            part_of_rotation[part]
+            for part_of_rotation, part in zip(self.widths, parts, strict=True)
+        )
         return replace(
             self, peaks=tuple(peaks), tables=tuple(tables), widths=widths, left_out=left_out
         )
@@ -212,10 +218,10 @@ def _left_out_of(tables: Sequence[PeakTable], chosen: Sequence[PeakTable]) -> di
     for table, left in zip(tables, chosen, strict=True):
         rest = np.ones(len(table), np.bool_)
         for why, flag in _WHY.items():
-            own = rest & (table.flags & int(flag) != 0)
-            own &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
-            counts[why] += int(own.sum())
-            rest &= ~own
+            flagged = rest & (table.flags & int(flag) != 0)
+            flagged &= flag != PeakFlag.WIDEST or _widest_are_left_out(table.flags)
+            counts[why] += int(flagged.sum())
+            rest &= ~flagged
         fit = usable(table)
         counts[_UNKNOWN] += int(np.sum(rest & ~fit))
         counts[BROADER] += int(fit.sum()) - len(left)

@@ -61,9 +61,11 @@ def without_maxima(
         by_core = again(observed.select(core, BROADER))
         if by_core.chi2 > _BETTER * refined.chi2:
             return observed, refined, []  # no better placed: widths differ for another reason
-        found = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
+        all_peaks = unrefined(by_core.rotations, observed.peaks, by_core.ub, _INDEXED)
         sigma = np.concatenate([p.sigma for p in observed.peaks])
-        keep = sharpness.reflections(width, core, np.sum((found.residuals / sigma) ** 2, axis=1))
+        keep = sharpness.reflections(
+            width, core, np.sum((all_peaks.residuals / sigma) ** 2, axis=1)
+        )
         if keep.all():
             return observed, refined, []
         fewer = observed.select(keep, BROADER)
@@ -150,12 +152,14 @@ def separated(
     first, second = both.first, both.second
     try:
         for _ in range(_DOMAIN_ROUNDS):
-            mine, theirs = misfits(first), misfits(second)
-            limit = _ON * max(float(np.median(np.minimum(mine, theirs))), 1.0)
-            refined = refine_at(observed.select(mine < limit, _OTHER), rotations, first)
+            misfit_first, misfit_second = misfits(first), misfits(second)
+            limit = _ON * max(float(np.median(np.minimum(misfit_first, misfit_second))), 1.0)
+            refined = refine_at(observed.select(misfit_first < limit, _OTHER), rotations, first)
             rotations, first = refined.rotations, refined.ub
             g = observed.q_crystal(rotations)
-            u = refinement.realigned(g[theirs < np.minimum(mine, limit)], _u(second), refined.cell)
+            u = refinement.realigned(
+                g[misfit_second < np.minimum(misfit_first, limit)], _u(second), refined.cell
+            )
             second = u @ lattice.b_matrix(refined.cell)
     except HklflowError:
         return None

@@ -44,13 +44,15 @@ def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Ro
     ]
     rotations, notes = [], []
     for name, scan in zip(observed.names, observed.scans, strict=True):
-        own = scan.rotation.detector
+        detector_of_scan = scan.rotation.detector
         matching = [
-            detector for calibrated, detector in refined if _same_calibration(calibrated, own)
+            detector
+            for calibrated, detector in refined
+            if _same_calibration(calibrated, detector_of_scan)
         ]
         if not matching:
             notes.append(f"{name} has another calibration than the parent and keeps its own")
-        detector = _with_sensor_of(own, matching[0]) if matching else own
+        detector = _with_sensor_of(detector_of_scan, matching[0]) if matching else detector_of_scan
         rotation = scan.rotation
         ordered = sorted(parent.rotations.items(), key=lambda item: item[0] != name)
         goniometer = _inherited_goniometer(
@@ -60,12 +62,12 @@ def inherited(observed: Observed, parent: Orientation) -> tuple[list[geometry.Ro
     return rotations, notes
 
 
-def _with_sensor_of(own: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
+def _with_sensor_of(detector: geometry.Detector, other: geometry.Detector) -> geometry.Detector:
     """Return the other detector with the sensor attenuation for the own wavelength."""
     return replace(
         other,
-        sensor_thickness=own.sensor_thickness,
-        sensor_attenuation=own.sensor_attenuation,
+        sensor_thickness=detector.sensor_thickness,
+        sensor_attenuation=detector.sensor_attenuation,
     )
 
 
@@ -75,19 +77,19 @@ def _same_calibration(a: geometry.Detector, b: geometry.Detector) -> bool:
 
 
 def _inherited_goniometer(
-    own: geometry.Goniometer, parents: Sequence[geometry.Goniometer]
+    goniometer: geometry.Goniometer, parents: Sequence[geometry.Goniometer]
 ) -> geometry.Goniometer:
     """Return the goniometer of the first parent rotation that differs only by a refined head."""
     for refined in parents:
         bare = without_head(refined)
-        if bare.names != own.names or bare.scan != own.scan:
+        if bare.names != goniometer.names or bare.scan != goniometer.scan:
             continue
-        setting = np.arange(len(own.names)) != own.scan
-        if np.allclose(bare.axes, own.axes, atol=1e-9) and np.allclose(
-            bare.angles[setting], own.angles[setting], atol=1e-9
+        setting = np.arange(len(goniometer.names)) != goniometer.scan
+        if np.allclose(bare.axes, goniometer.axes, atol=1e-9) and np.allclose(
+            bare.angles[setting], goniometer.angles[setting], atol=1e-9
         ):
             return refined
-    return own
+    return goniometer
 
 
 @dataclass(frozen=True)
@@ -144,43 +146,43 @@ def started(path: Path, observed: Observed) -> Start:
             "centre, distance, rotation axis and step of both"
         )
     taken = _with_geometry(model, scan.rotation)
-    ours, _ = on_geometry(model, taken, first)
+    reduced, _ = on_geometry(model, taken, first)
     rotations, notes = [taken], []
     for name, other in zip(observed.names[1:], observed.scans[1:], strict=True):
-        own = [m for m in models[1:] if m.name == name]
-        if own:
-            rotations.append(_with_geometry(_binned(own[0], other), other.rotation))
+        matching = [m for m in models[1:] if m.name == name]
+        if matching:
+            rotations.append(_with_geometry(_binned(matching[0], other), other.rotation))
         elif _same_calibration(other.rotation.detector, scan.rotation.detector):
             detector = _with_sensor_of(other.rotation.detector, taken.detector)
             rotations.append(replace(other.rotation, detector=detector))
         else:
             rotations.append(other.rotation)
             notes.append(f"{path} has no detector for {name}, which keeps its own calibration")
-    theirs, wavelength = model.rotation.beam.wavelength, scan.rotation.beam.wavelength
-    if abs(theirs / wavelength - 1) > _SAME_WAVELENGTH:
+    model_wavelength, wavelength = model.rotation.beam.wavelength, scan.rotation.beam.wavelength
+    if abs(model_wavelength / wavelength - 1) > _SAME_WAVELENGTH:
         notes.append(
-            f"{path} was made with a wavelength of {theirs:.6g} Å, the scan has "
+            f"{path} was made with a wavelength of {model_wavelength:.6g} Å, the scan has "
             f"{wavelength:.6g} Å, which is kept: cell and wavelength do not belong together"
         )
     group = None if model.space_group is None else symmetry.space_group(model.space_group)
-    assert ours.ub is not None
-    return Start(rotations, ours.ub, group, notes)
+    assert reduced.ub is not None
+    return Start(rotations, reduced.ub, group, notes)
 
 
-def _with_geometry(model: Model, own: geometry.Rotation) -> geometry.Rotation:
+def _with_geometry(model: Model, rotation: geometry.Rotation) -> geometry.Rotation:
     """Return a rotation with the detector of a model, and with its refined head if it has one."""
     # Rounded to the same digits as a parent's file.
-    theirs = geometry.from_dict(geometry.to_dict(model.rotation)).goniometer
-    goniometer = _inherited_goniometer(own.goniometer, [theirs])
-    return replace(own, detector=detector_of(model, own), goniometer=goniometer)
+    model_goniometer = geometry.from_dict(geometry.to_dict(model.rotation)).goniometer
+    goniometer = _inherited_goniometer(rotation.goniometer, [model_goniometer])
+    return replace(rotation, detector=detector_of(model, rotation), goniometer=goniometer)
 
 
 def _binned(model: Model, scan: RotationScan) -> Model:
     """Return a model of unbinned frames with the detector of the scan's binned frames."""
-    theirs = model.rotation.detector
-    if scan.binning is None or tuple(theirs.shape) != tuple(scan.binning.unbinned):
+    model_detector = model.rotation.detector
+    if scan.binning is None or tuple(model_detector.shape) != tuple(scan.binning.unbinned):
         return model
-    detector = bin_detector(theirs, scan.binning.factor)
+    detector = bin_detector(model_detector, scan.binning.factor)
     return replace(model, rotation=replace(model.rotation, detector=detector))
 
 
@@ -218,32 +220,34 @@ def reconciled(
     HklflowError
         If the lattice contradicts the space group, or its cell is not the expected cell.
     """
-    given = lattice.decompose_ub(ub)[1]
-    metric = lattice.metric(given)
-    fits = reduction.strain(metric, symmetry.constrain_cell(given, group)) < min(tolerance, 0.01)
+    given_cell = lattice.decompose_ub(ub)[1]
+    metric = lattice.metric(given_cell)
+    fits = reduction.strain(metric, symmetry.constrain_cell(given_cell, group)) < min(
+        tolerance, 0.01
+    )
     fits &= own.centring == group.centring
     if fits and (cell is None or reduction.strain(metric, cell) < tolerance):
         return np.asarray(ub, dtype=np.float64)
     primitive = np.asarray(ub, dtype=np.float64) @ np.linalg.inv(own.to_primitive)
     if cell is not None:
         settings = reduction.matching_settings(primitive, cell, group, tolerance)
-        found = [s.ub for s in settings if s.ratio == 1 and s.asymmetry < 0.01]
+        matches = [s.ub for s in settings if s.ratio == 1 and s.asymmetry < 0.01]
     else:
         small = lattice.decompose_ub(primitive)[1]
-        found = [
+        matches = [
             primitive
             @ np.linalg.inv(setting.matrix)
             @ np.linalg.inv(symmetry.between_settings(setting.group, group))
             for setting in symmetry.bravais_settings(small, 1.5)
             if setting.group.bravais == group.bravais
         ]
-    if not found:
+    if not matches:
         expected = "" if cell is None else f" with the cell {_text(cell)}"
         raise HklflowError(
-            f"{where} has the cell {_text(given)} ({own.symbol}), which is no lattice of "
+            f"{where} has the cell {_text(given_cell)} ({own.symbol}), which is no lattice of "
             f"{group.symbol}{expected}; check space group and cell, or index again"
         )
-    return found[0]
+    return matches[0]
 
 
 def _text(cell: ArrayLike) -> str:
@@ -263,17 +267,19 @@ def as_given(
     tolerance : float
         Largest deviation of h, k and l of an indexed peak from integers.
     """
-    found = unrefined(rotations, observed.peaks, ub, tolerance)
-    n = len(found.indexed)
+    compared = unrefined(rotations, observed.peaks, ub, tolerance)
+    n = len(compared.indexed)
     notes = [
         f"the orientation is fixed: it is as given, its standard deviations are not known (0); "
-        f"{found.indexed.sum()} of {n} peaks are indexed by it"
+        f"{compared.indexed.sum()} of {n} peaks are indexed by it"
     ]
-    return found, notes
+    return compared, notes
 
 
 def constraints_kept(cell: ArrayLike, group: symmetry.SpaceGroup) -> bool:
     """Return True if a given cell obeys the relations of a space group within 1e-4."""
-    own = np.asarray(cell, dtype=np.float64)
-    strain = reduction.strain(lattice.metric(own), symmetry.constrain_cell(own, group))
+    lengths_angles = np.asarray(cell, dtype=np.float64)
+    strain = reduction.strain(
+        lattice.metric(lengths_angles), symmetry.constrain_cell(lengths_angles, group)
+    )
     return bool(strain < 1e-4)
