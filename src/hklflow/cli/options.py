@@ -1,4 +1,4 @@
-"""Options that several commands share, each with its one description."""
+"""Options that several commands share, with their descriptions."""
 
 from pathlib import Path
 from typing import Annotated
