@@ -516,7 +516,7 @@ def test_symmetry_and_planes_of_the_volumes_are_read_before_anything_runs(base: 
     config.load(CONFIG | {"per_sample": good, "planes": {"hkl": ["h h l"]}}, base)
     for empty in ("", " "):
         (problem,) = _problems(CONFIG | {"symmetrise": {"symmetry": empty}}, base)
-        assert problem.startswith("config: symmetrise.symmetry: space group '' is unknown")
+        assert problem.startswith("config: symmetrise.symmetry: unknown space group ''")
 
 
 def test_a_bad_section_leaves_the_others_in_force(base: Path) -> None:
