@@ -115,8 +115,8 @@ def doubts(
         if motion.kind != "slip" or motion.interval is None:
             return motion
         about = slip.Slip(motion.rotation, motion.interval, np.radians(motion.values))
-        slip_size = slip.measured(about, refined, peaks, group, free)
-        return motion if slip_size is None else motion.of_size(*slip_size)
+        vector = slip.measured(about, refined, peaks, group, free)
+        return motion if vector is None else motion.of_size(*vector)
 
     moved = steadiness.motions(refined, peaks, group, free)
     motions = [_of_motion(sized(m), refined, named) for m in moved if m.rotation not in lost]
@@ -213,13 +213,15 @@ def _of_motion(motion: steadiness.Motion, refined: Refined, named: Named) -> Rec
 def _of_slip(
     part: leftover.Lost,
     crystal: leftover.Crystal,
-    slip_size: tuple[Floats, Floats] | None,
+    measured_slip: tuple[Floats, Floats] | None,
     n_own: int,
     refined: Refined,
     named: Named,
 ) -> Record:
     """Return the record of a slip too large for the refinement; ``n_own`` peaks in its rotation."""
-    size, sigma = (crystal.angle, None) if slip_size is None else steadiness.length(*slip_size)
+    size, sigma = (
+        (crystal.angle, None) if measured_slip is None else steadiness.length(*measured_slip)
+    )
     rotation = named.rotations[part.rotation]
     cut = part.first if part.first > 0 else part.last
     by = f"{size:.3g}°" if sigma is None else f"{size:.3g} ± {sigma:.1g}°"
