@@ -79,9 +79,9 @@ def slice_volume(
     path, inside = split(file)
     _require_hdf5(path)
     draw.require_place(output, path, force)
-    with open_plottable(path, inside) as found:
-        if found is None or found.signal.ndim != 3 or not found.space:
-            stack = found is not None and found.space and found.signal.ndim == 4
+    with open_plottable(path, inside) as plottable:
+        if plottable is None or plottable.signal.ndim != 3 or not plottable.space:
+            stack = plottable is not None and plottable.space and plottable.signal.ndim == 4
             cure = (
                 "but a stack of volumes: give that of one scan"
                 if stack
@@ -89,10 +89,10 @@ def slice_volume(
                 "volume, a difference, or a pair distribution"
             )
             raise HklflowError(f"{path} has no single volume of hkl or direct space, {cure}")
-        volume = draw.volume_of(found)
-        parsed = planes.parse(" ".join(plane), found.space)
+        volume = draw.volume_of(plottable)
+        parsed = planes.parse(" ".join(plane), plottable.space)
         slab = volume.slab(parsed, width)
-        title, name = found.title, str(found.signal.name)
+        title, name = plottable.title, str(plottable.signal.name)
     if errors and slab.errors is None:
         raise HklflowError(f"{path} has no errors of {name}; leave --errors away")
     unit = "cells" if volume.direct else "r.l.u."

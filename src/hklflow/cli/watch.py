@@ -203,13 +203,13 @@ class Watch:
     def told_pending(self) -> list[planned.Planned] | None:
         """Return the pending scans; if a table is not valid, print the problem and return None."""
         try:
-            found = self.pending()
+            scans = self.pending()
         # The watch continues if a file server cannot be reached for some time.
         except (HklflowError, OSError) as error:
             self._tell_once("tables", str(error))
             return None
         self._reasons.pop("tables", None)
-        return found
+        return scans
 
     def look(self) -> bool:
         """Add all complete scans; return True if any scan was added."""

@@ -107,11 +107,11 @@ def settings(pairs: Sequence[str]) -> Record:
     return params
 
 
-def calibrant(given: str) -> str:
+def calibrant(name: str) -> str:
     """Return the name of a calibrant, or the absolute path of its file."""
     from hklflow.calibration.calibrants import is_file
 
-    return str(Path(given).absolute()) if is_file(given) else given
+    return str(Path(name).absolute()) if is_file(name) else name
 
 
 def read_files(request: Request) -> list[Path]:
@@ -122,7 +122,7 @@ def read_files(request: Request) -> list[Path]:
     return [*request.files, *(Path(path) for path in paths if path)]
 
 
-def powder_params(target: "Target", given: Mapping[str, Any]) -> powder_calibration.Params:
+def powder_params(target: "Target", params: Mapping[str, Any]) -> powder_calibration.Params:
     """Return the parameters of a powder calibration from the state and from the user.
 
     The values of the user have priority over the values of the state.
@@ -134,12 +134,12 @@ def powder_params(target: "Target", given: Mapping[str, Any]) -> powder_calibrat
         may be in both.
     """
     known = from_state(target)
-    if taken := sorted({name.replace("-", "_") for name in given} & (set(known) - {"distance"})):
+    if taken := sorted({name.replace("-", "_") for name in params} & (set(known) - {"distance"})):
         raise HklflowError(
             f"--set {', '.join(taken)}: the entry {target.name} and its state say that; mend them"
         )
     try:
-        return powder_calibration.Params.model_validate({**known, **given})
+        return powder_calibration.Params.model_validate({**known, **params})
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (it is {item['input']!r})"
@@ -217,13 +217,13 @@ def _import_poni(target: "Target", request: Request, geometry: Path) -> None:
 
 
 def bragg_products(
-    target: "Target", given: str
+    target: "Target", scan_name: str
 ) -> "tuple[Version, Path, dict[str, dict[str, Path]]]":
     """Return the products of a scan that are needed to fit its modules.
 
     Parameters
     ----------
-    given : str
+    scan_name : str
         ``sample/scan``.
 
     Returns
@@ -245,23 +245,23 @@ def bragg_products(
     experiment = target.experiment
     if (b := experiment.config.binning) > 1:
         raise HklflowError(
-            f"--bragg {given}: `binning` is {b}, and versions of the store are of frames as "
+            f"--bragg {scan_name}: `binning` is {b}, and versions of the store are of frames as "
             "measured; set `binning: 1` and reduce the scan so"
         )
-    sample, _, scan = given.partition("/")
+    sample, _, scan = scan_name.partition("/")
     if (sample, scan) not in experiment.scans:
-        raise HklflowError(f"--bragg {given}: there is no such scan; write sample/scan")
+        raise HklflowError(f"--bragg {scan_name}: there is no such scan; write sample/scan")
     rotations = experiment.rotations(sample, scan)
     other = {experiment.rotation(sample, scan, name).calibration for name in rotations}
     if other != {target.name}:
         raise HklflowError(
-            f"--bragg {given}: its rotations have the calibrations "
+            f"--bragg {scan_name}: its rotations have the calibrations "
             f"{', '.join(str(name) for name in sorted(map(str, other)))}, not only {target.name}"
         )
     versions = {experiment.version(sample, scan, name).number for name in rotations}
     if len(versions) > 1:
         raise HklflowError(
-            f"--bragg {given}: its rotations have several versions "
+            f"--bragg {scan_name}: its rotations have several versions "
             f"({', '.join(map(str, sorted(versions)))}); reduce them with one, by `pin`"
         )
 
@@ -288,7 +288,7 @@ def bragg_products(
 
 
 def converged_modules(
-    target: "Target", used: "Version", orientation: Path, given: str
+    target: "Target", used: "Version", orientation: Path, scan_name: str
 ) -> Path | None:
     """Return ``modules.json`` of a scan; None if its refinement found no displaced modules.
 
@@ -296,7 +296,7 @@ def converged_modules(
     ----------
     used, orientation
         Version and orientation file that `bragg_products` returns.
-    given : str
+    scan_name : str
         ``sample/scan``.
 
     Raises
@@ -306,7 +306,7 @@ def converged_modules(
     """
     from hklflow.nexus import calibrations
 
-    sample, _, scan = given.partition("/")
+    sample, _, scan = scan_name.partition("/")
     pattern = target.experiment.paths.scan("modules.json")
     path = target.experiment.base / pattern.format(sample=sample, scan=scan)
     if not path.is_file() or stage.read_json(path)["fit"] is None:

@@ -138,7 +138,7 @@ def affected(
     from hklflow.nexus import calibrations
 
     to = entry.target()
-    found = to.version(version)
+    used_version = to.version(version)
     results = to.experiment.base / to.experiment.paths.folder
     rows = []
     for path in sorted([*results.rglob("*.nxs"), *results.rglob("*.json")]):
@@ -151,7 +151,7 @@ def affected(
             continue
         for used in calibrations(history):
             if (used["kind"], used["state_id"], used["version"]) == (
-                found.kind, found.state_id, found.number,
+                used_version.kind, used_version.state_id, used_version.number,
             ):  # fmt: skip
                 rows.append((str(path.relative_to(to.experiment.base)), used["status"]))
     _print(("product", "status_at_use"), rows, json_)

@@ -240,14 +240,14 @@ def cancel(name: str, /, *, entry: Entry = Entry()) -> None:
     print(f"candidate {name} is deleted")
 
 
-def _start(to: Target, given: str) -> dict[str, Any]:
+def _start(to: Target, name: str) -> dict[str, Any]:
     """Return the distance and beam centre of a version or candidate as start values."""
     from hklflow import stage
 
-    geometry = stage.read_json(to.item(given).path / "geometry.json")
+    geometry = stage.read_json(to.item(name).path / "geometry.json")
     if "beam_centre_px" not in geometry or "poni" not in geometry:
         raise HklflowError(
-            f"{given} was not made from an image, so it has no beam centre to start from; give "
+            f"{name} was not made from an image, so it has no beam centre to start from; give "
             "--set distance=... and --set beam_centre=[slow,fast]"
         )
     return {"distance": geometry["poni"]["dist"], "beam_centre": geometry["beam_centre_px"]}

@@ -74,7 +74,7 @@ class Target:
         """Return the versions of the state, the lowest number first."""
         return self.store.versions(self.state.kind, self.state.id)
 
-    def version(self, given: str) -> "Version":
+    def version(self, name: str) -> "Version":
         """Return the version of the state with a number such as `3` or `v_0003`.
 
         Raises
@@ -82,18 +82,18 @@ class Target:
         HklflowError
             If the version does not exist.
         """
-        match = re.fullmatch(r"(?:v_)?(\d+)", given)
+        match = re.fullmatch(r"(?:v_)?(\d+)", name)
         if match is None:
-            raise HklflowError(f"{given!r} is no version; write its number, as 3 or v_0003")
+            raise HklflowError(f"{name!r} is no version; write its number, as 3 or v_0003")
         return self.store.version(self.state.kind, self.state.id, int(match[1]))
 
-    def item(self, given: str) -> "Version | Candidate":
+    def item(self, name: str) -> "Version | Candidate":
         """Return a version (`v_0003`) or a candidate (`name`, `name/02`)."""
-        if re.fullmatch(r"v_\d+", given):
-            return self.version(given)
-        return self.candidate(given)
+        if re.fullmatch(r"v_\d+", name):
+            return self.version(name)
+        return self.candidate(name)
 
-    def candidate(self, given: str) -> "Candidate":
+    def candidate(self, name: str) -> "Candidate":
         """Return a candidate of the state: `name` is its last iteration, `name/02` its second.
 
         Raises
@@ -101,7 +101,7 @@ class Target:
         HklflowError
             If the state has no candidate with this name.
         """
-        return self.store.candidate(given, kind=self.state.kind, state_id=self.state.id)
+        return self.store.candidate(name, kind=self.state.kind, state_id=self.state.id)
 
     def accepted(self) -> "Version | None":
         """Return the accepted version with the highest number; None without an accepted version.
