@@ -170,13 +170,15 @@ def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "
         )
     from hklflow.nexus.plottable import open_plottable
 
-    with open_plottable(path, inside) as found:
-        if found is not None:
-            if _is_stack_of_frames(found):
-                return _frames_picture(_DatasetFrames(found.signal), path.name, frame)
+    with open_plottable(path, inside) as plottable:
+        if plottable is not None:
+            if _is_stack_of_frames(plottable):
+                return _frames_picture(_DatasetFrames(plottable.signal), path.name, frame)
             if frame is not None:
-                raise HklflowError(f"--frame is for raw frames; {path} plots {found.signal.name}")
-            return _of_plottable(found, path)
+                raise HklflowError(
+                    f"--frame is for raw frames; {path} plots {plottable.signal.name}"
+                )
+            return _of_plottable(plottable, path)
     if inside:
         raise HklflowError(
             f"{path}/{'/'.join(inside)} has no default plot; name a dataset in it, as "
@@ -185,46 +187,47 @@ def drawing_of(path: Path, inside: Sequence[str], frame: int | None = None) -> "
     return _of_frames(path, frame)
 
 
-def _is_stack_of_frames(found: "Plottable") -> bool:
-    return found.signal.ndim == 3 and not found.space and found.signal.dtype.kind in "iuf"
+def _is_stack_of_frames(plottable: "Plottable") -> bool:
+    signal = plottable.signal
+    return signal.ndim == 3 and not plottable.space and signal.dtype.kind in "iuf"
 
 
-def _of_plottable(found: "Plottable", path: Path) -> "Drawing":
+def _of_plottable(plottable: "Plottable", path: Path) -> "Drawing":
     import numpy as np
 
     from hklflow.plots.drawing import Curve, Mask, Picture
 
-    signal = found.signal
+    signal = plottable.signal
     if signal.dtype.kind not in "iufb" or signal.ndim not in (1, 2, 3, 4) or not signal.size:
         raise HklflowError(
             f"{path} has no plot of {signal.name}, which is {_described(signal)}; give a path to "
             "numbers of 1 to 3 dimensions"
         )
-    label = found.label(signal)
-    if found.space:
-        return _central(found)
+    label = plottable.label(signal)
+    if plottable.space:
+        return _central(plottable)
     if signal.ndim == 2:
         values = signal[()]
-        if found.name.endswith("mask") and values.dtype.kind in "uib":
-            return Mask(found.title, values.astype(np.uint32))
-        return Picture(found.title, measured(values), label)
+        if plottable.name.endswith("mask") and values.dtype.kind in "uib":
+            return Mask(plottable.title, values.astype(np.uint32))
+        return Picture(plottable.title, measured(values), label)
     if signal.ndim != 1:
         raise HklflowError(
             f"{path} has no plot of {signal.name}, which is {_described(signal)} without axes of a "
             "volume; give a path to numbers of 1 to 3 dimensions"
         )
-    axis = found.axis(0)
+    axis = plottable.axis(0)
     values = signal[()].astype(np.float64)
     if axis is not None and (axis.dtype.kind not in "iuf" or axis.shape != signal.shape):
         axis = None
     x = np.arange(values.size, dtype=float) if axis is None else axis[()].astype(np.float64)
-    sigma = None if found.errors is None else found.errors[()].astype(np.float64)
+    sigma = None if plottable.errors is None else plottable.errors[()].astype(np.float64)
     # Draw rows of a table, such as peaks by frame number, as points, and scans as a line.
     steps = np.diff(x)
     even = steps.size > 0 and steps.min() > 0 and steps.max() < 1.5 * steps.min()
     joined = bool(even) and sigma is None
-    name = "number" if axis is None else found.label(axis)
-    return Curve(found.title, x, values, sigma, name, label, joined)
+    name = "number" if axis is None else plottable.label(axis)
+    return Curve(plottable.title, x, values, sigma, name, label, joined)
 
 
 def _described(signal: Any) -> str:
@@ -298,7 +301,7 @@ class _Ratio:
             return np.asarray(np.where(norm > 0, counts / norm, np.nan))
 
 
-def volume_of(found: "Plottable") -> Volume:
+def volume_of(plottable: "Plottable") -> Volume:
     """Return a volume with the settings to draw its planes.
 
     Raises
@@ -309,8 +312,8 @@ def volume_of(found: "Plottable") -> Volume:
     from hklflow.plots.planes import near_origin
     from hklflow.volumes import planes
 
-    direct, notes = found.space == "xyz", found.notes
-    name = found.name
+    direct, notes = plottable.space == "xyz", plottable.notes
+    name = plottable.name
     label = "total PDF" if notes.get("kind") == "total" else "3D-ΔPDF"
     label = label if direct else "S(Q)"
     is_main = name in ("data", "counts")
@@ -318,26 +321,28 @@ def volume_of(found: "Plottable") -> Volume:
     if difference:
         label = f"difference of {label}"
     return Volume(
-        found,
-        found.grid(),
-        planes.metric_of(found.cell(), direct),
+        plottable,
+        plottable.grid(),
+        planes.metric_of(plottable.cell(), direct),
         label if is_main else name.replace("_", " "),
         is_main and (direct or difference),
         near_origin(notes),
     )
 
 
-def _central(found: "Plottable") -> "Drawing":
+def _central(plottable: "Plottable") -> "Drawing":
     """Return the central planes of a volume, or one central plane of some volumes of a stack."""
     from hklflow.plots.drawing import Planes
     from hklflow.volumes import planes
 
-    volume = volume_of(found)
-    wanted = [planes.parse(_through(volume, text), found.space) for text in _CENTRAL[found.space]]
-    if found.signal.ndim == 3:
+    volume = volume_of(plottable)
+    wanted = [
+        planes.parse(_through(volume, text), plottable.space) for text in _CENTRAL[plottable.space]
+    ]
+    if plottable.signal.ndim == 3:
         cuts = [volume.slab(plane).cut for plane in wanted]
     else:
-        axis, n = found.axis(0), found.signal.shape[0]
+        axis, n = plottable.axis(0), plottable.signal.shape[0]
         chosen = sorted(
             {round(i * (n - 1) / max(1, min(n, _STACKED) - 1)) for i in range(_STACKED)}
         )
@@ -348,7 +353,13 @@ def _central(found: "Plottable") -> "Drawing":
             place = i if axis is None else f"{axis[i]:g} {unit}".strip()
             cuts.append(replace(cut, plane=replace(cut.plane, text=f"{cut.plane.text}, {place}")))
     return Planes(
-        found.title, cuts, volume.metric, volume.direct, volume.diverging, volume.label, volume.near
+        plottable.title,
+        cuts,
+        volume.metric,
+        volume.direct,
+        volume.diverging,
+        volume.label,
+        volume.near,
     )
 
 

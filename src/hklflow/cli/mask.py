@@ -65,14 +65,14 @@ def show(
     if output is not None and output.suffix.lower() != ".png":
         raise HklflowError(f"--output {output} is no name of a picture; end it in .png")
     pixels = _blank(shape or "") if image is None else _counts(image)
-    found = mask_steps.read(file)
+    mask_file = mask_steps.read(file)
     size = (pixels.shape[0], pixels.shape[1])
-    drawn = mask_shapes.draw(size, found.core_steps(size))
+    drawn = mask_shapes.draw(size, mask_file.core_steps(size))
     names = [
-        f"{number} {mask_steps.name(step)}" for number, step in enumerate(found.steps, start=1)
+        f"{number} {mask_steps.name(step)}" for number, step in enumerate(mask_file.steps, start=1)
     ]
     print(f"{'added':>9} {'freed':>9}  step")
-    for name, step, (added, freed) in zip(names, found.steps, drawn.changes, strict=True):
+    for name, step, (added, freed) in zip(names, mask_file.steps, drawn.changes, strict=True):
         idle = "" if added or freed else f"  <- {step.op}s nothing"
         print(f"{added:9d} {freed:9d}  {name}{idle}")
     masked = int((drawn.bits != 0).sum())
@@ -216,17 +216,17 @@ def import_image(
     print(f"{int(pixels.sum())} of {pixels.shape[0]} x {pixels.shape[1]} pixels are bad in it")
 
 
-def _append(file: Path, given: dict[str, Any], kind: str) -> None:
+def _append(file: Path, keys: dict[str, Any], kind: str) -> None:
     """Append a step if the new file is valid, or raise and change nothing."""
     from hklflow.stage import mask_steps
 
     needed = {"edges": "edges", "detector": "detector"}.get(kind)
-    if needed is not None and needed not in given:
+    if needed is not None and needed not in keys:
         raise HklflowError(f"{kind}: --{'width' if needed == 'edges' else needed} is not given")
-    if kind == "detector" and "edges" in given:
+    if kind == "detector" and "edges" in keys:
         raise HklflowError("detector: --width is for edges")
     try:
-        step = mask_steps.step(given)
+        step = mask_steps.step(keys)
     except HklflowError as error:
         raise HklflowError(f"{kind}: {error}") from error
     path = file.resolve()
@@ -238,7 +238,7 @@ def _append(file: Path, given: dict[str, Any], kind: str) -> None:
             old = mask_steps.parse(content.decode("utf-8-sig"), str(file))
         except UnicodeDecodeError as error:
             raise HklflowError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from error
-        new = _with_step(content, given)
+        new = _with_step(content, keys)
         try:
             kept = mask_steps.parse(new.decode("utf-8-sig"), str(file)) == [*old, step]
         except HklflowError:
@@ -252,7 +252,7 @@ def _append(file: Path, given: dict[str, Any], kind: str) -> None:
     print(f"step {len(old) + 1} of {file}: {mask_steps.name(step)} ({step.op})")
 
 
-def _with_step(content: bytes, given: dict[str, Any]) -> bytes:
+def _with_step(content: bytes, keys: dict[str, Any]) -> bytes:
     """Return the content with a line for the step appended, indented like the other steps."""
     import yaml
 
@@ -260,7 +260,7 @@ def _with_step(content: bytes, given: dict[str, Any]) -> bytes:
     indent = 0 if node is None else node.start_mark.column
     newline = b"\r\n" if b"\r\n" in content else b"\n"
     line = yaml.safe_dump(
-        given, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+        keys, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
     ).strip()
     if content and not content.endswith(b"\n"):
         content += newline

@@ -348,22 +348,21 @@ def compare(first: Path, second: Path, /, *, space_group: str | None = None) -> 
     group = known(symbol)
     print(f"space group {group.symbol}, Laue group {group.laue}")
     print("rotations\tdegrees\tindexing\ta\tb\tc\talpha\tbeta\tgamma\tdistance_mm")
-    for one, other in zip(*models, strict=False):
-        found = compared(one, other, group)
-        change = " ".join(f"{x:+.5f}" for x in found.cells[1] - found.cells[0]).split()
-        far = other.rotation.detector.distance - one.rotation.detector.distance
+    for model, other in zip(*models, strict=False):
+        comparison = compared(model, other, group)
+        change = " ".join(f"{x:+.5f}" for x in comparison.cells[1] - comparison.cells[0]).split()
+        far = other.rotation.detector.distance - model.rotation.detector.distance
         indexing = "same"
-        if found.reindexed:
+        if comparison.reindexed:
             indexing = "reindexed"
-        elif not np.allclose(found.matrix, np.eye(3)):
+        elif not np.allclose(comparison.matrix, np.eye(3)):
             indexing = "equivalent"
         print(
-            f"{printable(one.name)} {printable(other.name)}\t{found.degrees:.6f}\t{indexing}\t"
-            + "\t".join(change)
-            + f"\t{1e3 * far:+.5f}"
+            f"{printable(model.name)} {printable(other.name)}\t"
+            f"{comparison.degrees:.6f}\t{indexing}\t" + "\t".join(change) + f"\t{1e3 * far:+.5f}"
         )
-        if found.reindexed:
-            rows = "; ".join(" ".join(f"{x:.4g}" for x in row) for row in found.matrix)
+        if comparison.reindexed:
+            rows = "; ".join(" ".join(f"{x:.4g}" for x in row) for row in comparison.matrix)
             print(f"# hkl of the first = [{rows}] hkl of the second, which the Laue group lacks")
 
 
