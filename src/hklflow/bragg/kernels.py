@@ -1,15 +1,15 @@
-r"""Fits of one reflection's box of voxels, for many boxes at once.
+r"""Fit the voxels of one reflection's box, for many boxes at once.
 
 The model of the counts of voxel v is
 
 .. math:: \mu_v = N_v (I P_v + b(z, y, x)), \qquad
           \mathrm{var}_v = \mu_v + r_v^2
 
-with N the norm, I the reflection's counts per norm, P its profile (the voxel's share; the sum over
-all voxels is 1), b the background in units of S (`background`), and r the read noise. All is
-linear, so each fit is a least-squares one with variances from the model itself, iterated: Fisher
-scoring of the Poisson likelihood where there is no read noise. As no variance comes from the counts
-of a voxel alone, few counts give no bias.
+with N the norm, I the reflection's counts per norm, P its profile (the share of the voxel; the sum
+over all voxels is 1), b the background in units of S (`background`), and r the read noise. The
+model is linear, so each fit is an iterated least-squares fit with variances from the model itself;
+without read noise this is Fisher scoring of the Poisson likelihood. No variance comes from the
+counts of a single voxel, so few counts cause no bias.
 """
 
 import math
@@ -25,7 +25,7 @@ from hklflow.simd.jit import kernel
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-#: Columns of the results of `integrate_boxes`; "per norm" must still be multiplied by the volume.
+#: Columns of the results of `integrate_boxes`; columns per norm are not multiplied by the volume.
 COLUMNS = (
     *("sum", "var_sum", "profile", "var_profile", "counts", "recorded"),
     *("background", "var_background", "norm"),
@@ -55,15 +55,15 @@ _NO_BACKGROUND = int(ReflectionFlag.NO_BACKGROUND)
 _NO_PROFILE = int(ReflectionFlag.NO_PROFILE)
 _EDGE = int(ReflectionFlag.EDGE)
 
-#: Half axes of the zone around the foreground that belongs to neither, voxels.
+#: Width of the zone around the foreground that belongs neither to it nor to the shell, voxels.
 _GAP = 1.0
-#: Side of the cells in which the background is searched for what is not background: frames, pixels.
+#: Side of the cells in which outliers of the background are searched: frames, pixels.
 _CELL = (3, 4, 4)
 _LEAST_BACKGROUND = 30
-# Relative error of a profile's voxel that is nothing special, see `UNLIKE`.
+# Relative error of a profile's voxel that is normal, see `UNLIKE`.
 _TOLERANCE = 0.3
-# Intensity over its standard deviation from which on a centroid is told, and from which on the
-# profile is fitted there: three coordinates that follow the counts add some 1.5 / (I/σ)² to I.
+# Smallest I/σ for a centroid, and for a profile fit at the centroid: three coordinates fitted to
+# the counts add about 1.5 / (I/σ)² to I.
 _CENTROID = 5.0
 _MOVED = 10.0
 
@@ -92,7 +92,7 @@ def correction_at(grid: F64, last: float, uz: float, uy: float, ux: float) -> fl
 def fill_profile(
     start: I64, centre: F64, sigma: F64, correction: F64, last: float, out: F64
 ) -> None:
-    """Share of each voxel of a box (z, y, x) in the reflection."""
+    """Compute the share of each voxel of a box (z, y, x) in the reflection."""
     nz, ny, nx = out.shape
     pz, py, px = np.zeros(nz), np.zeros(ny), np.zeros(nx)
     add_profile(start[0], centre[0], sigma[0], pz)
@@ -114,13 +114,13 @@ def fill_profile(
                     share *= correction_at(correction, last, uz, uy, ux)
                 total += share
                 out[k, i, j] = share
-    # What is beyond the box is Gaussian.
+    # The part of the profile outside the box is Gaussian.
     out /= total + 1 - gaussian
 
 
 @kernel
 def _inside(z: float, y: float, x: float, centre: F64, half: F64) -> float:
-    """Squared distance of a voxel's middle from a centre, in half axes."""
+    """Return the squared distance of a voxel's centre from a centre, in half axes."""
     a, b, c = (z - centre[0]) / half[0], (y - centre[1]) / half[1], (x - centre[2]) / half[2]
     return a * a + b * b + c * c
 
@@ -139,7 +139,7 @@ def sort_out(
     all_half: F64,
     kind: NDArray[np.uint8],
 ) -> None:
-    """Tell which voxels of a box are foreground, shared with neighbours, theirs, or none's."""
+    """Classify the voxels of a box: foreground, shared, of a neighbour, zone, or outside all."""
     nz, ny, nx = kind.shape
     for k in range(nz):
         z = start[0] + k + 0.5
@@ -168,7 +168,7 @@ def sort_out(
                     x = start[2] + j + 0.5
                     theirs = _inside(z, y, x, at, reach)
                     was = kind[k, i, j]
-                    # What reaches beyond a neighbour's foreground is no background either.
+                    # The halo of a neighbour's foreground is not background either.
                     if was == KIND_OUTSIDE and _inside(z, y, x, at, halo) <= 1:
                         kind[k, i, j] = KIND_OTHER
                     if theirs > 1:
@@ -184,18 +184,18 @@ def sort_out(
 def fit_intensity(
     rows: F64, m: int, background: F64, fisher: F64, start: float, least: float
 ) -> tuple[float, float]:
-    """Fit the profile to the foreground (m rows), the background as the shell knows it.
+    """Fit the profile to the foreground (m rows), with the shell's background as prior.
 
     Parameters
     ----------
     start, least
-        Counts per norm to begin with, and what variances have at least: those of half a count more
-        than the fit, for where there were none there might have been one.
+        Start value in counts per norm, and its least increase for variances: half a count, because
+        zero counts could have been one.
 
     Returns
     -------
     intensity, variance
-        Counts per norm; NaN where there is nothing to fit.
+        Counts per norm; NaN without voxels to fit.
     """
     terms = len(fisher)
     size = terms + 1
@@ -252,11 +252,11 @@ def fit_centre(
     intensity: float,
     out: F64,
 ) -> None:
-    """Centroid (3) and its variances (3) by fit of a Gaussian's place; NaN if it runs away.
+    """Fit the position of a Gaussian: centroid (3) and its variances (3); NaN if it diverges.
 
-    The background is known. It is no learned profile, for that is where reflections are seen about
-    predicted centres: by its place an error of the prediction, or the arc of a mosaic crystal, that
-    all reflections of a region share would be none.
+    The background is fixed. The fit does not use the learned profile, which is centred at the mean
+    observed offset from predicted centres: relative to it, a common error of the predictions in a
+    region, or the arc of a mosaic crystal, would vanish.
     """
     p = centre.copy()
     covariance = np.empty((4, 4))
@@ -347,24 +347,24 @@ def integrate_boxes(
     Parameters
     ----------
     counts, offset, origin, shape
-        Voxels of all boxes one after the other, NaN where there is no measurement; where each
-        box (n,) begins in them, its first voxel (n, 3) and its extent (n, 3).
+        Voxels of all boxes one after the other, NaN without measurement; for each box its first
+        index in them (n,), its first voxel (n, 3) and its extent (n, 3).
     centre, sigma, half
         Predicted centre, standard deviations and half axes of the foreground (n, 3).
     pixel_norm, frame_norm, read_variance
-        (slow, fast), (n_frames,), and (slow, fast) or of size 0.
+        Arrays (slow, fast), (n_frames,), and (slow, fast) or of size 0 without read noise.
     neighbour_start, neighbour
-        Rows of ``all_centre`` and ``all_half`` that box i may touch:
+        Rows of ``all_centre`` and ``all_half`` that box i may overlap:
         ``neighbour[neighbour_start[i] : neighbour_start[i + 1]]``.
     correction, sharp, last, region
-        Profiles (regions, m, m, m) about predicted and about observed centres, see
-        `correction_at`; of size 0 for none. Region of each box.
+        Profiles (regions, m, m, m) about predicted and about observed centres, of size 0 for
+        none, see `correction_at`; and the region of each box.
     bend, terms
-        Mean and spread (2, 3) of the background's curvature, and the terms of its surface.
+        Mean and spread (2, 3) of the background's curvature, and number of terms of its surface.
     overlap, least_recorded
         See `hklflow.bragg.integrate.IntegrationParams`.
     out, flags
-        Filled: (n, len(COLUMNS)), and bits of `ReflectionFlag` (n,).
+        Output: results (n, len(COLUMNS)), and bits of `ReflectionFlag` (n,).
     """
     most = 0
     for i in range(len(offset)):
@@ -398,7 +398,7 @@ def integrate_boxes(
         divided = shared > overlap * whole
         if divided:
             flags[i] |= _OVERLAP
-        m = n = np.int64(0)  # of a bare 0 Numba compiles all that is called once more
+        m = n = np.int64(0)  # for a plain 0, Numba would compile all callees again
         recorded = 0.0
         cells = ((shape[i, 1] - 1) // _CELL[1] + 1, (shape[i, 2] - 1) // _CELL[2] + 1)
         for k in range(shape[i, 0]):
@@ -461,7 +461,7 @@ def integrate_boxes(
             continue
         weight, above, _ = _summed(front, m, level, fisher, 0.0)
         if weight > 0:
-            # The reflection's own tail is not background.
+            # The tail of the reflection itself is not background.
             level, fisher, n_used, chi2 = fit_background(
                 back, n, max(above / weight, 0.0), prior, terms, n_cells, cells, used
             )
@@ -491,7 +491,7 @@ def integrate_boxes(
                 front, place, m, shape[i], origin[i], centre[i], sigma[i], level, total, seen
             )
             if sharp.size and strength > _MOVED and math.isfinite(seen[0]):
-                # A strong reflection says better where it is than the prediction does.
+                # For a strong reflection, the observed centre is better than the prediction.
                 there = seen[:3].copy()
                 fill_profile(origin[i], there, sigma[i], sharp[region[i]], last, share)
                 for r in range(m):
@@ -508,7 +508,7 @@ def integrate_boxes(
 def _summed(
     rows: F64, m: int, level: F64, fisher: F64, intensity: float
 ) -> tuple[float, float, float]:
-    """Norm times profile, counts above background and their variance, of m voxels."""
+    """Return norm times profile, counts above background and their variance, of m voxels."""
     weight = above = var = 0.0
     h = np.zeros(7)
     for r in range(m):
@@ -534,7 +534,7 @@ def _summed(
 
 @kernel
 def _compare(rows: F64, m: int, level: F64, intensity: float, out: F64) -> None:
-    """Chi² and correlation of the foreground with the profile."""
+    """Compute chi² and correlation of the foreground with the profile."""
     low = least_level(rows, m, level[0])
     chi2 = unlike = 0.0
     s = np.zeros(5)

@@ -1,4 +1,4 @@
-"""Sums over boxes of strong reflections, from which widths and profiles are learned."""
+"""Sum over boxes of strong reflections, for learning widths and profiles."""
 
 import math
 
@@ -59,18 +59,18 @@ def width_scores(
     factors: F64,
     out: F64,
 ) -> None:
-    """``-ln L`` of the projection along each axis for factors on the width.
+    """Compute ``-ln L`` of the projection along each axis for factors on the width.
 
     Parameters
     ----------
     rows
-        Which of the boxes (m,).
+        Indices of the boxes (m,).
     fitted
         Results of `integrate_boxes` for all boxes.
     out
-        Filled: (m, 3, factors).
+        Output: (m, 3, factors).
 
-    Other parameters as in `integrate_boxes`.
+    The other parameters are as in `integrate_boxes`.
     """
     for m in range(len(rows)):
         i = rows[m]
@@ -114,7 +114,7 @@ def width_scores(
                         under[at] += norm * max(_level(fitted[i], dz, dy, dx), 0.0)
                         if read_variance.size:
                             read[at] += read_variance[y, x]
-            # Bins in a row around the centre.
+            # Contiguous bins around the centre.
             middle = min(max(math.floor(centre[i, axis]) - origin[i, axis], 0), n - 1)
             low = middle
             while low >= 0 and good[low] and number[low] > 0:
@@ -163,16 +163,16 @@ def profile_sums(
     variance: F64,
     mass: F64,
 ) -> None:
-    """Add reference reflections to the sums at the nodes of the profiles' correction.
+    """Add reference reflections to the sums at the nodes of the profiles' corrections.
 
     Parameters
     ----------
     rows, fitted
         As in `width_scores`.
     region, last
-        Region (n,) of each box; place of the last node.
+        Region (n,) of each box; coordinate of the last node.
     observed, expected, variance, mass
-        Added to: (regions, m, m, m), and (m, m, m).
+        Sums to add to: (regions, m, m, m), and (m, m, m) for ``mass``.
     """
     size = mass.shape[0]
     scale = (size - 1) / (2 * last)
