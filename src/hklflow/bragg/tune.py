@@ -3,7 +3,7 @@
 Blocks of consecutive frames, spread over a scan, are searched with different settings. With S
 spots, I of them indexed beyond chance, the score is
 
- I (1 - U / S) = I² / S,    U = S - I unindexed;
+    I (1 - U / S) = I² / S,    U = S - I unindexed;
 
 a class of weak spots improves the score if more than half of it is indexed. A fraction
 ``p = (2 tolerance)³`` of random spots has h, k and l near integers. So, if I' spots are near

@@ -4,8 +4,8 @@ XDS accepts any right-handed frame. The writer puts the beam along z, and x and 
 along x and y for the usual mounting of the detector. Pixel numbers of XDS are at centres and count
 from 1: pixel coordinates of hklflow + 0.5. A point of the detector is at
 
-  ED [QX (x - ORGXS) eds_x + QY (y - ORGYS) eds_y + FS eds_z]
-   - QX ORGX ed_x - QY ORGY ed_y + F ed_z
+    ED [QX (x - ORGXS) eds_x + QY (y - ORGYS) eds_y + FS eds_z]
+        - QX ORGX ed_x - QY ORGY ed_y + F ed_z
 
 with one set of ORGXS, ORGYS, FS, eds for each segment. The crystal axes are given at spindle angle
 0; they include the rotations of all other axes, above and below the scanned one.

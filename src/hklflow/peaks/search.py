@@ -2,11 +2,11 @@
 
 1. A frame is packed into narrow counts, and its background is determined (`frame_store`).
 2. Strong voxels (`peaks_screen`) are linked to blobs across frames, with 26 neighbours
-(`peaks_link`).
+   (`peaks_link`).
 3. A finished blob is divided among its significant maxima, and each is fitted with a
-voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
-valid voxels of a box around it. First moments of the strong voxels alone would be biased
-by the noise that selected them, by gaps and by edges; they are used only if no fit converges.
+   voxel-integrated Gaussian by maximum likelihood (`peaks_segments`, `peaks_fit`), on all
+   valid voxels of a box around it. First moments of the strong voxels alone would be biased
+   by the noise that selected them, by gaps and by edges; they are used only if no fit converges.
 
 Coordinates are (frame, slow, fast) as `frames` defines them. Frames are processed one by one, so
 the result does not depend on the block size. The memory contains slightly more than the last
