@@ -155,11 +155,11 @@ def symmetric_range(
 
 
 def draw(axes: Axes, one: Cut, metric: Floats, unit: str, norm: Normalize, diverging: bool) -> Any:
-    """Draw a plane: x along its first vector, y in the plane normal to it, in ``unit``.
+    """Draw a plane: x along its first vector, y in the plane perpendicular to it, in ``unit``.
 
     The upper and right axes show the letters of the plane. If the vectors are not orthogonal, lines
-    of constant upper value are inclined: values on the upper axis are for the second letter = 0, and
-    the thin lattice lines show their direction.
+    of constant upper value are inclined: the upper axis is valid where the second letter is 0, and
+    the thin lattice lines show the direction.
     """
     u, v, image = one.u, one.v, one.image
     matrix = one.plane.cartesian(metric)
