@@ -246,7 +246,7 @@ def test_a_header_that_cannot_be_is_not_believed(header: dict[str, Any], expecte
         ({"angles": {"kappa": 1.0}}, "no goniometer axis kappa (the axes are omega, chi, phi)"),
         ({"scan_axis": "mu", "start": 0, "step": 1}, "no goniometer axis mu"),
         ({"monitor": "ion chamber"}, "monitor 'ion chamber' is neither `file` nor `none`"),
-        ({"axes": {"a": (1, 0, 0), "b": (0, 1, 0)}}, "which axis is scanned?"),
+        ({"axes": {"a": (1, 0, 0), "b": (0, 1, 0)}}, "unknown scan axis"),
         (
             {"axes": {"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)}, "scan_axis": "b"},
             "the setting of goniometer axis a, c is not known",
