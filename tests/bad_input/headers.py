@@ -19,7 +19,7 @@ TRANSMISSION = "entry/instrument/attenuator/attenuator_transmission"
 FAST, OFFSET = f"{DETECTOR}/module/fast_pixel_direction", f"{DETECTOR}/module/module_offset"
 ORIGIN = f"{DETECTOR}/module/data_origin"
 ENERGY = "entry/instrument/beam/incident_energy"
-_FIRST = "it must be the pixel (slow, fast) where the module begins"
+_FIRST = "it must be the first pixel (slow, fast) of the module"
 ANGLES, COUNTS = -5 + STEP * np.arange(N), 100.0 + np.arange(N)
 # The same without a calibration, so that the header must tell the geometry.
 IMPORT_ALONE = IMPORT_SERIES.replace("--geometry raw/geometry.json ", "") + " --polarization 0.99"
@@ -295,7 +295,7 @@ CASES = [
     Case(
         "angle that is NaN",
         IMPORT,
-        "raw/r1.nxs: the scan angles are not all known (that of frame 3 is nan): give "
+        "raw/r1.nxs: the scan angles are not all known (frame 3 has nan): give "
         "`axis=start:step` in the scan table if the steps were equal, or split the scan",
         r1(PHI, at(ANGLES, 3, np.nan)),
     ),
@@ -345,8 +345,8 @@ CASES = [
     Case(
         "angles in mm",
         IMPORT,
-        "/entry/sample/transformations/phi in raw/r1.nxs has the unit 'mm', which is no angle"
-        " that hklflow knows; fix the file",
+        "/entry/sample/transformations/phi in raw/r1.nxs has the unit 'mm', which is not a known "
+        "unit of angle; fix the file",
         attribute(PHI, "units", "mm"),
     ),
     Case(
@@ -387,7 +387,7 @@ CASES = [
         "no goniometer",
         IMPORT,
         "raw/r1.nxs: the goniometer is not known: set `import_scan: axes` in the "
-        "configuration; the start (None) or the step (None) of the scan is not known: give them "
+        "configuration; the start (None) or the step (None) of the scan is not known: give both "
         "in the scan table, `axis=start:step` in degrees",
         gone("entry/sample/depends_on"),
     ),
@@ -441,8 +441,8 @@ CASES = [
         "monitor of another length",
         IMPORT,
         "raw/r1.nxs: the monitor in raw/r1.nxs has 5 values for 6 frames: data files are missing "
-        "or of another scan, or the file is damaged: copy it again, or set `monitor: none` if all "
-        "frames are there",
+        "or from another scan, or the file is damaged: copy it again, or set `monitor: none` if "
+        "no frame is missing",
         r1(MONITOR, COUNTS[:-1]),
     ),
     Case(
@@ -460,7 +460,7 @@ CASES = [
     Case(
         "two monitors",
         IMPORT,
-        "raw/r1.nxs: raw/r1.nxs has 2 monitors, and which one counts is not said: keep one, or "
+        "raw/r1.nxs: raw/r1.nxs has 2 monitors and does not say which to use: keep one, or "
         "set `monitor: none`",
         twice("entry/monitor", "entry/second"),
     ),
@@ -491,8 +491,8 @@ CASES = [
     Case(
         "temperature in °F",
         IMPORT,
-        "raw/r1.nxs: the temperature in raw/r1.nxs has the unit 'f', where K and C are known: "
-        "give it in K in the scan table",
+        "raw/r1.nxs: the temperature in raw/r1.nxs has the unit 'f', not K or C: give it in K in "
+        "the scan table",
         attribute(TEMPERATURE, "units", "F"),
     ),
     Case(
@@ -588,13 +588,14 @@ CASES = [
     Case(
         "pixel mask of another shape",
         IMPORT,
-        "the pixel mask in raw/r1.nxs is (5, 5) but the frames are (12, 10); fix the file",
+        "the pixel mask in raw/r1.nxs has the shape (5, 5), but the frames have (12, 10); fix "
+        "the file",
         r1(f"{DETECTOR}/pixel_mask", np.zeros((5, 5), np.uint32)),
     ),
     Case(
         "pixel mask in words",
         IMPORT,
-        "the pixel mask in raw/r1.nxs holds |S4 that are no bits of pixels; fix the file",
+        "the pixel mask in raw/r1.nxs has the type |S4 or values that are not bits; fix the file",
         r1(f"{DETECTOR}/pixel_mask", "none"),
     ),
     Case(
@@ -641,8 +642,8 @@ CASES = [
     Case(
         "saturation in words",
         IMPORT,
-        "/entry/instrument/detector/saturation_value in raw/r1.nxs is not numeric (…); mend"
-        " the file",
+        "/entry/instrument/detector/saturation_value in raw/r1.nxs is not numeric (…); fix the "
+        "file",
         r1(f"{DETECTOR}/saturation_value", "many"),
     ),
     Case(
@@ -655,8 +656,8 @@ CASES = [
     Case(
         "CBF header with pixels in feet",
         IMPORT_SERIES,
-        "the length 0.0001 ft in the header of raw/r3_0001.cbf has no unit that hklflow knows"
-        " (m, cm, mm, um, µm); fix the header, or give the geometry with a calibration",
+        "the length 0.0001 ft in the header of raw/r3_0001.cbf has no known unit (m, cm, mm, um, "
+        "µm); fix the header, or give the geometry with a calibration",
         bytes_of(FIRST, b"Pixel_size 0.0001 m", b"Pixel_size 0.0001 ft"),
     ),
     Case(
@@ -784,7 +785,7 @@ CASES = [
         "temperature log whose clock was set back",
         IMPORT,
         "raw/r1.nxs: the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 20 "
-        "to 3 at its value 2, so that the temperature of this scan is not known: give it in the "
+        "to 3 at its value 2, so the temperature of this scan is not known: give it in the "
         "scan table",
         inside(R1, _log),
     ),
@@ -792,7 +793,7 @@ CASES = [
         "temperature log with a time that is NaN",
         IMPORT,
         "raw/r1.nxs: the clock of the log /entry/sample/temperature in raw/r1.nxs jumps from 1 "
-        "to nan at its value 1, so that the temperature of this scan is not known: give it in "
+        "to nan at its value 1, so the temperature of this scan is not known: give it in "
         "the scan table",
         _log_of([1.0, np.nan, 2.0, 3.0]),
     ),

@@ -371,8 +371,8 @@ CASES = [
         "0 frames",
         IMPORT,
         "/entry/data/data in raw/r1.nxs has the shape (0, 12, 10) and the type uint32; frames "
-        "are numbers of the shape (frame, slow, fast), at least one: name the file that holds"
-        " them",
+        "are numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+        "them",
         _holding(frames()[:0]),
     ),
     Case(
@@ -401,16 +401,16 @@ CASES = [
         "records (compound type) in the place of counts",
         IMPORT,
         "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and the type records; frames "
-        "are numbers of the shape (frame, slow, fast), at least one: name the file that holds"
-        " them",
+        "are numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+        "them",
         _holding(np.zeros((N, *SHAPE), [("counts", "u4"), ("time", "f8")])),
     ),
     Case(
         "texts (object type) in the place of counts",
         IMPORT,
         "/entry/data/data in raw/r1.nxs has the shape (6, 12, 10) and the type object; frames "
-        "are numbers of the shape (frame, slow, fast), at least one: name the file that holds"
-        " them",
+        "are numbers of the shape (frame, slow, fast), at least one: give the file that contains "
+        "them",
         _of(_texts),
     ),
     Case(
@@ -714,8 +714,8 @@ CASES = [
     Case(
         "images of another detector than the geometry's",
         IMPORT_TIFF,
-        "raw/r4_####.tif: frames are (5, 5) pixels but the geometry is for (12, 10): take "
-        "that of this detector",
+        "raw/r4_####.tif: frames have (5, 5) pixels but the geometry has (12, 10): give the "
+        "calibration of this detector",
         tiff("raw/r4_0001.tif", np.zeros((5, 5), np.int32)),
     ),
     Case(
