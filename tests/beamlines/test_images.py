@@ -250,7 +250,7 @@ def test_other_marks_units_and_names(tiffs, tmp_path):
 def test_a_log_counted_from_zero(tiffs, tmp_path):
     log = write_log(tmp_path / "log.csv", log_lines(first=0))
     (one,) = find_tiff(tiffs, log).scans
-    assert "the log counts from 0, the images from 1: they are taken in order" in one.notes
+    assert "the log counts from 0, the images from 1: they are matched in their order" in one.notes
     np.testing.assert_allclose(one.header.monitor, 1000 + np.arange(N))
 
 
@@ -262,7 +262,7 @@ def test_clock_jumps_and_duplicates_are_told(tiffs, tmp_path):
     told = " ".join(one.notes)
     assert "the clock of the log jumps by 8.2 s after frame 2" in told
     assert "goes back or stops" in told
-    assert "1 images stand twice in the log (2)" in told
+    assert "1 images are twice in the log (2)" in told
     assert one.header.monitor[1] == 1001
 
 

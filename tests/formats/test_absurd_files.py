@@ -67,7 +67,7 @@ def test_virtual_frames_of_virtual_frames(sources):
     with open_frames(path) as frames:
         np.testing.assert_array_equal(frames.read(0, 6), DATA)
     virtual(sources / "b.h5", (EVERYTHING, "gone.h5", "x", SHAPE, None))
-    with pytest.raises(HklflowError, match=r"gone\.h5 does not exist: .*b\.h5 takes frames from"):
+    with pytest.raises(HklflowError, match=r"gone\.h5 does not exist: .*b\.h5 reads the frames from"):
         open_frames(path)
 
 
